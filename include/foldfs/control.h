@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * control.h - the control socket: answers foldctl, also when the mount is stuck
+ *
+ * A Unix stream socket for root and the mount's owner alone (mode 0600 and SO_PEERCRED). One request
+ * of at most 4 KiB, a JSON object and a newline; one answer, a JSON object and a newline; then the
+ * connection is closed. Served by one thread that takes no lock of the request path. A slow, silent
+ * or hostile client has a time limit and cannot hold up another for longer than that.
+ */
+#ifndef FOLDFS_CONTROL_H
+#define FOLDFS_CONTROL_H
+
+#include "foldfs/status.h"
+
+struct control;
+
+#define CONTROL_REQUEST_MAX 4096
+
+/* Bind PATH, whose directory is made (mode 0755 for /run/foldfs, 0700 for a user's), a stale socket
+ * replaced. No thread yet. STATUS is borrowed. -errno. */
+errint_t control_new(const char *path, const struct status_context *status,
+		     struct control **ret_control);
+errint_t control_start(struct control *control);
+/* Stop answering and remove the socket. */
+void control_free(struct control *control);
+
+/* The answer to one request, for the socket and for tests: never NULL but for want of memory; an
+ * object with "error" for anything that is no request. */
+json_t *control_answer(const struct status_context *status, const char *text, size_t length);
+
+#endif

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cow_break.h - every change of content
+ *
+ * Order in each: the range's write lock; the source; then the slots. The source has the bytes before
+ * anyone is told (DESIGN, invariant 1). A resident page becomes a private frame with the new content
+ * or zero; a page that was not resident becomes unknown. Where the source failed part of the way,
+ * the slots of the whole range become unknown: the next read asks the source.
+ *
+ * All block on the source. None is called within an RCU read side. Each returns what the system call
+ * it stands for returns, errors as negative errno. KNOWN is what foldfs knows of the file's content.
+ */
+#ifndef FOLDFS_COW_BREAK_H
+#define FOLDFS_COW_BREAK_H
+
+#include "foldfs/file.h"
+
+struct stats;
+
+struct cow_break {
+	struct page_store *store; /* borrowed */
+	struct stats *stats;      /* borrowed */
+};
+
+/* pwrite(2). Bytes written. */
+ssize_t cow_break_write(const struct cow_break *cow, struct file *file, struct source *source,
+			const void *buffer, size_t length, off_t offset);
+
+/* ftruncate(2) on FD. */
+errint_t cow_break_truncate(const struct cow_break *cow, struct file *file, int fd, off_t size);
+
+/* fallocate(2) on FD, every mode that the source has. */
+errint_t cow_break_fallocate(const struct cow_break *cow, struct file *file, int fd, int mode,
+			     off_t offset, off_t length);
+
+/* copy_file_range(2) from FD_IN into FILE, open as FD_OUT. Bytes copied. */
+ssize_t cow_break_copy(const struct cow_break *cow, int fd_in, off_t offset_in, struct file *file,
+		       int fd_out, off_t offset_out, size_t length);
+
+#endif

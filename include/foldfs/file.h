@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * file.h - what this mount knows of one source file's content
+ *
+ * A struct file ties a source file (device, inode) to its page map, its write locks and the stamp
+ * under which the map is true. It outlives close and FORGET, as the page cache does: the table keeps
+ * files nobody has open until the maps' budget needs their memory, least recently used first.
+ *
+ * Who tells an own change from a foreign one: file_change_begin() compares the source's stamp before
+ * the first of several overlapping changes, file_change_end() takes the new one after the last. What
+ * does not match was done behind the mount, and all is forgotten. file_validate() does the same at
+ * every open.
+ */
+#ifndef FOLDFS_FILE_H
+#define FOLDFS_FILE_H
+
+#include "foldfs/page_map.h"
+#include "foldfs/range_lock.h"
+#include "foldfs/source.h"
+
+struct file;
+struct file_table;
+
+/* Maps are kept within BUDGET bytes. STORE and MEMORY are borrowed. -ENOMEM. */
+errint_t file_table_new(struct page_map_memory *memory, uint64_t budget_bytes,
+			struct file_table **ret_table);
+/* No file is referenced any more. */
+void file_table_free(struct file_table *table);
+/* Bytes of the files themselves, maps not counted. */
+uint64_t file_table_bytes(const struct file_table *table);
+
+/* The file that ST describes, one reference to the caller; new if it was not known. Blocks on a
+ * mutex only. -ENOMEM. */
+errint_t file_table_get(struct file_table *table, const struct stat *st, struct file **ret_file);
+/* The same, NULL if it is not known. */
+struct file *file_table_find(struct file_table *table, dev_t device, ino_t inode);
+void file_put(struct file *file);
+
+/* Bring the maps back within their budget. Called by fills, after they published. Cheap when there
+ * is nothing to do. Not within a read side. */
+void file_table_trim(struct file_table *table);
+
+struct page_map *file_map(struct file *file);
+/* Of pages. Held by cow_break around source and slot. */
+struct range_lock *file_range_lock(struct file *file);
+/* Size in bytes as of the last stamp or change. Any thread, no lock. */
+uint64_t file_size(const struct file *file);
+
+/* Whether what is known is still true of the source open as FD; all is forgotten if not. True also
+ * while own changes are under way, which will be judged at their end. -errno of fstat. */
+errint_t file_validate(struct file *file, int fd, bool *ret_unchanged);
+
+/* Around every change of content that this mount makes. Begin reports (unless NULL) that the source
+ * had been changed behind the mount, and all was forgotten. -errno of fstat; then there is no end. */
+errint_t file_change_begin(struct file *file, int fd, bool *ret_foreign);
+void file_change_end(struct file *file, int fd);
+
+/* Everything is forgotten. */
+void file_forget(struct file *file);
+
+#endif

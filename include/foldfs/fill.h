@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fill.h - the way of a read: hits from the pool, misses from the source into it
+ *
+ * A struct page_read is one read of at most FOLD_REQUEST_BYTES, on its caller's stack. It runs in
+ * two parts, so that the part which blocks is never inside an RCU read side:
+ *
+ *	page_read_init(&read, …);
+ *	fold_rcu_read_lock();
+ *	while (!page_read_look(&read)) {        // everything at hand?
+ *		fold_rcu_read_unlock();
+ *		page_read_fetch(&read);         // blocks: reads what is missing from the source
+ *		fold_rcu_read_lock();
+ *	}
+ *	page_read_iov(&read, iov, &count);      // valid until the read side is left
+ *	… reply …
+ *	fold_rcu_read_unlock();
+ *	page_read_finish(&read);                // publishes what was fetched
+ *
+ * Every fetch brings in all that was missing, and what was fetched stays at hand, so the loop ends:
+ * a page can be missing only once.
+ */
+#ifndef FOLDFS_FILL_H
+#define FOLDFS_FILL_H
+
+#include "foldfs/file.h"
+
+struct stats;
+
+struct filler {
+	struct page_store *store;      /* borrowed */
+	struct file_table *files;      /* borrowed */
+	struct stats *stats;           /* borrowed */
+};
+
+/* A page of the read that was fetched from the source. */
+struct page_in_hand {
+	void *bytes;    /* a taken frame's or a bounce buffer's; NULL: not in hand */
+	uint32_t frame; /* FILL_NO_FRAME: bytes are a bounce buffer's (bypass) */
+};
+#define FILL_NO_FRAME UINT32_MAX
+
+struct page_read {
+	const struct filler *filler;
+	struct file *file;
+	struct source *source;
+	uint64_t first;          /* first page */
+	unsigned pages;
+	size_t skip;             /* bytes of the first page before the range */
+	size_t length;           /* bytes asked; what the file has of them once known */
+	errint_t error;          /* of the source, for the pages from error_page on */
+	unsigned error_page;
+	unsigned missing;        /* pages that the last look did not find */
+	unsigned hits;           /* pages the first look found */
+	bool looked;
+	void *bounce;            /* memory of pages that found no frame */
+	struct page_look looks[FOLD_REQUEST_PAGES];
+	struct page_in_hand hand[FOLD_REQUEST_PAGES];
+};
+
+/* LENGTH at most FOLD_REQUEST_BYTES. Everything given is borrowed until page_read_finish(). */
+void page_read_init(struct page_read *read, const struct filler *filler, struct file *file,
+		    struct source *source, off_t offset, size_t length);
+/* RCU read side. Whether every page is at hand or known to fail. */
+bool page_read_look(struct page_read *read);
+/* Read what is missing; neighbouring pages in one call. Blocks. Not within a read side. */
+void page_read_fetch(struct page_read *read);
+/*
+ * The bytes: up to FOLD_REQUEST_PAGES parts, neighbouring frames joined. Returns their sum, short at
+ * the end of the file or before a page that the source could not read, or that error as -errno if it
+ * is the first byte's. RCU read side, the one of the last look.
+ */
+ssize_t page_read_iov(struct page_read *read, struct iovec iov[], int *ret_count);
+/* Hash, share and publish what was fetched. Not within a read side. Counts hits and misses. */
+void page_read_finish(struct page_read *read);
+
+/* Fill the pages of LENGTH bytes from OFFSET that are not resident; nothing is answered. For
+ * read-ahead. Blocks. Pages already known are not read again. Errors are left for the reader. */
+void fill_ahead(const struct filler *filler, struct file *file, struct source *source, off_t offset,
+		size_t length);
+
+#endif

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fusefs.h - translates each FUSE request into one call; owns no content
+ *
+ * fusefs.c       the session: capabilities, transport, start and stop
+ * fusefs_name.c  names: lookup, create and remove objects, rename, link, readlink
+ * fusefs_attr.c  attributes: getattr, statx, setattr, xattrs, statfs
+ * fusefs_dir.c   directories: opendir, readdir, readdirplus, releasedir, fsyncdir
+ * fusefs_io.c    content: open, create, read, write, fsync, fallocate, lseek, copy_file_range
+ */
+#ifndef FOLDFS_FUSEFS_H
+#define FOLDFS_FUSEFS_H
+
+#include "foldfs/file.h"
+#include "foldfs/fill.h"
+#include "foldfs/options.h"
+#include "foldfs/window.h"
+
+#include <fuse_lowlevel.h>
+
+struct fusefs;
+struct stats;
+
+/* Everything behind a mount of SOURCE_FD (borrowed), as OPTIONS say; no thread runs yet. -errno. */
+errint_t fusefs_new(const struct options *options, int source_fd, struct fusefs **ret_fs);
+void fusefs_free(struct fusefs *fs);
+
+/* The operations, for fuse_session_new() with FS as user data. */
+extern const struct fuse_lowlevel_ops fusefs_operations;
+
+/* Serve SE, which is mounted, until it is unmounted or told to exit; starts and stops all threads.
+ * After any fork. 0, or -errno that ended it. */
+errint_t fusefs_serve(struct fusefs *fs, struct fuse_session *se);
+
+/* Of the running transport: "io_uring", "dev", or "none" before the first request. Any thread. */
+const char *fusefs_transport(const struct fusefs *fs);
+
+/* What status reports; each a moment's view. Any thread, no lock that a request may hold for long,
+ * never touches the mount or the source. */
+struct fusefs_usage {
+	struct page_store_usage store;
+	struct window_usage window;
+	uint64_t zero_pages;
+	uint64_t maps_bytes;
+	uint64_t inodes;
+	uint64_t inodes_bytes;
+	uint64_t transport_bytes;
+};
+void fusefs_usage(const struct fusefs *fs, struct fusefs_usage *ret_usage);
+const struct stats *fusefs_stats(const struct fusefs *fs);
+
+#endif

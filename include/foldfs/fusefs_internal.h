@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fusefs_internal.h - what the fusefs_*.c files share; nobody else includes it. */
+#ifndef FOLDFS_FUSEFS_INTERNAL_H
+#define FOLDFS_FUSEFS_INTERNAL_H
+
+#include "foldfs/cow_break.h"
+#include "foldfs/fusefs.h"
+#include "foldfs/identity.h"
+#include "foldfs/inode.h"
+#include "foldfs/plan.h"
+#include "foldfs/readahead.h"
+
+#include <stdatomic.h>
+
+/* All constant after fusefs_new(), but what is marked. */
+struct fusefs {
+	struct plan plan;
+	enum transport_choice transport;
+	double attr_timeout;
+	double entry_timeout;
+	int source_fd; /* the source directory, opened before the mount covers anything */
+
+	struct stats *stats;
+	struct page_store *store;
+	struct page_map_memory *map_memory;
+	struct file_table *files;
+	struct filler filler;
+	struct cow_break cow;
+	struct readahead *readahead;
+	struct window *window;
+	struct inode_table *inodes;
+
+	struct fuse_session *session;       /* set in fusefs_serve(), before the first request */
+	atomic_bool uses_io_uring;          /* set by the first request that came that way */
+	_Atomic uint64_t transport_bytes;   /* set when the transport is known */
+};
+
+static inline struct fusefs *fusefs_of(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+
+/* Fill ENTRY for INODE (whose look-up was counted). */
+void fusefs_entry(const struct fusefs *fs, struct inode *inode, const struct stat *st,
+		  struct fuse_entry_param *ret_entry);
+
+/* fusefs_io.c: make a handle for INODE out of FD, open on the source (taken over, also on failure),
+ * and set FI's fh and flags. -errno. Used by open, create and tmpfile. */
+errint_t fusefs_handle_new(struct fusefs *fs, struct inode *inode, int fd,
+			   struct fuse_file_info *fi);
+/* The reply to the open did not reach the kernel: undo. */
+void fusefs_handle_free(struct fuse_file_info *fi);
+/* The source descriptor of an open handle. */
+int fusefs_handle_fd(const struct fuse_file_info *fi);
+/* fusefs_io.c: truncate by handle (FI not NULL) or by inode. -errno. */
+errint_t fusefs_truncate(struct fusefs *fs, struct inode *inode, struct fuse_file_info *fi,
+			 off_t size);
+
+/* The operations by file; each replies exactly once. */
+void fusefs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
+void fusefs_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup);
+void fusefs_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets);
+void fusefs_readlink(fuse_req_t req, fuse_ino_t ino);
+void fusefs_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev);
+void fusefs_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode);
+void fusefs_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
+void fusefs_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
+void fusefs_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name);
+void fusefs_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
+		   const char *newname, unsigned int flags);
+void fusefs_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname);
+void fusefs_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+		   struct fuse_file_info *fi);
+void fusefs_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *fi);
+
+void fusefs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void fusefs_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fuse_file_info *fi);
+void fusefs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
+		    struct fuse_file_info *fi);
+void fusefs_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
+		     size_t size, int flags);
+void fusefs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
+void fusefs_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
+void fusefs_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
+void fusefs_statfs(fuse_req_t req, fuse_ino_t ino);
+
+void fusefs_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void fusefs_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+		    struct fuse_file_info *fi);
+void fusefs_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+			struct fuse_file_info *fi);
+void fusefs_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void fusefs_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+
+void fusefs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+		 struct fuse_file_info *fi);
+void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
+		  struct fuse_file_info *fi);
+void fusefs_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void fusefs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void fusefs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+void fusefs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
+		      struct fuse_file_info *fi);
+void fusefs_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence,
+		  struct fuse_file_info *fi);
+void fusefs_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
+			    struct fuse_file_info *fi_in, fuse_ino_t ino_out, off_t off_out,
+			    struct fuse_file_info *fi_out, size_t len, int flags);
+
+#endif

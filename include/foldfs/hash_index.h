@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * hash_index.h - digest -> frame: which content is pooled already
+ *
+ * A hit is advice: the digest only nominates, and hash_index_share() compares all 4096 bytes before
+ * it answers (DESIGN, invariant 4). The table is liburcu's cds_lfht ("Split-ordered lists: lock-free
+ * extensible hash tables", Shalev and Shavit 2006): look-ups are wait-free, additions lock-free. The
+ * node lies inside the frame's metadata, so an entry costs no allocation; whoever removes it keeps
+ * its memory untouched until a grace period has passed.
+ *
+ * The index knows neither frames nor files: bytes and liveness of a node are its owner's to tell.
+ */
+#ifndef FOLDFS_HASH_INDEX_H
+#define FOLDFS_HASH_INDEX_H
+
+#include "foldfs/page.h"
+
+#include <urcu/rculfhash.h>
+
+/* XXH3-128 of a page with this process's secret. */
+struct digest {
+	uint64_t low;
+	uint64_t high;
+};
+
+struct hash_index_node {
+	struct cds_lfht_node lfht; /* owned by cds_lfht between insert and removal */
+	struct digest digest;      /* written by the owner before insertion, then constant */
+};
+
+/* What the index asks of the owner of its nodes. Called within an RCU read side; must not block. */
+struct hash_index_owner {
+	/* The 4096 bytes of a node, or NULL if it is on its way out. */
+	const void *(*bytes)(void *owner, const struct hash_index_node *node);
+	/* Two pages had one digest and differed. */
+	void (*collision)(void *owner);
+	void *owner;
+};
+
+struct hash_index;
+
+/* A new, empty index with a secret of its own. MAX_ENTRIES bounds its table: 16 bytes for each at
+ * the most. -ENOMEM, or what getrandom(2) says. */
+errint_t hash_index_new(uint64_t max_entries, const struct hash_index_owner *owner,
+			struct hash_index **ret_index);
+
+/* All nodes must have been removed. Not within a read side. */
+void hash_index_free(struct hash_index *index);
+
+/* The digest of the 4096 bytes at PAGE. Any thread, any context. */
+void hash_index_digest(const struct hash_index *index, const void *page, struct digest *ret_digest);
+
+/*
+ * Look up the content at PAGE (whose digest NODE carries) and, if nobody has it, insert NODE: one
+ * step, so two threads with the same content never both insert. Context: RCU read side, entered
+ * before and left after the result was used. Returns NODE if it was inserted, else the node of a
+ * page that was compared and is equal; then NODE is still the caller's.
+ */
+struct hash_index_node *hash_index_share(struct hash_index *index, struct hash_index_node *node,
+					 const void *page);
+
+/* Take NODE out; once, by whoever won the right to. RCU read side. Its memory must stay as it is
+ * until a grace period has passed. */
+void hash_index_remove(struct hash_index *index, struct hash_index_node *node);
+
+/* Bytes that the table takes now, beside the nodes. */
+uint64_t hash_index_bytes(const struct hash_index *index);
+
+#endif

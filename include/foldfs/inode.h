@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * inode.h - node id <-> source file
+ *
+ * One struct inode for each source object that the kernel knows of, found by (device, inode number).
+ * Its node id is its address; a magic number tells a stale or forged one. It lives while the
+ * kernel's look-up count is above zero.
+ *
+ * A million inodes need no million descriptors: up to a budget an inode keeps an O_PATH descriptor;
+ * beyond it, where the source file system has file handles and the daemon may open them
+ * (CAP_DAC_READ_SEARCH), it keeps the handle and opens it for each use.
+ */
+#ifndef FOLDFS_INODE_H
+#define FOLDFS_INODE_H
+
+#include "foldfs/page.h"
+
+#include <fuse_lowlevel.h>
+#include <pthread.h>
+#include <sys/stat.h>
+
+struct inode;
+struct inode_table;
+struct window_file;
+struct open_state;
+
+/* A table over the source directory open as ROOT_FD (O_PATH or not; borrowed for the table's life).
+ * Raises RLIMIT_NOFILE to its hard limit. -errno. */
+errint_t inode_table_new(int root_fd, struct inode_table **ret_table);
+/* Calls FORGET (see inode_table_on_forget) for every inode left. */
+void inode_table_free(struct inode_table *table);
+/* Bytes of the inodes. */
+uint64_t inode_table_bytes(const struct inode_table *table);
+uint64_t inode_table_count(const struct inode_table *table);
+
+/* Called when an inode goes, with the window_file it had, if any. Set once, before use. */
+void inode_table_on_forget(struct inode_table *table, void (*forget)(struct window_file *));
+
+/* The inode of a node id that the kernel sent. NULL if it never was one: answer ESTALE. */
+struct inode *inode_of(struct inode_table *table, fuse_ino_t node);
+fuse_ino_t inode_node(const struct inode *inode);
+
+/* The inode of NAME in PARENT, one look-up counted; *ret_stat is its attributes. -errno. Any thread. */
+errint_t inode_lookup(struct inode_table *table, struct inode *parent, const char *name,
+		      struct inode **ret_inode, struct stat *ret_stat);
+/* The same for an object open as FD (any kind of descriptor; stays the caller's). */
+errint_t inode_lookup_fd(struct inode_table *table, int fd, struct inode **ret_inode,
+			 struct stat *ret_stat);
+/* The kernel forgets COUNT look-ups; the last frees the inode. */
+void inode_forget(struct inode_table *table, struct inode *inode, uint64_t count);
+
+/* An O_PATH descriptor of the inode, for *at() calls with AT_EMPTY_PATH or as a directory. -errno
+ * (-ESTALE if it is gone). Give it back with inode_path_end(); not to be closed. */
+int inode_path_begin(struct inode_table *table, struct inode *inode);
+void inode_path_end(struct inode *inode, int fd);
+
+/* A new descriptor of the inode, as open(2) with FLAGS would give; the caller closes it. -errno. */
+int inode_open(struct inode_table *table, struct inode *inode, int flags);
+
+/* What the content side keeps with an inode (fusefs_io.c): its window_file, made at the first open.
+ * inode_lock() protects it and orders open against release; never held while replying. */
+void inode_lock(struct inode *inode);
+void inode_unlock(struct inode *inode);
+struct window_file **inode_window_file(struct inode *inode);
+
+#endif

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mounts.h - what /proc/self/mountinfo says of a foldfs mount; shared by foldfs and foldctl */
+#ifndef FOLDFS_MOUNTS_H
+#define FOLDFS_MOUNTS_H
+
+#include "foldfs/page.h"
+
+#include <sys/types.h>
+
+struct mount_entry {
+	unsigned device_major;
+	unsigned device_minor;
+	uid_t owner;      /* user_id= of the mount */
+	char *source;     /* the mount's source field */
+	char *mountpoint; /* as the kernel names it */
+	char *type;       /* e.g. fuse.foldfs */
+};
+
+/* The topmost mount at PATH. The path's last component is never looked at itself, so a stuck mount
+ * cannot block this. -ENOENT: nothing is mounted there. On success the caller clears it. */
+errint_t mount_entry_find(const char *path, struct mount_entry *ret_entry);
+void mount_entry_clear(struct mount_entry *entry);
+
+/* The control socket of a mount: under /run/foldfs for root's mounts, else under the owner's runtime
+ * directory; named by the mount's device number. Malloced. NULL: no memory. */
+char *mount_socket_path(const struct mount_entry *entry);
+
+#endif

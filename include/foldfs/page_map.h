@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * page_map.h - slot of (file, page): the choke point
+ *
+ * What a file's map knows of a page: unknown, zero, a shared frame, a private frame. No other file
+ * of foldfs reads or changes a slot; content changes reach it from cow_break alone.
+ *
+ * The map is a radix tree of 64-bit words, 64 to a node. A word speaks for the whole span below it:
+ * `unknown` and `zero` at any height, `node` above the leaves, frames in them. So stretches of
+ * zeroes and stretches never read cost nothing, and forgetting a whole file is one store.
+ *
+ * Guarantees:
+ *   B.1 a reader takes no lock and sees each word whole;
+ *   B.2 every change of content gives the pages it covers a version that the map never used before,
+ *       so a fill that looked before the change cannot be published after it;
+ *   B.3 a frame in a slot holds one user of it; the slot that stops pointing there drops it, once;
+ *   B.4 a slot whose frame has begun another life reads as unknown, and a fill may replace it.
+ */
+#ifndef FOLDFS_PAGE_MAP_H
+#define FOLDFS_PAGE_MAP_H
+
+#include "foldfs/page_store.h"
+
+struct page_map;
+struct page_map_memory;
+
+/* What a look found, and the ticket to publish against. */
+struct page_look {
+	uint64_t ticket;  /* opaque; valid for the map that gave it, for ever */
+	const void *data; /* 4096 bytes (a frame's, or the zero page), or NULL: unknown */
+	bool from_pool;   /* data is a frame's */
+};
+
+/* Memory of many maps: counted together, bytes. BUDGET is advice to the owner, see file.h. */
+errint_t page_map_memory_new(struct page_store *store, struct page_map_memory **ret_memory);
+void page_map_memory_free(struct page_map_memory *memory);
+uint64_t page_map_memory_bytes(const struct page_map_memory *memory);
+/* Slots that say "zero", each page of a zero stretch counted. */
+uint64_t page_map_memory_zero_pages(const struct page_map_memory *memory);
+
+/* An empty map: every page unknown. SIZE_HINT (bytes) shapes the first node. -ENOMEM. */
+errint_t page_map_new(struct page_map_memory *memory, uint64_t size_hint, struct page_map **ret_map);
+
+/* Drop every slot and the map. No other thread uses it. Not within a read side. */
+void page_map_free(struct page_map *map);
+
+/*
+ * Look at COUNT pages from FIRST on. RCU read side, which keeps the data of every look valid. Takes
+ * no lock.
+ */
+void page_map_look(struct page_map *map, uint64_t first, unsigned count, struct page_look looks[]);
+
+/*
+ * Publish what a fill read: page PAGE has the content of REF, if nothing changed it since TICKET was
+ * given. True: the slot holds REF's user. False: stale, REF's user is still the caller's to drop.
+ * RCU read side. Also false when there is no memory for a node.
+ */
+bool page_map_publish(struct page_map *map, uint64_t page, uint64_t ticket, struct frame_ref ref);
+
+/* The same for a page that is all zero. */
+bool page_map_publish_zero(struct page_map *map, uint64_t page, uint64_t ticket);
+
+/*
+ * For cow_break alone. The content of COUNT pages from FIRST on is no longer what it was: they
+ * become unknown, with a new version. UINT64_MAX - FIRST as COUNT means "to the end". Cannot fail:
+ * where there is no memory to be precise, more becomes unknown. RCU read side.
+ */
+void page_map_forget(struct page_map *map, uint64_t first, uint64_t count);
+
+/*
+ * For cow_break alone. PAGE, which was resident, now has the content of the private frame REF, whose
+ * user the slot takes over. Without memory for it the page becomes unknown and REF is dropped. RCU
+ * read side.
+ */
+void page_map_break(struct page_map *map, uint64_t page, struct frame_ref ref);
+
+/* For cow_break alone. PAGE is now all zero. RCU read side. */
+void page_map_break_zero(struct page_map *map, uint64_t page);
+
+/* Give memory back: nodes worth at least BYTES, from where the last call stopped. Returns what was
+ * freed; 0 if the map has none. RCU read side. */
+uint64_t page_map_shrink(struct page_map *map, uint64_t bytes);
+
+#endif

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * rcu.h - the one way in which foldfs enters an RCU read side
+ *
+ * Flavour: urcu-memb. Threads that libfuse creates run our handlers, so a thread is registered at its
+ * first use and unregistered when it ends. Against urcu-bp, which registers by itself, the read side
+ * costs the same, but a grace period is woken by the last reader instead of polled for every 10 ms:
+ * what eviction frees comes back as soon as it can.
+ *
+ * ThreadSanitizer sees neither liburcu's barriers nor membarrier(2). The wrappers tell it the two
+ * facts that RCU promises, so no suppression is needed: what a reader did is before the end of a
+ * grace period that waited for it, and what was published is seen whole.
+ *
+ * A read-side critical section holds up every grace period. Ours end with the request: at most one
+ * copy of one request's bytes (1 MiB) to the client, never a read of the source.
+ */
+#ifndef FOLDFS_RCU_H
+#define FOLDFS_RCU_H
+
+#include <stdbool.h>
+
+#include <urcu/urcu-memb.h>
+
+#if defined(__SANITIZE_THREAD__)
+#define FOLD_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define FOLD_TSAN 1
+#endif
+#endif
+
+#ifdef FOLD_TSAN
+void __tsan_acquire(void *addr);
+void __tsan_release(void *addr);
+#define FOLD_TSAN_ACQUIRE(addr) __tsan_acquire((void *)(addr))
+#define FOLD_TSAN_RELEASE(addr) __tsan_release((void *)(addr))
+#else
+#define FOLD_TSAN_ACQUIRE(addr) ((void)(addr))
+#define FOLD_TSAN_RELEASE(addr) ((void)(addr))
+#endif
+
+extern __thread bool fold_rcu_registered;
+extern char fold_rcu_tsan_token;
+
+/* Make the calling thread known to RCU until it ends. Idempotent; called by the wrappers. */
+void fold_rcu_register(void);
+
+/* Enter a read side. Nests. May be called from any thread; costs no system call but the first time. */
+static inline void fold_rcu_read_lock(void)
+{
+	if (!fold_rcu_registered)
+		fold_rcu_register();
+	urcu_memb_read_lock();
+}
+
+/* Leave it. */
+static inline void fold_rcu_read_unlock(void)
+{
+	FOLD_TSAN_RELEASE(&fold_rcu_tsan_token);
+	urcu_memb_read_unlock();
+}
+
+/* Wait for a grace period. Blocks; never inside a read side or holding a lock that a reader takes. */
+void fold_rcu_synchronize(void);
+
+/* Free PTR (from malloc) after a grace period. Never blocks; falls back to waiting when there is no
+ * memory for the note, so never inside a read side. */
+void fold_rcu_free(void *ptr);
+
+/* Wait until everything handed to fold_rcu_free so far is freed; for tests and the end. */
+void fold_rcu_barrier(void);
+
+#endif

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * readahead.h - workers that fill frames ahead of a sequential reader
+ *
+ * They never reply. On io_uring with libfuse before 3.19 a miss has to be read on the ring thread;
+ * what keeps misses rare there is this. One struct stream per open handle notices the pattern; a
+ * range is handed to a worker at most once, and a reader that comes upon a range which a worker is
+ * just reading waits for it instead of reading it a second time.
+ */
+#ifndef FOLDFS_READAHEAD_H
+#define FOLDFS_READAHEAD_H
+
+#include "foldfs/fill.h"
+
+#include <pthread.h>
+
+struct readahead;
+struct stream;
+
+/* WORKERS threads, started by readahead_start() after any fork. FILLER is borrowed. -ENOMEM. */
+errint_t readahead_new(const struct filler *filler, unsigned workers, struct readahead **ret_readahead);
+errint_t readahead_start(struct readahead *readahead);
+/* Drops what is queued, waits for what is being read. */
+void readahead_free(struct readahead *readahead);
+
+/* The state of one open handle. Takes references of its own. -ENOMEM. */
+errint_t stream_new(struct readahead *readahead, struct file *file, struct source *source,
+		    struct stream **ret_stream);
+/* No further note; ranges that are queued for it are dropped, being read are finished. */
+void stream_free(struct stream *stream);
+
+/* A read of LENGTH bytes at OFFSET is about to be served; MISSED says whether it has to go to the
+ * source. May hand ranges to the workers. Any thread; a mutex of this handle only; never blocks on
+ * I/O. */
+void stream_note(struct stream *stream, off_t offset, size_t length, bool missed);
+
+/* Wait until no worker is reading pages of this range for STREAM. True if there was one to wait for:
+ * look again. Blocks on I/O of the worker. */
+bool stream_wait(struct stream *stream, off_t offset, size_t length);
+
+#endif

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * source.h - reads and writes the source without leaving a second copy in the kernel's cache
+ *
+ * RWF_DONTCACHE where the source file system has it (Linux 6.14: ext4, XFS); else the plain call, and
+ * the range is dropped from the cache after it (reads) or after write-back (writes). Knows no pool.
+ *
+ * A struct source is one open descriptor of a source file, shared by the handle that opened it and
+ * the workers that read ahead for it.
+ */
+#ifndef FOLDFS_SOURCE_H
+#define FOLDFS_SOURCE_H
+
+#include "foldfs/page.h"
+
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <time.h>
+
+struct source;
+
+/* What tells two states of a source file apart. */
+struct source_stamp {
+	dev_t device;
+	ino_t inode;
+	off_t size;
+	struct timespec mtime;
+	struct timespec ctime;
+};
+
+/* Wrap FD, which is the source's from now on, also on failure. One reference. -ENOMEM. */
+errint_t source_new(int fd, struct source **ret_source);
+struct source *source_get(struct source *source);
+/* The last reference closes the descriptor. */
+void source_put(struct source *source);
+int source_fd(const struct source *source);
+
+/*
+ * Read from byte OFFSET into COUNT buffers, at most IOV_MAX. Bytes read, fewer only at the end of the
+ * file or before an error; -errno if not a byte could be read. Blocks. IOV is used up. Any thread.
+ */
+ssize_t source_read(struct source *source, struct iovec iov[], int count, off_t offset);
+
+/* Write LENGTH bytes at OFFSET: all of them, fewer before an error, or -errno. Blocks. */
+ssize_t source_write(struct source *source, const void *buffer, size_t length, off_t offset);
+
+/* Drop what the kernel's cache holds of the file and is clean; for file systems that have no
+ * RWF_DONTCACHE, after fsync and at the last close. */
+void source_drop_cache(struct source *source);
+
+void source_stamp_of(const struct stat *st, struct source_stamp *ret_stamp);
+bool source_stamp_equal(const struct source_stamp *a, const struct source_stamp *b);
+
+#endif

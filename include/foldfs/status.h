@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * status.h - the one table of all figures
+ *
+ * STATUS_FIGURES generates the JSON keys, the lines for people and the manual's list, so they cannot
+ * disagree. Dots in a key are levels of the JSON object.
+ */
+#ifndef FOLDFS_STATUS_H
+#define FOLDFS_STATUS_H
+
+#include "foldfs/fusefs.h"
+
+#include <jansson.h>
+#include <time.h>
+
+struct status_context {
+	const struct fusefs *fs;
+	const char *source;
+	const char *mountpoint;
+	time_t started; /* CLOCK_MONOTONIC seconds */
+};
+
+/* Everything as a new JSON object, the caller's. NULL: no memory. Any thread. */
+json_t *status_json(const struct status_context *context);
+
+#endif

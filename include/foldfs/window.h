@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * window.h - the kernel's page cache for this mount, held to a budget
+ *
+ * The daemon sees every fill of that cache: each READ it answers and each WRITE it takes. Pages are
+ * noted by region (64 pages, 256 KiB), one bit each; regions stand in a queue in the order of their
+ * first page. Past the budget one thread invalidates the oldest regions, neighbours together.
+ *
+ * Why noting before the reply is enough: the kernel holds a page locked from READ to its reply, and
+ * an invalidation waits for locked pages. A page whose bit was cleared before its reply arrived is
+ * dropped by the invalidation that follows; one whose bit is set after that stays counted.
+ *
+ * Rule: the notify call is made by the trimming thread alone, which holds no lock and which no
+ * request waits for (KERNEL: every field report of a hung mount breaks this rule).
+ */
+#ifndef FOLDFS_WINDOW_H
+#define FOLDFS_WINDOW_H
+
+#include "foldfs/page.h"
+
+#include <sys/types.h>
+
+struct window;
+struct window_file;
+
+/* Drop what the kernel caches of a node: LENGTH bytes from OFFSET, 0 for all. -errno; -ENOENT if it
+ * knows no such node any more. */
+typedef errint_t (*window_invalidate_fn)(void *context, uint64_t node, off_t offset, off_t length);
+
+struct window_usage {
+	uint64_t budget_bytes;
+	uint64_t bytes;         /* noted now: an upper bound of what the kernel holds */
+	uint64_t trimmed_bytes; /* since the start */
+	uint64_t memory_bytes;  /* of the bookkeeping */
+};
+
+/* BUDGET_BYTES 0: no window, notes are ignored (direct I/O). -ENOMEM. */
+errint_t window_new(uint64_t budget_bytes, window_invalidate_fn invalidate, void *context,
+		    struct window **ret_window);
+/* Start the trimming thread; after any fork, once the connection can take notifications. */
+errint_t window_start(struct window *window);
+/* Stop trimming: afterwards nothing calls invalidate. Idempotent. */
+void window_stop(struct window *window);
+void window_free(struct window *window);
+
+/* The pages cached for NODE, one reference. -ENOMEM. */
+errint_t window_file_new(struct window *window, uint64_t node, struct window_file **ret_file);
+/* The kernel has forgotten the node (its cache went with it): uncount all, drop the reference. */
+void window_file_forget(struct window_file *file);
+
+/* The kernel is about to cache these pages. Before the reply. Any thread, lock-free but for the
+ * first note of a region. */
+void window_note(struct window_file *file, uint64_t first_page, unsigned pages);
+
+/* The kernel holds nothing at or behind FIRST_PAGE any more (truncate, invalidation at open). */
+void window_uncount(struct window_file *file, uint64_t first_page);
+
+/* Content changed behind the kernel: have the trimming thread drop all it caches of the file. Never
+ * blocks. */
+void window_invalidate_soon(struct window_file *file);
+
+void window_usage(const struct window *window, struct window_usage *ret_usage);
+
+#endif
