@@ -1,0 +1,555 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * options.c - the command line and -o options of foldfs
+ *
+ * Three callers give three dialects: a person (`foldfs SOURCE MOUNTPOINT -o …`), mount(8) by way of
+ * mount.fuse3 (`… -o rw,dev,suid,…`), and an fstab line, whose generic words (relatime, nofail,
+ * x-systemd.…) mean something to others and arrive here all the same.
+ *
+ * Invariants:
+ * A  Each word is ours, libfuse's (handed on as it is), somebody else's (dropped), or refused by
+ *    name: one table says which. libfuse never sees a word that it would refuse itself.
+ * B  Values are read after all words are: the last one given counts, and defaults that depend on
+ *    another option see its final value.
+ * C  Whatever is wrong is said in one sentence that names the option and the value.
+ */
+#include "foldfs/options.h"
+
+#include "foldfs/page_store.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define DEFAULT_TIMEOUT 1.0
+/* Below this the map of one large file would not fit, and every read would miss. */
+#define MAPS_MIN_BYTES (64u << 10)
+/* The kernel takes whole seconds as 64 bits; nobody means more than a century. */
+#define TIMEOUT_MAX 3153600000.0
+
+/* What the words say, before they are judged. */
+struct raw_options {
+	char *source;
+	char *mountpoint;
+	char *pool;
+	char *window;
+	char *maps;
+	char *transport;
+	char *attr_timeout;
+	char *entry_timeout;
+	int foreground;
+	int debug;
+	int help;
+	int version;
+	int allow_other;
+	int default_permissions;
+	int has_fsname;
+	int has_subtype;
+	bool refused; /* a word was refused; said already */
+};
+
+enum key {
+	KEY_KEEP, /* libfuse's */
+	KEY_DROP, /* means nothing here, and nothing is lost */
+	KEY_READ_ONLY,
+	KEY_ALLOW_OTHER,
+	KEY_DEFAULT_PERMISSIONS,
+	KEY_FSNAME,
+	KEY_SUBTYPE,
+	KEY_IO_URING,
+	KEY_NO_VALUE,
+	KEY_REMOUNT,
+};
+
+#define RAW(template, field)                                                                       \
+	{                                                                                          \
+		template, offsetof(struct raw_options, field), 1                                   \
+	}
+#define KEEP(template) FUSE_OPT_KEY(template, KEY_KEEP)
+#define DROP(template) FUSE_OPT_KEY(template, KEY_DROP)
+
+static const struct fuse_opt words[] = {
+	RAW("pool=%s", pool),
+	RAW("window=%s", window),
+	RAW("maps=%s", maps),
+	RAW("transport=%s", transport),
+	RAW("attr_timeout=%s", attr_timeout),
+	RAW("entry_timeout=%s", entry_timeout),
+	FUSE_OPT_KEY("pool", KEY_NO_VALUE),
+	FUSE_OPT_KEY("window", KEY_NO_VALUE),
+	FUSE_OPT_KEY("maps", KEY_NO_VALUE),
+	FUSE_OPT_KEY("transport", KEY_NO_VALUE),
+	FUSE_OPT_KEY("attr_timeout", KEY_NO_VALUE),
+	FUSE_OPT_KEY("entry_timeout", KEY_NO_VALUE),
+	RAW("-f", foreground),
+	RAW("-d", debug),
+	RAW("--debug", debug),
+	RAW("debug", debug),
+	RAW("-h", help),
+	RAW("--help", help),
+	RAW("-V", version),
+	RAW("--version", version),
+
+	FUSE_OPT_KEY("allow_other", KEY_ALLOW_OTHER),
+	FUSE_OPT_KEY("default_permissions", KEY_DEFAULT_PERMISSIONS),
+	FUSE_OPT_KEY("fsname=", KEY_FSNAME),
+	FUSE_OPT_KEY("subtype=", KEY_SUBTYPE),
+	FUSE_OPT_KEY("io_uring", KEY_IO_URING),
+	FUSE_OPT_KEY("-r", KEY_READ_ONLY),
+	FUSE_OPT_KEY("remount", KEY_REMOUNT),
+	KEEP("io_uring_q_depth="),
+	KEEP("allow_root"),
+	KEEP("auto_unmount"),
+	KEEP("context="),
+	KEEP("fscontext="),
+	KEEP("defcontext="),
+	KEEP("rootcontext="),
+	KEEP("ro"),
+	KEEP("rw"),
+	KEEP("suid"),
+	KEEP("nosuid"),
+	KEEP("dev"),
+	KEEP("nodev"),
+	KEEP("exec"),
+	KEEP("noexec"),
+	KEEP("async"),
+	KEEP("sync"),
+	KEEP("dirsync"),
+	KEEP("noatime"),
+	KEEP("nodiratime"),
+	KEEP("symfollow"),
+	KEEP("nosymfollow"),
+
+	/* Words of fstab that are for mount(8), systemd or the boot scripts. */
+	DROP("-n"),
+	DROP("-v"),
+	DROP("defaults"),
+	DROP("auto"),
+	DROP("noauto"),
+	DROP("user"),
+	DROP("user="),
+	DROP("nouser"),
+	DROP("users"),
+	DROP("owner"),
+	DROP("group"),
+	DROP("nofail"),
+	DROP("_netdev"),
+	DROP("comment="),
+	DROP("uhelper="),
+	/* Access times are the source's business: it keeps them, or not, as it is mounted. */
+	DROP("atime"),
+	DROP("diratime"),
+	DROP("relatime"),
+	DROP("norelatime"),
+	DROP("strictatime"),
+	DROP("nostrictatime"),
+	DROP("lazytime"),
+	DROP("nolazytime"),
+	DROP("iversion"),
+	DROP("noiversion"),
+	DROP("nomand"),
+	DROP("silent"),
+	DROP("loud"),
+	/* libfuse 2 asked for this word before it covered files; libfuse 3 always does. */
+	DROP("nonempty"),
+	FUSE_OPT_END,
+};
+
+__attribute__((format(printf, 1, 2))) static errint_t refuse(const char *format, ...)
+{
+	va_list args;
+
+	fputs("foldfs: ", stderr);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputc('\n', stderr);
+	return -EINVAL;
+}
+
+/* The factor of a unit, 0 for none that we know. */
+static uint64_t unit_factor(char unit)
+{
+	switch (toupper((unsigned char)unit)) {
+	case 'K':
+		return 1ull << 10;
+	case 'M':
+		return 1ull << 20;
+	case 'G':
+		return 1ull << 30;
+	case 'T':
+		return 1ull << 40;
+	default:
+		return 0;
+	}
+}
+
+/* BYTES / 100 * PERCENT without overflow for up to 100 %. */
+static uint64_t percent_of(uint64_t bytes, uint64_t percent)
+{
+	return bytes / 100 * percent + bytes % 100 * percent / 100;
+}
+
+errint_t options_parse_size(const char *text, uint64_t memory_bytes, uint64_t *ret_bytes)
+{
+	uint64_t number = 0, factor = 1;
+	const char *p = text;
+	bool overflow = false;
+
+	if (!isdigit((unsigned char)*p))
+		return -EINVAL;
+	for (; isdigit((unsigned char)*p); p++)
+		overflow |= __builtin_mul_overflow(number, 10, &number) ||
+			    __builtin_add_overflow(number, (uint64_t)(*p - '0'), &number);
+	if (*p && p[1])
+		return -EINVAL;
+	if (*p == '%') {
+		if (overflow || number > 100)
+			return -ERANGE;
+		*ret_bytes = percent_of(memory_bytes, number);
+		return 0;
+	}
+	if (*p)
+		factor = unit_factor(*p);
+	if (!factor)
+		return -EINVAL;
+	if (overflow || __builtin_mul_overflow(number, factor, &number))
+		return -ERANGE;
+	*ret_bytes = number;
+	return 0;
+}
+
+static int refuse_word(struct raw_options *raw, const char *format, const char *word)
+{
+	/* One sentence is enough, also where several words are wrong. */
+	if (!raw->refused) {
+		fputs("foldfs: ", stderr);
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+		fprintf(stderr, format, word);
+#pragma GCC diagnostic pop
+		fputc('\n', stderr);
+	}
+	raw->refused = true;
+	return 0;
+}
+
+static int take_positional(struct raw_options *raw, const char *word)
+{
+	char **place = !raw->source ? &raw->source : !raw->mountpoint ? &raw->mountpoint : NULL;
+
+	if (!place)
+		return refuse_word(raw,
+				   "'%s' is one argument too many: foldfs takes SOURCE and "
+				   "MOUNTPOINT.",
+				   word);
+	if (!*word)
+		return refuse_word(raw, "%s must not be empty.",
+				   place == &raw->source ? "SOURCE" : "MOUNTPOINT");
+	*place = strdup(word);
+	return *place ? 0 : -1;
+}
+
+static int take_unknown(struct raw_options *raw, const char *word)
+{
+	if (strncmp(word, "x-", 2) == 0 || strncmp(word, "X-", 2) == 0)
+		return 0;
+	return refuse_word(raw, "unknown option '%s'.", word);
+}
+
+static int set_transport_io_uring(struct raw_options *raw)
+{
+	free(raw->transport);
+	raw->transport = strdup("io_uring");
+	return raw->transport ? 0 : -1;
+}
+
+/* fuse_opt's call for each word: 1 keeps it for libfuse, 0 drops it, -1 gives up. */
+static int take_word(void *data, const char *word, int key, struct fuse_args *kept)
+{
+	struct raw_options *raw = data;
+
+	switch (key) {
+	case FUSE_OPT_KEY_NONOPT:
+		return take_positional(raw, word);
+	case FUSE_OPT_KEY_OPT:
+		return take_unknown(raw, word);
+	case KEY_KEEP:
+		return 1;
+	case KEY_ALLOW_OTHER:
+		raw->allow_other = 1;
+		return 1;
+	case KEY_DEFAULT_PERMISSIONS:
+		raw->default_permissions = 1;
+		return 1;
+	case KEY_FSNAME:
+		raw->has_fsname = 1;
+		return 1;
+	case KEY_SUBTYPE:
+		raw->has_subtype = 1;
+		return 1;
+	case KEY_READ_ONLY:
+		return fuse_opt_add_arg(kept, "-oro");
+	case KEY_IO_URING:
+		return set_transport_io_uring(raw);
+	case KEY_NO_VALUE:
+		return refuse_word(raw, "the option '%s' needs a value.", word);
+	case KEY_REMOUNT:
+		return refuse_word(
+			raw, "'%s' is not possible: unmount, then mount with the new options.",
+			word);
+	default:
+		return 0;
+	}
+}
+
+static errint_t judge_size(const char *name, const char *text, uint64_t memory, uint64_t lowest,
+			   uint64_t highest, uint64_t *bytes)
+{
+	errint_t err;
+
+	if (!text)
+		return 0;
+	err = options_parse_size(text, memory, bytes);
+	if (err == -ERANGE && strchr(text, '%'))
+		return refuse("%s=%s is more than all of the machine's memory.", name, text);
+	if (err == -EINVAL)
+		return refuse("%s=%s is not a size: write a number, with K, M, G, T or %% behind "
+			      "it if you like.",
+			      name, text);
+	if (err || *bytes > highest)
+		return refuse("%s=%s is too large: the most is %llu T.", name, text,
+			      (unsigned long long)(highest >> 40));
+	if (*bytes < lowest)
+		return refuse("%s=%s is too small: the least is %llu K.", name, text,
+			      (unsigned long long)(lowest >> 10));
+	return 0;
+}
+
+static uint64_t clamp(uint64_t value, uint64_t lowest, uint64_t highest)
+{
+	return value < lowest ? lowest : value > highest ? highest : value;
+}
+
+static uint64_t machine_memory(void)
+{
+	long pages = sysconf(_SC_PHYS_PAGES);
+	long size = sysconf(_SC_PAGESIZE);
+
+	return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : 0;
+}
+
+static errint_t judge_sizes(const struct raw_options *raw, struct options *options)
+{
+	uint64_t memory = machine_memory();
+	errint_t err;
+
+	options->pool_bytes = clamp(memory / 4, PAGE_STORE_MIN_BYTES, PAGE_STORE_MAX_BYTES);
+	err = judge_size("pool", raw->pool, memory, PAGE_STORE_MIN_BYTES, PAGE_STORE_MAX_BYTES,
+			 &options->pool_bytes);
+	if (err)
+		return err;
+	options->window_bytes = options->pool_bytes / 8;
+	err = judge_size("window", raw->window, memory, 0, INT64_MAX, &options->window_bytes);
+	if (err)
+		return err;
+	options->maps_bytes = options->pool_bytes / 16;
+	return judge_size("maps", raw->maps, memory, MAPS_MIN_BYTES, PAGE_STORE_MAX_BYTES,
+			  &options->maps_bytes);
+}
+
+static errint_t judge_transport(const char *text, enum transport_choice *transport)
+{
+	*transport = TRANSPORT_AUTO;
+	if (!text || strcmp(text, "auto") == 0)
+		return 0;
+	if (strcmp(text, "io_uring") == 0)
+		*transport = TRANSPORT_IO_URING;
+	else if (strcmp(text, "dev") == 0)
+		*transport = TRANSPORT_DEV;
+	else
+		return refuse("transport=%s is not one of auto, io_uring and dev.", text);
+	return 0;
+}
+
+static errint_t judge_timeout(const char *name, const char *text, double *seconds)
+{
+	char *end;
+
+	*seconds = DEFAULT_TIMEOUT;
+	if (!text)
+		return 0;
+	*seconds = strtod(text, &end);
+	if (!isdigit((unsigned char)*text) || *end || !isfinite(*seconds))
+		return refuse("%s=%s is not a number of seconds.", name, text);
+	if (*seconds > TIMEOUT_MAX)
+		return refuse("%s=%s is too long: the most is a hundred years.", name, text);
+	return 0;
+}
+
+static errint_t judge_positional(struct raw_options *raw, struct options *options)
+{
+	if (!raw->source)
+		return refuse("SOURCE and MOUNTPOINT are missing; 'foldfs --help' says more.");
+	if (!raw->mountpoint)
+		return refuse("MOUNTPOINT is missing; 'foldfs --help' says more.");
+	options->source = raw->source;
+	options->mountpoint = raw->mountpoint;
+	raw->source = raw->mountpoint = NULL;
+	return 0;
+}
+
+static errint_t add_escaped(char **list, const char *name, const char *value)
+{
+	char *word = NULL;
+	errint_t err;
+
+	if (asprintf(&word, "%s=%s", name, value) < 0)
+		return -ENOMEM;
+	err = fuse_opt_add_opt_escaped(list, word) == 0 ? 0 : -ENOMEM;
+	free(word);
+	return err;
+}
+
+static errint_t add_fsname(char **list, const char *source)
+{
+	/* A source that does not resolve is refused later, with its cause. */
+	char *absolute = realpath(source, NULL);
+	errint_t err = add_escaped(list, "fsname", absolute ? absolute : source);
+
+	free(absolute);
+	return err;
+}
+
+/*
+ * The words that the user left to us.
+ *
+ * default_permissions, for a plain user too: the kernel then checks modes and ACLs before it asks,
+ * which also is what answers access(2). It takes nothing away, for what the daemon, running as that
+ * user, may not do on the source fails there anyway; and where the user allows others in, it is
+ * what holds them to the files' own permissions.
+ */
+static errint_t add_defaults(const struct raw_options *raw, struct options *options)
+{
+	char *list = NULL;
+	errint_t err = 0;
+	bool out_of_memory = false;
+
+	if (!raw->default_permissions)
+		out_of_memory |= fuse_opt_add_opt(&list, "default_permissions") != 0;
+	if (!raw->allow_other && geteuid() == 0)
+		out_of_memory |= fuse_opt_add_opt(&list, "allow_other") != 0;
+	if (options->transport != TRANSPORT_DEV)
+		out_of_memory |= fuse_opt_add_opt(&list, "io_uring") != 0;
+	if (options->debug)
+		out_of_memory |= fuse_opt_add_opt(&list, "debug") != 0;
+	if (!raw->has_subtype)
+		out_of_memory |= fuse_opt_add_opt(&list, "subtype=foldfs") != 0;
+	if (!raw->has_fsname)
+		err = add_fsname(&list, options->source);
+	if (out_of_memory)
+		err = -ENOMEM;
+	if (!err && list &&
+	    (fuse_opt_add_arg(&options->fuse, "-o") || fuse_opt_add_arg(&options->fuse, list)))
+		err = -ENOMEM;
+	free(list);
+	return err;
+}
+
+static errint_t judge(struct raw_options *raw, struct options *options)
+{
+	errint_t err;
+
+	options->debug = raw->debug;
+	options->foreground = raw->foreground || raw->debug;
+	options->show_help = raw->help;
+	options->show_version = raw->version;
+	if (options->show_help || options->show_version)
+		return 0;
+	if (raw->refused)
+		return -EINVAL;
+	err = judge_positional(raw, options);
+	if (!err)
+		err = judge_sizes(raw, options);
+	if (!err)
+		err = judge_transport(raw->transport, &options->transport);
+	if (!err)
+		err = judge_timeout("attr_timeout", raw->attr_timeout, &options->attr_timeout);
+	if (!err)
+		err = judge_timeout("entry_timeout", raw->entry_timeout, &options->entry_timeout);
+	if (!err)
+		err = add_defaults(raw, options);
+	if (err == -ENOMEM)
+		refuse("not enough memory.");
+	return err;
+}
+
+static void raw_clear(struct raw_options *raw)
+{
+	free(raw->source);
+	free(raw->mountpoint);
+	free(raw->pool);
+	free(raw->window);
+	free(raw->maps);
+	free(raw->transport);
+	free(raw->attr_timeout);
+	free(raw->entry_timeout);
+}
+
+errint_t options_parse(int argc, char *argv[], struct options *ret_options)
+{
+	struct options options = {.fuse = FUSE_ARGS_INIT(argc, argv)};
+	struct raw_options raw = {0};
+	errint_t err;
+
+	/* fuse_opt says itself what it does not like (an -o without a word behind it). */
+	err = fuse_opt_parse(&options.fuse, &raw, words, take_word) == 0 ? judge(&raw, &options)
+									 : -EINVAL;
+	raw_clear(&raw);
+	if (err)
+		options_clear(&options);
+	else
+		*ret_options = options;
+	return err ? -EINVAL : 0;
+}
+
+void options_clear(struct options *options)
+{
+	free(options->source);
+	free(options->mountpoint);
+	fuse_opt_free_args(&options->fuse);
+	options->source = options->mountpoint = NULL;
+}
+
+void options_print_help(const char *program)
+{
+	printf("Usage: %s SOURCE MOUNTPOINT [-o OPTION[,OPTION…]] [-f] [-d]\n"
+	       "\n"
+	       "Mount the directory SOURCE on MOUNTPOINT, where files with the same pages share "
+	       "the\n"
+	       "memory of one.\n"
+	       "\n"
+	       "  -o pool=SIZE           memory for pages (default: a quarter of memory)\n"
+	       "  -o window=SIZE         what the kernel may cache of the mount (default: an "
+	       "eighth\n"
+	       "                         of the pool); 0: nothing, direct I/O\n"
+	       "  -o maps=SIZE           memory for page maps (default: a sixteenth of the pool)\n"
+	       "  -o transport=WAY       auto, io_uring or dev (default: auto)\n"
+	       "  -o attr_timeout=SEC    how long the kernel may keep attributes (default: 1.0)\n"
+	       "  -o entry_timeout=SEC   how long the kernel may keep names (default: 1.0)\n"
+	       "  -o ro, allow_other, auto_unmount, fsname=NAME, …\n"
+	       "                         see foldfs(8)\n"
+	       "  -f                     stay in the foreground\n"
+	       "  -d                     the same, and show every request\n"
+	       "  -h, --help             show this\n"
+	       "  -V, --version          show the version\n"
+	       "\n"
+	       "SIZE is a number, with K, M, G, T (powers of 1024) or %% (of memory) behind it.\n"
+	       "Unmount with 'umount MOUNTPOINT', look with 'foldctl status MOUNTPOINT'.\n",
+	       program);
+}
