@@ -19,10 +19,13 @@ struct mount_entry {
 /* The topmost mount at PATH. The path's last component is never looked at itself, so a stuck mount
  * cannot block this. -ENOENT: nothing is mounted there. On success the caller clears it. */
 errint_t mount_entry_find(const char *path, struct mount_entry *ret_entry);
+/* The mount that FD is on. -ENOENT: the kernel does not say (before Linux 5.8). */
+errint_t mount_entry_of_fd(int fd, struct mount_entry *ret_entry);
 void mount_entry_clear(struct mount_entry *entry);
 
-/* The control socket of a mount: under /run/foldfs for root's mounts, else under the owner's runtime
- * directory; named by the mount's device number. Malloced. NULL: no memory. */
+/* The control socket of a mount, named by the mount's device number: under /run/foldfs for root's
+ * mounts, else under the owner's /run/user/UID/foldfs, or /tmp/foldfs-UID where that directory does
+ * not exist. Malloced. NULL: no memory. */
 char *mount_socket_path(const struct mount_entry *entry);
 
 #endif

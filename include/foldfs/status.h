@@ -2,12 +2,13 @@
 /*
  * status.h - the one table of all figures
  *
- * STATUS_FIGURES generates the JSON keys, the lines for people and the manual's list, so they cannot
- * disagree. Dots in a key are levels of the JSON object.
+ * STATUS_FIGURES (figures.h) generates the JSON keys, the lines for people and the manual's list, so they
+ * cannot disagree. Dots in a key are levels of the JSON object.
  */
 #ifndef FOLDFS_STATUS_H
 #define FOLDFS_STATUS_H
 
+#include "foldfs/figures.h"
 #include "foldfs/fusefs.h"
 
 #include <jansson.h>

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * figures.h - the table of all figures that foldfs reports
+ *
+ * One line for each: key, unit, kind, where status.c takes it from, and one sentence. It generates
+ * the JSON (status.c), the list that `foldctl figures` prints, and the manual's; a test compares
+ * the manual with it. A dot in a key is a level of the JSON object. Units: bytes; pages and frames,
+ * of 4096 bytes; events since the mount; seconds; text.
+ *
+ * X(key, unit, kind, value, sentence), with kind TEXT or NUMBER. `value` is an expression over the
+ * struct reading of status.c, which nobody else expands.
+ */
+#ifndef FOLDFS_FIGURES_H
+#define FOLDFS_FIGURES_H
+
+#define STATUS_FIGURES(X)                                                                          \
+	X("version", "text", TEXT, FOLDFS_VERSION, "The version of the daemon.")                   \
+	X("source", "text", TEXT, r->source, "The directory that is served.")                      \
+	X("mountpoint", "text", TEXT, r->mountpoint, "Where it is mounted.")                       \
+	X("transport", "text", TEXT, r->transport,                                                 \
+	  "How requests reach the daemon: io_uring, dev (the fuse device), or none before the "    \
+	  "first one.")                                                                            \
+	X("uptime_s", "seconds", NUMBER, r->uptime_s, "Time since the daemon started.")            \
+	X("frame_bytes", "bytes", NUMBER, FOLD_PAGE_SIZE, "The size of a frame, and of a page.")   \
+	X("frames_total", "frames", NUMBER, r->usage.store.frames_total,                           \
+	  "Frames that the pool may use.")                                                         \
+	X("frames_used", "frames", NUMBER, r->usage.store.frames_used,                             \
+	  "Frames that hold a page now.")                                                          \
+	X("pages_shared", "frames", NUMBER, r->usage.store.pages_shared,                           \
+	  "Frames that two or more pages of files use.")                                           \
+	X("pages_sharing", "pages", NUMBER, r->usage.store.pages_sharing,                          \
+	  "How many more pages of files use them: frames that sharing saves.")                     \
+	X("pages_unshared", "frames", NUMBER, r->usage.store.pages_unshared,                       \
+	  "Frames that one page of a file uses.")                                                  \
+	X("pages_volatile", "frames", NUMBER, r->usage.store.pages_volatile,                       \
+	  "Those of them that hold what a write through the mount made.")                          \
+	X("zero_pages", "pages", NUMBER, r->usage.zero_pages,                                      \
+	  "Pages of files known to be all zero, which take no frame.")                             \
+	X("general_profit", "bytes", NUMBER, general_profit(r),                                    \
+	  "What sharing saves less what it costs, as KSM counts it: pages_sharing and zero_pages " \
+	  "times frame_bytes, less the memory of maps and index and 64 bytes for each frame in "   \
+	  "use; below zero where little is shared.")                                               \
+	X("hits", "events", NUMBER, stats_sum(r->stats, STAT_HITS),                                \
+	  "Pages that readers got from the pool.")                                                 \
+	X("misses", "events", NUMBER, stats_sum(r->stats, STAT_MISSES),                            \
+	  "Pages that had to be read from the source while a reader waited.")                      \
+	X("readahead", "events", NUMBER, stats_sum(r->stats, STAT_READAHEAD),                      \
+	  "Pages that were read from the source ahead of a reader.")                               \
+	X("fills_discarded", "events", NUMBER, stats_sum(r->stats, STAT_FILLS_DISCARDED),          \
+	  "Pages read from the source and not kept, for the content had changed meanwhile.")       \
+	X("merges", "events", NUMBER, stats_sum(r->stats, STAT_MERGES),                            \
+	  "Pages read from the source that were found equal to a frame, and share it.")            \
+	X("digest_collisions", "events", NUMBER, stats_sum(r->stats, STAT_DIGEST_COLLISIONS),      \
+	  "Times that equal digests turned out to stand for different bytes.")                     \
+	X("breaks", "events", NUMBER, stats_sum(r->stats, STAT_BREAKS),                            \
+	  "Pages in the pool that a write or another change gave a content of their own.")         \
+	X("evictions", "events", NUMBER, stats_sum(r->stats, STAT_EVICTIONS),                      \
+	  "Frames given up to make room for others.")                                              \
+	X("bypassed", "events", NUMBER, stats_sum(r->stats, STAT_BYPASSED),                        \
+	  "Pages handed on from the source without a frame, because none was free.")               \
+	X("inodes", "inodes", NUMBER, r->usage.inodes,                                             \
+	  "Files and directories that the kernel holds a reference to.")                           \
+	X("window.budget_bytes", "bytes", NUMBER, r->usage.window.budget_bytes,                    \
+	  "What the kernel may cache of this mount; 0 means direct I/O.")                          \
+	X("window.bytes", "bytes", NUMBER, r->usage.window.bytes, "What it caches now, at most.")  \
+	X("window.trimmed_bytes", "bytes", NUMBER, r->usage.window.trimmed_bytes,                  \
+	  "What was taken from it, since the mount, to keep to the budget.")                       \
+	X("memory.pool_bytes", "bytes", NUMBER, r->usage.store.pool_bytes,                         \
+	  "Memory of the pool: frames used so far, and what is kept about each.")                  \
+	X("memory.maps_bytes", "bytes", NUMBER, r->usage.maps_bytes,                               \
+	  "Memory of the maps that say which frame holds which page of a file.")                   \
+	X("memory.index_bytes", "bytes", NUMBER, r->usage.store.index_bytes,                       \
+	  "Memory of the index that finds a frame by its digest.")                                 \
+	X("memory.inodes_bytes", "bytes", NUMBER, r->usage.inodes_bytes,                           \
+	  "Memory of what is kept about inodes.")                                                  \
+	X("memory.notes_bytes", "bytes", NUMBER, r->usage.window.memory_bytes,                     \
+	  "Memory of the notes of what the window holds.")                                         \
+	X("memory.transport_bytes", "bytes", NUMBER, r->usage.transport_bytes,                     \
+	  "Memory of the buffers that requests and answers travel in.")                            \
+	X("memory.total_bytes", "bytes", NUMBER, total_bytes(r),                                   \
+	  "The sum of these. The window is not in it: it is the kernel's, see window.bytes.")
+
+/* One figure in the manual's list: key, unit, sentence. */
+#define FIGURE_ROFF ".TP\n.BR %s \" (%s)\"\n%s\n"
+
+#endif

@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * mounts.c - what /proc/self/mountinfo says of a mount; shared by foldfs and foldctl
+ *
+ * Invariants:
+ * A  The mount itself is never asked anything, so that a stuck or dead one blocks and fails nobody
+ *    here. Only what leads to it is looked up: the parent directory, and the text of a symlink that
+ *    stands where nothing is mounted.
+ * B  Of several mounts on one path the one that a look-up reaches is found: from the mount of the
+ *    parent directory up, each the child of the one below. A mount that hides under another one,
+ *    mounted over a directory above it, does not count.
+ */
+#include "foldfs/mounts.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define LINKS_MAX 40
+
+/* One line of mountinfo, its fields cut out of the line and unescaped in place. */
+struct line {
+	int id;
+	int parent;
+	unsigned major;
+	unsigned minor;
+	char *mountpoint;
+	char *type;
+	char *source;
+	char *super_options;
+};
+
+static bool is_octal(char c)
+{
+	return c >= '0' && c <= '7';
+}
+
+/* Space, tab, newline and backslash stand as \ooo. */
+static void unescape(char *text)
+{
+	char *to = text;
+
+	for (const char *from = text; *from; to++) {
+		if (from[0] == '\\' && is_octal(from[1]) && is_octal(from[2]) &&
+		    is_octal(from[3])) {
+			*to = (char)((from[1] - '0') << 6 | (from[2] - '0') << 3 | (from[3] - '0'));
+			from += 4;
+		} else {
+			*to = *from++;
+		}
+	}
+	*to = '\0';
+}
+
+/* ID PARENT MAJOR:MINOR ROOT MOUNTPOINT OPTIONS [TAG…] - TYPE SOURCE SUPER-OPTIONS */
+static bool line_parse(char *text, struct line *ret_line)
+{
+	struct line line = {0};
+	char *rest, *dash;
+	int used = 0;
+
+	if (sscanf(text, "%d %d %u:%u %*s %n", &line.id, &line.parent, &line.major, &line.minor,
+		   &used) != 4 ||
+	    !used)
+		return false;
+	rest = text + used;
+	line.mountpoint = strsep(&rest, " ");
+	dash = rest ? strstr(rest, " - ") : NULL;
+	if (!dash)
+		return false;
+	rest = dash + strlen(" - ");
+	rest[strcspn(rest, "\n")] = '\0';
+	line.type = strsep(&rest, " ");
+	line.source = strsep(&rest, " ");
+	line.super_options = rest;
+	if (!line.source || !line.super_options)
+		return false;
+	unescape(line.mountpoint);
+	unescape(line.type);
+	unescape(line.source);
+	*ret_line = line;
+	return true;
+}
+
+static uid_t owner_of(const char *super_options)
+{
+	const char *word = super_options;
+	unsigned owner = 0;
+
+	while (word && sscanf(word, "user_id=%u", &owner) != 1) {
+		word = strchr(word, ',');
+		if (word)
+			word++;
+	}
+	return owner;
+}
+
+static errint_t entry_of(const struct line *line, struct mount_entry *ret_entry)
+{
+	struct mount_entry entry = {
+		.device_major = line->major,
+		.device_minor = line->minor,
+		.owner = owner_of(line->super_options),
+		.source = strdup(line->source),
+		.mountpoint = strdup(line->mountpoint),
+		.type = strdup(line->type),
+	};
+
+	if (!entry.source || !entry.mountpoint || !entry.type) {
+		mount_entry_clear(&entry);
+		return -ENOMEM;
+	}
+	mount_entry_clear(ret_entry);
+	*ret_entry = entry;
+	return 0;
+}
+
+void mount_entry_clear(struct mount_entry *entry)
+{
+	free(entry->source);
+	free(entry->mountpoint);
+	free(entry->type);
+	entry->source = entry->mountpoint = entry->type = NULL;
+}
+
+/* The first mount that is on PATH and a child of mount PARENT (-1: of any), or that has id ID (when
+ * not -1). *RET_ID is its id. */
+static errint_t scan(const char *path, int parent, int id, struct mount_entry *entry, int *ret_id)
+{
+	FILE *file = fopen("/proc/self/mountinfo", "re");
+	char *text = NULL;
+	size_t size = 0;
+	struct line line;
+	errint_t err = -ENOENT;
+
+	if (!file)
+		return -errno;
+	while (err == -ENOENT && getline(&text, &size, file) >= 0) {
+		if (!line_parse(text, &line))
+			continue;
+		if (id != -1 ? line.id != id
+			     : strcmp(line.mountpoint, path) != 0 ||
+				       (parent != -1 && line.parent != parent))
+			continue;
+		err = entry_of(&line, entry);
+		*ret_id = line.id;
+	}
+	if (err == -ENOENT && ferror(file))
+		err = -EIO;
+	free(text);
+	fclose(file);
+	return err;
+}
+
+/* The id of the mount that PATH, a directory above the mount in question, is on; -1 if unknown. */
+static int mount_id_of(const char *path)
+{
+	struct statx stx;
+
+	if (statx(AT_FDCWD, path, AT_NO_AUTOMOUNT, STATX_MNT_ID, &stx) != 0 ||
+	    !(stx.stx_mask & STATX_MNT_ID))
+		return -1;
+	return (int)stx.stx_mnt_id;
+}
+
+/* The topmost mount on PATH, whose parent directory is DIRECTORY; both absolute and resolved. */
+static errint_t find_on(const char *directory, const char *path, struct mount_entry *ret_entry)
+{
+	struct mount_entry entry = {0};
+	/* The root's parent is itself: whatever mount is there is the one. */
+	int parent = strcmp(path, "/") == 0 ? -1 : mount_id_of(directory);
+	errint_t err = scan(path, parent, -1, &entry, &parent);
+
+	if (err)
+		return err;
+	while (err == 0) /* mounts form a tree, so this ends */
+		err = scan(path, parent, -1, &entry, &parent);
+	if (err != -ENOENT) {
+		mount_entry_clear(&entry);
+		return err;
+	}
+	*ret_entry = entry;
+	return 0;
+}
+
+/* Cut PATH (changed) into its last component and the directory before it. */
+static void split(char *path, const char **ret_directory, const char **ret_name)
+{
+	size_t length = strlen(path);
+	char *slash;
+
+	while (length > 1 && (path[length - 1] == '/' ||
+			      (length > 2 && path[length - 1] == '.' && path[length - 2] == '/')))
+		path[--length] = '\0';
+	slash = strrchr(path, '/');
+	if (!slash) {
+		*ret_directory = ".";
+		*ret_name = path;
+	} else {
+		*slash = '\0';
+		*ret_directory = slash == path ? "/" : path;
+		*ret_name = slash + 1;
+	}
+}
+
+/* The directory before the last component of ABSOLUTE. NULL: no memory. */
+static char *parent_of(const char *absolute)
+{
+	const char *slash = strrchr(absolute, '/');
+
+	return slash == absolute ? strdup("/") : strndup(absolute, (size_t)(slash - absolute));
+}
+
+/*
+ * PATH made absolute: its parent directory resolved, its last component as it is. The kernel knows
+ * the name of the working directory without asking it; `..` is the one case that has to be looked
+ * at. NULL, with errno.
+ */
+static char *resolve(const char *path)
+{
+	char *copy = strdup(path), *full = NULL, *above;
+	const char *directory, *name;
+
+	if (!copy)
+		return NULL;
+	split(copy, &directory, &name);
+	if (strcmp(name, ".") == 0) {
+		full = getcwd(NULL, 0);
+	} else if (*name == '\0' || strcmp(name, "..") == 0) {
+		full = realpath(path, NULL);
+	} else {
+		above = realpath(directory, NULL);
+		if (above && asprintf(&full, "%s/%s", above[1] ? above : "", name) < 0)
+			full = NULL;
+		free(above);
+	}
+	free(copy);
+	return full;
+}
+
+/* Where the symlink FULL leads, absolute. NULL, with errno: EINVAL if it is none. */
+static char *follow(const char *full)
+{
+	char target[PATH_MAX], *directory, *path = NULL;
+	ssize_t length = readlink(full, target, sizeof(target) - 1);
+
+	if (length < 0)
+		return NULL;
+	target[length] = '\0';
+	if (target[0] == '/')
+		return strdup(target);
+	directory = parent_of(full);
+	if (!directory || asprintf(&path, "%s/%s", directory, target) < 0)
+		path = NULL;
+	free(directory);
+	return path;
+}
+
+/* One step: the mount on FULL, or -ENOENT and in *RET_NEXT where the symlink that FULL is leads. */
+static errint_t find_or_follow(const char *full, struct mount_entry *ret_entry, char **ret_next)
+{
+	char *directory = parent_of(full);
+	errint_t err = directory ? find_on(directory, full, ret_entry) : -ENOMEM;
+
+	free(directory);
+	if (err != -ENOENT)
+		return err;
+	*ret_next = follow(full);
+	return !*ret_next && errno == ENOMEM ? -ENOMEM : -ENOENT;
+}
+
+errint_t mount_entry_find(const char *path, struct mount_entry *ret_entry)
+{
+	char *next = strdup(path), *full;
+	errint_t err = next ? -ENOENT : -ENOMEM;
+
+	for (int links = 0; next && err == -ENOENT; links++) {
+		full = links < LINKS_MAX ? resolve(next) : NULL;
+		if (!full)
+			err = links < LINKS_MAX ? -errno : -ELOOP;
+		free(next);
+		next = NULL;
+		if (!full)
+			break;
+		err = find_or_follow(full, ret_entry, &next);
+		free(full);
+	}
+	free(next);
+	return err;
+}
+
+errint_t mount_entry_of_fd(int fd, struct mount_entry *ret_entry)
+{
+	struct mount_entry entry = {0};
+	struct statx stx;
+	errint_t err;
+	int id;
+
+	if (statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, STATX_MNT_ID, &stx) != 0)
+		return -errno;
+	if (!(stx.stx_mask & STATX_MNT_ID))
+		return -ENOENT;
+	err = scan(NULL, -1, (int)stx.stx_mnt_id, &entry, &id);
+	if (!err)
+		*ret_entry = entry;
+	return err;
+}
+
+char *mount_socket_path(const struct mount_entry *entry)
+{
+	char directory[64], *path = NULL;
+	struct stat st;
+
+	if (entry->owner == 0) {
+		snprintf(directory, sizeof(directory), "/run/foldfs");
+	} else {
+		/* Not $XDG_RUNTIME_DIR: foldctl, run by root, has to come to the same answer. */
+		snprintf(directory, sizeof(directory), "/run/user/%u", entry->owner);
+		if (stat(directory, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == entry->owner)
+			strcat(directory, "/foldfs");
+		else
+			snprintf(directory, sizeof(directory), "/tmp/foldfs-%u", entry->owner);
+	}
+	if (asprintf(&path, "%s/%u:%u.sock", directory, entry->device_major, entry->device_minor) <
+	    0)
+		return NULL;
+	return path;
+}

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * status.c - the one table of all figures, as JSON
+ *
+ * All that changes is read first, into one struct reading, so that figures which belong together
+ * (pages_sharing and general_profit) are of the same moment. Nothing here touches the mount or the
+ * source, and no lock is waited for that a request may hold for long: see fusefs_usage().
+ */
+#include "foldfs/status.h"
+
+#include "foldfs/stats.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What is kept about a frame besides its bytes: one cache line. */
+#define FRAME_METADATA_BYTES 64
+
+struct reading {
+	const char *source;
+	const char *mountpoint;
+	const char *transport;
+	uint64_t uptime_s;
+	struct fusefs_usage usage;
+	const struct stats *stats;
+};
+
+static int64_t signed_of(uint64_t value)
+{
+	return value > INT64_MAX ? INT64_MAX : (int64_t)value;
+}
+
+/* KSM's definition: saved pages in bytes, less the metadata that finding them takes. */
+static int64_t general_profit(const struct reading *r)
+{
+	const struct page_store_usage *store = &r->usage.store;
+	uint64_t saved = (store->pages_sharing + r->usage.zero_pages) << FOLD_PAGE_SHIFT;
+	uint64_t metadata = r->usage.maps_bytes + store->index_bytes +
+			    store->frames_used * FRAME_METADATA_BYTES;
+
+	return signed_of(saved) - signed_of(metadata);
+}
+
+static uint64_t total_bytes(const struct reading *r)
+{
+	const struct fusefs_usage *usage = &r->usage;
+
+	return usage->store.pool_bytes + usage->maps_bytes + usage->store.index_bytes +
+	       usage->inodes_bytes + usage->window.memory_bytes + usage->transport_bytes;
+}
+
+/* JSON is UTF-8, a path is any bytes: one that is no UTF-8 shows U+FFFD for each byte beyond ASCII.
+ */
+static json_t *text_of(const char *text)
+{
+	static const char replacement[] = "\xEF\xBF\xBD";
+	json_t *json = json_string(text);
+	size_t length = 0;
+	char *copy;
+
+	if (json)
+		return json;
+	copy = malloc(strlen(text) * strlen(replacement) + 1);
+	if (!copy)
+		return NULL;
+	for (; *text; text++) {
+		if ((unsigned char)*text < 0x80) {
+			copy[length++] = *text;
+		} else {
+			memcpy(copy + length, replacement, strlen(replacement));
+			length += strlen(replacement);
+		}
+	}
+	copy[length] = '\0';
+	json = json_string(copy);
+	free(copy);
+	return json;
+}
+
+/* Put VALUE (taken over, may be NULL) at KEY of ROOT, or, where KEY has a dot, of the object that
+ * the part before it names. */
+static bool put(json_t *root, const char *key, json_t *value)
+{
+	const char *dot = strchr(key, '.');
+	json_t *object = root;
+	char group[32];
+
+	if (dot) {
+		snprintf(group, sizeof(group), "%.*s", (int)(dot - key), key);
+		object = json_object_get(root, group);
+		if (!object) {
+			object = json_object();
+			if (json_object_set_new(root, group, object) != 0) {
+				json_decref(value);
+				return false;
+			}
+		}
+		key = dot + 1;
+	}
+	return json_object_set_new(object, key, value) == 0;
+}
+
+static void take_reading(const struct status_context *context, struct reading *ret_reading)
+{
+	struct reading reading = {
+		.source = context->source,
+		.mountpoint = context->mountpoint,
+		.transport = fusefs_transport(context->fs),
+		.stats = fusefs_stats(context->fs),
+	};
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (now.tv_sec > context->started)
+		reading.uptime_s = (uint64_t)(now.tv_sec - context->started);
+	fusefs_usage(context->fs, &reading.usage);
+	*ret_reading = reading;
+}
+
+json_t *status_json(const struct status_context *context)
+{
+	json_t *root = json_object();
+	struct reading reading, *r = &reading;
+	bool complete = root != NULL;
+
+	if (!root)
+		return NULL;
+	take_reading(context, r);
+#define TEXT(value)                           text_of(value)
+#define NUMBER(value)                         json_integer((json_int_t)(value))
+#define PUT(key, unit, kind, value, sentence) complete = complete && put(root, key, kind(value));
+	STATUS_FIGURES(PUT)
+#undef PUT
+#undef NUMBER
+#undef TEXT
+	if (!complete) {
+		json_decref(root);
+		return NULL;
+	}
+	return root;
+}
