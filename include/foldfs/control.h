@@ -2,10 +2,10 @@
 /*
  * control.h - the control socket: answers foldctl, also when the mount is stuck
  *
- * A Unix stream socket for root and the mount's owner alone (mode 0600 and SO_PEERCRED). One request
- * of at most 4 KiB, a JSON object and a newline; one answer, a JSON object and a newline; then the
- * connection is closed. Served by one thread that takes no lock of the request path. A slow, silent
- * or hostile client has a time limit and cannot hold up another for longer than that.
+ * A Unix stream socket for root and the mount's owner alone (mode 0600 and SO_PEERCRED). One
+ * request of at most 4 KiB, a JSON object and a newline; one answer, a JSON object and a newline;
+ * then the connection is closed. Served by one thread that takes no lock of the request path. A
+ * slow, silent or hostile client has a time limit and cannot hold up another for longer than that.
  */
 #ifndef FOLDFS_CONTROL_H
 #define FOLDFS_CONTROL_H

@@ -3,13 +3,13 @@
  * file.h - what this mount knows of one source file's content
  *
  * A struct file ties a source file (device, inode) to its page map, its write locks and the stamp
- * under which the map is true. It outlives close and FORGET, as the page cache does: the table keeps
- * files nobody has open until the maps' budget needs their memory, least recently used first.
+ * under which the map is true. It outlives close and FORGET, as the page cache does: the table
+ * keeps files nobody has open until the maps' budget needs their memory, least recently used first.
  *
- * Who tells an own change from a foreign one: file_change_begin() compares the source's stamp before
- * the first of several overlapping changes, file_change_end() takes the new one after the last. What
- * does not match was done behind the mount, and all is forgotten. file_validate() does the same at
- * every open.
+ * Who tells an own change from a foreign one: file_change_begin() compares the source's stamp
+ * before the first of several overlapping changes, file_change_end() takes the new one after the
+ * last. What does not match was done behind the mount, and all is forgotten. file_validate() does
+ * the same at every open.
  */
 #ifndef FOLDFS_FILE_H
 #define FOLDFS_FILE_H
@@ -35,6 +35,9 @@ errint_t file_table_get(struct file_table *table, const struct stat *st, struct 
 /* The same, NULL if it is not known. */
 struct file *file_table_find(struct file_table *table, dev_t device, ino_t inode);
 void file_put(struct file *file);
+/* The same for the last user of FD, open on it: if the source has no name any more and nobody else
+ * references the file, what is known of it goes too. */
+void file_drop_if_gone(struct file *file, int fd);
 
 /* Bring the maps back within their budget. Called by fills, after they published. Cheap when there
  * is nothing to do. Not within a read side. */
@@ -51,7 +54,8 @@ uint64_t file_size(const struct file *file);
 errint_t file_validate(struct file *file, int fd, bool *ret_unchanged);
 
 /* Around every change of content that this mount makes. Begin reports (unless NULL) that the source
- * had been changed behind the mount, and all was forgotten. -errno of fstat; then there is no end. */
+ * had been changed behind the mount, and all was forgotten. -errno of fstat; then there is no end.
+ */
 errint_t file_change_begin(struct file *file, int fd, bool *ret_foreign);
 void file_change_end(struct file *file, int fd);
 

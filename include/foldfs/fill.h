@@ -28,9 +28,9 @@
 struct stats;
 
 struct filler {
-	struct page_store *store;      /* borrowed */
-	struct file_table *files;      /* borrowed */
-	struct stats *stats;           /* borrowed */
+	struct page_store *store; /* borrowed */
+	struct file_table *files; /* borrowed */
+	struct stats *stats;      /* borrowed */
 };
 
 /* A page of the read that was fetched from the source. */
@@ -44,16 +44,16 @@ struct page_read {
 	const struct filler *filler;
 	struct file *file;
 	struct source *source;
-	uint64_t first;          /* first page */
+	uint64_t first; /* first page */
 	unsigned pages;
-	size_t skip;             /* bytes of the first page before the range */
-	size_t length;           /* bytes asked; what the file has of them once known */
-	errint_t error;          /* of the source, for the pages from error_page on */
+	size_t skip;    /* bytes of the first page before the range */
+	size_t length;  /* bytes asked; what the file has of them once known */
+	errint_t error; /* of the source, for the pages from error_page on */
 	unsigned error_page;
-	unsigned missing;        /* pages that the last look did not find */
-	unsigned hits;           /* pages the first look found */
+	unsigned missing; /* pages that the last look did not find */
+	unsigned hits;    /* pages the first look found */
 	bool looked;
-	void *bounce;            /* memory of pages that found no frame */
+	void *bounce; /* memory of pages that found no frame */
 	struct page_look looks[FOLD_REQUEST_PAGES];
 	struct page_in_hand hand[FOLD_REQUEST_PAGES];
 };
@@ -66,9 +66,9 @@ bool page_read_look(struct page_read *read);
 /* Read what is missing; neighbouring pages in one call. Blocks. Not within a read side. */
 void page_read_fetch(struct page_read *read);
 /*
- * The bytes: up to FOLD_REQUEST_PAGES parts, neighbouring frames joined. Returns their sum, short at
- * the end of the file or before a page that the source could not read, or that error as -errno if it
- * is the first byte's. RCU read side, the one of the last look.
+ * The bytes: up to FOLD_REQUEST_PAGES parts, neighbouring frames joined. Returns their sum, short
+ * at the end of the file or before a page that the source could not read, or that error as -errno
+ * if it is the first byte's. RCU read side, the one of the last look.
  */
 ssize_t page_read_iov(struct page_read *read, struct iovec iov[], int *ret_count);
 /* Hash, share and publish what was fetched. Not within a read side. Counts hits and misses. */

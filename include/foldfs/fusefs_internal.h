@@ -30,9 +30,9 @@ struct fusefs {
 	struct window *window;
 	struct inode_table *inodes;
 
-	struct fuse_session *session;       /* set in fusefs_serve(), before the first request */
-	atomic_bool uses_io_uring;          /* set by the first request that came that way */
-	_Atomic uint64_t transport_bytes;   /* set when the transport is known */
+	struct fuse_session *session;     /* set in fusefs_serve(), before the first request */
+	atomic_bool uses_io_uring;        /* set by the first request that came that way */
+	_Atomic uint64_t transport_bytes; /* set when the transport is known */
 };
 
 static inline struct fusefs *fusefs_of(fuse_req_t req)
@@ -93,8 +93,7 @@ void fusefs_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 void fusefs_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
 
 void fusefs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
-void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
-		 struct fuse_file_info *fi);
+void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
 void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
 		  struct fuse_file_info *fi);
 void fusefs_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
@@ -102,8 +101,7 @@ void fusefs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void fusefs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
 void fusefs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
 		      struct fuse_file_info *fi);
-void fusefs_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence,
-		  struct fuse_file_info *fi);
+void fusefs_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi);
 void fusefs_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 			    struct fuse_file_info *fi_in, fuse_ino_t ino_out, off_t off_out,
 			    struct fuse_file_info *fi_out, size_t len, int flags);

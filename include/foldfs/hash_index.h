@@ -3,10 +3,10 @@
  * hash_index.h - digest -> frame: which content is pooled already
  *
  * A hit is advice: the digest only nominates, and hash_index_share() compares all 4096 bytes before
- * it answers (DESIGN, invariant 4). The table is liburcu's cds_lfht ("Split-ordered lists: lock-free
- * extensible hash tables", Shalev and Shavit 2006): look-ups are wait-free, additions lock-free. The
- * node lies inside the frame's metadata, so an entry costs no allocation; whoever removes it keeps
- * its memory untouched until a grace period has passed.
+ * it answers (DESIGN, invariant 4). The table is liburcu's cds_lfht ("Split-ordered lists:
+ * lock-free extensible hash tables", Shalev and Shavit 2006): look-ups are wait-free, additions
+ * lock-free. The node lies inside the frame's metadata, so an entry costs no allocation; whoever
+ * removes it keeps its memory untouched until a grace period has passed.
  *
  * The index knows neither frames nor files: bytes and liveness of a node are its owner's to tell.
  */
@@ -39,8 +39,8 @@ struct hash_index_owner {
 
 struct hash_index;
 
-/* A new, empty index with a secret of its own. MAX_ENTRIES bounds its table: 16 bytes for each at
- * the most. -ENOMEM, or what getrandom(2) says. */
+/* A new, empty index with a secret of its own. MAX_ENTRIES bounds its table. -ENOMEM, or what
+ * getrandom(2) says. */
 errint_t hash_index_new(uint64_t max_entries, const struct hash_index_owner *owner,
 			struct hash_index **ret_index);
 
@@ -62,6 +62,13 @@ struct hash_index_node *hash_index_share(struct hash_index *index, struct hash_i
 /* Take NODE out; once, by whoever won the right to. RCU read side. Its memory must stay as it is
  * until a grace period has passed. */
 void hash_index_remove(struct hash_index *index, struct hash_index_node *node);
+
+/* Whether chains have become long enough for hash_index_grow(). Any context, two loads. */
+bool hash_index_wants_to_grow(const struct hash_index *index);
+
+/* Double the table until they are short again. One caller at a time, not within a read side; blocks
+ * for the work, nobody else waits for it. */
+void hash_index_grow(struct hash_index *index);
 
 /* Bytes that the table takes now, beside the nodes. */
 uint64_t hash_index_bytes(const struct hash_index *index);

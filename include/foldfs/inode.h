@@ -2,9 +2,9 @@
 /*
  * inode.h - node id <-> source file
  *
- * One struct inode for each source object that the kernel knows of, found by (device, inode number).
- * Its node id is its address; a magic number tells a stale or forged one. It lives while the
- * kernel's look-up count is above zero.
+ * One struct inode for each source object that the kernel knows of, found by (device, inode
+ * number). Its node id is its address; a magic number tells a stale or forged one. It lives while
+ * the kernel's look-up count is above zero.
  *
  * A million inodes need no million descriptors: up to a budget an inode keeps an O_PATH descriptor;
  * beyond it, where the source file system has file handles and the daemon may open them
@@ -40,7 +40,8 @@ void inode_table_on_forget(struct inode_table *table, void (*forget)(struct wind
 struct inode *inode_of(struct inode_table *table, fuse_ino_t node);
 fuse_ino_t inode_node(const struct inode *inode);
 
-/* The inode of NAME in PARENT, one look-up counted; *ret_stat is its attributes. -errno. Any thread. */
+/* The inode of NAME in PARENT, one look-up counted; *ret_stat is its attributes. -errno. Any
+ * thread. */
 errint_t inode_lookup(struct inode_table *table, struct inode *parent, const char *name,
 		      struct inode **ret_inode, struct stat *ret_stat);
 /* The same for an object open as FD (any kind of descriptor; stays the caller's). */

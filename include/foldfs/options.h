@@ -2,8 +2,9 @@
 /*
  * options.h - the command line and -o options of foldfs
  *
- * Parsed with fuse_opt. What is not ours is left in `fuse` for libfuse, which refuses unknown options
- * by name. A size is a number with K, M, G, T (powers of 1024) or % (of the machine's memory).
+ * Parsed with fuse_opt. What is not ours is left in `fuse` for libfuse, which refuses unknown
+ * options by name. A size is a number with K, M, G, T (powers of 1024) or % (of the machine's
+ * memory).
  */
 #ifndef FOLDFS_OPTIONS_H
 #define FOLDFS_OPTIONS_H
@@ -34,12 +35,12 @@ struct options {
 	struct fuse_args fuse; /* for fuse_session_new(); owned */
 };
 
-/* Bytes in TEXT: digits, then nothing, K, M, G, T or %. MEMORY_BYTES is what % refers to. -EINVAL for
- * anything else, a sign or an empty text included; -ERANGE above UINT64_MAX or 100 %. */
+/* Bytes in TEXT: digits, then nothing, K, M, G, T or %. MEMORY_BYTES is what % refers to. -EINVAL
+ * for anything else, a sign or an empty text included; -ERANGE above UINT64_MAX or 100 %. */
 errint_t options_parse_size(const char *text, uint64_t memory_bytes, uint64_t *ret_bytes);
 
-/* Parse; prints one clear sentence to stderr and returns -EINVAL for bad ones. On success the caller
- * owns what OPTIONS holds and frees it with options_clear(). */
+/* Parse; prints one clear sentence to stderr and returns -EINVAL for bad ones. On success the
+ * caller owns what OPTIONS holds and frees it with options_clear(). */
 errint_t options_parse(int argc, char *argv[], struct options *ret_options);
 void options_clear(struct options *options);
 void options_print_help(const char *program);

@@ -39,7 +39,8 @@ uint64_t page_map_memory_bytes(const struct page_map_memory *memory);
 uint64_t page_map_memory_zero_pages(const struct page_map_memory *memory);
 
 /* An empty map: every page unknown. SIZE_HINT (bytes) shapes the first node. -ENOMEM. */
-errint_t page_map_new(struct page_map_memory *memory, uint64_t size_hint, struct page_map **ret_map);
+errint_t page_map_new(struct page_map_memory *memory, uint64_t size_hint,
+		      struct page_map **ret_map);
 
 /* Drop every slot and the map. No other thread uses it. Not within a read side. */
 void page_map_free(struct page_map *map);
@@ -51,9 +52,9 @@ void page_map_free(struct page_map *map);
 void page_map_look(struct page_map *map, uint64_t first, unsigned count, struct page_look looks[]);
 
 /*
- * Publish what a fill read: page PAGE has the content of REF, if nothing changed it since TICKET was
- * given. True: the slot holds REF's user. False: stale, REF's user is still the caller's to drop.
- * RCU read side. Also false when there is no memory for a node.
+ * Publish what a fill read: page PAGE has the content of REF, if nothing changed it since TICKET
+ * was given. True: the slot holds REF's user. False: stale, REF's user is still the caller's to
+ * drop. RCU read side. Also false when there is no memory for a node.
  */
 bool page_map_publish(struct page_map *map, uint64_t page, uint64_t ticket, struct frame_ref ref);
 
@@ -68,9 +69,9 @@ bool page_map_publish_zero(struct page_map *map, uint64_t page, uint64_t ticket)
 void page_map_forget(struct page_map *map, uint64_t first, uint64_t count);
 
 /*
- * For cow_break alone. PAGE, which was resident, now has the content of the private frame REF, whose
- * user the slot takes over. Without memory for it the page becomes unknown and REF is dropped. RCU
- * read side.
+ * For cow_break alone. PAGE, which was resident, now has the content of the private frame REF,
+ * whose user the slot takes over. Without memory for it the page becomes unknown and REF is
+ * dropped. RCU read side.
  */
 void page_map_break(struct page_map *map, uint64_t page, struct frame_ref ref);
 

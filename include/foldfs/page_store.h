@@ -6,7 +6,8 @@
  *
  *   free -> taken (page_store_take; the taker alone writes its bytes)
  *        -> live  (page_store_publish, page_store_publish_private; immutable from here on)
- *        -> limbo (the last user dropped it, or eviction: whoever wins the compare-and-swap of `life`)
+ *        -> limbo (the last user dropped it, or eviction: whoever wins the compare-and-swap of
+ * `life`)
  *        -> free  (the reclaimer, a grace period later)
  *
  * Guarantees, cited by code and tests:

@@ -31,8 +31,8 @@ struct range_hold {
 void range_lock_init(struct range_lock *lock);
 void range_lock_destroy(struct range_lock *lock);
 
-/* Wait until no earlier hold overlaps FIRST..LAST (units are the caller's, both inclusive), then hold
- * it. Blocks. Not from a thread that already holds an overlapping range of LOCK. */
+/* Wait until no earlier hold overlaps FIRST..LAST (units are the caller's, both inclusive), then
+ * hold it. Blocks. Not from a thread that already holds an overlapping range of LOCK. */
 void range_lock_lock(struct range_lock *lock, struct range_hold *hold, uint64_t first,
 		     uint64_t last);
 void range_lock_unlock(struct range_lock *lock, struct range_hold *hold);

@@ -2,10 +2,10 @@
 /*
  * rcu.h - the one way in which foldfs enters an RCU read side
  *
- * Flavour: urcu-memb. Threads that libfuse creates run our handlers, so a thread is registered at its
- * first use and unregistered when it ends. Against urcu-bp, which registers by itself, the read side
- * costs the same, but a grace period is woken by the last reader instead of polled for every 10 ms:
- * what eviction frees comes back as soon as it can.
+ * Flavour: urcu-memb. Threads that libfuse creates run our handlers, so a thread is registered at
+ * its first use and unregistered when it ends. Against urcu-bp, which registers by itself, the read
+ * side costs the same, but a grace period is woken by the last reader instead of polled for every
+ * 10 ms: what eviction frees comes back as soon as it can.
  *
  * ThreadSanitizer sees neither liburcu's barriers nor membarrier(2). The wrappers tell it the two
  * facts that RCU promises, so no suppression is needed: what a reader did is before the end of a
@@ -45,7 +45,8 @@ extern char fold_rcu_tsan_token;
 /* Make the calling thread known to RCU until it ends. Idempotent; called by the wrappers. */
 void fold_rcu_register(void);
 
-/* Enter a read side. Nests. May be called from any thread; costs no system call but the first time. */
+/* Enter a read side. Nests. May be called from any thread; costs no system call but the first time.
+ */
 static inline void fold_rcu_read_lock(void)
 {
 	if (!fold_rcu_registered)
@@ -60,14 +61,15 @@ static inline void fold_rcu_read_unlock(void)
 	urcu_memb_read_unlock();
 }
 
-/* Wait for a grace period. Blocks; never inside a read side or holding a lock that a reader takes. */
+/* Wait for a grace period. Blocks; never inside a read side or holding a lock that a reader takes.
+ */
 void fold_rcu_synchronize(void);
 
-/* Free PTR (from malloc) after a grace period. Never blocks; falls back to waiting when there is no
- * memory for the note, so never inside a read side. */
-void fold_rcu_free(void *ptr);
+/* Run CALLBACK(HEAD) after a grace period, on liburcu's own thread. HEAD lies inside the object.
+ * Never blocks. */
+void fold_rcu_call(struct rcu_head *head, void (*callback)(struct rcu_head *));
 
-/* Wait until everything handed to fold_rcu_free so far is freed; for tests and the end. */
+/* Wait until every callback handed over so far has run. Not within a read side. */
 void fold_rcu_barrier(void);
 
 #endif

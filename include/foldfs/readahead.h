@@ -18,7 +18,8 @@ struct readahead;
 struct stream;
 
 /* WORKERS threads, started by readahead_start() after any fork. FILLER is borrowed. -ENOMEM. */
-errint_t readahead_new(const struct filler *filler, unsigned workers, struct readahead **ret_readahead);
+errint_t readahead_new(const struct filler *filler, unsigned workers,
+		       struct readahead **ret_readahead);
 errint_t readahead_start(struct readahead *readahead);
 /* Drops what is queued, waits for what is being read. */
 void readahead_free(struct readahead *readahead);
@@ -34,8 +35,8 @@ void stream_free(struct stream *stream);
  * I/O. */
 void stream_note(struct stream *stream, off_t offset, size_t length, bool missed);
 
-/* Wait until no worker is reading pages of this range for STREAM. True if there was one to wait for:
- * look again. Blocks on I/O of the worker. */
+/* Wait until no worker is reading pages of this range for STREAM. True if there was one to wait
+ * for: look again. Blocks on I/O of the worker. */
 bool stream_wait(struct stream *stream, off_t offset, size_t length);
 
 #endif

@@ -2,8 +2,9 @@
 /*
  * source.h - reads and writes the source without leaving a second copy in the kernel's cache
  *
- * RWF_DONTCACHE where the source file system has it (Linux 6.14: ext4, XFS); else the plain call, and
- * the range is dropped from the cache after it (reads) or after write-back (writes). Knows no pool.
+ * RWF_DONTCACHE where the source file system has it (Linux 6.14: ext4, XFS); else the plain call,
+ * and the range is dropped from the cache after it (reads) or after write-back (writes). Knows no
+ * pool.
  *
  * A struct source is one open descriptor of a source file, shared by the handle that opened it and
  * the workers that read ahead for it.
@@ -37,8 +38,9 @@ void source_put(struct source *source);
 int source_fd(const struct source *source);
 
 /*
- * Read from byte OFFSET into COUNT buffers, at most IOV_MAX. Bytes read, fewer only at the end of the
- * file or before an error; -errno if not a byte could be read. Blocks. IOV is used up. Any thread.
+ * Read from byte OFFSET into COUNT buffers, at most IOV_MAX. Bytes read, fewer only at the end of
+ * the file or before an error; -errno if not a byte could be read. Blocks. IOV is used up. Any
+ * thread.
  */
 ssize_t source_read(struct source *source, struct iovec iov[], int count, off_t offset);
 

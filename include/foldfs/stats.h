@@ -3,8 +3,9 @@
  * stats.h - event counters, cheap enough for the path of a hit
  *
  * Each thread adds to one of a few stripes of its own cache lines; a reader sums the stripes. So a
- * hit writes no cache line that another core writes. Counts are monotonic; a sum taken while threads
- * run is a moment's view. What each counter means is in status.h, the one table of all figures.
+ * hit writes no cache line that another core writes. Counts are monotonic; a sum taken while
+ * threads run is a moment's view. What each counter means is in status.h, the one table of all
+ * figures.
  */
 #ifndef FOLDFS_STATS_H
 #define FOLDFS_STATS_H

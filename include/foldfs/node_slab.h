@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * node_slab.h - objects that come back as raw 64-bit numbers
+ *
+ * Gives out objects of one size, each with a number that is never given out a second time: the low
+ * half says where the object lies, the high half counts. So a number that was never given out, or
+ * whose object has gone, is told from a live one without touching memory that is not ours.
+ *
+ * Objects lie in chunks. A chunk without a live object goes back to the system after a grace period.
+ */
+#ifndef FOLDFS_NODE_SLAB_H
+#define FOLDFS_NODE_SLAB_H
+
+#include "foldfs/page.h"
+
+#include <stdatomic.h>
+
+struct node_slab;
+
+/* The first member of each object. */
+struct node_slot {
+	_Atomic uint64_t id; /* 0: not live. Written under the slab's mutex, read anywhere */
+	uint32_t next_free;  /* within the chunk, while not live; under the slab's mutex */
+};
+
+/* Objects of OBJECT_BYTES, struct node_slot included. -ENOMEM. */
+errint_t node_slab_new(size_t object_bytes, struct node_slab **ret_slab);
+/* All objects go, live or not. */
+void node_slab_free(struct node_slab *slab);
+
+/* A new object, all zero but its slot; its number is at least 2^32. Any thread. -ENOMEM, or -ENFILE
+ * when there are too many. */
+errint_t node_slab_take(struct node_slab *slab, struct node_slot **ret_slot);
+/* The object goes. Any thread, not within an RCU read side. */
+void node_slab_give(struct node_slab *slab, struct node_slot *slot);
+
+/* The live object with number ID, NULL if there is none. Any thread, lock-free, any ID. The caller
+ * knows from elsewhere that it stays live while used (the kernel's look-up count). */
+struct node_slot *node_slab_get(struct node_slab *slab, uint64_t id);
+
+/* Call VISIT for each live object, which it may give back. Nobody else uses the slab meanwhile. */
+void node_slab_each(struct node_slab *slab, void (*visit)(void *context, struct node_slot *slot),
+		    void *context);
+
+uint64_t node_slab_bytes(const struct node_slab *slab);
+uint64_t node_slab_live(const struct node_slab *slab);
+
+#endif

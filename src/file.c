@@ -1,0 +1,454 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * file.c - what this mount knows of source files, and for how long it is true
+ *
+ * The table is a cds_lfht from (device, inode), changed under table->lock; look-ups for a reference
+ * take the lock too: they come with an open, never with a read. The files stand in one list, most
+ * recently used last. A file leaves the table when it has no reference and either its memory is
+ * wanted or its source is gone for good; while it is in the table the table itself needs no
+ * reference.
+ *
+ * Truth. file->stamp is the source as of which the map is true. While this mount changes the source
+ * (changers > 0) the stamp moves with every change and says nothing; after the last of overlapping
+ * changes it is taken anew. A foreign change that falls between file_change_begin() of the first
+ * and file_change_end() of the last goes unnoticed: with no notice from the file system nobody can
+ * tell it from our own.
+ *
+ * A ctime that is as young as the clock's tick is coarse may be shared by a later change. Where the
+ * kernel has multigrain timestamps (Linux 6.13; a stamp that was looked at is never given again)
+ * this cannot happen. Elsewhere such a stamp is not trusted: `racy`.
+ *
+ * Lock order: file->lock, then table->lock, then the map's. The range lock comes before file->lock.
+ */
+#include "foldfs/file.h"
+
+#include "foldfs/rcu.h"
+
+#include <errno.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/utsname.h>
+
+#include <urcu/list.h>
+#include <urcu/rculfhash.h>
+
+/* A file system's coarse clock ticks at least this often (CONFIG_HZ=100), and then some. */
+#define RACY_NANOSECONDS 20000000
+
+struct file_table {
+	struct page_map_memory *memory;
+	uint64_t budget;
+	bool multigrain;        /* the kernel never gives a looked-at timestamp twice */
+	_Atomic uint64_t bytes; /* of struct files; relaxed */
+	pthread_mutex_t lock;
+	struct cds_lfht *files;      /* changed under lock */
+	struct cds_list_head by_use; /* least recently used first; under lock */
+};
+
+struct file {
+	struct file_table *table;
+	dev_t device; /* constant */
+	ino_t inode;  /* constant */
+	struct page_map *map;
+	struct range_lock ranges;
+	_Atomic uint64_t size;
+	unsigned references;       /* under table->lock */
+	struct cds_list_head use;  /* under table->lock */
+	struct cds_lfht_node node; /* changed under table->lock */
+	struct rcu_head head;      /* once it has left the table */
+	pthread_mutex_t lock;      /* of what follows */
+	struct source_stamp stamp; /* the map is true as of this */
+	bool racy;                 /* and the stamp may be given again */
+	unsigned changers;         /* changes of this mount under way */
+};
+
+struct file_key {
+	dev_t device;
+	ino_t inode;
+};
+
+/* Linux 6.13 or newer: ext4, XFS, btrfs and tmpfs have multigrain timestamps. */
+static bool kernel_has_multigrain(void)
+{
+	struct utsname name;
+	unsigned major;
+	unsigned minor;
+
+	return !uname(&name) && sscanf(name.release, "%u.%u", &major, &minor) == 2 &&
+	       (major > 6 || (major == 6 && minor >= 13));
+}
+
+errint_t file_table_new(struct page_map_memory *memory, uint64_t budget_bytes,
+			struct file_table **ret_table)
+{
+	struct file_table *table = calloc(1, sizeof(*table));
+
+	if (!table)
+		return -ENOMEM;
+	table->memory = memory;
+	table->budget = budget_bytes;
+	table->multigrain = kernel_has_multigrain();
+	CDS_INIT_LIST_HEAD(&table->by_use);
+	pthread_mutex_init(&table->lock, NULL);
+	fold_rcu_register();
+	table->files = cds_lfht_new_flavor(64, 64, 0, CDS_LFHT_AUTO_RESIZE | CDS_LFHT_ACCOUNTING,
+					   &urcu_memb_flavor, NULL);
+	if (!table->files) {
+		free(table);
+		return -ENOMEM;
+	}
+	*ret_table = table;
+	return 0;
+}
+
+static unsigned long hash_of(dev_t device, ino_t inode)
+{
+	/* Inode numbers are dense; spread them by Fibonacci hashing (Knuth, TAOCP 3, 6.4). */
+	return (unsigned long)((inode ^ device << 40) * UINT64_C(11400714819323198485) >> 7);
+}
+
+static struct file *file_of(struct cds_lfht_node *node)
+{
+	return caa_container_of(node, struct file, node);
+}
+
+static int match_file(struct cds_lfht_node *node, const void *key)
+{
+	const struct file_key *wanted = key;
+	const struct file *file = file_of(node);
+
+	return file->inode == wanted->inode && file->device == wanted->device;
+}
+
+static struct file *find_locked(struct file_table *table, dev_t device, ino_t inode)
+{
+	struct file_key key = {.device = device, .inode = inode};
+	struct cds_lfht_iter iter;
+	struct cds_lfht_node *node;
+
+	fold_rcu_read_lock();
+	cds_lfht_lookup(table->files, hash_of(device, inode), match_file, &key, &iter);
+	node = cds_lfht_iter_get_node(&iter);
+	fold_rcu_read_unlock();
+	return node ? file_of(node) : NULL;
+}
+
+static uint64_t bytes_of(struct file *file)
+{
+	return malloc_usable_size(file) + sizeof(size_t);
+}
+
+static void free_after_grace(struct rcu_head *head)
+{
+	FOLD_TSAN_ACQUIRE(head);
+	free(caa_container_of(head, struct file, head));
+}
+
+/* Take FILE, which nobody references, out of the table. */
+static void detach_locked(struct file *file)
+{
+	fold_rcu_read_lock();
+	cds_lfht_del(file->table->files, &file->node);
+	fold_rcu_read_unlock();
+	cds_list_del(&file->use);
+}
+
+/* Free FILE, which has left the table. */
+static void destroy(struct file *file)
+{
+	atomic_fetch_sub_explicit(&file->table->bytes, bytes_of(file), memory_order_relaxed);
+	page_map_free(file->map);
+	range_lock_destroy(&file->ranges);
+	pthread_mutex_destroy(&file->lock);
+	fold_rcu_call(&file->head, free_after_grace);
+}
+
+void file_table_free(struct file_table *table)
+{
+	struct file *file;
+	struct file *next;
+
+	if (!table)
+		return;
+	cds_list_for_each_entry_safe (file, next, &table->by_use, use) {
+		detach_locked(file);
+		destroy(file);
+	}
+	fold_rcu_barrier();
+	cds_lfht_destroy(table->files, NULL);
+	pthread_mutex_destroy(&table->lock);
+	free(table);
+}
+
+uint64_t file_table_bytes(const struct file_table *table)
+{
+	return atomic_load_explicit(&table->bytes, memory_order_relaxed);
+}
+
+/* Whether a stamp taken now may be that of a later state too. */
+static bool is_racy(const struct file_table *table, const struct source_stamp *stamp)
+{
+	struct timespec now;
+	int64_t age;
+
+	if (table->multigrain)
+		return false;
+	clock_gettime(CLOCK_REALTIME, &now);
+	age = (int64_t)(now.tv_sec - stamp->ctime.tv_sec) * 1000000000 + now.tv_nsec -
+	      stamp->ctime.tv_nsec;
+	return age < RACY_NANOSECONDS;
+}
+
+static void take_stamp_locked(struct file *file, const struct stat *st)
+{
+	source_stamp_of(st, &file->stamp);
+	file->racy = is_racy(file->table, &file->stamp);
+	atomic_store_explicit(&file->size, (uint64_t)st->st_size, memory_order_release);
+}
+
+static errint_t file_new(struct file_table *table, const struct stat *st, struct file **ret_file)
+{
+	struct file *file = calloc(1, sizeof(*file));
+	errint_t error;
+
+	if (!file)
+		return -ENOMEM;
+	error = page_map_new(table->memory, (uint64_t)st->st_size, &file->map);
+	if (error) {
+		free(file);
+		return error;
+	}
+	file->table = table;
+	file->device = st->st_dev;
+	file->inode = st->st_ino;
+	range_lock_init(&file->ranges);
+	pthread_mutex_init(&file->lock, NULL);
+	cds_lfht_node_init(&file->node);
+	take_stamp_locked(file, st);
+	atomic_fetch_add_explicit(&table->bytes, bytes_of(file), memory_order_relaxed);
+	*ret_file = file;
+	return 0;
+}
+
+static void use_locked(struct file *file)
+{
+	file->references++;
+	cds_list_del(&file->use);
+	cds_list_add_tail(&file->use, &file->table->by_use);
+}
+
+errint_t file_table_get(struct file_table *table, const struct stat *st, struct file **ret_file)
+{
+	struct file *file;
+	errint_t error = 0;
+
+	pthread_mutex_lock(&table->lock);
+	file = find_locked(table, st->st_dev, st->st_ino);
+	if (!file) {
+		error = file_new(table, st, &file);
+		if (!error) {
+			cds_list_add_tail(&file->use, &table->by_use);
+			fold_rcu_read_lock();
+			cds_lfht_add(table->files, hash_of(st->st_dev, st->st_ino), &file->node);
+			fold_rcu_read_unlock();
+		}
+	}
+	if (!error) {
+		use_locked(file);
+		*ret_file = file;
+	}
+	pthread_mutex_unlock(&table->lock);
+	return error;
+}
+
+struct file *file_table_find(struct file_table *table, dev_t device, ino_t inode)
+{
+	struct file *file;
+
+	pthread_mutex_lock(&table->lock);
+	file = find_locked(table, device, inode);
+	if (file)
+		use_locked(file);
+	pthread_mutex_unlock(&table->lock);
+	return file;
+}
+
+void file_put(struct file *file)
+{
+	struct file_table *table = file->table;
+
+	pthread_mutex_lock(&table->lock);
+	file->references--;
+	pthread_mutex_unlock(&table->lock);
+}
+
+void file_drop_if_gone(struct file *file, int fd)
+{
+	struct file_table *table = file->table;
+	struct stat st;
+	bool gone;
+
+	pthread_mutex_lock(&table->lock);
+	/* The last handle of a file without a name: nobody can ever open it again. */
+	gone = file->references == 1 && !fstat(fd, &st) && !st.st_nlink;
+	file->references--;
+	if (gone)
+		detach_locked(file);
+	pthread_mutex_unlock(&table->lock);
+	if (gone)
+		destroy(file);
+}
+
+/* Free the least recently used file that nobody references, and say what that brought; 0: all are
+ * in use. */
+static uint64_t drop_one(struct file_table *table)
+{
+	struct file *file;
+	struct file *found = NULL;
+	uint64_t before = page_map_memory_bytes(table->memory);
+	uint64_t freed;
+
+	pthread_mutex_lock(&table->lock);
+	cds_list_for_each_entry (file, &table->by_use, use) {
+		if (!file->references) {
+			found = file;
+			detach_locked(file);
+			break;
+		}
+	}
+	pthread_mutex_unlock(&table->lock);
+	if (!found)
+		return 0;
+	fold_rcu_read_lock();
+	freed = bytes_of(found) + page_map_shrink(found->map, before);
+	fold_rcu_read_unlock();
+	destroy(found);
+	return freed;
+}
+
+/* All files are open: take leaves from the least recently opened ones. */
+static void shrink_open(struct file_table *table, uint64_t excess)
+{
+	struct file *file;
+	uint64_t freed;
+
+	pthread_mutex_lock(&table->lock);
+	fold_rcu_read_lock();
+	cds_list_for_each_entry (file, &table->by_use, use) {
+		freed = page_map_shrink(file->map, excess);
+		if (freed >= excess)
+			break;
+		excess -= freed;
+	}
+	fold_rcu_read_unlock();
+	pthread_mutex_unlock(&table->lock);
+}
+
+void file_table_trim(struct file_table *table)
+{
+	uint64_t bytes = page_map_memory_bytes(table->memory) + file_table_bytes(table);
+	uint64_t excess;
+	uint64_t freed;
+
+	if (bytes <= table->budget)
+		return;
+	/* A sixteenth more than needed, so that this is not done for every node. */
+	excess = bytes - table->budget + table->budget / 16;
+	while (excess) {
+		freed = drop_one(table);
+		if (!freed) {
+			shrink_open(table, excess);
+			return;
+		}
+		excess -= freed < excess ? freed : excess;
+	}
+}
+
+struct page_map *file_map(struct file *file)
+{
+	return file->map;
+}
+
+struct range_lock *file_range_lock(struct file *file)
+{
+	return &file->ranges;
+}
+
+uint64_t file_size(const struct file *file)
+{
+	return atomic_load_explicit(&file->size, memory_order_acquire);
+}
+
+void file_forget(struct file *file)
+{
+	fold_rcu_read_lock();
+	page_map_forget(file->map, 0, UINT64_MAX);
+	fold_rcu_read_unlock();
+}
+
+/* Compare with the source; forget what a foreign change made untrue. */
+static errint_t validate_locked(struct file *file, int fd, bool *ret_unchanged)
+{
+	struct source_stamp stamp;
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return -errno;
+	source_stamp_of(&st, &stamp);
+	*ret_unchanged = !file->racy && source_stamp_equal(&stamp, &file->stamp);
+	if (*ret_unchanged)
+		return 0;
+	/* The size first: a reader that sees the new content must not be held to the old size. */
+	take_stamp_locked(file, &st);
+	file_forget(file);
+	return 0;
+}
+
+errint_t file_validate(struct file *file, int fd, bool *ret_unchanged)
+{
+	errint_t error = 0;
+
+	pthread_mutex_lock(&file->lock);
+	*ret_unchanged = true;
+	if (!file->changers)
+		error = validate_locked(file, fd, ret_unchanged);
+	pthread_mutex_unlock(&file->lock);
+	return error;
+}
+
+errint_t file_change_begin(struct file *file, int fd, bool *ret_foreign)
+{
+	bool unchanged = true;
+	errint_t error = 0;
+
+	pthread_mutex_lock(&file->lock);
+	if (!file->changers)
+		error = validate_locked(file, fd, &unchanged);
+	if (!error)
+		file->changers++;
+	pthread_mutex_unlock(&file->lock);
+	if (ret_foreign)
+		*ret_foreign = !unchanged;
+	return error;
+}
+
+void file_change_end(struct file *file, int fd)
+{
+	struct stat st;
+
+	pthread_mutex_lock(&file->lock);
+	file->changers--;
+	if (fstat(fd, &st)) {
+		/* What cannot be stamped is not trusted: no state of the source equals this. */
+		file->stamp = (struct source_stamp){0};
+		file_forget(file);
+	} else if (file->changers) {
+		atomic_store_explicit(&file->size, (uint64_t)st.st_size, memory_order_release);
+	} else {
+		take_stamp_locked(file, &st);
+	}
+	pthread_mutex_unlock(&file->lock);
+}

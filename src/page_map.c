@@ -1,0 +1,786 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * page_map.c - slot of (file, page): the choke point
+ *
+ * Life of a page, as its slot tells it:
+ *
+ *   unknown(v) --fill, by compare-and-swap--> zero | shared(f, g)
+ *   shared(f, g) or private(f, g), f's life over --the same--> zero | shared(f', g')
+ *   any --cow_break, under the lock--> unknown(v') | private(f, g) | zero       v' never used
+ * before
+ *
+ * The tree. A word of 64 bits stands for 64^h pages, h >= 0, by its kind:
+ *
+ *   kind (3 bits)  the rest
+ *   unknown        version, 61 bits
+ *   zero           nothing
+ *   shared         frame (29 bits), generation (32 bits); h = 0
+ *   private        the same; h = 0
+ *   run            the same; h = 1: 64 shared frames in a row, in one generation
+ *   node           pointer to the words of h - 1, h, and how many there are
+ *   moved          nothing: the node was replaced, and nothing may be published here
+ *
+ * A node whose words all say zero, or frames in a row, becomes one word again. So zero stretches
+ * cost nothing and content that was read in one go costs an eighth of a byte for each page.
+ *
+ * Rules:
+ *   R.1 Words are replaced under map->lock, with one exception: a fill replaces a slot (h = 0) that
+ * is unknown, or whose frame's life is over, by compare-and-swap without it. R.2 A node goes only
+ * in this order: the word above it no longer points there; then each of its words is exchanged for
+ * `moved`, and whatever a fill had put there until then is dropped or carried over; then it is
+ * freed, a grace period later. A fill that still holds the node's address finds `moved` and is
+ * discarded. R.3 A reader that meets `moved` takes the page for unknown, with a ticket that
+ * publishes nothing. It never waits (B.1). R.4 Versions come from one counter for each map (B.2). A
+ * span that is unknown as a whole has one version; a write to a part of it may move the version of
+ * all of it on. That only costs fills that are under way in that span.
+ */
+#include "foldfs/page_map.h"
+
+#include "foldfs/rcu.h"
+
+#include <errno.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#define FAN_BITS   6u
+#define FAN        (1u << FAN_BITS)
+#define HEIGHT_MAX 9u /* 64^9 = 2^54 pages: more than 64-bit offsets have */
+
+enum kind {
+	UNKNOWN,
+	ZERO,
+	SHARED,
+	PRIVATE,
+	RUN,
+	NODE,
+	MOVED,
+};
+
+#define KIND_MASK     7u
+#define VERSION_SHIFT 3u
+#define FRAME_SHIFT   3u
+#define FRAME_MASK    ((1u << PAGE_STORE_FRAME_BITS) - 1)
+#define WIDTH_SHIFT   3u
+#define HEIGHT_SHIFT  6u
+#define POINTER_SHIFT 10u
+
+struct node {
+	struct node *next_retired; /* under memory->lock, once the node is unreachable */
+	_Atomic uint64_t words[];  /* R.1 */
+};
+
+struct page_map_memory {
+	struct page_store *store;
+	_Atomic uint64_t bytes;      /* of nodes and maps; relaxed */
+	_Atomic uint64_t zero_pages; /* relaxed; exact when nothing is under way */
+	pthread_mutex_t lock;        /* a leaf */
+	struct node *retired;        /* waiting for a grace period to begin; under lock */
+	struct node *leaving;        /* waiting for it to end; under lock */
+	bool grace_pending;          /* under lock */
+	struct rcu_head head;        /* of the pending callback */
+};
+
+struct page_map {
+	struct page_map_memory *memory;
+	pthread_mutex_t lock;    /* R.1; below it: memory->lock and the store's */
+	_Atomic uint64_t root;   /* R.1 */
+	_Atomic uint64_t beyond; /* unknown: what pages behind the root node are; under lock */
+	uint64_t version;        /* last one used; under lock */
+	uint64_t shrink_from;    /* page where page_map_shrink goes on; under lock */
+	uint64_t size_hint;      /* pages */
+};
+
+/* ---- words ---- */
+
+static enum kind kind_of(uint64_t word)
+{
+	return (enum kind)(word & KIND_MASK);
+}
+
+static uint64_t frame_word(enum kind kind, struct frame_ref ref)
+{
+	return (uint64_t)ref.generation << 32 | (uint64_t)ref.frame << FRAME_SHIFT | kind;
+}
+
+static struct frame_ref ref_of(uint64_t word)
+{
+	return (struct frame_ref){.frame = (uint32_t)word >> FRAME_SHIFT,
+				  .generation = (uint32_t)(word >> 32)};
+}
+
+/* The slot of page INDEX of a run. */
+static uint64_t run_slot(uint64_t run, unsigned index)
+{
+	struct frame_ref ref = ref_of(run);
+
+	ref.frame += index;
+	return frame_word(SHARED, ref);
+}
+
+static uint64_t node_word(const struct node *node, unsigned height, unsigned width)
+{
+	return (uint64_t)(uintptr_t)node << POINTER_SHIFT | height << HEIGHT_SHIFT |
+	       width << WIDTH_SHIFT | NODE;
+}
+
+static struct node *node_of(uint64_t word)
+{
+	return (struct node *)(uintptr_t)(word >> POINTER_SHIFT);
+}
+
+/* Of a node word: its words stand for 64^(height - 1) pages each. */
+static unsigned height_of(uint64_t word)
+{
+	return word >> HEIGHT_SHIFT & 15;
+}
+
+static unsigned words_in(uint64_t word)
+{
+	return 1u << (word >> WIDTH_SHIFT & 7);
+}
+
+/* Pages of one word in a node of HEIGHT. */
+static uint64_t word_pages(unsigned height)
+{
+	return (uint64_t)1 << FAN_BITS * (height - 1);
+}
+
+/* ---- memory ---- */
+
+errint_t page_map_memory_new(struct page_store *store, struct page_map_memory **ret_memory)
+{
+	struct page_map_memory *memory = calloc(1, sizeof(*memory));
+
+	if (!memory)
+		return -ENOMEM;
+	memory->store = store;
+	pthread_mutex_init(&memory->lock, NULL);
+	*ret_memory = memory;
+	return 0;
+}
+
+void page_map_memory_free(struct page_map_memory *memory)
+{
+	bool pending;
+
+	if (!memory)
+		return;
+	do {
+		fold_rcu_barrier();
+		pthread_mutex_lock(&memory->lock);
+		pending = memory->grace_pending;
+		pthread_mutex_unlock(&memory->lock);
+	} while (pending);
+	pthread_mutex_destroy(&memory->lock);
+	free(memory);
+}
+
+uint64_t page_map_memory_bytes(const struct page_map_memory *memory)
+{
+	return atomic_load_explicit(&memory->bytes, memory_order_relaxed);
+}
+
+uint64_t page_map_memory_zero_pages(const struct page_map_memory *memory)
+{
+	return atomic_load_explicit(&memory->zero_pages, memory_order_relaxed);
+}
+
+/* What malloc takes for a block: its usable size and the chunk's header. */
+static uint64_t block_bytes(void *block)
+{
+	return malloc_usable_size(block) + sizeof(size_t);
+}
+
+static void count_bytes(struct page_map_memory *memory, uint64_t bytes)
+{
+	atomic_fetch_add_explicit(&memory->bytes, bytes, memory_order_relaxed);
+}
+
+static void uncount_bytes(struct page_map_memory *memory, uint64_t bytes)
+{
+	atomic_fetch_sub_explicit(&memory->bytes, bytes, memory_order_relaxed);
+}
+
+static void zeroes_came(struct page_map *map, uint64_t pages)
+{
+	atomic_fetch_add_explicit(&map->memory->zero_pages, pages, memory_order_relaxed);
+}
+
+static void zeroes_went(struct page_map *map, uint64_t pages)
+{
+	atomic_fetch_sub_explicit(&map->memory->zero_pages, pages, memory_order_relaxed);
+}
+
+static struct node *node_new(struct page_map_memory *memory, unsigned words, uint64_t word)
+{
+	struct node *node = malloc(sizeof(*node) + words * sizeof(node->words[0]));
+	unsigned i;
+
+	if (!node)
+		return NULL;
+	for (i = 0; i < words; i++)
+		atomic_init(&node->words[i], word);
+	count_bytes(memory, block_bytes(node));
+	return node;
+}
+
+static void grace_ended(struct rcu_head *head);
+
+/* Begin a grace period for what is retired, one at a time. Under memory->lock. */
+static void begin_grace_locked(struct page_map_memory *memory)
+{
+	if (memory->grace_pending || !memory->retired)
+		return;
+	memory->leaving = memory->retired;
+	memory->retired = NULL;
+	memory->grace_pending = true;
+	fold_rcu_call(&memory->head, grace_ended);
+}
+
+static void grace_ended(struct rcu_head *head)
+{
+	struct page_map_memory *memory = caa_container_of(head, struct page_map_memory, head);
+	struct node *node;
+	struct node *next;
+
+	FOLD_TSAN_ACQUIRE(head);
+	FOLD_TSAN_ACQUIRE(&fold_rcu_tsan_token);
+	pthread_mutex_lock(&memory->lock);
+	node = memory->leaving;
+	memory->leaving = NULL;
+	memory->grace_pending = false;
+	begin_grace_locked(memory);
+	pthread_mutex_unlock(&memory->lock);
+	for (; node; node = next) {
+		next = node->next_retired;
+		uncount_bytes(memory, block_bytes(node));
+		free(node);
+	}
+}
+
+/* R.2, the end: nothing points to NODE and all its words are `moved`. */
+static void node_retire(struct page_map_memory *memory, struct node *node)
+{
+	pthread_mutex_lock(&memory->lock);
+	node->next_retired = memory->retired;
+	memory->retired = node;
+	begin_grace_locked(memory);
+	pthread_mutex_unlock(&memory->lock);
+}
+
+/* ---- going down the tree ---- */
+
+/* Where a page is told of. */
+struct place {
+	_Atomic uint64_t *slot; /* the word, or NULL: behind the root node */
+	uint64_t word;          /* what it said */
+	unsigned height;        /* the word stands for 64^height pages; HEIGHT_MAX for the root */
+	uint64_t base;          /* first page of it */
+	uint64_t left;          /* pages from the one asked for to the end of it */
+	unsigned beside;        /* words from this one to the end of its node */
+};
+
+/* The word that tells of PAGE, or one above it that stands for no more than 64^LOWEST pages. Read
+ * side, or under the lock. */
+static void descend(struct page_map *map, uint64_t page, unsigned lowest, struct place *ret_place)
+{
+	struct place place = {
+		.slot = &map->root, .height = HEIGHT_MAX, .left = UINT64_MAX - page, .beside = 1};
+
+	place.word = atomic_load_explicit(place.slot, memory_order_acquire);
+	while (kind_of(place.word) == NODE && place.height > lowest) {
+		unsigned height = height_of(place.word);
+		uint64_t pages = word_pages(height);
+		uint64_t index = (page - place.base) / pages;
+		struct node *node = node_of(place.word);
+
+		if (index >= words_in(place.word)) {
+			place.slot = NULL;
+			place.word = atomic_load_explicit(&map->beyond, memory_order_acquire);
+			break;
+		}
+		place.slot = &node->words[index];
+		place.base += index * pages;
+		place.height = height - 1;
+		place.left = pages - (page - place.base);
+		place.beside = words_in(place.word) - (unsigned)index;
+		place.word = atomic_load_explicit(place.slot, memory_order_acquire);
+	}
+	*ret_place = place;
+}
+
+/* What a slot of PAGE says, or would say if the page had one of its own. */
+static uint64_t slot_word(const struct place *place, uint64_t page)
+{
+	if (kind_of(place->word) == RUN)
+		return run_slot(place->word, (unsigned)(page - place->base));
+	return place->word;
+}
+
+static void look_at(struct page_map *map, uint64_t word, struct page_look *look)
+{
+	look->ticket = word;
+	look->from_pool = false;
+	look->data = NULL;
+	switch (kind_of(word)) {
+	case ZERO:
+		look->data = fold_zero_page;
+		break;
+	case SHARED:
+	case PRIVATE:
+		look->data = page_store_read(map->memory->store, ref_of(word));
+		look->from_pool = look->data;
+		break;
+	default:
+		break;
+	}
+}
+
+void page_map_look(struct page_map *map, uint64_t first, unsigned count, struct page_look looks[])
+{
+	struct place place;
+	unsigned done = 0;
+	unsigned pages;
+	unsigned i;
+
+	for (; done < count; done += pages) {
+		descend(map, first + done, 0, &place);
+		if (place.slot && !place.height) {
+			pages = place.beside < count - done ? place.beside : count - done;
+			for (i = 0; i < pages; i++)
+				look_at(map,
+					atomic_load_explicit(place.slot + i, memory_order_acquire),
+					&looks[done + i]);
+		} else {
+			pages = place.left < count - done ? (unsigned)place.left : count - done;
+			for (i = 0; i < pages; i++)
+				look_at(map, slot_word(&place, first + done + i), &looks[done + i]);
+		}
+	}
+}
+
+/* ---- changing the tree; all under map->lock ---- */
+
+static uint64_t new_unknown_locked(struct page_map *map)
+{
+	return ++map->version << VERSION_SHIFT | UNKNOWN;
+}
+
+static void drop_frames(struct page_map *map, uint64_t word, unsigned frames)
+{
+	struct frame_ref ref = ref_of(word);
+
+	for (; frames; frames--, ref.frame++)
+		page_store_drop(map->memory->store, ref);
+}
+
+/* Give up what WORD, which is in no slot any more and stood for 64^HEIGHT pages, holds (R.2, B.3).
+ */
+static void drop_word(struct page_map *map, uint64_t word, unsigned height)
+{
+	struct node *node;
+	unsigned i;
+
+	switch (kind_of(word)) {
+	case ZERO:
+		zeroes_went(map, word_pages(height + 1));
+		break;
+	case SHARED:
+	case PRIVATE:
+		drop_frames(map, word, 1);
+		break;
+	case RUN:
+		drop_frames(map, word, FAN);
+		break;
+	case NODE:
+		node = node_of(word);
+		for (i = 0; i < words_in(word); i++)
+			drop_word(map, atomic_exchange(&node->words[i], MOVED),
+				  height_of(word) - 1);
+		node_retire(map->memory, node);
+		break;
+	default:
+		break;
+	}
+}
+
+static void replace_locked(struct page_map *map, _Atomic uint64_t *slot, unsigned height,
+			   uint64_t word)
+{
+	drop_word(map, atomic_exchange(slot, word), height);
+}
+
+/* A node instead of the one word at SLOT, which is unknown, zero or a run. */
+static errint_t split_locked(struct page_map *map, _Atomic uint64_t *slot, uint64_t word,
+			     unsigned height)
+{
+	struct node *node = node_new(map->memory, FAN, word);
+	unsigned i;
+
+	if (!node)
+		return -ENOMEM;
+	if (kind_of(word) == RUN)
+		for (i = 0; i < FAN; i++)
+			atomic_init(&node->words[i], run_slot(word, i));
+	atomic_store_explicit(slot, node_word(node, height, FAN_BITS), memory_order_release);
+	return 0;
+}
+
+static unsigned bits_for(uint64_t count)
+{
+	unsigned bits = 0;
+
+	while (bits < FAN_BITS && (uint64_t)1 << bits < count)
+		bits++;
+	return bits;
+}
+
+/* The first node: as high as the file needs, and no wider at the top, so that a small file's map is
+ * small. The root, unknown as a whole until now, gives its version to all of it. */
+static errint_t plant_root_locked(struct page_map *map, uint64_t page)
+{
+	uint64_t word = atomic_load_explicit(&map->root, memory_order_relaxed);
+	uint64_t pages = page + 1 > map->size_hint ? page + 1 : map->size_hint;
+	unsigned height = 1;
+	unsigned width;
+	struct node *node;
+
+	while (height < HEIGHT_MAX && word_pages(height + 1) < pages)
+		height++;
+	width = bits_for((pages + word_pages(height) - 1) / word_pages(height));
+	node = node_new(map->memory, 1u << width, word);
+	if (!node)
+		return -ENOMEM;
+	atomic_store_explicit(&map->beyond, word, memory_order_relaxed);
+	atomic_store_explicit(&map->root, node_word(node, height, width), memory_order_release);
+	return 0;
+}
+
+/* The file has outgrown its root node: make it wide, or put a level on top of it. */
+static errint_t grow_root_locked(struct page_map *map)
+{
+	uint64_t root = atomic_load_explicit(&map->root, memory_order_relaxed);
+	uint64_t beyond = atomic_load_explicit(&map->beyond, memory_order_relaxed);
+	unsigned words = words_in(root);
+	bool widen = words < FAN;
+	struct node *node = node_new(map->memory, FAN, beyond);
+	unsigned i;
+
+	if (!node)
+		return -ENOMEM;
+	if (widen)
+		for (i = 0; i < words; i++)
+			atomic_init(&node->words[i],
+				    atomic_exchange(&node_of(root)->words[i], MOVED));
+	else
+		atomic_init(&node->words[0], root);
+	atomic_store_explicit(&map->root, node_word(node, height_of(root) + !widen, FAN_BITS),
+			      memory_order_release);
+	if (widen)
+		node_retire(map->memory, node_of(root));
+	return 0;
+}
+
+/* Give PAGE a slot of its own. Nothing changes in what is known. */
+static errint_t make_slot_locked(struct page_map *map, uint64_t page, struct place *ret_place)
+{
+	errint_t error = 0;
+
+	for (;;) {
+		descend(map, page, 0, ret_place);
+		if (ret_place->slot && !ret_place->height)
+			return 0;
+		if (!ret_place->slot)
+			error = grow_root_locked(map);
+		else if (ret_place->slot == &map->root)
+			error = plant_root_locked(map, page);
+		else
+			error = split_locked(map, ret_place->slot, ret_place->word,
+					     ret_place->height);
+		if (error)
+			return error;
+	}
+}
+
+/* Pages FIRST..LAST of the word at SLOT, which stands for 64^HEIGHT pages from BASE on, become
+ * UNKNOWN_WORD; where only part of it is to and there is no memory to split it, all of it does. */
+static void forget_locked(struct page_map *map, _Atomic uint64_t *slot, unsigned height,
+			  uint64_t base, uint64_t first, uint64_t last, uint64_t unknown_word)
+{
+	uint64_t word = atomic_load_explicit(slot, memory_order_relaxed);
+	bool whole = first <= base && last - base >= word_pages(height + 1) - 1;
+	uint64_t pages;
+	uint64_t i;
+
+	if (!whole && (kind_of(word) == ZERO || kind_of(word) == RUN)) {
+		if (!split_locked(map, slot, word, height))
+			word = atomic_load_explicit(slot, memory_order_relaxed);
+	}
+	if (whole || kind_of(word) != NODE) {
+		replace_locked(map, slot, height, unknown_word);
+		return;
+	}
+	pages = word_pages(height);
+	for (i = first > base ? (first - base) / pages : 0;
+	     i < words_in(word) && base + i * pages <= last; i++)
+		forget_locked(map, &node_of(word)->words[i], height - 1, base + i * pages, first,
+			      last, unknown_word);
+}
+
+/* FIRST..LAST, both inclusive. */
+static void forget_range_locked(struct page_map *map, uint64_t first, uint64_t last)
+{
+	uint64_t root = atomic_load_explicit(&map->root, memory_order_relaxed);
+	uint64_t unknown_word = new_unknown_locked(map);
+	uint64_t pages;
+	uint64_t i;
+
+	if (kind_of(root) != NODE || (!first && last == UINT64_MAX)) {
+		atomic_store_explicit(&map->beyond, unknown_word, memory_order_release);
+		replace_locked(map, &map->root, HEIGHT_MAX, unknown_word);
+		return;
+	}
+	pages = word_pages(height_of(root));
+	for (i = first / pages; i < words_in(root) && i * pages <= last; i++)
+		forget_locked(map, &node_of(root)->words[i], height_of(root) - 1, i * pages, first,
+			      last, unknown_word);
+	if (last / pages >= words_in(root))
+		atomic_store_explicit(&map->beyond, unknown_word, memory_order_release);
+}
+
+void page_map_forget(struct page_map *map, uint64_t first, uint64_t count)
+{
+	if (!count)
+		return;
+	pthread_mutex_lock(&map->lock);
+	forget_range_locked(map, first,
+			    count > UINT64_MAX - first ? UINT64_MAX : first + count - 1);
+	pthread_mutex_unlock(&map->lock);
+}
+
+/* ---- one word instead of a node ---- */
+
+/* The one word that says what WORDS (FAN of them, each for 64^HEIGHT pages) say, or MOVED. */
+static uint64_t summary_of(_Atomic uint64_t words[], unsigned height)
+{
+	uint64_t first = atomic_load_explicit(&words[0], memory_order_acquire);
+	uint64_t run = (first & ~(uint64_t)KIND_MASK) | RUN;
+	bool zero = kind_of(first) == ZERO;
+	unsigned i;
+
+	if (!zero && (height || kind_of(first) != SHARED))
+		return MOVED;
+	/* From the end: the last slot is the last to be filled. */
+	for (i = FAN - 1; i; i--)
+		if (atomic_load_explicit(&words[i], memory_order_acquire) !=
+		    (zero ? (uint64_t)ZERO : run_slot(run, i)))
+			return MOVED;
+	return zero ? ZERO : run;
+}
+
+/* Put SUMMARY into the place of a node whose words said just that. A fill that replaced one of them
+ * meanwhile, because its frame's life was over, loses its user; the page stays unknown. */
+static void fold_locked(struct page_map *map, struct place *place, uint64_t summary)
+{
+	struct node *node = node_of(place->word);
+	unsigned i;
+
+	atomic_store_explicit(place->slot, summary, memory_order_release);
+	for (i = 0; i < FAN; i++) {
+		uint64_t said = kind_of(summary) == RUN ? run_slot(summary, i) : summary;
+		uint64_t word = atomic_exchange(&node->words[i], MOVED);
+
+		if (word != said)
+			drop_word(map, word, 0);
+	}
+	node_retire(map->memory, node);
+}
+
+/* Fold the node that holds PAGE's slot, and the ones above it, while one word can say it all. The
+ * root node stays: what is behind it is not its to tell. */
+static void fold(struct page_map *map, uint64_t page)
+{
+	struct place place;
+	unsigned height;
+	uint64_t summary;
+
+	descend(map, page, 0, &place);
+	if (!place.slot || place.height || place.beside != FAN - page % FAN ||
+	    summary_of(place.slot - page % FAN, 0) == MOVED)
+		return;
+	pthread_mutex_lock(&map->lock);
+	for (height = 1; height < HEIGHT_MAX; height++) {
+		descend(map, page, height, &place);
+		if (!place.slot || place.slot == &map->root || place.height != height ||
+		    kind_of(place.word) != NODE)
+			break;
+		summary = summary_of(node_of(place.word)->words, height - 1);
+		if (summary == MOVED)
+			break;
+		fold_locked(map, &place, summary);
+	}
+	pthread_mutex_unlock(&map->lock);
+}
+
+/* ---- publishing and breaking ---- */
+
+static bool publish(struct page_map *map, uint64_t page, uint64_t ticket, uint64_t word)
+{
+	struct place place;
+	errint_t error;
+
+	if (kind_of(ticket) != UNKNOWN && kind_of(ticket) != SHARED && kind_of(ticket) != PRIVATE)
+		return false;
+	for (;;) {
+		descend(map, page, 0, &place);
+		if (place.slot && !place.height)
+			return atomic_compare_exchange_strong(place.slot, &ticket, word);
+		if (slot_word(&place, page) != ticket)
+			return false;
+		pthread_mutex_lock(&map->lock);
+		error = make_slot_locked(map, page, &place);
+		pthread_mutex_unlock(&map->lock);
+		if (error)
+			return false;
+	}
+}
+
+bool page_map_publish(struct page_map *map, uint64_t page, uint64_t ticket, struct frame_ref ref)
+{
+	if (!publish(map, page, ticket, frame_word(SHARED, ref)))
+		return false;
+	fold(map, page);
+	return true;
+}
+
+bool page_map_publish_zero(struct page_map *map, uint64_t page, uint64_t ticket)
+{
+	/* Counted first: once it is published, anyone may take it away again. */
+	zeroes_came(map, 1);
+	if (!publish(map, page, ticket, ZERO)) {
+		zeroes_went(map, 1);
+		return false;
+	}
+	fold(map, page);
+	return true;
+}
+
+/* Set PAGE's slot to WORD, whatever it was; false, and the page unknown, if there is no memory. */
+static bool set_slot(struct page_map *map, uint64_t page, uint64_t word)
+{
+	struct place place;
+	bool set;
+
+	pthread_mutex_lock(&map->lock);
+	set = !make_slot_locked(map, page, &place);
+	if (set)
+		replace_locked(map, place.slot, 0, word);
+	else
+		forget_range_locked(map, page, page);
+	pthread_mutex_unlock(&map->lock);
+	return set;
+}
+
+void page_map_break(struct page_map *map, uint64_t page, struct frame_ref ref)
+{
+	if (!set_slot(map, page, frame_word(PRIVATE, ref)))
+		page_store_drop(map->memory->store, ref);
+}
+
+void page_map_break_zero(struct page_map *map, uint64_t page)
+{
+	zeroes_came(map, 1);
+	if (set_slot(map, page, ZERO))
+		fold(map, page);
+	else
+		zeroes_went(map, 1);
+}
+
+/* ---- giving memory back ---- */
+
+static bool all_unknown(const struct node *node, unsigned words)
+{
+	unsigned i;
+
+	for (i = 0; i < words; i++)
+		if (kind_of(atomic_load_explicit(&node->words[i], memory_order_relaxed)) != UNKNOWN)
+			return false;
+	return true;
+}
+
+/* Free leaves below SLOT from map->shrink_from on, until WANTED bytes are freed. Returns bytes. */
+static uint64_t shrink_locked(struct page_map *map, _Atomic uint64_t *slot, uint64_t base,
+			      uint64_t wanted)
+{
+	uint64_t word = atomic_load_explicit(slot, memory_order_relaxed);
+	uint64_t freed = 0;
+	uint64_t pages;
+	unsigned i;
+
+	if (kind_of(word) != NODE)
+		return 0;
+	pages = word_pages(height_of(word));
+	if (height_of(word) > 1) {
+		for (i = 0; i < words_in(word) && freed < wanted; i++)
+			if (base + (i + 1) * pages > map->shrink_from)
+				freed += shrink_locked(map, &node_of(word)->words[i],
+						       base + i * pages, wanted - freed);
+		if (!all_unknown(node_of(word), words_in(word)))
+			return freed;
+	}
+	freed += block_bytes(node_of(word));
+	map->shrink_from = base + words_in(word) * pages;
+	replace_locked(map, slot, height_of(word), new_unknown_locked(map));
+	return freed;
+}
+
+uint64_t page_map_shrink(struct page_map *map, uint64_t bytes)
+{
+	uint64_t freed;
+
+	pthread_mutex_lock(&map->lock);
+	freed = shrink_locked(map, &map->root, 0, bytes);
+	if (freed < bytes) {
+		map->shrink_from = 0;
+		freed += shrink_locked(map, &map->root, 0, bytes - freed);
+	}
+	if (!freed && kind_of(map->root) == NODE) {
+		/* Only runs and zeroes are left, and the nodes that hold them. */
+		freed = block_bytes(node_of(map->root));
+		forget_range_locked(map, 0, UINT64_MAX);
+	}
+	if (kind_of(map->root) != NODE)
+		atomic_store_explicit(&map->beyond, map->root, memory_order_release);
+	pthread_mutex_unlock(&map->lock);
+	return freed;
+}
+
+errint_t page_map_new(struct page_map_memory *memory, uint64_t size_hint, struct page_map **ret_map)
+{
+	struct page_map *map = calloc(1, sizeof(*map));
+
+	if (!map)
+		return -ENOMEM;
+	map->memory = memory;
+	map->size_hint = fold_pages_in(0, size_hint);
+	atomic_init(&map->root, UNKNOWN);
+	atomic_init(&map->beyond, UNKNOWN);
+	pthread_mutex_init(&map->lock, NULL);
+	count_bytes(memory, block_bytes(map));
+	*ret_map = map;
+	return 0;
+}
+
+void page_map_free(struct page_map *map)
+{
+	if (!map)
+		return;
+	fold_rcu_read_lock();
+	drop_word(map, atomic_exchange(&map->root, MOVED), HEIGHT_MAX);
+	fold_rcu_read_unlock();
+	pthread_mutex_destroy(&map->lock);
+	uncount_bytes(map->memory, block_bytes(map));
+	free(map);
+}

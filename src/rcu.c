@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * rcu.c - registration of threads with RCU, grace periods, and what ThreadSanitizer is told of them
+ */
+#include "foldfs/rcu.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+__thread bool fold_rcu_registered;
+char fold_rcu_tsan_token;
+
+static pthread_once_t key_once = PTHREAD_ONCE_INIT;
+static pthread_key_t key;
+
+static void unregister(void *unused)
+{
+	(void)unused;
+	fold_rcu_registered = false;
+	urcu_memb_unregister_thread();
+}
+
+static void make_key(void)
+{
+	/* Without the key a thread would end registered and every grace period wait for it for
+	 * ever. */
+	if (pthread_key_create(&key, unregister))
+		abort();
+}
+
+void fold_rcu_register(void)
+{
+	if (fold_rcu_registered)
+		return;
+	pthread_once(&key_once, make_key);
+	urcu_memb_register_thread();
+	fold_rcu_registered = true;
+	/* Any value but NULL makes the destructor run when the thread ends. */
+	pthread_setspecific(key, &key);
+}
+
+void fold_rcu_synchronize(void)
+{
+	fold_rcu_register();
+	urcu_memb_synchronize_rcu();
+	FOLD_TSAN_ACQUIRE(&fold_rcu_tsan_token);
+}
+
+void fold_rcu_call(struct rcu_head *head, void (*callback)(struct rcu_head *))
+{
+	fold_rcu_register();
+	FOLD_TSAN_RELEASE(head);
+	urcu_memb_call_rcu(head, callback);
+}
+
+void fold_rcu_barrier(void)
+{
+	fold_rcu_register();
+	urcu_memb_barrier();
+	FOLD_TSAN_ACQUIRE(&fold_rcu_tsan_token);
+}

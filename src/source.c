@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * source.c - one open descriptor of a source file, and I/O on it that leaves nothing behind
+ *
+ * Whether the file system has RWF_DONTCACHE is found out by the first call that uses it and then
+ * kept for this descriptor. Without it, a range that was read is dropped at once with
+ * posix_fadvise(2) (which leaves dirty pages alone); what was written is dropped when enough has
+ * gathered: the first advice starts write-back, a later one finds the pages clean and drops them.
+ */
+#include "foldfs/source.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#ifndef RWF_DONTCACHE
+#define RWF_DONTCACHE 0x00000080 /* Linux 6.14, include/uapi/linux/fs.h */
+#endif
+
+/* Written bytes after which the cache of a file system without RWF_DONTCACHE is dropped. */
+#define DROP_EVERY (8u << 20)
+
+struct source {
+	int fd; /* constant */
+	_Atomic unsigned references;
+	atomic_bool no_dontcache;   /* only ever goes from false to true */
+	_Atomic uint64_t undropped; /* bytes written since the last drop; relaxed */
+};
+
+errint_t source_new(int fd, struct source **ret_source)
+{
+	struct source *source = calloc(1, sizeof(*source));
+
+	if (!source) {
+		close(fd);
+		return -ENOMEM;
+	}
+	source->fd = fd;
+	atomic_init(&source->references, 1);
+	*ret_source = source;
+	return 0;
+}
+
+struct source *source_get(struct source *source)
+{
+	atomic_fetch_add_explicit(&source->references, 1, memory_order_relaxed);
+	return source;
+}
+
+void source_put(struct source *source)
+{
+	if (atomic_fetch_sub_explicit(&source->references, 1, memory_order_acq_rel) != 1)
+		return;
+	source_drop_cache(source);
+	close(source->fd);
+	free(source);
+}
+
+int source_fd(const struct source *source)
+{
+	return source->fd;
+}
+
+static bool has_dontcache(const struct source *source)
+{
+	return !atomic_load_explicit(&source->no_dontcache, memory_order_relaxed);
+}
+
+/* One preadv2 or pwritev2, with RWF_DONTCACHE as long as the file system takes it. */
+static ssize_t transfer(struct source *source, bool write, const struct iovec iov[], int count,
+			off_t offset)
+{
+	ssize_t done;
+
+	for (;;) {
+		int flags = has_dontcache(source) ? RWF_DONTCACHE : 0;
+
+		done = write ? pwritev2(source->fd, iov, count, offset, flags)
+			     : preadv2(source->fd, iov, count, offset, flags);
+		if (done >= 0)
+			return done;
+		if (flags && (errno == EOPNOTSUPP || errno == EINVAL))
+			atomic_store_explicit(&source->no_dontcache, true, memory_order_relaxed);
+		else if (errno != EINTR)
+			return -errno;
+	}
+}
+
+/* Move IOV on by DONE bytes. */
+static void advance(struct iovec **iov, int *count, size_t done)
+{
+	while (*count && done >= (*iov)->iov_len) {
+		done -= (*iov)->iov_len;
+		(*iov)++;
+		(*count)--;
+	}
+	if (*count) {
+		(*iov)->iov_base = (char *)(*iov)->iov_base + done;
+		(*iov)->iov_len -= done;
+	}
+}
+
+ssize_t source_read(struct source *source, struct iovec iov[], int count, off_t offset)
+{
+	off_t at = offset;
+	ssize_t done = 0;
+
+	while (count) {
+		done = transfer(source, false, iov, count, at);
+		if (done <= 0)
+			break;
+		at += done;
+		advance(&iov, &count, (size_t)done);
+	}
+	if (at > offset && !has_dontcache(source))
+		(void)posix_fadvise(source->fd, offset, at - offset, POSIX_FADV_DONTNEED);
+	return at > offset ? at - offset : done;
+}
+
+ssize_t source_write(struct source *source, const void *buffer, size_t length, off_t offset)
+{
+	struct iovec part = {.iov_base = (void *)(uintptr_t)buffer, .iov_len = length};
+	struct iovec *iov = &part;
+	int count = length ? 1 : 0;
+	off_t at = offset;
+	ssize_t done = 0;
+
+	while (count) {
+		done = transfer(source, true, iov, count, at);
+		if (done <= 0)
+			break;
+		at += done;
+		advance(&iov, &count, (size_t)done);
+	}
+	if (at > offset && !has_dontcache(source) &&
+	    atomic_fetch_add_explicit(&source->undropped, (uint64_t)(at - offset),
+				      memory_order_relaxed) >= DROP_EVERY)
+		source_drop_cache(source);
+	return at > offset ? at - offset : done;
+}
+
+void source_drop_cache(struct source *source)
+{
+	if (has_dontcache(source))
+		return;
+	atomic_store_explicit(&source->undropped, 0, memory_order_relaxed);
+	/* Advice: where it is refused, the kernel's own reclaim does the work. */
+	(void)posix_fadvise(source->fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
+void source_stamp_of(const struct stat *st, struct source_stamp *ret_stamp)
+{
+	ret_stamp->device = st->st_dev;
+	ret_stamp->inode = st->st_ino;
+	ret_stamp->size = st->st_size;
+	ret_stamp->mtime = st->st_mtim;
+	ret_stamp->ctime = st->st_ctim;
+}
+
+static bool same_time(const struct timespec *a, const struct timespec *b)
+{
+	return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
+bool source_stamp_equal(const struct source_stamp *a, const struct source_stamp *b)
+{
+	return a->device == b->device && a->inode == b->inode && a->size == b->size &&
+	       same_time(&a->mtime, &b->mtime) && same_time(&a->ctime, &b->ctime);
+}
