@@ -8,7 +8,8 @@
  *
  * A million inodes need no million descriptors: up to a budget an inode keeps an O_PATH descriptor;
  * beyond it, where the source file system has file handles and the daemon may open them
- * (CAP_DAC_READ_SEARCH), it keeps the handle and opens it for each use.
+ * (CAP_DAC_READ_SEARCH), it keeps the handle and opens it for each use. Objects of file systems
+ * mounted below the source have descriptors always.
  */
 #ifndef FOLDFS_INODE_H
 #define FOLDFS_INODE_H
@@ -44,6 +45,9 @@ fuse_ino_t inode_node(const struct inode *inode);
  * thread. */
 errint_t inode_lookup(struct inode_table *table, struct inode *parent, const char *name,
 		      struct inode **ret_inode, struct stat *ret_stat);
+/* The same for NAME in the directory open as DIRECTORY_FD (O_PATH or not). */
+errint_t inode_lookup_at(struct inode_table *table, int directory_fd, const char *name,
+			 struct inode **ret_inode, struct stat *ret_stat);
 /* The same for an object open as FD (any kind of descriptor; stays the caller's). */
 errint_t inode_lookup_fd(struct inode_table *table, int fd, struct inode **ret_inode,
 			 struct stat *ret_stat);
@@ -55,7 +59,17 @@ void inode_forget(struct inode_table *table, struct inode *inode, uint64_t count
 int inode_path_begin(struct inode_table *table, struct inode *inode);
 void inode_path_end(struct inode *inode, int fd);
 
-/* A new descriptor of the inode, as open(2) with FLAGS would give; the caller closes it. -errno. */
+/* NAME in DIRECTORY_FD is about to lose its object, which may still be in use: an inode that has a
+ * file handle only takes a descriptor, because not every file system finds an unlinked file by its
+ * handle. Costs nothing while no inode has a handle only. Errors are ignored: nothing gets worse. */
+void inode_keep(struct inode_table *table, int directory_fd, const char *name);
+
+/* The inode number for the client to see: inode numbers of file systems mounted below the source must
+ * not look like those of the source itself (the mount has one device number for all). */
+ino_t inode_number_shown(struct inode_table *table, dev_t device, ino_t number);
+
+/* A new descriptor of the inode, as open(2) with FLAGS would give; the caller closes it. Regular
+ * files and directories only: -ENXIO for the rest, which the kernel opens itself. -errno. */
 int inode_open(struct inode_table *table, struct inode *inode, int flags);
 
 /* What the content side keeps with an inode (fusefs_io.c): its window_file, made at the first open.

@@ -1,0 +1,709 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * inode.c - node id <-> source file
+ *
+ * Invariants:
+ *  I.1  An inode is hashed under (device, inode number) as long as that pair means its object. An
+ *       inode with a descriptor pins its object, so the pair cannot come to mean another one. One
+ *       with a handle only does not: a look-up compares handles, and an inode whose object has gone
+ *       is taken out of the hash, to be answered with ESTALE until the kernel forgets it.
+ *  I.2  The look-up count changes under the shard's mutex only, and an inode leaves the hash in the
+ *       same critical section in which its count reaches zero.
+ *  I.3  A descriptor, once an inode has it, stays until its end.
+ *
+ * Look-up against the last forget: both take the shard's mutex. If the look-up comes first, the
+ * count is not zero after the forget, and the inode stays: the kernel's forget counts the replies
+ * that it has seen, and ours is not among them yet. If the forget comes first, the look-up does not
+ * find the inode (I.2) and makes a new one, with another node id. A request for an inode cannot
+ * meet its end: the kernel sends a last forget when nothing of it is in use any more.
+ *
+ * Locks: shard mutex, then the slab's. An inode's own mutex is the content side's and is taken with
+ * neither. No system call that may block is made under a shard's mutex.
+ */
+#include "foldfs/inode.h"
+
+#include "foldfs/node_slab.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <urcu/compiler.h>
+
+#define SHARDS           128u
+#define FIRST_BUCKETS    16u
+#define BUDGET_MAX       32768 /* a descriptor pins an inode and a dentry of the source: 1-2 KiB */
+#define DEVICES          16 /* file systems below the source whose inode numbers are told apart */
+#define DEVICE_SHIFT     56
+#define PROC_PATH_LENGTH 32
+
+struct inode {
+	struct node_slot slot;           /* node_slab's; the root's is not in use */
+	struct inode *next;              /* in the shard's chain; under the shard's mutex */
+	dev_t device;                    /* constant */
+	ino_t number;                    /* constant */
+	uint64_t lookups;                /* under the shard's mutex */
+	struct file_handle *handle;      /* constant; NULL: none is needed */
+	_Atomic int fd;                  /* O_PATH; -1, or set once and for all (I.3) */
+	mode_t type;                     /* constant: S_IFMT */
+	bool hashed;                     /* under the shard's mutex */
+	pthread_mutex_t mutex;           /* inode_lock() */
+	struct window_file *window_file; /* under mutex */
+};
+
+struct shard {
+	pthread_mutex_t mutex;
+	struct inode **buckets; /* under mutex */
+	size_t bucket_count;    /* a power of two; under mutex */
+	size_t inodes;          /* under mutex */
+};
+
+struct inode_table {
+	struct node_slab *slab;
+	void (*forget)(struct window_file *); /* set before use */
+	int root_fd;                          /* borrowed; constant */
+	int mount_fd;                   /* for open_by_handle_at(), -1: no handles here; constant */
+	int mount_id;                   /* of the root; constant */
+	long budget;                    /* descriptors to keep while there are handles; constant */
+	_Atomic long kept;              /* descriptors kept */
+	atomic_bool handles;            /* an inode may have a handle only; never goes back */
+	_Atomic uint64_t bytes;         /* of handles and buckets */
+	_Atomic dev_t devices[DEVICES]; /* by order of discovery; 0: free. [0] is the root's */
+	struct inode root;
+	struct shard shards[SHARDS];
+};
+
+/* What tells an object: its numbers, and its handle where that may matter. */
+struct object {
+	int fd; /* O_PATH, owned until it is an inode's */
+	struct stat st;
+	struct file_handle *handle; /* owned, NULL: none was asked for or there is none */
+};
+
+/* ---- descriptors and handles ---- */
+
+static void proc_path(char path[PROC_PATH_LENGTH], int fd)
+{
+	snprintf(path, PROC_PATH_LENGTH, "/proc/self/fd/%d", fd);
+}
+
+/* The handle of the object open as FD, if it has one that this table can open; NULL if not. */
+static struct file_handle *handle_of(const struct inode_table *table, int fd)
+{
+	union {
+		struct file_handle handle;
+		char bytes[sizeof(struct file_handle) + MAX_HANDLE_SZ];
+	} any = {.handle.handle_bytes = MAX_HANDLE_SZ};
+	struct file_handle *handle;
+	int mount_id;
+	size_t size;
+
+	if (table->mount_fd < 0)
+		return NULL;
+	if (name_to_handle_at(fd, "", &any.handle, &mount_id, AT_EMPTY_PATH) < 0)
+		return NULL;
+	if (mount_id != table->mount_id)
+		return NULL;
+	size = sizeof(any.handle) + any.handle.handle_bytes;
+	handle = malloc(size);
+	if (handle)
+		memcpy(handle, &any, size);
+	return handle;
+}
+
+static size_t handle_bytes(const struct file_handle *handle)
+{
+	return sizeof(*handle) + handle->handle_bytes;
+}
+
+static bool handle_equal(const struct file_handle *a, const struct file_handle *b)
+{
+	return a->handle_bytes == b->handle_bytes && a->handle_type == b->handle_type &&
+	       memcmp(a->f_handle, b->f_handle, a->handle_bytes) == 0;
+}
+
+/* Whether handles work here at all: the file system has them, and we may open them. */
+static void table_try_handles(struct inode_table *table)
+{
+	struct file_handle *handle;
+	union {
+		struct file_handle handle;
+		char bytes[sizeof(struct file_handle) + MAX_HANDLE_SZ];
+	} any = {.handle.handle_bytes = MAX_HANDLE_SZ};
+	int fd = -1;
+
+	table->mount_fd = -1;
+	if (name_to_handle_at(table->root_fd, "", &any.handle, &table->mount_id, AT_EMPTY_PATH) < 0)
+		return;
+	/* open_by_handle_at() does not take an O_PATH descriptor. */
+	table->mount_fd = openat(table->root_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (table->mount_fd < 0)
+		return;
+	handle = handle_of(table, table->root_fd);
+	if (handle)
+		fd = open_by_handle_at(table->mount_fd, handle, O_PATH | O_CLOEXEC);
+	free(handle);
+	if (fd >= 0) {
+		close(fd);
+		return;
+	}
+	close(table->mount_fd);
+	table->mount_fd = -1;
+}
+
+/* Descriptors for files get half of the budget, so that directories, which every look-up in them
+ * needs, find room. */
+static bool budget_left(const struct inode_table *table, mode_t type)
+{
+	long kept = atomic_load_explicit(&table->kept, memory_order_relaxed);
+
+	return kept < (type == S_IFDIR ? table->budget : table->budget / 2);
+}
+
+static void object_clear(struct object *object)
+{
+	if (object->fd >= 0)
+		close(object->fd);
+	free(object->handle);
+}
+
+/* Take over FD, an O_PATH descriptor or a negative errno. */
+static errint_t object_init(const struct inode_table *table, int fd, struct object *ret_object)
+{
+	struct object object = {.fd = fd};
+
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &object.st) < 0) {
+		errint_t error = -errno;
+
+		close(fd);
+		return error;
+	}
+	if (atomic_load_explicit(&table->handles, memory_order_acquire) ||
+	    !budget_left(table, object.st.st_mode & S_IFMT))
+		object.handle = handle_of(table, fd);
+	*ret_object = object;
+	return 0;
+}
+
+/* ---- the hash ---- */
+
+static uint64_t hash_of(dev_t device, ino_t number)
+{
+	uint64_t hash = ((uint64_t)number ^ ((uint64_t)device << 32 | device >> 32)) *
+			UINT64_C(0x9e3779b97f4a7c15);
+
+	return hash ^ hash >> 29;
+}
+
+static struct shard *shard_of(struct inode_table *table, dev_t device, ino_t number)
+{
+	return &table->shards[hash_of(device, number) % SHARDS];
+}
+
+static struct inode **bucket_of(const struct shard *shard, dev_t device, ino_t number)
+{
+	return &shard->buckets[hash_of(device, number) / SHARDS & (shard->bucket_count - 1)];
+}
+
+static struct inode *shard_find_locked(const struct shard *shard, dev_t device, ino_t number)
+{
+	struct inode *inode = *bucket_of(shard, device, number);
+
+	while (inode && (inode->number != number || inode->device != device))
+		inode = inode->next;
+	return inode;
+}
+
+static void shard_insert_locked(struct shard *shard, struct inode *inode)
+{
+	struct inode **bucket = bucket_of(shard, inode->device, inode->number);
+
+	inode->next = *bucket;
+	*bucket = inode;
+	inode->hashed = true;
+	shard->inodes++;
+}
+
+static void shard_remove_locked(struct shard *shard, struct inode *inode)
+{
+	struct inode **link = bucket_of(shard, inode->device, inode->number);
+
+	if (!inode->hashed)
+		return;
+	while (*link != inode)
+		link = &(*link)->next;
+	*link = inode->next;
+	inode->hashed = false;
+	shard->inodes--;
+}
+
+/* Twice the buckets when they are as many as inodes; the old ones do as well if there is no memory.
+ */
+static void shard_grow_locked(struct inode_table *table, struct shard *shard)
+{
+	size_t old_count = shard->bucket_count;
+	struct inode **old = shard->buckets;
+	struct inode **buckets;
+
+	if (shard->inodes < old_count)
+		return;
+	buckets = calloc(old_count * 2, sizeof(struct inode *));
+	if (!buckets)
+		return;
+	shard->buckets = buckets;
+	shard->bucket_count = old_count * 2;
+	shard->inodes = 0;
+	for (size_t index = 0; index < old_count; index++) {
+		for (struct inode *inode = old[index], *next; inode; inode = next) {
+			next = inode->next;
+			shard_insert_locked(shard, inode);
+		}
+	}
+	free(old);
+	atomic_fetch_add_explicit(&table->bytes, old_count * sizeof(struct inode *),
+				  memory_order_relaxed);
+}
+
+/* ---- an inode's life ---- */
+
+static bool inode_is_root(const struct inode_table *table, const struct inode *inode)
+{
+	return inode == &table->root;
+}
+
+static void inode_init(struct inode *inode, const struct object *object)
+{
+	inode->device = object->st.st_dev;
+	inode->number = object->st.st_ino;
+	inode->type = object->st.st_mode & S_IFMT;
+	atomic_init(&inode->fd, -1);
+	pthread_mutex_init(&inode->mutex, NULL);
+}
+
+/* Give INODE the object's descriptor or its handle. An object without a name has its descriptor
+ * always, see inode_keep(). */
+static void inode_anchor_locked(struct inode_table *table, struct inode *inode,
+				struct object *object)
+{
+	if (object->handle && object->st.st_nlink > 0 && !budget_left(table, inode->type)) {
+		inode->handle = object->handle;
+		object->handle = NULL;
+		atomic_store_explicit(&table->handles, true, memory_order_release);
+		atomic_fetch_add_explicit(&table->bytes, handle_bytes(inode->handle),
+					  memory_order_relaxed);
+		return;
+	}
+	atomic_store_explicit(&inode->fd, object->fd, memory_order_release);
+	object->fd = -1;
+	atomic_fetch_add_explicit(&table->kept, 1, memory_order_relaxed);
+}
+
+static errint_t inode_new_locked(struct inode_table *table, struct shard *shard,
+				 struct object *object, struct inode **ret_inode)
+{
+	struct node_slot *slot;
+	struct inode *inode;
+	errint_t error = node_slab_take(table->slab, &slot);
+
+	if (error)
+		return error;
+	inode = caa_container_of(slot, struct inode, slot);
+	inode_init(inode, object);
+	inode_anchor_locked(table, inode, object);
+	shard_grow_locked(table, shard);
+	shard_insert_locked(shard, inode);
+	*ret_inode = inode;
+	return 0;
+}
+
+/* The end of an inode that nobody can find any more. */
+static void inode_free(struct inode_table *table, struct inode *inode)
+{
+	int fd = atomic_load_explicit(&inode->fd, memory_order_acquire);
+
+	if (table->forget && inode->window_file)
+		table->forget(inode->window_file);
+	if (fd >= 0) {
+		close(fd);
+		atomic_fetch_sub_explicit(&table->kept, 1, memory_order_relaxed);
+	}
+	if (inode->handle)
+		atomic_fetch_sub_explicit(&table->bytes, handle_bytes(inode->handle),
+					  memory_order_relaxed);
+	free(inode->handle);
+	pthread_mutex_destroy(&inode->mutex);
+	node_slab_give(table->slab, &inode->slot);
+}
+
+/*
+ * Whether INODE, found under the object's numbers, is the object (I.1). -EAGAIN: only the object's
+ * handle can tell, and it was not asked for.
+ */
+static errint_t inode_same_locked(const struct inode *inode, const struct object *object,
+				  bool *ret_same)
+{
+	*ret_same = true;
+	if (atomic_load_explicit(&inode->fd, memory_order_acquire) >= 0)
+		return 0;
+	if (!object->handle)
+		return -EAGAIN;
+	*ret_same = handle_equal(inode->handle, object->handle);
+	return 0;
+}
+
+/* Find or make the inode of OBJECT and count a look-up. */
+static errint_t table_count_locked(struct inode_table *table, struct shard *shard,
+				   struct object *object, struct inode **ret_inode)
+{
+	struct inode *inode = shard_find_locked(shard, object->st.st_dev, object->st.st_ino);
+	bool same = false;
+	errint_t error;
+
+	if (inode) {
+		error = inode_same_locked(inode, object, &same);
+		if (error)
+			return error;
+		if (!same)
+			shard_remove_locked(shard, inode);
+	}
+	if (!same) {
+		error = inode_new_locked(table, shard, object, &inode);
+		if (error)
+			return error;
+	}
+	inode->lookups++;
+	*ret_inode = inode;
+	return 0;
+}
+
+static errint_t table_count(struct inode_table *table, struct object *object,
+			    struct inode **ret_inode)
+{
+	struct shard *shard = shard_of(table, object->st.st_dev, object->st.st_ino);
+	errint_t error;
+
+	pthread_mutex_lock(&shard->mutex);
+	error = table_count_locked(table, shard, object, ret_inode);
+	pthread_mutex_unlock(&shard->mutex);
+	if (error != -EAGAIN)
+		return error;
+
+	/* The first inode without a descriptor came while we looked: once more, with a handle. */
+	object->handle = handle_of(table, object->fd);
+	if (!object->handle)
+		return -ESTALE;
+	pthread_mutex_lock(&shard->mutex);
+	error = table_count_locked(table, shard, object, ret_inode);
+	pthread_mutex_unlock(&shard->mutex);
+	return error;
+}
+
+/* Take over FD, an O_PATH descriptor or a negative errno. */
+static errint_t lookup_fd(struct inode_table *table, int fd, struct inode **ret_inode,
+			  struct stat *ret_stat)
+{
+	struct object object;
+	errint_t error = object_init(table, fd, &object);
+
+	if (error)
+		return error;
+	error = table_count(table, &object, ret_inode);
+	if (!error)
+		*ret_stat = object.st;
+	object_clear(&object);
+	return error;
+}
+
+static bool name_is_dots(const char *name)
+{
+	return strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
+}
+
+errint_t inode_lookup_at(struct inode_table *table, int directory_fd, const char *name,
+			 struct inode **ret_inode, struct stat *ret_stat)
+{
+	int fd;
+
+	/* A name below the source, never a way out of it. */
+	if (name_is_dots(name) || strchr(name, '/'))
+		return -EINVAL;
+	fd = openat(directory_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	return lookup_fd(table, fd < 0 ? -errno : fd, ret_inode, ret_stat);
+}
+
+errint_t inode_lookup(struct inode_table *table, struct inode *parent, const char *name,
+		      struct inode **ret_inode, struct stat *ret_stat)
+{
+	int directory_fd = inode_path_begin(table, parent);
+	errint_t error;
+
+	if (directory_fd < 0)
+		return directory_fd;
+	error = inode_lookup_at(table, directory_fd, name, ret_inode, ret_stat);
+	inode_path_end(parent, directory_fd);
+	return error;
+}
+
+errint_t inode_lookup_fd(struct inode_table *table, int fd, struct inode **ret_inode,
+			 struct stat *ret_stat)
+{
+	char path[PROC_PATH_LENGTH];
+	int path_fd;
+
+	/* Not a duplicate: that would keep the caller's file open, for writing perhaps. */
+	proc_path(path, fd);
+	path_fd = open(path, O_PATH | O_CLOEXEC);
+	return lookup_fd(table, path_fd < 0 ? -errno : path_fd, ret_inode, ret_stat);
+}
+
+void inode_forget(struct inode_table *table, struct inode *inode, uint64_t count)
+{
+	struct shard *shard = shard_of(table, inode->device, inode->number);
+	bool last;
+
+	if (inode_is_root(table, inode))
+		return;
+	pthread_mutex_lock(&shard->mutex);
+	inode->lookups -= count < inode->lookups ? count : inode->lookups;
+	last = inode->lookups == 0;
+	if (last)
+		shard_remove_locked(shard, inode);
+	pthread_mutex_unlock(&shard->mutex);
+	if (last)
+		inode_free(table, inode);
+}
+
+/* ---- use of an inode ---- */
+
+struct inode *inode_of(struct inode_table *table, fuse_ino_t node)
+{
+	struct node_slot *slot;
+
+	if (node == FUSE_ROOT_ID)
+		return &table->root;
+	slot = node_slab_get(table->slab, node);
+	return slot ? caa_container_of(slot, struct inode, slot) : NULL;
+}
+
+fuse_ino_t inode_node(const struct inode *inode)
+{
+	return atomic_load_explicit(&inode->slot.id, memory_order_relaxed);
+}
+
+int inode_path_begin(struct inode_table *table, struct inode *inode)
+{
+	int fd = atomic_load_explicit(&inode->fd, memory_order_acquire);
+
+	if (fd >= 0)
+		return fd;
+	fd = open_by_handle_at(table->mount_fd, inode->handle, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+void inode_path_end(struct inode *inode, int fd)
+{
+	/* If the inode has its descriptor since (inode_keep()), FD is another one: not closed yet.
+	 */
+	if (fd != atomic_load_explicit(&inode->fd, memory_order_acquire))
+		close(fd);
+}
+
+int inode_open(struct inode_table *table, struct inode *inode, int flags)
+{
+	int path_fd = atomic_load_explicit(&inode->fd, memory_order_acquire);
+	char path[PROC_PATH_LENGTH];
+	int fd;
+
+	/* A FIFO would block, a device would act. */
+	if (!(flags & O_PATH) && inode->type != S_IFREG && inode->type != S_IFDIR)
+		return -ENXIO;
+	flags = (flags & ~(O_NOFOLLOW | O_CREAT | O_EXCL)) | O_CLOEXEC;
+	if (path_fd < 0) {
+		fd = open_by_handle_at(table->mount_fd, inode->handle, flags);
+	} else {
+		proc_path(path, path_fd);
+		fd = open(path, flags);
+	}
+	return fd < 0 ? -errno : fd;
+}
+
+void inode_keep(struct inode_table *table, int directory_fd, const char *name)
+{
+	struct shard *shard;
+	struct inode *inode;
+	struct stat st;
+	int fd;
+
+	if (!atomic_load_explicit(&table->handles, memory_order_acquire))
+		return;
+	fd = openat(directory_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	if (fstat(fd, &st) == 0) {
+		struct file_handle *handle = handle_of(table, fd);
+
+		shard = shard_of(table, st.st_dev, st.st_ino);
+		pthread_mutex_lock(&shard->mutex);
+		inode = shard_find_locked(shard, st.st_dev, st.st_ino);
+		if (inode && handle && atomic_load(&inode->fd) < 0 &&
+		    handle_equal(inode->handle, handle)) {
+			atomic_store_explicit(&inode->fd, fd, memory_order_release);
+			atomic_fetch_add_explicit(&table->kept, 1, memory_order_relaxed);
+			fd = -1;
+		}
+		pthread_mutex_unlock(&shard->mutex);
+		free(handle);
+	}
+	if (fd >= 0)
+		close(fd);
+}
+
+ino_t inode_number_shown(struct inode_table *table, dev_t device, ino_t number)
+{
+	for (unsigned index = 0; index < DEVICES; index++) {
+		dev_t seen = atomic_load_explicit(&table->devices[index], memory_order_relaxed);
+
+		if (seen == 0 &&
+		    atomic_compare_exchange_strong(&table->devices[index], &seen, device))
+			seen = device;
+		if (seen == device)
+			return number ^ (ino_t)index << DEVICE_SHIFT;
+	}
+	return number ^ (ino_t)DEVICES << DEVICE_SHIFT;
+}
+
+void inode_lock(struct inode *inode)
+{
+	pthread_mutex_lock(&inode->mutex);
+}
+
+void inode_unlock(struct inode *inode)
+{
+	pthread_mutex_unlock(&inode->mutex);
+}
+
+struct window_file **inode_window_file(struct inode *inode)
+{
+	return &inode->window_file;
+}
+
+/* ---- the table ---- */
+
+/* Raise the limit of descriptors to the hard one; half of it is for inodes, the rest for open files
+ * and everything else. */
+static long descriptor_budget(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return 128;
+	limit.rlim_cur = limit.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+		getrlimit(RLIMIT_NOFILE, &limit);
+	return limit.rlim_cur / 2 < BUDGET_MAX ? (long)(limit.rlim_cur / 2) : BUDGET_MAX;
+}
+
+static errint_t table_init_shards(struct inode_table *table)
+{
+	for (unsigned index = 0; index < SHARDS; index++) {
+		struct shard *shard = &table->shards[index];
+
+		shard->buckets = calloc(FIRST_BUCKETS, sizeof(struct inode *));
+		if (!shard->buckets)
+			return -ENOMEM;
+		shard->bucket_count = FIRST_BUCKETS;
+		pthread_mutex_init(&shard->mutex, NULL);
+	}
+	return 0;
+}
+
+/* The root is permanent, has its descriptor from the caller, and its node id is FUSE's. */
+static errint_t table_init_root(struct inode_table *table)
+{
+	struct object object = {.fd = table->root_fd};
+	struct inode *root = &table->root;
+
+	if (fstat(table->root_fd, &object.st) < 0)
+		return -errno;
+	if (!S_ISDIR(object.st.st_mode))
+		return -ENOTDIR;
+	inode_init(root, &object);
+	atomic_init(&root->slot.id, FUSE_ROOT_ID);
+	atomic_store(&root->fd, table->root_fd);
+	shard_insert_locked(shard_of(table, root->device, root->number), root);
+	inode_number_shown(table, root->device, root->number);
+	return 0;
+}
+
+errint_t inode_table_new(int root_fd, struct inode_table **ret_table)
+{
+	struct inode_table *table = calloc(1, sizeof(*table));
+	errint_t error;
+
+	if (!table)
+		return -ENOMEM;
+	table->root_fd = root_fd;
+	table->mount_fd = -1;
+	table->budget = descriptor_budget();
+	atomic_init(&table->root.fd, -1);
+	error = node_slab_new(sizeof(struct inode), &table->slab);
+	if (!error)
+		error = table_init_shards(table);
+	if (!error)
+		error = table_init_root(table);
+	if (error) {
+		inode_table_free(table);
+		return error;
+	}
+	table_try_handles(table);
+	*ret_table = table;
+	return 0;
+}
+
+static void free_visit(void *context, struct node_slot *slot)
+{
+	inode_free(context, caa_container_of(slot, struct inode, slot));
+}
+
+void inode_table_free(struct inode_table *table)
+{
+	if (!table)
+		return;
+	if (table->slab)
+		node_slab_each(table->slab, free_visit, table);
+	if (table->forget && table->root.window_file)
+		table->forget(table->root.window_file);
+	if (table->mount_fd >= 0)
+		close(table->mount_fd);
+	if (atomic_load(&table->root.fd) >= 0)
+		pthread_mutex_destroy(&table->root.mutex);
+	for (unsigned index = 0; index < SHARDS && table->shards[index].buckets; index++) {
+		pthread_mutex_destroy(&table->shards[index].mutex);
+		free(table->shards[index].buckets);
+	}
+	node_slab_free(table->slab);
+	free(table);
+}
+
+void inode_table_on_forget(struct inode_table *table, void (*forget)(struct window_file *))
+{
+	table->forget = forget;
+}
+
+uint64_t inode_table_bytes(const struct inode_table *table)
+{
+	return sizeof(*table) + SHARDS * FIRST_BUCKETS * sizeof(struct inode *) +
+	       node_slab_bytes(table->slab) +
+	       atomic_load_explicit(&table->bytes, memory_order_relaxed);
+}
+
+uint64_t inode_table_count(const struct inode_table *table)
+{
+	return node_slab_live(table->slab) + 1;
+}
