@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * control.c - the control socket: answers foldctl, also when the mount is stuck
+ *
+ * Invariants:
+ * A  One thread serves one connection at a time. Reading the request and writing the answer have
+ * one deadline each, from when they begin and not from the last byte, so whatever a client does, it
+ *    holds up the next one for CLIENT_MS twice at most.
+ * B  What comes in is bounded (CONTROL_REQUEST_MAX) before it is parsed, and is never sent back: an
+ *    answer is valid JSON whatever the request was.
+ * C  Who may ask is decided by the kernel's word (SO_PEERCRED), besides the socket's mode.
+ * D  The thread takes no lock of the request path and never touches the mount.
+ *
+ * The socket's name is the mount's device number, which no two mounts have at a time; so whatever
+ * is there when we bind is left over from a daemon that was killed. The number may be given out
+ * again before our end, so the socket is removed only if it is still the one that we made.
+ */
+#include "foldfs/control.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define CLIENT_MS 1000
+#define BACKLOG   16
+/* How long to wait for descriptors to come free when accept has none. */
+#define ACCEPT_RETRY_MS 100
+
+/* All constant after control_start(). */
+struct control {
+	const struct status_context *status; /* borrowed */
+	char *path;
+	int listener;
+	int stop; /* an eventfd, readable once the thread is to end */
+	dev_t device;
+	ino_t inode; /* of the socket that we made */
+	pthread_t thread;
+	bool started;
+};
+
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static json_t *error_answer(const char *text)
+{
+	return json_pack("{s:s}", "error", text);
+}
+
+json_t *control_answer(const struct status_context *status, const char *text, size_t length)
+{
+	json_t *request, *answer;
+	const char *what;
+
+	if (length > CONTROL_REQUEST_MAX)
+		return error_answer("the request is longer than 4096 bytes");
+	request = json_loadb(text, length, JSON_REJECT_DUPLICATES, NULL);
+	if (!request)
+		return error_answer("the request is not a JSON object");
+	what = json_string_value(json_object_get(request, "request"));
+	if (!json_is_object(request))
+		answer = error_answer("the request is not a JSON object");
+	else if (!what)
+		answer = error_answer("the request has no string \"request\"");
+	else if (strcmp(what, "status") == 0)
+		answer = status_json(status);
+	else
+		answer = error_answer("unknown request; known: status");
+	json_decref(request);
+	return answer;
+}
+
+/* Wait until FD has EVENTS. 0; -ETIMEDOUT past DEADLINE; -ECANCELED if the thread is to end. */
+static errint_t wait_for(const struct control *control, int fd, short events, int64_t deadline)
+{
+	struct pollfd fds[] = {{.fd = fd, .events = events},
+			       {.fd = control->stop, .events = POLLIN}};
+
+	for (;;) {
+		int64_t left = deadline - now_ms();
+		int ready = left > 0 ? poll(fds, 2, left < INT_MAX ? (int)left : INT_MAX) : 0;
+
+		if (ready < 0 && errno != EINTR)
+			return -errno;
+		if (ready > 0 && fds[1].revents)
+			return -ECANCELED;
+		if (ready > 0)
+			return 0;
+		if (ready == 0)
+			return -ETIMEDOUT;
+	}
+}
+
+/* Read up to a newline into BUFFER of CONTROL_REQUEST_MAX bytes. The bytes before it; -ETIMEDOUT,
+ * -EMSGSIZE, -ENODATA (the client said no more before a newline), -ECANCELED or another -errno. */
+static ssize_t read_request(const struct control *control, int fd, char *buffer)
+{
+	int64_t deadline = now_ms() + CLIENT_MS;
+	size_t length = 0;
+
+	while (length < CONTROL_REQUEST_MAX) {
+		errint_t err = wait_for(control, fd, POLLIN, deadline);
+		const char *newline;
+		ssize_t got;
+
+		if (err)
+			return err;
+		got = recv(fd, buffer + length, CONTROL_REQUEST_MAX - length, 0);
+		if (got < 0 && (errno == EAGAIN || errno == EINTR))
+			continue;
+		if (got <= 0)
+			return got < 0 ? -errno : -ENODATA;
+		newline = memchr(buffer + length, '\n', (size_t)got);
+		if (newline)
+			return newline - buffer;
+		length += (size_t)got;
+	}
+	return -EMSGSIZE;
+}
+
+/* Best effort: a client that does not read its answer loses it. */
+static void write_all(const struct control *control, int fd, const char *text, size_t length)
+{
+	int64_t deadline = now_ms() + CLIENT_MS;
+
+	while (length > 0 && wait_for(control, fd, POLLOUT, deadline) == 0) {
+		ssize_t sent = send(fd, text, length, MSG_NOSIGNAL);
+
+		if (sent < 0 && errno != EAGAIN && errno != EINTR)
+			return;
+		if (sent > 0) {
+			text += sent;
+			length -= (size_t)sent;
+		}
+	}
+}
+
+/* Answer is taken over; NULL (no memory) still gets an answer. */
+static void send_answer(const struct control *control, int fd, json_t *answer)
+{
+	static const char no_memory[] = "{\"error\":\"the daemon is short of memory\"}";
+	char *text = answer ? json_dumps(answer, JSON_COMPACT) : NULL;
+	const char *line = text ? text : no_memory;
+
+	write_all(control, fd, line, strlen(line));
+	write_all(control, fd, "\n", 1);
+	free(text);
+	json_decref(answer);
+}
+
+static bool may_ask(int fd)
+{
+	struct ucred peer;
+	socklen_t size = sizeof(peer);
+
+	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
+	       (peer.uid == 0 || peer.uid == geteuid());
+}
+
+static void serve_client(const struct control *control, int fd)
+{
+	char buffer[CONTROL_REQUEST_MAX];
+	ssize_t length;
+
+	if (!may_ask(fd)) {
+		send_answer(control, fd, error_answer("only root and the mount's owner may ask"));
+		return;
+	}
+	length = read_request(control, fd, buffer);
+	if (length >= 0)
+		send_answer(control, fd, control_answer(control->status, buffer, (size_t)length));
+	else if (length == -EMSGSIZE)
+		send_answer(control, fd, error_answer("the request is longer than 4096 bytes"));
+	else if (length == -ENODATA)
+		send_answer(control, fd, error_answer("the request does not end in a newline"));
+	else if (length == -ETIMEDOUT)
+		send_answer(control, fd, error_answer("no whole request came within a second"));
+}
+
+static void *serve(void *arg)
+{
+	const struct control *control = arg;
+
+	while (wait_for(control, control->listener, POLLIN, INT64_MAX) != -ECANCELED) {
+		int fd = accept4(control->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+		if (fd >= 0) {
+			serve_client(control, fd);
+			close(fd);
+		} else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+			wait_for(control, -1, 0, now_ms() + ACCEPT_RETRY_MS);
+		}
+	}
+	return NULL;
+}
+
+/* Make the socket's directory, or see that the one there is fit: ours, and nobody else's to change.
+ */
+static errint_t make_directory(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	char *directory = slash ? strndup(path, (size_t)(slash - path)) : NULL;
+	bool shared = geteuid() == 0;
+	errint_t err = 0;
+	struct stat st;
+
+	if (!directory)
+		return slash ? -ENOMEM : -EINVAL;
+	if (mkdir(directory, shared ? 0755 : 0700) != 0 && errno != EEXIST)
+		err = -errno;
+	else if (lstat(directory, &st) != 0)
+		err = -errno;
+	else if (!S_ISDIR(st.st_mode))
+		err = -ENOTDIR;
+	else if (st.st_uid != geteuid() || (st.st_mode & (shared ? 0022 : 0077)))
+		err = -EPERM;
+	free(directory);
+	return err;
+}
+
+static errint_t remove_stale(const char *path)
+{
+	struct stat st;
+
+	if (lstat(path, &st) != 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (!S_ISSOCK(st.st_mode))
+		return -EEXIST;
+	return unlink(path) == 0 ? 0 : -errno;
+}
+
+static errint_t bind_socket(struct control *control)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct stat st;
+
+	if (strlen(control->path) >= sizeof(address.sun_path))
+		return -ENAMETOOLONG;
+	strcpy(address.sun_path, control->path);
+	/* The mode before the name: there is no moment at which others could connect. */
+	if (fchmod(control->listener, 0600) != 0 ||
+	    bind(control->listener, (struct sockaddr *)&address, sizeof(address)) != 0)
+		return -errno;
+	if (lstat(control->path, &st) != 0 || chmod(control->path, 0600) != 0 ||
+	    listen(control->listener, BACKLOG) != 0) {
+		errint_t err = -errno;
+
+		unlink(control->path);
+		return err;
+	}
+	control->device = st.st_dev;
+	control->inode = st.st_ino;
+	return 0;
+}
+
+errint_t control_new(const char *path, const struct status_context *status,
+		     struct control **ret_control)
+{
+	struct control *control = calloc(1, sizeof(*control));
+	errint_t err = 0;
+
+	if (!control)
+		return -ENOMEM;
+	control->status = status;
+	control->listener = control->stop = -1;
+	control->path = strdup(path);
+	if (!control->path)
+		err = -ENOMEM;
+	if (!err)
+		err = make_directory(path);
+	if (!err)
+		err = remove_stale(path);
+	if (!err) {
+		control->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+		control->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		if (control->listener < 0 || control->stop < 0)
+			err = -errno;
+	}
+	if (!err)
+		err = bind_socket(control);
+	if (err)
+		control_free(control);
+	else
+		*ret_control = control;
+	return err;
+}
+
+errint_t control_start(struct control *control)
+{
+	sigset_t all, before;
+	errint_t err;
+
+	/* Signals are for the thread that waits for them. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	err = -pthread_create(&control->thread, NULL, serve, control);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	control->started = err == 0;
+	return err;
+}
+
+void control_free(struct control *control)
+{
+	struct stat st;
+
+	if (!control)
+		return;
+	if (control->started) {
+		eventfd_write(control->stop, 1);
+		pthread_join(control->thread, NULL);
+	}
+	if (control->inode && lstat(control->path, &st) == 0 && st.st_dev == control->device &&
+	    st.st_ino == control->inode)
+		unlink(control->path);
+	if (control->listener >= 0)
+		close(control->listener);
+	if (control->stop >= 0)
+		close(control->stop);
+	free(control->path);
+	free(control);
+}
