@@ -56,6 +56,26 @@ quietly() {
 	return "$status"
 }
 
+# Run a command quietly under a label; on a terminal the label's line also tells the time it takes.
+step() {
+	local label=$1 child start=$SECONDS status=0
+	shift
+	progress "$label"
+	if [[ ! -t 2 ]]; then
+		quietly "$@"
+		return
+	fi
+	quietly "$@" &
+	child=$!
+	while kill -0 "$child" 2>/dev/null; do
+		progress "$label ($((SECONDS - start)) s)"
+		sleep 1
+	done
+	wait "$child" || status=$?
+	progress_end
+	return "$status"
+}
+
 # --- packages ------------------------------------------------------------------------------------
 
 # Those of the named packages that are not installed, one a line.
@@ -129,7 +149,7 @@ debian_keyring() {
 
 # Meson needs a C++ compiler for the example passthrough_hp, a peer of the benchmarks.
 libfuse_packages=(g++ meson ninja-build pkgconf dpkg-dev xz-utils debian-archive-keyring
-	liburing-dev libnuma-dev libudev-dev)
+	liburing-dev libnuma-dev)
 
 # Whether the system's own libfuse is new enough.
 libfuse_in_system() {
