@@ -1,0 +1,659 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the mount tests are written with: mounts, waiting, checking, and the way out of a hung mount.
+
+Each test is a function with the decorator @test. The runner calls it in a process of its own, in a
+mount namespace of its own, with a Test object. Whatever happens there, nothing of it is left: see
+runner.py. A test fails by an exception; check(), equal() and Test.skip() raise the right ones.
+"""
+
+import ctypes
+import errno
+import fcntl
+import hashlib
+import json
+import mmap
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+
+PAGE = 4096
+MIB = 1 << 20
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+CACHE = os.environ.get("FOLDFS_CACHE", "/var/cache/foldfs")
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+CLONE_NEWNS = 0x00020000
+MS_REC, MS_PRIVATE = 0x4000, 1 << 18
+
+
+class Failure(Exception):
+    """The code under test did not do what it must."""
+
+
+class Skip(Exception):
+    """This machine cannot run the test; the message says why."""
+
+
+# ---- declaring tests ----------------------------------------------------------------------------
+
+TESTS = []
+
+
+class Declared:
+    def __init__(self, function, suite, timeout, transports, variants, presets, alone):
+        self.function = function
+        self.module = function.__module__.removeprefix("test_")
+        self.suite = suite
+        self.timeout = timeout
+        self.transports = transports
+        self.variants = variants
+        self.presets = presets
+        self.alone = alone
+
+
+def test(suite="quick", timeout=30, transports="one", variants=None, presets=None, alone=False):
+    """Declare a test.
+
+    suite: "quick" tests belong to both suites, "full" ones to the full suite only.
+    timeout: seconds in a release build, enforced from outside (sanitizer builds get more).
+    transports: "each": once for every transport asked for; "one": once; "none": it mounts nothing.
+    variants: name -> value, one test for each, the value given as second argument.
+    presets: the builds it has a meaning in; None: all.
+    alone: no other test runs beside it.
+    """
+    def declare(function):
+        TESTS.append(Declared(function, suite, timeout, transports, variants, presets, alone))
+        return function
+    return declare
+
+
+# ---- checking -----------------------------------------------------------------------------------
+
+def check(condition, message):
+    if not condition:
+        raise Failure(message)
+
+
+def brief(value):
+    if isinstance(value, (bytes, bytearray)) and len(value) > 48:
+        return "%d bytes %r…" % (len(value), bytes(value[:32]))
+    return repr(value)
+
+
+def equal(found, expected, what):
+    if found == expected:
+        return
+    text = "%s: found %s, expected %s" % (what, brief(found), brief(expected))
+    if isinstance(found, (bytes, bytearray)) and isinstance(expected, (bytes, bytearray)):
+        text += "; " + first_difference(found, expected)
+    raise Failure(text)
+
+
+def first_difference(a, b):
+    for at in range(0, min(len(a), len(b)), PAGE):
+        if a[at:at + PAGE] != b[at:at + PAGE]:
+            for i in range(at, min(at + PAGE, len(a), len(b))):
+                if a[i] != b[i]:
+                    return "first difference at byte %d (page %d): %r / %r" % (
+                        i, i // PAGE, bytes(a[i:i + 16]), bytes(b[i:i + 16]))
+    return "equal up to byte %d, then one ends" % min(len(a), len(b))
+
+
+def errno_of(function, *args, **kwargs):
+    """The errno that a call fails with; 0 if it succeeds."""
+    try:
+        function(*args, **kwargs)
+    except OSError as error:
+        return error.errno
+    return 0
+
+
+def fails_with(code, what, function, *args, **kwargs):
+    found = errno_of(function, *args, **kwargs)
+    if found != code:
+        raise Failure("%s: errno %s, expected %s" % (
+            what, errno.errorcode.get(found, found), errno.errorcode.get(code, code)))
+
+
+def until(condition, seconds, what, every=0.02):
+    """Wait until condition() is true and return what it returned."""
+    end = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise Failure("after %g s still not so: %s" % (seconds, what() if callable(what) else what))
+        time.sleep(every)
+
+
+# ---- system calls that Python lacks -------------------------------------------------------------
+
+def libc_call(name, *args):
+    result = getattr(LIBC, name)(*args)
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, "%s: %s" % (name, os.strerror(code)))
+    return result
+
+
+def unshare_mounts():
+    libc_call("unshare", CLONE_NEWNS)
+    libc_call("mount", b"none", b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None)
+
+
+def fallocate(fd, mode, offset, length):
+    libc_call("fallocate64", fd, mode, ctypes.c_long(offset), ctypes.c_long(length))
+
+
+def renameat2(old, new, flags):
+    libc_call("renameat2", -100, os.fsencode(old), -100, os.fsencode(new), ctypes.c_uint(flags))
+
+
+FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_COLLAPSE = 1, 2, 8
+FALLOC_ZERO_RANGE, FALLOC_INSERT = 16, 32
+RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
+
+
+# ---- mounts -------------------------------------------------------------------------------------
+
+def unescape(text):
+    return re.sub(r"\\([0-7]{3})", lambda m: chr(int(m.group(1), 8)), text)
+
+
+def mounts_under(directory, pid="self"):
+    """(mountpoint, device minor, type) of what is mounted at or under a directory, newest last."""
+    found = []
+    try:
+        with open("/proc/%s/mountinfo" % pid) as info:
+            for line in info:
+                left, _, right = line.partition(" - ")
+                fields = left.split()
+                point = unescape(fields[4])
+                if point == directory or point.startswith(directory + "/"):
+                    found.append((point, int(fields[2].split(":")[1]), right.split()[0]))
+    except OSError:
+        pass
+    return found
+
+
+def abort_fuse_under(directory, pid="self"):
+    """End the FUSE connections mounted there: every process that hangs in one goes on with an error."""
+    for point, minor, kind in mounts_under(directory, pid):
+        if kind.startswith("fuse"):
+            try:
+                with open("/sys/fs/fuse/connections/%d/abort" % minor, "w") as file:
+                    file.write("1")
+            except OSError:
+                pass
+
+
+SANITIZERS = ("asan", "tsan")
+
+
+def sanitizer_environment(log):
+    return {
+        "ASAN_OPTIONS": "log_path=%s:exitcode=99:detect_leaks=1:detect_stack_use_after_return=0" % log,
+        "UBSAN_OPTIONS": "log_path=%s:print_stacktrace=1:halt_on_error=0" % log,
+        "TSAN_OPTIONS": "log_path=%s:exitcode=99:second_deadlock_stack=1:history_size=4" % log,
+        "LSAN_OPTIONS": "exitcode=99",
+    }
+
+
+class Mount:
+    """A foldfs of the build under test, in the foreground, over a source directory."""
+
+    def __init__(self, t, source, point, options, user=None, limit_nofile=None):
+        self.t = t
+        self.source = source
+        self.point = point
+        self.options = list(options)
+        self.log = t.path("log-%d" % len(t.mounts))
+        self.expected_log = []
+        command = t.foldfs_command() + [source, point, "-f"]
+        for option in self.options:
+            command += ["-o", option]
+        if limit_nofile:
+            command = ["prlimit", "--nofile=%d" % limit_nofile] + command
+        if user:
+            command = ["setpriv", "--reuid=%s" % user, "--regid=nogroup", "--clear-groups"] + command
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            env=t.environment(), cwd="/")
+        t.mounts.append(self)
+        until(self._is_up, 20 * t.patience, lambda: "mounted; its log: " + self.log_text())
+
+    def _is_up(self):
+        if self.process.poll() is not None:
+            raise Failure("foldfs ended with status %s at the start: %s" % (
+                self.process.returncode, self.log_text()))
+        if not any(point == self.point and kind.startswith("fuse")
+                   for point, _, kind in mounts_under(self.point)):
+            return False
+        return os.path.exists(self.point)  # the first answer: it serves
+
+    def log_text(self):
+        with open(self.log, errors="replace") as log:
+            return log.read()
+
+    def expect_log(self, pattern):
+        """Log lines that match are part of this test."""
+        self.expected_log.append(re.compile(pattern))
+
+    def path(self, *names):
+        return os.path.join(self.point, *names)
+
+    def status(self):
+        result = self.t.run(self.t.foldctl_command() + ["status", "--json", self.point], timeout=20)
+        return json.loads(result.stdout)
+
+    def is_mounted(self):
+        return any(point == self.point for point, _, _ in mounts_under(self.point))
+
+    def unmount(self):
+        """umount(8); the daemon must end with status 0 and have logged nothing unexpected."""
+        self.t.run(["umount", self.point], timeout=30 * self.t.patience)
+        self.ended(0)
+
+    def stop(self, number=signal.SIGTERM):
+        """End it by a signal; the same must hold, and the mount must be gone."""
+        self.process.send_signal(number)
+        self.ended(0)
+        check(not self.is_mounted(), "still mounted after signal %d" % number)
+
+    def ended(self, status):
+        try:
+            found = self.process.wait(30 * self.t.patience)
+        except subprocess.TimeoutExpired:
+            raise Failure("foldfs does not end; its threads:\n" + thread_states(self.process.pid))
+        equal(found, status, "exit status of foldfs (log: %s)" % self.log_text())
+        self.check_log()
+
+    def check_log(self):
+        lines = [line for line in self.log_text().splitlines() if line.strip() and not any(
+            pattern.search(line) for pattern in self.expected_log)]
+        check(not lines, "unexpected in the log of foldfs:\n" + "\n".join(lines[:40]))
+
+    def kill(self):
+        """kill -9 and a lazy unmount: what a crash leaves behind, and what the user does then."""
+        self.process.kill()
+        self.process.wait(20)
+        self.t.run(["umount", "-l", self.point], timeout=20)
+
+    def discard(self):
+        """Get rid of it whatever state it is in; for the end of a test that failed."""
+        abort_fuse_under(self.point)
+        for _ in mounts_under(self.point):
+            subprocess.run(["umount", "-l", self.point], timeout=20, stderr=subprocess.DEVNULL)
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(20)
+
+    def daemon_memory(self):
+        """Resident bytes of the daemon that are its own (anonymous memory)."""
+        with open("/proc/%d/status" % self.process.pid) as status:
+            for line in status:
+                if line.startswith("RssAnon:"):
+                    return int(line.split()[1]) * 1024
+        raise Failure("no RssAnon of process %d" % self.process.pid)
+
+
+def thread_states(pid):
+    """Where the threads of a process are, as the kernel says; for reports of what hangs."""
+    text = []
+    try:
+        for thread in sorted(os.listdir("/proc/%d/task" % pid)):
+            base = "/proc/%d/task/%s/" % (pid, thread)
+            state = [open(base + name, errors="replace").read().strip()
+                     for name in ("comm", "wchan")]
+            try:
+                state.append(open(base + "stack").read().replace("\n", " <")[:300])
+            except OSError:
+                pass
+            text.append("  %s %s" % (thread, " ".join(state)))
+    except OSError:
+        text.append("  (gone)")
+    return "\n".join(text)
+
+
+# ---- a test's surroundings ----------------------------------------------------------------------
+
+class Test:
+    """What a running test is given. t.rng is the only source of randomness, from the printed seed."""
+
+    def __init__(self, identity, directory, preset, suite, transport, seed, build):
+        self.identity = identity
+        self.suite = suite
+        self.directory = directory
+        self.preset = preset
+        self.transport = transport
+        self.seed = seed
+        self.rng = random.Random(seed)
+        self.build = build
+        self.sanitized = preset in SANITIZERS
+        self.patience = 3 if self.sanitized else 1
+        self.mounts = []
+        self.cleanups = []
+
+    # -- files and programs
+
+    def path(self, *names):
+        return os.path.join(self.directory, *names)
+
+    def make_dir(self, *names):
+        path = self.path(*names)
+        os.makedirs(path, exist_ok=True)
+        return path
+
+    def foldfs_command(self):
+        # ThreadSanitizer's shadow needs the classic address layout, which newer kernels randomise away.
+        prefix = ["setarch", "-R"] if self.preset == "tsan" else []
+        return prefix + [os.path.join(self.build, "foldfs")]
+
+    def foldctl_command(self):
+        prefix = ["setarch", "-R"] if self.preset == "tsan" else []
+        return prefix + [os.path.join(self.build, "foldctl")]
+
+    def environment(self):
+        environment = dict(os.environ)
+        environment.update(sanitizer_environment(self.path("sanitizer")))
+        environment["LC_ALL"] = "C"
+        return environment
+
+    def run(self, command, timeout=30, status=0, **kwargs):
+        """Run a program that must end with the given status (None: any)."""
+        kwargs.setdefault("env", self.environment())
+        try:
+            result = subprocess.run(command, timeout=timeout, stdin=subprocess.DEVNULL, text=True,
+                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
+        except subprocess.TimeoutExpired:
+            raise Failure("%s: not done after %g s" % (" ".join(command), timeout))
+        if status is not None and result.returncode != status:
+            raise Failure("%s: status %d, expected %d: %s%s" % (
+                " ".join(command), result.returncode, status, result.stdout[-2000:],
+                result.stderr[-2000:]))
+        return result
+
+    def skip(self, reason):
+        raise Skip(reason)
+
+    def need(self, *programs):
+        for program in programs:
+            if not shutil.which(program):
+                raise Skip("%s is not installed" % program)
+
+    def scaled(self, release, sanitizer):
+        """Amount of work: the first in a fast build, the second under a sanitizer."""
+        return sanitizer if self.sanitized else release
+
+    # -- mounts
+
+    def mount(self, source, options=(), name="mnt", transport=None, **kwargs):
+        point = self.make_dir(name)
+        options = list(options)
+        transport = transport or self.transport
+        if not any(option.startswith("transport=") for option in options):
+            options.append("transport=" + transport)
+        if not any(option.startswith("pool=") for option in options):
+            options.append("pool=128M")
+        if os.geteuid() == 0 and not kwargs.get("user"):
+            options.append("allow_other,default_permissions")
+        return Mount(self, source, point, options, **kwargs)
+
+    def at_end(self, function):
+        self.cleanups.append(function)
+
+    def loop_file_system(self, kind="ext4", size=64 * MIB, name="loop"):
+        """A file system of its own in a file, mounted by a loop device: a source that can be filled up."""
+        self.need("mkfs." + kind)
+        image, point = self.path(name + ".img"), self.make_dir(name)
+        with open(image, "wb") as file:
+            file.truncate(size)
+        self.run(["mkfs." + kind, "-q", image], timeout=60)
+        result = self.run(["mount", "-o", "loop", image, point], status=None)
+        if result.returncode:
+            self.skip("no loop mount of %s here: %s" % (kind, result.stderr.strip()))
+        self.at_end(lambda: self.run(["umount", point], timeout=60))
+        return point
+
+    def tmpfs(self, size="64m", name="tmpfs"):
+        point = self.make_dir(name)
+        self.run(["mount", "-t", "tmpfs", "-o", "size=%s,mode=0755" % size, "tmpfs", point])
+        self.at_end(lambda: self.run(["umount", point]))
+        return point
+
+    def finish(self, failed):
+        """End of the test: everything off; what should have been off already is a failure."""
+        problems = []
+        for mount in reversed(self.mounts):
+            if failed:
+                mount.discard()
+            elif mount.process.poll() is None or mount.is_mounted():
+                problems += problem_of(mount.unmount)
+                mount.discard()
+            else:
+                problems += problem_of(mount.check_log)
+        for cleanup in reversed(self.cleanups):
+            problems += problem_of(cleanup)
+        for point, _, kind in reversed(mounts_under(self.directory)):
+            problems.append("leaked mount of type %s at %s" % (kind, point))
+            subprocess.run(["umount", "-l", point], timeout=20, stderr=subprocess.DEVNULL)
+        for name in sorted(os.listdir(self.directory)):
+            if name.startswith("sanitizer."):
+                with open(self.path(name), errors="replace") as report:
+                    problems.append("sanitizer report:\n" + report.read()[:6000])
+        return problems
+
+    # -- child processes of a test
+
+    def fork(self, function, *args):
+        """Run function(*args) in a child process; join() waits and fails if it failed."""
+        return Child(function, *args)
+
+    def join(self, children, seconds=60):
+        end = time.monotonic() + seconds * self.patience
+        for child in children:
+            child.join(end)
+
+
+def problem_of(function):
+    try:
+        function()
+    except (Failure, OSError, subprocess.SubprocessError) as error:
+        return [str(error)]
+    return []
+
+
+class Child:
+    def __init__(self, function, *args):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.reader, writer = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            status = 0
+            try:
+                function(*args)
+            except BaseException as error:  # whatever it is belongs into the parent's report
+                status = 1
+                text = str(error) if isinstance(error, Failure) else traceback.format_exc()
+                os.write(writer, text.encode(errors="replace")[:60000])
+            os._exit(status)
+        os.close(writer)
+
+    def join(self, end):
+        while True:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                break
+            if time.monotonic() > end:
+                states = thread_states(self.pid)
+                os.kill(self.pid, signal.SIGKILL)
+                raise Failure("a child process hangs:\n" + states)
+            time.sleep(0.01)
+        text = os.read(self.reader, 65536).decode(errors="replace")
+        os.close(self.reader)
+        check(status == 0, "child process: " + (text or "wait status %d" % status))
+
+
+# ---- content ------------------------------------------------------------------------------------
+
+def read_file(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def write_file(path, content):
+    with open(path, "wb") as file:
+        file.write(content)
+
+
+def sync_source(directory):
+    """Have everything written there on the disk, so that dropping it from the cache can work."""
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        libc_call("syncfs", fd)
+    finally:
+        os.close(fd)
+
+
+def pages_of(content):
+    for at in range(0, len(content), PAGE):
+        page = content[at:at + PAGE]
+        yield page if len(page) == PAGE else page + bytes(PAGE - len(page))
+
+
+ZERO_PAGE = bytes(PAGE)
+
+
+class PageCount:
+    """An independent count of the pages of files: what sharing must come out at."""
+
+    def __init__(self):
+        self.zero = 0
+        self.nonzero = 0
+        self.users = {}
+
+    def add(self, content):
+        for page in pages_of(content):
+            if page == ZERO_PAGE:
+                self.zero += 1
+            else:
+                self.nonzero += 1
+                digest = hashlib.blake2b(page, digest_size=16).digest()
+                self.users[digest] = self.users.get(digest, 0) + 1
+
+    def add_file(self, path):
+        with open(path, "rb") as file:
+            while True:
+                part = file.read(4 * MIB)
+                if not part:
+                    break
+                self.add(part)
+
+    def expected(self):
+        shared = sum(1 for users in self.users.values() if users > 1)
+        return {
+            "pages_shared": shared,
+            "pages_unshared": len(self.users) - shared,
+            "pages_sharing": self.nonzero - len(self.users),
+            "zero_pages": self.zero,
+        }
+
+
+def make_pages(rng, count, distinct=None):
+    """COUNT pages of noise, drawn from DISTINCT different ones (None: all different)."""
+    if distinct is None:
+        return rng.randbytes(count * PAGE)
+    library = [rng.randbytes(PAGE) for _ in range(distinct)]
+    return b"".join(rng.choice(library) for _ in range(count))
+
+
+def make_clone(rng, content, changed):
+    """A copy in which CHANGED random pages have other content."""
+    clone = bytearray(content)
+    for page in rng.sample(range(len(content) // PAGE), changed):
+        clone[page * PAGE:(page + 1) * PAGE] = rng.randbytes(PAGE)
+    return bytes(clone)
+
+
+def make_tree(rng, directory, scale=1):
+    """Files of every awkward size, with zeroes, holes and pages in common. Returns name -> content."""
+    base = make_pages(rng, 512 * scale)
+    tree = {
+        "empty": b"",
+        "one": b"x",
+        "page-1": rng.randbytes(PAGE - 1),
+        "page": rng.randbytes(PAGE),
+        "page+1": rng.randbytes(PAGE + 1),
+        "64k-1": rng.randbytes(65535),
+        "1m+1": rng.randbytes(MIB + 1),
+        "base": base,
+        "clone": make_clone(rng, base, 40),
+        "clone-tail": make_clone(rng, base, 7)[:-1234],
+        "repeats": make_pages(rng, 300 * scale, distinct=17),
+        "zeroes": bytes(70 * PAGE + 5),
+        "mixed": b"".join(rng.choice((ZERO_PAGE, rng.randbytes(PAGE), base[:PAGE]))
+                          for _ in range(400 * scale)) + b"end",
+    }
+    for name, content in tree.items():
+        write_file(os.path.join(directory, name), content)
+    sparse = bytearray(3 * MIB + 77)
+    with open(os.path.join(directory, "sparse"), "wb") as file:
+        file.truncate(len(sparse))
+        for at in (0, 5 * PAGE + 9, MIB, 2 * MIB - 3, len(sparse) - 10):
+            part = rng.randbytes(10)
+            os.pwrite(file.fileno(), part, at)
+            sparse[at:at + 10] = part
+    tree["sparse"] = bytes(sparse)
+    sync_source(directory)
+    return tree
+
+
+def check_tree(directory, tree, what):
+    for name, content in tree.items():
+        equal(read_file(os.path.join(directory, name)), content, "%s: %s" % (what, name))
+
+
+def cached_bytes(path):
+    """Bytes of a file that are in the kernel's page cache (0 where it cannot be told)."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(fd).st_size
+        if not size:
+            return 0
+        return cached_bytes_of(fd, size)
+    finally:
+        os.close(fd)
+
+
+def cached_bytes_of(fd, size):
+    LIBC.mmap.restype = ctypes.c_void_p
+    LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int,
+                          ctypes.c_int, ctypes.c_long]
+    LIBC.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    address = LIBC.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, fd, 0)
+    if address in (None, ctypes.c_void_p(-1).value):
+        raise OSError(ctypes.get_errno(), "mmap for mincore")
+    pages = (size + PAGE - 1) // PAGE
+    vector = (ctypes.c_ubyte * pages)()
+    try:
+        if LIBC.mincore(ctypes.c_void_p(address), ctypes.c_size_t(size), vector) != 0:
+            raise OSError(ctypes.get_errno(), "mincore")
+    finally:
+        LIBC.munmap(address, size)
+    return sum(byte & 1 for byte in vector) * PAGE
+
+
+def lock_pages(fd, command, kind, start, length, pid=0):
+    """fcntl byte-range lock with every field, for F_GETLK too."""
+    import struct
+    packed = struct.pack("hhqqi4x", kind, os.SEEK_SET, start, length, pid)
+    return struct.unpack("hhqqi4x", fcntl.fcntl(fd, command, packed))
