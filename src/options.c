@@ -224,15 +224,17 @@ errint_t options_parse_size(const char *text, uint64_t memory_bytes, uint64_t *r
 	return 0;
 }
 
-static int refuse_word(struct raw_options *raw, const char *format, const char *word)
+__attribute__((format(printf, 2, 3))) static int refuse_word(struct raw_options *raw,
+							     const char *format, ...)
 {
+	va_list args;
+
 	/* One sentence is enough, also where several words are wrong. */
 	if (!raw->refused) {
 		fputs("foldfs: ", stderr);
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-		fprintf(stderr, format, word);
-#pragma GCC diagnostic pop
+		va_start(args, format);
+		vfprintf(stderr, format, args);
+		va_end(args);
 		fputc('\n', stderr);
 	}
 	raw->refused = true;
