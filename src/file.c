@@ -55,14 +55,15 @@ struct file {
 	struct page_map *map;
 	struct range_lock ranges;
 	_Atomic uint64_t size;
-	unsigned references;       /* under table->lock */
-	struct cds_list_head use;  /* under table->lock */
-	struct cds_lfht_node node; /* changed under table->lock */
-	struct rcu_head head;      /* once it has left the table */
-	pthread_mutex_t lock;      /* of what follows */
-	struct source_stamp stamp; /* the map is true as of this */
-	bool racy;                 /* and the stamp may be given again */
-	unsigned changers;         /* changes of this mount under way */
+	atomic_bool changed_behind; /* not told to the kernel yet */
+	unsigned references;        /* under table->lock */
+	struct cds_list_head use;   /* under table->lock */
+	struct cds_lfht_node node;  /* changed under table->lock */
+	struct rcu_head head;       /* once it has left the table */
+	pthread_mutex_t lock;       /* of what follows */
+	struct source_stamp stamp;  /* the map is true as of this */
+	bool racy;                  /* and the stamp may be given again */
+	unsigned changers;          /* changes of this mount under way */
 };
 
 struct file_key {
@@ -276,6 +277,14 @@ struct file *file_table_find(struct file_table *table, dev_t device, ino_t inode
 	return file;
 }
 
+struct file *file_get(struct file *file)
+{
+	pthread_mutex_lock(&file->table->lock);
+	file->references++;
+	pthread_mutex_unlock(&file->table->lock);
+	return file;
+}
+
 void file_put(struct file *file)
 {
 	struct file_table *table = file->table;
@@ -404,7 +413,14 @@ static errint_t validate_locked(struct file *file, int fd, bool *ret_unchanged)
 	/* The size first: a reader that sees the new content must not be held to the old size. */
 	take_stamp_locked(file, &st);
 	file_forget(file);
+	atomic_store_explicit(&file->changed_behind, true, memory_order_release);
 	return 0;
+}
+
+bool file_was_changed_behind(struct file *file)
+{
+	return atomic_load_explicit(&file->changed_behind, memory_order_relaxed) &&
+	       atomic_exchange(&file->changed_behind, false);
 }
 
 errint_t file_validate(struct file *file, int fd, bool *ret_unchanged)
@@ -419,9 +435,9 @@ errint_t file_validate(struct file *file, int fd, bool *ret_unchanged)
 	return error;
 }
 
-errint_t file_change_begin(struct file *file, int fd, bool *ret_foreign)
+errint_t file_change_begin(struct file *file, int fd)
 {
-	bool unchanged = true;
+	bool unchanged;
 	errint_t error = 0;
 
 	pthread_mutex_lock(&file->lock);
@@ -430,8 +446,6 @@ errint_t file_change_begin(struct file *file, int fd, bool *ret_foreign)
 	if (!error)
 		file->changers++;
 	pthread_mutex_unlock(&file->lock);
-	if (ret_foreign)
-		*ret_foreign = !unchanged;
 	return error;
 }
 

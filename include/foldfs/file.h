@@ -34,6 +34,8 @@ uint64_t file_table_bytes(const struct file_table *table);
 errint_t file_table_get(struct file_table *table, const struct stat *st, struct file **ret_file);
 /* The same, NULL if it is not known. */
 struct file *file_table_find(struct file_table *table, dev_t device, ino_t inode);
+/* One more reference to a file that the caller has one to. */
+struct file *file_get(struct file *file);
 void file_put(struct file *file);
 /* The same for the last user of FD, open on it: if the source has no name any more and nobody else
  * references the file, what is known of it goes too. */
@@ -58,6 +60,10 @@ errint_t file_validate(struct file *file, int fd, bool *ret_unchanged);
  */
 errint_t file_change_begin(struct file *file, int fd, bool *ret_foreign);
 void file_change_end(struct file *file, int fd);
+
+/* Whether a change behind the mount was found since the last call: what the kernel caches of the
+ * file is then not true either. */
+bool file_was_changed_behind(struct file *file);
 
 /* Everything is forgotten. */
 void file_forget(struct file *file);

@@ -25,23 +25,33 @@
 
 #include "foldfs/file.h"
 
+#include <pthread.h>
+
 struct stats;
 
 struct filler {
 	struct page_store *store; /* borrowed */
 	struct file_table *files; /* borrowed */
 	struct stats *stats;      /* borrowed */
+	pthread_mutex_t spare_lock;
+	uint8_t *spare; /* bounce buffer for when there is no memory; under spare_lock */
 };
+
+/* -ENOMEM. */
+errint_t filler_init(struct filler *filler, struct page_store *store, struct file_table *files,
+		     struct stats *stats);
+void filler_destroy(struct filler *filler);
 
 /* A page of the read that was fetched from the source. */
 struct page_in_hand {
 	void *bytes;    /* a taken frame's or a bounce buffer's; NULL: not in hand */
 	uint32_t frame; /* FILL_NO_FRAME: bytes are a bounce buffer's (bypass) */
+	bool fetched;   /* the bytes are the source's */
 };
 #define FILL_NO_FRAME UINT32_MAX
 
 struct page_read {
-	const struct filler *filler;
+	struct filler *filler;
 	struct file *file;
 	struct source *source;
 	uint64_t first; /* first page */
@@ -53,13 +63,14 @@ struct page_read {
 	unsigned missing; /* pages that the last look did not find */
 	unsigned hits;    /* pages the first look found */
 	bool looked;
-	void *bounce; /* memory of pages that found no frame */
+	bool ahead;      /* for read-ahead: nobody waits for it */
+	uint8_t *bounce; /* room for all pages, for those that found no frame */
 	struct page_look looks[FOLD_REQUEST_PAGES];
 	struct page_in_hand hand[FOLD_REQUEST_PAGES];
 };
 
 /* LENGTH at most FOLD_REQUEST_BYTES. Everything given is borrowed until page_read_finish(). */
-void page_read_init(struct page_read *read, const struct filler *filler, struct file *file,
+void page_read_init(struct page_read *read, struct filler *filler, struct file *file,
 		    struct source *source, off_t offset, size_t length);
 /* RCU read side. Whether every page is at hand or known to fail. */
 bool page_read_look(struct page_read *read);
@@ -75,8 +86,9 @@ ssize_t page_read_iov(struct page_read *read, struct iovec iov[], int *ret_count
 void page_read_finish(struct page_read *read);
 
 /* Fill the pages of LENGTH bytes from OFFSET that are not resident; nothing is answered. For
- * read-ahead. Blocks. Pages already known are not read again. Errors are left for the reader. */
-void fill_ahead(const struct filler *filler, struct file *file, struct source *source, off_t offset,
-		size_t length);
+ * read-ahead. Blocks. Pages already known are not read again. Errors are left for the reader.
+ * Returns how many pages were read. */
+unsigned fill_ahead(struct filler *filler, struct file *file, struct source *source, off_t offset,
+		    size_t length);
 
 #endif

@@ -44,6 +44,13 @@ static inline struct fusefs *fusefs_of(fuse_req_t req)
 void fusefs_entry(const struct fusefs *fs, struct inode *inode, const struct stat *st,
 		  struct fuse_entry_param *ret_entry);
 
+/* Fit a stat of the source for the client: see inode_number_shown(). */
+void fusefs_stat_show(const struct fusefs *fs, struct stat *st);
+/* Take the set-uid bit, and the set-gid bit of a file that its group may execute, from the file
+ * open as FD (O_PATH or not), as a write or truncate by a caller without CAP_FSETID must. -errno.
+ */
+errint_t fusefs_kill_suidgid(int fd);
+
 /* fusefs_io.c: make a handle for INODE out of FD, open on the source (taken over, also on failure),
  * and set FI's fh and flags. -errno. Used by open, create and tmpfile. */
 errint_t fusefs_handle_new(struct fusefs *fs, struct inode *inode, int fd,

@@ -61,11 +61,12 @@ void inode_path_end(struct inode *inode, int fd);
 
 /* NAME in DIRECTORY_FD is about to lose its object, which may still be in use: an inode that has a
  * file handle only takes a descriptor, because not every file system finds an unlinked file by its
- * handle. Costs nothing while no inode has a handle only. Errors are ignored: nothing gets worse. */
+ * handle. Costs nothing while no inode has a handle only. Errors are ignored: nothing gets worse.
+ */
 void inode_keep(struct inode_table *table, int directory_fd, const char *name);
 
-/* The inode number for the client to see: inode numbers of file systems mounted below the source must
- * not look like those of the source itself (the mount has one device number for all). */
+/* The inode number for the client to see: inode numbers of file systems mounted below the source
+ * must not look like those of the source itself (the mount has one device number for all). */
 ino_t inode_number_shown(struct inode_table *table, dev_t device, ino_t number);
 
 /* A new descriptor of the inode, as open(2) with FLAGS would give; the caller closes it. Regular

@@ -6,7 +6,8 @@
  * half says where the object lies, the high half counts. So a number that was never given out, or
  * whose object has gone, is told from a live one without touching memory that is not ours.
  *
- * Objects lie in chunks. A chunk without a live object goes back to the system after a grace period.
+ * Objects lie in chunks. A chunk without a live object goes back to the system after a grace
+ * period.
  */
 #ifndef FOLDFS_NODE_SLAB_H
 #define FOLDFS_NODE_SLAB_H

@@ -18,8 +18,7 @@ struct readahead;
 struct stream;
 
 /* WORKERS threads, started by readahead_start() after any fork. FILLER is borrowed. -ENOMEM. */
-errint_t readahead_new(const struct filler *filler, unsigned workers,
-		       struct readahead **ret_readahead);
+errint_t readahead_new(struct filler *filler, unsigned workers, struct readahead **ret_readahead);
 errint_t readahead_start(struct readahead *readahead);
 /* Drops what is queued, waits for what is being read. */
 void readahead_free(struct readahead *readahead);

@@ -2,8 +2,8 @@
 /*
  * status.h - the one table of all figures
  *
- * STATUS_FIGURES (figures.h) generates the JSON keys, the list that foldctl prints and the manual's,
- * so they cannot disagree. Dots in a key are levels of the JSON object.
+ * STATUS_FIGURES (figures.h) generates the JSON keys, the list that foldctl prints and the
+ * manual's, so they cannot disagree. Dots in a key are levels of the JSON object.
  */
 #ifndef FOLDFS_STATUS_H
 #define FOLDFS_STATUS_H

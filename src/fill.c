@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fill.c - hits from the pool, misses from the source into it
+ *
+ * Order, and why it is right: the look notes each page's ticket; the source is read; the reply goes
+ * out; only then is the page hashed and published, by compare-and-swap against the ticket. A change
+ * that came in between has moved the ticket's version on, so old bytes cannot be published after it
+ * (page_map, B.2). The reply itself may carry the bytes of either side of such a change, as with
+ * any read that runs beside a write.
+ *
+ * Between fetch and publication a frame is this read's alone. Bytes found in the pool are good
+ * until the read side is left, whatever happens to their frames (page_store, A.2), and the reply is
+ * made within it.
+ *
+ * The pool is never a reason to fail (DESIGN, invariant 5): pages that get no frame are read into a
+ * bounce buffer, and when there is no memory for that either, into the filler's spare one.
+ */
+#include "foldfs/fill.h"
+
+#include "foldfs/rcu.h"
+#include "foldfs/stats.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+errint_t filler_init(struct filler *filler, struct page_store *store, struct file_table *files,
+		     struct stats *stats)
+{
+	filler->store = store;
+	filler->files = files;
+	filler->stats = stats;
+	filler->spare = aligned_alloc(FOLD_PAGE_SIZE, FOLD_REQUEST_PAGES * FOLD_PAGE_SIZE);
+	if (!filler->spare)
+		return -ENOMEM;
+	pthread_mutex_init(&filler->spare_lock, NULL);
+	return 0;
+}
+
+void filler_destroy(struct filler *filler)
+{
+	if (!filler->spare)
+		return;
+	pthread_mutex_destroy(&filler->spare_lock);
+	free(filler->spare);
+	filler->spare = NULL;
+}
+
+void page_read_init(struct page_read *read, struct filler *filler, struct file *file,
+		    struct source *source, off_t offset, size_t length)
+{
+	uint64_t size = file_size(file);
+	bool unchanged;
+
+	/* A read to the end is where a source that grew or shrank behind the mount shows. An error
+	 * of fstat will come again with the read. */
+	if ((uint64_t)offset + length > size) {
+		(void)file_validate(file, source_fd(source), &unchanged);
+		size = file_size(file);
+	}
+	if ((uint64_t)offset >= size)
+		length = 0;
+	else if (length > size - (uint64_t)offset)
+		length = size - (uint64_t)offset;
+	read->filler = filler;
+	read->file = file;
+	read->source = source;
+	read->first = fold_page_of((uint64_t)offset);
+	read->pages = (unsigned)fold_pages_in((uint64_t)offset, length);
+	read->skip = (size_t)((uint64_t)offset & FOLD_PAGE_MASK);
+	read->length = length;
+	read->error = 0;
+	read->error_page = read->pages;
+	read->missing = 0;
+	read->hits = 0;
+	read->looked = false;
+	read->ahead = false;
+	read->bounce = NULL;
+}
+
+/* Whether page I needs no look any more. */
+static bool is_settled(const struct page_read *read, unsigned i)
+{
+	return read->hand[i].bytes || i >= read->error_page;
+}
+
+bool page_read_look(struct page_read *read)
+{
+	struct page_map *map = file_map(read->file);
+	unsigned i;
+	unsigned end;
+
+	if (!read->looked)
+		for (i = 0; i < read->pages; i++)
+			read->hand[i].bytes = NULL;
+	read->missing = 0;
+	/* A page in hand keeps the ticket under which it was read. */
+	for (i = 0; i < read->pages; i = end) {
+		bool settled = is_settled(read, i);
+
+		for (end = i + 1; end < read->pages && is_settled(read, end) == settled; end++)
+			;
+		if (!settled)
+			page_map_look(map, read->first + i, end - i, &read->looks[i]);
+		for (; !settled && i < end; i++)
+			read->missing += !read->looks[i].data;
+	}
+	if (!read->looked)
+		read->hits = read->pages - read->missing;
+	read->looked = true;
+	return !read->missing;
+}
+
+static bool is_missing(const struct page_read *read, unsigned i)
+{
+	return !is_settled(read, i) && !read->looks[i].data;
+}
+
+/* Room for every page of the read; used where there was no frame. With no memory left the filler's
+ * spare one, which one read at a time can have until it is finished. */
+static uint8_t *bounce_memory(struct page_read *read)
+{
+	if (!read->bounce)
+		read->bounce = aligned_alloc(FOLD_PAGE_SIZE, (size_t)read->pages * FOLD_PAGE_SIZE);
+	if (!read->bounce) {
+		pthread_mutex_lock(&read->filler->spare_lock);
+		read->bounce = read->filler->spare;
+	}
+	return read->bounce;
+}
+
+static void free_bounce_memory(struct page_read *read)
+{
+	if (read->bounce == read->filler->spare)
+		pthread_mutex_unlock(&read->filler->spare_lock);
+	else
+		free(read->bounce);
+}
+
+/* Give each missing page a place to be read to. */
+static void provide(struct page_read *read)
+{
+	struct page_store *store = read->filler->store;
+	uint32_t frames[FOLD_REQUEST_PAGES];
+	unsigned got = page_store_take(store, frames, read->missing);
+	unsigned used = 0;
+	unsigned i;
+
+	for (i = 0; i < read->pages; i++) {
+		struct page_in_hand *hand = &read->hand[i];
+
+		if (!is_missing(read, i))
+			continue;
+		hand->fetched = false;
+		if (used < got) {
+			hand->frame = frames[used++];
+			hand->bytes = page_store_bytes(store, hand->frame);
+		} else {
+			hand->frame = FILL_NO_FRAME;
+			hand->bytes = bounce_memory(read) + (size_t)i * FOLD_PAGE_SIZE;
+		}
+	}
+}
+
+/* Pages I..END lie side by side: put them into IOV, neighbours in memory joined. */
+static int gather(struct page_read *read, unsigned i, unsigned end, struct iovec iov[])
+{
+	int count = 0;
+
+	for (; i < end; i++) {
+		char *bytes = read->hand[i].bytes;
+
+		if (count && (char *)iov[count - 1].iov_base + iov[count - 1].iov_len == bytes) {
+			iov[count - 1].iov_len += FOLD_PAGE_SIZE;
+			continue;
+		}
+		iov[count++] = (struct iovec){.iov_base = bytes, .iov_len = FOLD_PAGE_SIZE};
+	}
+	return count;
+}
+
+/* The source ended GOT bytes into pages I..END: zeroes behind the end, and what was asked is cut.
+ */
+static void end_of_file(struct page_read *read, unsigned i, unsigned end, size_t got)
+{
+	uint64_t have = (uint64_t)i * FOLD_PAGE_SIZE + got;
+	unsigned page;
+
+	for (page = i + (unsigned)(got / FOLD_PAGE_SIZE); page < end; page++) {
+		size_t kept = page == i + got / FOLD_PAGE_SIZE ? got % FOLD_PAGE_SIZE : 0;
+
+		memset((char *)read->hand[page].bytes + kept, 0, FOLD_PAGE_SIZE - kept);
+	}
+	have = have > read->skip ? have - read->skip : 0;
+	if (have < read->length)
+		read->length = (size_t)have;
+}
+
+/* Read pages I..END, which lie side by side and are all in hand but not read yet. */
+static void fetch_run(struct page_read *read, unsigned i, unsigned end)
+{
+	struct iovec iov[FOLD_REQUEST_PAGES];
+	size_t want = (size_t)(end - i) * FOLD_PAGE_SIZE;
+	off_t offset = (off_t)((read->first + i) << FOLD_PAGE_SHIFT);
+	size_t got = 0;
+	ssize_t part = 1;
+	unsigned page;
+
+	while (got < want && part > 0) {
+		unsigned from = i + (unsigned)(got / FOLD_PAGE_SIZE);
+		size_t within = got % FOLD_PAGE_SIZE;
+		int count = gather(read, from, end, iov);
+
+		iov[0].iov_base = (char *)iov[0].iov_base + within;
+		iov[0].iov_len -= within;
+		part = source_read(read->source, iov, count, offset + (off_t)got);
+		if (part > 0)
+			got += (size_t)part;
+	}
+	if (part < 0) {
+		page = i + (unsigned)(got / FOLD_PAGE_SIZE);
+		if (page < read->error_page) {
+			read->error = (errint_t)part;
+			read->error_page = page;
+		}
+		end = page;
+	} else if (got < want) {
+		end_of_file(read, i, end, got);
+	}
+	for (; i < end; i++)
+		read->hand[i].fetched = true;
+}
+
+void page_read_fetch(struct page_read *read)
+{
+	unsigned i;
+	unsigned end;
+
+	provide(read);
+	for (i = 0; i < read->error_page; i = end) {
+		end = i + 1;
+		if (!read->hand[i].bytes || read->hand[i].fetched)
+			continue;
+		while (end < read->error_page && read->hand[end].bytes && !read->hand[end].fetched)
+			end++;
+		fetch_run(read, i, end);
+	}
+}
+
+static const void *bytes_of(const struct page_read *read, unsigned i)
+{
+	return read->hand[i].bytes ? read->hand[i].bytes : read->looks[i].data;
+}
+
+ssize_t page_read_iov(struct page_read *read, struct iovec iov[], int *ret_count)
+{
+	size_t left = read->length;
+	size_t skip = read->skip;
+	int count = 0;
+	unsigned i;
+
+	for (i = 0; i < read->pages && left; i++, skip = 0) {
+		const char *bytes = bytes_of(read, i);
+		size_t part = FOLD_PAGE_SIZE - skip < left ? FOLD_PAGE_SIZE - skip : left;
+
+		if (i >= read->error_page)
+			break;
+		bytes += skip;
+		left -= part;
+		if (count && (char *)iov[count - 1].iov_base + iov[count - 1].iov_len == bytes)
+			iov[count - 1].iov_len += part;
+		else
+			iov[count++] = (struct iovec){.iov_base = (void *)(uintptr_t)bytes,
+						      .iov_len = part};
+	}
+	*ret_count = count;
+	if (left && left == read->length && read->error)
+		return read->error;
+	return (ssize_t)(read->length - left);
+}
+
+/* Publish one page that was fetched into a frame. True: the frame is still ours, to give back. */
+static bool publish(struct page_read *read, unsigned i)
+{
+	struct filler *filler = read->filler;
+	struct page_map *map = file_map(read->file);
+	const struct page_in_hand *hand = &read->hand[i];
+	uint64_t page = read->first + i;
+	struct frame_ref ref;
+	struct digest digest;
+	bool published;
+
+	if (fold_page_is_zero(hand->bytes)) {
+		fold_rcu_read_lock();
+		published = page_map_publish_zero(map, page, read->looks[i].ticket);
+		fold_rcu_read_unlock();
+		if (!published)
+			stats_add(filler->stats, STAT_FILLS_DISCARDED, 1);
+		return true;
+	}
+	page_store_digest(filler->store, hand->bytes, &digest);
+	fold_rcu_read_lock();
+	page_store_publish(filler->store, hand->frame, &digest, &ref);
+	published = page_map_publish(map, page, read->looks[i].ticket, ref);
+	if (!published)
+		page_store_drop(filler->store, ref);
+	fold_rcu_read_unlock();
+	if (!published)
+		stats_add(filler->stats, STAT_FILLS_DISCARDED, 1);
+	return false;
+}
+
+static void count(const struct page_read *read, unsigned missed, unsigned bypassed)
+{
+	struct stats *stats = read->filler->stats;
+
+	if (read->ahead) {
+		stats_add(stats, STAT_READAHEAD, missed);
+		return;
+	}
+	stats_add(stats, STAT_HITS, read->hits);
+	if (missed)
+		stats_add(stats, STAT_MISSES, missed);
+	if (bypassed)
+		stats_add(stats, STAT_BYPASSED, bypassed);
+}
+
+void page_read_finish(struct page_read *read)
+{
+	uint32_t unused[FOLD_REQUEST_PAGES];
+	unsigned give_back = 0;
+	unsigned missed = 0;
+	unsigned bypassed = 0;
+	unsigned i;
+
+	if (!read->looked || read->hits == read->pages) {
+		count(read, 0, 0);
+		return;
+	}
+	for (i = 0; i < read->pages; i++) {
+		struct page_in_hand *hand = &read->hand[i];
+
+		if (!hand->bytes)
+			continue;
+		missed++;
+		if (hand->frame == FILL_NO_FRAME)
+			bypassed++;
+		else if (!hand->fetched || publish(read, i))
+			unused[give_back++] = hand->frame;
+	}
+	if (give_back)
+		page_store_give_back(read->filler->store, unused, give_back);
+	if (read->bounce)
+		free_bounce_memory(read);
+	count(read, missed, bypassed);
+	file_table_trim(read->filler->files);
+}
+
+unsigned fill_ahead(struct filler *filler, struct file *file, struct source *source, off_t offset,
+		    size_t length)
+{
+	struct page_read read;
+	bool all;
+
+	page_read_init(&read, filler, file, source, offset, length);
+	read.ahead = true;
+	fold_rcu_read_lock();
+	all = page_read_look(&read);
+	fold_rcu_read_unlock();
+	if (!all)
+		page_read_fetch(&read);
+	page_read_finish(&read);
+	return read.pages - read.hits;
+}

@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * readahead.c - workers that fill frames ahead of sequential readers
+ *
+ * A stream becomes active with a miss; from then on its requests are watched. Requests that follow
+ * each other (or arrive a little out of order, as the kernel's own read-ahead makes them) prove it
+ * sequential, and ranges ahead of it are handed to the workers, farther ahead each time. A range
+ * that turns out to be resident as a whole ends the activity, so a reader of pooled content takes
+ * no lock here.
+ *
+ * Who owns a job: the queue until a worker has taken it off, then the worker. Both know it by
+ * `queued`, under readahead->lock. It stands in its stream's list all the time, under stream->lock.
+ * Lock order: stream->lock, then readahead->lock.
+ */
+#include "foldfs/readahead.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include <errno.h>
+#include <urcu/list.h>
+
+#define CHUNK        (512u << 10) /* bytes of one job */
+#define DEPTH_MIN    (512u << 10) /* how far ahead of the reader, at first */
+#define DEPTH_MAX    (4u << 20)   /* and at most */
+#define PROOF        (128u << 10) /* bytes read in sequence that make a sequential reader */
+#define OUT_OF_ORDER (1u << 20)   /* how far from its expected place a request may be */
+
+struct readahead {
+	struct filler *filler;
+	unsigned workers;
+	unsigned running;   /* threads to join; the owner's */
+	pthread_t *threads; /* the owner's */
+	pthread_mutex_t lock;
+	pthread_cond_t work;
+	struct cds_list_head queue; /* jobs, oldest first; under lock */
+	bool stopping;              /* under lock */
+};
+
+struct stream {
+	struct readahead *readahead;
+	struct file *file;
+	struct source *source;
+	pthread_mutex_t lock;
+	pthread_cond_t done;       /* a job of this stream has ended */
+	struct cds_list_head jobs; /* under lock */
+	atomic_bool active;        /* a hint; changed under lock */
+	uint64_t next;             /* where the reader is expected; under lock */
+	uint64_t ahead;            /* end of what was handed out; under lock */
+	uint64_t run;              /* bytes read in sequence; under lock */
+	uint64_t depth;            /* under lock */
+	bool closed;               /* freed by its last job; under lock */
+};
+
+struct job {
+	struct cds_list_head in_queue;  /* under readahead->lock while queued */
+	struct cds_list_head in_stream; /* under stream->lock */
+	struct stream *stream;
+	uint64_t offset;
+	uint64_t end;
+	bool queued; /* under readahead->lock */
+};
+
+errint_t readahead_new(struct filler *filler, unsigned workers, struct readahead **ret_readahead)
+{
+	struct readahead *readahead = calloc(1, sizeof(*readahead));
+
+	if (!readahead)
+		return -ENOMEM;
+	readahead->threads = calloc(workers ? workers : 1, sizeof(*readahead->threads));
+	if (!readahead->threads) {
+		free(readahead);
+		return -ENOMEM;
+	}
+	readahead->filler = filler;
+	readahead->workers = workers;
+	CDS_INIT_LIST_HEAD(&readahead->queue);
+	pthread_mutex_init(&readahead->lock, NULL);
+	pthread_cond_init(&readahead->work, NULL);
+	*ret_readahead = readahead;
+	return 0;
+}
+
+static void stream_destroy(struct stream *stream)
+{
+	source_put(stream->source);
+	file_put(stream->file);
+	pthread_cond_destroy(&stream->done);
+	pthread_mutex_destroy(&stream->lock);
+	free(stream);
+}
+
+/* JOB has ended or will not begin: take it out of its stream, and the stream with it if it was the
+ * last of a closed one. LOADED: pages it read. */
+static void job_end(struct job *job, unsigned loaded)
+{
+	struct stream *stream = job->stream;
+	bool last;
+
+	pthread_mutex_lock(&stream->lock);
+	cds_list_del(&job->in_stream);
+	if (!loaded)
+		atomic_store_explicit(&stream->active, false, memory_order_relaxed);
+	last = stream->closed && cds_list_empty(&stream->jobs);
+	pthread_cond_broadcast(&stream->done);
+	pthread_mutex_unlock(&stream->lock);
+	free(job);
+	if (last)
+		stream_destroy(stream);
+}
+
+static void *work(void *argument)
+{
+	struct readahead *readahead = argument;
+	struct job *job;
+
+	pthread_mutex_lock(&readahead->lock);
+	while (!readahead->stopping) {
+		if (cds_list_empty(&readahead->queue)) {
+			pthread_cond_wait(&readahead->work, &readahead->lock);
+			continue;
+		}
+		job = cds_list_first_entry(&readahead->queue, struct job, in_queue);
+		cds_list_del(&job->in_queue);
+		job->queued = false;
+		pthread_mutex_unlock(&readahead->lock);
+		job_end(job, fill_ahead(readahead->filler, job->stream->file, job->stream->source,
+					(off_t)job->offset, job->end - job->offset));
+		pthread_mutex_lock(&readahead->lock);
+	}
+	pthread_mutex_unlock(&readahead->lock);
+	return NULL;
+}
+
+errint_t readahead_start(struct readahead *readahead)
+{
+	int error = 0;
+
+	while (readahead->running < readahead->workers) {
+		error = pthread_create(&readahead->threads[readahead->running], NULL, work,
+				       readahead);
+		if (error)
+			break;
+		readahead->running++;
+	}
+	/* One worker is enough to go on with. */
+	return readahead->running || !readahead->workers ? 0 : -error;
+}
+
+void readahead_free(struct readahead *readahead)
+{
+	struct job *job;
+
+	if (!readahead)
+		return;
+	pthread_mutex_lock(&readahead->lock);
+	readahead->stopping = true;
+	pthread_mutex_unlock(&readahead->lock);
+	pthread_cond_broadcast(&readahead->work);
+	while (readahead->running)
+		pthread_join(readahead->threads[--readahead->running], NULL);
+	while (!cds_list_empty(&readahead->queue)) {
+		job = cds_list_first_entry(&readahead->queue, struct job, in_queue);
+		cds_list_del(&job->in_queue);
+		job_end(job, 0);
+	}
+	pthread_cond_destroy(&readahead->work);
+	pthread_mutex_destroy(&readahead->lock);
+	free(readahead->threads);
+	free(readahead);
+}
+
+errint_t stream_new(struct readahead *readahead, struct file *file, struct source *source,
+		    struct stream **ret_stream)
+{
+	struct stream *stream = calloc(1, sizeof(*stream));
+
+	if (!stream)
+		return -ENOMEM;
+	stream->readahead = readahead;
+	stream->file = file_get(file);
+	stream->source = source_get(source);
+	stream->depth = DEPTH_MIN;
+	CDS_INIT_LIST_HEAD(&stream->jobs);
+	pthread_mutex_init(&stream->lock, NULL);
+	pthread_cond_init(&stream->done, NULL);
+	*ret_stream = stream;
+	return 0;
+}
+
+/* Take JOB off the queue and free it. False: a worker has it. Under stream->lock. */
+static bool cancel_locked(struct job *job)
+{
+	struct readahead *readahead = job->stream->readahead;
+	bool queued;
+
+	pthread_mutex_lock(&readahead->lock);
+	queued = job->queued;
+	if (queued)
+		cds_list_del(&job->in_queue);
+	pthread_mutex_unlock(&readahead->lock);
+	if (!queued)
+		return false;
+	cds_list_del(&job->in_stream);
+	free(job);
+	return true;
+}
+
+void stream_free(struct stream *stream)
+{
+	struct job *job;
+	struct job *next;
+	bool last;
+
+	if (!stream)
+		return;
+	pthread_mutex_lock(&stream->lock);
+	cds_list_for_each_entry_safe (job, next, &stream->jobs, in_stream)
+		(void)cancel_locked(job);
+	stream->closed = true;
+	last = cds_list_empty(&stream->jobs);
+	pthread_mutex_unlock(&stream->lock);
+	if (last)
+		stream_destroy(stream);
+}
+
+/* Hand OFFSET..END to the workers. False: no memory, or none are wanted. Under stream->lock. */
+static bool hand_out_locked(struct stream *stream, uint64_t offset, uint64_t end)
+{
+	struct readahead *readahead = stream->readahead;
+	struct job *job = malloc(sizeof(*job));
+
+	if (!job)
+		return false;
+	*job = (struct job){.stream = stream, .offset = offset, .end = end, .queued = true};
+	cds_list_add_tail(&job->in_stream, &stream->jobs);
+	pthread_mutex_lock(&readahead->lock);
+	cds_list_add_tail(&job->in_queue, &readahead->queue);
+	pthread_mutex_unlock(&readahead->lock);
+	pthread_cond_signal(&readahead->work);
+	return true;
+}
+
+/* Put OFFSET..END into the pattern; whether the reader is sequential. Under stream->lock. */
+static bool follow_locked(struct stream *stream, uint64_t offset, uint64_t end)
+{
+	uint64_t distance = offset > stream->next ? offset - stream->next : stream->next - offset;
+
+	if (distance > OUT_OF_ORDER || !stream->next) {
+		stream->run = 0;
+		stream->ahead = 0;
+		stream->depth = DEPTH_MIN;
+		stream->next = end;
+		return false;
+	}
+	if (end > stream->next) {
+		stream->run += end - stream->next;
+		stream->next = end;
+	}
+	return stream->run >= PROOF;
+}
+
+void stream_note(struct stream *stream, off_t offset, size_t length, bool missed)
+{
+	uint64_t size;
+	uint64_t end;
+
+	if (!missed && !atomic_load_explicit(&stream->active, memory_order_relaxed))
+		return;
+	size = file_size(stream->file);
+	pthread_mutex_lock(&stream->lock);
+	if (missed)
+		atomic_store_explicit(&stream->active, true, memory_order_relaxed);
+	if (follow_locked(stream, (uint64_t)offset, (uint64_t)offset + length)) {
+		if (stream->ahead < stream->next)
+			stream->ahead = stream->next & ~FOLD_PAGE_MASK;
+		if (stream->ahead < stream->next + stream->depth / 2) {
+			while (stream->ahead < stream->next + stream->depth &&
+			       stream->ahead < size) {
+				end = stream->ahead + CHUNK < size ? stream->ahead + CHUNK : size;
+				if (!hand_out_locked(stream, stream->ahead, end))
+					break;
+				stream->ahead += CHUNK;
+			}
+			if (stream->depth < DEPTH_MAX)
+				stream->depth *= 2;
+		}
+	}
+	pthread_mutex_unlock(&stream->lock);
+}
+
+/* A job of OFFSET..END that a worker is at; those that nobody has begun yet are cancelled: the
+ * reader is there first. Under stream->lock. */
+static bool is_being_read_locked(struct stream *stream, uint64_t offset, uint64_t end)
+{
+	struct job *job;
+	struct job *next;
+
+	cds_list_for_each_entry_safe (job, next, &stream->jobs, in_stream)
+		if (job->offset < end && offset < job->end && !cancel_locked(job))
+			return true;
+	return false;
+}
+
+bool stream_wait(struct stream *stream, off_t offset, size_t length)
+{
+	bool waited = false;
+
+	pthread_mutex_lock(&stream->lock);
+	while (is_being_read_locked(stream, (uint64_t)offset, (uint64_t)offset + length)) {
+		waited = true;
+		pthread_cond_wait(&stream->done, &stream->lock);
+	}
+	pthread_mutex_unlock(&stream->lock);
+	return waited;
+}

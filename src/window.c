@@ -1,0 +1,501 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * window.c - the kernel's page cache for this mount, held to a budget
+ *
+ * A region is 64 pages of one node, with a bit for each page that the kernel may hold. Regions are
+ * found through a cds_lfht and live as long as they have bits: the first note of a region makes it,
+ * the trimmer takes it out again. Bits are set without a lock, within an RCU read side.
+ *
+ *   noted    in the table, in the queue, in its file's list
+ *   closing  out of the table, in window->closing: nobody finds it any more; those that had found
+ * it are in a read side. After a grace period its bits are final.
+ *
+ * The trimmer closes the oldest regions when there are more bytes than the budget, waits for the
+ * grace period, takes their bits off the count and has the kernel drop the pages, neighbours in one
+ * call. It holds no lock while it does so, and no request waits for it.
+ *
+ * A file is freed when its node is forgotten and its last region gone.
+ */
+#include "foldfs/window.h"
+
+#include "foldfs/rcu.h"
+
+#include <errno.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <urcu/list.h>
+#include <urcu/rculfhash.h>
+
+#define REGION_SHIFT 6u
+#define REGION_PAGES (1u << REGION_SHIFT)
+#define REGION_BYTES ((uint64_t)REGION_PAGES << FOLD_PAGE_SHIFT)
+/* Regions that one round of the trimmer closes. */
+#define TRIM_BATCH 256u
+/* Regions that one invalidation covers: 4 MiB. The kernel holds the range's pages meanwhile. */
+#define RUN_REGIONS 16u
+
+struct window {
+	uint64_t budget;
+	window_invalidate_fn invalidate;
+	void *context;
+	struct cds_lfht *regions; /* additions and removals under lock */
+	_Atomic uint64_t pages;   /* bits set */
+	_Atomic uint64_t trimmed; /* bytes; relaxed */
+	_Atomic uint64_t memory;  /* bytes of regions and files; relaxed */
+	pthread_mutex_t lock;
+	pthread_cond_t wanted;        /* the trimmer sleeps here */
+	struct cds_list_head queue;   /* regions, oldest first; under lock */
+	struct cds_list_head closing; /* regions; under lock */
+	struct cds_list_head stale;   /* files to invalidate as a whole; under lock */
+	bool stopping;                /* under lock */
+	bool running;                 /* the owner's */
+	pthread_t trimmer;
+};
+
+struct window_file {
+	struct window *window;
+	uint64_t node;                /* constant */
+	struct cds_list_head regions; /* under window->lock */
+	struct cds_list_head stale;   /* in window->stale, or empty; under window->lock */
+	bool forgotten;               /* under window->lock */
+};
+
+struct region {
+	struct cds_lfht_node node;
+	struct window_file *file; /* constant */
+	uint64_t index;           /* constant; in regions */
+	_Atomic uint64_t bits;
+	bool forgotten;               /* the file's, as of closing; the trimmer's */
+	struct cds_list_head link;    /* in the queue or in closing; under window->lock */
+	struct cds_list_head in_file; /* under window->lock */
+};
+
+struct region_key {
+	const struct window_file *file;
+	uint64_t index;
+};
+
+errint_t window_new(uint64_t budget_bytes, window_invalidate_fn invalidate, void *context,
+		    struct window **ret_window)
+{
+	struct window *window = calloc(1, sizeof(*window));
+
+	if (!window)
+		return -ENOMEM;
+	window->budget = budget_bytes;
+	window->invalidate = invalidate;
+	window->context = context;
+	CDS_INIT_LIST_HEAD(&window->queue);
+	CDS_INIT_LIST_HEAD(&window->closing);
+	CDS_INIT_LIST_HEAD(&window->stale);
+	pthread_mutex_init(&window->lock, NULL);
+	pthread_cond_init(&window->wanted, NULL);
+	fold_rcu_register();
+	window->regions = cds_lfht_new_flavor(64, 64, 0, CDS_LFHT_AUTO_RESIZE | CDS_LFHT_ACCOUNTING,
+					      &urcu_memb_flavor, NULL);
+	if (!window->regions) {
+		free(window);
+		return -ENOMEM;
+	}
+	*ret_window = window;
+	return 0;
+}
+
+static void count_memory(struct window *window, void *block)
+{
+	atomic_fetch_add_explicit(&window->memory, malloc_usable_size(block) + sizeof(size_t),
+				  memory_order_relaxed);
+}
+
+static void free_counted(struct window *window, void *block)
+{
+	atomic_fetch_sub_explicit(&window->memory, malloc_usable_size(block) + sizeof(size_t),
+				  memory_order_relaxed);
+	free(block);
+}
+
+errint_t window_file_new(struct window *window, uint64_t node, struct window_file **ret_file)
+{
+	struct window_file *file = calloc(1, sizeof(*file));
+
+	if (!file)
+		return -ENOMEM;
+	file->window = window;
+	file->node = node;
+	CDS_INIT_LIST_HEAD(&file->regions);
+	CDS_INIT_LIST_HEAD(&file->stale);
+	count_memory(window, file);
+	*ret_file = file;
+	return 0;
+}
+
+static unsigned long hash_of(const struct window_file *file, uint64_t index)
+{
+	/* Fibonacci hashing (Knuth, TAOCP 3, 6.4) of the two. */
+	return (unsigned long)((((uintptr_t)file >> 4) + (index << 32 | index >> 32)) *
+				       UINT64_C(11400714819323198485) >>
+			       7);
+}
+
+static struct region *region_of(struct cds_lfht_node *node)
+{
+	return caa_container_of(node, struct region, node);
+}
+
+static int match_region(struct cds_lfht_node *node, const void *key)
+{
+	const struct region_key *wanted = key;
+	const struct region *region = region_of(node);
+
+	FOLD_TSAN_ACQUIRE(node);
+	return region->index == wanted->index && region->file == wanted->file;
+}
+
+/* Read side. */
+static struct region *find(struct window_file *file, uint64_t index)
+{
+	struct region_key key = {.file = file, .index = index};
+	struct cds_lfht_iter iter;
+	struct cds_lfht_node *node;
+
+	cds_lfht_lookup(file->window->regions, hash_of(file, index), match_region, &key, &iter);
+	node = cds_lfht_iter_get_node(&iter);
+	return node ? region_of(node) : NULL;
+}
+
+/* The region, made and queued if it is not there. Read side. NULL: no memory. */
+static struct region *find_or_make(struct window_file *file, uint64_t index)
+{
+	struct window *window = file->window;
+	struct region *region = find(file, index);
+	struct region *made;
+
+	if (region)
+		return region;
+	made = calloc(1, sizeof(*made));
+	if (!made)
+		return NULL;
+	made->file = file;
+	made->index = index;
+	cds_lfht_node_init(&made->node);
+	pthread_mutex_lock(&window->lock);
+	region = find(file, index);
+	if (!region) {
+		FOLD_TSAN_RELEASE(&made->node);
+		cds_lfht_add(window->regions, hash_of(file, index), &made->node);
+		cds_list_add_tail(&made->link, &window->queue);
+		cds_list_add_tail(&made->in_file, &file->regions);
+		count_memory(window, made);
+	}
+	pthread_mutex_unlock(&window->lock);
+	if (!region)
+		return made;
+	free(made);
+	return region;
+}
+
+static void wake(struct window *window)
+{
+	/* The lock makes sure that the trimmer is not between its test and its sleep. */
+	pthread_mutex_lock(&window->lock);
+	pthread_mutex_unlock(&window->lock);
+	pthread_cond_signal(&window->wanted);
+}
+
+static uint64_t budget_pages(const struct window *window)
+{
+	return window->budget >> FOLD_PAGE_SHIFT;
+}
+
+void window_note(struct window_file *file, uint64_t first_page, unsigned pages)
+{
+	struct window *window = file->window;
+	uint64_t page = first_page;
+	uint64_t end = first_page + pages;
+	uint64_t added = 0;
+	uint64_t before;
+
+	if (!window->budget)
+		return;
+	fold_rcu_read_lock();
+	while (page < end) {
+		uint64_t index = page >> REGION_SHIFT;
+		unsigned from = page & (REGION_PAGES - 1);
+		uint64_t left = end - page;
+		unsigned count = left < REGION_PAGES - from ? (unsigned)left : REGION_PAGES - from;
+		uint64_t mask = (count == REGION_PAGES ? UINT64_MAX : (1ull << count) - 1) << from;
+		struct region *region = find_or_make(file, index);
+
+		if (region && (~atomic_load_explicit(&region->bits, memory_order_relaxed) & mask))
+			added += (uint64_t)__builtin_popcountll(
+				mask & ~atomic_fetch_or(&region->bits, mask));
+		page += count;
+	}
+	fold_rcu_read_unlock();
+	if (!added)
+		return;
+	before = atomic_fetch_add(&window->pages, added);
+	if (before + added > budget_pages(window) && before <= budget_pages(window))
+		wake(window);
+}
+
+/* Take REGION from the noted to the closing ones. Read side for the table. */
+static void close_locked(struct window *window, struct region *region)
+{
+	fold_rcu_read_lock();
+	cds_lfht_del(window->regions, &region->node);
+	fold_rcu_read_unlock();
+	cds_list_del(&region->link);
+	cds_list_add_tail(&region->link, &window->closing);
+}
+
+/* Close FILE's regions from INDEX on. A region that is closing already stands in the list too. */
+static void close_file_locked(struct window_file *file, uint64_t index)
+{
+	struct region *region;
+
+	cds_list_for_each_entry (region, &file->regions, in_file)
+		if (region->index >= index && !cds_lfht_is_node_deleted(&region->node))
+			close_locked(file->window, region);
+}
+
+static void free_file_if_done_locked(struct window_file *file)
+{
+	if (!file->forgotten || !cds_list_empty(&file->regions))
+		return;
+	cds_list_del(&file->stale);
+	free_counted(file->window, file);
+}
+
+void window_file_forget(struct window_file *file)
+{
+	struct window *window;
+
+	if (!file)
+		return;
+	window = file->window;
+	pthread_mutex_lock(&window->lock);
+	file->forgotten = true;
+	close_file_locked(file, 0);
+	free_file_if_done_locked(file);
+	pthread_mutex_unlock(&window->lock);
+	pthread_cond_signal(&window->wanted);
+}
+
+void window_uncount(struct window_file *file, uint64_t first_page)
+{
+	struct window *window = file->window;
+
+	pthread_mutex_lock(&window->lock);
+	close_file_locked(file, (first_page + REGION_PAGES - 1) >> REGION_SHIFT);
+	pthread_mutex_unlock(&window->lock);
+	pthread_cond_signal(&window->wanted);
+}
+
+void window_invalidate_soon(struct window_file *file)
+{
+	struct window *window = file->window;
+
+	pthread_mutex_lock(&window->lock);
+	if (!file->forgotten && cds_list_empty(&file->stale))
+		cds_list_add_tail(&file->stale, &window->stale);
+	close_file_locked(file, 0);
+	pthread_mutex_unlock(&window->lock);
+	pthread_cond_signal(&window->wanted);
+}
+
+/* Past the budget, close the oldest regions until what stays is a sixteenth below it: trimming
+ * comes in batches. */
+static void close_oldest_locked(struct window *window)
+{
+	uint64_t pages = atomic_load(&window->pages);
+	uint64_t keep = budget_pages(window) - budget_pages(window) / 16;
+	uint64_t closed = 0;
+	unsigned regions = 0;
+
+	if (pages <= budget_pages(window))
+		return;
+	while (closed < pages - keep && regions < TRIM_BATCH && !cds_list_empty(&window->queue)) {
+		struct region *region = cds_list_first_entry(&window->queue, struct region, link);
+
+		close_locked(window, region);
+		closed += (uint64_t)__builtin_popcountll(
+			atomic_load_explicit(&region->bits, memory_order_relaxed));
+		regions++;
+	}
+}
+
+static int by_place(const void *a, const void *b)
+{
+	const struct region *left = *(struct region *const *)a;
+	const struct region *right = *(struct region *const *)b;
+
+	if (left->file->node != right->file->node)
+		return left->file->node < right->file->node ? -1 : 1;
+	return left->index < right->index ? -1 : left->index > right->index;
+}
+
+/* Have the kernel drop regions[0..count], in order of place; neighbours together. No lock held. */
+static void invalidate_regions(struct window *window, struct region *regions[], unsigned count)
+{
+	unsigned i;
+	unsigned end;
+
+	for (i = 0; i < count; i = end) {
+		for (end = i + 1; end < count && end - i < RUN_REGIONS; end++)
+			if (regions[end]->file != regions[i]->file ||
+			    regions[end]->index != regions[i]->index + (end - i))
+				break;
+		/* Failure is of no consequence: the node is gone (ENOENT), or the connection. */
+		if (!regions[i]->forgotten)
+			(void)window->invalidate(window->context, regions[i]->file->node,
+						 (off_t)(regions[i]->index * REGION_BYTES),
+						 (off_t)((end - i) * REGION_BYTES));
+	}
+}
+
+/* Finish regions that were closed before a grace period: uncount, invalidate, free. */
+static void finish(struct window *window, struct region *regions[], unsigned count)
+{
+	uint64_t pages = 0;
+	unsigned i;
+
+	for (i = 0; i < count; i++)
+		pages += (uint64_t)__builtin_popcountll(atomic_load(&regions[i]->bits));
+	qsort(regions, count, sizeof(regions[0]), by_place);
+	invalidate_regions(window, regions, count);
+	atomic_fetch_sub(&window->pages, pages);
+	atomic_fetch_add_explicit(&window->trimmed, pages << FOLD_PAGE_SHIFT, memory_order_relaxed);
+	pthread_mutex_lock(&window->lock);
+	for (i = 0; i < count; i++) {
+		struct window_file *file = regions[i]->file;
+
+		cds_list_del(&regions[i]->in_file);
+		free_counted(window, regions[i]);
+		free_file_if_done_locked(file);
+	}
+	pthread_mutex_unlock(&window->lock);
+}
+
+/* The nodes of up to COUNT files that are stale as a whole. */
+static unsigned take_stale_locked(struct window *window, uint64_t nodes[], unsigned count)
+{
+	unsigned taken = 0;
+
+	while (taken < count && !cds_list_empty(&window->stale)) {
+		struct window_file *file =
+			cds_list_first_entry(&window->stale, struct window_file, stale);
+
+		cds_list_del_init(&file->stale);
+		nodes[taken++] = file->node;
+	}
+	return taken;
+}
+
+static bool has_work_locked(const struct window *window)
+{
+	return window->stopping || !cds_list_empty(&window->closing) ||
+	       !cds_list_empty(&window->stale) ||
+	       (atomic_load(&window->pages) > budget_pages(window) &&
+		!cds_list_empty(&window->queue));
+}
+
+/* One round of the trimmer. The lock is given up for all that may take time. */
+static void trim_locked(struct window *window)
+{
+	struct region *regions[TRIM_BATCH];
+	uint64_t nodes[16];
+	unsigned count = 0;
+	unsigned stale;
+	unsigned i;
+
+	close_oldest_locked(window);
+	while (count < TRIM_BATCH && !cds_list_empty(&window->closing)) {
+		regions[count] = cds_list_first_entry(&window->closing, struct region, link);
+		regions[count]->forgotten = regions[count]->file->forgotten;
+		cds_list_del(&regions[count++]->link);
+	}
+	stale = take_stale_locked(window, nodes, sizeof(nodes) / sizeof(nodes[0]));
+	pthread_mutex_unlock(&window->lock);
+	for (i = 0; i < stale; i++)
+		(void)window->invalidate(window->context, nodes[i], 0, 0);
+	if (count) {
+		fold_rcu_synchronize();
+		finish(window, regions, count);
+	}
+	pthread_mutex_lock(&window->lock);
+}
+
+static void *trim(void *argument)
+{
+	struct window *window = argument;
+
+	fold_rcu_register();
+	pthread_mutex_lock(&window->lock);
+	while (!window->stopping) {
+		if (has_work_locked(window))
+			trim_locked(window);
+		else
+			pthread_cond_wait(&window->wanted, &window->lock);
+	}
+	pthread_mutex_unlock(&window->lock);
+	return NULL;
+}
+
+errint_t window_start(struct window *window)
+{
+	int error = pthread_create(&window->trimmer, NULL, trim, window);
+
+	window->running = !error;
+	return -error;
+}
+
+void window_stop(struct window *window)
+{
+	pthread_mutex_lock(&window->lock);
+	window->stopping = true;
+	pthread_mutex_unlock(&window->lock);
+	pthread_cond_signal(&window->wanted);
+	if (window->running)
+		pthread_join(window->trimmer, NULL);
+	window->running = false;
+}
+
+static errint_t ignore(void *context, uint64_t node, off_t offset, off_t length)
+{
+	(void)context;
+	(void)node;
+	(void)offset;
+	(void)length;
+	return 0;
+}
+
+void window_free(struct window *window)
+{
+	if (!window)
+		return;
+	window_stop(window);
+	/* Every file was forgotten; finish what they left behind. */
+	window->invalidate = ignore;
+	pthread_mutex_lock(&window->lock);
+	while (!cds_list_empty(&window->closing))
+		trim_locked(window);
+	pthread_mutex_unlock(&window->lock);
+	cds_lfht_destroy(window->regions, NULL);
+	pthread_cond_destroy(&window->wanted);
+	pthread_mutex_destroy(&window->lock);
+	free(window);
+}
+
+void window_usage(const struct window *window, struct window_usage *ret_usage)
+{
+	ret_usage->budget_bytes = window->budget;
+	ret_usage->bytes = atomic_load_explicit(&window->pages, memory_order_relaxed)
+			   << FOLD_PAGE_SHIFT;
+	ret_usage->trimmed_bytes = atomic_load_explicit(&window->trimmed, memory_order_relaxed);
+	ret_usage->memory_bytes = atomic_load_explicit(&window->memory, memory_order_relaxed);
+}
