@@ -1,0 +1,533 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * foldctl.c - looks at a foldfs mount from outside
+ *
+ * Asks the daemon over its control socket, which it finds from the list of mounts; the mount itself
+ * is never touched, so a stuck one can be looked at. Whatever the daemon does, the answer is there
+ * within ANSWER_MS or an error is.
+ *
+ * Who answers is checked as well: the socket of a plain user's mount is in a directory of theirs,
+ * and only they, or root, may answer there.
+ */
+#include "foldfs/figures.h"
+#include "foldfs/mounts.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#define ANSWER_MS  5000
+#define ANSWER_MAX (1u << 20)
+#define RETRY_MS   20
+
+__attribute__((format(printf, 1, 2))) static int fail(const char *format, ...)
+{
+	va_list args;
+
+	fputs("foldctl: ", stderr);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputc('\n', stderr);
+	return EXIT_FAILURE;
+}
+
+/* ---- the question -----------------------------------------------------------------------------
+ */
+
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static errint_t wait_for(int fd, short events, int64_t deadline)
+{
+	struct pollfd pfd = {.fd = fd, .events = events};
+	int64_t left;
+	int ready;
+
+	do {
+		left = deadline - now_ms();
+		ready = left > 0 ? poll(&pfd, 1, (int)left) : 0;
+	} while (ready < 0 && errno == EINTR);
+	return ready > 0 ? 0 : ready == 0 ? -ETIMEDOUT : -errno;
+}
+
+/* The queue of a daemon that many ask at once may be full for a moment. */
+static errint_t connect_patiently(int fd, const struct sockaddr_un *address)
+{
+	const struct timespec pause = {.tv_nsec = RETRY_MS * 1000000L};
+	int64_t deadline = now_ms() + ANSWER_MS;
+
+	while (connect(fd, (const struct sockaddr *)address, sizeof(*address)) != 0) {
+		if (errno != EAGAIN && errno != EINTR)
+			return -errno;
+		if (now_ms() >= deadline)
+			return -ETIMEDOUT;
+		nanosleep(&pause, NULL);
+	}
+	return 0;
+}
+
+/* Connect to PATH, where root or OWNER must be answering. A descriptor, or -errno. */
+static int connect_to(const char *path, uid_t owner)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct ucred peer;
+	socklen_t size = sizeof(peer);
+	errint_t err = 0;
+	int fd;
+
+	if (strlen(path) >= sizeof(address.sun_path))
+		return -ENAMETOOLONG;
+	strcpy(address.sun_path, path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return -errno;
+	err = connect_patiently(fd, &address);
+	if (err) {
+		close(fd);
+		return err;
+	}
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0)
+		err = -errno;
+	else if (peer.uid != 0 && peer.uid != owner)
+		err = -EPERM;
+	if (err) {
+		close(fd);
+		return err;
+	}
+	return fd;
+}
+
+static errint_t send_all(int fd, const char *text, int64_t deadline)
+{
+	while (*text) {
+		ssize_t sent = send(fd, text, strlen(text), MSG_NOSIGNAL);
+		errint_t err = 0;
+
+		if (sent > 0)
+			text += sent;
+		else if (errno == EAGAIN)
+			err = wait_for(fd, POLLOUT, deadline);
+		else if (errno != EINTR)
+			err = -errno;
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/* Read to the end of the connection. Bytes, or -errno. */
+static ssize_t receive_all(int fd, char *buffer, size_t size, int64_t deadline)
+{
+	size_t length = 0;
+
+	while (length < size) {
+		errint_t err = wait_for(fd, POLLIN, deadline);
+		ssize_t got;
+
+		if (err)
+			return err;
+		got = recv(fd, buffer + length, size - length, 0);
+		if (got == 0)
+			return (ssize_t)length;
+		if (got < 0 && errno != EAGAIN && errno != EINTR)
+			return -errno;
+		if (got > 0)
+			length += (size_t)got;
+	}
+	return -EMSGSIZE;
+}
+
+/* The daemon's answer to a status request over FD. -EBADMSG: it is no JSON object. */
+static errint_t converse(int fd, json_t **ret_answer)
+{
+	int64_t deadline = now_ms() + ANSWER_MS;
+	char *buffer = malloc(ANSWER_MAX);
+	ssize_t length = buffer ? 0 : -ENOMEM;
+	json_t *answer = NULL;
+
+	if (length == 0)
+		length = send_all(fd, "{\"request\":\"status\"}\n", deadline);
+	if (length == 0)
+		length = receive_all(fd, buffer, ANSWER_MAX, deadline);
+	if (length >= 0) {
+		answer = json_loadb(buffer, (size_t)length, 0, NULL);
+		length = json_is_object(answer) ? 0 : -EBADMSG;
+	}
+	free(buffer);
+	if (length) {
+		json_decref(answer);
+		return (errint_t)length;
+	}
+	*ret_answer = answer;
+	return 0;
+}
+
+static int explain_no_connection(const struct mount_entry *entry, const char *socket, errint_t err)
+{
+	const char *mountpoint = entry->mountpoint;
+
+	/* With -o subtype= the type of ours is what the user says; nobody else's has the socket. */
+	if (err == -ENOENT && strcmp(entry->type, "fuse.foldfs") != 0)
+		return fail("%s is not a foldfs mount: it is %s.", mountpoint, entry->type);
+	if (err == -ENOENT || err == -ECONNREFUSED)
+		return fail("nobody answers for %s: its daemon has ended, or runs in another "
+			    "container (%s: %s).",
+			    mountpoint, socket, strerror(-err));
+	if (err == -EACCES)
+		return fail("only root and the owner of the mount %s may look at it.", mountpoint);
+	if (err == -EPERM)
+		return fail("somebody else than root and the mount's owner listens on %s.", socket);
+	return fail("cannot reach the daemon of %s over %s: %s.", mountpoint, socket,
+		    strerror(-err));
+}
+
+static int ask(const struct mount_entry *entry, json_t **ret_status)
+{
+	char *socket = mount_socket_path(entry);
+	const char *refusal;
+	int fd, result;
+	errint_t err;
+
+	if (!socket)
+		return fail("not enough memory.");
+	fd = connect_to(socket, entry->owner);
+	if (fd < 0) {
+		result = explain_no_connection(entry, socket, fd);
+		free(socket);
+		return result;
+	}
+	err = converse(fd, ret_status);
+	close(fd);
+	free(socket);
+	if (err == -ETIMEDOUT)
+		return fail("the daemon of %s does not answer within %d seconds.",
+			    entry->mountpoint, ANSWER_MS / 1000);
+	if (err)
+		return fail("the daemon of %s gives no sensible answer: %s.", entry->mountpoint,
+			    strerror(-err));
+	refusal = json_string_value(json_object_get(*ret_status, "error"));
+	if (!refusal)
+		return EXIT_SUCCESS;
+	result = fail("the daemon of %s refuses to answer: %s.", entry->mountpoint, refusal);
+	json_decref(*ret_status);
+	return result;
+}
+
+/* ---- the answer, for people -------------------------------------------------------------------
+ */
+
+/* The number at KEY, which may have one dot; 0 where a daemon of another version has none. */
+static int64_t number(const json_t *status, const char *key)
+{
+	const char *dot = strchr(key, '.');
+	char group[32];
+
+	if (!dot)
+		return json_integer_value(json_object_get(status, key));
+	snprintf(group, sizeof(group), "%.*s", (int)(dot - key), key);
+	return json_integer_value(json_object_get(json_object_get(status, group), dot + 1));
+}
+
+static const char *text(const json_t *status, const char *key)
+{
+	const char *value = json_string_value(json_object_get(status, key));
+
+	return value ? value : "?";
+}
+
+struct text_buffer {
+	char text[48];
+};
+
+/* BYTES with three digits or so: 512 B, 1.50 MiB, 63.8 GiB. */
+static const char *size_text(int64_t bytes, struct text_buffer *buffer)
+{
+	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+	double value = bytes < 0 ? -(double)bytes : (double)bytes;
+	const char *sign = bytes < 0 ? "-" : "";
+	unsigned unit = 0;
+
+	for (; value >= 1023.5 && unit + 1 < sizeof(units) / sizeof(units[0]); unit++)
+		value /= 1024;
+	snprintf(buffer->text, sizeof(buffer->text), "%s%.*f %s", sign,
+		 unit == 0 || value >= 99.95 ? 0
+		 : value >= 9.995            ? 1
+					     : 2,
+		 value, units[unit]);
+	return buffer->text;
+}
+
+/* COUNT with a space between groups of three digits. */
+static const char *count_text(int64_t count, struct text_buffer *buffer)
+{
+	char digits[32];
+	size_t length, out = 0;
+
+	snprintf(digits, sizeof(digits), "%" PRId64, count);
+	length = strlen(digits);
+	for (size_t i = 0; i < length; i++) {
+		size_t left = length - i;
+
+		if (i > 0 && left % 3 == 0 && digits[i - 1] != '-')
+			buffer->text[out++] = ' ';
+		buffer->text[out++] = digits[i];
+	}
+	buffer->text[out] = '\0';
+	return buffer->text;
+}
+
+static const char *duration_text(int64_t seconds, struct text_buffer *buffer)
+{
+	static const struct {
+		int64_t seconds;
+		const char *unit;
+	} units[] = {{86400, "d"}, {3600, "h"}, {60, "min"}, {1, "s"}};
+	unsigned u = 0;
+
+	while (u < 3 && seconds < units[u].seconds)
+		u++;
+	if (u == 3)
+		snprintf(buffer->text, sizeof(buffer->text), "%" PRId64 " s", seconds);
+	else
+		snprintf(buffer->text, sizeof(buffer->text), "%" PRId64 " %s %" PRId64 " %s",
+			 seconds / units[u].seconds, units[u].unit,
+			 seconds % units[u].seconds / units[u + 1].seconds, units[u + 1].unit);
+	return buffer->text;
+}
+
+static void print_count(const char *label, int64_t count, const char *meaning)
+{
+	struct text_buffer a;
+
+	printf("  %-10s %15s  %s\n", label, count_text(count, &a), meaning);
+}
+
+static void print_size(const char *label, int64_t bytes, const char *meaning)
+{
+	struct text_buffer a;
+
+	printf("  %-10s %15s  %s\n", label, size_text(bytes, &a), meaning);
+}
+
+static void print_saved(const json_t *status)
+{
+	int64_t frame = number(status, "frame_bytes");
+
+	printf("\nSaved\n");
+	print_size("sharing", number(status, "pages_sharing") * frame,
+		   "pages that are in the pool once for many");
+	print_size("zeroes", number(status, "zero_pages") * frame, "all-zero pages, kept nowhere");
+	print_size("profit", number(status, "general_profit"),
+		   "both, less what finding them takes");
+}
+
+static void print_pool(const json_t *status)
+{
+	int64_t used = number(status, "frames_used"), total = number(status, "frames_total");
+	char meaning[64];
+
+	printf("\nPool\n");
+	snprintf(meaning, sizeof(meaning), "%.1f %% of %" PRId64 " MiB",
+		 total > 0 ? 100.0 * (double)used / (double)total : 0.0,
+		 total * number(status, "frame_bytes") >> 20);
+	print_size("in use", used * number(status, "frame_bytes"), meaning);
+	print_count("shared", number(status, "pages_shared"), "frames with two users or more");
+	print_count("unshared", number(status, "pages_unshared"), "frames with one user");
+	print_count("evicted", number(status, "evictions"), "frames given up for others");
+	print_count("bypassed", number(status, "bypassed"), "pages that found no free frame");
+}
+
+static void print_reads(const json_t *status)
+{
+	int64_t hits = number(status, "hits"), misses = number(status, "misses");
+	char meaning[64] = "pages read from the pool";
+
+	if (hits + misses > 0)
+		snprintf(meaning, sizeof(meaning), "pages read from the pool: %.1f %%",
+			 100.0 * (double)hits / (double)(hits + misses));
+	printf("\nTraffic\n");
+	print_count("hits", hits, meaning);
+	print_count("misses", misses, "pages read from the source, with a reader waiting");
+	print_count("readahead", number(status, "readahead"), "pages read from the source ahead");
+	print_count("merged", number(status, "merges"), "pages found equal to one in the pool");
+	print_count("broken", number(status, "breaks"), "pages in the pool that changed");
+}
+
+static void print_memory(const json_t *status)
+{
+	char meaning[64];
+	struct text_buffer a;
+	int64_t budget = number(status, "window.budget_bytes");
+
+	printf("\nMemory\n");
+	print_size("pool", number(status, "memory.pool_bytes"),
+		   "frames and what is kept about them");
+	print_size("maps", number(status, "memory.maps_bytes"), "which frame holds which page");
+	print_size("index", number(status, "memory.index_bytes"), "which frame has which digest");
+	print_size("inodes", number(status, "memory.inodes_bytes"),
+		   "what the kernel knows by number");
+	print_size("notes", number(status, "memory.notes_bytes"), "what the window holds");
+	print_size("transport", number(status, "memory.transport_bytes"), "buffers of requests");
+	print_size("total", number(status, "memory.total_bytes"), "of the daemon");
+	if (budget > 0)
+		snprintf(meaning, sizeof(meaning), "of %s, in the kernel's cache besides",
+			 size_text(budget, &a));
+	else
+		snprintf(meaning, sizeof(meaning), "direct I/O: the kernel caches nothing");
+	print_size("window", number(status, "window.bytes"), meaning);
+}
+
+static void print_status(const json_t *status)
+{
+	struct text_buffer up;
+
+	printf("%s\n", text(status, "mountpoint"));
+	printf("  serves %s\n", text(status, "source"));
+	printf("  foldfs %s, for %s, over %s\n", text(status, "version"),
+	       duration_text(number(status, "uptime_s"), &up), text(status, "transport"));
+	print_saved(status);
+	print_pool(status);
+	print_reads(status);
+	print_memory(status);
+}
+
+/* ---- commands ---------------------------------------------------------------------------------
+ */
+
+/* What was printed has to have arrived: a full disk is an error like another. */
+static int finish_output(void)
+{
+	if (fflush(stdout) != 0 || ferror(stdout))
+		return fail("cannot write the output: %s.", strerror(errno));
+	return EXIT_SUCCESS;
+}
+
+static int find_mount(const char *path, struct mount_entry *ret_entry)
+{
+	struct mount_entry entry;
+	errint_t err = mount_entry_find(path, &entry);
+
+	if (err == -ENOENT)
+		return fail("nothing is mounted on %s.", path);
+	if (err)
+		return fail("cannot look up %s: %s.", path, strerror(-err));
+	if (strncmp(entry.type, "fuse", 4) != 0) {
+		fail("%s is not a foldfs mount: it is %s.", path, entry.type);
+		mount_entry_clear(&entry);
+		return EXIT_FAILURE;
+	}
+	*ret_entry = entry;
+	return EXIT_SUCCESS;
+}
+
+static int command_status(const char *path, bool as_json)
+{
+	struct mount_entry entry;
+	json_t *status;
+	int result = find_mount(path, &entry);
+
+	if (result)
+		return result;
+	result = ask(&entry, &status);
+	mount_entry_clear(&entry);
+	if (result)
+		return result;
+	if (as_json) {
+		json_dumpf(status, stdout, JSON_INDENT(2));
+		putchar('\n');
+	} else {
+		print_status(status);
+	}
+	json_decref(status);
+	return finish_output();
+}
+
+static int command_figures(bool as_roff)
+{
+#define PRINT(key, unit, kind, value, sentence)                                                    \
+	if (as_roff)                                                                               \
+		printf(FIGURE_ROFF, key, unit, sentence);                                          \
+	else                                                                                       \
+		printf("%-24s %-8s %s\n", key, unit, sentence);
+	STATUS_FIGURES(PRINT)
+#undef PRINT
+	return finish_output();
+}
+
+static int usage(FILE *stream)
+{
+	fputs("Usage: foldctl status MOUNTPOINT [--json]\n"
+	      "       foldctl figures [--roff]\n"
+	      "\n"
+	      "  status      what the foldfs mount on MOUNTPOINT saves and takes; --json for "
+	      "programs\n"
+	      "  figures     what each figure means; --roff as the manual has it\n"
+	      "  --help      show this\n"
+	      "  --version   show the version\n",
+	      stream);
+	return stream == stdout ? finish_output() : EXIT_FAILURE;
+}
+
+/* argv after the command: at most one word that is no option, and OPTION. */
+static bool take_arguments(char *argv[], const char *option, const char **ret_word, bool *ret_given)
+{
+	const char *word = NULL;
+	bool given = false, options_end = false;
+
+	for (; *argv; argv++) {
+		if (!options_end && strcmp(*argv, "--") == 0)
+			options_end = true;
+		else if (!options_end && strcmp(*argv, option) == 0)
+			given = true;
+		else if (!options_end && (*argv)[0] == '-' && (*argv)[1])
+			return !fail("unknown option '%s'.", *argv);
+		else if (word)
+			return !fail("'%s' is one argument too many.", *argv);
+		else
+			word = *argv;
+	}
+	*ret_word = word;
+	*ret_given = given;
+	return true;
+}
+
+int main(int argc, char *argv[])
+{
+	const char *command = argc > 1 ? argv[1] : "", *word;
+	bool given;
+
+	if (strcmp(command, "--help") == 0 || strcmp(command, "-h") == 0)
+		return usage(stdout);
+	if (strcmp(command, "--version") == 0 || strcmp(command, "-V") == 0) {
+		printf("foldctl %s\n", FOLDFS_VERSION);
+		return finish_output();
+	}
+	if (strcmp(command, "status") == 0) {
+		if (!take_arguments(argv + 2, "--json", &word, &given))
+			return EXIT_FAILURE;
+		return word ? command_status(word, given) : fail("status needs a MOUNTPOINT.");
+	}
+	if (strcmp(command, "figures") == 0) {
+		if (!take_arguments(argv + 2, "--roff", &word, &given))
+			return EXIT_FAILURE;
+		return word ? fail("'%s' is one argument too many.", word) : command_figures(given);
+	}
+	if (*command)
+		return fail("unknown command '%s'; 'foldctl --help' says more.", command);
+	return usage(stderr);
+}
