@@ -396,7 +396,7 @@ static unsigned take_stale_locked(struct window *window, uint64_t nodes[], unsig
 	return taken;
 }
 
-static bool has_work_locked(const struct window *window)
+static bool has_work_locked(struct window *window)
 {
 	return window->stopping || !cds_list_empty(&window->closing) ||
 	       !cds_list_empty(&window->stale) ||

@@ -55,10 +55,9 @@ uint64_t file_size(const struct file *file);
  * while own changes are under way, which will be judged at their end. -errno of fstat. */
 errint_t file_validate(struct file *file, int fd, bool *ret_unchanged);
 
-/* Around every change of content that this mount makes. Begin reports (unless NULL) that the source
- * had been changed behind the mount, and all was forgotten. -errno of fstat; then there is no end.
- */
-errint_t file_change_begin(struct file *file, int fd, bool *ret_foreign);
+/* Around every change of content that this mount makes. If the source had been changed behind the
+ * mount, all is forgotten first. -errno of fstat; then there is no end. */
+errint_t file_change_begin(struct file *file, int fd);
 void file_change_end(struct file *file, int fd);
 
 /* Whether a change behind the mount was found since the last call: what the kernel caches of the
