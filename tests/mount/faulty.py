@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A source that fails on demand: faulty_source.c, built on first use and mounted beneath a test."""
+
+import fcntl
+import mmap
+import os
+import struct
+import subprocess
+
+from harness import HERE, ROOT, Skip, abort_fuse_under, mounts_under, until
+
+RECORD = struct.Struct("<IIQQII")
+FAULTS = 16
+ERROR, HANG = 1, 2
+READ, WRITE, FSYNC, GETATTR, OPEN = 1, 2, 4, 8, 16
+EVERYWHERE = (1 << 64) - 1
+
+
+def build():
+    """The program, built if it is not there or older than its source."""
+    source = os.path.join(HERE, "faulty_source.c")
+    directory = os.path.join(ROOT, "build", "tests-mount")
+    program = os.path.join(directory, "faulty_source")
+    os.makedirs(directory, exist_ok=True)
+    with open(os.path.join(directory, ".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.path.exists(program) and os.path.getmtime(program) > os.path.getmtime(source):
+            return program
+        path = os.path.join(ROOT, "build", "deps", "libfuse", "lib", "pkgconfig")
+        environment = dict(os.environ, PKG_CONFIG_PATH=path + ":" + os.environ.get("PKG_CONFIG_PATH", ""))
+        flags = subprocess.run(["pkg-config", "--cflags", "--libs", "fuse3 >= 3.18"], env=environment,
+                               capture_output=True, text=True)
+        if flags.returncode:
+            raise Skip("faulty_source needs libfuse's development files: " + flags.stderr.strip())
+        subprocess.run(["cc", "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror",
+                        source, "-o", program + ".new"] + flags.stdout.split(), check=True)
+        os.rename(program + ".new", program)
+    return program
+
+
+class FaultySource:
+    """Mounted at t.path("faulty") over t.path("backing"); faults are set while it runs."""
+
+    def __init__(self, t):
+        self.t = t
+        self.backing = t.make_dir("backing")
+        self.point = t.make_dir("faulty")
+        control = t.path("faults")
+        self.log = open(t.path("faulty-log"), "w")
+        self.process = subprocess.Popen(
+            [build(), self.backing, control, self.point, "-f", "-o",
+             "allow_other,default_permissions,fsname=faulty,max_threads=64,max_idle_threads=64"],
+            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        until(lambda: mounts_under(self.point) and os.path.exists(control), 20, "the faulty source mounted")
+        with open(control, "r+b") as file:
+            self.memory = mmap.mmap(file.fileno(), RECORD.size * FAULTS)
+        t.at_end(self._unmount)
+
+    def set(self, index, kind, calls, first=0, last=EVERYWHERE, error=0):
+        at = index * RECORD.size
+        self.clear(index)
+        RECORD.pack_into(self.memory, at, 0, calls, first, last, error, 0)
+        struct.pack_into("<I", self.memory, at, kind)
+
+    def clear(self, index):
+        struct.pack_into("<I", self.memory, index * RECORD.size, 0)
+
+    def applied(self, index):
+        return RECORD.unpack_from(self.memory, index * RECORD.size)[5]
+
+    def _unmount(self):
+        for index in range(FAULTS):
+            self.clear(index)
+        result = subprocess.run(["umount", self.point], timeout=30, capture_output=True, text=True)
+        if result.returncode:
+            abort_fuse_under(self.point)
+            subprocess.run(["umount", "-l", self.point], timeout=30)
+            self.process.kill()
+        self.process.wait(20)
+        self.log.close()
+        if result.returncode:
+            raise OSError("the faulty source is still in use: " + result.stderr)
