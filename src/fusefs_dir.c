@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fusefs_dir.c - directories: opendir, readdir, readdirplus, releasedir, fsyncdir
+ *
+ * Each request is two functions: do_x() decides and returns an errno, fusefs_x() only replies.
+ *
+ * Offsets are the source's own (d_off), which file systems keep stable while a directory changes:
+ * reading on from an offset neither skips nor repeats an entry that was there all the time. What
+ * was read from the source but not yet handed on stays with the handle, until the kernel comes with
+ * another offset than the one it was left at, or with 0 (rewinddir: show what is there now).
+ *
+ * Invariants:
+ *  - A handle's mutex protects its position and buffer; no reply is sent holding it.
+ *  - A look-up is counted for an entry only after it is known that the entry fits, and never for
+ *    "." and "..", for which the kernel counts none.
+ */
+#include "foldfs/fusefs_internal.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define DIRECTORY_MAGIC  0x666f6c6464697221u
+#define DIRECTORY_BUFFER (32u << 10)
+
+struct directory_handle {
+	uint64_t magic; /* constant: tells a handle from a stray number */
+	int fd;         /* constant */
+	dev_t device;   /* constant */
+	pthread_mutex_t mutex;
+	off_t offset;                              /* of the next entry; under mutex */
+	size_t used;                               /* bytes of the buffer handed on; under mutex */
+	size_t filled;                             /* bytes of the buffer read; under mutex */
+	_Alignas(8) char buffer[DIRECTORY_BUFFER]; /* struct dirent64 each; under mutex */
+};
+
+/* One answer being put together. */
+struct listing {
+	struct fusefs *fs;
+	fuse_req_t req;
+	bool plus;
+	char *bytes;
+	size_t size;
+	size_t used;
+};
+
+static struct directory_handle *handle_of(const struct fuse_file_info *fi)
+{
+	struct directory_handle *handle = (struct directory_handle *)(uintptr_t)fi->fh;
+
+	return handle && handle->magic == DIRECTORY_MAGIC ? handle : NULL;
+}
+
+/* ---- open and release ---- */
+
+static void handle_free(struct directory_handle *handle)
+{
+	close(handle->fd);
+	pthread_mutex_destroy(&handle->mutex);
+	handle->magic = 0;
+	free(handle);
+}
+
+/* FD is the handle's from now on, also on failure. */
+static errint_t handle_new(int fd, struct directory_handle **ret_handle)
+{
+	struct directory_handle *handle = calloc(1, sizeof(*handle));
+	struct stat st;
+
+	if (!handle || fstat(fd, &st) < 0) {
+		errint_t error = handle ? -errno : -ENOMEM;
+
+		free(handle);
+		close(fd);
+		return error;
+	}
+	handle->magic = DIRECTORY_MAGIC;
+	handle->fd = fd;
+	handle->device = st.st_dev;
+	pthread_mutex_init(&handle->mutex, NULL);
+	*ret_handle = handle;
+	return 0;
+}
+
+static errint_t do_opendir(struct fusefs *fs, fuse_ino_t node, struct directory_handle **ret_handle)
+{
+	struct inode *inode = inode_of(fs->inodes, node);
+	int fd;
+
+	if (!inode)
+		return -ESTALE;
+	fd = inode_open(fs->inodes, inode, O_RDONLY | O_DIRECTORY);
+	return fd < 0 ? fd : handle_new(fd, ret_handle);
+}
+
+void fusefs_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct directory_handle *handle = NULL;
+	errint_t error = do_opendir(fusefs_of(req), ino, &handle);
+
+	if (error) {
+		fuse_reply_err(req, -error);
+		return;
+	}
+	fi->fh = (uintptr_t)handle;
+	if (fuse_reply_open(req, fi) == -ENOENT)
+		handle_free(handle);
+}
+
+void fusefs_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct directory_handle *handle = handle_of(fi);
+
+	(void)ino;
+	if (handle)
+		handle_free(handle);
+	fuse_reply_err(req, handle ? 0 : EBADF);
+}
+
+static errint_t do_fsyncdir(int datasync, const struct fuse_file_info *fi)
+{
+	struct directory_handle *handle = handle_of(fi);
+
+	if (!handle)
+		return -EBADF;
+	return (datasync ? fdatasync(handle->fd) : fsync(handle->fd)) < 0 ? -errno : 0;
+}
+
+void fusefs_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	(void)ino;
+	fuse_reply_err(req, -do_fsyncdir(datasync, fi));
+}
+
+/* ---- the source's entries ---- */
+
+/* Have the next entry be the one at OFFSET. */
+static errint_t handle_seek_locked(struct directory_handle *handle, off_t offset)
+{
+	if (offset == handle->offset && offset != 0)
+		return 0;
+	handle->used = 0;
+	handle->filled = 0;
+	if (lseek(handle->fd, offset, SEEK_SET) < 0)
+		return -errno;
+	handle->offset = offset;
+	return 0;
+}
+
+/* The next entry, which stays the next one until handle_step_locked(); NULL at the end. */
+static errint_t handle_peek_locked(struct directory_handle *handle,
+				   const struct dirent64 **ret_entry)
+{
+	if (handle->used == handle->filled) {
+		long bytes = syscall(SYS_getdents64, handle->fd, handle->buffer, DIRECTORY_BUFFER);
+
+		if (bytes < 0)
+			return -errno;
+		handle->used = 0;
+		handle->filled = (size_t)bytes;
+	}
+	*ret_entry =
+		handle->filled
+			? (const struct dirent64 *)(const void *)(handle->buffer + handle->used)
+			: NULL;
+	return 0;
+}
+
+static void handle_step_locked(struct directory_handle *handle, const struct dirent64 *entry)
+{
+	handle->offset = entry->d_off;
+	handle->used += entry->d_reclen;
+}
+
+/* ---- the listing ---- */
+
+static bool name_is_dots(const char *name)
+{
+	return name[0] == '.' && (name[1] == '\0' || (name[1] == '.' && name[2] == '\0'));
+}
+
+/* The bytes that an entry with NAME takes. */
+static size_t entry_bytes(const struct listing *listing, const char *name)
+{
+	if (listing->plus)
+		return fuse_add_direntry_plus(listing->req, NULL, 0, name, NULL, 0);
+	return fuse_add_direntry(listing->req, NULL, 0, name, NULL, 0);
+}
+
+/*
+ * Add an entry that fits. With attributes, its look-up counted, where they are asked and can be
+ * had; the kernel takes node 0 as "not looked up". An entry that has vanished since is left out.
+ */
+static void listing_add(struct listing *listing, struct directory_handle *handle,
+			const struct dirent64 *dirent)
+{
+	struct fuse_entry_param entry = {
+		.attr.st_ino =
+			inode_number_shown(listing->fs->inodes, handle->device, dirent->d_ino),
+		.attr.st_mode = DTTOIF(dirent->d_type),
+	};
+	char *to = listing->bytes + listing->used;
+	size_t room = listing->size - listing->used;
+
+	if (listing->plus && !name_is_dots(dirent->d_name)) {
+		struct inode *inode;
+		struct stat st;
+		errint_t error = inode_lookup_at(listing->fs->inodes, handle->fd, dirent->d_name,
+						 &inode, &st);
+
+		if (error == -ENOENT)
+			return;
+		if (!error)
+			fusefs_entry(listing->fs, inode, &st, &entry);
+	}
+	if (listing->plus)
+		listing->used += fuse_add_direntry_plus(listing->req, to, room, dirent->d_name,
+							&entry, dirent->d_off);
+	else
+		listing->used += fuse_add_direntry(listing->req, to, room, dirent->d_name,
+						   &entry.attr, dirent->d_off);
+}
+
+static errint_t listing_fill_locked(struct listing *listing, struct directory_handle *handle,
+				    off_t offset)
+{
+	const struct dirent64 *dirent = NULL;
+	errint_t error = handle_seek_locked(handle, offset);
+
+	while (!error) {
+		error = handle_peek_locked(handle, &dirent);
+		if (error || !dirent)
+			break;
+		if (entry_bytes(listing, dirent->d_name) > listing->size - listing->used)
+			break;
+		listing_add(listing, handle, dirent);
+		handle_step_locked(handle, dirent);
+	}
+	/* What was collected goes out first; the error comes again with the next request. */
+	return listing->used > 0 ? 0 : error;
+}
+
+static errint_t do_readdir(struct listing *listing, off_t offset, const struct fuse_file_info *fi)
+{
+	struct directory_handle *handle = handle_of(fi);
+	errint_t error;
+
+	if (!handle)
+		return -EBADF;
+	listing->bytes = malloc(listing->size);
+	if (!listing->bytes)
+		return -ENOMEM;
+	pthread_mutex_lock(&handle->mutex);
+	error = listing_fill_locked(listing, handle, offset);
+	pthread_mutex_unlock(&handle->mutex);
+	return error;
+}
+
+static void reply_readdir(fuse_req_t req, size_t size, off_t offset, bool plus,
+			  const struct fuse_file_info *fi)
+{
+	struct listing listing = {.fs = fusefs_of(req), .req = req, .plus = plus, .size = size};
+	errint_t error = do_readdir(&listing, offset, fi);
+
+	/* A reply fails only when the connection has ended, and every look-up with it. */
+	if (error)
+		fuse_reply_err(req, -error);
+	else
+		fuse_reply_buf(req, listing.bytes, listing.used);
+	free(listing.bytes);
+}
+
+void fusefs_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+		    struct fuse_file_info *fi)
+{
+	(void)ino;
+	reply_readdir(req, size, off, false, fi);
+}
+
+void fusefs_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+			struct fuse_file_info *fi)
+{
+	(void)ino;
+	reply_readdir(req, size, off, true, fi);
+}

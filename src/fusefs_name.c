@@ -1,0 +1,460 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fusefs_name.c - names: lookup, create and remove objects, rename, link, readlink
+ *
+ * Each request is two functions: do_x() decides and returns an errno, fusefs_x() only replies.
+ *
+ * Invariants:
+ *  - Names are made, moved and removed under the caller's identity; the way from assume to restore
+ *    holds one system call on the source, and never a reply.
+ *  - A look-up is counted before the reply that tells the kernel of it, and given back if the
+ *    kernel did not take the reply.
+ *  - A create never opens a file that was there before: the kernel, which believed that there was
+ *    none, has not checked whether the caller may.
+ */
+#include "foldfs/fusefs_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* A directory at work. */
+struct directory {
+	struct inode *inode;
+	int fd; /* O_PATH */
+};
+
+/* What a request makes under a name. */
+struct making {
+	const char *name;
+	mode_t mode;
+	dev_t rdev;         /* of a device */
+	const char *target; /* of a symlink, NULL: none */
+};
+
+/* What was found or made; its look-up is counted. */
+struct found {
+	struct inode *inode;
+	struct stat st;
+};
+
+static errint_t directory_begin(struct fusefs *fs, fuse_ino_t node, struct directory *ret_directory)
+{
+	struct inode *inode = inode_of(fs->inodes, node);
+	int fd;
+
+	if (!inode)
+		return -ESTALE;
+	fd = inode_path_begin(fs->inodes, inode);
+	if (fd < 0)
+		return fd;
+	*ret_directory = (struct directory){.inode = inode, .fd = fd};
+	return 0;
+}
+
+static void directory_end(const struct directory *directory)
+{
+	inode_path_end(directory->inode, directory->fd);
+}
+
+void fusefs_stat_show(const struct fusefs *fs, struct stat *st)
+{
+	st->st_ino = inode_number_shown(fs->inodes, st->st_dev, st->st_ino);
+}
+
+void fusefs_entry(const struct fusefs *fs, struct inode *inode, const struct stat *st,
+		  struct fuse_entry_param *ret_entry)
+{
+	*ret_entry = (struct fuse_entry_param){
+		.ino = inode_node(inode),
+		.attr = *st,
+		.attr_timeout = fs->attr_timeout,
+		.entry_timeout = fs->entry_timeout,
+	};
+	fusefs_stat_show(fs, &ret_entry->attr);
+}
+
+/* Reply with FOUND, or with ERROR. -ENOENT from the reply: the kernel did not take it. */
+static void reply_found(fuse_req_t req, struct fusefs *fs, errint_t error,
+			const struct found *found)
+{
+	struct fuse_entry_param entry;
+
+	if (error) {
+		fuse_reply_err(req, -error);
+		return;
+	}
+	fusefs_entry(fs, found->inode, &found->st, &entry);
+	if (fuse_reply_entry(req, &entry) == -ENOENT)
+		inode_forget(fs->inodes, found->inode, 1);
+}
+
+/* Reply to an open that made a file. */
+static void reply_opened(fuse_req_t req, struct fusefs *fs, errint_t error,
+			 const struct found *found, struct fuse_file_info *fi)
+{
+	struct fuse_entry_param entry;
+
+	if (error) {
+		fuse_reply_err(req, -error);
+		return;
+	}
+	fusefs_entry(fs, found->inode, &found->st, &entry);
+	if (fuse_reply_create(req, &entry, fi) != -ENOENT)
+		return;
+	fusefs_handle_free(fi);
+	inode_forget(fs->inodes, found->inode, 1);
+}
+
+/* ---- lookup and forget ---- */
+
+static errint_t do_lookup(struct fusefs *fs, fuse_ino_t parent, const char *name,
+			  struct found *ret_found)
+{
+	struct inode *inode = inode_of(fs->inodes, parent);
+
+	if (!inode)
+		return -ESTALE;
+	return inode_lookup(fs->inodes, inode, name, &ret_found->inode, &ret_found->st);
+}
+
+void fusefs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct fusefs *fs = fusefs_of(req);
+	struct found found;
+	errint_t error = do_lookup(fs, parent, name, &found);
+
+	reply_found(req, fs, error, &found);
+}
+
+static void do_forget(struct fusefs *fs, fuse_ino_t node, uint64_t count)
+{
+	struct inode *inode = inode_of(fs->inodes, node);
+
+	if (inode)
+		inode_forget(fs->inodes, inode, count);
+}
+
+void fusefs_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
+{
+	do_forget(fusefs_of(req), ino, nlookup);
+	fuse_reply_none(req);
+}
+
+void fusefs_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+	for (size_t index = 0; index < count; index++)
+		do_forget(fusefs_of(req), forgets[index].ino, forgets[index].nlookup);
+	fuse_reply_none(req);
+}
+
+/* ---- readlink ---- */
+
+static errint_t do_readlink(struct fusefs *fs, fuse_ino_t node, char target[PATH_MAX + 1])
+{
+	struct inode *inode = inode_of(fs->inodes, node);
+	ssize_t length;
+	int fd;
+
+	if (!inode)
+		return -ESTALE;
+	fd = inode_path_begin(fs->inodes, inode);
+	if (fd < 0)
+		return fd;
+	length = readlinkat(fd, "", target, PATH_MAX + 1);
+	if (length < 0)
+		length = -errno;
+	inode_path_end(inode, fd);
+	if (length < 0)
+		return (errint_t)length;
+	if (length > PATH_MAX)
+		return -ENAMETOOLONG;
+	target[length] = '\0';
+	return 0;
+}
+
+void fusefs_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+	char target[PATH_MAX + 1];
+	errint_t error = do_readlink(fusefs_of(req), ino, target);
+
+	if (error)
+		fuse_reply_err(req, -error);
+	else
+		fuse_reply_readlink(req, target);
+}
+
+/* ---- objects that are made and not opened ---- */
+
+static errint_t make_at(int directory_fd, const struct making *making)
+{
+	int result;
+
+	if (making->target)
+		result = symlinkat(making->target, directory_fd, making->name);
+	else if (S_ISDIR(making->mode))
+		result = mkdirat(directory_fd, making->name, making->mode & 07777);
+	else
+		result = mknodat(directory_fd, making->name, making->mode, making->rdev);
+	return result < 0 ? -errno : 0;
+}
+
+static errint_t do_make(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent,
+			const struct making *making, struct found *ret_found)
+{
+	struct directory directory;
+	struct identity identity;
+	errint_t error = directory_begin(fs, parent, &directory);
+
+	if (error)
+		return error;
+	error = identity_assume(req, directory.fd, &identity);
+	if (!error) {
+		error = make_at(directory.fd, making);
+		identity_restore(&identity);
+	}
+	if (!error)
+		error = inode_lookup_at(fs->inodes, directory.fd, making->name, &ret_found->inode,
+					&ret_found->st);
+	directory_end(&directory);
+	return error;
+}
+
+void fusefs_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+	struct making making = {.name = name, .mode = mode, .rdev = rdev};
+	struct fusefs *fs = fusefs_of(req);
+	struct found found;
+	errint_t error = do_make(fs, req, parent, &making, &found);
+
+	reply_found(req, fs, error, &found);
+}
+
+void fusefs_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+	struct making making = {.name = name, .mode = (mode & 07777) | S_IFDIR};
+	struct fusefs *fs = fusefs_of(req);
+	struct found found;
+	errint_t error = do_make(fs, req, parent, &making, &found);
+
+	reply_found(req, fs, error, &found);
+}
+
+void fusefs_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name)
+{
+	struct making making = {.name = name, .mode = S_IFLNK, .target = link};
+	struct fusefs *fs = fusefs_of(req);
+	struct found found;
+	errint_t error = do_make(fs, req, parent, &making, &found);
+
+	reply_found(req, fs, error, &found);
+}
+
+/* ---- files that are made and opened ---- */
+
+/* Open NAME, or an unnamed file if NULL, in PARENT as the caller; it did not exist before. */
+static int open_new(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, const char *name,
+		    mode_t mode, int client_flags)
+{
+	int flags = plan_source_flags(client_flags) & ~(O_CREAT | O_EXCL | O_TRUNC | O_TMPFILE);
+	struct directory directory;
+	struct identity identity;
+	errint_t error = directory_begin(fs, parent, &directory);
+	int fd = -1;
+
+	if (error)
+		return error;
+	flags |= O_CLOEXEC | O_NOFOLLOW;
+	flags |= name ? O_CREAT | O_EXCL : O_TMPFILE | (client_flags & O_EXCL);
+	error = identity_assume(req, directory.fd, &identity);
+	if (!error) {
+		fd = openat(directory.fd, name ? name : ".", flags, mode & 07777);
+		if (fd < 0)
+			error = -errno;
+		identity_restore(&identity);
+	}
+	directory_end(&directory);
+	/* Somebody else made it, behind the mount perhaps. With ESTALE the kernel looks the name up
+	 * again, and opens what is there if the caller may. */
+	if (error == -EEXIST && !(client_flags & O_EXCL))
+		error = -ESTALE;
+	return error ? error : fd;
+}
+
+/* NAME as in open_new(). */
+static errint_t do_create(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, const char *name,
+			  mode_t mode, struct fuse_file_info *fi, struct found *ret_found)
+{
+	int fd = open_new(fs, req, parent, name, mode, fi->flags);
+	errint_t error;
+
+	if (fd < 0)
+		return fd;
+	error = inode_lookup_fd(fs->inodes, fd, &ret_found->inode, &ret_found->st);
+	if (error) {
+		close(fd);
+		return error;
+	}
+	error = fusefs_handle_new(fs, ret_found->inode, fd, fi);
+	if (error)
+		inode_forget(fs->inodes, ret_found->inode, 1);
+	return error;
+}
+
+void fusefs_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+		   struct fuse_file_info *fi)
+{
+	struct fusefs *fs = fusefs_of(req);
+	struct found found;
+	errint_t error = do_create(fs, req, parent, name, mode, fi, &found);
+
+	reply_opened(req, fs, error, &found, fi);
+}
+
+void fusefs_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *fi)
+{
+	struct fusefs *fs = fusefs_of(req);
+	struct found found;
+	errint_t error = do_create(fs, req, parent, NULL, mode, fi, &found);
+
+	reply_opened(req, fs, error, &found, fi);
+}
+
+/* ---- remove ---- */
+
+static errint_t do_remove(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, const char *name,
+			  int flags)
+{
+	struct directory directory;
+	struct identity identity;
+	errint_t error = directory_begin(fs, parent, &directory);
+
+	if (error)
+		return error;
+	inode_keep(fs->inodes, directory.fd, name);
+	error = identity_assume(req, directory.fd, &identity);
+	if (!error) {
+		if (unlinkat(directory.fd, name, flags) < 0)
+			error = -errno;
+		identity_restore(&identity);
+	}
+	directory_end(&directory);
+	return error;
+}
+
+void fusefs_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	fuse_reply_err(req, -do_remove(fusefs_of(req), req, parent, name, 0));
+}
+
+void fusefs_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	fuse_reply_err(req, -do_remove(fusefs_of(req), req, parent, name, AT_REMOVEDIR));
+}
+
+/* ---- rename ---- */
+
+static errint_t rename_at(fuse_req_t req, int from_fd, const char *name, int to_fd,
+			  const char *newname, unsigned int flags)
+{
+	struct identity identity;
+	/* One of two directories says nothing of the other: the caller's groups are needed. */
+	errint_t error = identity_assume(req, from_fd == to_fd ? from_fd : -1, &identity);
+
+	if (error)
+		return error;
+	if (renameat2(from_fd, name, to_fd, newname, flags) < 0)
+		error = -errno;
+	identity_restore(&identity);
+	return error;
+}
+
+static errint_t do_rename(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, const char *name,
+			  fuse_ino_t newparent, const char *newname, unsigned int flags)
+{
+	struct directory from;
+	struct directory to;
+	errint_t error = directory_begin(fs, parent, &from);
+
+	if (error)
+		return error;
+	if (newparent == parent)
+		to = from;
+	else
+		error = directory_begin(fs, newparent, &to);
+	if (!error) {
+		if (!(flags & (RENAME_EXCHANGE | RENAME_NOREPLACE)))
+			inode_keep(fs->inodes, to.fd, newname);
+		error = rename_at(req, from.fd, name, to.fd, newname, flags);
+		if (newparent != parent)
+			directory_end(&to);
+	}
+	directory_end(&from);
+	return error;
+}
+
+void fusefs_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
+		   const char *newname, unsigned int flags)
+{
+	fuse_reply_err(req,
+		       -do_rename(fusefs_of(req), req, parent, name, newparent, newname, flags));
+}
+
+/* ---- link ---- */
+
+static errint_t link_at(fuse_req_t req, int fd, int directory_fd, const char *name)
+{
+	struct identity identity;
+	char path[32];
+	errint_t error;
+
+	/* AT_EMPTY_PATH would ask for CAP_DAC_READ_SEARCH; this way serves a plain user too, links
+	 * a symlink itself, and finds a file that has no name yet. */
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	error = identity_assume(req, directory_fd, &identity);
+	if (error)
+		return error;
+	if (linkat(AT_FDCWD, path, directory_fd, name, AT_SYMLINK_FOLLOW) < 0)
+		error = -errno;
+	identity_restore(&identity);
+	return error;
+}
+
+static errint_t do_link(struct fusefs *fs, fuse_req_t req, fuse_ino_t node, fuse_ino_t newparent,
+			const char *newname, struct found *ret_found)
+{
+	struct inode *inode = inode_of(fs->inodes, node);
+	struct directory directory;
+	errint_t error;
+	int fd;
+
+	if (!inode)
+		return -ESTALE;
+	error = directory_begin(fs, newparent, &directory);
+	if (error)
+		return error;
+	fd = inode_path_begin(fs->inodes, inode);
+	if (fd < 0) {
+		directory_end(&directory);
+		return fd;
+	}
+	error = link_at(req, fd, directory.fd, newname);
+	/* By descriptor, not by name: it must be the same node. */
+	if (!error)
+		error = inode_lookup_fd(fs->inodes, fd, &ret_found->inode, &ret_found->st);
+	inode_path_end(inode, fd);
+	directory_end(&directory);
+	return error;
+}
+
+void fusefs_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname)
+{
+	struct fusefs *fs = fusefs_of(req);
+	struct found found;
+	errint_t error = do_link(fs, req, ino, newparent, newname, &found);
+
+	reply_found(req, fs, error, &found);
+}
