@@ -438,7 +438,7 @@ static int find_mount(const char *path, struct mount_entry *ret_entry)
 static int command_status(const char *path, bool as_json)
 {
 	struct mount_entry entry;
-	json_t *status;
+	json_t *status = NULL;
 	int result = find_mount(path, &entry);
 
 	if (result)
