@@ -143,18 +143,28 @@ void fusefs_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fu
 
 /* ---- setattr ---- */
 
-errint_t fusefs_kill_suidgid(int fd)
+/* The set-id bits that a file loses when REQ's caller writes it, as in the kernel: set-gid
+ * without execution by the group stays for the members of that group. */
+static mode_t bits_to_kill(fuse_req_t req, const struct stat *st)
 {
-	mode_t kill = S_ISUID;
+	mode_t kill = st->st_mode & S_ISUID;
+
+	if ((st->st_mode & S_ISGID) &&
+	    ((st->st_mode & S_IXGRP) || !identity_in_group(req, st->st_gid)))
+		kill |= S_ISGID;
+	return S_ISREG(st->st_mode) ? kill : 0;
+}
+
+errint_t fusefs_kill_suidgid(fuse_req_t req, int fd)
+{
 	struct stat st;
 	char path[32];
+	mode_t kill;
 
 	if (fstat(fd, &st) < 0)
 		return -errno;
-	/* Set-gid without execution by the group means something else (mandatory locks once). */
-	if (st.st_mode & S_IXGRP)
-		kill |= S_ISGID;
-	if (!S_ISREG(st.st_mode) || !(st.st_mode & kill))
+	kill = bits_to_kill(req, &st);
+	if (!kill)
 		return 0;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	return chmod(path, st.st_mode & 07777 & ~kill) < 0 ? -errno : 0;
@@ -200,7 +210,7 @@ static errint_t set_times(const struct object *object, const struct stat *attr, 
  * a new size takes a new time. The ctime is the source's own and cannot be set: FUSE_SET_ATTR_CTIME
  * comes with the write-back cache only, which we do not use.
  */
-static errint_t set_parts(struct fusefs *fs, const struct object *object, const struct stat *attr,
+static errint_t set_parts(fuse_req_t req, const struct object *object, const struct stat *attr,
 			  int to_set, struct fuse_file_info *fi)
 {
 	errint_t error = 0;
@@ -210,23 +220,24 @@ static errint_t set_parts(struct fusefs *fs, const struct object *object, const 
 	if (!error && (to_set & FUSE_SET_ATTR_MODE))
 		error = chmod(object->path, attr->st_mode & 07777) < 0 ? -errno : 0;
 	if (!error && (to_set & FUSE_SET_ATTR_SIZE))
-		error = fusefs_truncate(fs, object->inode, fi, attr->st_size);
+		error = fusefs_truncate(fusefs_of(req), object->inode, fi, attr->st_size);
 	if (!error && (to_set & KILL_SUIDGID) && !(to_set & (SET_OWNER | FUSE_SET_ATTR_MODE)))
-		error = fusefs_kill_suidgid(object->fd);
+		error = fusefs_kill_suidgid(req, object->fd);
 	if (!error && (to_set & SET_TIMES))
 		error = set_times(object, attr, to_set);
 	return error;
 }
 
-static errint_t do_setattr(struct fusefs *fs, fuse_ino_t node, const struct stat *attr, int to_set,
-			   struct fuse_file_info *fi, struct stat *ret_stat)
+static errint_t do_setattr(struct fusefs *fs, fuse_req_t req, fuse_ino_t node,
+			   const struct stat *attr, int to_set, struct fuse_file_info *fi,
+			   struct stat *ret_stat)
 {
 	struct object object;
 	errint_t error = object_begin(fs, node, &object);
 
 	if (error)
 		return error;
-	error = set_parts(fs, &object, attr, to_set, fi);
+	error = set_parts(req, &object, attr, to_set, fi);
 	if (!error && fstat(object.fd, ret_stat) < 0)
 		error = -errno;
 	object_end(&object);
@@ -240,7 +251,7 @@ void fusefs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_se
 {
 	struct fusefs *fs = fusefs_of(req);
 	struct stat st;
-	errint_t error = do_setattr(fs, ino, attr, to_set, fi, &st);
+	errint_t error = do_setattr(fs, req, ino, attr, to_set, fi, &st);
 
 	reply_attr(req, fs, error, &st);
 }

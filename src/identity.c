@@ -110,14 +110,15 @@ static bool groups_matter(const struct fuse_ctx *ctx, int directory_fd)
 	return st.st_uid != ctx->uid || (st.st_mode & S_ISGID);
 }
 
-/* A caller that is not to be found any more (killed, or in a pid namespace that we do not see) has
- * no supplementary groups. */
-static errint_t assume_groups(fuse_req_t req, struct identity *identity)
+/*
+ * The caller's supplementary groups: in LIST, or in a new array if they are more. A caller that is
+ * not to be found any more (killed, or in a pid namespace that we do not see) has none. -ENOMEM.
+ */
+static errint_t read_groups(fuse_req_t req, gid_t list[GROUPS_ON_STACK], gid_t **ret_groups,
+			    int *ret_count)
 {
-	gid_t on_stack[GROUPS_ON_STACK];
-	gid_t *groups = on_stack;
-	int count = fuse_req_getgroups(req, GROUPS_ON_STACK, on_stack);
-	errint_t error;
+	int count = fuse_req_getgroups(req, GROUPS_ON_STACK, list);
+	gid_t *groups = list;
 
 	if (count > GROUPS_ON_STACK) {
 		int capacity = count;
@@ -129,11 +130,42 @@ static errint_t assume_groups(fuse_req_t req, struct identity *identity)
 		if (count > capacity)
 			count = capacity;
 	}
-	error = count > 0 ? set_groups(count, groups) : 0;
+	*ret_groups = groups;
+	*ret_count = count > 0 ? count : 0;
+	return 0;
+}
+
+static errint_t assume_groups(fuse_req_t req, struct identity *identity)
+{
+	gid_t on_stack[GROUPS_ON_STACK];
+	gid_t *groups;
+	int count;
+	errint_t error = read_groups(req, on_stack, &groups, &count);
+
+	if (error)
+		return error;
+	if (count > 0)
+		error = set_groups(count, groups);
 	identity->groups_assumed = count > 0 && !error;
 	if (groups != on_stack)
 		free(groups);
 	return error;
+}
+
+bool identity_in_group(fuse_req_t req, gid_t gid)
+{
+	gid_t on_stack[GROUPS_ON_STACK];
+	bool found = fuse_req_ctx(req)->gid == gid;
+	gid_t *groups;
+	int count;
+
+	if (found || read_groups(req, on_stack, &groups, &count) < 0)
+		return found;
+	for (int index = 0; index < count && !found; index++)
+		found = groups[index] == gid;
+	if (groups != on_stack)
+		free(groups);
+	return found;
 }
 
 static errint_t assume_ids(fuse_req_t req, int directory_fd, struct thread_identity *self,

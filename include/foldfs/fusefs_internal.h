@@ -10,7 +10,10 @@
 #include "foldfs/plan.h"
 #include "foldfs/readahead.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
+
+#include <urcu/list.h>
 
 /* All constant after fusefs_new(), but what is marked. */
 struct fusefs {
@@ -32,12 +35,20 @@ struct fusefs {
 
 	struct fuse_session *session;     /* set in fusefs_serve(), before the first request */
 	atomic_bool uses_io_uring;        /* set by the first request that came that way */
-	_Atomic uint64_t transport_bytes; /* set when the transport is known */
+	_Atomic uint64_t transport_bytes; /* set when the kernel has agreed to something */
+
+	pthread_mutex_t handles_lock; /* a leaf */
+	struct cds_list_head handles; /* open ones; under handles_lock */
 };
 
 static inline struct fusefs *fusefs_of(fuse_req_t req)
 {
-	return fuse_req_userdata(req);
+	struct fusefs *fs = fuse_req_userdata(req);
+
+	if (!atomic_load_explicit(&fs->uses_io_uring, memory_order_relaxed) &&
+	    fuse_req_is_uring(req))
+		atomic_store_explicit(&fs->uses_io_uring, true, memory_order_relaxed);
+	return fs;
 }
 
 /* Fill ENTRY for INODE (whose look-up was counted). */
@@ -46,10 +57,9 @@ void fusefs_entry(const struct fusefs *fs, struct inode *inode, const struct sta
 
 /* Fit a stat of the source for the client: see inode_number_shown(). */
 void fusefs_stat_show(const struct fusefs *fs, struct stat *st);
-/* Take the set-uid bit, and the set-gid bit of a file that its group may execute, from the file
- * open as FD (O_PATH or not), as a write or truncate by a caller without CAP_FSETID must. -errno.
- */
-errint_t fusefs_kill_suidgid(int fd);
+/* Take the set-id bits from the file open as FD (O_PATH or not) that it loses when REQ's caller,
+ * who has no CAP_FSETID, writes or truncates it: to be called when the kernel says so. -errno. */
+errint_t fusefs_kill_suidgid(fuse_req_t req, int fd);
 
 /* fusefs_io.c: make a handle for INODE out of FD, open on the source (taken over, also on failure),
  * and set FI's fh and flags. -errno. Used by open, create and tmpfile. */
@@ -59,6 +69,8 @@ errint_t fusefs_handle_new(struct fusefs *fs, struct inode *inode, int fd,
 void fusefs_handle_free(struct fuse_file_info *fi);
 /* The source descriptor of an open handle. */
 int fusefs_handle_fd(const struct fuse_file_info *fi);
+/* Free every handle: the connection has ended. */
+void fusefs_handles_free(struct fusefs *fs);
 /* fusefs_io.c: truncate by handle (FI not NULL) or by inode. -errno. */
 errint_t fusefs_truncate(struct fusefs *fs, struct inode *inode, struct fuse_file_info *fi,
 			 off_t size);

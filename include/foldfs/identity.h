@@ -38,4 +38,7 @@ errint_t identity_assume(fuse_req_t req, int directory_fd, struct identity *ret_
  * only place in foldfs that does. */
 void identity_restore(const struct identity *identity);
 
+/* Whether REQ's caller is in the group GID, by his own or a supplementary one. */
+bool identity_in_group(fuse_req_t req, gid_t gid);
+
 #endif
