@@ -411,6 +411,7 @@ static void *wait_for_end(void *arg)
 		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 		sd_notify(0, "STOPPING=1");
 		flush_mount(d);
+		fusefs_quiesce(d->fs);
 		fuse_session_exit(d->session);
 		pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
 	}

@@ -52,8 +52,9 @@ struct window {
 	struct cds_list_head closing; /* regions; under lock */
 	struct cds_list_head stale;   /* files to invalidate as a whole; under lock */
 	bool stopping;                /* under lock */
-	bool running;                 /* the owner's */
-	pthread_t trimmer;
+	pthread_mutex_t stop_lock;    /* before lock */
+	bool running;                 /* under stop_lock */
+	pthread_t trimmer;            /* under stop_lock */
 };
 
 struct window_file {
@@ -93,6 +94,7 @@ errint_t window_new(uint64_t budget_bytes, window_invalidate_fn invalidate, void
 	CDS_INIT_LIST_HEAD(&window->closing);
 	CDS_INIT_LIST_HEAD(&window->stale);
 	pthread_mutex_init(&window->lock, NULL);
+	pthread_mutex_init(&window->stop_lock, NULL);
 	pthread_cond_init(&window->wanted, NULL);
 	fold_rcu_register();
 	window->regions = cds_lfht_new_flavor(64, 64, 0, CDS_LFHT_AUTO_RESIZE | CDS_LFHT_ACCOUNTING,
@@ -460,9 +462,11 @@ void window_stop(struct window *window)
 	window->stopping = true;
 	pthread_mutex_unlock(&window->lock);
 	pthread_cond_signal(&window->wanted);
+	pthread_mutex_lock(&window->stop_lock);
 	if (window->running)
 		pthread_join(window->trimmer, NULL);
 	window->running = false;
+	pthread_mutex_unlock(&window->stop_lock);
 }
 
 static errint_t ignore(void *context, uint64_t node, off_t offset, off_t length)
@@ -487,6 +491,7 @@ void window_free(struct window *window)
 	pthread_mutex_unlock(&window->lock);
 	cds_lfht_destroy(window->regions, NULL);
 	pthread_cond_destroy(&window->wanted);
+	pthread_mutex_destroy(&window->stop_lock);
 	pthread_mutex_destroy(&window->lock);
 	free(window);
 }

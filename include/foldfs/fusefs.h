@@ -32,6 +32,11 @@ extern const struct fuse_lowlevel_ops fusefs_operations;
  * After any fork. 0, or -errno that ended it. */
 errint_t fusefs_serve(struct fusefs *fs, struct fuse_session *se);
 
+/* The end is near, requests are still answered: stop what waits for the kernel. To be called before
+ * fuse_session_exit() on a session that is still mounted; then again is harmless. Blocks shortly.
+ */
+void fusefs_quiesce(struct fusefs *fs);
+
 /* Of the running transport: "io_uring", "dev", or "none" before the first request. Any thread. */
 const char *fusefs_transport(const struct fusefs *fs);
 

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fusefs.c - the session: what is built for a mount, what is agreed with the kernel, start and stop
+ *
+ * Order of the start: everything is made without a thread (fusefs_new, before any fork), threads
+ * begin in fusefs_serve(). Order of the stop: the trimmer first, while requests are still answered,
+ * because its call into the kernel waits for pages that an unanswered read holds; then the loop,
+ * then everything else.
+ */
+#include "foldfs/fusefs_internal.h"
+
+#include "foldfs/stats.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+/* Workers that read ahead: I/O waits, so a few more than one do not cost processors. */
+#define READAHEAD_WORKERS 2u
+/* Threads that serve /dev/fuse: each may wait for the source; libfuse starts them as needed. */
+#define THREADS_MAX 16u
+/* Requests that the kernel may have under way in the background (its own read-ahead, async I/O). */
+#define BACKGROUND_MAX 64u
+/* Of libfuse, lib/fuse_i.h: what a request needs beside its payload. */
+#define HEADER_BYTES 4096u
+/* Of libfuse: payloads that a queue has, one queue for each processor. */
+#define RING_DEPTH 8u
+
+static errint_t invalidate(void *context, uint64_t node, off_t offset, off_t length)
+{
+	struct fusefs *fs = context;
+
+	return fuse_lowlevel_notify_inval_inode(fs->session, node, offset, length);
+}
+
+static errint_t build(struct fusefs *fs, const struct options *options)
+{
+	errint_t error;
+
+	fs->stats = stats_new();
+	if (!fs->stats)
+		return -ENOMEM;
+	error = page_store_new(options->pool_bytes, fs->stats, &fs->store);
+	if (!error)
+		error = page_map_memory_new(fs->store, &fs->map_memory);
+	if (!error)
+		error = file_table_new(fs->map_memory, options->maps_bytes, &fs->files);
+	if (!error)
+		error = filler_init(&fs->filler, fs->store, fs->files, fs->stats);
+	if (!error)
+		error = readahead_new(&fs->filler, READAHEAD_WORKERS, &fs->readahead);
+	if (!error)
+		error = window_new(options->window_bytes, invalidate, fs, &fs->window);
+	if (!error)
+		error = inode_table_new(fs->source_fd, &fs->inodes);
+	if (!error)
+		inode_table_on_forget(fs->inodes, window_file_forget);
+	return error;
+}
+
+errint_t fusefs_new(const struct options *options, int source_fd, struct fusefs **ret_fs)
+{
+	struct fusefs *fs = calloc(1, sizeof(*fs));
+	errint_t error;
+
+	if (!fs)
+		return -ENOMEM;
+	fs->source_fd = source_fd;
+	fs->transport = options->transport;
+	fs->attr_timeout = options->attr_timeout;
+	fs->entry_timeout = options->entry_timeout;
+	fs->plan.direct = !options->window_bytes;
+	CDS_INIT_LIST_HEAD(&fs->handles);
+	pthread_mutex_init(&fs->handles_lock, NULL);
+	error = build(fs, options);
+	if (error) {
+		fusefs_free(fs);
+		return error;
+	}
+	fs->cow = (struct cow_break){.store = fs->store, .stats = fs->stats};
+	*ret_fs = fs;
+	return 0;
+}
+
+void fusefs_free(struct fusefs *fs)
+{
+	if (!fs)
+		return;
+	if (fs->window)
+		window_stop(fs->window);
+	/* What clients still had open when the connection ended. */
+	fusefs_handles_free(fs);
+	readahead_free(fs->readahead);
+	inode_table_free(fs->inodes);
+	window_free(fs->window);
+	file_table_free(fs->files);
+	page_map_memory_free(fs->map_memory);
+	page_store_free(fs->store);
+	filler_destroy(&fs->filler);
+	stats_free(fs->stats);
+	pthread_mutex_destroy(&fs->handles_lock);
+	free(fs);
+}
+
+/* What is agreed with the kernel. Wishes that it cannot fulfil are left out by libfuse. */
+static void init(void *userdata, struct fuse_conn_info *conn)
+{
+	struct fusefs *fs = userdata;
+	uint64_t payload = FOLD_REQUEST_BYTES + HEADER_BYTES;
+
+	/* O_TRUNC comes as a setattr: one way to truncate, not two. */
+	fuse_unset_feature_flag(conn, FUSE_CAP_ATOMIC_O_TRUNC);
+	/* What the kernel caches is invalidated at an open that found the source changed, and by
+	 * the trimmer; our own writes, which change mtime, must not cost the cache. */
+	fuse_unset_feature_flag(conn, FUSE_CAP_AUTO_INVAL_DATA);
+	fuse_set_feature_flag(conn, FUSE_CAP_EXPLICIT_INVAL_DATA);
+	/* umask and default ACLs are the source file system's to apply. */
+	fuse_set_feature_flag(conn, FUSE_CAP_DONT_MASK);
+	fuse_set_feature_flag(conn, FUSE_CAP_POSIX_ACL);
+	fuse_set_feature_flag(conn, FUSE_CAP_PARALLEL_DIROPS);
+	fuse_set_feature_flag(conn, FUSE_CAP_CACHE_SYMLINKS);
+	/* A write says itself when it has to clear set-id bits: no getxattr before each one. */
+	fuse_set_feature_flag(conn, FUSE_CAP_HANDLE_KILLPRIV_V2);
+	/* Node ids are not found again once forgotten. */
+	fuse_set_feature_flag(conn, FUSE_CAP_NO_EXPORT_SUPPORT);
+	if (fs->plan.direct)
+		fuse_set_feature_flag(conn, FUSE_CAP_DIRECT_IO_ALLOW_MMAP);
+	conn->max_write = FOLD_REQUEST_BYTES;
+	conn->max_readahead = FOLD_REQUEST_BYTES;
+	conn->max_background = BACKGROUND_MAX;
+	conn->congestion_threshold = BACKGROUND_MAX * 3 / 4;
+	if (fuse_get_feature_flag(conn, FUSE_CAP_OVER_IO_URING) && fs->transport != TRANSPORT_DEV)
+		payload *= RING_DEPTH * (uint64_t)get_nprocs_conf() + 1;
+	else
+		payload *= THREADS_MAX;
+	atomic_store(&fs->transport_bytes, payload);
+}
+
+const struct fuse_lowlevel_ops fusefs_operations = {
+	.init = init,
+	.lookup = fusefs_lookup,
+	.forget = fusefs_forget,
+	.forget_multi = fusefs_forget_multi,
+	.getattr = fusefs_getattr,
+	.statx = fusefs_statx,
+	.setattr = fusefs_setattr,
+	.readlink = fusefs_readlink,
+	.mknod = fusefs_mknod,
+	.mkdir = fusefs_mkdir,
+	.unlink = fusefs_unlink,
+	.rmdir = fusefs_rmdir,
+	.symlink = fusefs_symlink,
+	.rename = fusefs_rename,
+	.link = fusefs_link,
+	.open = fusefs_open,
+	.create = fusefs_create,
+	.tmpfile = fusefs_tmpfile,
+	.read = fusefs_read,
+	.write = fusefs_write,
+	.flush = fusefs_flush,
+	.release = fusefs_release,
+	.fsync = fusefs_fsync,
+	.opendir = fusefs_opendir,
+	.readdir = fusefs_readdir,
+	.readdirplus = fusefs_readdirplus,
+	.releasedir = fusefs_releasedir,
+	.fsyncdir = fusefs_fsyncdir,
+	.statfs = fusefs_statfs,
+	.setxattr = fusefs_setxattr,
+	.getxattr = fusefs_getxattr,
+	.listxattr = fusefs_listxattr,
+	.removexattr = fusefs_removexattr,
+	.fallocate = fusefs_fallocate,
+	.lseek = fusefs_lseek,
+	.copy_file_range = fusefs_copy_file_range,
+	/* getlk, setlk and flock are the kernel's: locks hold among the clients of the mount. */
+};
+
+static errint_t start_threads(struct fusefs *fs)
+{
+	errint_t error = page_store_start(fs->store);
+
+	if (!error)
+		error = readahead_start(fs->readahead);
+	if (!error)
+		error = window_start(fs->window);
+	return error;
+}
+
+errint_t fusefs_serve(struct fusefs *fs, struct fuse_session *se)
+{
+	struct fuse_loop_config *config;
+	errint_t error;
+
+	fs->session = se;
+	config = fuse_loop_cfg_create();
+	if (!config)
+		return -ENOMEM;
+	fuse_loop_cfg_set_clone_fd(config, 1);
+	fuse_loop_cfg_set_max_threads(config, THREADS_MAX);
+	error = start_threads(fs);
+	if (!error)
+		error = fuse_session_loop_mt(se, config);
+	fuse_loop_cfg_destroy(config);
+	window_stop(fs->window);
+	return error > 0 ? 0 : error;
+}
+
+void fusefs_quiesce(struct fusefs *fs)
+{
+	window_stop(fs->window);
+}
+
+const char *fusefs_transport(const struct fusefs *fs)
+{
+	if (atomic_load_explicit(&fs->uses_io_uring, memory_order_relaxed))
+		return "io_uring";
+	return atomic_load(&fs->transport_bytes) ? "dev" : "none";
+}
+
+const struct stats *fusefs_stats(const struct fusefs *fs)
+{
+	return fs->stats;
+}
+
+void fusefs_usage(const struct fusefs *fs, struct fusefs_usage *ret_usage)
+{
+	page_store_usage(fs->store, &ret_usage->store);
+	window_usage(fs->window, &ret_usage->window);
+	ret_usage->zero_pages = page_map_memory_zero_pages(fs->map_memory);
+	ret_usage->maps_bytes = page_map_memory_bytes(fs->map_memory) + file_table_bytes(fs->files);
+	ret_usage->inodes = inode_table_count(fs->inodes);
+	ret_usage->inodes_bytes = inode_table_bytes(fs->inodes);
+	ret_usage->transport_bytes = atomic_load(&fs->transport_bytes);
+}

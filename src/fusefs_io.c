@@ -1,0 +1,418 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fusefs_io.c - content: open, read, write and what goes with them
+ *
+ * A struct handle is one open file of a client. It owns a reference to its file and source; the
+ * kernel hands its address back with every request until it sends the release.
+ *
+ * The way of a read is fill.h's. What is decided here is the transport: on io_uring the pages are
+ * copied into the request's payload, on /dev/fuse they are handed to writev(2) where they are. Both
+ * happen within the read side that keeps them valid. With libfuse before 3.19 a request that came
+ * by io_uring must be answered on the thread it came on (later commit "fuse_uring: serialise all
+ * ring submission under ring_lock"), so a miss is read there too, on either transport: on /dev/fuse
+ * libfuse starts another thread when all are busy, and on io_uring the read-ahead keeps misses
+ * rare.
+ *
+ * No lock is held while replying.
+ */
+#include "foldfs/fusefs_internal.h"
+
+#include "foldfs/rcu.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define HANDLE_MAGIC 0x666f6c64u
+
+struct handle {
+	uint32_t magic;
+	struct fusefs *fs;
+	struct file *file;
+	struct source *source;
+	struct stream *stream;      /* NULL: cannot be read from */
+	struct window_file *window; /* the inode's; lives as long as the kernel knows the node */
+	struct cds_list_head link;  /* in fs->handles, under fs->handles_lock */
+};
+
+static struct handle *handle_of(const struct fuse_file_info *fi)
+{
+	struct handle *handle = (struct handle *)(uintptr_t)fi->fh;
+
+	FOLD_TSAN_ACQUIRE(handle);
+	return handle && handle->magic == HANDLE_MAGIC ? handle : NULL;
+}
+
+int fusefs_handle_fd(const struct fuse_file_info *fi)
+{
+	const struct handle *handle = handle_of(fi);
+
+	return handle ? source_fd(handle->source) : -1;
+}
+
+/* ---- open and release ---- */
+
+/* The window_file of INODE, made at its first open. */
+static errint_t window_of(struct fusefs *fs, struct inode *inode, struct window_file **ret_window)
+{
+	struct window_file **window = inode_window_file(inode);
+	errint_t error = 0;
+
+	inode_lock(inode);
+	if (!*window)
+		error = window_file_new(fs->window, inode_node(inode), window);
+	*ret_window = *window;
+	inode_unlock(inode);
+	return error;
+}
+
+static void handle_destroy(struct handle *handle)
+{
+	stream_free(handle->stream);
+	if (handle->file && handle->source)
+		file_drop_if_gone(handle->file, source_fd(handle->source));
+	else if (handle->file)
+		file_put(handle->file);
+	if (handle->source)
+		source_put(handle->source);
+	handle->magic = 0;
+	free(handle);
+}
+
+/* Fill in HANDLE for INODE, open as FD, which is taken over. *ret_unchanged: what was known of the
+ * file's content is still true. */
+static errint_t handle_open(struct fusefs *fs, struct inode *inode, int fd, int flags,
+			    struct handle *handle, bool *ret_unchanged)
+{
+	struct stat st;
+	errint_t error = source_new(fd, &handle->source);
+
+	if (error)
+		return error;
+	if (fstat(fd, &st))
+		return -errno;
+	error = file_table_get(fs->files, &st, &handle->file);
+	if (!error)
+		error = file_validate(handle->file, fd, ret_unchanged);
+	if (!error)
+		error = window_of(fs, inode, &handle->window);
+	if (!error && (flags & O_ACCMODE) != O_WRONLY)
+		error = stream_new(fs->readahead, handle->file, handle->source, &handle->stream);
+	return error;
+}
+
+errint_t fusefs_handle_new(struct fusefs *fs, struct inode *inode, int fd,
+			   struct fuse_file_info *fi)
+{
+	struct handle *handle = calloc(1, sizeof(*handle));
+	bool unchanged;
+	errint_t error;
+
+	if (!handle) {
+		close(fd);
+		return -ENOMEM;
+	}
+	error = handle_open(fs, inode, fd, fi->flags, handle, &unchanged);
+	if (error) {
+		handle_destroy(handle);
+		return error;
+	}
+	handle->magic = HANDLE_MAGIC;
+	handle->fs = fs;
+	if (file_was_changed_behind(handle->file) || !unchanged) {
+		unchanged = false;
+		window_uncount(handle->window, 0);
+	}
+	pthread_mutex_lock(&fs->handles_lock);
+	cds_list_add(&handle->link, &fs->handles);
+	pthread_mutex_unlock(&fs->handles_lock);
+	plan_open(&fs->plan, unchanged, fi);
+	fi->fh = (uintptr_t)handle;
+	FOLD_TSAN_RELEASE(handle);
+	return 0;
+}
+
+void fusefs_handle_free(struct fuse_file_info *fi)
+{
+	struct handle *handle = handle_of(fi);
+
+	if (!handle)
+		return;
+	pthread_mutex_lock(&handle->fs->handles_lock);
+	cds_list_del(&handle->link);
+	pthread_mutex_unlock(&handle->fs->handles_lock);
+	handle_destroy(handle);
+}
+
+void fusefs_handles_free(struct fusefs *fs)
+{
+	struct handle *handle;
+	struct handle *next;
+
+	cds_list_for_each_entry_safe (handle, next, &fs->handles, link)
+		handle_destroy(handle);
+	CDS_INIT_LIST_HEAD(&fs->handles);
+}
+
+static errint_t do_open(struct fusefs *fs, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct inode *inode = inode_of(fs->inodes, ino);
+	int fd;
+
+	if (!inode)
+		return -ESTALE;
+	fd = inode_open(fs->inodes, inode, plan_source_flags(fi->flags));
+	return fd < 0 ? fd : fusefs_handle_new(fs, inode, fd, fi);
+}
+
+void fusefs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	errint_t error = do_open(fusefs_of(req), ino, fi);
+
+	if (error)
+		fuse_reply_err(req, -error);
+	else if (fuse_reply_open(req, fi) == -ENOENT)
+		fusefs_handle_free(fi);
+}
+
+void fusefs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	(void)ino;
+	fusefs_handle_free(fi);
+	fuse_reply_err(req, 0);
+}
+
+/* ---- read ---- */
+
+/* The kernel caches what a client without O_DIRECT reads or writes. To be called before the reply.
+ */
+static void note_cached(const struct handle *handle, const struct fuse_file_info *fi,
+			uint64_t first, unsigned pages)
+{
+	if (pages && !(fi->flags & O_DIRECT))
+		window_note(handle->window, first, pages);
+}
+
+/* The kernel's cache of the file is no more true than what we knew. */
+static void follow_foreign_change(const struct handle *handle)
+{
+	if (file_was_changed_behind(handle->file))
+		window_invalidate_soon(handle->window);
+}
+
+/* Everything of READ is at hand afterwards. On return, within a read side. */
+static void gather(struct handle *handle, struct page_read *read, off_t offset, size_t length)
+{
+	fold_rcu_read_lock();
+	if (page_read_look(read))
+		return;
+	fold_rcu_read_unlock();
+	stream_note(handle->stream, offset, length, true);
+	(void)stream_wait(handle->stream, offset, length);
+	fold_rcu_read_lock();
+	while (!page_read_look(read)) {
+		fold_rcu_read_unlock();
+		page_read_fetch(read);
+		fold_rcu_read_lock();
+	}
+}
+
+/* Answer with BYTES from IOV, whose pages are valid within the caller's read side. */
+static void reply_pages(fuse_req_t req, const struct iovec iov[], int count, size_t bytes)
+{
+	char *payload;
+	size_t room;
+	int i;
+
+	if (fuse_req_get_payload(req, &payload, &room, NULL) || room < bytes) {
+		fuse_reply_iov(req, iov, count);
+		return;
+	}
+	for (i = 0, room = 0; i < count; room += iov[i++].iov_len)
+		memcpy(payload + room, iov[i].iov_base, iov[i].iov_len);
+	fuse_reply_buf(req, payload, bytes);
+}
+
+void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	struct fusefs *fs = fusefs_of(req);
+	struct handle *handle = handle_of(fi);
+	struct iovec iov[FOLD_REQUEST_PAGES];
+	struct page_read read;
+	ssize_t bytes;
+	int count;
+
+	(void)ino;
+	if (!handle || !handle->stream || off < 0) {
+		fuse_reply_err(req, handle ? EINVAL : EBADF);
+		return;
+	}
+	if (size > FOLD_REQUEST_BYTES)
+		size = FOLD_REQUEST_BYTES;
+	page_read_init(&read, &fs->filler, handle->file, handle->source, off, size);
+	follow_foreign_change(handle);
+	gather(handle, &read, off, size);
+	note_cached(handle, fi, read.first, read.pages);
+	bytes = page_read_iov(&read, iov, &count);
+	/* Short for an error: to the page cache it would look like the end of the file. The kernel
+	 * asks again page by page, and gets what can be read. */
+	if (read.error && bytes >= 0 && !fs->plan.direct)
+		bytes = read.error;
+	if (bytes < 0)
+		fuse_reply_err(req, (int)-bytes);
+	else
+		reply_pages(req, iov, count, (size_t)bytes);
+	fold_rcu_read_unlock();
+	if (read.hits == read.pages)
+		stream_note(handle->stream, off, size, false);
+	page_read_finish(&read);
+}
+
+/* ---- changes of content ---- */
+
+void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
+		  struct fuse_file_info *fi)
+{
+	struct fusefs *fs = fusefs_of(req);
+	struct handle *handle = handle_of(fi);
+	ssize_t written;
+
+	(void)ino;
+	if (!handle) {
+		fuse_reply_err(req, EBADF);
+		return;
+	}
+	if (fi->kill_suidgid)
+		(void)fusefs_kill_suidgid(req, source_fd(handle->source));
+	written = cow_break_write(&fs->cow, handle->file, handle->source, buf, size, off);
+	follow_foreign_change(handle);
+	if (written < 0) {
+		fuse_reply_err(req, (int)-written);
+		return;
+	}
+	note_cached(handle, fi, fold_page_of((uint64_t)off),
+		    (unsigned)fold_pages_in((uint64_t)off, (uint64_t)written));
+	fuse_reply_write(req, (size_t)written);
+}
+
+/* Truncate a file that is open as FD. */
+static errint_t truncate_open(struct fusefs *fs, struct inode *inode, int fd, off_t size)
+{
+	struct window_file *window;
+	struct file *file;
+	struct stat st;
+	errint_t error;
+
+	if (fstat(fd, &st))
+		return -errno;
+	error = file_table_get(fs->files, &st, &file);
+	if (error)
+		return error;
+	error = cow_break_truncate(&fs->cow, file, fd, size);
+	file_put(file);
+	inode_lock(inode);
+	window = *inode_window_file(inode);
+	inode_unlock(inode);
+	if (!error && window)
+		window_uncount(window, fold_pages_in(0, (uint64_t)size));
+	return error;
+}
+
+errint_t fusefs_truncate(struct fusefs *fs, struct inode *inode, struct fuse_file_info *fi,
+			 off_t size)
+{
+	errint_t error;
+	int fd;
+
+	if (fi && handle_of(fi))
+		return truncate_open(fs, inode, fusefs_handle_fd(fi), size);
+	fd = inode_open(fs->inodes, inode, O_WRONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		return fd;
+	error = truncate_open(fs, inode, fd, size);
+	close(fd);
+	return error;
+}
+
+void fusefs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
+		      struct fuse_file_info *fi)
+{
+	struct fusefs *fs = fusefs_of(req);
+	struct handle *handle = handle_of(fi);
+	errint_t error = -EBADF;
+
+	(void)ino;
+	if (handle) {
+		error = cow_break_fallocate(&fs->cow, handle->file, source_fd(handle->source), mode,
+					    offset, length);
+		follow_foreign_change(handle);
+	}
+	fuse_reply_err(req, -error);
+}
+
+void fusefs_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
+			    struct fuse_file_info *fi_in, fuse_ino_t ino_out, off_t off_out,
+			    struct fuse_file_info *fi_out, size_t len, int flags)
+{
+	struct fusefs *fs = fusefs_of(req);
+	struct handle *in = handle_of(fi_in);
+	struct handle *out = handle_of(fi_out);
+	ssize_t copied = -EBADF;
+
+	(void)ino_in;
+	(void)ino_out;
+	if (flags)
+		copied = -EINVAL;
+	else if (in && out) {
+		copied = cow_break_copy(&fs->cow, source_fd(in->source), off_in, out->file,
+					source_fd(out->source), off_out, len);
+		follow_foreign_change(out);
+	}
+	if (copied < 0)
+		fuse_reply_err(req, (int)-copied);
+	else
+		fuse_reply_write(req, (size_t)copied);
+}
+
+/* ---- the rest goes to the source as it is ---- */
+
+void fusefs_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	int fd = dup(fusefs_handle_fd(fi));
+
+	(void)ino;
+	/* Closing a duplicate is how a client's close(2) reaches the source. */
+	fuse_reply_err(req, fd < 0 || close(fd) ? errno : 0);
+}
+
+void fusefs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	struct handle *handle = handle_of(fi);
+	int error = 0;
+	int fd;
+
+	(void)ino;
+	if (!handle) {
+		fuse_reply_err(req, EBADF);
+		return;
+	}
+	fd = source_fd(handle->source);
+	if (datasync ? fdatasync(fd) : fsync(fd))
+		error = errno;
+	else
+		source_drop_cache(handle->source);
+	fuse_reply_err(req, error);
+}
+
+void fusefs_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
+{
+	off_t at = lseek(fusefs_handle_fd(fi), off, whence);
+
+	(void)ino;
+	if (at < 0)
+		fuse_reply_err(req, errno);
+	else
+		fuse_reply_lseek(req, at);
+}
