@@ -1,0 +1,414 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program: command line, ways of mounting, ways of ending, users, status."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import time
+
+from harness import (MIB, PAGE, check, equal, fails_with, make_pages, mounts_under, read_file, test, until,
+                     write_file)
+
+KEYS = {
+    "version", "source", "mountpoint", "transport", "uptime_s", "frame_bytes", "frames_total",
+    "frames_used", "pages_shared", "pages_sharing", "pages_unshared", "zero_pages", "general_profit",
+    "hits", "misses", "fills_discarded", "merges", "digest_collisions", "breaks", "evictions",
+    "bypassed", "window", "memory",
+}
+WINDOW_KEYS = {"budget_bytes", "bytes", "trimmed_bytes"}
+MEMORY_KEYS = {"pool_bytes", "maps_bytes", "index_bytes", "transport_bytes", "total_bytes"}
+
+
+def refused(t, arguments, *words):
+    """The command must fail with status 1 and one clear sentence that has all the words."""
+    result = t.run(t.foldfs_command() + arguments, status=1, timeout=15)
+    lines = result.stderr.strip().splitlines()
+    check(len(lines) == 1 and len(lines[0]) < 300, "%s: one sentence, not %r" % (arguments, result.stderr))
+    for word in words:
+        check(word in lines[0], "%s: %r does not name %r" % (arguments, lines[0], word))
+    equal(result.stdout, "", "standard output of a refused command")
+
+
+@test(timeout=60, transports="none")
+def wrong_command_lines(t):
+    """Each wrong command line: one sentence that names what is wrong, status 1, nothing mounted."""
+    source, point = t.make_dir("source"), t.make_dir("mnt")
+    write_file(source + "/file", b"content")
+    refused(t, [])
+    refused(t, [source])
+    refused(t, [source, point, "third"], "third")
+    refused(t, ["/no/such/directory", point], "/no/such/directory")
+    refused(t, [source + "/file", point], source + "/file", "directory")
+    refused(t, [source, t.path("nowhere")], t.path("nowhere"))
+    refused(t, [source, source + "/file"], source + "/file")
+    refused(t, ["", point])
+    refused(t, [source, ""])
+    refused(t, ["--nonsense", source, point], "--nonsense")
+    refused(t, [source, point, "-o", "nonsense"], "nonsense")
+    refused(t, [source, point, "-o", "pool=64M,nonsense=3"], "nonsense")
+    for size in ("", "x", "-1", "+1M", "1X", "1MM", "1.5G", "101%", "99999999999T", " 1M", "0x10", "1M ",
+                 "18446744073709551616", "0"):
+        refused(t, [source, point, "-o", "pool=" + size], "pool")
+    for size in ("x", "-1", "101%"):
+        refused(t, [source, point, "-o", "window=" + size], "window")
+        refused(t, [source, point, "-o", "maps=" + size], "maps")
+    refused(t, [source, point, "-o", "pool"], "pool")
+    refused(t, [source, point, "-o", "transport=pigeon"], "pigeon")
+    refused(t, [source, point, "-o", "attr_timeout=soon"], "attr_timeout")
+    equal(mounts_under(point), [], "mounts")
+
+
+@test(transports="none")
+def mount_points_that_would_loop(t):
+    """It refuses a mount point inside its own source, however named, and one that is busy; a mount over
+    its own source is taken, as it does not loop, and serves it."""
+    source = t.make_dir("source")
+    inner = t.make_dir("source", "inner", "deep")
+    write_file(source + "/file", b"content")
+    refused(t, [source, inner], inner, "loop")
+    os.symlink(source, t.path("link"))
+    refused(t, [t.path("link"), inner], "loop")
+    refused(t, [source, t.path("link") + "/inner/deep"], "loop")
+    t.make_dir("bound")
+    t.run(["mount", "--bind", source, t.path("bound")])
+    refused(t, [t.path("bound"), inner], "loop")
+    t.run(["umount", t.path("bound")])
+    mount = t.mount(source)
+    refused(t, [source, mount.point], mount.point, "busy")
+    second = t.make_dir("source", "inner", "second")
+    refused(t, [mount.point, second], "loop")
+    mount.unmount()
+
+
+@test(transports="each")
+def mount_over_its_own_source(t):
+    """The source is covered by its own mount and served through it."""
+    source = t.make_dir("mnt")
+    content = make_pages(t.rng, 30)
+    write_file(source + "/file", content)
+    mount = t.mount(source)
+    equal(read_file(mount.path("file")), content, "content")
+    with open(mount.path("file"), "r+b") as file:
+        file.write(b"changed")
+    equal(mount.status()["source"], source, "source in the status")
+    mount.unmount()
+    equal(read_file(source + "/file"), b"changed" + content[7:], "the source afterwards")
+
+
+@test(transports="none")
+def help_and_version(t):
+    """-h and -V print on standard output, end with 0 and mount nothing."""
+    for flag in ("-h", "--help"):
+        text = t.run(t.foldfs_command() + [flag]).stdout
+        for word in ("SOURCE", "MOUNTPOINT", "pool=", "window=", "maps=", "transport="):
+            check(word in text, "%s does not mention %s" % (flag, word))
+    for flag in ("-V", "--version"):
+        check(t.run(t.foldfs_command() + [flag]).stdout.startswith("foldfs "), flag)
+
+
+@test(transports="each")
+def status_keys(t):
+    """foldctl status --json has every documented key, of the right type; the status for people has the
+    main figures."""
+    source = t.make_dir("source")
+    write_file(source + "/file", make_pages(t.rng, 100))
+    mount = t.mount(source, ["pool=32M", "window=4M"])
+    read_file(mount.path("file"))
+    status = mount.status()
+    for keys, found, what in ((KEYS, status, "status"), (WINDOW_KEYS, status["window"], "window"),
+                              (MEMORY_KEYS, status["memory"], "memory")):
+        check(keys <= set(found), "%s lacks %s" % (what, sorted(keys - set(found))))
+        for key, value in found.items():
+            kinds = str if key in ("version", "source", "mountpoint", "transport") else \
+                dict if key in ("window", "memory") else int
+            check(isinstance(value, kinds), "%s.%s is %r" % (what, key, value))
+    equal(status["source"], source, "source")
+    equal(status["mountpoint"], mount.point, "mountpoint")
+    equal(status["transport"], t.transport, "transport")
+    equal(status["frame_bytes"], PAGE, "frame_bytes")
+    equal(status["frames_total"], 32 * MIB // PAGE, "frames_total")
+    equal(status["window"]["budget_bytes"], 4 * MIB, "window.budget_bytes")
+    text = t.run(t.foldctl_command() + ["status", mount.point]).stdout
+    for word in (source, mount.point, t.transport):
+        check(word in text, "foldctl status does not show %r:\n%s" % (word, text))
+    equal(t.run(t.foldctl_command() + ["status", "--json", mount.point + "/"]).returncode, 0,
+          "a path with a slash at its end")
+
+
+@test(transports="none")
+def foldctl_on_what_is_no_mount(t):
+    """foldctl on a plain directory, on nothing, without arguments: one sentence, status 1."""
+    for arguments in ([], ["status"], ["status", t.directory], ["status", "/no/such"], ["dance", t.directory],
+                      ["status", "--xml", t.directory], ["status", "/proc"]):
+        result = t.run(t.foldctl_command() + arguments, status=1)
+        check(0 < len(result.stderr.strip().splitlines()) <= 2, "%s: %r" % (arguments, result.stderr))
+
+
+@test(transports="none", variants={"K": ("pool=2048K", 512), "M": ("pool=3M", 768), "plain": ("pool=1048576", 256),
+                                   "percent": ("pool=1%", None), "G": ("pool=1G", 262144)})
+def sizes(t, value):
+    """Sizes with K, M, G and % come out as they were meant."""
+    option, frames = value
+    source = t.make_dir("source")
+    mount = t.mount(source, [option], transport="dev")
+    found = mount.status()["frames_total"]
+    if frames is None:
+        memory = os.sysconf("SC_PHYS_PAGES")
+        check(abs(found - memory / 100) <= 2, "1%% of %d pages came out as %d" % (memory, found))
+    else:
+        equal(found, frames, "frames_total")
+    mount.unmount()
+
+
+@test(transports="each", variants={"umount": None, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT, "SIGHUP": signal.SIGHUP})
+def ends_in_order(t, number):
+    """umount(8) and signals end it with status 0, the mount and the socket gone, mapped stores written back.
+
+    Invariant 1: what clients stored through mmap is in the source afterwards.
+    """
+    source = t.make_dir("source")
+    write_file(source + "/file", bytes(50 * PAGE))
+    mount = t.mount(source)
+    minor = next(minor for point, minor, _ in mounts_under(mount.point))
+    path = "/run/foldfs/0:%d.sock" % minor
+    check(os.path.exists(path), "no control socket")
+    read_file(mount.path("file"))
+    t.run(["python3", "-c", "import mmap,sys\nwith open(sys.argv[1],'r+b') as f:\n"
+           " m=mmap.mmap(f.fileno(),0); m[5*4096:5*4096+6]=b'mapped'\n m.close()", mount.path("file")])
+    mount.unmount() if number is None else mount.stop(number)
+    check(not os.path.exists(path), "the control socket is still there")
+    equal(read_file(source + "/file")[5 * PAGE:5 * PAGE + 6], b"mapped", "a mapped store")
+
+
+@test(transports="each")
+def signal_under_load(t):
+    """SIGTERM while readers and writers are at work: an end with status 0, clients get errors, no hang,
+    and what was acknowledged is in the source."""
+    source = t.make_dir("source")
+    write_file(source + "/file", bytes(500 * PAGE))
+    mount = t.mount(source)
+
+    def client(page):
+        written = 0
+        fd = os.open(mount.path("file"), os.O_RDWR)
+        try:
+            for written in range(1, 1 << 30):
+                os.pwrite(fd, b"%08d" % written, page * PAGE)
+                os.pread(fd, 100 * PAGE, 0)
+        except OSError as error:
+            check(error.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO), "errno: %s" % error)
+        found = int(read_file(source + "/file")[page * PAGE:page * PAGE + 8])
+        check(found >= written - 1, "write %d was acknowledged, the source has %d" % (written - 1, found))
+
+    clients = [t.fork(client, page) for page in (0, 10, 499)]
+    time.sleep(0.5)
+    mount.stop(signal.SIGTERM)
+    t.join(clients)
+
+
+@test(transports="each")
+def busy_unmount_is_refused(t):
+    """umount of a mount in use says busy and changes nothing; after close it works."""
+    source = t.make_dir("source")
+    write_file(source + "/file", b"content")
+    mount = t.mount(source)
+    fd = os.open(mount.path("file"), os.O_RDONLY)
+    check(t.run(["umount", mount.point], status=None).returncode != 0, "umount of a busy mount worked")
+    equal(os.pread(fd, 7, 0), b"content", "content after a refused umount")
+    os.close(fd)
+    mount.unmount()
+
+
+@test(transports="each")
+def background(t):
+    """Without -f the command returns 0 once the mount answers, holds on to no descriptor of the caller,
+    and umount ends the daemon."""
+    source, point = t.make_dir("source"), t.make_dir("mnt")
+    write_file(source + "/file", b"content")
+    command = t.foldfs_command() + [source, point, "-o", "pool=16M,transport=" + t.transport]
+    result = t.run(command, timeout=20 * t.patience)  # its pipes close only if the daemon let go of them
+    equal(result.stdout + result.stderr, "", "output of a successful mount")
+    equal(read_file(point + "/file"), b"content", "content, at once")
+    daemon = daemon_of(t, point)
+    t.run(["umount", point])
+    until(lambda: not os.path.exists("/proc/%d" % daemon) or state_of(daemon) == "Z", 10 * t.patience,
+          "the daemon has ended")
+
+
+def state_of(pid):
+    try:
+        with open("/proc/%d/stat" % pid) as file:
+            return file.read().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
+
+
+def daemon_of(t, point):
+    for entry in os.listdir("/proc"):
+        try:
+            with open("/proc/%s/cmdline" % entry, "rb") as file:
+                words = file.read().split(b"\0")
+            if os.fsencode(point) in words and words[0].endswith(b"foldfs"):
+                return int(entry)
+        except (OSError, ValueError):
+            pass
+    raise AssertionError("no daemon for " + point)
+
+
+@test(transports="none")
+def mount_type_and_fstab(t):
+    """`mount -t fuse.foldfs` and an fstab line, through mount(8) and mount.fuse3, with generic words."""
+    if not os.path.exists("/sbin/mount.fuse3") and not os.path.exists("/sbin/mount.fuse"):
+        t.skip("mount.fuse3 is not installed")
+    source, point, programs = t.make_dir("source"), t.make_dir("mnt"), t.make_dir("bin")
+    write_file(source + "/file", b"content")
+    with open(programs + "/foldfs", "w") as script:
+        script.write("#!/bin/sh\nexec %s \"$@\"\n" % " ".join(t.foldfs_command()))
+    os.chmod(programs + "/foldfs", 0o755)
+    environment = dict(t.environment(), PATH=programs + ":" + os.environ["PATH"])
+    options = "rw,nodev,nosuid,relatime,noauto,nofail,x-systemd.automount,_netdev,pool=16M,window=2M"
+    fstab = t.path("fstab")
+    write_file(fstab, ("%s %s fuse.foldfs %s 0 0\n" % (source, point, options)).encode())
+    for command in (["mount", "-t", "fuse.foldfs", "-o", "pool=16M,window=2M,nodev", source, point],
+                    ["mount", "--fstab", fstab, point]):
+        t.run(command, env=environment)
+        equal(read_file(point + "/file"), b"content", "content")
+        equal([kind for _, _, kind in mounts_under(point)], ["fuse.foldfs"], "type of the mount")
+        status = json.loads(t.run(t.foldctl_command() + ["status", "--json", point]).stdout)
+        equal(status["window"]["budget_bytes"], 2 * MIB, "an option given by mount(8)")
+        daemon = daemon_of(t, point)
+        t.run(["umount", point])
+        until(lambda: state_of(daemon) == "Z", 10 * t.patience, "the daemon has ended")
+
+
+@test(transports="none")
+def read_only_and_names(t):
+    """-o ro refuses writes; fsname= and subtype= of the user are the mount's."""
+    source = t.make_dir("source")
+    write_file(source + "/file", b"content")
+    mount = t.mount(source, ["ro", "fsname=mine", "subtype=special"], transport="dev")
+    equal(mounts_under(mount.point)[-1][2], "fuse.special", "type")
+    with open("/proc/self/mounts") as table:
+        check(any(line.split()[:2] == ["mine", mount.point] for line in table), "fsname")
+    fails_with(errno.EROFS, "open for writing", os.open, mount.path("file"), os.O_RDWR)
+    fails_with(errno.EROFS, "create", os.open, mount.path("new"), os.O_CREAT | os.O_WRONLY)
+    equal(read_file(mount.path("file")), b"content", "content")
+    mount.unmount()
+
+
+@test(transports="each")
+def two_mounts_of_one_source(t):
+    """Two mounts of one source: each serves it, and a change through one is seen at an open in the other."""
+    source = t.make_dir("source")
+    content = make_pages(t.rng, 100)
+    write_file(source + "/file", content)
+    first = t.mount(source, ["attr_timeout=0"], name="first")
+    second = t.mount(source, ["attr_timeout=0"], name="second")
+    for mount in (first, second):
+        equal(read_file(mount.path("file")), content, "content")
+    with open(first.path("file"), "r+b") as file:
+        os.pwrite(file.fileno(), b"changed", 50 * PAGE)
+    equal(read_file(second.path("file"))[50 * PAGE:50 * PAGE + 7], b"changed", "seen in the other")
+    check(first.status()["mountpoint"] != second.status()["mountpoint"], "one socket for two mounts")
+
+
+@test(transports="each", timeout=40)
+def mount_on_a_mount(t):
+    """A foldfs whose source is another foldfs's mount serves the same bytes."""
+    source = t.make_dir("source")
+    content = make_pages(t.rng, 500)
+    write_file(source + "/file", content)
+    lower = t.mount(source, name="lower")
+    upper = t.mount(lower.point, name="upper")
+    equal(read_file(upper.path("file")), content, "content")
+    with open(upper.path("file"), "r+b") as file:
+        os.pwrite(file.fileno(), b"through both", 100)
+        os.fsync(file.fileno())
+    equal(read_file(source + "/file")[100:112], b"through both", "a write through both")
+    upper.unmount()
+    lower.unmount()
+
+
+def device_for_everybody(t):
+    """In this test's own mount namespace /dev/fuse is a node that everybody may open."""
+    node = t.path("fuse-node")
+    info = os.stat("/dev/fuse")
+    os.mknod(node, 0o666 | 0o020000, info.st_rdev)
+    os.chmod(node, 0o666)
+    t.run(["mount", "--bind", node, "/dev/fuse"])
+    t.at_end(lambda: t.run(["umount", "/dev/fuse"]))
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR))
+    except OSError as error:
+        t.skip("device nodes cannot be opened in %s: %s" % (t.directory, error))
+
+
+@test(transports="none", timeout=60)
+def plain_user(t):
+    """A plain user mounts through fusermount3, reads, writes, asks for the status and unmounts; root can
+    ask too, and nobody else gets in."""
+    t.need("fusermount3", "setpriv")
+    device_for_everybody(t)
+    source, point = t.make_dir("source"), t.make_dir("mnt")
+    content = make_pages(t.rng, 200)
+    write_file(source + "/file", content)
+    for path in (source, source + "/file", point):
+        os.chown(path, 65534, 65534)
+    write_file(source + "/secret", b"root's own")
+    os.chmod(source + "/secret", 0o600)
+    # The sanitizers' logs of a plain user's daemon need a place that it may write to.
+    os.chmod(t.directory, 0o777)
+    mount = t.mount(source, user="nobody", transport="dev")
+
+    def user(function):
+        def as_user():
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            function()
+        t.join([t.fork(as_user)])
+
+    def works():
+        equal(read_file(mount.path("file")), content, "content")
+        with open(mount.path("file"), "r+b") as file:
+            os.pwrite(file.fileno(), b"mine", 10)
+        write_file(mount.path("new"), b"new")
+        equal(os.stat(mount.path("new")).st_uid, 65534, "owner of a new file")
+        fails_with(errno.EACCES, "root's file", os.open, mount.path("secret"), os.O_RDONLY)
+        text = subprocess.run(t.foldctl_command() + ["status", "--json", mount.point], capture_output=True,
+                              env=t.environment(), check=True).stdout
+        equal(json.loads(text)["mountpoint"], mount.point, "status for the owner")
+
+    user(works)
+    equal(mount.status()["mountpoint"], mount.point, "status for root")
+    equal(read_file(source + "/file")[10:14], b"mine", "a write, in the source")
+
+    def other_user():
+        os.setgroups([])
+        os.setgid(1)
+        os.setuid(1)
+        fails_with(errno.EACCES, "another user", os.listdir, mount.point)
+
+    t.join([t.fork(other_user)])
+    user(lambda: subprocess.run(["fusermount3", "-u", mount.point], check=True))
+    mount.ended(0)
+
+
+@test(transports="none", timeout=40)
+def crashed_mount_is_replaced(t):
+    """After a kill -9 the dead mount is told from a live one: a new mount there is refused as busy until a
+    lazy unmount, then works; the stale socket is no obstacle."""
+    source = t.make_dir("source")
+    write_file(source + "/file", b"content")
+    mount = t.mount(source, transport="dev")
+    mount.process.kill()
+    mount.process.wait(20)
+    refused(t, [source, mount.point], "busy")
+    result = t.run(t.foldctl_command() + ["status", mount.point], status=1, timeout=10)
+    check(result.stderr.strip(), "foldctl says nothing of a dead mount")
+    t.run(["umount", "-l", mount.point])
+    again = t.mount(source, transport="dev")
+    equal(read_file(again.path("file")), b"content", "content")
+    again.unmount()
