@@ -1,0 +1,472 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * test_control.c - the control socket, and the figures that it hands out
+ *
+ * The file system behind it is a fake of this file: three functions that status.c asks.
+ */
+#include "foldfs/control.h"
+
+#include "foldfs/stats.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define REQUEST "{\"request\":\"status\"}\n"
+
+struct fusefs {
+	struct stats *stats;
+	struct fusefs_usage usage;
+};
+
+const char *fusefs_transport(const struct fusefs *fs)
+{
+	(void)fs;
+	return "dev";
+}
+
+void fusefs_usage(const struct fusefs *fs, struct fusefs_usage *ret_usage)
+{
+	*ret_usage = fs->usage;
+}
+
+const struct stats *fusefs_stats(const struct fusefs *fs)
+{
+	return fs->stats;
+}
+
+struct fixture {
+	struct fusefs fs;
+	struct status_context status;
+	struct control *control;
+	char directory[32];
+	char path[64];
+};
+
+static int set_up(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	assert_non_null(f);
+	f->fs.stats = stats_new();
+	assert_non_null(f->fs.stats);
+	f->status.fs = &f->fs;
+	f->status.source = "/source";
+	f->status.mountpoint = "/mount point";
+	strcpy(f->directory, "/tmp/foldfs-test.XXXXXX");
+	assert_non_null(mkdtemp(f->directory));
+	snprintf(f->path, sizeof(f->path), "%s/run/0:42.sock", f->directory);
+	*state = f;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	struct fixture *f = *state;
+	char run[64];
+
+	control_free(f->control);
+	unlink(f->path);
+	snprintf(run, sizeof(run), "%s/run", f->directory);
+	rmdir(run);
+	assert_int_equal(rmdir(f->directory), 0);
+	stats_free(f->fs.stats);
+	free(f);
+	return 0;
+}
+
+static void start(struct fixture *f)
+{
+	assert_int_equal(control_new(f->path, &f->status, &f->control), 0);
+	assert_int_equal(control_start(f->control), 0);
+}
+
+static int connect_client(const struct fixture *f)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_true(fd >= 0);
+	strcpy(address.sun_path, f->path);
+	assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	return fd;
+}
+
+/* Everything up to the end of the connection, which has to be one JSON object and a newline. */
+static json_t *receive(int fd)
+{
+	char text[16384];
+	size_t length = 0;
+	ssize_t got;
+	json_t *answer;
+
+	while ((got = recv(fd, text + length, sizeof(text) - length, 0)) > 0)
+		length += (size_t)got;
+	close(fd);
+	assert_true(length > 0 && text[length - 1] == '\n');
+	assert_ptr_equal(memchr(text, '\n', length), text + length - 1);
+	answer = json_loadb(text, length, 0, NULL);
+	assert_true(json_is_object(answer));
+	return answer;
+}
+
+static void expect_error(json_t *answer)
+{
+	assert_non_null(answer);
+	assert_non_null(json_string_value(json_object_get(answer, "error")));
+	assert_int_equal(json_object_size(answer), 1);
+	json_decref(answer);
+}
+
+static void expect_status(json_t *answer)
+{
+	assert_non_null(answer);
+	assert_string_equal(json_string_value(json_object_get(answer, "version")), FOLDFS_VERSION);
+	json_decref(answer);
+}
+
+/* ---- figures ---- */
+
+static void all_promised_keys_are_there(void **state)
+{
+	static const char *const keys[] = {"version",         "source",         "mountpoint",
+					   "transport",       "uptime_s",       "frame_bytes",
+					   "frames_total",    "frames_used",    "pages_shared",
+					   "pages_sharing",   "pages_unshared", "zero_pages",
+					   "general_profit",  "hits",           "misses",
+					   "fills_discarded", "merges",         "digest_collisions",
+					   "breaks",          "evictions",      "bypassed"};
+	static const char *const window[] = {"budget_bytes", "bytes", "trimmed_bytes"};
+	static const char *const memory[] = {"pool_bytes", "maps_bytes", "index_bytes",
+					     "transport_bytes", "total_bytes"};
+	struct fixture *f = *state;
+	json_t *status = status_json(&f->status), *group;
+
+	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
+		assert_non_null(json_object_get(status, keys[i]));
+	group = json_object_get(status, "window");
+	for (size_t i = 0; i < sizeof(window) / sizeof(window[0]); i++)
+		assert_true(json_is_integer(json_object_get(group, window[i])));
+	group = json_object_get(status, "memory");
+	for (size_t i = 0; i < sizeof(memory) / sizeof(memory[0]); i++)
+		assert_true(json_is_integer(json_object_get(group, memory[i])));
+	json_decref(status);
+}
+
+static int64_t number(const json_t *status, const char *group, const char *key)
+{
+	const json_t *value = json_object_get(group ? json_object_get(status, group) : status, key);
+
+	assert_true(json_is_integer(value));
+	return json_integer_value(value);
+}
+
+static void figures_are_what_the_parts_say(void **state)
+{
+	struct fixture *f = *state;
+	struct fusefs_usage *usage = &f->fs.usage;
+	json_t *status;
+
+	usage->store.pages_sharing = 100;
+	usage->zero_pages = 20;
+	usage->store.frames_used = 10;
+	usage->store.pool_bytes = 1000000;
+	usage->maps_bytes = 3000;
+	usage->store.index_bytes = 500;
+	usage->inodes_bytes = 70;
+	usage->transport_bytes = 9;
+	usage->window.memory_bytes = 8;
+	usage->window.bytes = 77777;
+	usage->store.frames_total = UINT64_MAX; /* more than JSON has: must not fail */
+	stats_add(f->fs.stats, STAT_HITS, 5);
+	stats_add(f->fs.stats, STAT_BYPASSED, 6);
+	status = status_json(&f->status);
+	assert_int_equal(number(status, NULL, "general_profit"), 120 * 4096 - 3000 - 500 - 10 * 64);
+	assert_int_equal(number(status, "memory", "total_bytes"),
+			 1000000 + 3000 + 500 + 70 + 9 + 8);
+	assert_int_equal(number(status, "window", "bytes"), 77777);
+	assert_int_equal(number(status, NULL, "hits"), 5);
+	assert_int_equal(number(status, NULL, "bypassed"), 6);
+	assert_int_equal(number(status, NULL, "misses"), 0);
+	json_decref(status);
+
+	/* Little shared: the profit is below zero. */
+	usage->store.pages_sharing = usage->zero_pages = 0;
+	status = status_json(&f->status);
+	assert_int_equal(number(status, NULL, "general_profit"), -3000 - 500 - 10 * 64);
+	json_decref(status);
+}
+
+static void a_path_that_is_no_utf8_is_shown(void **state)
+{
+	struct fixture *f = *state;
+	json_t *status;
+
+	f->status.source = "/a\xff\xfe/b";
+	f->status.mountpoint = "/caf\xc3\xa9";
+	status = status_json(&f->status);
+	assert_string_equal(json_string_value(json_object_get(status, "source")),
+			    "/a\xEF\xBF\xBD\xEF\xBF\xBD/b");
+	assert_string_equal(json_string_value(json_object_get(status, "mountpoint")),
+			    "/caf\xc3\xa9");
+	json_decref(status);
+}
+
+/* The manual's list of figures is what the table makes. */
+static void the_manual_has_the_table(void **state)
+{
+	static const char here[] = __FILE__;
+	char path[1024], *expected, *manual, *end;
+	size_t expected_size, length;
+	FILE *file, *memory = open_memstream(&expected, &expected_size);
+
+	(void)state;
+	assert_non_null(memory);
+#define PRINT(key, unit, kind, value, sentence) fprintf(memory, FIGURE_ROFF, key, unit, sentence);
+	STATUS_FIGURES(PRINT)
+#undef PRINT
+	fclose(memory);
+	snprintf(path, sizeof(path), "%.*s../../man/foldctl.8",
+		 (int)(strrchr(here, '/') + 1 - here), here);
+	file = fopen(path, "r");
+	assert_non_null(file);
+	manual = calloc(1, 1 << 20);
+	assert_non_null(manual);
+	length = fread(manual, 1, (1 << 20) - 1, file);
+	fclose(file);
+	assert_true(length > expected_size);
+	end = strstr(manual, expected);
+	assert_non_null(end); /* else: put what `foldctl figures --roff` prints into the manual */
+	assert_int_equal(strncmp(end + expected_size, ".SH ", 4), 0);
+	free(manual);
+	free(expected);
+}
+
+/* ---- requests ---- */
+
+static void requests_are_answered(void **state)
+{
+	static const char *const good[] = {"{\"request\":\"status\"}",
+					   " { \"request\" : \"status\" }\r",
+					   "{\"other\":[1,{}],\"request\":\"status\"}"};
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
+		expect_status(control_answer(&f->status, good[i], strlen(good[i])));
+}
+
+static void anything_else_is_an_error(void **state)
+{
+	static const char *const bad[] = {
+		"",
+		" ",
+		"status",
+		"null",
+		"1",
+		"\"status\"",
+		"[]",
+		"[{\"request\":\"status\"}]",
+		"{}",
+		"{\"request\":null}",
+		"{\"request\":[\"status\"]}",
+		"{\"request\":\"stop\"}",
+		"{\"request\":\"\"}",
+		"{\"request\":\"status\\u0000\"}",
+		"{\"request\":\"status\",\"request\":\"status\"}",
+		"{\"request\":\"status\"} {}",
+		"{\"request\":\"status\"",
+		"{\"request\":99999999999999999999999999}",
+		"{\"request\":1e999}",
+		"{\"request\":\"\xff\xfe\"}",
+		"{\"\xc3\x28\":1}",
+		"{\"request\":\"\\ud800\"}",
+	};
+	struct fixture *f = *state;
+	char deep[CONTROL_REQUEST_MAX];
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		expect_error(control_answer(&f->status, bad[i], strlen(bad[i])));
+	expect_error(control_answer(&f->status, "{\"request\":\"status\"}\0x", 22));
+	memset(deep, '[', sizeof(deep));
+	expect_error(control_answer(&f->status, deep, sizeof(deep)));
+	memset(deep, ' ', sizeof(deep));
+	expect_error(control_answer(&f->status, deep, sizeof(deep)));
+}
+
+/* ---- the socket ---- */
+
+static void the_socket_answers(void **state)
+{
+	struct fixture *f = *state;
+	struct stat st;
+	int fd;
+
+	start(f);
+	assert_int_equal(lstat(f->path, &st), 0);
+	assert_true(S_ISSOCK(st.st_mode));
+	assert_int_equal(st.st_mode & 07777, 0600);
+	for (int i = 0; i < 50; i++) {
+		fd = connect_client(f);
+		assert_int_equal(send(fd, REQUEST, strlen(REQUEST), 0), strlen(REQUEST));
+		expect_status(receive(fd));
+	}
+	/* In pieces, with more behind the newline. */
+	fd = connect_client(f);
+	for (const char *p = REQUEST "{\"request\":"; *p; p++)
+		if (send(fd, p, 1, MSG_NOSIGNAL) != 1)
+			break; /* answered already */
+	expect_status(receive(fd));
+	control_free(f->control);
+	f->control = NULL;
+	assert_int_equal(lstat(f->path, &st), -1);
+}
+
+static void hostile_clients_lose(void **state)
+{
+	struct fixture *f = *state;
+	char flood[3 * CONTROL_REQUEST_MAX];
+	int fd;
+
+	start(f);
+	/* Too long, without a newline. */
+	memset(flood, 'x', sizeof(flood));
+	fd = connect_client(f);
+	(void)send(fd, flood, sizeof(flood), MSG_NOSIGNAL);
+	expect_error(receive(fd));
+	/* Gone before the newline. */
+	fd = connect_client(f);
+	assert_int_equal(send(fd, "{\"request\"", 10, 0), 10);
+	shutdown(fd, SHUT_WR);
+	expect_error(receive(fd));
+	/* Half-closed after it: still answered. */
+	fd = connect_client(f);
+	assert_int_equal(send(fd, REQUEST, strlen(REQUEST), 0), strlen(REQUEST));
+	shutdown(fd, SHUT_WR);
+	expect_status(receive(fd));
+	/* Nothing at all, and gone. */
+	close(connect_client(f));
+	/* Does not read, and is gone. */
+	fd = connect_client(f);
+	assert_int_equal(send(fd, REQUEST, strlen(REQUEST), 0), strlen(REQUEST));
+	shutdown(fd, SHUT_RD);
+	close(fd);
+	fd = connect_client(f);
+	assert_int_equal(send(fd, REQUEST, strlen(REQUEST), 0), strlen(REQUEST));
+	expect_status(receive(fd));
+}
+
+/* A silent client is told so, and one that waits behind it is served then. */
+static void a_silent_client_holds_nobody_up_for_long(void **state)
+{
+	struct fixture *f = *state;
+	int silent, next;
+
+	start(f);
+	silent = connect_client(f);
+	next = connect_client(f);
+	assert_int_equal(send(next, REQUEST, strlen(REQUEST), 0), strlen(REQUEST));
+	expect_status(receive(next));
+	expect_error(receive(silent));
+}
+
+/* The end does not wait for a client. */
+static void the_end_interrupts_a_client(void **state)
+{
+	struct fixture *f = *state;
+	char byte;
+	int fd;
+
+	start(f);
+	fd = connect_client(f);
+	assert_int_equal(send(fd, "{", 1, 0), 1);
+	control_free(f->control);
+	f->control = NULL;
+	assert_true(recv(fd, &byte, 1, 0) <= 0);
+	close(fd);
+}
+
+static void a_stale_socket_is_replaced(void **state)
+{
+	struct fixture *f = *state;
+	struct control *later;
+	struct stat st;
+	int fd;
+
+	start(f);
+	/* The device number was given out again: another daemon, the same name. */
+	assert_int_equal(control_new(f->path, &f->status, &later), 0);
+	assert_int_equal(control_start(later), 0);
+	control_free(f->control);
+	f->control = later;
+	assert_int_equal(lstat(f->path, &st), 0); /* it was not ours any more */
+	fd = connect_client(f);
+	assert_int_equal(send(fd, REQUEST, strlen(REQUEST), 0), strlen(REQUEST));
+	expect_status(receive(fd));
+}
+
+static void unfit_places_are_refused(void **state)
+{
+	struct fixture *f = *state;
+	char run[64], longest[200];
+	FILE *file;
+
+	snprintf(run, sizeof(run), "%s/run", f->directory);
+	/* Others could change the directory. */
+	assert_int_equal(mkdir(run, 0700), 0);
+	assert_int_equal(chmod(run, 0777), 0);
+	assert_int_equal(control_new(f->path, &f->status, &f->control), -EPERM);
+	assert_int_equal(chmod(run, 0700), 0);
+	/* Something that is no socket is not removed. */
+	file = fopen(f->path, "w");
+	assert_non_null(file);
+	fclose(file);
+	assert_int_equal(control_new(f->path, &f->status, &f->control), -EEXIST);
+	assert_int_equal(access(f->path, F_OK), 0);
+	assert_int_equal(unlink(f->path), 0);
+	assert_int_equal(rmdir(run), 0);
+	/* The directory is no directory. */
+	assert_int_equal(symlink("/tmp", run), 0);
+	assert_int_equal(control_new(f->path, &f->status, &f->control), -ENOTDIR);
+	assert_int_equal(unlink(run), 0);
+	/* Nowhere, and too long for a socket's name. */
+	assert_int_equal(control_new("/nonexistent/run/x.sock", &f->status, &f->control), -ENOENT);
+	assert_int_equal(control_new("name", &f->status, &f->control), -EINVAL);
+	memset(longest, 'n', sizeof(longest));
+	longest[sizeof(longest) - 1] = '\0';
+	memcpy(longest, "/tmp/", strlen("/tmp/"));
+	memcpy(longest, f->directory, strlen(f->directory));
+	longest[strlen(f->directory)] = '/';
+	assert_int_equal(control_new(longest, &f->status, &f->control), -ENAMETOOLONG);
+	assert_null(f->control);
+}
+
+#define WITH_FIXTURE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		WITH_FIXTURE(all_promised_keys_are_there),
+		WITH_FIXTURE(figures_are_what_the_parts_say),
+		WITH_FIXTURE(a_path_that_is_no_utf8_is_shown),
+		cmocka_unit_test(the_manual_has_the_table),
+		WITH_FIXTURE(requests_are_answered),
+		WITH_FIXTURE(anything_else_is_an_error),
+		WITH_FIXTURE(the_socket_answers),
+		WITH_FIXTURE(hostile_clients_lose),
+		WITH_FIXTURE(a_silent_client_holds_nobody_up_for_long),
+		WITH_FIXTURE(the_end_interrupts_a_client),
+		WITH_FIXTURE(a_stale_socket_is_replaced),
+		WITH_FIXTURE(unfit_places_are_refused),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
