@@ -4,6 +4,8 @@
  */
 #include "foldfs/rcu.h"
 
+#include <urcu/static/urcu-memb.h>
+
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -32,9 +34,12 @@ void fold_rcu_register(void)
 {
 	if (fold_rcu_registered)
 		return;
+	fold_rcu_registered = true;
+	/* liburcu's own threads, which run the callbacks, see to themselves. */
+	if (URCU_TLS(urcu_memb_reader).registered)
+		return;
 	pthread_once(&key_once, make_key);
 	urcu_memb_register_thread();
-	fold_rcu_registered = true;
 	/* Any value but NULL makes the destructor run when the thread ends. */
 	pthread_setspecific(key, &key);
 }
