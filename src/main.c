@@ -291,7 +291,8 @@ static int ask(int fd, const char *mountpoint)
 	/* Without the byte the daemon has ended, and has said why. */
 	if (TEMP_FAILURE_RETRY(read(fd, &byte, 1)) != 1)
 		return EXIT_FAILURE;
-	if (statfs(mountpoint, &st) != 0) {
+	/* An error of the source is an answer as well. */
+	if (statfs(mountpoint, &st) != 0 && (errno == ENOTCONN || errno == ECONNABORTED)) {
 		complain("the mount on %s does not answer: %s.", mountpoint, strerror(errno));
 		return EXIT_FAILURE;
 	}
