@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fuzz_control.c - libFuzzer target: whatever the request, the answer is valid JSON
+ *
+ * An answer has either an error and nothing else, or the figures; and it comes through json_dumps()
+ * and back unchanged. Seeds are in control_seeds/.
+ */
+#include "foldfs/control.h"
+
+#include "foldfs/stats.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct fusefs {
+	char unused;
+};
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* The file system behind it: nothing has happened yet. */
+const char *fusefs_transport(const struct fusefs *fs)
+{
+	(void)fs;
+	return "none";
+}
+
+void fusefs_usage(const struct fusefs *fs, struct fusefs_usage *ret_usage)
+{
+	(void)fs;
+	memset(ret_usage, 0, sizeof(*ret_usage));
+}
+
+const struct stats *fusefs_stats(const struct fusefs *fs)
+{
+	(void)fs;
+	return NULL;
+}
+
+uint64_t stats_sum(const struct stats *stats, enum stat_id id)
+{
+	(void)stats;
+	return (uint64_t)id;
+}
+
+static void expect(bool condition)
+{
+	if (!condition)
+		abort();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static const struct fusefs fs;
+	const struct status_context status = {.fs = &fs, .source = "/s", .mountpoint = "/m"};
+	json_t *answer = control_answer(&status, (const char *)data, size), *again;
+	const json_t *error;
+	char *text;
+
+	expect(json_is_object(answer));
+	error = json_object_get(answer, "error");
+	expect(error ? json_is_string(error) && json_object_size(answer) == 1
+		     : json_is_string(json_object_get(answer, "version")));
+	text = json_dumps(answer, JSON_COMPACT);
+	expect(text && !strchr(text, '\n'));
+	again = json_loads(text, 0, NULL);
+	expect(json_equal(answer, again));
+	json_decref(again);
+	json_decref(answer);
+	free(text);
+	return 0;
+}
