@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scenario footprint: what the whole system loses, and what foldfs says of it.
+
+Memory is MemTotal - MemFree, before and after, caches dropped at the start. Beside it stand the
+parts, as the kernel counts them, which must add up to it within 5 %; and foldfs's own figures.
+"""
+
+import os
+
+from . import data, machine
+from .peers import Foldfs, Native
+from .timed import Work
+
+MIB = 1 << 20
+WINDOW = 64 * MIB
+SLACK = 48 * MIB
+UNIQUE_SHARE = 1.10
+PARTS_SHARE = 0.05
+FRAME_BYTES_LIMIT = 96
+MAP_BYTES_LIMIT = 8
+# A hole of 1 GiB may cost the map's first node and no more.
+HOLE_BYTES = 1 << 30
+HOLE_MAP_LIMIT = 4096
+
+# The kernel's figures that do not overlap. (Cached holds shared memory.)
+PARTS = ("AnonPages", "Cached", "Buffers", "Slab", "PageTables", "KernelStack", "Percpu")
+
+
+def used(view):
+    return view["MemTotal"] - view["MemFree"]
+
+
+def parts_of(before, after):
+    """What each of the kernel's figures grew by."""
+    return {name: after[name] - before[name] for name in PARTS if name in after}
+
+
+class Measure:
+    """Memory since a moment at which every cache was dropped."""
+
+    def __init__(self, bench):
+        self.bench = bench
+        os.sync()
+        for _ in range(3):
+            machine.drop_caches()
+        self.start, self.still = machine.settle()
+
+    def take(self):
+        view, still = machine.settle()
+        if not (still and self.still):
+            self.bench.note("footprint: free memory did not stand still; is something else running?")
+        parts = parts_of(self.start, view)
+        return {"used": used(view) - used(self.start), "parts": parts,
+                "parts_sum": sum(parts.values())}
+
+
+def _read(bench, subject, names):
+    bench.progress(f"footprint: reading {len(names)} files, {subject.name} "
+                   f"{subject.transport or ''}")
+    Work("read").run(bench, subject, names, 1)
+
+
+def _steps(count):
+    return [n for n in (1, 2, 4, 8, 16) if n < count] + [count]
+
+
+def _grow(bench, subject, names, with_status):
+    """Read more and more of the files; the measure after each step, by number of files."""
+    measure = Measure(bench)
+    taken, done = {}, 0
+    with bench.started([subject]):
+        for count in _steps(len(names)):
+            _read(bench, subject, names[done:count])
+            done = count
+            taken[count] = measure.take()
+            if with_status:
+                taken[count]["status"] = subject.status()
+                taken[count]["rss"], taken[count]["daemon"] = subject.anonymous_bytes()
+    return taken
+
+
+def footprint(bench):
+    """All images read whole; then with a pool that is smaller than they are."""
+    if not machine.is_root():
+        bench.note("footprint: needs root, to drop the caches")
+        return
+    images = bench.images()
+    counts = {n: data.count_pages(bench, images.paths(images.names[:n]), 64 * MIB)
+              for n in _steps(len(images.names))}
+    rounds = 1 if bench.quick else 3
+    runs = {transport: [] for transport in bench.transports}
+    native = []
+    for _ in range(rounds):
+        if bench.wants("native"):
+            native.append(_grow(bench, Native(images.directory), images.names, False))
+        for transport, list_of in runs.items():
+            subject = Foldfs(bench, images.directory, transport, pool="4G", window=WINDOW)
+            list_of.append(_grow(bench, subject, images.names, True))
+    for transport, list_of in runs.items():
+        _judge(bench, transport, list_of, native, counts)
+        _metadata(bench, transport, list_of, counts)
+    for transport in bench.transports[:1] if bench.quick else bench.transports:
+        _small_pool(bench, images, transport, counts[len(images.names)])
+    _hole(bench)
+
+
+def _judge(bench, transport, runs, native, counts):
+    for count, pages in counts.items():
+        unique = pages["unique"] * data.PAGE
+        last = runs[-1][count]
+        extra = {"unique_bytes": unique, "nonzero_bytes": pages["nonzero"] * data.PAGE,
+                 "window_bytes": WINDOW, "parts": last["parts"], "daemon_rss": last["rss"],
+                 "status": last["status"]}
+        if native:
+            extra["native_samples"] = [run[count]["used"] for run in native]
+        bench.results.amount("footprint", f"{count} images, memory of the whole system", transport,
+                             "bytes", [run[count]["used"] for run in runs],
+                             UNIQUE_SHARE * unique + WINDOW + SLACK, extra)
+    last = max(counts)
+    off = [abs(run[last]["parts_sum"] / run[last]["used"] - 1) for run in runs]
+    bench.results.amount("footprint", "parts against the whole: difference", transport, "share",
+                         off, PARTS_SHARE)
+    said = [abs(run[last]["status"]["memory"]["total_bytes"] / run[last]["daemon"] - 1)
+            for run in runs]
+    bench.results.amount("footprint", "foldfs's own count against the daemon's memory: difference",
+                         transport, "share", said, PARTS_SHARE)
+
+
+def _metadata(bench, transport, runs, counts):
+    """Metadata from the status, over frames in use and over pages counted independently."""
+    last = max(counts)
+    states = [run[last]["status"] for run in runs]
+    frame = []
+    for state in states:
+        memory, frames = state["memory"], state["frames_used"]
+        whole = memory["pool_bytes"] + memory["index_bytes"]
+        frame.append((whole - frames * data.PAGE) / frames)
+    bench.results.amount("footprint", "metadata and index for each frame", transport, "bytes",
+                         frame, FRAME_BYTES_LIMIT)
+    maps = [state["memory"]["maps_bytes"] / counts[last]["nonzero"] for state in states]
+    bench.results.amount("footprint", "maps for each page that is not zero", transport, "bytes",
+                         maps, MAP_BYTES_LIMIT)
+
+
+def _small_pool(bench, images, transport, pages):
+    """A pool of a quarter of what is unique: bounded, and every byte right."""
+    size = max(pages["unique"] * data.PAGE // 4 // MIB, 16) * MIB
+    window = 32 * MIB
+    subject = Foldfs(bench, images.directory, transport, pool=size, window=window)
+    measure = Measure(bench)
+    case = "pool of a quarter of the unique pages"
+    with bench.started([subject]):
+        _read(bench, subject, images.names)
+        taken = measure.take()
+        status = subject.status()
+        bench.results.amount("footprint", f"{case}, memory of the whole system", transport,
+                             "bytes", [taken["used"]], 1.05 * size + window + SLACK,
+                             {"parts": taken["parts"], "status": status})
+        for name, path in zip(images.names, images.paths()):
+            bench.progress(f"footprint: {case}: comparing {name}, {transport}")
+            machine.run(["cmp", "--", path, os.path.join(subject.path, name)],
+                        bench.load_limit_s, subject.abort)
+    bench.results.amount("footprint", f"{case}, files that read wrong", transport, "files", [0], 0)
+
+
+def _hole(bench):
+    """A file that is one hole costs the maps nothing and takes no frame."""
+    directory = os.path.join(bench.work, "hole")
+    os.makedirs(directory, exist_ok=True)
+    with open(os.path.join(directory, "hole"), "wb") as file:
+        file.truncate(HOLE_BYTES)
+    for transport in bench.transports[:1]:
+        subject = Foldfs(bench, directory, transport, pool="64M", window=32 * MIB)
+        with bench.started([subject]):
+            before = subject.status()
+            _read(bench, subject, ["hole"])
+            after = subject.status()
+        grown = after["memory"]["maps_bytes"] - before["memory"]["maps_bytes"]
+        bench.results.amount("footprint", "maps of 1 GiB of zeroes", transport, "bytes", [grown],
+                             HOLE_MAP_LIMIT)
+        bench.results.amount("footprint", "frames of 1 GiB of zeroes", transport, "frames",
+                             [after["frames_used"]], 0)
+
+
+SCENARIOS = {"footprint": footprint}

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The machine: its memory, its caches, what it is, and commands that cannot hang the run."""
+
+import os
+import platform
+import subprocess
+import time
+
+URING_SWITCH = "/sys/module/fuse/parameters/enable_uring"
+FUSECTL = "/sys/fs/fuse/connections"
+
+
+class BenchError(Exception):
+    """One scenario cannot go on; the others can."""
+
+
+def meminfo():
+    """Every figure of /proc/meminfo that is in kB, in bytes."""
+    figures = {}
+    with open("/proc/meminfo", encoding="ascii") as lines:
+        for line in lines:
+            words = line.replace(":", " ").split()
+            if len(words) == 3 and words[2] == "kB":
+                figures[words[0]] = int(words[1]) * 1024
+    return figures
+
+
+def is_root():
+    return os.geteuid() == 0
+
+
+def drop_caches():
+    """Write back what is dirty and drop every cache of the kernel. Root only."""
+    os.sync()
+    with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as switch:
+        switch.write("3\n")
+
+
+def drop_files(paths):
+    """Drop these files from the page cache of the file system they are on."""
+    for path in paths:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(fd)
+
+
+def settle(limit_s=6.0, tolerance=1 << 20):
+    """Wait until the free memory stands still; return the last view of it and whether it did."""
+    deadline = time.monotonic() + limit_s
+    views = []
+    while time.monotonic() < deadline:
+        time.sleep(0.3)
+        views.append(meminfo())
+        last = [view["MemFree"] for view in views[-4:]]
+        if len(last) == 4 and max(last) - min(last) <= tolerance:
+            return views[-1], True
+    return views[-1], False
+
+
+def cpu_times():
+    with open("/proc/stat", encoding="ascii") as lines:
+        return [int(word) for word in lines.readline().split()[1:9]]
+
+
+def stolen_share(before, after):
+    """The part of the CPU time between two cpu_times() that the host gave to others."""
+    total = sum(after) - sum(before)
+    return (after[7] - before[7]) / total if total else 0.0
+
+
+def enable_uring():
+    """Let FUSE use io_uring. None, or why it cannot."""
+    try:
+        with open(URING_SWITCH, encoding="ascii") as switch:
+            if switch.read().strip() == "Y":
+                return None
+        with open(URING_SWITCH, "w", encoding="ascii") as switch:
+            switch.write("Y\n")
+        return None
+    except FileNotFoundError:
+        return "this kernel has no FUSE over io_uring (Linux 6.14 has)"
+    except OSError as error:
+        return f"{URING_SWITCH} is N and cannot be set: {error.strerror}"
+
+
+def output_of(*command, limit_s=20):
+    """The first line a command prints, or an empty string."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    lines = (done.stdout + done.stderr).strip().splitlines()
+    return lines[0] if lines else ""
+
+
+def describe():
+    """What the figures were taken on."""
+    model = platform.machine()
+    with open("/proc/cpuinfo", encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    memory = meminfo()["MemTotal"] / (1 << 30)
+    virtual = output_of("systemd-detect-virt")
+    where = f", {virtual}" if virtual not in ("", "none") else ""
+    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB{where}"
+
+
+def kernel():
+    return platform.release()
+
+
+def run(command, limit_s, on_timeout=None):
+    """Run a command to its end and return what it prints. BenchError if it fails or takes longer
+    than LIMIT_S; then on_timeout() is called first, to free it from a mount that hangs."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          stdin=subprocess.DEVNULL) as process:
+        try:
+            out, errors = process.communicate(timeout=limit_s)
+        except BaseException as error:
+            if on_timeout:
+                on_timeout()
+            process.kill()
+            try:
+                process.communicate(timeout=20)
+            except subprocess.TimeoutExpired:
+                pass
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise BenchError(f"no end after {limit_s:.0f} s: {' '.join(command)}") from None
+            raise
+    if process.returncode:
+        said = errors.strip().splitlines()
+        raise BenchError(f"{os.path.basename(command[0])}: status {process.returncode}"
+                         f"{': ' + said[-1] if said else ''}")
+    return out

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What serves the files: the source itself, or a FUSE server that is started for the purpose.
+
+A mount is never asked anything by this process itself: what touches it runs in a child under a time
+limit, and a child that hangs is freed by aborting the connection.
+"""
+
+import json
+import os
+import subprocess
+import time
+
+from . import machine
+from .machine import BenchError
+
+TRANSPORTS = ("dev", "io_uring")
+
+
+def mount_device(path):
+    """The minor device number of the mount at PATH, which names its FUSE connection, or None."""
+    found = None
+    with open("/proc/self/mountinfo", encoding="utf-8") as lines:
+        for line in lines:
+            words = line.split()
+            if words[4].replace("\\040", " ") == path:
+                found = int(words[2].split(":")[1])
+    return found
+
+
+def mounts_below(path):
+    """Mount points at or below PATH, the innermost first."""
+    found = []
+    with open("/proc/self/mountinfo", encoding="utf-8") as lines:
+        for line in lines:
+            point = line.split()[4].replace("\\040", " ")
+            if (point + "/").startswith(path.rstrip("/") + "/"):
+                found.append(point)
+    return found[::-1]
+
+
+def abort_connection(minor):
+    """Make the kernel answer everything that waits for this connection with an error."""
+    if minor is None:
+        return
+    if not os.path.isdir(machine.FUSECTL) or not os.listdir(machine.FUSECTL):
+        subprocess.run(["mount", "-t", "fusectl", "none", machine.FUSECTL], check=False,
+                       capture_output=True, timeout=20)
+    try:
+        with open(f"{machine.FUSECTL}/{minor}/abort", "w", encoding="ascii") as switch:
+            switch.write("1\n")
+    except OSError:
+        pass
+
+
+class Native:
+    """The files where they are."""
+
+    name = "native"
+    transport = None
+
+    def __init__(self, source):
+        self.path = source
+
+    def start(self):
+        pass
+
+    def stop(self):
+        pass
+
+    def abort(self):
+        pass
+
+
+class Mount:
+    """A FUSE server in the foreground, with its mount point."""
+
+    def __init__(self, bench, name, transport, command):
+        self.bench = bench
+        self.name = name
+        self.transport = transport
+        self.path = os.path.join(bench.work, f"{name}-{bench.next_number()}")
+        self.log_path = self.path + ".log"
+        # {} stands for the mount point.
+        self.command = [self.path if word == "{}" else word for word in command]
+        self.process = None
+        self.minor = None
+
+    def start(self):
+        os.makedirs(self.path, exist_ok=True)
+        self.bench.mounted.append(self)
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log,
+                                            stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 20
+        while self.minor is None:
+            if self.process.poll() is not None:
+                raise BenchError(f"{self.name} ended at its start: {self.last_words()}")
+            if time.monotonic() > deadline:
+                raise BenchError(f"{self.name} did not mount: {self.last_words()}")
+            time.sleep(0.01)
+            self.minor = mount_device(self.path)
+        machine.run(["stat", "--", self.path], 20, self.abort)
+
+    def last_words(self):
+        with open(self.log_path, encoding="utf-8", errors="replace") as log:
+            lines = log.read().strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+    def abort(self):
+        abort_connection(self.minor)
+
+    def stop(self):
+        """Unmount and wait for the server's end; by force where it must be."""
+        if self not in self.bench.mounted:
+            return
+        forced = False
+        for command in (["umount", self.path], ["umount", "-l", self.path]):
+            if mount_device(self.path) is None:
+                break
+            try:
+                subprocess.run(command, timeout=30, capture_output=True, check=False)
+            except subprocess.TimeoutExpired:
+                forced = True
+                self.abort()
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            forced = True
+            self.abort()
+            self.process.kill()
+            self.process.wait(timeout=20)
+        self.bench.mounted.remove(self)
+        self.minor = None
+        if forced:
+            self.bench.note(f"{self.name} had to be ended by force")
+        elif self.process.returncode:
+            self.bench.note(f"{self.name} ended with status {self.process.returncode}: "
+                            f"{self.last_words()}")
+
+    def anonymous_bytes(self):
+        """What the server's own memory takes, and its part in shared files."""
+        figures = {}
+        with open(f"/proc/{self.process.pid}/smaps_rollup", encoding="ascii") as lines:
+            for line in lines:
+                words = line.split()
+                if len(words) == 3 and words[2] == "kB":
+                    figures[words[0].rstrip(":")] = int(words[1]) * 1024
+        return figures["Rss"], figures.get("Pss_Anon", 0) + figures.get("Pss_Shmem", 0)
+
+
+class Foldfs(Mount):
+    def __init__(self, bench, source, transport, **options):
+        words = [f"transport={transport}"] + [f"{key}={value}" for key, value in options.items()]
+        super().__init__(bench, "foldfs", transport,
+                         [bench.tool("foldfs"), source, "{}", "-f", "-o", ",".join(words)])
+
+    def status(self):
+        out = machine.run([self.bench.tool("foldctl"), "status", self.path, "--json"], 20)
+        return json.loads(out)
+
+    def start(self):
+        super().start()
+        used = self.status()["transport"]
+        if used not in (self.transport, "none"):
+            raise BenchError(f"foldfs took transport {used} where {self.transport} was asked for")
+
+
+class NullFuse(Mount):
+    """The floor; shows the same names and sizes as the source's FILES, with other bytes."""
+
+    def __init__(self, bench, files, transport, **options):
+        words = [f"transport={transport}"] + [f"{key}={value}" for key, value in options.items()]
+        shown = [f"{os.path.basename(path)}:{os.path.getsize(path)}" for path in files]
+        super().__init__(bench, "null_fuse", transport,
+                         [bench.tool("null_fuse"), "-f", "-o", ",".join(words), "{}", *shown])
+
+
+class PassthroughHp(Mount):
+    """libfuse's own example. MODE cached: its cached mode (write-back cache, attributes for a day);
+    writethrough: cached reads without the write-back cache; passthrough: the kernel's passthrough."""
+
+    FLAGS = {
+        "cached": ["--nopassthrough"],
+        "writethrough": ["--nopassthrough", "--nocache"],
+        "passthrough": [],
+    }
+
+    def __init__(self, bench, source, transport, mode):
+        uring = ["-o", "io_uring"] if transport == "io_uring" else []
+        super().__init__(bench, "passthrough_hp", transport,
+                         [bench.tool("passthrough_hp"), "--foreground", *self.FLAGS[mode], *uring,
+                          source, "{}"])
+        self.mode = mode

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables out of a result file. Losses are printed like wins."""
+
+import statistics
+
+MARK_BEGIN = "<!-- bench:begin -->"
+MARK_END = "<!-- bench:end -->"
+
+UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+
+
+def bytes_text(value):
+    for size, name in UNITS:
+        if abs(value) >= size:
+            return f"{value / size:.1f} {name}"
+    return f"{value:.1f} B" if value % 1 else f"{value:.0f} B"
+
+
+def value_text(metric, value):
+    if value is None:
+        return "–"
+    if metric == "bytes_per_s":
+        return f"{value / 1e9:.2f} GB/s"
+    if metric == "ops_per_s":
+        return f"{value / 1e3:.1f} k/s" if value >= 1000 else f"{value:.0f} /s"
+    if metric == "bytes":
+        return bytes_text(value)
+    if metric == "share":
+        return f"{100 * value:.1f} %"
+    return f"{value:.0f} {metric}"
+
+
+def met_text(result):
+    return {True: "met", False: "**not met**", None: "–"}[result["met"]]
+
+
+def limit_text(result):
+    if result["limit"] is None:
+        return "–"
+    if result["kind"] == "ratio":
+        return f"≥ {result['limit']:.2f}"
+    return f"≤ {value_text(result['metric'], result['limit'])}"
+
+
+def row(*cells):
+    return "| " + " | ".join(cells) + " |"
+
+
+def detail_row(result):
+    transport = result["transport"] or "–"
+    if result["kind"] == "failure":
+        return row(result["scenario"], result["case"], transport, "–", "–", "–",
+                   f"failed: {result['error']}", "–", "**not met**")
+    metric = result["metric"]
+    ours = value_text(metric, result["median"])
+    if result["kind"] == "amount":
+        span = f"{value_text(metric, result['min'])} … {value_text(metric, result['max'])}"
+        native = result.get("native_samples")
+        peer = f"native {value_text(metric, statistics.median(native))}" if native else "–"
+        return row(result["scenario"], result["case"], transport, ours, peer, ours, span,
+                   limit_text(result), met_text(result))
+    peer = f"{result['peer']} {value_text(metric, result['peer_result']['median'])}"
+    span = f"{result['ratio_min']:.2f} … {result['ratio_max']:.2f}"
+    return row(result["scenario"], result["case"], transport, ours, peer,
+               f"{result['ratio']:.2f}", span, limit_text(result), met_text(result))
+
+
+def line(result):
+    """One result as a line for whoever watches the run."""
+    transport = f" ({result['transport']})" if result["transport"] else ""
+    begin = f"  {result['scenario']}: {result['case']}{transport}: "
+    if result["kind"] == "failure":
+        return f"{begin}failed: {result['error']}"
+    end = "" if result["met"] in (True, None) else f", limit {limit_text(result)}: not met"
+    if result["kind"] == "ratio":
+        return f"{begin}{result['ratio']:.2f} of {result['peer']}{end}"
+    return f"{begin}{value_text(result['metric'], result['median'])}{end}"
+
+
+def table(document):
+    """Every figure of a result file."""
+    lines = [
+        row("scenario", "case", "transport", "foldfs", "peer", "figure", "range", "limit", ""),
+        row(*["---"] * 9),
+    ]
+    lines += [detail_row(result) for result in document["results"]]
+    return "\n".join(lines + [""] + about(document))
+
+
+def about(document):
+    versions = document["versions"]
+    text = (f"{document['machine']}; Linux {document['kernel']}; {versions['foldfs']} "
+            f"({versions['revision']}), libfuse {versions['libfuse']}; {document['rounds']} rounds"
+            f"{', quick' if document['quick'] else ''}; {document['date']}.")
+    return [text] + [f"Note: {note}." for note in document["notes"]]
+
+
+def groups(document):
+    """Results that have a limit, by scenario, transport and peer, amounts each by itself."""
+    grouped = {}
+    for result in document["results"]:
+        if result["kind"] != "failure" and result["limit"] is None:
+            continue
+        alone = result["case"] if result["kind"] != "ratio" else None
+        key = (result["scenario"], result["transport"], result["peer"], alone)
+        grouped.setdefault(key, []).append(result)
+    return grouped
+
+
+def summary_row(key, results):
+    scenario, transport, peer, alone = key
+    if alone:
+        cells = detail_row(results[0]).strip("| ").split(" | ")
+        return row(scenario, alone, transport or "–", cells[5], cells[6], cells[7], cells[8])
+    worst = min(results, key=lambda result: result["ratio"])
+    middle = statistics.median(result["ratio"] for result in results)
+    met = sum(1 for result in results if result["met"])
+    verdict = "met" if met == len(results) else f"**not met** in {len(results) - met}"
+    return row(scenario, f"÷ {peer}, {len(results)} cases", transport, f"{middle:.2f}",
+               f"lowest {worst['ratio']:.2f}: {worst['case']}", limit_text(worst), verdict)
+
+
+def summary(document):
+    """One row for each limit; under it every case that does not keep its limit."""
+    lines = [row("scenario", "what", "transport", "figure", "range", "limit", ""),
+             row(*["---"] * 7)]
+    lost = []
+    for key, results in groups(document).items():
+        lines.append(summary_row(key, results))
+        lost += [result for result in results if not result["met"] and result["kind"] == "ratio"]
+    if lost:
+        lines += ["", "Not met:", "",
+                  row("scenario", "case", "transport", "foldfs", "peer", "figure", "range",
+                      "limit"), row(*["---"] * 8)]
+        lines += [detail_row(result).rsplit(" | ", 1)[0] + " |" for result in lost]
+    return "\n".join(lines + [""] + about(document))
+
+
+def into(text, table_text):
+    """TEXT with TABLE_TEXT between the marks. ValueError if it has none."""
+    begin, end = text.find(MARK_BEGIN), text.find(MARK_END)
+    if begin < 0 or end < begin:
+        raise ValueError(f"no {MARK_BEGIN} … {MARK_END}")
+    return f"{text[:begin + len(MARK_BEGIN)]}\n{table_text}\n{text[end:]}"
