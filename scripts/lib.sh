@@ -195,7 +195,7 @@ libfuse_compile() {
 	quietly meson setup "$work/build" "$work/source" --prefix=/usr --libdir=lib --buildtype=debugoptimized \
 		-Ddefault_library=static -Dutils=false -Dtests=false -Dexamples=true \
 		-Dpkgconfig.relocatable=true || return
-	quietly ninja -C "$work/build" || return
+	quietly ninja -C "$work/build" lib/libfuse3.a example/passthrough_hp || return
 	quietly env DESTDIR="$work/root" meson install -C "$work/build" --no-rebuild || return
 	install -D -m 755 "$work/build/example/passthrough_hp" "$work/root/usr/libexec/passthrough_hp"
 	PKG_CONFIG_PATH=$work/root/usr/lib/pkgconfig pkgconf --atleast-version="$libfuse_wanted" fuse3 ||
