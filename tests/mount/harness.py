@@ -15,6 +15,7 @@ import mmap
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -359,6 +360,8 @@ class Test:
     def foldfs_command(self):
         # ThreadSanitizer's shadow needs the classic address layout, which newer kernels randomise away.
         prefix = ["setarch", "-R"] if self.preset == "tsan" else []
+        # For a developer: FOLDFS_TEST_WRAPPER="gdb -q -batch -ex run -ex bt --args", or valgrind.
+        prefix += shlex.split(os.environ.get("FOLDFS_TEST_WRAPPER", ""))
         return prefix + [os.path.join(self.build, "foldfs")]
 
     def foldctl_command(self):

@@ -96,13 +96,25 @@ class Running:
         slower = 4 if arguments.preset in harness.SANITIZERS else 1
         self.deadline = self.started + case.declared.timeout * slower
         sys.stdout.flush()
+        ready, tell = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            self._child(arguments, seed)
+            os.close(ready)
+            self._child(arguments, seed, tell)
         self.pidfd = os.pidfd_open(self.pid)
+        # Its namespace tells its processes, whoever became their parent. Held open, for a number that
+        # nobody holds is given to the next one.
+        os.close(tell)
+        os.read(ready, 1)
+        os.close(ready)
+        self.namespace_fd = os.open("/proc/%d/ns/mnt" % self.pid, os.O_RDONLY)
+        self.namespace = os.readlink("/proc/self/fd/%d" % self.namespace_fd)
 
-    def _child(self, arguments, seed):
+    def _child(self, arguments, seed, tell):
         os.setsid()
+        harness.unshare_mounts()
+        os.write(tell, b"x")
+        os.close(tell)
         harness.LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         out = os.open(self.output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(out, 1)
@@ -110,7 +122,6 @@ class Running:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.umask(0o022)
-        harness.unshare_mounts()
         files = os.path.join(self.directory, "files")
         os.mkdir(files)
         t = Test(self.case.name, files, arguments.preset, arguments.suite,
@@ -137,37 +148,41 @@ class Running:
         if outcome == "failed":
             for mount in t.mounts:
                 text += "\nlog of foldfs (%s, status %s): %s" % (
-                    mount.point, mount.process.poll(), mount.log_text()[-3000:])
+                    mount.point, mount.process.poll(), mount.log_text()[-12000:])
         with open(self.result, "w") as file:
-            json.dump([outcome, text, namespace_of(os.getpid())], file)
+            json.dump([outcome, text], file)
         os._exit(0)
 
     def finish(self, late):
         """Collect the verdict, and end whatever is left. Returns (outcome, text)."""
-        outcome, text, namespace = "failed", "", None
+        outcome, text = "failed", ""
         if late:
-            namespace = namespace_of(self.pid)
             text = "no end after %d s\n%s" % (self.deadline - self.started, "\n".join(
                 "process %d (%s):\n%s" % (pid, name_of(pid), harness.thread_states(pid))
-                for pid in processes_in(namespace)))
-            kill_all_in(namespace, self.directory)
-            os.kill(self.pid, signal.SIGKILL)
+                for pid in processes_in(self.namespace)))
+            kill_all_in(self.namespace, self.directory)
         _, status = os.waitpid(self.pid, 0)
         os.close(self.pidfd)
         if not late:
             try:
                 with open(self.result) as file:
-                    outcome, text, namespace = json.load(file)
+                    outcome, text = json.load(file)
             except (OSError, ValueError):
                 text = "the test's process ended with wait status %d" % status
-        grace = time.monotonic() + 2
-        while processes_in(namespace) and time.monotonic() < grace:
-            time.sleep(0.02)
-        left = ["%d (%s)" % (pid, name_of(pid)) for pid in processes_in(namespace)]
+        left = self._left_behind()
+        os.close(self.namespace_fd)
         if left and not late:
-            kill_all_in(namespace, self.directory)
             outcome, text = "failed", text + "\nprocesses left behind: " + ", ".join(left)
         return outcome, text + (self._printed() if outcome == "failed" else "")
+
+    def _left_behind(self):
+        grace = time.monotonic() + 2
+        while processes_in(self.namespace) and time.monotonic() < grace:
+            time.sleep(0.02)
+        left = ["%d (%s)" % (pid, name_of(pid)) for pid in processes_in(self.namespace)]
+        if left:
+            kill_all_in(self.namespace, self.directory)
+        return left
 
     def _printed(self):
         try:
@@ -194,10 +209,8 @@ def namespace_of(pid):
 
 def processes_in(namespace):
     """Every process of a test: its mount namespace tells, whoever became its parent."""
-    if namespace == namespace_of(os.getpid()):
-        return []  # it had not come as far as having its own
     return [int(entry) for entry in os.listdir("/proc")
-            if entry.isdigit() and namespace and namespace_of(int(entry)) == namespace]
+            if entry.isdigit() and namespace_of(int(entry)) == namespace]
 
 
 def kill_all_in(namespace, directory):

@@ -210,6 +210,8 @@ def window_keeps_its_budget(t):
     check(window["bytes"] + slack >= cached(), "the kernel has %d, counted are %d" % (
         cached(), window["bytes"]))
     check(window["trimmed_bytes"] >= 50 * MIB, "window.trimmed_bytes is %d" % window["trimmed_bytes"])
+    for fd in descriptors:
+        os.close(fd)
 
 
 @test(transports="each")
