@@ -24,6 +24,8 @@ export LC_ALL=C.UTF-8
 umask 022
 
 say() { printf '%s\n' "$*" >&2; }
+# The comment at the head of the script.
+usage() { sed -n '4,/^[^#]/s/^# \{0,1\}//p' "$0"; }
 die() { printf '%s: %s\n' "$program" "$*" >&2; exit 1; }
 
 need_root() {
