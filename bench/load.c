@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #define PAGE_BYTES  4096u
+#define LINE_BYTES  64u
 #define MAX_THREADS 64u
 
 enum op { OP_READ, OP_MMAP, OP_WRITE };
@@ -41,6 +42,7 @@ struct job {
 	enum sync sync;
 	bool random;
 	bool no_latency;
+	bool remap; /* OP_MMAP: map anew after as many operations as the set has blocks */
 	uint64_t block;
 	uint64_t ops; /* of all threads; 0: each block once */
 	uint64_t offset;
@@ -162,10 +164,11 @@ static int write_block(struct worker *worker, size_t part, uint64_t offset, size
 
 static void touch_block(struct worker *worker, size_t part, uint64_t offset, size_t length)
 {
+	/* A byte of every cache line: what a copy would fetch. */
 	const volatile uint8_t *bytes =
 		worker->maps[part] + (offset - worker->job->parts[part].offset);
 
-	for (size_t at = 0; at < length; at += PAGE_BYTES)
+	for (size_t at = 0; at < length; at += LINE_BYTES)
 		worker->sum += bytes[at];
 }
 
@@ -212,6 +215,12 @@ static int do_op(struct worker *worker, uint64_t number)
 	return 0;
 }
 
+/* Whether the parts are to be mapped before operation I of a thread. */
+static bool map_is_due(const struct job *job, uint64_t i)
+{
+	return i == 0 || (job->remap && i % job->blocks == 0);
+}
+
 static int do_ops(struct worker *worker)
 {
 	const struct job *job = worker->job;
@@ -220,7 +229,7 @@ static int do_ops(struct worker *worker)
 	for (uint64_t i = 0; i < worker->ops; i++) {
 		uint64_t number = job->random ? next_random(&worker->state) % job->blocks : next;
 
-		if (job->op == OP_MMAP && i % job->blocks == 0 && map_parts(worker))
+		if (job->op == OP_MMAP && map_is_due(job, i) && map_parts(worker))
 			return -1;
 		uint64_t began = job->no_latency ? 0 : now_ns();
 		if (do_op(worker, number))
@@ -444,6 +453,7 @@ static void usage(void)
 			"    --span BYTES           what of each file is in the set; 0: all (0)\n"
 			"    --seed N               of the random order (1)\n"
 			"    --sync never|each|end  fdatasync after each write, or once (never)\n"
+			"    --remap                mmap anew after as many blocks as the set has\n"
 			"    --no-latency           only the whole is timed\n");
 	exit(2);
 }
@@ -501,6 +511,9 @@ static void parse_option(struct job *job, int option, const char *value)
 		break;
 	case 'l':
 		job->no_latency = true;
+		break;
+	case 'm':
+		job->remap = true;
 		break;
 	default:
 		usage();

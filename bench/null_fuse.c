@@ -25,6 +25,9 @@
 #define REQUEST_BYTES (UINT64_C(1) << 20)
 /* Nothing changes here. */
 #define TIMEOUT 86400.0
+/* As foldfs has them. */
+#define THREADS_MAX    16u
+#define BACKGROUND_MAX 64u
 
 /* The root is node 1; file I is node 2 + I. */
 #define FIRST_FILE_NODE 2u
@@ -82,17 +85,18 @@ static bool stat_of(const struct null_fs *fs, fuse_ino_t node, struct stat *ret_
 
 static void null_init(void *userdata, struct fuse_conn_info *conn)
 {
-	(void)userdata;
-	conn->no_interrupt = 1;
+	const struct null_fs *fs = userdata;
+
 	conn->max_write = REQUEST_BYTES;
 	conn->max_readahead = REQUEST_BYTES;
-	fuse_set_feature_flag(conn, FUSE_CAP_DIRECT_IO_ALLOW_MMAP);
+	conn->max_background = BACKGROUND_MAX;
+	conn->congestion_threshold = BACKGROUND_MAX * 3 / 4;
+	if (fs->direct)
+		fuse_set_feature_flag(conn, FUSE_CAP_DIRECT_IO_ALLOW_MMAP);
 	fuse_set_feature_flag(conn, FUSE_CAP_PARALLEL_DIROPS);
-	fuse_unset_feature_flag(conn, FUSE_CAP_SPLICE_READ);
-	fuse_unset_feature_flag(conn, FUSE_CAP_SPLICE_WRITE);
-	fuse_unset_feature_flag(conn, FUSE_CAP_SPLICE_MOVE);
 	/* Bytes only leave the kernel's cache when this server says so. */
 	fuse_unset_feature_flag(conn, FUSE_CAP_AUTO_INVAL_DATA);
+	fuse_set_feature_flag(conn, FUSE_CAP_EXPLICIT_INVAL_DATA);
 }
 
 static void null_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -133,7 +137,6 @@ static void null_open(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi
 	fi->fh = node;
 	fi->direct_io = fs->direct;
 	fi->keep_cache = !fs->direct;
-	fi->noflush = 1;
 	fuse_reply_open(req, fi);
 }
 
@@ -347,6 +350,7 @@ static int serve(struct null_fs *fs, struct fuse_args *args)
 	if (!se || !config)
 		goto out;
 	fuse_loop_cfg_set_clone_fd(config, 1);
+	fuse_loop_cfg_set_max_threads(config, THREADS_MAX);
 	if (fuse_set_signal_handlers(se) || fuse_session_mount(se, fs->mountpoint))
 		goto out;
 	if (!fs->windowed || null_window_start(&fs->window, se) == 0)

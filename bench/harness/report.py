@@ -50,19 +50,21 @@ def detail_row(result):
     transport = result["transport"] or "–"
     if result["kind"] == "failure":
         return row(result["scenario"], result["case"], transport, "–", "–", "–",
-                   f"failed: {result['error']}", "–", "**not met**")
+                   f"failed: {result['error']}", "–", "–", "**not met**")
     metric = result["metric"]
     ours = value_text(metric, result["median"])
     if result["kind"] == "amount":
         span = f"{value_text(metric, result['min'])} … {value_text(metric, result['max'])}"
         native = result.get("native_samples")
         peer = f"native {value_text(metric, statistics.median(native))}" if native else "–"
-        return row(result["scenario"], result["case"], transport, ours, peer, ours, span,
+        return row(result["scenario"], result["case"], transport, ours, peer, ours, span, "–",
                    limit_text(result), met_text(result))
     peer = f"{result['peer']} {value_text(metric, result['peer_result']['median'])}"
     span = f"{result['ratio_min']:.2f} … {result['ratio_max']:.2f}"
+    middle = result.get("ratio_p50")
     return row(result["scenario"], result["case"], transport, ours, peer,
-               f"{result['ratio']:.2f}", span, limit_text(result), met_text(result))
+               f"{result['ratio']:.2f}", span, f"{middle:.2f}" if middle else "–",
+               limit_text(result), met_text(result))
 
 
 def line(result):
@@ -73,15 +75,18 @@ def line(result):
         return f"{begin}failed: {result['error']}"
     end = "" if result["met"] in (True, None) else f", limit {limit_text(result)}: not met"
     if result["kind"] == "ratio":
-        return f"{begin}{result['ratio']:.2f} of {result['peer']}{end}"
+        middle = result.get("ratio_p50")
+        typical = f" (by median latency {middle:.2f})" if middle else ""
+        return f"{begin}{result['ratio']:.2f} of {result['peer']}{typical}{end}"
     return f"{begin}{value_text(result['metric'], result['median'])}{end}"
 
 
 def table(document):
     """Every figure of a result file."""
     lines = [
-        row("scenario", "case", "transport", "foldfs", "peer", "figure", "range", "limit", ""),
-        row(*["---"] * 9),
+        row("scenario", "case", "transport", "foldfs", "peer", "figure", "range", "by p50",
+            "limit", ""),
+        row(*["---"] * 10),
     ]
     lines += [detail_row(result) for result in document["results"]]
     return "\n".join(lines + [""] + about(document))
@@ -111,7 +116,7 @@ def summary_row(key, results):
     scenario, transport, peer, alone = key
     if alone:
         cells = detail_row(results[0]).strip("| ").split(" | ")
-        return row(scenario, alone, transport or "–", cells[5], cells[6], cells[7], cells[8])
+        return row(scenario, alone, transport or "–", cells[5], cells[6], cells[8], cells[9])
     worst = min(results, key=lambda result: result["ratio"])
     middle = statistics.median(result["ratio"] for result in results)
     met = sum(1 for result in results if result["met"])
@@ -131,7 +136,7 @@ def summary(document):
     if lost:
         lines += ["", "Not met:", "",
                   row("scenario", "case", "transport", "foldfs", "peer", "figure", "range",
-                      "limit"), row(*["---"] * 8)]
+                      "by p50", "limit"), row(*["---"] * 9)]
         lines += [detail_row(result).rsplit(" | ", 1)[0] + " |" for result in lost]
     return "\n".join(lines + [""] + about(document))
 

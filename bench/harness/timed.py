@@ -30,7 +30,7 @@ class Work:
         self.arguments = ["--op", op, "--order", order, "--block", str(block), "--threads",
                           str(threads), "--ops", str(ops)]
         for key, value in more.items():
-            self.arguments += [f"--{key}", str(value)]
+            self.arguments += [f"--{key}"] if value is True else [f"--{key}", str(value)]
 
     def run(self, bench, served, names, seed):
         paths = [os.path.join(served.path, name) for name in names]
@@ -79,11 +79,13 @@ class Turns:
         ours, theirs = ("foldfs", transport), (peer, peer_transport)
         if ours not in self.runs or theirs not in self.runs:
             return
+        latency, peer_latency = self.latencies(ours), self.latencies(theirs)
+        extra = {"state": state, "latency_us": latency, "peer_latency_us": peer_latency}
+        if latency and latency["p50"]:
+            extra["ratio_p50"] = peer_latency["p50"] / latency["p50"]
         self.bench.results.ratio(
             self.scenario, self.work.case, transport, self.work.metric, self.values(ours), peer,
-            self.values(theirs), limit,
-            {"state": state, "latency_us": self.latencies(ours),
-             "peer_latency_us": self.latencies(theirs)})
+            self.values(theirs), limit, extra)
         if self.work.compare_sums and peer != "null_fuse":
             self._same_bytes(ours, theirs, transport)
 
@@ -101,7 +103,8 @@ def warm(bench, served, names, **where):
 
 
 def hot(bench):
-    """A set that fits the window, read again and again: native against foldfs."""
+    """A set that fits the window, read again and again: native against foldfs. The null server in
+    cached mode shows what the kernel's FUSE cache itself can do, without any server's help."""
     images, span = bench.images(), 64 * MIB
     names = images.pairs(2)
     offset = data.densest_offset(bench, images.paths(names), span)
@@ -109,6 +112,10 @@ def hot(bench):
     subjects = [Native(images.directory)] if bench.wants("native") else []
     subjects += [Foldfs(bench, images.directory, transport, pool="1G", window="512M")
                  for transport in bench.transports]
+    state = "warm, set within the window"
+    floor = bench.transports[-1]
+    if bench.wants("null_fuse"):
+        subjects.append(NullFuse(bench, images.paths(names), floor, window="512M"))
     with bench.started(subjects):
         for subject in subjects:
             warm(bench, subject, names, **where)
@@ -121,13 +128,16 @@ def hot(bench):
                 Work(f"1 MiB sequential, {readers(count)}", "read", "seq", MIB, count, 4000,
                      **where),
                 Work(f"mmap, 4 KiB random, {readers(count)}", "mmap", "rand", 4 * KIB, count,
-                     250000, **where),
+                     1000000, **where),
+                Work(f"mmap anew for each pass, {readers(count)}", "mmap", "rand", 4 * KIB, count,
+                     250000, remap=True, **where),
             ]
             for work in works:
                 turns = Turns(bench, "hot", work, names)
                 turns.all_rounds(subjects)
                 for transport in bench.transports:
-                    turns.judge(transport, "native", None, HOT_LIMIT, "warm, set within the window")
+                    turns.judge(transport, "native", None, HOT_LIMIT, state)
+                    turns.judge(transport, "null_fuse", floor, None, state)
 
 
 def pool(bench):
