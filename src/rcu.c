@@ -58,9 +58,43 @@ void fold_rcu_call(struct rcu_head *head, void (*callback)(struct rcu_head *))
 	urcu_memb_call_rcu(head, callback);
 }
 
+/* A callback that tells its sender that it has run. */
+struct barrier {
+	struct rcu_head head;
+	pthread_mutex_t mutex;
+	pthread_cond_t reached;
+	bool done; /* under mutex */
+};
+
+static void barrier_reached(struct rcu_head *head)
+{
+	struct barrier *barrier = caa_container_of(head, struct barrier, head);
+
+	FOLD_TSAN_ACQUIRE(head);
+	pthread_mutex_lock(&barrier->mutex);
+	barrier->done = true;
+	pthread_cond_signal(&barrier->reached);
+	pthread_mutex_unlock(&barrier->mutex);
+}
+
+/*
+ * One thread of liburcu runs all callbacks, in the order in which they were handed over: when ours
+ * has run, all before it have. Not urcu_memb_barrier(), which does the same with memory that it
+ * hands to that thread out of ThreadSanitizer's sight.
+ */
 void fold_rcu_barrier(void)
 {
-	fold_rcu_register();
-	urcu_memb_barrier();
+	struct barrier barrier = {
+		.mutex = PTHREAD_MUTEX_INITIALIZER,
+		.reached = PTHREAD_COND_INITIALIZER,
+	};
+
+	fold_rcu_call(&barrier.head, barrier_reached);
+	pthread_mutex_lock(&barrier.mutex);
+	while (!barrier.done)
+		pthread_cond_wait(&barrier.reached, &barrier.mutex);
+	pthread_mutex_unlock(&barrier.mutex);
+	pthread_mutex_destroy(&barrier.mutex);
+	pthread_cond_destroy(&barrier.reached);
 	FOLD_TSAN_ACQUIRE(&fold_rcu_tsan_token);
 }
