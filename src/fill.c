@@ -319,7 +319,7 @@ static void count(const struct page_read *read, unsigned missed, unsigned bypass
 		stats_add(stats, STAT_READAHEAD, missed);
 		return;
 	}
-	stats_add(stats, STAT_HITS, read->hits);
+	stats_add(stats, STAT_HITS, read->pages - missed);
 	if (missed)
 		stats_add(stats, STAT_MISSES, missed);
 	if (bypassed)

@@ -3,7 +3,8 @@
  * fusefs_io.c - content: open, read, write and what goes with them
  *
  * A struct handle is one open file of a client. It owns a reference to its file and source; the
- * kernel hands its address back with every request until it sends the release.
+ * kernel hands its address back with every request until it sends the release. A reply may be the
+ * kernel's last use of it: what goes on after the reply takes a reference before.
  *
  * The way of a read is fill.h's. What is decided here is the transport: on io_uring the pages are
  * copied into the request's payload, on /dev/fuse they are handed to writev(2) where they are. Both
@@ -29,6 +30,8 @@
 
 struct handle {
 	uint32_t magic;
+	_Atomic unsigned
+		references; /* the kernel's, and of requests that go on after their reply */
 	struct fusefs *fs;
 	struct file *file;
 	struct source *source;
@@ -68,8 +71,10 @@ static errint_t window_of(struct fusefs *fs, struct inode *inode, struct window_
 	return error;
 }
 
-static void handle_destroy(struct handle *handle)
+static void handle_put(struct handle *handle)
 {
+	if (atomic_fetch_sub_explicit(&handle->references, 1, memory_order_acq_rel) != 1)
+		return;
 	stream_free(handle->stream);
 	if (handle->file && handle->source)
 		file_drop_if_gone(handle->file, source_fd(handle->source));
@@ -114,9 +119,10 @@ errint_t fusefs_handle_new(struct fusefs *fs, struct inode *inode, int fd,
 		close(fd);
 		return -ENOMEM;
 	}
+	atomic_init(&handle->references, 1);
 	error = handle_open(fs, inode, fd, fi->flags, handle, &unchanged);
 	if (error) {
-		handle_destroy(handle);
+		handle_put(handle);
 		return error;
 	}
 	handle->magic = HANDLE_MAGIC;
@@ -143,7 +149,7 @@ void fusefs_handle_free(struct fuse_file_info *fi)
 	pthread_mutex_lock(&handle->fs->handles_lock);
 	cds_list_del(&handle->link);
 	pthread_mutex_unlock(&handle->fs->handles_lock);
-	handle_destroy(handle);
+	handle_put(handle);
 }
 
 void fusefs_handles_free(struct fusefs *fs)
@@ -152,7 +158,7 @@ void fusefs_handles_free(struct fusefs *fs)
 	struct handle *next;
 
 	cds_list_for_each_entry_safe (handle, next, &fs->handles, link)
-		handle_destroy(handle);
+		handle_put(handle);
 	CDS_INIT_LIST_HEAD(&fs->handles);
 }
 
@@ -202,13 +208,18 @@ static void follow_foreign_change(const struct handle *handle)
 		window_invalidate_soon(handle->window);
 }
 
-/* Everything of READ is at hand afterwards. On return, within a read side. */
-static void gather(struct handle *handle, struct page_read *read, off_t offset, size_t length)
+/* Everything of READ is at hand afterwards. On return, within a read side. Returns whether
+ * something was fetched, which is to be published after the reply; the handle has a reference for
+ * that. */
+static bool gather(struct handle *handle, struct page_read *read, off_t offset, size_t length)
 {
 	fold_rcu_read_lock();
-	if (page_read_look(read))
-		return;
+	if (page_read_look(read)) {
+		stream_note(handle->stream, offset, length, false);
+		return false;
+	}
 	fold_rcu_read_unlock();
+	atomic_fetch_add_explicit(&handle->references, 1, memory_order_relaxed);
 	stream_note(handle->stream, offset, length, true);
 	(void)stream_wait(handle->stream, offset, length);
 	fold_rcu_read_lock();
@@ -217,6 +228,7 @@ static void gather(struct handle *handle, struct page_read *read, off_t offset, 
 		page_read_fetch(read);
 		fold_rcu_read_lock();
 	}
+	return true;
 }
 
 /* Answer with BYTES from IOV, whose pages are valid within the caller's read side. */
@@ -242,6 +254,7 @@ void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 	struct iovec iov[FOLD_REQUEST_PAGES];
 	struct page_read read;
 	ssize_t bytes;
+	bool fetched;
 	int count;
 
 	(void)ino;
@@ -253,7 +266,7 @@ void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 		size = FOLD_REQUEST_BYTES;
 	page_read_init(&read, &fs->filler, handle->file, handle->source, off, size);
 	follow_foreign_change(handle);
-	gather(handle, &read, off, size);
+	fetched = gather(handle, &read, off, size);
 	note_cached(handle, fi, read.first, read.pages);
 	bytes = page_read_iov(&read, iov, &count);
 	/* Short for an error: to the page cache it would look like the end of the file. The kernel
@@ -265,9 +278,10 @@ void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 	else
 		reply_pages(req, iov, count, (size_t)bytes);
 	fold_rcu_read_unlock();
-	if (read.hits == read.pages)
-		stream_note(handle->stream, off, size, false);
+	/* Without anything fetched this only counts, and touches neither file nor source. */
 	page_read_finish(&read);
+	if (fetched)
+		handle_put(handle);
 }
 
 /* ---- changes of content ---- */

@@ -52,6 +52,16 @@
 
 extern char **environ;
 
+#ifdef __SANITIZE_ADDRESS__
+/* libfuse ends its threads by pthread_cancel(), which leaves AddressSanitizer's marks of the frames that
+ * were unwound; its own use of the stack afterwards would trip over them. */
+const char *__asan_default_options(void);
+const char *__asan_default_options(void)
+{
+	return "use_sigaltstack=0";
+}
+#endif
+
 /* Where log lines go; set once, before any thread runs. */
 static bool log_to_syslog;
 /* Lines of weight that were logged; whether a failure has been explained yet. */

@@ -77,7 +77,7 @@ struct page_map_memory {
 	_Atomic uint64_t zero_pages; /* relaxed; exact when nothing is under way */
 	pthread_mutex_t lock;        /* a leaf */
 	struct node *retired;        /* waiting for a grace period to begin; under lock */
-	struct node *leaving;        /* waiting for it to end; under lock */
+	struct node *leaving;        /* waiting for it to end; the pending callback's */
 	bool grace_pending;          /* under lock */
 	struct rcu_head head;        /* of the pending callback */
 };
@@ -247,17 +247,17 @@ static void grace_ended(struct rcu_head *head)
 
 	FOLD_TSAN_ACQUIRE(head);
 	FOLD_TSAN_ACQUIRE(&fold_rcu_tsan_token);
-	pthread_mutex_lock(&memory->lock);
-	node = memory->leaving;
-	memory->leaving = NULL;
-	memory->grace_pending = false;
-	begin_grace_locked(memory);
-	pthread_mutex_unlock(&memory->lock);
-	for (; node; node = next) {
+	for (node = memory->leaving; node; node = next) {
 		next = node->next_retired;
 		uncount_bytes(memory, block_bytes(node));
 		free(node);
 	}
+	pthread_mutex_lock(&memory->lock);
+	memory->leaving = NULL;
+	memory->grace_pending = false;
+	begin_grace_locked(memory);
+	/* Once it is not pending, page_map_memory_free() need not wait for us. */
+	pthread_mutex_unlock(&memory->lock);
 }
 
 /* R.2, the end: nothing points to NODE and all its words are `moved`. */
