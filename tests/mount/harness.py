@@ -201,12 +201,16 @@ SANITIZERS = ("asan", "tsan")
 
 
 def sanitizer_environment(log):
-    return {
-        "ASAN_OPTIONS": "log_path=%s:exitcode=99:detect_leaks=1:detect_stack_use_after_return=0" % log,
-        "UBSAN_OPTIONS": "log_path=%s:print_stacktrace=1:halt_on_error=0" % log,
+    """What is set already stays; reports go to files of the test, which then fails."""
+    wanted = {
+        "ASAN_OPTIONS": "log_path=%s:exitcode=99:detect_leaks=1" % log,
+        "UBSAN_OPTIONS": "log_path=%s:print_stacktrace=1:halt_on_error=1" % log,
         "TSAN_OPTIONS": "log_path=%s:exitcode=99:second_deadlock_stack=1:history_size=4" % log,
-        "LSAN_OPTIONS": "exitcode=99",
     }
+    suppressions = os.path.join(ROOT, "tests", "tsan.supp")
+    if os.path.exists(suppressions):
+        wanted["TSAN_OPTIONS"] += ":suppressions=" + suppressions
+    return {name: ":".join(filter(None, (os.environ.get(name), options))) for name, options in wanted.items()}
 
 
 class Mount:
@@ -333,7 +337,7 @@ def thread_states(pid):
 class Test:
     """What a running test is given. t.rng is the only source of randomness, from the printed seed."""
 
-    def __init__(self, identity, directory, preset, suite, transport, seed, build):
+    def __init__(self, identity, directory, preset, suite, transport, seed, build, deadline):
         self.identity = identity
         self.suite = suite
         self.directory = directory
@@ -342,6 +346,7 @@ class Test:
         self.seed = seed
         self.rng = random.Random(seed)
         self.build = build
+        self.deadline = deadline  # of time.monotonic(), enforced from outside
         self.sanitized = preset in SANITIZERS
         self.patience = 3 if self.sanitized else 1
         self.mounts = []

@@ -119,13 +119,12 @@ class Running:
         out = os.open(self.output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(out, 1)
         os.dup2(out, 2)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.umask(0o022)
         files = os.path.join(self.directory, "files")
         os.mkdir(files)
         t = Test(self.case.name, files, arguments.preset, arguments.suite,
-                 self.case.transport, seed, arguments.build)
+                 self.case.transport, seed, arguments.build, self.deadline)
         outcome, text = "passed", ""
         try:
             self.case.call(t)

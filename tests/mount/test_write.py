@@ -264,6 +264,10 @@ def appending_at_once(t):
             following[number] += 1
 
 
+# What a client gets whose daemon has gone; the last one for requests on their way by io_uring.
+GONE = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO, errno.ECANCELED)
+
+
 def record_writer(path, log, owner, seed):
     """Writes for ever; notes in shared memory what was acknowledged, after it was."""
     rng = random.Random(seed)
@@ -281,7 +285,7 @@ def record_writer(path, log, owner, seed):
                 mapped[page * PAGE:(page + 1) * PAGE] = content
                 mapped.flush(page * PAGE, PAGE)
         except OSError as error:
-            check(error.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO), "errno of a write: %s" % error)
+            check(error.errno in GONE, "errno of a write: %s" % error)
             return
         struct.pack_into("<Q", log, page * 16 + 8, sequence)
 
