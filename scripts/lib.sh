@@ -242,7 +242,7 @@ build_packages=(gcc g++ libc6-dev cmake ninja-build pkgconf libxxhash-dev liburc
 
 # What the images, the demonstration and the tests need on top of that.
 image_packages=(mmdebstrap e2fsprogs openssl debian-archive-keyring)
-test_packages=(fio qemu-system-x86 qemu-utils python3-minimal attr acl strace)
+test_packages=(python3 fio qemu-system-x86 qemu-utils attr acl mount)
 
 # Build one preset into build/PRESET. Silent where there is nothing to do.
 build_preset() {
