@@ -226,7 +226,7 @@ static void fetch_run(struct page_read *read, unsigned i, unsigned end)
 		}
 		end = page;
 	} else if (got < want) {
-		end_of_file(read, i, end, got);
+		end = end_of_file(read, i, got);
 	}
 	for (; i < end; i++)
 		read->hand[i].fetched = true;

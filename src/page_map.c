@@ -635,8 +635,13 @@ static bool publish(struct page_map *map, uint64_t page, uint64_t ticket, uint64
 		return false;
 	for (;;) {
 		descend(map, page, 0, &place);
-		if (place.slot && !place.height)
-			return atomic_compare_exchange_strong(place.slot, &ticket, word);
+		if (place.slot && !place.height) {
+			if (!atomic_compare_exchange_strong(place.slot, &ticket, word))
+				return false;
+			/* Nothing, where that frame's life was over; B.3 where it was not. */
+			drop_word(map, ticket, 0);
+			return true;
+		}
 		if (slot_word(&place, page) != ticket)
 			return false;
 		pthread_mutex_lock(&map->lock);
