@@ -53,8 +53,8 @@
 extern char **environ;
 
 #ifdef __SANITIZE_ADDRESS__
-/* libfuse ends its threads by pthread_cancel(), which leaves AddressSanitizer's marks of the frames that
- * were unwound; its own use of the stack afterwards would trip over them. */
+/* libfuse ends its threads by pthread_cancel(), which leaves AddressSanitizer's marks of the frames
+ * that were unwound; its own use of the stack afterwards would trip over them. */
 const char *__asan_default_options(void);
 const char *__asan_default_options(void)
 {
