@@ -180,21 +180,24 @@ static int gather(struct page_read *read, unsigned i, unsigned end, struct iovec
 	return count;
 }
 
-/* The source ended GOT bytes into pages I..END: zeroes behind the end, and what was asked is cut.
- */
-static void end_of_file(struct page_read *read, unsigned i, unsigned end, size_t got)
+/* The source ended GOT bytes into the pages from I on: zeroes in the rest of its last page, and
+ * what was asked is cut. Returns the page behind the last. */
+static unsigned end_of_file(struct page_read *read, unsigned i, size_t got)
 {
 	uint64_t have = (uint64_t)i * FOLD_PAGE_SIZE + got;
-	unsigned page;
+	unsigned end = i + (unsigned)(got / FOLD_PAGE_SIZE);
+	size_t kept = got % FOLD_PAGE_SIZE;
+	bool unchanged;
 
-	for (page = i + (unsigned)(got / FOLD_PAGE_SIZE); page < end; page++) {
-		size_t kept = page == i + got / FOLD_PAGE_SIZE ? got % FOLD_PAGE_SIZE : 0;
-
-		memset((char *)read->hand[page].bytes + kept, 0, FOLD_PAGE_SIZE - kept);
-	}
+	if (kept)
+		memset((char *)read->hand[end++].bytes + kept, 0, FOLD_PAGE_SIZE - kept);
+	/* Before the end that was known: it shrank behind the mount, and all is to be forgotten. */
+	if ((read->first << FOLD_PAGE_SHIFT) + have < file_size(read->file))
+		(void)file_validate(read->file, source_fd(read->source), &unchanged);
 	have = have > read->skip ? have - read->skip : 0;
 	if (have < read->length)
 		read->length = (size_t)have;
+	return end;
 }
 
 /* Read pages I..END, which lie side by side and are all in hand but not read yet. */
