@@ -359,6 +359,14 @@ errint_t fusefs_truncate(struct fusefs *fs, struct inode *inode, struct fuse_fil
 	return error;
 }
 
+/* The kernel leaves set-id bits to us (HANDLE_KILLPRIV_V2), and says with a write whether they must
+ * go. These two operations it does not say it of: they go for everybody but root. */
+static void kill_suidgid_unless_root(fuse_req_t req, const struct handle *handle)
+{
+	if (fuse_req_ctx(req)->uid)
+		(void)fusefs_kill_suidgid(req, source_fd(handle->source));
+}
+
 void fusefs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
 		      struct fuse_file_info *fi)
 {
@@ -368,6 +376,7 @@ void fusefs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, of
 
 	(void)ino;
 	if (handle) {
+		kill_suidgid_unless_root(req, handle);
 		error = cow_break_fallocate(&fs->cow, handle->file, source_fd(handle->source), mode,
 					    offset, length);
 		follow_foreign_change(handle);
@@ -390,6 +399,7 @@ void fusefs_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 	if (flags)
 		copied = -EINVAL;
 	else if (in && out) {
+		kill_suidgid_unless_root(req, out);
 		copied = cow_break_copy(&fs->cow, source_fd(in->source), off_in, out->file,
 					source_fd(out->source), off_out, len);
 		follow_foreign_change(out);
