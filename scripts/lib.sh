@@ -244,15 +244,24 @@ build_packages=(gcc g++ libc6-dev cmake ninja-build pkgconf libxxhash-dev liburc
 image_packages=(mmdebstrap e2fsprogs openssl debian-archive-keyring)
 test_packages=(python3 fio qemu-system-x86 qemu-utils attr acl mount)
 
+# Whether the build directory $1 is configured for what is there now. A directory is newer where a
+# file has come or gone, as a test may have.
+configured() {
+	local newer
+	[[ -e $1/build.ninja ]] && grep -q '^FOLDFS_TESTS:BOOL=ON$' "$1/CMakeCache.txt" || return
+	for newer in "$top/CMakePresets.json" "$libfuse_dir/stamp" "$top/tests/unit" "$top/src" "$top/bench"; do
+		if [[ $newer -nt $1/build.ninja ]]; then return 1; fi
+	done
+}
+
 # Build one preset into build/PRESET. Silent where there is nothing to do.
 build_preset() {
 	local preset=$1 dir=$top/build/$1 lock
 	mkdir -p "$dir"
 	exec {lock}>"$top/build/.$preset.lock"
 	flock "$lock"
-	if [[ ! -e $dir/build.ninja || $top/CMakePresets.json -nt $dir/build.ninja ||
-		$libfuse_dir/stamp -nt $dir/build.ninja ]]; then
-		(cd "$top" && quietly cmake --preset "$preset") || die "could not configure $preset"
+	if ! configured "$dir"; then
+		(cd "$top" && quietly cmake --preset "$preset" -DFOLDFS_TESTS=ON) || die "could not configure $preset"
 	fi
 	if ! ninja -C "$dir" -n 2>/dev/null | grep -q 'no work to do'; then
 		say "Building $preset"
