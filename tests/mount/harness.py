@@ -197,6 +197,21 @@ def abort_fuse_under(directory, pid="self"):
                 pass
 
 
+def socket_of(mount):
+    """The control socket of a root's mount, named by its device number."""
+    return "/run/foldfs/0:%d.sock" % next(
+        minor for point, minor, _ in mounts_under(mount.point) if point == mount.point)
+
+
+def socket_identity(path):
+    """Tells one socket from another of the same name: device numbers are given out again at once."""
+    try:
+        info = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return info.st_ino, info.st_ctime_ns
+
+
 SANITIZERS = ("asan", "tsan")
 
 

@@ -8,8 +8,8 @@ import signal
 import subprocess
 import time
 
-from harness import (MIB, PAGE, check, equal, fails_with, make_pages, mounts_under, read_file, test, until,
-                     write_file)
+from harness import (MIB, PAGE, check, equal, fails_with, make_pages, mounts_under, read_file,
+                     socket_identity, socket_of, test, until, write_file)
 
 KEYS = {
     "version", "source", "mountpoint", "transport", "uptime_s", "frame_bytes", "frames_total",
@@ -171,14 +171,14 @@ def ends_in_order(t, number):
     source = t.make_dir("source")
     write_file(source + "/file", bytes(50 * PAGE))
     mount = t.mount(source)
-    minor = next(minor for point, minor, _ in mounts_under(mount.point))
-    path = "/run/foldfs/0:%d.sock" % minor
-    check(os.path.exists(path), "no control socket")
+    path = socket_of(mount)
+    made = socket_identity(path)
+    check(made, "no control socket")
     read_file(mount.path("file"))
     t.run(["python3", "-c", "import mmap,sys\nwith open(sys.argv[1],'r+b') as f:\n"
            " m=mmap.mmap(f.fileno(),0); m[5*4096:5*4096+6]=b'mapped'\n m.close()", mount.path("file")])
     mount.unmount() if number is None else mount.stop(number)
-    check(not os.path.exists(path), "the control socket is still there")
+    check(socket_identity(path) != made, "the control socket is still there")
     equal(read_file(source + "/file")[5 * PAGE:5 * PAGE + 6], b"mapped", "a mapped store")
 
 
@@ -406,6 +406,7 @@ def crashed_mount_is_replaced(t):
     source = t.make_dir("source")
     write_file(source + "/file", b"content")
     mount = t.mount(source, transport="dev")
+    mount.expect_log("does not answer")  # its start may still be asking when it is killed
     mount.process.kill()
     mount.process.wait(20)
     refused(t, [source, mount.point], "busy")
