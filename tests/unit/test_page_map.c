@@ -1,0 +1,812 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * test_page_map.c - the guarantees B.1 to B.4 of page_map.h, and what a map costs
+ *
+ * The random tests, against a model and with threads, are in test_page_map_model.c.
+ */
+#include "faults.h"
+#include "helpers.h"
+
+#include "foldfs/page_map.h"
+
+#define MIB       (1u << 20)
+#define LAST      (((uint64_t)1 << 51) - 1) /* page of the last byte that an off_t can name */
+#define TO_END    UINT64_MAX
+#define GIB_PAGES 262144u
+
+struct fixture {
+	struct pool pool;
+	struct page_map_memory *memory;
+	struct page_map *map;
+	uint64_t empty_bytes; /* without a map */
+};
+
+static void fixture_open(struct fixture *fixture, uint64_t pool_bytes, uint64_t size_hint)
+{
+	pool_open(&fixture->pool, pool_bytes, true);
+	expect(!page_map_memory_new(fixture->pool.store, &fixture->memory));
+	fixture->empty_bytes = page_map_memory_bytes(fixture->memory);
+	expect(!page_map_new(fixture->memory, size_hint, &fixture->map));
+}
+
+/* Memory of what is not in use any more goes with grace periods: wait until they bring no more. */
+static uint64_t settled_bytes(struct fixture *fixture)
+{
+	uint64_t bytes;
+	unsigned same = 0;
+
+	do {
+		bytes = page_map_memory_bytes(fixture->memory);
+		fold_rcu_barrier();
+		same = bytes == page_map_memory_bytes(fixture->memory) ? same + 1 : 0;
+	} while (same < 3);
+	return bytes;
+}
+
+/* Every test ends with it: with the map all its memory and every use of a frame is gone. */
+static void fixture_close(struct fixture *fixture)
+{
+	page_map_free(fixture->map);
+	wait_for(page_map_memory_bytes(fixture->memory) == fixture->empty_bytes);
+	assert_int_equal(page_map_memory_zero_pages(fixture->memory), 0);
+	assert_int_equal(pool_usage(&fixture->pool).frames_used, 0);
+	assert_int_equal(pool_usage(&fixture->pool).pages_sharing, 0);
+	page_map_memory_free(fixture->memory);
+	pool_close(&fixture->pool);
+}
+
+static struct page_look look_at(struct fixture *fixture, uint64_t page)
+{
+	struct page_look look = {0};
+
+	fold_rcu_read_lock();
+	page_map_look(fixture->map, page, 1, &look);
+	fold_rcu_read_unlock();
+	return look;
+}
+
+static bool is_unknown(struct fixture *fixture, uint64_t page)
+{
+	return !look_at(fixture, page).data;
+}
+
+static bool is_zero(struct fixture *fixture, uint64_t page)
+{
+	struct page_look look = look_at(fixture, page);
+
+	return look.data && !look.from_pool && fold_page_is_zero(look.data);
+}
+
+static bool is_content(struct fixture *fixture, uint64_t page, uint64_t owner, uint64_t version)
+{
+	struct page_look look;
+	bool right;
+
+	fold_rcu_read_lock();
+	page_map_look(fixture->map, page, 1, &look);
+	right = look.data && look.from_pool && page_is(look.data, owner, version);
+	fold_rcu_read_unlock();
+	return right;
+}
+
+/* Publish REF with TICKET; dropped if it was refused. */
+static bool publish_with(struct fixture *fixture, uint64_t page, uint64_t ticket,
+			 struct frame_ref ref)
+{
+	bool published;
+
+	fold_rcu_read_lock();
+	published = page_map_publish(fixture->map, page, ticket, ref);
+	if (!published)
+		page_store_drop(fixture->pool.store, ref);
+	fold_rcu_read_unlock();
+	return published;
+}
+
+static struct frame_ref content(struct fixture *fixture, uint64_t owner, uint64_t version)
+{
+	struct test_page page;
+	struct frame_ref ref;
+
+	page_make(&page, owner, version);
+	pool_put(&fixture->pool, &page, &ref);
+	return ref;
+}
+
+static struct frame_ref own_content(struct fixture *fixture, uint64_t owner, uint64_t version)
+{
+	struct test_page page;
+
+	page_make(&page, owner, version);
+	return pool_put_private(&fixture->pool, &page);
+}
+
+/* A fill as it should go. */
+static bool fill(struct fixture *fixture, uint64_t page, uint64_t owner, uint64_t version)
+{
+	uint64_t ticket = look_at(fixture, page).ticket;
+
+	return publish_with(fixture, page, ticket, content(fixture, owner, version));
+}
+
+static bool fill_zero(struct fixture *fixture, uint64_t page)
+{
+	struct page_look look;
+	bool published;
+
+	fold_rcu_read_lock();
+	page_map_look(fixture->map, page, 1, &look);
+	published = page_map_publish_zero(fixture->map, page, look.ticket);
+	fold_rcu_read_unlock();
+	return published;
+}
+
+static void forget(struct fixture *fixture, uint64_t first, uint64_t count)
+{
+	fold_rcu_read_lock();
+	page_map_forget(fixture->map, first, count == TO_END ? UINT64_MAX - first : count);
+	fold_rcu_read_unlock();
+}
+
+static void break_page(struct fixture *fixture, uint64_t page, struct frame_ref ref)
+{
+	fold_rcu_read_lock();
+	page_map_break(fixture->map, page, ref);
+	fold_rcu_read_unlock();
+}
+
+static void break_zero(struct fixture *fixture, uint64_t page)
+{
+	fold_rcu_read_lock();
+	page_map_break_zero(fixture->map, page);
+	fold_rcu_read_unlock();
+}
+
+static uint64_t shrink(struct fixture *fixture, uint64_t bytes)
+{
+	uint64_t freed;
+
+	fold_rcu_read_lock();
+	freed = page_map_shrink(fixture->map, bytes);
+	fold_rcu_read_unlock();
+	return freed;
+}
+
+static const uint64_t some_pages[] = {
+	0, 1, 63, 64, 4095, 4096, GIB_PAGES - 1, GIB_PAGES, ((uint64_t)1 << 31) + 5, LAST};
+#define SOME_PAGES (sizeof(some_pages) / sizeof(some_pages[0]))
+
+static void a_new_map_knows_nothing(void **state)
+{
+	struct fixture fixture;
+
+	(void)state;
+	fixture_open(&fixture, MIB, 0);
+	for (unsigned i = 0; i < SOME_PAGES; i++)
+		assert_true(is_unknown(&fixture, some_pages[i]));
+	fixture_close(&fixture);
+}
+
+static void pages_of_any_number_are_held(void **state)
+{
+	static const uint64_t hints[] = {0, 1, 4096, 300000, (uint64_t)8 << 40, INT64_MAX};
+	struct fixture fixture;
+
+	(void)state;
+	for (unsigned h = 0; h < sizeof(hints) / sizeof(hints[0]); h++) {
+		fixture_open(&fixture, MIB, hints[h]);
+		for (unsigned i = 0; i < SOME_PAGES; i++)
+			assert_true(fill(&fixture, some_pages[i], i, h));
+		for (unsigned i = 0; i < SOME_PAGES; i++)
+			assert_true(is_content(&fixture, some_pages[i], i, h));
+		for (unsigned i = 0; i < SOME_PAGES; i++) {
+			forget(&fixture, some_pages[i], 1);
+			assert_true(is_unknown(&fixture, some_pages[i]));
+			for (unsigned j = i + 1; j < SOME_PAGES; j++)
+				assert_true(is_content(&fixture, some_pages[j], j, h));
+		}
+		fixture_close(&fixture);
+	}
+}
+
+static void one_look_sees_many_pages(void **state)
+{
+	struct fixture fixture;
+	struct page_look looks[FOLD_REQUEST_PAGES];
+
+	(void)state;
+	fixture_open(&fixture, 4 * MIB, 0);
+	for (uint64_t page = 4000; page < 4000 + FOLD_REQUEST_PAGES; page++) {
+		if (page % 3 == 0)
+			assert_true(fill(&fixture, page, page, 0));
+		if (page % 3 == 1)
+			assert_true(fill_zero(&fixture, page));
+	}
+	fold_rcu_read_lock();
+	page_map_look(fixture.map, 4000, FOLD_REQUEST_PAGES, looks);
+	for (uint64_t page = 4000; page < 4000 + FOLD_REQUEST_PAGES; page++) {
+		const struct page_look *look = &looks[page - 4000];
+
+		if (page % 3 == 0)
+			expect(look->from_pool && page_is(look->data, page, 0));
+		if (page % 3 == 1)
+			expect(!look->from_pool && fold_page_is_zero(look->data));
+		if (page % 3 == 2)
+			expect(!look->data);
+	}
+	fold_rcu_read_unlock();
+	fixture_close(&fixture);
+}
+
+/* Nothing changed: a request's fills are all published, in whatever order, though each of them
+ * shapes the tree that the others were looked up in. */
+static void fills_of_one_request_do_not_disturb_each_other(void **state)
+{
+	struct fixture fixture;
+	struct page_look looks[FOLD_REQUEST_PAGES];
+	struct rng rng = rng_of_test(__func__);
+
+	(void)state;
+	fixture_open(&fixture, 4 * MIB, 0);
+	for (unsigned round = 0; round < 20; round++) {
+		uint64_t first = 4096 - rng_below(&rng, 4096) + 5000 * round;
+		unsigned turn = (unsigned)rng_below(&rng, FOLD_REQUEST_PAGES);
+
+		fold_rcu_read_lock();
+		page_map_look(fixture.map, first, FOLD_REQUEST_PAGES, looks);
+		fold_rcu_read_unlock();
+		for (unsigned i = 0; i < FOLD_REQUEST_PAGES; i++) {
+			unsigned n = (i + turn) % FOLD_REQUEST_PAGES;
+
+			assert_true(publish_with(&fixture, first + n, looks[n].ticket,
+						 content(&fixture, n % 7, round)));
+		}
+		for (unsigned n = 0; n < FOLD_REQUEST_PAGES; n++)
+			assert_true(is_content(&fixture, first + n, n % 7, round));
+	}
+	fixture_close(&fixture);
+}
+
+/* ---- B.2: a fill that looked before a change is not published after it ---- */
+
+enum change {
+	FORGET,
+	FORGET_AROUND,
+	FORGET_ALL,
+	BREAK,
+	BREAK_ZERO,
+	FORGET_TWICE,
+	FILL_THEN_FORGET,
+	ZERO_THEN_FORGET,
+	FORGET_THEN_SHRINK,
+	FORGET_ALL_THEN_SHRINK,
+	BREAK_THEN_SHRINK,
+	CHANGES
+};
+
+static void do_change(struct fixture *fixture, enum change change, uint64_t page)
+{
+	uint64_t before = page < 70 ? page : 70;
+
+	switch (change) {
+	case FILL_THEN_FORGET:
+		fill(fixture, page, 5, 5);
+		forget(fixture, page, 1);
+		break;
+	case ZERO_THEN_FORGET:
+		fill_zero(fixture, page);
+		forget(fixture, page, 1);
+		break;
+	case FORGET_TWICE:
+	case FORGET:
+		for (unsigned i = 0; i <= (change == FORGET_TWICE); i++)
+			forget(fixture, page, 1);
+		break;
+	case FORGET_AROUND:
+		forget(fixture, page - before, 141);
+		break;
+	case FORGET_ALL:
+		forget(fixture, 0, TO_END);
+		break;
+	case BREAK_THEN_SHRINK:
+	case BREAK:
+		fill(fixture, page, 5, 5);
+		break_page(fixture, page, own_content(fixture, 6, 6));
+		break;
+	case BREAK_ZERO:
+		break_zero(fixture, page);
+		break;
+	case FORGET_THEN_SHRINK:
+		forget(fixture, page, 1);
+		break;
+	case FORGET_ALL_THEN_SHRINK:
+		forget(fixture, 0, TO_END);
+		break;
+	case CHANGES:
+		break;
+	}
+	if (change == FORGET_THEN_SHRINK || change == FORGET_ALL_THEN_SHRINK ||
+	    change == BREAK_THEN_SHRINK)
+		while (shrink(fixture, UINT64_MAX))
+			;
+}
+
+/* Whether other pages are known, so that the slot has a node of its own, or a wide word speaks for
+ * it. */
+static void b2_case(enum change change, uint64_t page, bool neighbours)
+{
+	struct fixture fixture;
+	uint64_t ticket;
+
+	fixture_open(&fixture, MIB, 0);
+	if (neighbours) {
+		assert_true(fill(&fixture, page ^ 1, 1, 1));
+		assert_true(fill_zero(&fixture, page ^ 64));
+	}
+	ticket = look_at(&fixture, page).ticket;
+	do_change(&fixture, change, page);
+	assert_false(publish_with(&fixture, page, ticket, content(&fixture, 9, 9)));
+	fold_rcu_read_lock();
+	expect(!page_map_publish_zero(fixture.map, page, ticket));
+	fold_rcu_read_unlock();
+	assert_false(is_content(&fixture, page, 9, 9));
+	if (change == BREAK)
+		assert_true(is_content(&fixture, page, 6, 6));
+	if (change == BREAK_ZERO)
+		assert_true(is_zero(&fixture, page));
+	/* A fill that looks now is published. */
+	forget(&fixture, page, 1);
+	assert_true(fill(&fixture, page, 9, 9));
+	assert_true(is_content(&fixture, page, 9, 9));
+	fixture_close(&fixture);
+}
+
+static void b2_a_fill_from_before_a_change_is_refused(void **state)
+{
+	(void)state;
+	for (enum change change = FORGET; change < CHANGES; change++)
+		for (unsigned i = 0; i < SOME_PAGES; i++) {
+			b2_case(change, some_pages[i], false);
+			b2_case(change, some_pages[i], true);
+		}
+}
+
+/* The page was known when the fill looked: what it knew was zero, or a frame. */
+static void b2_a_ticket_of_a_known_page_dies_with_it(void **state)
+{
+	struct fixture fixture;
+
+	(void)state;
+	for (unsigned kind = 0; kind < 3; kind++) {
+		uint64_t ticket;
+
+		fixture_open(&fixture, MIB, 0);
+		if (kind == 0)
+			assert_true(fill_zero(&fixture, 7));
+		else
+			assert_true(fill(&fixture, 7, 1, 1));
+		if (kind == 2)
+			break_page(&fixture, 7, own_content(&fixture, 2, 2));
+		ticket = look_at(&fixture, 7).ticket;
+		forget(&fixture, 7, 1);
+		assert_false(publish_with(&fixture, 7, ticket, content(&fixture, 9, 9)));
+		assert_true(is_unknown(&fixture, 7));
+		fixture_close(&fixture);
+	}
+}
+
+/* Two fills looked at the same time: the first is published. */
+static void the_second_of_two_fills_is_refused(void **state)
+{
+	struct fixture fixture;
+	uint64_t ticket;
+
+	(void)state;
+	fixture_open(&fixture, MIB, 0);
+	ticket = look_at(&fixture, 7).ticket;
+	assert_true(publish_with(&fixture, 7, ticket, content(&fixture, 1, 1)));
+	assert_false(publish_with(&fixture, 7, ticket, content(&fixture, 1, 1)));
+	assert_true(is_content(&fixture, 7, 1, 1));
+	fixture_close(&fixture);
+}
+
+/* No version comes back, however often one page changes. */
+static void b2_no_version_is_used_twice(void **state)
+{
+	enum { N = 5000 };
+	struct fixture fixture;
+	uint64_t *tickets = calloc(N, sizeof(*tickets));
+	struct rng rng = rng_of_test(__func__);
+
+	(void)state;
+	expect(tickets);
+	fixture_open(&fixture, MIB, 0);
+	for (unsigned i = 0; i < N; i++) {
+		tickets[i] = look_at(&fixture, 77).ticket;
+		for (unsigned j = i > 20 ? i - 20 : 0; j < i; j++)
+			assert_int_not_equal(tickets[i], tickets[j]);
+		switch (rng_below(&rng, 4)) {
+		case 0:
+			if (is_unknown(&fixture, 77 ^ 1))
+				fill(&fixture, 77 ^ 1, 1, 1);
+			break;
+		case 1:
+			shrink(&fixture, UINT64_MAX);
+			break;
+		case 2:
+			forget(&fixture, 0, TO_END);
+			break;
+		}
+		forget(&fixture, 70 + rng_below(&rng, 8), 8 + rng_below(&rng, 100));
+	}
+	for (unsigned i = 0; i < N; i++) {
+		fold_rcu_read_lock();
+		expect(!page_map_publish_zero(fixture.map, 77, tickets[i]));
+		fold_rcu_read_unlock();
+	}
+	free(tickets);
+	fixture_close(&fixture);
+}
+
+/* ---- B.3 ---- */
+
+static void b3_a_slot_is_one_user_and_drops_it_once(void **state)
+{
+	struct fixture fixture;
+	struct frame_ref ref;
+
+	(void)state;
+	fixture_open(&fixture, MIB, 0);
+	ref = content(&fixture, 1, 1); /* one user: this test */
+	for (uint64_t page = 0; page < 200; page++)
+		assert_true(fill(&fixture, page, 1, 1));
+	assert_int_equal(page_store_users(fixture.pool.store, ref), 201);
+	for (unsigned twice = 0; twice < 2; twice++)
+		forget(&fixture, 10, 5);
+	assert_int_equal(page_store_users(fixture.pool.store, ref), 196);
+	break_zero(&fixture, 20);
+	break_zero(&fixture, 20);
+	assert_int_equal(page_store_users(fixture.pool.store, ref), 195);
+	break_page(&fixture, 21, own_content(&fixture, 2, 2));
+	break_page(&fixture, 21, own_content(&fixture, 2, 3));
+	assert_int_equal(page_store_users(fixture.pool.store, ref), 194);
+	assert_int_equal(pool_usage(&fixture.pool).pages_volatile, 1);
+	forget(&fixture, 0, 64);
+	assert_int_equal(pool_usage(&fixture.pool).pages_volatile, 0);
+	assert_int_equal(page_store_users(fixture.pool.store, ref), 201 - 64);
+	while (shrink(&fixture, UINT64_MAX))
+		;
+	assert_int_equal(page_store_users(fixture.pool.store, ref), 1);
+	forget(&fixture, 0, TO_END);
+	assert_int_equal(page_store_users(fixture.pool.store, ref), 1);
+	pool_drop(&fixture.pool, ref);
+	fixture_close(&fixture);
+}
+
+/* A ticket of a page that is known and lives: published or refused, its user is accounted for. */
+static void b3_publishing_over_a_live_page_drops_it(void **state)
+{
+	struct fixture fixture;
+
+	(void)state;
+	fixture_open(&fixture, MIB, 0);
+	assert_true(fill(&fixture, 5, 1, 1));
+	fill(&fixture, 5, 1, 1);
+	fill(&fixture, 5, 2, 2);
+	fill_zero(&fixture, 5);
+	break_page(&fixture, 6, own_content(&fixture, 1, 1));
+	fill(&fixture, 6, 2, 2);
+	fixture_close(&fixture);
+}
+
+/* ---- B.4 ---- */
+
+/* End a life behind the map's back, as eviction does. */
+static void kill_frame(struct fixture *fixture, struct frame_ref ref)
+{
+	while (page_store_users(fixture->pool.store, ref))
+		pool_drop(&fixture->pool, ref);
+}
+
+static void b4_a_dead_frame_reads_as_unknown(void **state)
+{
+	struct fixture fixture;
+	struct frame_ref ref;
+
+	(void)state;
+	fixture_open(&fixture, MIB, 0);
+	ref = content(&fixture, 1, 1);
+	for (uint64_t page = 0; page < 130; page++)
+		assert_true(fill(&fixture, page, 1, 1));
+	kill_frame(&fixture, ref);
+	for (uint64_t page = 0; page < 130; page++)
+		assert_true(is_unknown(&fixture, page));
+	for (uint64_t page = 0; page < 130; page++)
+		assert_true(page % 2 ? fill(&fixture, page, page, 2) : fill_zero(&fixture, page));
+	for (uint64_t page = 0; page < 130; page++)
+		assert_true(page % 2 ? is_content(&fixture, page, page, 2)
+				     : is_zero(&fixture, page));
+	fixture_close(&fixture);
+}
+
+static void b4_a_fill_of_a_dead_slot_from_before_a_change_is_refused(void **state)
+{
+	struct fixture fixture;
+	struct frame_ref ref;
+	uint64_t ticket;
+
+	(void)state;
+	fixture_open(&fixture, MIB, 0);
+	ref = content(&fixture, 1, 1);
+	assert_true(fill(&fixture, 5, 1, 1));
+	kill_frame(&fixture, ref);
+	ticket = look_at(&fixture, 5).ticket;
+	forget(&fixture, 5, 1);
+	assert_false(publish_with(&fixture, 5, ticket, content(&fixture, 2, 2)));
+	fixture_close(&fixture);
+}
+
+/* The frame of a dead slot is in its next life: the slot neither reads it nor drops it. */
+static void b4_a_stale_slot_leaves_the_next_life_alone(void **state)
+{
+	struct fixture fixture;
+	struct frame_ref first;
+	struct frame_ref next;
+
+	(void)state;
+	fixture_open(&fixture, MIB, 0);
+	first = content(&fixture, 1, 1);
+	for (uint64_t page = 0; page < 5; page++)
+		assert_true(fill(&fixture, page, 1, 1));
+	kill_frame(&fixture, first);
+	do
+		next = content(&fixture, 2, mix64(test_now_ms()) % 1000);
+	while (next.frame != first.frame && (pool_drop(&fixture.pool, next), true));
+	for (uint64_t page = 0; page < 5; page++)
+		assert_true(is_unknown(&fixture, page));
+	forget(&fixture, 0, 1);
+	break_zero(&fixture, 1);
+	fill(&fixture, 2, 3, 3);
+	shrink(&fixture, UINT64_MAX);
+	forget(&fixture, 0, TO_END);
+	assert_int_equal(page_store_users(fixture.pool.store, next), 1);
+	pool_drop(&fixture.pool, next);
+	fixture_close(&fixture);
+}
+
+/* ---- what a map costs ---- */
+
+static void zero_stretches_cost_nothing(void **state)
+{
+	const uint64_t base = (uint64_t)1 << 30; /* page: 4 TiB into the file */
+	const unsigned pages = ROUNDS(2 * GIB_PAGES);
+	struct fixture fixture;
+	uint64_t before;
+
+	(void)state;
+	fixture_open(&fixture, MIB, (uint64_t)8 << 40);
+	before = page_map_memory_bytes(fixture.memory);
+	assert_true(before - fixture.empty_bytes < 1024);
+	for (uint64_t page = base; page < base + pages; page++)
+		assert_true(fill_zero(&fixture, page));
+	/* A path of nodes down to the stretch's ends, whatever its length. */
+	assert_true(settled_bytes(&fixture) - before < 8 * 1024);
+	assert_int_equal(page_map_memory_zero_pages(fixture.memory), pages);
+	assert_int_equal(pool_usage(&fixture.pool).frames_used, 0);
+	assert_true(is_zero(&fixture, base) && is_zero(&fixture, base + pages - 1));
+	assert_true(is_unknown(&fixture, base - 1) && is_unknown(&fixture, base + pages));
+	/* In the midst of it a page changes, and is zero again. */
+	break_page(&fixture, base + 12345, own_content(&fixture, 1, 1));
+	assert_int_equal(page_map_memory_zero_pages(fixture.memory), pages - 1);
+	assert_true(is_zero(&fixture, base + 12344) && is_zero(&fixture, base + 12346));
+	forget(&fixture, base + 500, 1000);
+	assert_int_equal(page_map_memory_zero_pages(fixture.memory), pages - 1001);
+	assert_true(is_zero(&fixture, base + 499) && is_unknown(&fixture, base + 500));
+	assert_true(is_zero(&fixture, base + 1500) && is_unknown(&fixture, base + 1499));
+	break_zero(&fixture, base + 12345);
+	forget(&fixture, 0, TO_END);
+	assert_int_equal(page_map_memory_zero_pages(fixture.memory), 0);
+	fixture_close(&fixture);
+}
+
+static void a_page_costs_eight_bytes(void **state)
+{
+	const unsigned pages = ROUNDS(65536);
+	struct fixture fixture;
+	uint64_t before;
+	uint64_t taken;
+
+	(void)state;
+	fixture_open(&fixture, 4 * MIB, (uint64_t)pages << FOLD_PAGE_SHIFT);
+	before = page_map_memory_bytes(fixture.memory);
+	for (uint64_t page = 0; page < pages; page++)
+		assert_true(fill(&fixture, page, mix64(page) % 512, 0));
+	taken = settled_bytes(&fixture) - before;
+	print_message("%.2f bytes for each page\n", (double)taken / pages);
+	assert_true(taken <= pages * 9 + 4096);
+	for (uint64_t page = 0; page < pages; page++)
+		assert_true(is_content(&fixture, page, mix64(page) % 512, 0));
+	fixture_close(&fixture);
+}
+
+/* Content that is read in one go lies in neighbouring frames. However it is kept, every slot is
+ * still one user, and any of them can change. */
+static void pages_in_neighbouring_frames_change_one_by_one(void **state)
+{
+	enum { PAGES = 512 };
+	struct fixture fixture;
+	struct frame_ref refs[PAGES];
+
+	(void)state;
+	fixture_open(&fixture, 16 * MIB, PAGES * FOLD_PAGE_SIZE);
+	for (unsigned page = 0; page < PAGES; page++) {
+		refs[page] = content(&fixture, page, 1);
+		assert_true(fill(&fixture, page, page, 1));
+	}
+	for (unsigned page = 0; page < PAGES; page++)
+		assert_int_equal(page_store_users(fixture.pool.store, refs[page]), 2);
+	for (unsigned page = 5; page < PAGES; page += 37) {
+		if (page % 3 == 0)
+			forget(&fixture, page, 1);
+		else if (page % 3 == 1)
+			break_zero(&fixture, page);
+		else
+			break_page(&fixture, page, own_content(&fixture, page, 2));
+	}
+	for (unsigned page = 0; page < PAGES; page++) {
+		bool changed = page % 37 == 5;
+
+		assert_int_equal(page_store_users(fixture.pool.store, refs[page]), changed ? 1 : 2);
+		assert_int_equal(is_content(&fixture, page, page, 1), !changed);
+		if (!changed && page % 64 == 9) {
+			kill_frame(&fixture, refs[page]);
+			assert_true(is_unknown(&fixture, page));
+		}
+	}
+	for (unsigned page = 0; page < PAGES; page++)
+		pool_drop(&fixture.pool, refs[page]);
+	fixture_close(&fixture);
+}
+
+static void shrink_gives_back_what_it_says(void **state)
+{
+	enum { PAGES = 8192 };
+	struct fixture fixture;
+	uint64_t freed;
+	uint64_t bytes;
+
+	(void)state;
+	fixture_open(&fixture, MIB, PAGES * FOLD_PAGE_SIZE);
+	assert_int_equal(shrink(&fixture, 1), 0);
+	for (uint64_t page = 0; page < PAGES; page++)
+		if (page % 64 == 3)
+			assert_true(fill_zero(&fixture, page));
+		else
+			assert_true(fill(&fixture, page, page * 7 % 50, 0));
+	bytes = settled_bytes(&fixture);
+	while (bytes > fixture.empty_bytes + 2048) {
+		freed = shrink(&fixture, 4096);
+		assert_true(freed > 0);
+		assert_int_equal(bytes - settled_bytes(&fixture), freed);
+		bytes -= freed;
+		/* "At least", but not all at once: a little is asked, a little goes. */
+		assert_true(freed >= 4096 || bytes < 8192);
+		assert_true(freed <= 16 * 1024);
+	}
+	for (uint64_t page = 0; page < PAGES; page++)
+		assert_true(is_unknown(&fixture, page) || is_zero(&fixture, page) ||
+			    is_content(&fixture, page, page * 7 % 50, 0));
+	fixture_close(&fixture);
+}
+
+static void forget_to_the_end_keeps_what_is_before(void **state)
+{
+	struct fixture fixture;
+
+	(void)state;
+	for (unsigned i = 1; i < SOME_PAGES; i++) {
+		fixture_open(&fixture, MIB, 0);
+		for (unsigned j = 0; j < SOME_PAGES; j++)
+			assert_true(fill(&fixture, some_pages[j], j, 0));
+		forget(&fixture, some_pages[i], TO_END);
+		for (unsigned j = 0; j < SOME_PAGES; j++)
+			assert_true(j < i ? is_content(&fixture, some_pages[j], j, 0)
+					  : is_unknown(&fixture, some_pages[j]));
+		fixture_close(&fixture);
+	}
+}
+
+static void forget_of_nothing_changes_nothing(void **state)
+{
+	struct fixture fixture;
+
+	(void)state;
+	fixture_open(&fixture, MIB, 0);
+	assert_true(fill(&fixture, 5, 1, 1));
+	forget(&fixture, 5, 0);
+	assert_true(is_content(&fixture, 5, 1, 1));
+	fixture_close(&fixture);
+}
+
+/* ---- no memory ---- */
+
+/* Never wrong: refused, or unknown. */
+static void without_memory_pages_become_unknown(void **state)
+{
+	struct fixture fixture;
+
+	(void)state;
+	for (long after = 0; after < 6; after++) {
+		struct frame_ref ref;
+		uint64_t ticket;
+
+		fixture_open(&fixture, MIB, 0);
+		for (uint64_t page = 0; page < 64 * 64; page++)
+			assert_true(fill_zero(&fixture, page));
+		ticket = look_at(&fixture, 100000).ticket;
+		ref = content(&fixture, 1, 1);
+		faults_fail_allocations(after);
+		if (publish_with(&fixture, 100000, ticket, ref))
+			expect(is_content(&fixture, 100000, 1, 1));
+		faults_fail_allocations(-1);
+		ref = own_content(&fixture, 2, 2);
+		faults_fail_allocations(after);
+		break_page(&fixture, 70, ref);
+		forget(&fixture, 2000, 10);
+		break_zero(&fixture, 3000);
+		faults_fail_allocations(-1);
+		assert_true(is_unknown(&fixture, 70) || is_content(&fixture, 70, 2, 2));
+		for (uint64_t page = 2000; page < 2010; page++)
+			assert_true(is_unknown(&fixture, page));
+		assert_true(is_unknown(&fixture, 3000) || is_zero(&fixture, 3000));
+		assert_true(is_unknown(&fixture, 1) || is_zero(&fixture, 1));
+		forget(&fixture, 100000, 1);
+		faults_fail_allocations(after);
+		assert_false(publish_with(&fixture, 100000, ticket, (struct frame_ref){0, 99}));
+		faults_fail_allocations(-1);
+		fixture_close(&fixture);
+	}
+}
+
+static void a_new_map_may_fail(void **state)
+{
+	struct fixture fixture;
+	struct page_map *map = NULL;
+
+	(void)state;
+	fixture_open(&fixture, MIB, 0);
+	faults_fail_allocations(0);
+	expect(page_map_new(fixture.memory, 4096, &map) == -ENOMEM);
+	faults_fail_allocations(-1);
+	assert_null(map);
+	fixture_close(&fixture);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_new_map_knows_nothing),
+		cmocka_unit_test(pages_of_any_number_are_held),
+		cmocka_unit_test(one_look_sees_many_pages),
+		cmocka_unit_test(fills_of_one_request_do_not_disturb_each_other),
+		cmocka_unit_test(b2_a_fill_from_before_a_change_is_refused),
+		cmocka_unit_test(b2_a_ticket_of_a_known_page_dies_with_it),
+		cmocka_unit_test(the_second_of_two_fills_is_refused),
+		cmocka_unit_test(b2_no_version_is_used_twice),
+		cmocka_unit_test(b3_a_slot_is_one_user_and_drops_it_once),
+		cmocka_unit_test(b3_publishing_over_a_live_page_drops_it),
+		cmocka_unit_test(b4_a_dead_frame_reads_as_unknown),
+		cmocka_unit_test(b4_a_fill_of_a_dead_slot_from_before_a_change_is_refused),
+		cmocka_unit_test(b4_a_stale_slot_leaves_the_next_life_alone),
+		cmocka_unit_test(zero_stretches_cost_nothing),
+		cmocka_unit_test(a_page_costs_eight_bytes),
+		cmocka_unit_test(pages_in_neighbouring_frames_change_one_by_one),
+		cmocka_unit_test(shrink_gives_back_what_it_says),
+		cmocka_unit_test(forget_to_the_end_keeps_what_is_before),
+		cmocka_unit_test(forget_of_nothing_changes_nothing),
+		cmocka_unit_test(without_memory_pages_become_unknown),
+		cmocka_unit_test(a_new_map_may_fail),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
