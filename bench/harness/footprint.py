@@ -36,10 +36,12 @@ def parts_of(before, after):
 
 
 class Measure:
-    """Memory since a moment at which every cache was dropped."""
+    """Memory since a moment at which every cache was dropped: of the whole system, and of the
+    cgroup in which client and server run from now on until close()."""
 
     def __init__(self, bench):
         self.bench = bench
+        bench.group = machine.MemoryGroup(f"foldfs-bench-{os.getpid()}-{bench.next_number()}")
         os.sync()
         for _ in range(3):
             machine.drop_caches()
@@ -51,7 +53,12 @@ class Measure:
             self.bench.note("footprint: free memory did not stand still; is something else running?")
         parts = parts_of(self.start, view)
         return {"used": used(view) - used(self.start), "parts": parts,
-                "parts_sum": sum(parts.values())}
+                "parts_sum": sum(parts.values()), "group": self.bench.group.usage(),
+                "group_parts": self.bench.group.parts()}
+
+    def close(self):
+        self.bench.group.remove()
+        self.bench.group = None
 
 
 def _read(bench, subject, names):
@@ -76,6 +83,7 @@ def _grow(bench, subject, names, with_status):
             if with_status:
                 taken[count]["status"] = subject.status()
                 taken[count]["rss"], taken[count]["daemon"] = subject.anonymous_bytes()
+    measure.close()
     return taken
 
 
@@ -109,13 +117,17 @@ def _judge(bench, transport, runs, native, counts):
         unique = pages["unique"] * data.PAGE
         last = runs[-1][count]
         extra = {"unique_bytes": unique, "nonzero_bytes": pages["nonzero"] * data.PAGE,
-                 "window_bytes": WINDOW, "parts": last["parts"], "daemon_rss": last["rss"],
+                 "window_bytes": WINDOW, "parts": last["parts"],
+                 "group_parts": last["group_parts"], "daemon_rss": last["rss"],
                  "status": last["status"]}
-        if native:
-            extra["native_samples"] = [run[count]["used"] for run in native]
-        bench.results.amount("footprint", f"{count} images, memory of the whole system", transport,
-                             "bytes", [run[count]["used"] for run in runs],
-                             UNIQUE_SHARE * unique + WINDOW + SLACK, extra)
+        limit = UNIQUE_SHARE * unique + WINDOW + SLACK
+        for key, of in (("used", "the whole system"), ("group", "the cgroup")):
+            samples = [run[count][key] for run in runs]
+            if None in samples:
+                continue
+            beside = {"native_samples": [run[count][key] for run in native]} if native else {}
+            bench.results.amount("footprint", f"{count} images, memory of {of}", transport,
+                                 "bytes", samples, limit, {**extra, **beside})
     last = max(counts)
     off = [abs(run[last]["parts_sum"] / run[last]["used"] - 1) for run in runs]
     bench.results.amount("footprint", "parts against the whole: difference", transport, "share",
@@ -153,13 +165,17 @@ def _small_pool(bench, images, transport, pages):
         _read(bench, subject, images.names)
         taken = measure.take()
         status = subject.status()
-        bench.results.amount("footprint", f"{case}, memory of the whole system", transport,
-                             "bytes", [taken["used"]], 1.05 * size + window + SLACK,
-                             {"parts": taken["parts"], "status": status})
+        for key, of in (("used", "the whole system"), ("group", "the cgroup")):
+            if taken[key] is not None:
+                bench.results.amount("footprint", f"{case}, memory of {of}", transport, "bytes",
+                                     [taken[key]], 1.05 * size + window + SLACK,
+                                     {"parts": taken["parts"], "group_parts": taken["group_parts"],
+                                      "status": status})
         for name, path in zip(images.names, images.paths()):
             bench.progress(f"footprint: {case}: comparing {name}, {transport}")
             machine.run(["cmp", "--", path, os.path.join(subject.path, name)],
                         bench.load_limit_s, subject.abort)
+    measure.close()
     bench.results.amount("footprint", f"{case}, files that read wrong", transport, "files", [0], 0)
 
 

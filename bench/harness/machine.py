@@ -114,6 +114,74 @@ def kernel():
     return platform.release()
 
 
+class MemoryGroup:
+    """A memory cgroup for client and server: what they take, whatever else the machine does. The
+    kernel charges a page to the group that first asked for it, its cache of files included."""
+
+    def __init__(self, name):
+        self.path = None
+        if os.path.exists("/sys/fs/cgroup/memory/memory.usage_in_bytes"):
+            parent, self.usage_file = "/sys/fs/cgroup/memory", "memory.usage_in_bytes"
+        else:
+            parent, self.usage_file = "/sys/fs/cgroup", "memory.current"
+            self._delegate(parent)
+        path = os.path.join(parent, name)
+        try:
+            os.mkdir(path)
+            if os.path.exists(os.path.join(path, self.usage_file)):
+                self.path = path
+            else:
+                os.rmdir(path)
+        except OSError:
+            pass
+
+    @staticmethod
+    def _delegate(parent):
+        try:
+            with open(os.path.join(parent, "cgroup.subtree_control"), "w", encoding="ascii") as file:
+                file.write("+memory\n")
+        except OSError:
+            pass
+
+    def wrap(self, command):
+        """COMMAND as one that joins the group first."""
+        if not self.path:
+            return command
+        join = 'echo $$ >"$0" && exec "$@"'
+        return ["sh", "-c", join, os.path.join(self.path, "cgroup.procs"), *command]
+
+    def usage(self):
+        """Bytes charged to the group, or None where there is none."""
+        if not self.path:
+            return None
+        with open(os.path.join(self.path, self.usage_file), encoding="ascii") as file:
+            return int(file.read())
+
+    def parts(self):
+        """What the usage consists of: anonymous memory, cached files, the kernel's own."""
+        if not self.path:
+            return {}
+        figures = {}
+        with open(os.path.join(self.path, "memory.stat"), encoding="ascii") as lines:
+            for line in lines:
+                name, value = line.split()
+                figures[name] = int(value)
+        if "rss" not in figures:
+            return {name: figures[name] for name in ("anon", "file", "kernel") if name in figures}
+        kernel_file = os.path.join(self.path, "memory.kmem.usage_in_bytes")
+        with open(kernel_file, encoding="ascii") as file:
+            own = int(file.read())
+        return {"anon": figures["rss"], "file": figures["cache"], "kernel": own}
+
+    def remove(self):
+        if self.path:
+            try:
+                os.rmdir(self.path)
+            except OSError:
+                pass
+            self.path = None
+
+
 def run(command, limit_s, on_timeout=None):
     """Run a command to its end and return what it prints. BenchError if it fails or takes longer
     than LIMIT_S; then on_timeout() is called first, to free it from a mount that hangs."""

@@ -89,7 +89,8 @@ class Mount:
         os.makedirs(self.path, exist_ok=True)
         self.bench.mounted.append(self)
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log,
+            command = self.bench.in_group(self.command)
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,
                                             stderr=log, start_new_session=True)
         deadline = time.monotonic() + 20
         while self.minor is None:
@@ -113,26 +114,27 @@ class Mount:
         """Unmount and wait for the server's end; by force where it must be."""
         if self not in self.bench.mounted:
             return
-        forced = False
+        forced = None
         for command in (["umount", self.path], ["umount", "-l", self.path]):
             if mount_device(self.path) is None:
                 break
             try:
-                subprocess.run(command, timeout=30, capture_output=True, check=False)
+                done = subprocess.run(command, timeout=60, capture_output=True, check=False)
+                forced = forced or (done.stderr.decode().strip() if done.returncode else None)
             except subprocess.TimeoutExpired:
-                forced = True
+                forced = "umount had no end"
                 self.abort()
         try:
-            self.process.wait(timeout=20)
+            self.process.wait(timeout=30)
         except subprocess.TimeoutExpired:
-            forced = True
+            forced = forced or "it did not end after the umount"
             self.abort()
             self.process.kill()
             self.process.wait(timeout=20)
         self.bench.mounted.remove(self)
         self.minor = None
         if forced:
-            self.bench.note(f"{self.name} had to be ended by force")
+            self.bench.note(f"{self.name} ({self.transport}) had to be ended by force: {forced}")
         elif self.process.returncode:
             self.bench.note(f"{self.name} ended with status {self.process.returncode}: "
                             f"{self.last_words()}")

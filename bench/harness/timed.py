@@ -34,9 +34,8 @@ class Work:
 
     def run(self, bench, served, names, seed):
         paths = [os.path.join(served.path, name) for name in names]
-        out = machine.run([bench.tool("load"), *self.arguments, "--seed", str(seed), *paths],
-                          bench.load_limit_s, served.abort)
-        return json.loads(out)
+        command = [bench.tool("load"), *self.arguments, "--seed", str(seed), *paths]
+        return json.loads(machine.run(bench.in_group(command), bench.load_limit_s, served.abort))
 
 
 def readers(count):
