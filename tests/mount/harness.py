@@ -64,8 +64,8 @@ def test(suite="quick", timeout=30, transports="one", variants=None, presets=Non
 
     suite: "quick" tests belong to both suites, "full" ones to the full suite only.
     timeout: seconds in a release build, enforced from outside (sanitizer builds get more).
-    transports: "each": once for every transport asked for; "one": once, by the first of them; "none": once, the
-    test sees to the transport itself.
+    transports: "each": once for every transport asked for; "full": that in the full suite, in the quick
+    one by the first of them; "one": once, by the first of them; "none": the test chooses.
     variants: name -> value, one test for each, the value given as second argument.
     presets: the builds it has a meaning in; None: all.
     alone: no other test runs beside it.
@@ -222,6 +222,7 @@ def sanitizer_environment(log):
         "UBSAN_OPTIONS": "log_path=%s:print_stacktrace=1:halt_on_error=1" % log,
         "TSAN_OPTIONS": "log_path=%s:exitcode=99:second_deadlock_stack=1:history_size=4" % log,
     }
+    wanted["LSAN_OPTIONS"] = "print_suppressions=0:suppressions=" + os.path.join(HERE, "lsan.supp")
     suppressions = os.path.join(ROOT, "tests", "tsan.supp")
     if os.path.exists(suppressions):
         wanted["TSAN_OPTIONS"] += ":suppressions=" + suppressions

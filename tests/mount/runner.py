@@ -57,7 +57,7 @@ class Case:
         self.name = "%s.%s" % (declared.module, declared.function.__name__)
         if variant is not None:
             self.name += "." + variant
-        if declared.transports == "each":
+        if declared.transports in ("each", "full"):
             self.name += "[%s]" % transport
 
     def call(self, t):
@@ -74,8 +74,10 @@ def collect(arguments, transports):
             continue
         if declared.presets and arguments.preset not in declared.presets:
             continue
+        each = declared.transports == "each" or declared.transports == "full" and arguments.suite == "full"
         for variant in declared.variants or (None,):
-            for transport in transports if declared.transports == "each" else transports[:1]:
+            # What runs once takes its turn: a suite exercises every transport with a share of these.
+            for transport in transports if each else transports[len(cases) % len(transports):][:1]:
                 cases.append(Case(declared, variant, transport))
     if arguments.names:
         cases = [case for case in cases if any(

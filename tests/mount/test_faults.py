@@ -19,7 +19,7 @@ BUDGETS = {"window": [], "direct": ["window=0"]}
 
 # ---- the source changes behind the mount ---------------------------------------------------------
 
-@test(transports="each", variants=BUDGETS)
+@test(transports="full", variants=BUDGETS)
 def source_shrinks_while_open(t, options):
     """A source file gets shorter behind the mount: reads end there, without error, and a file that is
     opened anew has the new size; the client is not killed and the daemon lives."""
@@ -37,7 +37,7 @@ def source_shrinks_while_open(t, options):
     equal(read_file(mount.path("file")), content[:100 * PAGE + 7], "opened anew")
 
 
-@test(transports="each", variants=BUDGETS)
+@test(transports="full", variants=BUDGETS)
 def source_grows_while_open(t, options):
     """A source file gets longer behind the mount: what was added can be read."""
     source = t.make_dir("source")
@@ -54,7 +54,7 @@ def source_grows_while_open(t, options):
     equal(read_file(mount.path("file")), content + added, "opened anew")
 
 
-@test(transports="each", variants=BUDGETS)
+@test(transports="full", variants=BUDGETS)
 def source_vanishes_while_open(t, options):
     """A source file is removed behind the mount: who has it open goes on reading and writing it, its name
     is gone, and a new file of that name is a new file."""
@@ -75,7 +75,7 @@ def source_vanishes_while_open(t, options):
     os.close(fd)
 
 
-@test(transports="each")
+@test(transports="full")
 def source_turns_unreadable(t):
     """A source file loses its permissions while open: who has it open reads on; root's daemon or not, a
     caller without permission gets EACCES at the next open."""
@@ -161,7 +161,7 @@ def read_error_of_a_range(t, options):
     os.close(fd)
 
 
-@test(transports="each")
+@test(transports="full")
 def read_error_of_a_mapped_page(t):
     """A bad page that is mapped gives SIGBUS to who touches it, and to nobody else; later it reads."""
     source = FaultySource(t)
@@ -182,7 +182,7 @@ def read_error_of_a_mapped_page(t):
         equal(mapped[:], content, "once the source is well again")
 
 
-@test(transports="each", variants=BUDGETS)
+@test(transports="full", variants=BUDGETS)
 def other_errors_keep_their_number(t, options):
     """Other errors of the source arrive as they are: ENOSPC, EDQUOT and EROFS of a write, EIO of an fsync,
     EACCES of an open."""
@@ -208,7 +208,7 @@ def other_errors_keep_their_number(t, options):
     equal(read_file(source.backing + "/file")[7:10], b"now", "a later write, in the source")
 
 
-@test(transports="each", variants=BUDGETS)
+@test(transports="full", variants=BUDGETS)
 def write_that_fails_half_way(t, options):
     """A source that takes the first part of a write and refuses the rest: the mount says no more than the
     source took, and reads what the source has.
@@ -267,7 +267,7 @@ def fill_up(t, mount, source):
     equal(read_file(source + "/again"), content, "a write once there is space again")
 
 
-@test(transports="each")
+@test(transports="full")
 def full_source_tmpfs(t):
     """ENOSPC from a small tmpfs is passed on; everything else goes on."""
     source = t.tmpfs("8m")
@@ -276,7 +276,7 @@ def full_source_tmpfs(t):
     mount.unmount()
 
 
-@test(transports="each", timeout=60)
+@test(transports="full", timeout=60)
 def full_source_ext4(t):
     """ENOSPC from a small ext4 is passed on; everything else goes on."""
     source = t.loop_file_system("ext4", 24 * MIB)
@@ -285,7 +285,7 @@ def full_source_ext4(t):
     mount.unmount()
 
 
-@test(suite="full", transports="each", timeout=90, variants={"xfs": "xfs", "btrfs": "btrfs", "ext4": "ext4", "tmpfs": "tmpfs"})
+@test(suite="full", transports="full", timeout=90, variants={"xfs": "xfs", "btrfs": "btrfs", "ext4": "ext4", "tmpfs": "tmpfs"})
 def other_source_file_systems(t, kind):
     """Every byte equals the source on file systems with and without RWF_DONTCACHE and reflinks."""
     size = {"xfs": 320, "btrfs": 256, "ext4": 64, "tmpfs": 0}[kind]
@@ -331,7 +331,7 @@ def status_while_the_source_hangs(t, options):
     mount.unmount()
 
 
-@test(transports="each")
+@test(transports="full")
 def status_while_everything_hangs(t):
     """The source hangs in every call, the mount with it: foldctl status still answers."""
     source = FaultySource(t)

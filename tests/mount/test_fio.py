@@ -34,7 +34,7 @@ def verify(t, variant):
     run_fio(t, arguments, options, t.scaled(12, 4))
 
 
-@test(timeout=60, transports="each", variants={
+@test(timeout=60, transports="full", variants={
     name: arguments for name, arguments in ENGINES.items() if name in ("psync", "mmap", "libaio-direct", "io_uring")})
 def verify_quickly(t, arguments):
     """The same with one engine of each kind and less data."""

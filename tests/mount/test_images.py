@@ -101,7 +101,7 @@ def loop_mount_of_an_image(t):
     mount.unmount()
 
 
-@test(timeout=60, transports="each")
+@test(timeout=60, transports="full")
 def loop_mount_and_write(t):
     """A small ext4 image is mounted by a loop device through the mount, written, unmounted: e2fsck finds
     the source's image clean and the files right; its twin is what it was."""
@@ -131,7 +131,7 @@ def loop_mount_and_write(t):
     equal(checksum(source + "/two.img"), before, "the other image")
 
 
-@test(timeout=60, transports="each", variants={"window": [], "direct": ["window=0"]})
+@test(timeout=60, transports="full", variants={"window": [], "direct": ["window=0"]})
 def qcow2_through_the_mount(t, options):
     """A qcow2 made from a raw image through the mount: qemu-img check and compare find it right, there and
     in the source, and after writes with qemu-io too."""
@@ -154,7 +154,7 @@ def qcow2_through_the_mount(t, options):
     t.run(["qemu-img", "compare", source + "/disk.raw", source + "/disk.qcow2"])
 
 
-@test(suite="full", timeout=240, transports="each", alone=True)
+@test(suite="full", timeout=240, transports="full", alone=True)
 def qcow2_of_an_image(t):
     """A real image converted to qcow2 in the source: qemu-img check and compare through the mount."""
     t.need("qemu-img")

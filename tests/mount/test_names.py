@@ -33,7 +33,7 @@ def same_attributes(path, behind, what):
         equal(getattr(mine, field), getattr(other, field), "%s: %s" % (what, field))
 
 
-@test(transports="each")
+@test(transports="full")
 def created_as_the_caller(t):
     """Every kind of object is made with the caller's uid, gid and umask, and so are O_TMPFILE files."""
     source = t.make_dir("source")
@@ -61,7 +61,7 @@ def created_as_the_caller(t):
         same_attributes(mount.path(name), source + "/" + name, name)
 
 
-@test(transports="each")
+@test(transports="full")
 def set_gid_directory_and_groups(t):
     """In a set-gid directory new objects have its group; a supplementary group gives access."""
     source = t.make_dir("source")
@@ -82,7 +82,7 @@ def set_gid_directory_and_groups(t):
     as_user(t, lambda: fails_with(errno.EACCES, "without the group", os.mkdir, mount.path("shared/no")), 1234, 2345)
 
 
-@test(transports="each")
+@test(transports="full")
 def default_acl(t):
     """A default ACL reaches what is made beneath it, the umask does not; ACLs can be set and read through
     the mount and decide access."""
@@ -111,7 +111,7 @@ def default_acl(t):
     as_user(t, lambda: os.open(mount.path("locked"), os.O_RDONLY))
 
 
-@test(transports="each")
+@test(transports="full")
 def permissions_hold(t):
     """What a caller may not do on the source, it may not do on the mount: EACCES and EPERM as there."""
     source = t.make_dir("source")
@@ -142,7 +142,7 @@ def permissions_hold(t):
     as_user(t, compare)
 
 
-@test(transports="each")
+@test(transports="full")
 def set_id_bits_are_cleared(t):
     """chown and a write by another user clear set-uid and set-gid, as on the source."""
     source = t.make_dir("source")
@@ -166,7 +166,7 @@ def write_once(path):
     os.close(fd)
 
 
-@test(transports="each")
+@test(transports="full")
 def rename_and_its_flags(t):
     """rename replaces; NOREPLACE, EXCHANGE and WHITEOUT do what they do on the source; errors are the same."""
     source = t.make_dir("source")
@@ -197,7 +197,7 @@ def rename_and_its_flags(t):
     equal(results[1], results[0], "results on the mount")
 
 
-@test(transports="each")
+@test(transports="full")
 def open_over_rename_and_unlink(t):
     """Open files live on without their name and keep their content under rename over them."""
     source = t.make_dir("source")
@@ -222,7 +222,7 @@ def open_over_rename_and_unlink(t):
     os.close(other)
 
 
-@test(transports="each")
+@test(transports="full")
 def temporary_files(t):
     """O_TMPFILE: written, read and given a name by link."""
     source = t.make_dir("source")
@@ -242,7 +242,7 @@ def temporary_files(t):
     os.close(fd)
 
 
-@test(transports="each")
+@test(transports="full")
 def links_and_special_files(t):
     """Hard links are one file under two names; symbolic links, devices and fifos are as they were made."""
     source = t.make_dir("source")
@@ -273,7 +273,7 @@ def links_and_special_files(t):
         same_attributes(mount.path(name), source + "/" + name, name)
 
 
-@test(transports="each")
+@test(transports="full")
 def extended_attributes(t):
     """Set, get, list and remove, with their flags, sizes and errors, compared with the source."""
     source = t.make_dir("source")
@@ -302,7 +302,7 @@ def extended_attributes(t):
     equal(LIBC.getxattr(os.fsencode(mount.path("m")), b"user.big", None, 0), 3000, "size asked for")
 
 
-@test(transports="each")
+@test(transports="full")
 def times_and_owners(t):
     """utimensat to the nanosecond, UTIME_OMIT, touch, chown, chmod; ctime moves; all is the source's."""
     source = t.make_dir("source")
@@ -334,7 +334,7 @@ def times_and_owners(t):
     equal(info, t.run(["stat", "-c", "%W", behind]).stdout, "birth time")
 
 
-@test(transports="each")
+@test(transports="full")
 def file_system_figures(t):
     """statfs is the source's."""
     source = t.make_dir("source")
@@ -344,7 +344,7 @@ def file_system_figures(t):
         equal(getattr(mine, field), getattr(behind, field), field)
 
 
-@test(transports="each")
+@test(transports="full")
 def awkward_names(t):
     """Names of 255 bytes, with spaces, newlines and bytes that are no UTF-8; 256 bytes are too long;
     a path as deep as PATH_MAX allows."""
@@ -367,7 +367,7 @@ def awkward_names(t):
     shutil.rmtree(mount.path("d" * 50))
 
 
-@test(transports="each", timeout=60)
+@test(transports="full", timeout=60)
 def large_directory(t):
     """A directory of 10,000 entries: read whole, by seek and while it changes; no entry twice, none lost."""
     count = t.scaled(10000, 3000)
@@ -396,7 +396,7 @@ def large_directory(t):
     equal(sorted(os.listdir(mount.path("dir"))), sorted(os.listdir(source + "/dir")), "what is left")
 
 
-@test(transports="each", timeout=60)
+@test(transports="full", timeout=60)
 def many_inodes_few_descriptors(t):
     """A tree of 20,000 files under a limit of 1024 descriptors: all are known to the kernel at once, and
     each can be read and written."""
@@ -426,7 +426,7 @@ def many_inodes_few_descriptors(t):
     check(descriptors < allowed, "%d descriptors of %d" % (descriptors, allowed))
 
 
-@test(transports="each")
+@test(transports="full")
 def directories_while_open(t):
     """A directory that is removed while open lists nothing; rewinding shows what is new; fsync of a
     directory works."""
@@ -530,7 +530,7 @@ def short_stat(path):
     return info.st_mode, info.st_uid, info.st_nlink, 0 if stat.S_ISDIR(info.st_mode) else info.st_size
 
 
-@test(timeout=60, transports="each")
+@test(timeout=60, transports="full")
 def random_operations_against_native(t):
     """Thousands of random operations on names, on a native directory and on the mount: each with the same
     result or errno, and the same tree at the end, on the mount and in the source."""
@@ -560,7 +560,7 @@ def busy_in_tree(base, seed, seconds):
         check(code in expected | {0}, "errno %s" % errno.errorcode.get(code, code))
 
 
-@test(timeout=60, transports="each")
+@test(timeout=60, transports="full")
 def names_changed_at_once(t):
     """Six processes create, rename, link and remove the same few names: no error that a native file system
     would not give, and mount and source agree afterwards."""
@@ -572,7 +572,7 @@ def names_changed_at_once(t):
     mount.unmount()
 
 
-@test(transports="each")
+@test(transports="full")
 def overlay_on_top(t):
     """overlayfs over the mount as its lower directory, its upper one elsewhere: reads, copy-up, whiteouts."""
     source, upper, work, merged = (t.make_dir(name) for name in ("source", "upper", "work", "merged"))
@@ -593,7 +593,7 @@ def overlay_on_top(t):
     mount.unmount()
 
 
-@test(transports="each")
+@test(transports="full")
 def overlay_with_the_mount_as_upper(t):
     """overlayfs with the mount as its upper directory, which needs whiteouts, trusted xattrs, O_TMPFILE and
     rename flags."""

@@ -82,7 +82,7 @@ def mount_points_that_would_loop(t):
     mount.unmount()
 
 
-@test(transports="each")
+@test(transports="full")
 def mount_over_its_own_source(t):
     """The source is covered by its own mount and served through it."""
     source = t.make_dir("mnt")
@@ -209,7 +209,7 @@ def signal_under_load(t):
     t.join(clients)
 
 
-@test(transports="each")
+@test(transports="full")
 def busy_unmount_is_refused(t):
     """umount of a mount in use says busy and changes nothing; after close it works."""
     source = t.make_dir("source")
@@ -222,7 +222,7 @@ def busy_unmount_is_refused(t):
     mount.unmount()
 
 
-@test(transports="each")
+@test(transports="full")
 def background(t):
     """Without -f the command returns 0 once the mount answers, holds on to no descriptor of the caller,
     and umount ends the daemon."""
@@ -301,7 +301,7 @@ def read_only_and_names(t):
     mount.unmount()
 
 
-@test(transports="each")
+@test(transports="full")
 def two_mounts_of_one_source(t):
     """Two mounts of one source: each serves it, and a change through one is seen at an open in the other."""
     source = t.make_dir("source")
@@ -317,7 +317,7 @@ def two_mounts_of_one_source(t):
     check(first.status()["mountpoint"] != second.status()["mountpoint"], "one socket for two mounts")
 
 
-@test(transports="each", timeout=40)
+@test(transports="full", timeout=40)
 def mount_on_a_mount(t):
     """A foldfs whose source is another foldfs's mount serves the same bytes."""
     source = t.make_dir("source")

@@ -122,7 +122,7 @@ def by_splice(fd, size):
     return content
 
 
-@test(transports="each")
+@test(transports="full")
 def direct_io_reads(t):
     """O_DIRECT on the client's side: aligned and, as FUSE allows them, unaligned lengths."""
     source = t.make_dir("source")
@@ -140,7 +140,7 @@ def direct_io_reads(t):
     os.close(fd)
 
 
-@test(transports="each", variants={"window": [], "direct": ["window=0"]})
+@test(transports="full", variants={"window": [], "direct": ["window=0"]})
 def execute(t, options):
     """A program is executed from the mount (execve maps it)."""
     source = t.make_dir("source")
@@ -214,7 +214,7 @@ def window_keeps_its_budget(t):
         os.close(fd)
 
 
-@test(transports="each")
+@test(transports="full")
 def window_zero_caches_nothing(t):
     """window=0: nothing of what was read stays in the kernel's cache."""
     source = t.make_dir("source")
@@ -226,7 +226,7 @@ def window_zero_caches_nothing(t):
     equal(mount.status()["window"]["budget_bytes"], 0, "window.budget_bytes")
 
 
-@test(transports="each")
+@test(transports="full")
 def source_is_not_cached_twice(t):
     """Invariant 6: source pages do not stay in the kernel's cache as a second copy."""
     source = t.make_dir("source")
@@ -274,7 +274,7 @@ def memory_is_bounded(t):
     equal(status["frames_total"] * status["frame_bytes"], 16 * MIB, "pool size by frames")
 
 
-@test(transports="each")
+@test(transports="full")
 def zero_pages_take_no_frame(t):
     """Zeroes and holes are answered without a frame, and their maps cost next to nothing."""
     source = t.make_dir("source")
@@ -326,7 +326,7 @@ def hits_are_counted(t):
     os.close(fd)
 
 
-@test(transports="each", timeout=40)
+@test(transports="full", timeout=40)
 def growing_and_sparse_at_the_end(t):
     """What lies between an old and a new end reads as zeroes, in the window and from the pool."""
     source = t.make_dir("source")

@@ -55,7 +55,7 @@ def counts_equal_an_independent_count(t, options):
     equal(sharing_of(mount.status()), count.expected(), "sharing after a second pass")
 
 
-@test(timeout=40, transports="each")
+@test(timeout=40, transports="full")
 def counts_follow_removal_and_close(t):
     """Maps outlive close; a removed file gives its uses back once its map goes."""
     source = t.make_dir("source")
@@ -232,7 +232,7 @@ CHANGES = {name.removeprefix("change_"): function
            for name, function in list(globals().items()) if name.startswith("change_")}
 
 
-@test(timeout=40, transports="each", variants=CHANGES)
+@test(timeout=40, transports="full", variants=CHANGES)
 def broken_for_one_file_alone(t, change):
     """Two files share all pages; one is changed. It has the new content, the other the old, by read, by
     mmap and in the source.
@@ -396,7 +396,7 @@ def two_writers_four_readers(t, options):
         equal(read_file(source + "/" + "ab"[owner]), last(owner), "file %d in the source" % owner)
 
 
-@test(timeout=60, transports="each")
+@test(timeout=60, transports="full")
 def evicted_and_shared_again(t):
     """A pool of a quarter of the data: evictions are counted, gauges agree with each other, all reads right."""
     source = t.make_dir("source")

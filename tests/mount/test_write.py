@@ -199,7 +199,7 @@ def acknowledged_is_in_the_source(t, options):
     os.close(behind)
 
 
-@test(transports="each")
+@test(transports="full")
 def direct_and_mapped_on_one_descriptor(t):
     """A client's O_DIRECT descriptor takes aligned writes, and its mapping's write-back, which comes
     unaligned at the end of the file, does not fail."""
@@ -223,7 +223,7 @@ def direct_and_mapped_on_one_descriptor(t):
     equal(read_file(source + "/file"), bytes(model), "the source")
 
 
-@test(transports="each")
+@test(transports="full")
 def write_only_descriptor(t):
     """Partial pages can be written by a descriptor that may not read."""
     source = t.make_dir("source")
@@ -330,7 +330,7 @@ def killed_at_any_moment(t, options):
         again.unmount()
 
 
-@test(transports="each")
+@test(transports="full")
 def truncation_clears_the_tail(t):
     """Truncate down in the middle of a page and up again: zeroes, by read and by mmap, also when the page
     was mapped and written beyond the end."""
@@ -353,7 +353,7 @@ def truncation_clears_the_tail(t):
     equal(read_file(source + "/file"), expected, "the source")
 
 
-@test(transports="each")
+@test(transports="full")
 def seek_data_and_hole(t):
     """lseek SEEK_DATA and SEEK_HOLE answer as the source does, errors included."""
     source = t.make_dir("source")
@@ -379,7 +379,7 @@ def seek_data_and_hole(t):
     equal(walk(mount.path("file")), walk(source + "/file"), "places of data and holes")
 
 
-@test(transports="each")
+@test(transports="full")
 def copying_with_copy_file_range(t):
     """copy_file_range between files of the mount, and from the mount to elsewhere, copies right."""
     source = t.make_dir("source")
@@ -397,7 +397,7 @@ def copying_with_copy_file_range(t):
     equal(read_file(source + "/to"), content, "the copy in the source")
 
 
-@test(transports="each")
+@test(transports="full")
 def times_and_sizes_follow(t):
     """Size and mtime through the mount are the source's after writes, mapped writes and truncates."""
     source = t.make_dir("source")
@@ -449,7 +449,7 @@ def many_files_written_at_once(t, options):
     t.join([t.fork(writer, number, t.rng.random()) for number in range(6)])
 
 
-@test(transports="each")
+@test(transports="full")
 def advisory_locks(t):
     """Advisory locks: flock, fcntl and open-file-description locks exclude each other across processes."""
     source = t.make_dir("source")
