@@ -47,8 +47,8 @@ ssize_t source_read(struct source *source, struct iovec iov[], int count, off_t 
 /* Write LENGTH bytes at OFFSET: all of them, fewer before an error, or -errno. Blocks. */
 ssize_t source_write(struct source *source, const void *buffer, size_t length, off_t offset);
 
-/* Drop what the kernel's cache holds of the file and is clean; for file systems that have no
- * RWF_DONTCACHE, after fsync and at the last close. */
+/* Drop what the kernel's cache holds of the file and is clean. Done by itself now and then, and at
+ * the last close; to be called after fsync, when all of it is. */
 void source_drop_cache(struct source *source);
 
 void source_stamp_of(const struct stat *st, struct source_stamp *ret_stamp);
