@@ -50,8 +50,7 @@ static inline void expect_failed(const char *file, int line, const char *conditi
 	fprintf(stderr, "%s:%d: expected: %s\n", file, line, condition);
 	abort();
 }
-#define expect(condition)                                                                          \
-	((condition) ? (void)0 : expect_failed(__FILE__, __LINE__, #condition))
+#define expect(condition) ((condition) ? (void)0 : expect_failed(__FILE__, __LINE__, #condition))
 
 static inline uint64_t test_now_ms(void)
 {
@@ -216,7 +215,8 @@ static inline void pool_close(struct pool *pool)
 	stats_free(pool->stats);
 }
 
-/* Take one frame and put PAGE into it; waits for the reclaimer if there is none. Not in a read side. */
+/* Take one frame and put PAGE into it; waits for the reclaimer if there is none. Not in a read
+ * side. */
 static inline uint32_t pool_stage(struct pool *pool, const void *page)
 {
 	uint32_t frame;

@@ -323,7 +323,8 @@ static void one_thread_inserts_one_content(void **state)
 	free(race.entries);
 }
 
-/* Insert, find, remove and reuse at the same time: whatever is found is alive or was compared whole. */
+/* Insert, find, remove and reuse at the same time: whatever is found is alive or was compared
+ * whole. */
 
 #define STORM_CONTENTS 40u
 
@@ -341,9 +342,8 @@ static void storm_of_shares(void *context, unsigned index)
 		atomic_store(&entry->dying, false);
 		entry_set(owner, entry, content);
 		fold_rcu_read_lock();
-		found = caa_container_of(
-			hash_index_share(owner->index, &entry->node, &entry->page), struct entry,
-			node);
+		found = caa_container_of(hash_index_share(owner->index, &entry->node, &entry->page),
+					 struct entry, node);
 		/* Dying or not, within this read side it stays as it is. */
 		expect(page_is(&found->page, content, 0));
 		fold_rcu_read_unlock();
