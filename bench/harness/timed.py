@@ -45,14 +45,17 @@ def readers(count):
 class Turns:
     """The runs of one piece of work, by subject, taken in turns."""
 
-    def __init__(self, bench, scenario, work, names):
+    def __init__(self, bench, scenario, work, names, before=None):
         self.bench = bench
         self.scenario = scenario
         self.work = work
         self.names = names
+        self.before = before  # called with the subject ahead of each run
         self.runs = {}
 
     def take(self, subject, seed):
+        if self.before:
+            self.before(subject)
         key = (subject.name, subject.transport)
         self.bench.progress(f"{self.scenario}: {self.work.case}, {subject.name}"
                             f"{' ' + subject.transport if subject.transport else ''}, round {seed}")
@@ -115,9 +118,12 @@ def hot(bench):
     floor = bench.transports[-1]
     if bench.wants("null_fuse"):
         subjects.append(NullFuse(bench, images.paths(names), floor, window="512M"))
+
+    def warm_again(subject):
+        """Whatever another program did to the caches meanwhile."""
+        warm(bench, subject, names, **where)
+
     with bench.started(subjects):
-        for subject in subjects:
-            warm(bench, subject, names, **where)
         for count in (1, 4) if bench.quick else (1, 2, 4):
             works = [
                 Work(f"4 KiB random, {readers(count)}", "read", "rand", 4 * KIB, count, 200000,
@@ -132,7 +138,7 @@ def hot(bench):
                      250000, remap=True, **where),
             ]
             for work in works:
-                turns = Turns(bench, "hot", work, names)
+                turns = Turns(bench, "hot", work, names, warm_again)
                 turns.all_rounds(subjects)
                 for transport in bench.transports:
                     turns.judge(transport, "native", None, HOT_LIMIT, state)
@@ -217,11 +223,10 @@ def unique(bench):
         turns.judge(transport, "native", None, UNIQUE_LIMIT, "cold")
 
     with bench.started(subjects):
-        for subject in subjects:
-            warm(bench, subject, names)
         for work in (Work("hot, 4 KiB random, 1 reader", "read", "rand", 4 * KIB, 1, 200000),
                      Work("hot, 1 MiB sequential, 1 reader", "read", "seq", MIB, 1, 4000)):
-            turns = Turns(bench, "unique", work, names)
+            turns = Turns(bench, "unique", work, names,
+                          lambda subject: warm(bench, subject, names))
             turns.all_rounds(subjects)
             for transport in bench.transports:
                 turns.judge(transport, "native", None, UNIQUE_LIMIT, "warm, set within the window")
