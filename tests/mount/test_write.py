@@ -6,6 +6,7 @@ import fcntl
 import mmap
 import os
 import random
+import signal
 import struct
 import time
 
@@ -307,7 +308,9 @@ def killed_at_any_moment(t, options):
             write_file(source + "/" + name, base)
         mount = t.mount(source, options)
         logs = [mmap.mmap(-1, pages * 16) for _ in "ab"]
-        writers = [t.fork(record_writer, mount.path(name), logs[owner], owner + 1, t.rng.random())
+        # A mapped page that has to be read when nobody answers any more is a SIGBUS.
+        writers = [t.fork(record_writer, mount.path(name), logs[owner], owner + 1, t.rng.random(),
+                          may_die_of=signal.SIGBUS)
                    for owner, name in enumerate("ab")]
         time.sleep(t.rng.uniform(0.3, 1.5))
         mount.kill()
