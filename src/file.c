@@ -462,7 +462,11 @@ void file_change_end(struct file *file, int fd)
 	} else if (file->changers) {
 		atomic_store_explicit(&file->size, (uint64_t)st.st_size, memory_order_release);
 	} else {
+		/* As young as can be, but our own: to distrust it would forget all that is known
+		 * with every write. A foreign change in the same tick is one of those that nobody
+		 * can tell. */
 		take_stamp_locked(file, &st);
+		file->racy = false;
 	}
 	pthread_mutex_unlock(&file->lock);
 }

@@ -28,6 +28,17 @@
 /* Of libfuse: payloads that a queue has, one queue for each processor. */
 #define RING_DEPTH 8u
 
+__thread bool fusefs_on_ring;
+
+void fusefs_ring_begin(struct fusefs *fs)
+{
+	/* libfuse cancels its ring threads at the end, also in the middle of a request, when they
+	 * hold locks. They end without that as well: it wakes them through an eventfd first. */
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	fusefs_on_ring = true;
+	atomic_store_explicit(&fs->uses_io_uring, true, memory_order_relaxed);
+}
+
 static errint_t invalidate(void *context, uint64_t node, off_t offset, off_t length)
 {
 	struct fusefs *fs = context;

@@ -41,13 +41,16 @@ struct fusefs {
 	struct cds_list_head handles; /* open ones; under handles_lock */
 };
 
+/* The first request that came by io_uring, on this thread. */
+extern __thread bool fusefs_on_ring;
+void fusefs_ring_begin(struct fusefs *fs);
+
 static inline struct fusefs *fusefs_of(fuse_req_t req)
 {
 	struct fusefs *fs = fuse_req_userdata(req);
 
-	if (!atomic_load_explicit(&fs->uses_io_uring, memory_order_relaxed) &&
-	    fuse_req_is_uring(req))
-		atomic_store_explicit(&fs->uses_io_uring, true, memory_order_relaxed);
+	if (!fusefs_on_ring && fuse_req_is_uring(req))
+		fusefs_ring_begin(fs);
 	return fs;
 }
 
