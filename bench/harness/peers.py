@@ -124,13 +124,7 @@ class Mount:
             except subprocess.TimeoutExpired:
                 forced = "umount had no end"
                 self.abort()
-        try:
-            self.process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            forced = forced or "it did not end after the umount"
-            self.abort()
-            self.process.kill()
-            self.process.wait(timeout=20)
+        forced = self._wait_for_end() or forced
         self.bench.mounted.remove(self)
         self.minor = None
         if forced:
@@ -138,6 +132,22 @@ class Mount:
         elif self.process.returncode:
             self.bench.note(f"{self.name} ended with status {self.process.returncode}: "
                             f"{self.last_words()}")
+
+    def _wait_for_end(self):
+        """None, or why the server had to be made to end. A mount that a mount namespace made
+        meanwhile has a copy of lives on after the umount: then the connection is aborted."""
+        try:
+            self.process.wait(timeout=10)
+            return None
+        except subprocess.TimeoutExpired:
+            self.abort()
+        try:
+            self.process.wait(timeout=20)
+            return "it had not ended 10 s after the umount (is it in another mount namespace?)"
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(timeout=20)
+            return "it did not even end when its connection was aborted"
 
     def anonymous_bytes(self):
         """What the server's own memory takes, and its part in shared files."""
@@ -168,12 +178,15 @@ class Foldfs(Mount):
 
 
 class NullFuse(Mount):
-    """The floor; shows the same names and sizes as the source's FILES, with other bytes."""
+    """The floor; shows the same names and sizes as the source's FILES, with other bytes. With
+    BUFFER it answers from that much memory instead of a buffer that stays in the processor."""
 
-    def __init__(self, bench, files, transport, **options):
+    def __init__(self, bench, files, transport, buffer=None, **options):
+        if buffer:
+            options["buffer"] = buffer
         words = [f"transport={transport}"] + [f"{key}={value}" for key, value in options.items()]
         shown = [f"{os.path.basename(path)}:{os.path.getsize(path)}" for path in files]
-        super().__init__(bench, "null_fuse", transport,
+        super().__init__(bench, "null_fuse_memory" if buffer else "null_fuse", transport,
                          [bench.tool("null_fuse"), "-f", "-o", ",".join(words), "{}", *shown])
 
 

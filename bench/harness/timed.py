@@ -88,7 +88,7 @@ class Turns:
         self.bench.results.ratio(
             self.scenario, self.work.case, transport, self.work.metric, self.values(ours), peer,
             self.values(theirs), limit, extra)
-        if self.work.compare_sums and peer != "null_fuse":
+        if self.work.compare_sums and not peer.startswith("null_fuse"):
             self._same_bytes(ours, theirs, transport)
 
     def _same_bytes(self, ours, theirs, transport):
@@ -146,7 +146,8 @@ def hot(bench):
 
 
 def pool(bench):
-    """A set that fits the pool, not the window: null_fuse on the same transport against foldfs."""
+    """A set that fits the pool, not the window: null_fuse on the same transport against foldfs.
+    Beside it, for comparison, null_fuse with as much memory to read from as the set has."""
     images, span = bench.images(), 64 * MIB
     names = images.pairs(4)
     where = {"offset": data.densest_offset(bench, images.paths(names), span), "span": span}
@@ -154,7 +155,9 @@ def pool(bench):
         for transport in bench.transports:
             subjects = [Foldfs(bench, images.directory, transport, pool="1G", window=window)]
             if bench.wants("null_fuse"):
-                subjects.append(NullFuse(bench, images.paths(names), transport, window=window))
+                paths, memory = images.paths(names), len(names) * span
+                subjects += [NullFuse(bench, paths, transport, window=window),
+                             NullFuse(bench, paths, transport, memory, window=window)]
             with bench.started(subjects):
                 for subject in subjects:
                     warm(bench, subject, names, **where)
@@ -174,7 +177,8 @@ def _pool_reads(bench, subjects, names, where, label, transport):
         for work in works:
             turns = Turns(bench, "pool", work, names)
             turns.all_rounds(subjects)
-            turns.judge(transport, "null_fuse", transport, POOL_LIMIT, "warm, set within the pool")
+            for peer, limit in (("null_fuse", POOL_LIMIT), ("null_fuse_memory", None)):
+                turns.judge(transport, peer, transport, limit, "warm, set within the pool")
 
 
 def _cold_once(bench, turns, subject, seed, paths):
