@@ -41,8 +41,9 @@
 struct file_table {
 	struct page_map_memory *memory;
 	uint64_t budget;
-	bool multigrain;        /* the kernel never gives a looked-at timestamp twice */
-	_Atomic uint64_t bytes; /* of struct files; relaxed */
+	bool multigrain;           /* the kernel never gives a looked-at timestamp twice */
+	_Atomic uint64_t bytes;    /* of struct files; relaxed */
+	pthread_mutex_t trim_lock; /* one trims at a time; before lock */
 	pthread_mutex_t lock;
 	struct cds_lfht *files;      /* changed under lock */
 	struct cds_list_head by_use; /* least recently used first; under lock */
@@ -94,6 +95,7 @@ errint_t file_table_new(struct page_map_memory *memory, uint64_t budget_bytes,
 	table->multigrain = kernel_has_multigrain();
 	CDS_INIT_LIST_HEAD(&table->by_use);
 	pthread_mutex_init(&table->lock, NULL);
+	pthread_mutex_init(&table->trim_lock, NULL);
 	fold_rcu_register();
 	table->files = cds_lfht_new_flavor(64, 64, 0, CDS_LFHT_AUTO_RESIZE | CDS_LFHT_ACCOUNTING,
 					   &urcu_memb_flavor, NULL);
@@ -180,6 +182,7 @@ void file_table_free(struct file_table *table)
 	}
 	fold_rcu_barrier();
 	cds_lfht_destroy(table->files, NULL);
+	pthread_mutex_destroy(&table->trim_lock);
 	pthread_mutex_destroy(&table->lock);
 	free(table);
 }
@@ -356,24 +359,35 @@ static void shrink_open(struct file_table *table, uint64_t excess)
 	pthread_mutex_unlock(&table->lock);
 }
 
+/* Bytes beyond the budget. What is only waiting to be freed does not count: it is trimmed already.
+ */
+static uint64_t excess_of(const struct file_table *table)
+{
+	uint64_t bytes = page_map_memory_in_use(table->memory) + file_table_bytes(table);
+
+	return bytes > table->budget ? bytes - table->budget : 0;
+}
+
 void file_table_trim(struct file_table *table)
 {
-	uint64_t bytes = page_map_memory_bytes(table->memory) + file_table_bytes(table);
 	uint64_t excess;
 	uint64_t freed;
 
-	if (bytes <= table->budget)
+	if (!excess_of(table) || pthread_mutex_trylock(&table->trim_lock))
 		return;
+	excess = excess_of(table);
 	/* A sixteenth more than needed, so that this is not done for every node. */
-	excess = bytes - table->budget + table->budget / 16;
+	if (excess)
+		excess += table->budget / 16;
 	while (excess) {
 		freed = drop_one(table);
 		if (!freed) {
 			shrink_open(table, excess);
-			return;
+			break;
 		}
 		excess -= freed < excess ? freed : excess;
 	}
+	pthread_mutex_unlock(&table->trim_lock);
 }
 
 struct page_map *file_map(struct file *file)

@@ -73,13 +73,14 @@ struct node {
 
 struct page_map_memory {
 	struct page_store *store;
-	_Atomic uint64_t bytes;      /* of nodes and maps; relaxed */
-	_Atomic uint64_t zero_pages; /* relaxed; exact when nothing is under way */
-	pthread_mutex_t lock;        /* a leaf */
-	struct node *retired;        /* waiting for a grace period to begin; under lock */
-	struct node *leaving;        /* waiting for it to end; the pending callback's */
-	bool grace_pending;          /* under lock */
-	struct rcu_head head;        /* of the pending callback */
+	_Atomic uint64_t bytes;         /* of nodes and maps; relaxed */
+	_Atomic uint64_t leaving_bytes; /* of these, in nodes that are retired; relaxed */
+	_Atomic uint64_t zero_pages;    /* relaxed; exact when nothing is under way */
+	pthread_mutex_t lock;           /* a leaf */
+	struct node *retired;           /* waiting for a grace period to begin; under lock */
+	struct node *leaving;           /* waiting for it to end; the pending callback's */
+	bool grace_pending;             /* under lock */
+	struct rcu_head head;           /* of the pending callback */
 };
 
 struct page_map {
@@ -182,6 +183,15 @@ uint64_t page_map_memory_bytes(const struct page_map_memory *memory)
 	return atomic_load_explicit(&memory->bytes, memory_order_relaxed);
 }
 
+uint64_t page_map_memory_in_use(const struct page_map_memory *memory)
+{
+	uint64_t leaving = atomic_load_explicit(&memory->leaving_bytes, memory_order_relaxed);
+	uint64_t bytes = page_map_memory_bytes(memory);
+
+	/* Two counters, read one after the other. */
+	return bytes > leaving ? bytes - leaving : 0;
+}
+
 uint64_t page_map_memory_zero_pages(const struct page_map_memory *memory)
 {
 	return atomic_load_explicit(&memory->zero_pages, memory_order_relaxed);
@@ -249,6 +259,8 @@ static void grace_ended(struct rcu_head *head)
 	FOLD_TSAN_ACQUIRE(&fold_rcu_tsan_token);
 	for (node = memory->leaving; node; node = next) {
 		next = node->next_retired;
+		atomic_fetch_sub_explicit(&memory->leaving_bytes, block_bytes(node),
+					  memory_order_relaxed);
 		uncount_bytes(memory, block_bytes(node));
 		free(node);
 	}
@@ -263,6 +275,7 @@ static void grace_ended(struct rcu_head *head)
 /* R.2, the end: nothing points to NODE and all its words are `moved`. */
 static void node_retire(struct page_map_memory *memory, struct node *node)
 {
+	atomic_fetch_add_explicit(&memory->leaving_bytes, block_bytes(node), memory_order_relaxed);
 	pthread_mutex_lock(&memory->lock);
 	node->next_retired = memory->retired;
 	memory->retired = node;

@@ -35,6 +35,8 @@ struct page_look {
 errint_t page_map_memory_new(struct page_store *store, struct page_map_memory **ret_memory);
 void page_map_memory_free(struct page_map_memory *memory);
 uint64_t page_map_memory_bytes(const struct page_map_memory *memory);
+/* The same without what only waits for a grace period to be freed: what a trim can still change. */
+uint64_t page_map_memory_in_use(const struct page_map_memory *memory);
 /* Slots that say "zero", each page of a zero stretch counted. */
 uint64_t page_map_memory_zero_pages(const struct page_map_memory *memory);
 
