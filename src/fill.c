@@ -200,12 +200,20 @@ static unsigned end_of_file(struct page_read *read, unsigned i, size_t got)
 	return end;
 }
 
+/* Bytes to ask for: whole pages, but not past the last byte that a file can have. */
+static size_t wanted_bytes(uint64_t offset, unsigned pages)
+{
+	uint64_t bytes = (uint64_t)pages * FOLD_PAGE_SIZE;
+
+	return (size_t)(bytes < INT64_MAX - offset ? bytes : INT64_MAX - offset);
+}
+
 /* Read pages I..END, which lie side by side and are all in hand but not read yet. */
 static void fetch_run(struct page_read *read, unsigned i, unsigned end)
 {
 	struct iovec iov[FOLD_REQUEST_PAGES];
-	size_t want = (size_t)(end - i) * FOLD_PAGE_SIZE;
-	off_t offset = (off_t)((read->first + i) << FOLD_PAGE_SHIFT);
+	uint64_t offset = (read->first + i) << FOLD_PAGE_SHIFT;
+	size_t want = wanted_bytes(offset, end - i);
 	size_t got = 0;
 	ssize_t part = 1;
 	unsigned page;
@@ -217,7 +225,8 @@ static void fetch_run(struct page_read *read, unsigned i, unsigned end)
 
 		iov[0].iov_base = (char *)iov[0].iov_base + within;
 		iov[0].iov_len -= within;
-		part = source_read(read->source, iov, count, offset + (off_t)got);
+		iov[count - 1].iov_len -= (size_t)(end - i) * FOLD_PAGE_SIZE - want;
+		part = source_read(read->source, iov, count, (off_t)(offset + got));
 		if (part > 0)
 			got += (size_t)part;
 	}
@@ -228,7 +237,7 @@ static void fetch_run(struct page_read *read, unsigned i, unsigned end)
 			read->error_page = page;
 		}
 		end = page;
-	} else if (got < want) {
+	} else if (got < (size_t)(end - i) * FOLD_PAGE_SIZE) {
 		end = end_of_file(read, i, got);
 	}
 	for (; i < end; i++)

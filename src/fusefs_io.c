@@ -199,12 +199,11 @@ void fusefs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 /* ---- read ---- */
 
-/* The kernel caches what a client without O_DIRECT reads or writes. To be called before the reply.
+/* The kernel is about to cache these pages, unless its client asked for DIRECT. Before the reply.
  */
-static void note_cached(const struct handle *handle, const struct fuse_file_info *fi,
-			uint64_t first, unsigned pages)
+static void note_cached(const struct handle *handle, bool direct, uint64_t first, unsigned pages)
 {
-	if (pages && !(fi->flags & O_DIRECT))
+	if (pages && !direct)
 		window_note(handle->window, first, pages);
 }
 
@@ -274,7 +273,9 @@ void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 	page_read_init(&read, &fs->filler, handle->file, handle->source, off, size);
 	follow_foreign_change(handle);
 	fetched = gather(handle, &read, off, size);
-	note_cached(handle, fi, read.first, read.pages);
+	/* A file open with O_DIRECT may also be mapped, and what a page fault reads is cached. Only
+	 * a read system call tells whose it is. */
+	note_cached(handle, fi->flags & O_DIRECT && fi->lock_owner, read.first, read.pages);
 	bytes = page_read_iov(&read, iov, &count);
 	/* Short for an error: to the page cache it would look like the end of the file. The kernel
 	 * asks again page by page, and gets what can be read. */
@@ -311,7 +312,8 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 	written = cow_break_write(&fs->cow, handle->file, handle->source, buf, size, off);
 	follow_foreign_change(handle);
 	if (written > 0)
-		note_cached(handle, fi, fold_page_of((uint64_t)off),
+		note_cached(handle, fi->flags & O_DIRECT && !fi->writepage,
+			    fold_page_of((uint64_t)off),
 			    (unsigned)fold_pages_in((uint64_t)off, (uint64_t)written));
 	last_use(handle);
 	if (written < 0)

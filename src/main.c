@@ -442,6 +442,8 @@ static void block_end_signals(struct daemon *d)
 			sigaddset(&d->end_signals, signals[i]);
 	pthread_sigmask(SIG_BLOCK, &d->end_signals, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	/* A limit of file sizes that was inherited is a client's EFBIG, not the daemon's end. */
+	signal(SIGXFSZ, SIG_IGN);
 }
 
 /* ---- the daemon -------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ static ssize_t transfer(struct source *source, bool write, const struct iovec io
 			     : preadv2(source->fd, iov, count, offset, flags);
 		if (done >= 0)
 			return done;
-		if (flags && (errno == EOPNOTSUPP || errno == EINVAL))
+		if (flags && errno == EOPNOTSUPP)
 			atomic_store_explicit(&source->no_dontcache, true, memory_order_relaxed);
 		else if (errno != EINTR)
 			return -errno;

@@ -50,6 +50,7 @@ struct window {
 	pthread_cond_t wanted;        /* the trimmer sleeps here */
 	struct cds_list_head queue;   /* regions, oldest first; under lock */
 	struct cds_list_head closing; /* regions; under lock */
+	uint64_t closing_pages;       /* of regions that are closing, still in pages; under lock */
 	struct cds_list_head stale;   /* files to invalidate as a whole; under lock */
 	bool stopping;                /* under lock */
 	pthread_mutex_t stop_lock;    /* before lock */
@@ -70,7 +71,8 @@ struct region {
 	struct window_file *file; /* constant */
 	uint64_t index;           /* constant; in regions */
 	_Atomic uint64_t bits;
-	bool forgotten;               /* the file's, as of closing; the trimmer's */
+	bool forgotten;               /* the file's, when the trimmer took it; the trimmer's */
+	uint64_t closing_pages;       /* bits when it was closed; under window->lock */
 	struct cds_list_head link;    /* in the queue or in closing; under window->lock */
 	struct cds_list_head in_file; /* under window->lock */
 };
@@ -253,6 +255,9 @@ static void close_locked(struct window *window, struct region *region)
 	fold_rcu_read_unlock();
 	cds_list_del(&region->link);
 	cds_list_add_tail(&region->link, &window->closing);
+	region->closing_pages = (uint64_t)__builtin_popcountll(
+		atomic_load_explicit(&region->bits, memory_order_relaxed));
+	window->closing_pages += region->closing_pages;
 }
 
 /* Close FILE's regions from INDEX on. A region that is closing already stands in the list too. */
@@ -282,6 +287,8 @@ void window_file_forget(struct window_file *file)
 	window = file->window;
 	pthread_mutex_lock(&window->lock);
 	file->forgotten = true;
+	/* Its number may be another file's by the time the trimmer comes to it. */
+	cds_list_del_init(&file->stale);
 	close_file_locked(file, 0);
 	free_file_if_done_locked(file);
 	pthread_mutex_unlock(&window->lock);
@@ -314,21 +321,15 @@ void window_invalidate_soon(struct window_file *file)
  * comes in batches. */
 static void close_oldest_locked(struct window *window)
 {
+	uint64_t budget = budget_pages(window);
 	uint64_t pages = atomic_load(&window->pages);
-	uint64_t keep = budget_pages(window) - budget_pages(window) / 16;
-	uint64_t closed = 0;
 	unsigned regions = 0;
 
-	if (pages <= budget_pages(window))
+	if (pages <= budget + window->closing_pages)
 		return;
-	while (closed < pages - keep && regions < TRIM_BATCH && !cds_list_empty(&window->queue)) {
-		struct region *region = cds_list_first_entry(&window->queue, struct region, link);
-
-		close_locked(window, region);
-		closed += (uint64_t)__builtin_popcountll(
-			atomic_load_explicit(&region->bits, memory_order_relaxed));
-		regions++;
-	}
+	while (pages > budget - budget / 16 + window->closing_pages && regions++ < TRIM_BATCH &&
+	       !cds_list_empty(&window->queue))
+		close_locked(window, cds_list_first_entry(&window->queue, struct region, link));
 }
 
 static int by_place(const void *a, const void *b)
@@ -364,19 +365,26 @@ static void invalidate_regions(struct window *window, struct region *regions[], 
 static void finish(struct window *window, struct region *regions[], unsigned count)
 {
 	uint64_t pages = 0;
+	uint64_t trimmed = 0;
 	unsigned i;
 
-	for (i = 0; i < count; i++)
-		pages += (uint64_t)__builtin_popcountll(atomic_load(&regions[i]->bits));
+	for (i = 0; i < count; i++) {
+		uint64_t noted = (uint64_t)__builtin_popcountll(atomic_load(&regions[i]->bits));
+
+		pages += noted;
+		trimmed += regions[i]->forgotten ? 0 : noted;
+	}
 	qsort(regions, count, sizeof(regions[0]), by_place);
 	invalidate_regions(window, regions, count);
 	atomic_fetch_sub(&window->pages, pages);
-	atomic_fetch_add_explicit(&window->trimmed, pages << FOLD_PAGE_SHIFT, memory_order_relaxed);
+	atomic_fetch_add_explicit(&window->trimmed, trimmed << FOLD_PAGE_SHIFT,
+				  memory_order_relaxed);
 	pthread_mutex_lock(&window->lock);
 	for (i = 0; i < count; i++) {
 		struct window_file *file = regions[i]->file;
 
 		cds_list_del(&regions[i]->in_file);
+		window->closing_pages -= regions[i]->closing_pages;
 		free_counted(window, regions[i]);
 		free_file_if_done_locked(file);
 	}
@@ -402,7 +410,7 @@ static bool has_work_locked(struct window *window)
 {
 	return window->stopping || !cds_list_empty(&window->closing) ||
 	       !cds_list_empty(&window->stale) ||
-	       (atomic_load(&window->pages) > budget_pages(window) &&
+	       (atomic_load(&window->pages) > budget_pages(window) + window->closing_pages &&
 		!cds_list_empty(&window->queue));
 }
 
