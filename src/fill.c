@@ -323,41 +323,44 @@ static bool publish(struct page_read *read, unsigned i)
 	return false;
 }
 
-static void count(const struct page_read *read, unsigned missed, unsigned bypassed)
+static void count(const struct page_read *read, unsigned hits, unsigned fetched, unsigned bypassed)
 {
 	struct stats *stats = read->filler->stats;
 
 	if (read->ahead) {
-		stats_add(stats, STAT_READAHEAD, missed);
+		stats_add(stats, STAT_READAHEAD, fetched);
 		return;
 	}
-	stats_add(stats, STAT_HITS, read->pages - missed);
-	if (missed)
-		stats_add(stats, STAT_MISSES, missed);
+	stats_add(stats, STAT_HITS, hits);
+	if (fetched)
+		stats_add(stats, STAT_MISSES, fetched);
 	if (bypassed)
 		stats_add(stats, STAT_BYPASSED, bypassed);
 }
 
-void page_read_finish(struct page_read *read)
+unsigned page_read_finish(struct page_read *read)
 {
 	uint32_t unused[FOLD_REQUEST_PAGES];
 	unsigned give_back = 0;
-	unsigned missed = 0;
+	unsigned hits = 0;
+	unsigned fetched = 0;
 	unsigned bypassed = 0;
 	unsigned i;
 
 	if (!read->looked || read->hits == read->pages) {
-		count(read, 0, 0);
-		return;
+		count(read, read->hits, 0, 0);
+		return 0;
 	}
 	for (i = 0; i < read->pages; i++) {
 		struct page_in_hand *hand = &read->hand[i];
 
-		if (!hand->bytes)
+		if (!hand->bytes) {
+			hits += i < read->error_page;
 			continue;
-		missed++;
+		}
+		fetched += hand->fetched;
 		if (hand->frame == FILL_NO_FRAME)
-			bypassed++;
+			bypassed += hand->fetched;
 		else if (!hand->fetched || publish(read, i))
 			unused[give_back++] = hand->frame;
 	}
@@ -365,8 +368,9 @@ void page_read_finish(struct page_read *read)
 		page_store_give_back(read->filler->store, unused, give_back);
 	if (read->bounce)
 		free_bounce_memory(read);
-	count(read, missed, bypassed);
+	count(read, hits, fetched, bypassed);
 	file_table_trim(read->filler->files);
+	return fetched;
 }
 
 unsigned fill_ahead(struct filler *filler, struct file *file, struct source *source, off_t offset,
@@ -382,6 +386,5 @@ unsigned fill_ahead(struct filler *filler, struct file *file, struct source *sou
 	fold_rcu_read_unlock();
 	if (!all)
 		page_read_fetch(&read);
-	page_read_finish(&read);
-	return read.pages - read.hits;
+	return page_read_finish(&read);
 }

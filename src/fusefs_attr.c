@@ -233,11 +233,14 @@ static errint_t do_setattr(struct fusefs *fs, fuse_req_t req, fuse_ino_t node,
 			   struct stat *ret_stat)
 {
 	struct object object;
+	struct own_change change;
 	errint_t error = object_begin(fs, node, &object);
 
 	if (error)
 		return error;
+	fusefs_own_change_begin(fs, object.fd, &change);
 	error = set_parts(req, &object, attr, to_set, fi);
+	fusefs_own_change_end(&change);
 	if (!error && fstat(object.fd, ret_stat) < 0)
 		error = -errno;
 	object_end(&object);
@@ -277,15 +280,18 @@ static errint_t do_setxattr(struct fusefs *fs, fuse_req_t req, fuse_ino_t node, 
 			    const char *value, size_t size, int flags)
 {
 	struct object object;
+	struct own_change change;
 	errint_t error = object_begin(fs, node, &object);
 	struct stat st;
 
 	if (error)
 		return error;
+	fusefs_own_change_begin(fs, object.fd, &change);
 	if (strcmp(name, ACL_ACCESS) == 0 && fstat(object.fd, &st) == 0 && (st.st_mode & S_ISGID))
 		error = setxattr_as_caller(req, &object, name, value, size, flags);
 	else if (setxattr(object.path, name, value, size, flags) < 0)
 		error = -errno;
+	fusefs_own_change_end(&change);
 	object_end(&object);
 	return error;
 }
@@ -401,12 +407,15 @@ void fusefs_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 static errint_t do_removexattr(struct fusefs *fs, fuse_ino_t node, const char *name)
 {
 	struct object object;
+	struct own_change change;
 	errint_t error = object_begin(fs, node, &object);
 
 	if (error)
 		return error;
+	fusefs_own_change_begin(fs, object.fd, &change);
 	if (removexattr(object.path, name) < 0)
 		error = -errno;
+	fusefs_own_change_end(&change);
 	object_end(&object);
 	return error;
 }

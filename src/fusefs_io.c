@@ -89,6 +89,8 @@ static void handle_put(struct handle *handle)
 		file_put(handle->file);
 	if (handle->source)
 		source_put(handle->source);
+	if (handle->fs)
+		file_table_trim(handle->fs->files);
 	handle->magic = 0;
 	free(handle);
 }
@@ -288,7 +290,7 @@ void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 		reply_pages(req, iov, count, (size_t)bytes);
 	fold_rcu_read_unlock();
 	/* Without anything fetched this only counts, and touches neither file nor source. */
-	page_read_finish(&read);
+	(void)page_read_finish(&read);
 	if (fetched)
 		handle_put(handle);
 }
@@ -337,6 +339,7 @@ static errint_t truncate_open(struct fusefs *fs, struct inode *inode, int fd, of
 		return error;
 	error = cow_break_truncate(&fs->cow, file, fd, size);
 	file_put(file);
+	file_table_trim(fs->files);
 	inode_lock(inode);
 	window = *inode_window_file(inode);
 	inode_unlock(inode);
@@ -412,6 +415,66 @@ void fusefs_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 		fuse_reply_err(req, (int)-copied);
 	else
 		fuse_reply_write(req, (size_t)copied);
+}
+
+/* ---- changes that are not of content ---- */
+
+static struct file *file_known(struct fusefs *fs, const struct stat *st)
+{
+	return S_ISREG(st->st_mode) ? file_table_find(fs->files, st->st_dev, st->st_ino) : NULL;
+}
+
+/* FILE's reference is CHANGE's from now on, and FD if CLOSE_IT. */
+static void own_change_begin(struct file *file, int fd, bool close_it, struct own_change *change)
+{
+	if (!file_change_begin(file, fd)) {
+		*change = (struct own_change){.file = file, .fd = fd, .close = close_it};
+		return;
+	}
+	file_put(file);
+	if (close_it)
+		close(fd);
+}
+
+void fusefs_own_change_begin(struct fusefs *fs, int fd, struct own_change *ret_change)
+{
+	struct file *file = NULL;
+	struct stat st;
+
+	*ret_change = (struct own_change){0};
+	if (!fstat(fd, &st))
+		file = file_known(fs, &st);
+	if (file)
+		own_change_begin(file, fd, false, ret_change);
+}
+
+void fusefs_own_change_begin_at(struct fusefs *fs, int directory_fd, const char *name,
+				struct own_change *ret_change)
+{
+	struct file *file = NULL;
+	struct stat st;
+	int fd;
+
+	*ret_change = (struct own_change){0};
+	if (!fstatat(directory_fd, name, &st, AT_SYMLINK_NOFOLLOW))
+		file = file_known(fs, &st);
+	if (!file)
+		return;
+	fd = openat(directory_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		file_put(file);
+	else
+		own_change_begin(file, fd, true, ret_change);
+}
+
+void fusefs_own_change_end(struct own_change *change)
+{
+	if (!change->file)
+		return;
+	file_change_end(change->file, change->fd);
+	file_put(change->file);
+	if (change->close)
+		close(change->fd);
 }
 
 /* ---- the rest goes to the source as it is ---- */

@@ -330,17 +330,21 @@ static errint_t do_remove(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, 
 {
 	struct directory directory;
 	struct identity identity;
+	struct own_change change;
 	errint_t error = directory_begin(fs, parent, &directory);
 
 	if (error)
 		return error;
 	inode_keep(fs->inodes, directory.fd, name);
+	/* Other names of the file, and whoever has it open, go on with what is known of it. */
+	fusefs_own_change_begin_at(fs, directory.fd, name, &change);
 	error = identity_assume(req, directory.fd, &identity);
 	if (!error) {
 		if (unlinkat(directory.fd, name, flags) < 0)
 			error = -errno;
 		identity_restore(&identity);
 	}
+	fusefs_own_change_end(&change);
 	directory_end(&directory);
 	return error;
 }
@@ -377,6 +381,7 @@ static errint_t do_rename(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, 
 {
 	struct directory from;
 	struct directory to;
+	struct own_change change;
 	errint_t error = directory_begin(fs, parent, &from);
 
 	if (error)
@@ -388,7 +393,9 @@ static errint_t do_rename(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, 
 	if (!error) {
 		if (!(flags & (RENAME_EXCHANGE | RENAME_NOREPLACE)))
 			inode_keep(fs->inodes, to.fd, newname);
+		fusefs_own_change_begin_at(fs, from.fd, name, &change);
 		error = rename_at(req, from.fd, name, to.fd, newname, flags);
+		fusefs_own_change_end(&change);
 		if (newparent != parent)
 			directory_end(&to);
 	}
@@ -428,6 +435,7 @@ static errint_t do_link(struct fusefs *fs, fuse_req_t req, fuse_ino_t node, fuse
 {
 	struct inode *inode = inode_of(fs->inodes, node);
 	struct directory directory;
+	struct own_change change;
 	errint_t error;
 	int fd;
 
@@ -441,7 +449,9 @@ static errint_t do_link(struct fusefs *fs, fuse_req_t req, fuse_ino_t node, fuse
 		directory_end(&directory);
 		return fd;
 	}
+	fusefs_own_change_begin(fs, fd, &change);
 	error = link_at(req, fd, directory.fd, newname);
+	fusefs_own_change_end(&change);
 	/* By descriptor, not by name: it must be the same node. */
 	if (!error)
 		error = inode_lookup_fd(fs->inodes, fd, &ret_found->inode, &ret_found->st);

@@ -82,8 +82,9 @@ void page_read_fetch(struct page_read *read);
  * if it is the first byte's. RCU read side, the one of the last look.
  */
 ssize_t page_read_iov(struct page_read *read, struct iovec iov[], int *ret_count);
-/* Hash, share and publish what was fetched. Not within a read side. Counts hits and misses. */
-void page_read_finish(struct page_read *read);
+/* Hash, share and publish what was fetched. Not within a read side. Counts hits and misses. Returns
+ * how many pages were read from the source. */
+unsigned page_read_finish(struct page_read *read);
 
 /* Fill the pages of LENGTH bytes from OFFSET that are not resident; nothing is answered. For
  * read-ahead. Blocks. Pages already known are not read again. Errors are left for the reader.

@@ -74,6 +74,22 @@ void fusefs_handle_free(struct fuse_file_info *fi);
 int fusefs_handle_fd(const struct fuse_file_info *fi);
 /* Free every handle: the connection has ended. */
 void fusefs_handles_free(struct fusefs *fs);
+/*
+ * fusefs_io.c: around something of ours that moves the ctime of a file but no content (mode, owner,
+ * times, xattrs, names), so that it is not taken for a change behind the mount. By descriptor (any
+ * kind; the caller's, kept open until the end) or by name. Never fails: at the worst all that is
+ * known of the file is forgotten at the next open. Nothing for files that nobody knows the content
+ * of.
+ */
+struct own_change {
+	struct file *file; /* NULL: nothing to do */
+	int fd;
+	bool close;
+};
+void fusefs_own_change_begin(struct fusefs *fs, int fd, struct own_change *ret_change);
+void fusefs_own_change_begin_at(struct fusefs *fs, int directory_fd, const char *name,
+				struct own_change *ret_change);
+void fusefs_own_change_end(struct own_change *change);
 /* fusefs_io.c: truncate by handle (FI not NULL) or by inode. -errno. */
 errint_t fusefs_truncate(struct fusefs *fs, struct inode *inode, struct fuse_file_info *fi,
 			 off_t size);
