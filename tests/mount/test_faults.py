@@ -414,7 +414,7 @@ def no_free_frame(t, options):
 
     def reader(number):
         fd = os.open(mount.path(str(number % 4)), os.O_RDONLY)
-        for _ in range(t.scaled(6, 2)):
+        for _ in range(t.scaled(6, 1)):
             equal(os.pread(fd, 1024 * PAGE, 0), contents[number % 4], "file %d" % (number % 4))
 
     t.join([t.fork(reader, number) for number in range(16)])

@@ -82,3 +82,49 @@ def opened_in_every_order_and_mode(t, options):
             clients[0].close()
     equal(read_file(source + "/file"), bytes(model), "the source")
     check(os.path.getsize(path) == len(model), "the size")
+
+
+@test(transports="full", variants={"window": [], "direct": ["window=0"]})
+def every_kind_of_open_beside_every_other(t, options):
+    """Opens of one file for reading, writing, O_DIRECT, O_APPEND, mapped and executed, in every order and
+    while others are open: none is refused, all read and write the same bytes.
+
+    Invariant 7: a plan holds from an inode's first open to its last release.
+    """
+    source = t.make_dir("source")
+    content = bytearray(make_pages(t.rng, 40))
+    write_file(source + "/file", content)
+    os.chmod(source + "/file", 0o755)
+    mount = t.mount(source, options)
+    kinds = (os.O_RDONLY, os.O_RDWR, os.O_WRONLY, os.O_RDONLY | os.O_DIRECT, os.O_RDWR | os.O_DIRECT,
+             os.O_RDWR | os.O_APPEND, os.O_RDWR | os.O_SYNC)
+    aligned = mmap.mmap(-1, PAGE)
+    held = []
+    for _ in range(t.scaled(150, 40)):
+        flags = t.rng.choice(kinds)
+        fd = os.open(mount.path("file"), flags)
+        page = t.rng.randrange(40)
+        mapped = None
+        if flags & os.O_ACCMODE != os.O_RDONLY and not flags & os.O_APPEND:
+            aligned[:] = t.rng.randbytes(PAGE)
+            equal(os.pwritev(fd, [aligned], page * PAGE), PAGE, "written with flags %#x" % flags)
+            content[page * PAGE:(page + 1) * PAGE] = aligned[:]
+        if flags & os.O_ACCMODE != os.O_WRONLY:
+            equal(os.preadv(fd, [aligned], page * PAGE), PAGE, "read with flags %#x" % flags)
+            equal(aligned[:], bytes(content[page * PAGE:(page + 1) * PAGE]), "flags %#x" % flags)
+            mapped = mmap.mmap(fd, 40 * PAGE, prot=mmap.PROT_READ)
+            equal(mapped[:], bytes(content), "mapped with flags %#x" % flags)
+        held.append((fd, mapped))
+        if len(held) > 6 or not t.rng.randrange(8):
+            t.rng.shuffle(held)
+            for fd, mapped in held[:4]:
+                os.close(fd)  # a mapping keeps the file open beyond this
+                if mapped:
+                    equal(mapped[:], bytes(content), "mapped, after close")
+                    mapped.close()
+            del held[:4]
+    for fd, mapped in held:
+        os.close(fd)
+        if mapped:
+            mapped.close()
+    equal(read_file(source + "/file"), bytes(content), "the source")

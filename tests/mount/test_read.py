@@ -159,9 +159,9 @@ def random_reader(t, point, tree, seed, seconds, with_mmap):
     while time.monotonic() < end:
         name = rng.choice(names)
         path = os.path.join(point, name)
-        check_slices(rng, path, tree[name], 10)
+        check_slices(rng, path, tree[name], t.scaled(10, 3))
         if with_mmap:
-            check_mapped(rng, path, tree[name], 3)
+            check_mapped(rng, path, tree[name], t.scaled(3, 1))
 
 
 @test(timeout=40, transports="each", variants=BUDGETS)
@@ -173,7 +173,7 @@ def readers_at_once(t, options):
     source = t.make_dir("source")
     tree = make_tree(t.rng, source, scale=2)
     mount = t.mount(source, options)
-    seconds = 5 if t.suite == "full" else 2
+    seconds = 5 if t.suite == "full" else 1.5
     t.join([t.fork(random_reader, t, mount.point, tree, t.rng.random(), seconds, reader % 2)
             for reader in range(8)])
     mount.unmount()
@@ -343,49 +343,3 @@ def growing_and_sparse_at_the_end(t):
     os.close(fd)
     mount.unmount()
     equal(read_file(source + "/file"), bytes(model), "source")
-
-
-@test(transports="full", variants={"window": [], "direct": ["window=0"]})
-def every_kind_of_open_beside_every_other(t, options):
-    """Opens of one file for reading, writing, O_DIRECT, O_APPEND, mapped and executed, in every order and
-    while others are open: none is refused, all read and write the same bytes.
-
-    Invariant 7: a plan holds from an inode's first open to its last release.
-    """
-    source = t.make_dir("source")
-    content = bytearray(make_pages(t.rng, 40))
-    write_file(source + "/file", content)
-    os.chmod(source + "/file", 0o755)
-    mount = t.mount(source, options)
-    kinds = (os.O_RDONLY, os.O_RDWR, os.O_WRONLY, os.O_RDONLY | os.O_DIRECT, os.O_RDWR | os.O_DIRECT,
-             os.O_RDWR | os.O_APPEND, os.O_RDWR | os.O_SYNC)
-    aligned = mmap.mmap(-1, PAGE)
-    held = []
-    for _ in range(t.scaled(150, 40)):
-        flags = t.rng.choice(kinds)
-        fd = os.open(mount.path("file"), flags)
-        page = t.rng.randrange(40)
-        mapped = None
-        if flags & os.O_ACCMODE != os.O_RDONLY and not flags & os.O_APPEND:
-            aligned[:] = t.rng.randbytes(PAGE)
-            equal(os.pwritev(fd, [aligned], page * PAGE), PAGE, "written with flags %#x" % flags)
-            content[page * PAGE:(page + 1) * PAGE] = aligned[:]
-        if flags & os.O_ACCMODE != os.O_WRONLY:
-            equal(os.preadv(fd, [aligned], page * PAGE), PAGE, "read with flags %#x" % flags)
-            equal(aligned[:], bytes(content[page * PAGE:(page + 1) * PAGE]), "flags %#x" % flags)
-            mapped = mmap.mmap(fd, 40 * PAGE, prot=mmap.PROT_READ)
-            equal(mapped[:], bytes(content), "mapped with flags %#x" % flags)
-        held.append((fd, mapped))
-        if len(held) > 6 or not t.rng.randrange(8):
-            t.rng.shuffle(held)
-            for fd, mapped in held[:4]:
-                os.close(fd)  # a mapping keeps the file open beyond this
-                if mapped:
-                    equal(mapped[:], bytes(content), "mapped, after close")
-                    mapped.close()
-            del held[:4]
-    for fd, mapped in held:
-        os.close(fd)
-        if mapped:
-            mapped.close()
-    equal(read_file(source + "/file"), bytes(content), "the source")

@@ -379,7 +379,7 @@ def two_writers_four_readers(t, options):
     for name in "ab":
         equal(read_file(mount.path(name)), base, name)
     shadow = Shadow(2, pages)
-    seconds = 10 if t.suite == "full" else 3
+    seconds = 6 if t.suite == "full" else 2
     writers = [t.fork(shadow_writer, mount, shadow, owner, t.rng.random(), seconds) for owner in (0, 1)]
     readers = [t.fork(shadow_reader, mount, shadow, t.rng.random(), seconds, by_map)
                for by_map in (0, 1, 0, 1)]
