@@ -24,9 +24,13 @@ struct fixture {
 
 static inline void fixture_open(struct fixture *fixture, uint64_t pool_bytes, bool start)
 {
+	int source = temp_file();
+
 	pool_open(&fixture->pool, pool_bytes, start);
 	expect(!page_map_memory_new(fixture->pool.store, &fixture->memory));
 	expect(!file_table_new(fixture->memory, 64 * MIB, &fixture->files));
+	expect(!file_table_source(fixture->files, source));
+	close(source);
 	expect(!filler_init(&fixture->filler, fixture->pool.store, fixture->files,
 			    fixture->pool.stats));
 	fixture->cow =
