@@ -25,11 +25,13 @@
 #include "foldfs/rcu.h"
 
 #include <errno.h>
+#include <linux/magic.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/statfs.h>
 #include <sys/utsname.h>
 
 #include <urcu/list.h>
@@ -41,7 +43,8 @@
 struct file_table {
 	struct page_map_memory *memory;
 	uint64_t budget;
-	bool multigrain;           /* the kernel never gives a looked-at timestamp twice */
+	dev_t device;    /* of the source; constant once set */
+	bool multigrain; /* there the kernel never gives a looked-at timestamp twice; the same */
 	_Atomic uint64_t bytes;    /* of struct files; relaxed */
 	pthread_mutex_t trim_lock; /* one trims at a time; before lock */
 	pthread_mutex_t lock;
@@ -72,13 +75,16 @@ struct file_key {
 	ino_t inode;
 };
 
-/* Linux 6.13 or newer: ext4, XFS, btrfs and tmpfs have multigrain timestamps. */
-static bool kernel_has_multigrain(void)
+/* The file systems that have multigrain timestamps, from Linux 6.13 on. */
+static bool has_multigrain(const struct statfs *st)
 {
 	struct utsname name;
 	unsigned major;
 	unsigned minor;
 
+	if (st->f_type != EXT4_SUPER_MAGIC && st->f_type != XFS_SUPER_MAGIC &&
+	    st->f_type != BTRFS_SUPER_MAGIC && st->f_type != TMPFS_MAGIC)
+		return false;
 	return !uname(&name) && sscanf(name.release, "%u.%u", &major, &minor) == 2 &&
 	       (major > 6 || (major == 6 && minor >= 13));
 }
@@ -92,7 +98,7 @@ errint_t file_table_new(struct page_map_memory *memory, uint64_t budget_bytes,
 		return -ENOMEM;
 	table->memory = memory;
 	table->budget = budget_bytes;
-	table->multigrain = kernel_has_multigrain();
+
 	CDS_INIT_LIST_HEAD(&table->by_use);
 	pthread_mutex_init(&table->lock, NULL);
 	pthread_mutex_init(&table->trim_lock, NULL);
@@ -104,6 +110,18 @@ errint_t file_table_new(struct page_map_memory *memory, uint64_t budget_bytes,
 		return -ENOMEM;
 	}
 	*ret_table = table;
+	return 0;
+}
+
+errint_t file_table_source(struct file_table *table, int fd)
+{
+	struct statfs fs;
+	struct stat st;
+
+	if (fstat(fd, &st) || fstatfs(fd, &fs))
+		return -errno;
+	table->device = st.st_dev;
+	table->multigrain = has_multigrain(&fs);
 	return 0;
 }
 
@@ -198,7 +216,7 @@ static bool is_racy(const struct file_table *table, const struct source_stamp *s
 	struct timespec now;
 	int64_t age;
 
-	if (table->multigrain)
+	if (table->multigrain && stamp->device == table->device)
 		return false;
 	clock_gettime(CLOCK_REALTIME, &now);
 	age = (int64_t)(now.tv_sec - stamp->ctime.tv_sec) * 1000000000 + now.tv_nsec -
@@ -303,9 +321,10 @@ void file_drop_if_gone(struct file *file, int fd)
 	struct stat st;
 	bool gone;
 
+	gone = !fstat(fd, &st) && !st.st_nlink;
 	pthread_mutex_lock(&table->lock);
 	/* The last handle of a file without a name: nobody can ever open it again. */
-	gone = file->references == 1 && !fstat(fd, &st) && !st.st_nlink;
+	gone = gone && file->references == 1;
 	file->references--;
 	if (gone)
 		detach_locked(file);

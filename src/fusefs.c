@@ -67,6 +67,8 @@ static errint_t build(struct fusefs *fs, const struct options *options)
 	if (!error)
 		error = inode_table_new(fs->source_fd, &fs->inodes);
 	if (!error)
+		error = file_table_source(fs->files, fs->source_fd);
+	if (!error)
 		inode_table_on_forget(fs->inodes, window_file_forget);
 	return error;
 }
@@ -123,10 +125,11 @@ static void init(void *userdata, struct fuse_conn_info *conn)
 
 	/* O_TRUNC comes as a setattr: one way to truncate, not two. */
 	fuse_unset_feature_flag(conn, FUSE_CAP_ATOMIC_O_TRUNC);
-	/* What the kernel caches is invalidated at an open that found the source changed, and by
-	 * the trimmer; our own writes, which change mtime, must not cost the cache. */
+	/* Not by mtime: our own writes change it, and must not cost the cache. A change behind the
+	 * mount drops it at the next open, or when a size shows that is not of the client's making:
+	 * that is the kernel's own way if neither of the two is asked for. */
 	fuse_unset_feature_flag(conn, FUSE_CAP_AUTO_INVAL_DATA);
-	fuse_set_feature_flag(conn, FUSE_CAP_EXPLICIT_INVAL_DATA);
+	fuse_unset_feature_flag(conn, FUSE_CAP_EXPLICIT_INVAL_DATA);
 	/* umask and default ACLs are the source file system's to apply. */
 	fuse_set_feature_flag(conn, FUSE_CAP_DONT_MASK);
 	fuse_set_feature_flag(conn, FUSE_CAP_POSIX_ACL);
@@ -215,7 +218,10 @@ errint_t fusefs_serve(struct fusefs *fs, struct fuse_session *se)
 	if (!error)
 		error = fuse_session_loop_mt(se, config);
 	fuse_loop_cfg_destroy(config);
-	window_stop(fs->window);
+	/* After an error the mount may still stand, with reads that nobody answers: then the caller
+	 * ends the connection first, and fusefs_free() waits for the trimmer. */
+	if (error >= 0)
+		window_stop(fs->window);
 	return error > 0 ? 0 : error;
 }
 

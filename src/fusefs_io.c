@@ -273,8 +273,8 @@ void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 	if (size > FOLD_REQUEST_BYTES)
 		size = FOLD_REQUEST_BYTES;
 	page_read_init(&read, &fs->filler, handle->file, handle->source, off, size);
-	follow_foreign_change(handle);
 	fetched = gather(handle, &read, off, size);
+	follow_foreign_change(handle);
 	/* A file open with O_DIRECT may also be mapped, and what a page fault reads is cached. Only
 	 * a read system call tells whose it is. */
 	note_cached(handle, fi->flags & O_DIRECT && fi->lock_owner, read.first, read.pages);

@@ -630,6 +630,10 @@ static int run(struct daemon *d)
 		if (err)
 			complain("serving %s on %s ended: %s.", d->source, d->mountpoint,
 				 strerror(-err));
+		/* Requests that nobody answers any more are to fail, not to hang. As a plain user
+		 * the kernel does this when we end. */
+		if (err)
+			(void)umount2(d->mountpoint, MNT_FORCE);
 	}
 	stop(d);
 	return err ? EXIT_FAILURE : EXIT_SUCCESS;

@@ -28,6 +28,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -440,6 +441,7 @@ static void evict_for_reserve_locked(struct page_store *store)
 		}
 		if (++batch % EVICT_BATCH == 0) {
 			pthread_mutex_unlock(&store->lock);
+			sched_yield(); /* those who wait would hardly get in */
 			pthread_mutex_lock(&store->lock);
 		}
 	}

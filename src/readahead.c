@@ -244,9 +244,14 @@ static bool hand_out_locked(struct stream *stream, uint64_t offset, uint64_t end
 /* Put OFFSET..END into the pattern; whether the reader is sequential. Under stream->lock. */
 static bool follow_locked(struct stream *stream, uint64_t offset, uint64_t end)
 {
+	struct job *job;
+	struct job *following;
 	uint64_t distance = offset > stream->next ? offset - stream->next : stream->next - offset;
 
 	if (distance > OUT_OF_ORDER || !stream->next) {
+		/* What was to be read ahead of the old place is not wanted any more. */
+		cds_list_for_each_entry_safe (job, following, &stream->jobs, in_stream)
+			(void)cancel_locked(job);
 		stream->run = 0;
 		stream->ahead = 0;
 		stream->depth = DEPTH_MIN;

@@ -239,11 +239,10 @@ void window_note(struct window_file *file, uint64_t first_page, unsigned pages)
 				mask & ~atomic_fetch_or(&region->bits, mask));
 		page += count;
 	}
+	/* Within the read side: the trimmer takes no bits off the count before they are on it. */
+	before = added ? atomic_fetch_add(&window->pages, added) : 0;
 	fold_rcu_read_unlock();
-	if (!added)
-		return;
-	before = atomic_fetch_add(&window->pages, added);
-	if (before + added > budget_pages(window) && before <= budget_pages(window))
+	if (added && before + added > budget_pages(window) && before <= budget_pages(window))
 		wake(window);
 }
 

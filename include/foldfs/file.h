@@ -24,6 +24,9 @@ struct file_table;
 /* Maps are kept within BUDGET bytes. STORE and MEMORY are borrowed. -ENOMEM. */
 errint_t file_table_new(struct page_map_memory *memory, uint64_t budget_bytes,
 			struct file_table **ret_table);
+/* The source directory is open as FD: how far its timestamps can be trusted. Before use; without it
+ * they are taken for coarse ones. -errno. */
+errint_t file_table_source(struct file_table *table, int fd);
 /* No file is referenced any more. */
 void file_table_free(struct file_table *table);
 /* Bytes of the files themselves, maps not counted. */
