@@ -50,6 +50,7 @@ def source_grows_while_open(t, options):
     with open(source + "/file", "ab") as file:
         file.write(added)
     until(lambda: os.fstat(fd).st_size == len(content) + len(added), 5, "the new size is seen")
+    equal(os.pread(fd, len(content) + len(added), 0), content + added, "through the open descriptor")
     os.close(fd)
     equal(read_file(mount.path("file")), content + added, "opened anew")
 
