@@ -523,17 +523,12 @@ static void parse_option(struct job *job, int option, const char *value)
 int main(int argc, char *argv[])
 {
 	static const struct option options[] = {
-		{"op", required_argument, NULL, 'o'},
-		{"order", required_argument, NULL, 'r'},
-		{"block", required_argument, NULL, 'b'},
-		{"threads", required_argument, NULL, 't'},
-		{"ops", required_argument, NULL, 'n'},
-		{"offset", required_argument, NULL, 'f'},
-		{"span", required_argument, NULL, 's'},
-		{"seed", required_argument, NULL, 'e'},
-		{"sync", required_argument, NULL, 'y'},
-		{"no-latency", no_argument, NULL, 'l'},
-		{0},
+		{"op", required_argument, NULL, 'o'},    {"order", required_argument, NULL, 'r'},
+		{"block", required_argument, NULL, 'b'}, {"threads", required_argument, NULL, 't'},
+		{"ops", required_argument, NULL, 'n'},   {"offset", required_argument, NULL, 'f'},
+		{"span", required_argument, NULL, 's'},  {"seed", required_argument, NULL, 'e'},
+		{"sync", required_argument, NULL, 'y'},  {"no-latency", no_argument, NULL, 'l'},
+		{"remap", no_argument, NULL, 'm'},       {0},
 	};
 	struct job job = {.block = PAGE_BYTES, .threads = 1, .seed = 1};
 	int option;
