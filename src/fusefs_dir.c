@@ -16,8 +16,6 @@
  */
 #include "foldfs/fusefs_internal.h"
 
-#include "foldfs/rcu.h"
-
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -54,8 +52,7 @@ static struct directory_handle *handle_of(const struct fuse_file_info *fi)
 {
 	struct directory_handle *handle = (struct directory_handle *)(uintptr_t)fi->fh;
 
-	FOLD_TSAN_ACQUIRE(handle);
-
+	FUSEFS_TSAN_REQUEST();
 	return handle && handle->magic == DIRECTORY_MAGIC ? handle : NULL;
 }
 
@@ -111,7 +108,6 @@ void fusefs_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	fi->fh = (uintptr_t)handle;
-	FOLD_TSAN_RELEASE(handle);
 	if (fuse_reply_open(req, fi) == -ENOENT)
 		handle_free(handle);
 }

@@ -44,15 +44,8 @@ static struct handle *handle_of(const struct fuse_file_info *fi)
 {
 	struct handle *handle = (struct handle *)(uintptr_t)fi->fh;
 
-	FOLD_TSAN_ACQUIRE(handle);
+	FUSEFS_TSAN_REQUEST();
 	return handle && handle->magic == HANDLE_MAGIC ? handle : NULL;
-}
-
-/* To be said before a reply that may be the kernel's last use of HANDLE: the release that follows
- * comes after it. The order runs through the kernel, where ThreadSanitizer does not see it. */
-static void last_use(struct handle *handle)
-{
-	FOLD_TSAN_RELEASE(handle);
 }
 
 int fusefs_handle_fd(const struct fuse_file_info *fi)
@@ -145,7 +138,6 @@ errint_t fusefs_handle_new(struct fusefs *fs, struct inode *inode, int fd,
 	pthread_mutex_unlock(&fs->handles_lock);
 	plan_open(&fs->plan, unchanged, fi);
 	fi->fh = (uintptr_t)handle;
-	FOLD_TSAN_RELEASE(handle);
 	return 0;
 }
 
@@ -283,7 +275,6 @@ void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 	 * asks again page by page, and gets what can be read. */
 	if (read.error && bytes >= 0 && !fs->plan.direct)
 		bytes = read.error;
-	last_use(handle);
 	if (bytes < 0)
 		fuse_reply_err(req, (int)-bytes);
 	else
@@ -317,7 +308,6 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 		note_cached(handle, fi->flags & O_DIRECT && !fi->writepage,
 			    fold_page_of((uint64_t)off),
 			    (unsigned)fold_pages_in((uint64_t)off, (uint64_t)written));
-	last_use(handle);
 	if (written < 0)
 		fuse_reply_err(req, (int)-written);
 	else
@@ -385,7 +375,6 @@ void fusefs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, of
 		error = cow_break_fallocate(&fs->cow, handle->file, source_fd(handle->source), mode,
 					    offset, length);
 		follow_foreign_change(handle);
-		last_use(handle);
 	}
 	fuse_reply_err(req, -error);
 }
@@ -408,8 +397,6 @@ void fusefs_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 		copied = cow_break_copy(&fs->cow, source_fd(in->source), off_in, out->file,
 					source_fd(out->source), off_out, len);
 		follow_foreign_change(out);
-		last_use(in);
-		last_use(out);
 	}
 	if (copied < 0)
 		fuse_reply_err(req, (int)-copied);
@@ -504,7 +491,6 @@ void fusefs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file
 		error = errno;
 	else
 		source_drop_cache(handle->source);
-	last_use(handle);
 	fuse_reply_err(req, error);
 }
 

@@ -8,6 +8,7 @@
 #include "foldfs/identity.h"
 #include "foldfs/inode.h"
 #include "foldfs/plan.h"
+#include "foldfs/rcu.h"
 #include "foldfs/readahead.h"
 
 #include <pthread.h>
@@ -41,6 +42,14 @@ struct fusefs {
 	struct cds_list_head handles; /* open ones; under handles_lock */
 };
 
+/* Requests come after the replies that were sent before them: see tsan_replies.c. */
+#ifdef FOLD_TSAN
+extern char fusefs_tsan_kernel;
+#define FUSEFS_TSAN_REQUEST() FOLD_TSAN_ACQUIRE(&fusefs_tsan_kernel)
+#else
+#define FUSEFS_TSAN_REQUEST() ((void)0)
+#endif
+
 /* The first request that came by io_uring, on this thread. */
 extern __thread bool fusefs_on_ring;
 void fusefs_ring_begin(struct fusefs *fs);
@@ -49,6 +58,7 @@ static inline struct fusefs *fusefs_of(fuse_req_t req)
 {
 	struct fusefs *fs = fuse_req_userdata(req);
 
+	FUSEFS_TSAN_REQUEST();
 	if (!fusefs_on_ring && fuse_req_is_uring(req))
 		fusefs_ring_begin(fs);
 	return fs;
