@@ -303,6 +303,8 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 	if (fi->kill_suidgid)
 		(void)fusefs_kill_suidgid(req, source_fd(handle->source));
 	written = cow_break_write(&fs->cow, handle->file, handle->source, buf, size, off);
+	if (source_wants_drop(handle->source))
+		readahead_drop(fs->readahead, handle->source);
 	follow_foreign_change(handle);
 	if (written > 0)
 		note_cached(handle, fi->flags & O_DIRECT && !fi->writepage,

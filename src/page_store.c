@@ -32,9 +32,15 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+
 /* Frames kept free for takers, so that eviction runs ahead of them: 1/64 of the pool, in bounds. */
 #define RESERVE_MIN 32u
 #define RESERVE_MAX 4096u
+/* Frames that are given memory ahead of their first use: 4 MiB, two huge pages. */
+#define STOCK 1024u
 /* Frames evicted in one go while the lock is held. */
 #define EVICT_BATCH 64u
 
@@ -51,7 +57,8 @@ struct page_store {
 	_Atomic uint64_t own;
 	_Atomic uint64_t shared;
 	_Atomic uint64_t sharing;
-	_Atomic uint32_t fresh; /* frames from here on were never used; changed under lock */
+	_Atomic uint32_t fresh;   /* frames from here on were never used; changed under lock */
+	_Atomic uint32_t touched; /* frames below have memory; changed under lock */
 
 	pthread_mutex_t lock;
 	pthread_cond_t wanted;    /* the reclaimer sleeps here */
@@ -173,9 +180,15 @@ static uint32_t available_locked(const struct page_store *store)
 	       atomic_load_explicit(&store->fresh, memory_order_relaxed);
 }
 
+/* Whether frames that were never used are about to be handed out without memory behind them. */
+static bool wants_stock_locked(const struct page_store *store)
+{
+	return store->touched < store->frames_total && store->touched - store->fresh < STOCK / 2;
+}
+
 static bool wants_reclaimer_locked(const struct page_store *store)
 {
-	if (store->stopping || hash_index_wants_to_grow(store->index))
+	if (store->stopping || hash_index_wants_to_grow(store->index) || wants_stock_locked(store))
 		return true;
 	/* One grace period serves many frames: a few in limbo can wait while others are free. */
 	if (available_locked(store) >= store->reserve)
@@ -203,6 +216,8 @@ unsigned page_store_take(struct page_store *store, uint32_t frames[], unsigned c
 	}
 	while (taken < count && store->fresh < store->frames_total)
 		frames[taken++] = store->fresh++;
+	if (store->touched < store->fresh)
+		store->touched = store->fresh;
 	low = wants_reclaimer_locked(store);
 	pthread_mutex_unlock(&store->lock);
 	if (low)
@@ -467,6 +482,22 @@ static void empty_limbo_locked(struct page_store *store)
 	}
 }
 
+/* Give the next frames memory, so that the thread which fills them does not wait for it to be
+ * cleared. The lock is given up meanwhile. */
+static void touch_stock_locked(struct page_store *store)
+{
+	uint32_t first = store->touched;
+	uint32_t left = store->frames_total - first;
+	uint32_t count = left < STOCK ? left : STOCK;
+
+	store->touched += count;
+	pthread_mutex_unlock(&store->lock);
+	/* Where the kernel (before 5.14) cannot, the first use does it. */
+	(void)madvise(page_store_bytes(store, first), (size_t)count << FOLD_PAGE_SHIFT,
+		      MADV_POPULATE_WRITE);
+	pthread_mutex_lock(&store->lock);
+}
+
 static void *reclaim(void *argument)
 {
 	struct page_store *store = argument;
@@ -476,6 +507,8 @@ static void *reclaim(void *argument)
 	while (!store->stopping) {
 		while (!wants_reclaimer_locked(store))
 			pthread_cond_wait(&store->wanted, &store->lock);
+		if (wants_stock_locked(store))
+			touch_stock_locked(store);
 		fold_rcu_read_lock();
 		evict_for_reserve_locked(store);
 		fold_rcu_read_unlock();
@@ -535,6 +568,7 @@ void page_store_free(struct page_store *store)
 void page_store_usage(const struct page_store *store, struct page_store_usage *ret_usage)
 {
 	uint64_t fresh = atomic_load_explicit(&store->fresh, memory_order_relaxed);
+	uint64_t touched = atomic_load_explicit(&store->touched, memory_order_relaxed);
 	bool full = fresh == store->frames_total;
 
 	ret_usage->frames_total = store->frames_total;
@@ -545,7 +579,7 @@ void page_store_usage(const struct page_store *store, struct page_store_usage *r
 	ret_usage->pages_unshared = ret_usage->frames_used > ret_usage->pages_shared
 					    ? ret_usage->frames_used - ret_usage->pages_shared
 					    : 0;
-	ret_usage->pool_bytes = fresh * (FOLD_PAGE_SIZE + sizeof(struct frame_meta)) +
+	ret_usage->pool_bytes = touched * FOLD_PAGE_SIZE + fresh * sizeof(struct frame_meta) +
 				(full ? frame_queue_bytes(&store->queue) : 0);
 	ret_usage->index_bytes = hash_index_bytes(store->index);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * readahead.c - workers that fill frames ahead of sequential readers
+ * * readahead.c - workers that fill frames ahead of sequential readers, and drop what was written
+ *
  *
  * A stream becomes active with a miss; from then on its requests are watched. Requests that follow
  * each other (or arrive a little out of order, as the kernel's own read-ahead makes them) prove it
@@ -55,7 +56,8 @@ struct stream {
 struct job {
 	struct cds_list_head in_queue;  /* under readahead->lock while queued */
 	struct cds_list_head in_stream; /* under stream->lock */
-	struct stream *stream;
+	struct stream *stream;          /* NULL: drop what is cached of source */
+	struct source *source;          /* of a drop: a reference */
 	uint64_t offset;
 	uint64_t end;
 	bool queued; /* under readahead->lock */
@@ -109,6 +111,18 @@ static void job_end(struct job *job, unsigned loaded)
 		stream_destroy(stream);
 }
 
+static void do_job(struct readahead *readahead, struct job *job)
+{
+	if (job->stream) {
+		job_end(job, fill_ahead(readahead->filler, job->stream->file, job->stream->source,
+					(off_t)job->offset, job->end - job->offset));
+		return;
+	}
+	source_drop_cache(job->source);
+	source_put(job->source);
+	free(job);
+}
+
 static void *work(void *argument)
 {
 	struct readahead *readahead = argument;
@@ -124,8 +138,7 @@ static void *work(void *argument)
 		cds_list_del(&job->in_queue);
 		job->queued = false;
 		pthread_mutex_unlock(&readahead->lock);
-		job_end(job, fill_ahead(readahead->filler, job->stream->file, job->stream->source,
-					(off_t)job->offset, job->end - job->offset));
+		do_job(readahead, job);
 		pthread_mutex_lock(&readahead->lock);
 	}
 	pthread_mutex_unlock(&readahead->lock);
@@ -162,12 +175,31 @@ void readahead_free(struct readahead *readahead)
 	while (!cds_list_empty(&readahead->queue)) {
 		job = cds_list_first_entry(&readahead->queue, struct job, in_queue);
 		cds_list_del(&job->in_queue);
-		job_end(job, 0);
+		if (job->stream)
+			job_end(job, 0);
+		else
+			do_job(readahead, job);
 	}
 	pthread_cond_destroy(&readahead->work);
 	pthread_mutex_destroy(&readahead->lock);
 	free(readahead->threads);
 	free(readahead);
+}
+
+void readahead_drop(struct readahead *readahead, struct source *source)
+{
+	struct job *job = calloc(1, sizeof(*job));
+
+	if (!job) {
+		source_drop_cache(source);
+		return;
+	}
+	job->source = source_get(source);
+	job->queued = true;
+	pthread_mutex_lock(&readahead->lock);
+	cds_list_add_tail(&job->in_queue, &readahead->queue);
+	pthread_mutex_unlock(&readahead->lock);
+	pthread_cond_signal(&readahead->work);
 }
 
 errint_t stream_new(struct readahead *readahead, struct file *file, struct source *source,

@@ -35,6 +35,9 @@
 #define REGION_BYTES ((uint64_t)REGION_PAGES << FOLD_PAGE_SHIFT)
 /* Regions that one round of the trimmer closes. */
 #define TRIM_BATCH 256u
+/* What a round trims below a small budget at least (4 MiB, but never more than a quarter): each
+ * round costs a grace period. */
+#define SLACK_PAGES 1024u
 /* Regions that one invalidation covers: 4 MiB. The kernel holds the range's pages meanwhile. */
 #define RUN_REGIONS 16u
 
@@ -316,17 +319,19 @@ void window_invalidate_soon(struct window_file *file)
 	pthread_cond_signal(&window->wanted);
 }
 
-/* Past the budget, close the oldest regions until what stays is a sixteenth below it: trimming
- * comes in batches. */
+/* Past the budget, close the oldest regions until what stays is a sixteenth below it, so that
+ * trimming comes in batches. */
 static void close_oldest_locked(struct window *window)
 {
 	uint64_t budget = budget_pages(window);
+	uint64_t slack = budget / 16 > SLACK_PAGES ? budget / 16 : SLACK_PAGES;
+	uint64_t keep = budget - (slack < budget / 4 ? slack : budget / 4);
 	uint64_t pages = atomic_load(&window->pages);
 	unsigned regions = 0;
 
 	if (pages <= budget + window->closing_pages)
 		return;
-	while (pages > budget - budget / 16 + window->closing_pages && regions++ < TRIM_BATCH &&
+	while (pages > keep + window->closing_pages && regions++ < TRIM_BATCH &&
 	       !cds_list_empty(&window->queue))
 		close_locked(window, cds_list_first_entry(&window->queue, struct region, link));
 }

@@ -4,8 +4,9 @@
  *
  * Order in each: the range's write lock; the source; then the slots. The source has the bytes
  * before anyone is told (DESIGN, invariant 1). A resident page becomes a private frame with the new
- * content or zero; a page that was not resident becomes unknown. Where the source failed part of
- * the way, the slots of the whole range become unknown: the next read asks the source.
+ * content or zero; a page that was not resident becomes unknown, and so do those of a large write
+ * (64 KiB), which is taken for a stream. Where the source failed part of the way, the slots of the
+ * whole range become unknown: the next read asks the source.
  *
  * All block on the source. None is called within an RCU read side. Each returns what the system
  * call it stands for returns, errors as negative errno. KNOWN is what foldfs knows of the file's

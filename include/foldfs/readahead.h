@@ -23,6 +23,10 @@ errint_t readahead_start(struct readahead *readahead);
 /* Drops what is queued, waits for what is being read. */
 void readahead_free(struct readahead *readahead);
 
+/* Have a worker drop what the kernel's cache holds of SOURCE; without memory for the note, do it
+ * here. */
+void readahead_drop(struct readahead *readahead, struct source *source);
+
 /* The state of one open handle. Takes references of its own. -ENOMEM. */
 errint_t stream_new(struct readahead *readahead, struct file *file, struct source *source,
 		    struct stream **ret_stream);

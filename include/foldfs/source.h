@@ -50,6 +50,9 @@ ssize_t source_write(struct source *source, const void *buffer, size_t length, o
 /* Drop what the kernel's cache holds of the file and is clean. Done by itself now and then, and at
  * the last close; to be called after fsync, when all of it is. */
 void source_drop_cache(struct source *source);
+/* Whether so much was written since the last drop that one is due; then it is the caller's to do,
+ * now or later. It may take milliseconds: not for a thread that answers requests. */
+bool source_wants_drop(struct source *source);
 
 void source_stamp_of(const struct stat *st, struct source_stamp *ret_stamp);
 bool source_stamp_equal(const struct source_stamp *a, const struct source_stamp *b);

@@ -28,11 +28,12 @@ static void memory_comes_with_use(void **state)
 
 	(void)state;
 	pool_open(&pool, (uint64_t)64 << 30, true);
-	assert_true(pool_usage(&pool).pool_bytes + pool_usage(&pool).index_bytes < MIB);
+	/* Beside what is used, the reclaimer keeps a stock of 4 MiB ready, of 64 GiB here. */
+	assert_true(pool_usage(&pool).pool_bytes + pool_usage(&pool).index_bytes < 5 * MIB);
 	assert_int_equal(pool_usage(&pool).frames_total, 16 << 20);
 	page_make(&page, 1, 1);
 	assert_false(pool_put(&pool, &page, &ref));
-	assert_true(pool_usage(&pool).pool_bytes < MIB);
+	assert_true(pool_usage(&pool).pool_bytes < 5 * MIB);
 	pool_close(&pool);
 }
 
