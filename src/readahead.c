@@ -291,7 +291,8 @@ static bool follow_locked(struct stream *stream, uint64_t offset, uint64_t end)
 		return false;
 	}
 	if (end > stream->next) {
-		stream->run += end - stream->next;
+		/* What was skipped was not read. */
+		stream->run += end - (offset > stream->next ? offset : stream->next);
 		stream->next = end;
 	}
 	return stream->run >= PROOF;
