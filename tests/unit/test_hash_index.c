@@ -20,13 +20,20 @@ struct entry {
 struct owner {
 	struct hash_index *index;
 	atomic_ulong collisions;
+	struct entry *intruder; /* inserted while somebody looks something up, once */
 };
 
 static const void *entry_bytes(void *context, const struct hash_index_node *node)
 {
 	const struct entry *entry = caa_container_of(node, struct entry, node);
+	struct owner *owner = context;
+	struct entry *intruder = owner->intruder;
 
-	(void)context;
+	if (intruder) {
+		owner->intruder = NULL;
+		expect(hash_index_share(owner->index, &intruder->node, &intruder->page) ==
+		       &intruder->node);
+	}
 	return atomic_load(&entry->dying) ? NULL : &entry->page;
 }
 
@@ -43,6 +50,7 @@ static void owner_open(struct owner *owner, uint64_t max_entries)
 		.bytes = entry_bytes, .collision = count_collision, .owner = owner};
 
 	atomic_init(&owner->collisions, 0);
+	owner->intruder = NULL;
 	expect(!hash_index_new(max_entries, &callbacks, &owner->index));
 }
 
@@ -276,7 +284,30 @@ static void removed_node_is_not_found(void **state)
 	free(e);
 }
 
-/* Look-up and insertion are one step: of many threads with one content, one inserts. */
+/* Look-up and insertion are one step: what comes in between is found. */
+static void content_inserted_during_the_look_up_is_found(void **state)
+{
+	const struct digest forged = {.low = 42, .high = 42};
+	struct owner owner;
+	struct entry *e = entries_new(3);
+
+	(void)state;
+	owner_open(&owner, 64);
+	for (unsigned i = 0; i < 3; i++) {
+		page_make(&e[i].page, i > 0, 0); /* 1 and 2 are equal, 0 has their digest */
+		e[i].node.digest = forged;
+	}
+	assert_ptr_equal(entry_share(&owner, &e[0]), &e[0]);
+	owner.intruder = &e[1];
+	assert_ptr_equal(entry_share(&owner, &e[2]), &e[1]);
+	entry_remove(&owner, &e[0]);
+	entry_remove(&owner, &e[1]);
+	fold_rcu_synchronize();
+	hash_index_free(owner.index);
+	free(e);
+}
+
+/* Of many threads with one content, one inserts. */
 
 struct race {
 	struct owner owner;
@@ -446,6 +477,7 @@ int main(void)
 		cmocka_unit_test(digests_differ_in_either_half),
 		cmocka_unit_test(dying_node_is_not_shared),
 		cmocka_unit_test(removed_node_is_not_found),
+		cmocka_unit_test(content_inserted_during_the_look_up_is_found),
 		cmocka_unit_test(one_thread_inserts_one_content),
 		cmocka_unit_test(storm_finds_only_what_is_right),
 		cmocka_unit_test(grow_keeps_everything),

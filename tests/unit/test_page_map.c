@@ -371,6 +371,35 @@ static void b2_a_fill_from_before_a_change_is_refused(void **state)
 		}
 }
 
+/* Pages far behind all that the map was made for, and holds. */
+static void b2_the_same_behind_the_end_of_the_tree(void **state)
+{
+	static const uint64_t far[] = {64, 5000, GIB_PAGES * 3, LAST};
+
+	(void)state;
+	for (unsigned i = 0; i < 4; i++)
+		for (unsigned way = 0; way < 4; way++) {
+			struct fixture fixture;
+			uint64_t ticket;
+
+			fixture_open(&fixture, MIB, FOLD_PAGE_SIZE);
+			assert_true(fill(&fixture, 0, 1, 1));
+			ticket = look_at(&fixture, far[i]).ticket;
+			if (way == 0)
+				forget(&fixture, far[i], 1);
+			else if (way == 1)
+				forget(&fixture, far[i] / 2, far[i]);
+			else
+				forget(&fixture, way == 2 ? far[i] : 1, TO_END);
+			assert_false(
+				publish_with(&fixture, far[i], ticket, content(&fixture, 9, 9)));
+			assert_true(is_unknown(&fixture, far[i]));
+			assert_true(is_content(&fixture, 0, 1, 1));
+			assert_true(fill(&fixture, far[i], 9, 9));
+			fixture_close(&fixture);
+		}
+}
+
 /* The page was known when the fill looked: what it knew was zero, or a frame. */
 static void b2_a_ticket_of_a_known_page_dies_with_it(void **state)
 {
@@ -633,7 +662,7 @@ static void a_page_costs_eight_bytes(void **state)
  * still one user, and any of them can change. */
 static void pages_in_neighbouring_frames_change_one_by_one(void **state)
 {
-	enum { PAGES = 512 };
+	enum { PAGES = 512, CHANGED = 256 };
 	struct fixture fixture;
 	struct frame_ref refs[PAGES];
 
@@ -645,7 +674,7 @@ static void pages_in_neighbouring_frames_change_one_by_one(void **state)
 	}
 	for (unsigned page = 0; page < PAGES; page++)
 		assert_int_equal(page_store_users(fixture.pool.store, refs[page]), 2);
-	for (unsigned page = 5; page < PAGES; page += 37) {
+	for (unsigned page = 5; page < CHANGED; page += 37) {
 		if (page % 3 == 0)
 			forget(&fixture, page, 1);
 		else if (page % 3 == 1)
@@ -654,17 +683,20 @@ static void pages_in_neighbouring_frames_change_one_by_one(void **state)
 			break_page(&fixture, page, own_content(&fixture, page, 2));
 	}
 	for (unsigned page = 0; page < PAGES; page++) {
-		bool changed = page % 37 == 5;
+		bool changed = page < CHANGED && page % 37 == 5;
 
 		assert_int_equal(page_store_users(fixture.pool.store, refs[page]), changed ? 1 : 2);
 		assert_int_equal(is_content(&fixture, page, page, 1), !changed);
-		if (!changed && page % 64 == 9) {
+		if (!changed && page < CHANGED + 64 && page % 64 == 9) {
 			kill_frame(&fixture, refs[page]);
 			assert_true(is_unknown(&fixture, page));
 		}
 	}
+	/* Some are forgotten in a row, the last go with the map. */
+	forget(&fixture, CHANGED, 128);
 	for (unsigned page = 0; page < PAGES; page++)
 		pool_drop(&fixture.pool, refs[page]);
+	assert_true(pool_usage(&fixture.pool).frames_used >= PAGES - CHANGED - 128);
 	fixture_close(&fixture);
 }
 
@@ -790,6 +822,7 @@ int main(void)
 		cmocka_unit_test(one_look_sees_many_pages),
 		cmocka_unit_test(fills_of_one_request_do_not_disturb_each_other),
 		cmocka_unit_test(b2_a_fill_from_before_a_change_is_refused),
+		cmocka_unit_test(b2_the_same_behind_the_end_of_the_tree),
 		cmocka_unit_test(b2_a_ticket_of_a_known_page_dies_with_it),
 		cmocka_unit_test(the_second_of_two_fills_is_refused),
 		cmocka_unit_test(b2_no_version_is_used_twice),

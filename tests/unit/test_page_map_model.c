@@ -531,11 +531,68 @@ static void b2_b4_readers_find_no_old_content_while_frames_are_evicted(void **st
 	run_busy(((uint64_t)1 << 40) - 3, MIB);
 }
 
+/* Readers are within the tree while all of it is replaced, over and over. */
+
+#define PASSING_PAGES 512u
+
+struct passing {
+	struct pool pool;
+	struct page_map_memory *memory;
+	struct page_map *map;
+	atomic_bool over;
+};
+
+static void pass_by(void *context, unsigned index)
+{
+	struct passing *passing = context;
+	struct page_look looks[FOLD_REQUEST_PAGES];
+
+	for (unsigned round = 0; index == 0 && round < ROUNDS(8000); round++) {
+		fold_rcu_read_lock();
+		for (uint64_t page = 1 + round % 2; page < PASSING_PAGES; page += 64) {
+			page_map_look(passing->map, page, 1, looks);
+			page_map_publish_zero(passing->map, page, looks[0].ticket);
+		}
+		if (round % 3)
+			page_map_forget(passing->map, 0, round % 3 == 1 ? UINT64_MAX : 448);
+		else
+			page_map_shrink(passing->map, UINT64_MAX);
+		fold_rcu_read_unlock();
+	}
+	if (index == 0)
+		atomic_store(&passing->over, true);
+	while (!atomic_load(&passing->over)) {
+		fold_rcu_read_lock();
+		page_map_look(passing->map, 0, FOLD_REQUEST_PAGES, looks);
+		for (uint64_t page = 0; page < FOLD_REQUEST_PAGES; page++)
+			expect(!looks[page].data || page % 64 == 1 || page % 64 == 2);
+		fold_rcu_read_unlock();
+	}
+}
+
+static void b1_readers_pass_through_nodes_that_go(void **state)
+{
+	struct passing *passing = calloc(1, sizeof(*passing));
+
+	(void)state;
+	expect(passing);
+	pool_open(&passing->pool, MIB, true);
+	expect(!page_map_memory_new(passing->pool.store, &passing->memory));
+	expect(!page_map_new(passing->memory, 0, &passing->map));
+	crew_run(4, pass_by, passing);
+	page_map_free(passing->map);
+	wait_for(!page_map_memory_zero_pages(passing->memory));
+	page_map_memory_free(passing->memory);
+	pool_close(&passing->pool);
+	free(passing);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(map_agrees_with_the_model),
 		cmocka_unit_test(map_agrees_with_the_model_while_frames_are_evicted),
+		cmocka_unit_test(b1_readers_pass_through_nodes_that_go),
 		cmocka_unit_test(b1_b2_readers_find_no_old_content),
 		cmocka_unit_test(b2_b4_readers_find_no_old_content_while_frames_are_evicted),
 	};

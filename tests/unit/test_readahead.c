@@ -157,6 +157,22 @@ static void a_jumping_reader_causes_nothing(void **state)
 	ahead_free(ahead);
 }
 
+/* Short hops forward: what is skipped was not read. */
+static void what_is_skipped_proves_nothing(void **state)
+{
+	struct ahead *ahead = ahead_new(BYTES, 1);
+
+	(void)state;
+	for (unsigned i = 0; i < 20; i++)
+		request(ahead, i * 100 * FOLD_PAGE_SIZE, FOLD_PAGE_SIZE);
+	stream_free(ahead->stream);
+	ahead->stream = NULL;
+	readahead_free(ahead->readahead);
+	assert_int_equal(atomic_load(&ahead->bytes), 20 * FOLD_PAGE_SIZE);
+	expect(!readahead_new(&ahead->fixture.filler, 1, &ahead->readahead));
+	ahead_free(ahead);
+}
+
 /* Who reads what is pooled already has no use for workers. */
 static void a_reader_that_hits_causes_nothing(void **state)
 {
@@ -358,6 +374,7 @@ int main(void)
 		cmocka_unit_test(a_sequential_reader_finds_frames_filled),
 		cmocka_unit_test(small_sequential_reads_count_too),
 		cmocka_unit_test(a_jumping_reader_causes_nothing),
+		cmocka_unit_test(what_is_skipped_proves_nothing),
 		cmocka_unit_test(a_reader_that_hits_causes_nothing),
 		cmocka_unit_test(a_reader_waits_for_the_worker_at_its_range),
 		cmocka_unit_test(elsewhere_nobody_waits),
