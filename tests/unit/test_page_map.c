@@ -365,13 +365,6 @@ static void b3_publishing_over_a_live_page_drops_it(void **state)
 
 /* ---- B.4 ---- */
 
-/* End a life behind the map's back, as eviction does. */
-static void kill_frame(struct fixture *fixture, struct frame_ref ref)
-{
-	while (page_store_users(fixture->pool.store, ref))
-		pool_drop(&fixture->pool, ref);
-}
-
 static void b4_a_dead_frame_reads_as_unknown(void **state)
 {
 	struct fixture fixture;
