@@ -579,7 +579,8 @@ void page_store_usage(const struct page_store *store, struct page_store_usage *r
 	ret_usage->pages_unshared = ret_usage->frames_used > ret_usage->pages_shared
 					    ? ret_usage->frames_used - ret_usage->pages_shared
 					    : 0;
-	ret_usage->pool_bytes = touched * FOLD_PAGE_SIZE + fresh * sizeof(struct frame_meta) +
-				(full ? frame_queue_bytes(&store->queue) : 0);
+	ret_usage->metadata_bytes =
+		fresh * sizeof(struct frame_meta) + (full ? frame_queue_bytes(&store->queue) : 0);
+	ret_usage->pool_bytes = touched * FOLD_PAGE_SIZE + ret_usage->metadata_bytes;
 	ret_usage->index_bytes = hash_index_bytes(store->index);
 }

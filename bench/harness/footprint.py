@@ -147,8 +147,7 @@ def _metadata(bench, transport, runs, counts):
     frame = []
     for state in states:
         memory, frames = state["memory"], state["frames_used"]
-        whole = memory["pool_bytes"] + memory["index_bytes"]
-        frame.append((whole - frames * data.PAGE) / frames)
+        frame.append((memory["metadata_bytes"] + memory["index_bytes"]) / frames)
     bench.results.amount("footprint", "metadata and index for each frame", transport, "bytes",
                          frame, FRAME_BYTES_LIMIT)
     maps = [state["memory"]["maps_bytes"] / counts[last]["nonzero"] for state in states]

@@ -53,6 +53,7 @@ struct page_store_usage {
 	uint64_t pages_unshared; /* live frames with one user */
 	uint64_t pages_volatile; /* of these, private frames: content that a write made */
 	uint64_t pool_bytes;     /* frame memory touched so far, with frame metadata and ghost */
+	uint64_t metadata_bytes; /* of these, metadata and ghost */
 	uint64_t index_bytes;
 };
 

@@ -4,7 +4,7 @@
 import hashlib
 import os
 
-from harness import (MIB, PAGE, PageCount, check, equal, make_clone, make_pages, read_file, test,
+from harness import (MIB, PageCount, check, equal, make_clone, make_pages, read_file, test,
                      write_file)
 from images import copy_image, image_directory
 from test_sharing import settled
@@ -37,9 +37,8 @@ def whole_images(t):
     status = settled(mount, count.expected())
     equal(status["evictions"], 0, "evictions")
     check(status["pages_sharing"] > 0 and status["zero_pages"] > 0, "images that share nothing")
-    frame_metadata = 96 * status["frames_used"]
-    taken = status["memory"]["pool_bytes"] - status["frames_used"] * PAGE + status["memory"]["index_bytes"]
-    check(taken <= frame_metadata + 4 * MIB, "%d bytes of metadata for %d frames" % (taken, status["frames_used"]))
+    taken = status["memory"]["metadata_bytes"] + status["memory"]["index_bytes"]
+    check(taken <= 96 * status["frames_used"], "%d bytes of metadata for %d frames" % (taken, status["frames_used"]))
     check(status["memory"]["maps_bytes"] <= 8 * count.nonzero + MIB, "maps take %d bytes for %d pages" % (
         status["memory"]["maps_bytes"], count.nonzero))
     misses = status["misses"]
