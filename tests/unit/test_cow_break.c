@@ -141,6 +141,33 @@ static void a_page_that_is_not_resident_becomes_unknown(void **state)
 	model_close(&model);
 }
 
+/* A large write is taken for a stream: nothing of it is kept. */
+static void a_stream_is_forgotten(void **state)
+{
+	const size_t length = 64 * 1024;
+	struct model model;
+	uint8_t *ink = malloc(length);
+
+	(void)state;
+	expect(ink);
+	for (unsigned aligned = 0; aligned < 2; aligned++) {
+		size_t offset = aligned ? 4 * FOLD_PAGE_SIZE : 4 * FOLD_PAGE_SIZE + 5;
+
+		model_open(&model, BYTES);
+		check_reader(&model);
+		memset(ink, 0x77, length);
+		model_write(&model, ink, offset, length);
+		check_all(&model);
+		assert_int_equal(count_known(&model.subject, 4, 20, KNOWS_NOTHING), 16);
+		assert_int_equal(count_known(&model.subject, 0, 4, KNOWS_NOTHING), 0);
+		assert_int_equal(pool_usage(&model.fixture.pool).pages_volatile, 0);
+		assert_in_range(stats_sum(model.fixture.pool.stats, STAT_BREAKS), 16, 17);
+		check_reader(&model);
+		model_close(&model);
+	}
+	free(ink);
+}
+
 /* The other file's page keeps its content: frames are immutable (DESIGN, invariant 3). */
 static void a_shared_page_is_broken_for_its_writer_alone(void **state)
 {
@@ -659,6 +686,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_resident_page_is_broken_and_stays_known),
 		cmocka_unit_test(a_page_that_is_not_resident_becomes_unknown),
+		cmocka_unit_test(a_stream_is_forgotten),
 		cmocka_unit_test(a_shared_page_is_broken_for_its_writer_alone),
 		cmocka_unit_test(a_page_written_with_zeroes_takes_no_frame),
 		cmocka_unit_test(nothing_written_changes_nothing),

@@ -307,6 +307,10 @@ static void run_storm(uint64_t pool_bytes)
 	atomic_store(&storm->writers, 2);
 	fixture_open(&storm->fixture, pool_bytes, true);
 	subject_open(&storm->fixture, &storm->subject, pages, STORM_PAGES * sizeof(*pages));
+	/* Resident to begin with, so that there is something to break however the threads are run.
+	 */
+	expect(read_all(&storm->fixture, &storm->subject, pages, STORM_PAGES * sizeof(*pages)) ==
+	       STORM_PAGES * sizeof(*pages));
 	crew_run(4, storm_work, storm);
 	check_known(&storm->subject, STORM_PAGES);
 	expect(read_all(&storm->fixture, &storm->subject, pages, STORM_PAGES * sizeof(*pages)) ==
@@ -314,7 +318,6 @@ static void run_storm(uint64_t pool_bytes)
 	for (unsigned i = 0; i < STORM_PAGES; i++)
 		assert_true(page_is(&pages[i], i, storm->written[i]));
 	assert_true(stats_sum(storm->fixture.pool.stats, STAT_BREAKS) > 0);
-	assert_true(stats_sum(storm->fixture.pool.stats, STAT_HITS) > 0);
 	subject_close(&storm->subject);
 	fixture_close(&storm->fixture);
 	for (unsigned i = 0; i < STORM_PAGES; i++)
@@ -376,10 +379,10 @@ static void writers_of_one_page_have_one_order(void **state)
 	fixture_open(&contest->fixture, 4 * MIB, true);
 	subject_open(&contest->fixture, &contest->subject, pages, CONTESTED * sizeof(*pages));
 	for (contest->round = 0; contest->round < ROUNDS(480); contest->round++) {
-		expect(read_all(&contest->fixture, &contest->subject, pages,
-				CONTESTED * sizeof(*pages)) == CONTESTED * sizeof(*pages));
-		assert_int_equal(count_known(&contest->subject, 0, CONTESTED, KNOWS_FRAME),
-				 CONTESTED);
+		/* Frames that the last round gave up come back in their own time. */
+		wait_for(read_all(&contest->fixture, &contest->subject, pages,
+				  CONTESTED * sizeof(*pages)) == CONTESTED * sizeof(*pages) &&
+			 count_known(&contest->subject, 0, CONTESTED, KNOWS_FRAME) == CONTESTED);
 		crew_run(4, contest_write, contest);
 		check_known(&contest->subject, CONTESTED);
 	}

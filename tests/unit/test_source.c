@@ -403,6 +403,27 @@ static void a_long_read_does_not_pile_up(void **state)
 	fixture_close(&fixture);
 }
 
+/* After much was written a drop is due: told to one caller, once. */
+static void a_drop_is_due_once(void **state)
+{
+	struct fixture fixture;
+	unsigned due = 0;
+
+	(void)state;
+	fixture_open(&fixture);
+	assert_false(source_wants_drop(fixture.source));
+	for (unsigned round = 0; round < 64; round++) { /* 64 MiB */
+		assert_int_equal(source_write(fixture.source, fixture.pages, BYTES, 0), BYTES);
+		if (!source_wants_drop(fixture.source))
+			continue;
+		due++;
+		assert_false(source_wants_drop(fixture.source));
+		source_drop_cache(fixture.source);
+	}
+	assert_in_range(due, 1, 16);
+	fixture_close(&fixture);
+}
+
 /* ---- stamps ---- */
 
 static void any_difference_tells_stamps_apart(void **state)
@@ -455,6 +476,7 @@ int main(void)
 		cmocka_unit_test(reads_leave_nothing_in_the_cache),
 		cmocka_unit_test(writes_leave_nothing_in_the_cache_once_they_are_on_disk),
 		cmocka_unit_test(a_long_read_does_not_pile_up),
+		cmocka_unit_test(a_drop_is_due_once),
 		cmocka_unit_test(any_difference_tells_stamps_apart),
 	};
 
