@@ -6,7 +6,7 @@
  * kept for this descriptor. Without it, a range that was read is dropped at once with
  * posix_fadvise(2).
  *
- * * With it, little stays, but not nothing (measured on ext4, Linux 6.18): what was written keeps
+ * With it, little stays, but not nothing (measured on ext4, Linux 6.18): what was written keeps
  * its pages after write-back, and of what was read half a percent stays, where two readers met. So
  * after every DROP_EVERY bytes all that is clean is dropped: the advice starts write-back of what
  * is dirty, and a later one drops it. After writes that is left to the caller, who has threads for
