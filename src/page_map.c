@@ -168,11 +168,12 @@ void page_map_memory_free(struct page_map_memory *memory)
 
 	if (!memory)
 		return;
+	/* Looked at before the barrier: who has told that nothing is pending may still be at work. */
 	do {
-		fold_rcu_barrier();
 		pthread_mutex_lock(&memory->lock);
 		pending = memory->grace_pending;
 		pthread_mutex_unlock(&memory->lock);
+		fold_rcu_barrier();
 	} while (pending);
 	pthread_mutex_destroy(&memory->lock);
 	free(memory);
