@@ -168,7 +168,8 @@ void page_map_memory_free(struct page_map_memory *memory)
 
 	if (!memory)
 		return;
-	/* Looked at before the barrier: who has told that nothing is pending may still be at work. */
+	/* Looked at before the barrier: who has told that nothing is pending may still be at work.
+	 */
 	do {
 		pthread_mutex_lock(&memory->lock);
 		pending = memory->grace_pending;
