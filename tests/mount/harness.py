@@ -283,8 +283,15 @@ class Mount:
         return any(point == self.point for point, _, _ in mounts_under(self.point))
 
     def unmount(self):
-        """umount(8); the daemon must end with status 0 and have logged nothing unexpected."""
-        self.t.run(["umount", self.point], timeout=30 * self.t.patience)
+        """umount(8); the daemon must end with status 0 and have logged nothing unexpected. With -f the
+        child that asks the mount its first question may still be at it: until then the mount is busy."""
+        def unmounted():
+            done = subprocess.run(["umount", self.point], timeout=30 * self.t.patience, check=False,
+                                  stderr=subprocess.PIPE, text=True)
+            check(done.returncode == 0 or "busy" in done.stderr, "umount: " + done.stderr)
+            return done.returncode == 0
+
+        until(unmounted, 10 * self.t.patience, "unmounted " + self.point)
         self.ended(0)
 
     def stop(self, number=signal.SIGTERM):
