@@ -66,7 +66,7 @@
 	X("window.trimmed_bytes", "bytes", NUMBER, r->usage.window.trimmed_bytes,                  \
 	  "What was taken from it, since the mount, to keep to the budget.")                       \
 	X("memory.pool_bytes", "bytes", NUMBER, r->usage.store.pool_bytes,                         \
-	  "Memory of the pool: frames touched so far, and what is kept about each.")                  \
+	  "Memory of the pool: frames touched so far, and what is kept about each.")               \
 	X("memory.metadata_bytes", "bytes", NUMBER, r->usage.store.metadata_bytes,                 \
 	  "What is kept about frames; a part of pool_bytes.")                                      \
 	X("memory.maps_bytes", "bytes", NUMBER, r->usage.maps_bytes,                               \
