@@ -69,6 +69,10 @@ static errint_t build(struct fusefs *fs, const struct options *options)
 	if (!error)
 		error = file_table_source(fs->files, fs->source_fd);
 	if (!error)
+		error = backing_new(fs->source_fd, &fs->backing);
+	if (!error)
+		error = plan_new(options, fs->source_fd, fs->backing, &fs->plan);
+	if (!error)
 		inode_table_on_forget(fs->inodes, window_file_forget);
 	return error;
 }
@@ -84,7 +88,6 @@ errint_t fusefs_new(const struct options *options, int source_fd, struct fusefs 
 	fs->transport = options->transport;
 	fs->attr_timeout = options->attr_timeout;
 	fs->entry_timeout = options->entry_timeout;
-	fs->plan.direct = !options->window_bytes;
 	CDS_INIT_LIST_HEAD(&fs->handles);
 	pthread_mutex_init(&fs->handles_lock, NULL);
 	error = build(fs, options);
@@ -112,6 +115,8 @@ void fusefs_free(struct fusefs *fs)
 	page_map_memory_free(fs->map_memory);
 	page_store_free(fs->store);
 	filler_destroy(&fs->filler);
+	plan_free(fs->plan);
+	backing_free(fs->backing);
 	stats_free(fs->stats);
 	pthread_mutex_destroy(&fs->handles_lock);
 	free(fs);
@@ -139,8 +144,7 @@ static void init(void *userdata, struct fuse_conn_info *conn)
 	fuse_set_feature_flag(conn, FUSE_CAP_HANDLE_KILLPRIV_V2);
 	/* Node ids are not found again once forgotten. */
 	fuse_set_feature_flag(conn, FUSE_CAP_NO_EXPORT_SUPPORT);
-	if (fs->plan.direct)
-		fuse_set_feature_flag(conn, FUSE_CAP_DIRECT_IO_ALLOW_MMAP);
+	plan_init(fs->plan, conn);
 	conn->max_write = FOLD_REQUEST_BYTES;
 	conn->max_readahead = FOLD_REQUEST_BYTES;
 	conn->max_background = BACKGROUND_MAX;
@@ -209,6 +213,7 @@ errint_t fusefs_serve(struct fusefs *fs, struct fuse_session *se)
 	errint_t error;
 
 	fs->session = se;
+	backing_session(fs->backing, fuse_session_fd(se));
 	config = fuse_loop_cfg_create();
 	if (!config)
 		return -ENOMEM;
@@ -248,6 +253,9 @@ void fusefs_usage(const struct fusefs *fs, struct fusefs_usage *ret_usage)
 	window_usage(fs->window, &ret_usage->window);
 	ret_usage->zero_pages = page_map_memory_zero_pages(fs->map_memory);
 	ret_usage->maps_bytes = page_map_memory_bytes(fs->map_memory) + file_table_bytes(fs->files);
+	ret_usage->window_inodes = plan_inodes(fs->plan, PLAN_WINDOW);
+	ret_usage->own_inodes = plan_inodes(fs->plan, PLAN_OWN);
+	ret_usage->shared_inodes = plan_inodes(fs->plan, PLAN_SHARED);
 	ret_usage->inodes = inode_table_count(fs->inodes);
 	ret_usage->inodes_bytes = inode_table_bytes(fs->inodes);
 	ret_usage->transport_bytes = atomic_load(&fs->transport_bytes);

@@ -36,7 +36,8 @@ struct handle {
 	struct file *file;
 	struct source *source;
 	struct stream *stream;      /* NULL: cannot be read from */
-	struct window_file *window; /* the inode's; lives as long as the kernel knows the node */
+	struct inode *inode;        /* a look-up counted while it is open */
+	struct window_file *window; /* the inode's */
 	struct cds_list_head link;  /* in fs->handles, under fs->handles_lock */
 };
 
@@ -88,12 +89,43 @@ static void handle_put(struct handle *handle)
 	free(handle);
 }
 
-/* Fill in HANDLE for INODE, open as FD, which is taken over. *ret_unchanged: what was known of the
- * file's content is still true. */
-static errint_t handle_open(struct fusefs *fs, struct inode *inode, int fd, int flags,
-			    struct handle *handle, bool *ret_unchanged)
+/* Choose or join the plan of INODE for HANDLE, whose source was found as ST, and set FI's flags by
+ * it. UNCHANGED: what was known of the file's content is still true. */
+static errint_t handle_plan(struct fusefs *fs, struct inode *inode, struct handle *handle,
+			    const struct stat *st, bool unchanged, struct fuse_file_info *fi)
+{
+	const struct plan_open open = {
+		.fd = source_fd(handle->source),
+		.st = st,
+		.file = handle->file,
+		.flags = fi->flags,
+	};
+	bool stays = false;
+	errint_t error;
+
+	inode_lock(inode);
+	error = plan_enter(fs->plan, inode_plan(inode), &open);
+	if (!error) {
+		handle->inode = inode;
+		stays = plan_answer(fs->plan, inode_plan(inode), unchanged, fi);
+	}
+	inode_unlock(inode);
+	if (error)
+		return error;
+	inode_get(fs->inodes, inode);
+	if (!stays)
+		window_uncount(handle->window, 0);
+	if (fi->backing_id)
+		source_keep_cache(handle->source);
+	return 0;
+}
+
+/* Fill in HANDLE for INODE, open as FD, which is taken over, and FI. */
+static errint_t handle_open(struct fusefs *fs, struct inode *inode, int fd, struct handle *handle,
+			    struct fuse_file_info *fi)
 {
 	struct stat st;
+	bool unchanged;
 	errint_t error = source_new(fd, &handle->source);
 
 	if (error)
@@ -102,19 +134,22 @@ static errint_t handle_open(struct fusefs *fs, struct inode *inode, int fd, int 
 		return -errno;
 	error = file_table_get(fs->files, &st, &handle->file);
 	if (!error)
-		error = file_validate(handle->file, fd, ret_unchanged);
+		error = file_validate(handle->file, fd, &unchanged);
 	if (!error)
 		error = window_of(fs, inode, &handle->window);
-	if (!error && (flags & O_ACCMODE) != O_WRONLY)
+	if (!error && (fi->flags & O_ACCMODE) != O_WRONLY)
 		error = stream_new(fs->readahead, handle->file, handle->source, &handle->stream);
-	return error;
+	if (error)
+		return error;
+	if (file_was_changed_behind(handle->file))
+		unchanged = false;
+	return handle_plan(fs, inode, handle, &st, unchanged, fi);
 }
 
 errint_t fusefs_handle_new(struct fusefs *fs, struct inode *inode, int fd,
 			   struct fuse_file_info *fi)
 {
 	struct handle *handle = calloc(1, sizeof(*handle));
-	bool unchanged;
 	errint_t error;
 
 	if (!handle) {
@@ -122,35 +157,45 @@ errint_t fusefs_handle_new(struct fusefs *fs, struct inode *inode, int fd,
 		return -ENOMEM;
 	}
 	atomic_init(&handle->references, 1);
-	error = handle_open(fs, inode, fd, fi->flags, handle, &unchanged);
+	error = handle_open(fs, inode, fd, handle, fi);
 	if (error) {
 		handle_put(handle);
 		return error;
 	}
 	handle->magic = HANDLE_MAGIC;
 	handle->fs = fs;
-	if (file_was_changed_behind(handle->file) || !unchanged) {
-		unchanged = false;
-		window_uncount(handle->window, 0);
-	}
 	pthread_mutex_lock(&fs->handles_lock);
 	cds_list_add(&handle->link, &fs->handles);
 	pthread_mutex_unlock(&fs->handles_lock);
-	plan_open(&fs->plan, unchanged, fi);
 	fi->fh = (uintptr_t)handle;
 	return 0;
 }
 
-void fusefs_handle_free(struct fuse_file_info *fi)
+/* The kernel has given HANDLE up. ANSWERED: it had been told of it. */
+static void handle_release(struct handle *handle, bool answered)
+{
+	struct inode *inode = handle->inode;
+	struct fusefs *fs = handle->fs;
+
+	pthread_mutex_lock(&fs->handles_lock);
+	cds_list_del(&handle->link);
+	pthread_mutex_unlock(&fs->handles_lock);
+	inode_lock(inode);
+	plan_leave(fs->plan, inode_plan(inode), handle->file);
+	/* What the kernel was to drop from its cache with this open, it did not. */
+	if (!answered)
+		plan_distrust(inode_plan(inode));
+	inode_unlock(inode);
+	handle_put(handle);
+	inode_forget(fs->inodes, inode, 1);
+}
+
+void fusefs_handle_undo(struct fuse_file_info *fi)
 {
 	struct handle *handle = handle_of(fi);
 
-	if (!handle)
-		return;
-	pthread_mutex_lock(&handle->fs->handles_lock);
-	cds_list_del(&handle->link);
-	pthread_mutex_unlock(&handle->fs->handles_lock);
-	handle_put(handle);
+	if (handle)
+		handle_release(handle, false);
 }
 
 void fusefs_handles_free(struct fusefs *fs)
@@ -181,13 +226,16 @@ void fusefs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (error)
 		fuse_reply_err(req, -error);
 	else if (fuse_reply_open(req, fi) == -ENOENT)
-		fusefs_handle_free(fi);
+		fusefs_handle_undo(fi);
 }
 
 void fusefs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	struct handle *handle = handle_of(fi);
+
 	(void)ino;
-	fusefs_handle_free(fi);
+	if (handle)
+		handle_release(handle, true);
 	fuse_reply_err(req, 0);
 }
 
@@ -273,7 +321,7 @@ void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 	bytes = page_read_iov(&read, iov, &count);
 	/* Short for an error: to the page cache it would look like the end of the file. The kernel
 	 * asks again page by page, and gets what can be read. */
-	if (read.error && bytes >= 0 && !fs->plan.direct)
+	if (read.error && bytes >= 0 && !plan_is_direct(fs->plan))
 		bytes = read.error;
 	if (bytes < 0)
 		fuse_reply_err(req, (int)-bytes);

@@ -105,7 +105,7 @@ static void reply_opened(fuse_req_t req, struct fusefs *fs, errint_t error,
 	fusefs_entry(fs, found->inode, &found->st, &entry);
 	if (fuse_reply_create(req, &entry, fi) != -ENOENT)
 		return;
-	fusefs_handle_free(fi);
+	fusefs_handle_undo(fi);
 	inode_forget(fs->inodes, found->inode, 1);
 }
 

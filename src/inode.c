@@ -53,6 +53,7 @@ struct inode {
 	bool hashed;                     /* under the shard's mutex */
 	pthread_mutex_t mutex;           /* inode_lock() */
 	struct window_file *window_file; /* under mutex */
+	struct plan_hold plan;           /* under mutex */
 };
 
 struct shard {
@@ -462,6 +463,15 @@ errint_t inode_lookup_fd(struct inode_table *table, int fd, struct inode **ret_i
 	return lookup_fd(table, path_fd < 0 ? -errno : path_fd, ret_inode, ret_stat);
 }
 
+void inode_get(struct inode_table *table, struct inode *inode)
+{
+	struct shard *shard = shard_of(table, inode->device, inode->number);
+
+	pthread_mutex_lock(&shard->mutex);
+	inode->lookups++;
+	pthread_mutex_unlock(&shard->mutex);
+}
+
 void inode_forget(struct inode_table *table, struct inode *inode, uint64_t count)
 {
 	struct shard *shard = shard_of(table, inode->device, inode->number);
@@ -591,6 +601,11 @@ void inode_unlock(struct inode *inode)
 struct window_file **inode_window_file(struct inode *inode)
 {
 	return &inode->window_file;
+}
+
+struct plan_hold *inode_plan(struct inode *inode)
+{
+	return &inode->plan;
 }
 
 /* ---- the table ---- */

@@ -29,6 +29,8 @@
 #define DEFAULT_TIMEOUT 1.0
 /* Below this the map of one large file would not fit, and every read would miss. */
 #define MAPS_MIN_BYTES (64u << 10)
+/* Larger files are taken for disk images, whose pages are worth sharing one by one. */
+#define PASSTHROUGH_MAX_BYTES (128u << 20)
 /* The kernel takes whole seconds as 64 bits; nobody means more than a century. */
 #define TIMEOUT_MAX 3153600000.0
 
@@ -42,6 +44,11 @@ struct raw_options {
 	char *transport;
 	char *attr_timeout;
 	char *entry_timeout;
+	char *passthrough_max;
+	char **passthrough; /* globs, NULL at the end */
+	size_t passthrough_count;
+	int source_stacked;
+	int read_only;
 	int foreground;
 	int debug;
 	int help;
@@ -57,6 +64,9 @@ enum key {
 	KEY_KEEP, /* libfuse's */
 	KEY_DROP, /* means nothing here, and nothing is lost */
 	KEY_READ_ONLY,
+	KEY_RO,
+	KEY_RW,
+	KEY_PASSTHROUGH,
 	KEY_ALLOW_OTHER,
 	KEY_DEFAULT_PERMISSIONS,
 	KEY_FSNAME,
@@ -80,6 +90,11 @@ static const struct fuse_opt words[] = {
 	RAW("transport=%s", transport),
 	RAW("attr_timeout=%s", attr_timeout),
 	RAW("entry_timeout=%s", entry_timeout),
+	RAW("passthrough_max=%s", passthrough_max),
+	RAW("source-stacked", source_stacked),
+	FUSE_OPT_KEY("passthrough=", KEY_PASSTHROUGH),
+	FUSE_OPT_KEY("passthrough", KEY_NO_VALUE),
+	FUSE_OPT_KEY("passthrough_max", KEY_NO_VALUE),
 	FUSE_OPT_KEY("pool", KEY_NO_VALUE),
 	FUSE_OPT_KEY("window", KEY_NO_VALUE),
 	FUSE_OPT_KEY("maps", KEY_NO_VALUE),
@@ -109,8 +124,8 @@ static const struct fuse_opt words[] = {
 	KEEP("fscontext="),
 	KEEP("defcontext="),
 	KEEP("rootcontext="),
-	KEEP("ro"),
-	KEEP("rw"),
+	FUSE_OPT_KEY("ro", KEY_RO),
+	FUSE_OPT_KEY("rw", KEY_RW),
 	KEEP("suid"),
 	KEEP("nosuid"),
 	KEEP("dev"),
@@ -271,6 +286,24 @@ static int set_transport_io_uring(struct raw_options *raw)
 	return raw->transport ? 0 : -1;
 }
 
+/* One more of -o passthrough=GLOB. */
+static int take_glob(struct raw_options *raw, const char *glob)
+{
+	char **globs;
+
+	if (!*glob)
+		return refuse_word(raw, "the option 'passthrough' needs a value.");
+	globs = realloc(raw->passthrough, (raw->passthrough_count + 2) * sizeof(*globs));
+	if (!globs)
+		return -1;
+	raw->passthrough = globs;
+	globs[raw->passthrough_count] = strdup(glob);
+	if (!globs[raw->passthrough_count])
+		return -1;
+	globs[++raw->passthrough_count] = NULL;
+	return 0;
+}
+
 /* fuse_opt's call for each word: 1 keeps it for libfuse, 0 drops it, -1 gives up. */
 static int take_word(void *data, const char *word, int key, struct fuse_args *kept)
 {
@@ -295,7 +328,14 @@ static int take_word(void *data, const char *word, int key, struct fuse_args *ke
 	case KEY_SUBTYPE:
 		raw->has_subtype = 1;
 		return 1;
+	case KEY_RO:
+	case KEY_RW:
+		raw->read_only = key == KEY_RO;
+		return 1;
+	case KEY_PASSTHROUGH:
+		return take_glob(raw, strchr(word, '=') + 1);
 	case KEY_READ_ONLY:
+		raw->read_only = 1;
 		return fuse_opt_add_arg(kept, "-oro");
 	case KEY_IO_URING:
 		return set_transport_io_uring(raw);
@@ -361,8 +401,13 @@ static errint_t judge_sizes(const struct raw_options *raw, struct options *optio
 	if (err)
 		return err;
 	options->maps_bytes = options->pool_bytes / 16;
-	return judge_size("maps", raw->maps, memory, MAPS_MIN_BYTES, PAGE_STORE_MAX_BYTES,
-			  &options->maps_bytes);
+	err = judge_size("maps", raw->maps, memory, MAPS_MIN_BYTES, PAGE_STORE_MAX_BYTES,
+			 &options->maps_bytes);
+	if (err)
+		return err;
+	options->passthrough_max = PASSTHROUGH_MAX_BYTES;
+	return judge_size("passthrough_max", raw->passthrough_max, memory, 0, INT64_MAX,
+			  &options->passthrough_max);
 }
 
 static errint_t judge_transport(const char *text, enum transport_choice *transport)
@@ -402,7 +447,9 @@ static errint_t judge_positional(struct raw_options *raw, struct options *option
 		return refuse("MOUNTPOINT is missing; 'foldfs --help' says more.");
 	options->source = raw->source;
 	options->mountpoint = raw->mountpoint;
+	options->passthrough = raw->passthrough;
 	raw->source = raw->mountpoint = NULL;
+	raw->passthrough = NULL;
 	return 0;
 }
 
@@ -468,6 +515,8 @@ static errint_t judge(struct raw_options *raw, struct options *options)
 	errint_t err;
 
 	options->debug = raw->debug;
+	options->source_stacked = raw->source_stacked;
+	options->read_only = raw->read_only;
 	options->foreground = raw->foreground || raw->debug;
 	options->show_help = raw->help;
 	options->show_version = raw->version;
@@ -491,8 +540,17 @@ static errint_t judge(struct raw_options *raw, struct options *options)
 	return err;
 }
 
+static void free_list(char **list)
+{
+	for (char **word = list; word && *word; word++)
+		free(*word);
+	free(list);
+}
+
 static void raw_clear(struct raw_options *raw)
 {
+	free_list(raw->passthrough);
+	free(raw->passthrough_max);
 	free(raw->source);
 	free(raw->mountpoint);
 	free(raw->pool);
@@ -524,8 +582,10 @@ void options_clear(struct options *options)
 {
 	free(options->source);
 	free(options->mountpoint);
+	free_list(options->passthrough);
 	fuse_opt_free_args(&options->fuse);
 	options->source = options->mountpoint = NULL;
+	options->passthrough = NULL;
 }
 
 void options_print_help(const char *program)
@@ -541,6 +601,16 @@ void options_print_help(const char *program)
 	       "eighth\n"
 	       "                         of the pool); 0: nothing, direct I/O\n"
 	       "  -o maps=SIZE           memory for page maps (default: a sixteenth of the pool)\n"
+	       "  -o passthrough=GLOB    files that the kernel serves by itself, unshared (may be "
+	       "given\n"
+	       "                         more than once)\n"
+	       "  -o passthrough_max=SIZE\n"
+	       "                         the largest file that is so served unasked, once it is "
+	       "known to\n"
+	       "                         share nothing (default: 128M); 0: none\n"
+	       "  -o source-stacked      passthrough also where SOURCE is on overlayfs; overlayfs "
+	       "cannot\n"
+	       "                         be stacked on the mount then\n"
 	       "  -o transport=WAY       auto, io_uring or dev (default: auto)\n"
 	       "  -o attr_timeout=SEC    how long the kernel may keep attributes (default: 1.0)\n"
 	       "  -o entry_timeout=SEC   how long the kernel may keep names (default: 1.0)\n"

@@ -376,6 +376,19 @@ void page_map_look(struct page_map *map, uint64_t first, unsigned count, struct 
 	}
 }
 
+bool page_map_users(struct page_map *map, uint64_t page, uint32_t *ret_users)
+{
+	struct place place;
+	uint64_t word;
+
+	descend(map, page, 0, &place);
+	word = slot_word(&place, page);
+	*ret_users = 0;
+	if (kind_of(word) == SHARED || kind_of(word) == PRIVATE)
+		*ret_users = page_store_users(map->memory->store, ref_of(word));
+	return *ret_users || kind_of(word) == ZERO;
+}
+
 /* ---- changing the tree; all under map->lock ---- */
 
 static uint64_t new_unknown_locked(struct page_map *map)

@@ -1,18 +1,325 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* plan.c - how an open file is served: from the window, or by direct I/O where there is none */
+/*
+ * plan.c - how an open file is served
+ *
+ * What decides, in this order:
+ *
+ *   the user named it (-o passthrough=GLOB)                     own
+ *   equal as a whole to other files, nobody can write here      shared
+ *   known to share less than a twentieth, and not too large     own
+ *   everything else                                             window
+ *
+ * Known is what the catalogue has under exactly the file's present stamp, or what reading it in
+ * this mount has shown. A file of `shared` is served from the first member of its class whose stamp
+ * is still the one under which it was compared, so all of them choose the same backing file. It is
+ * opened through a read-only view (backing.h), and a hold of `shared` takes no open for writing:
+ * two locks, and the kernel's own, a read-only mount, is the third.
+ *
+ * An inode of `own` that is opened for writing changes with the daemon out of the way. What was
+ * known of its content is forgotten when the open begins and again when the last one ends, and the
+ * next window plan starts with an empty cache.
+ */
 #include "foldfs/plan.h"
 
-#include <fcntl.h>
+#include "foldfs/file.h"
 
-void plan_open(const struct plan *plan, bool unchanged, struct fuse_file_info *fi)
+#include <errno.h>
+#include <fcntl.h>
+#include <fnmatch.h>
+#include <limits.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct plan {
+	struct backing *backing; /* borrowed */
+	char *root;          /* absolute path of the source, "" for /; NULL: no globs. Constant */
+	char *const *globs;  /* borrowed, NULL at the end; NULL: none. Constant */
+	uint64_t max_bytes;  /* constant */
+	dev_t device;        /* of the source's root; constant */
+	bool direct;         /* constant */
+	bool read_only;      /* constant */
+	bool source_stacked; /* constant */
+	atomic_bool able;    /* the kernel takes backing files; set at init, never set again */
+	_Atomic uint64_t inodes[PLAN_SHARED + 1];
+};
+
+struct choice {
+	enum plan_kind kind;
+	enum plan_reason reason;
+};
+
+/* ---- start ---- */
+
+/* What every path of the source, as /proc tells it, begins with. */
+static char *root_path(int source_fd)
 {
-	fi->direct_io = plan->direct;
-	/* Writers of one file go one after the other in cow_break where they have to. */
-	fi->parallel_direct_writes = plan->direct;
-	fi->keep_cache = !plan->direct && unchanged;
+	char link[32];
+	char path[PATH_MAX];
+	ssize_t length;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", source_fd);
+	length = readlink(link, path, sizeof(path) - 1);
+	if (length <= 0)
+		return NULL;
+	path[length] = '\0';
+	if (strcmp(path, "/") == 0)
+		path[0] = '\0';
+	return strdup(path);
+}
+
+errint_t plan_new(const struct options *options, int source_fd, struct backing *backing,
+		  struct plan **ret_plan)
+{
+	struct plan *plan = calloc(1, sizeof(*plan));
+	struct stat st;
+
+	if (!plan)
+		return -ENOMEM;
+	plan->backing = backing;
+	plan->globs = options->passthrough;
+	/* Who wants no window wants memory to be what is shared, and nothing cached besides. */
+	plan->max_bytes = options->window_bytes ? options->passthrough_max : 0;
+	plan->direct = !options->window_bytes;
+	plan->read_only = options->read_only;
+	plan->source_stacked = options->source_stacked;
+	if (!fstat(source_fd, &st))
+		plan->device = st.st_dev;
+	if (plan->globs)
+		plan->root = root_path(source_fd);
+	*ret_plan = plan;
+	return 0;
+}
+
+void plan_free(struct plan *plan)
+{
+	if (!plan)
+		return;
+	free(plan->root);
+	free(plan);
+}
+
+void plan_init(struct plan *plan, struct fuse_conn_info *conn)
+{
+	const char *missing = NULL;
+
+	if (plan->direct)
+		fuse_set_feature_flag(conn, FUSE_CAP_DIRECT_IO_ALLOW_MMAP);
+	if (!backing_permitted())
+		missing = "the daemon has no CAP_SYS_ADMIN";
+	else if (!fuse_set_feature_flag(conn, FUSE_CAP_PASSTHROUGH))
+		missing = "the kernel has none";
+	if (missing) {
+		fuse_log(FUSE_LOG_NOTICE,
+			 "no kernel passthrough, for %s: every file is served from the window.\n",
+			 missing);
+		return;
+	}
+	/* 0: another file system may be stacked on the mount, but the source is none itself. */
+	conn->max_backing_stack_depth = plan->source_stacked ? 1 : 0;
+	atomic_store(&plan->able, true);
+}
+
+bool plan_is_direct(const struct plan *plan)
+{
+	return plan->direct;
+}
+
+/* ---- choosing ---- */
+
+/* Whether the user named the file open as FD. A glob without a slash is for the last component, one
+ * with a slash for the whole path below the source. */
+static bool is_asked(const struct plan *plan, int fd)
+{
+	char link[32];
+	char path[PATH_MAX];
+	const char *below;
+	const char *name;
+	ssize_t length;
+	size_t root;
+
+	if (!plan->globs || !plan->root)
+		return false;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	length = readlink(link, path, sizeof(path) - 1);
+	if (length <= 0)
+		return false;
+	path[length] = '\0';
+	name = strrchr(path, '/');
+	root = strlen(plan->root);
+	below = strncmp(path, plan->root, root) == 0 && path[root] == '/' ? path + root + 1 : NULL;
+	for (char *const *glob = plan->globs; *glob; glob++) {
+		if (!strchr(*glob, '/') ? name && fnmatch(*glob, name + 1, FNM_PERIOD) == 0
+					: below && fnmatch(*glob + (**glob == '/'), below,
+							   FNM_PATHNAME | FNM_PERIOD) == 0)
+			return true;
+	}
+	return false;
+}
+
+static struct choice choose_own(const struct plan *plan, const struct plan_open *open)
+{
+	if ((uint64_t)open->st->st_size > plan->max_bytes)
+		return (struct choice){PLAN_WINDOW, PLAN_LARGE};
+	return (struct choice){PLAN_OWN, PLAN_UNIQUE};
+}
+
+/* *ret_fd: what to register, other than the file itself; -1 if it is that. The caller's. */
+static struct choice choose(struct plan *plan, const struct plan_open *open, int *ret_fd)
+{
+	*ret_fd = -1;
+	if (!atomic_load_explicit(&plan->able, memory_order_relaxed))
+		return (struct choice){PLAN_WINDOW, PLAN_UNABLE};
+	if (is_asked(plan, open->fd))
+		return (struct choice){PLAN_OWN, PLAN_ASKED};
+	if (!open->st->st_size)
+		return (struct choice){PLAN_WINDOW, PLAN_EMPTY};
+	if (file_is_unique(open->file))
+		return choose_own(plan, open);
+	return (struct choice){PLAN_WINDOW, PLAN_UNKNOWN};
+}
+
+/* ---- entering and leaving ---- */
+
+static bool is_for_writing(const struct plan_open *open)
+{
+	return (open->flags & O_ACCMODE) != O_RDONLY;
+}
+
+/* Passthrough failed with ERROR for a file. Where that will be so for every one, say so once. */
+static void give_up(struct plan *plan, const struct plan_open *open, errint_t error)
+{
+	if (open->st->st_dev != plan->device || !atomic_exchange(&plan->able, false))
+		return;
+	if (error == -ELOOP)
+		fuse_log(FUSE_LOG_WARNING,
+			 "no kernel passthrough, for the source is on a stacked file system: every "
+			 "file is served from the window. With -o source-stacked there is, but "
+			 "overlayfs cannot be stacked on the mount then.\n");
+	else
+		fuse_log(FUSE_LOG_WARNING,
+			 "no kernel passthrough (%s): every file is served from the window.\n",
+			 strerror(-error));
+}
+
+/* Begin the plan that is best, or `window` if that cannot be had. */
+static void begin(struct plan *plan, struct plan_hold *hold, const struct plan_open *open)
+{
+	int fd;
+	struct choice choice = choose(plan, open, &fd);
+
+	hold->backing_id = 0;
+	hold->written = false;
+	if (choice.kind != PLAN_WINDOW) {
+		int id = backing_register(plan->backing, fd < 0 ? open->fd : fd);
+
+		if (id < 0) {
+			give_up(plan, open, id);
+			choice = (struct choice){PLAN_WINDOW, PLAN_UNABLE};
+		} else {
+			hold->backing_id = id;
+		}
+	}
+	if (fd >= 0)
+		close(fd);
+	hold->kind = (uint8_t)choice.kind;
+	hold->reason = (uint8_t)choice.reason;
+	atomic_fetch_add_explicit(&plan->inodes[choice.kind], 1, memory_order_relaxed);
+}
+
+errint_t plan_enter(struct plan *plan, struct plan_hold *hold, const struct plan_open *open)
+{
+	if (!hold->opens)
+		begin(plan, hold, open);
+	else if (hold->kind == PLAN_SHARED && is_for_writing(open))
+		return -EROFS;
+	hold->opens++;
+	if (hold->kind == PLAN_OWN && is_for_writing(open) && !hold->written) {
+		hold->written = true;
+		file_forget(open->file);
+	}
+	return 0;
+}
+
+void plan_leave(struct plan *plan, struct plan_hold *hold, struct file *file)
+{
+	if (--hold->opens)
+		return;
+	backing_unregister(plan->backing, hold->backing_id);
+	hold->backing_id = 0;
+	atomic_fetch_sub_explicit(&plan->inodes[hold->kind], 1, memory_order_relaxed);
+	if (!hold->written)
+		return;
+	hold->stale = true;
+	file_forget(file);
+}
+
+void plan_distrust(struct plan_hold *hold)
+{
+	hold->stale = true;
+}
+
+bool plan_answer(const struct plan *plan, struct plan_hold *hold, bool unchanged,
+		 struct fuse_file_info *fi)
+{
 	/* close(2) has nothing to write back: writes are write-through. But the source may have
 	 * something to say (NFS, quotas), so the flush stays. */
 	fi->noflush = 0;
+	fi->backing_id = hold->backing_id;
+	fi->direct_io = hold->kind == PLAN_WINDOW && plan->direct;
+	/* Writers of one file go one after the other in cow_break where they have to. */
+	fi->parallel_direct_writes = fi->direct_io;
+	if (hold->kind == PLAN_WINDOW) {
+		unchanged = unchanged && !hold->stale;
+		hold->stale = false;
+	} else {
+		unchanged = false; /* the kernel refuses passthrough with a cache that is kept */
+	}
+	fi->keep_cache = unchanged && !plan->direct;
+	return unchanged;
+}
+
+/* ---- telling ---- */
+
+void plan_explain(struct plan *plan, const struct plan_hold *hold, const struct plan_open *open,
+		  enum plan_kind *ret_kind, enum plan_reason *ret_reason)
+{
+	struct choice choice = {(enum plan_kind)hold->kind, (enum plan_reason)hold->reason};
+	int fd = -1;
+
+	if (!hold->opens)
+		choice = choose(plan, open, &fd);
+	if (fd >= 0)
+		close(fd);
+	*ret_kind = choice.kind;
+	*ret_reason = choice.reason;
+}
+
+const char *plan_kind_name(enum plan_kind kind)
+{
+	static const char *const names[] = {
+		[PLAN_WINDOW] = "window",
+		[PLAN_OWN] = "own passthrough",
+		[PLAN_SHARED] = "shared passthrough",
+	};
+
+	return names[kind];
+}
+
+const char *plan_reason_sentence(enum plan_reason reason)
+{
+#define PLAN_REASON_SENTENCE(name, sentence) [PLAN_##name] = sentence,
+	static const char *const sentences[] = {PLAN_REASONS(PLAN_REASON_SENTENCE)};
+#undef PLAN_REASON_SENTENCE
+
+	return sentences[reason];
+}
+
+uint64_t plan_inodes(const struct plan *plan, enum plan_kind kind)
+{
+	return atomic_load_explicit(&plan->inodes[kind], memory_order_relaxed);
 }
 
 int plan_source_flags(int client_flags)

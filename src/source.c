@@ -33,6 +33,7 @@
 struct source {
 	int fd; /* constant */
 	_Atomic unsigned references;
+	bool kept;                  /* source_keep_cache(); constant once shared */
 	atomic_bool no_dontcache;   /* only ever goes from false to true */
 	_Atomic uint64_t undropped; /* bytes moved since the last drop; relaxed */
 };
@@ -67,6 +68,11 @@ void source_put(struct source *source)
 	source_drop_cache(source);
 	close(source->fd);
 	free(source);
+}
+
+void source_keep_cache(struct source *source)
+{
+	source->kept = true;
 }
 
 int source_fd(const struct source *source)
@@ -171,6 +177,8 @@ ssize_t source_write(struct source *source, const void *buffer, size_t length, o
 
 void source_drop_cache(struct source *source)
 {
+	if (source->kept)
+		return;
 	atomic_store_explicit(&source->undropped, 0, memory_order_relaxed);
 	/* Advice: where it is refused, the kernel's own reclaim does the work. */
 	(void)posix_fadvise(source->fd, 0, 0, POSIX_FADV_DONTNEED);

@@ -60,6 +60,14 @@
 	  "Pages handed on from the source without a frame, because none was free.")               \
 	X("inodes", "inodes", NUMBER, r->usage.inodes,                                             \
 	  "Files and directories that the kernel holds a reference to.")                           \
+	X("plans.window", "inodes", NUMBER, r->usage.window_inodes,                                \
+	  "Files that are open now and that the daemon serves.")                                   \
+	X("plans.own", "inodes", NUMBER, r->usage.own_inodes,                                      \
+	  "Files that are open now and that the kernel serves by itself, each from its own "       \
+	  "source file.")                                                                          \
+	X("plans.shared", "inodes", NUMBER, r->usage.shared_inodes,                                \
+	  "Files that are open now and that the kernel serves by itself from one file for all "    \
+	  "that are equal.")                                                                       \
 	X("window.budget_bytes", "bytes", NUMBER, r->usage.window.budget_bytes,                    \
 	  "What the kernel may cache of this mount; 0 means direct I/O.")                          \
 	X("window.bytes", "bytes", NUMBER, r->usage.window.bytes, "What it caches now, at most.")  \

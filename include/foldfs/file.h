@@ -67,6 +67,11 @@ void file_change_end(struct file *file, int fd);
  * file is then not true either. */
 bool file_was_changed_behind(struct file *file);
 
+/* Whether the file is known to share next to nothing: by a sample of its pages, nearly all are in
+ * the pool, and fewer than a twentieth of those that are not zero share their frame. A few
+ * microseconds; any thread, no lock. */
+bool file_is_unique(struct file *file);
+
 /* Everything is forgotten. */
 void file_forget(struct file *file);
 

@@ -48,6 +48,9 @@ struct fusefs_usage {
 	uint64_t zero_pages;
 	uint64_t maps_bytes;
 	uint64_t inodes;
+	uint64_t window_inodes;
+	uint64_t own_inodes;
+	uint64_t shared_inodes;
 	uint64_t inodes_bytes;
 	uint64_t transport_bytes;
 };

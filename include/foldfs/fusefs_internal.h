@@ -18,7 +18,8 @@
 
 /* All constant after fusefs_new(), but what is marked. */
 struct fusefs {
-	struct plan plan;
+	struct backing *backing;
+	struct plan *plan;
 	enum transport_choice transport;
 	double attr_timeout;
 	double entry_timeout;
@@ -79,7 +80,7 @@ errint_t fusefs_kill_suidgid(fuse_req_t req, int fd);
 errint_t fusefs_handle_new(struct fusefs *fs, struct inode *inode, int fd,
 			   struct fuse_file_info *fi);
 /* The reply to the open did not reach the kernel: undo. */
-void fusefs_handle_free(struct fuse_file_info *fi);
+void fusefs_handle_undo(struct fuse_file_info *fi);
 /* The source descriptor of an open handle. */
 int fusefs_handle_fd(const struct fuse_file_info *fi);
 /* Free every handle: the connection has ended. */

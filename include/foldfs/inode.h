@@ -14,7 +14,7 @@
 #ifndef FOLDFS_INODE_H
 #define FOLDFS_INODE_H
 
-#include "foldfs/page.h"
+#include "foldfs/plan.h"
 
 #include <fuse_lowlevel.h>
 #include <pthread.h>
@@ -23,7 +23,6 @@
 struct inode;
 struct inode_table;
 struct window_file;
-struct open_state;
 
 /* A table over the source directory open as ROOT_FD (O_PATH or not; borrowed for the table's life).
  * Raises RLIMIT_NOFILE to its hard limit. -errno. */
@@ -51,7 +50,9 @@ errint_t inode_lookup_at(struct inode_table *table, int directory_fd, const char
 /* The same for an object open as FD (any kind of descriptor; stays the caller's). */
 errint_t inode_lookup_fd(struct inode_table *table, int fd, struct inode **ret_inode,
 			 struct stat *ret_stat);
-/* The kernel forgets COUNT look-ups; the last frees the inode. */
+/* One more look-up of an inode that the caller knows to live; inode_forget() gives it back. */
+void inode_get(struct inode_table *table, struct inode *inode);
+/* COUNT look-ups are forgotten; the last frees the inode. */
 void inode_forget(struct inode_table *table, struct inode *inode, uint64_t count);
 
 /* An O_PATH descriptor of the inode, for *at() calls with AT_EMPTY_PATH or as a directory. -errno
@@ -78,5 +79,7 @@ int inode_open(struct inode_table *table, struct inode *inode, int flags);
 void inode_lock(struct inode *inode);
 void inode_unlock(struct inode *inode);
 struct window_file **inode_window_file(struct inode *inode);
+/* The same: how the inode is served while it is open. */
+struct plan_hold *inode_plan(struct inode *inode);
 
 #endif

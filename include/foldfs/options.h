@@ -26,6 +26,10 @@ struct options {
 	uint64_t window_bytes; /* 0: direct I/O */
 	uint64_t maps_bytes;
 	enum transport_choice transport;
+	char **passthrough;       /* globs, NULL at the end; NULL: none */
+	uint64_t passthrough_max; /* bytes of a file that may be served by the kernel unasked */
+	bool source_stacked;      /* the source is on a stacked file system */
+	bool read_only;
 	double attr_timeout;  /* seconds */
 	double entry_timeout; /* seconds */
 	bool foreground;

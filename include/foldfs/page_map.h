@@ -80,6 +80,10 @@ void page_map_break(struct page_map *map, uint64_t page, struct frame_ref ref);
 /* For cow_break alone. PAGE is now all zero. RCU read side. */
 void page_map_break_zero(struct page_map *map, uint64_t page);
 
+/* Whether PAGE is known, and how many slots, this one included, use its frame; 0 for a page of
+ * zeroes. RCU read side. */
+bool page_map_users(struct page_map *map, uint64_t page, uint32_t *ret_users);
+
 /* Give memory back: nodes worth at least BYTES, from where the last call stopped. Returns what was
  * freed; 0 if the map has none. RCU read side. */
 uint64_t page_map_shrink(struct page_map *map, uint64_t bytes);

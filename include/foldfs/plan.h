@@ -2,25 +2,117 @@
 /*
  * plan.h - how an open file is served; the only place that knows FUSE's open flags
  *
- * The plan here is `window`: cached mode, or direct I/O where the window's budget is 0.
+ *   window  the kernel caches what the pool answers, within the window's budget (cached mode; with
+ *           window=0 direct I/O)
+ *   own     kernel passthrough to the file itself: for files that share next to nothing
+ *   shared  kernel passthrough to one backing file for all files with the same bytes: for
+ *           whole-equal files that nobody writes
+ *
+ * The kernel fails an open with EIO if it does not fit those that the inode has already. So an
+ * inode's plan is chosen at its first open and held until its last release: a struct plan_hold in
+ * the inode, under inode_lock(), counts the opens. What a client maps keeps its file open, so the
+ * release comes after munmap.
+ *
+ * The two sides see an open end at different moments: the kernel first. Between the two the daemon
+ * still holds a plan that the kernel does not, which is harmless: to the kernel any plan is right
+ * for the first open.
  */
 #ifndef FOLDFS_PLAN_H
 #define FOLDFS_PLAN_H
 
-#include "foldfs/page.h"
+#include "foldfs/backing.h"
+#include "foldfs/options.h"
 
 #include <fuse_lowlevel.h>
+#include <sys/stat.h>
 
-struct plan {
-	bool direct; /* window=0: direct I/O, shared mmap allowed */
+struct file;
+struct plan;
+
+enum plan_kind {
+	PLAN_WINDOW,
+	PLAN_OWN,
+	PLAN_SHARED,
 };
 
-/* Set FI's flags for an open under PLAN. UNCHANGED: what the kernel still caches of the inode is
- * true and may stay. */
-void plan_open(const struct plan *plan, bool unchanged, struct fuse_file_info *fi);
+/* Why an inode has its plan: X(name, sentence). */
+#define PLAN_REASONS(X)                                                                            \
+	X(UNKNOWN, "nothing is known yet of what it shares")                                       \
+	X(SHARES, "it shares pages with other files, or with itself")                              \
+	X(LARGE, "it shares next to nothing, but is larger than passthrough_max")                  \
+	X(UNIQUE, "it shares next to nothing")                                                     \
+	X(ASKED, "the option passthrough names it")                                                \
+	X(EQUAL, "it is equal to other files, and nobody can write to it here")                    \
+	X(EMPTY, "it is empty")                                                                    \
+	X(UNABLE, "the kernel or the daemon's rights do not allow passthrough")
+
+enum plan_reason {
+#define PLAN_REASON_ENUM(name, sentence) PLAN_##name,
+	PLAN_REASONS(PLAN_REASON_ENUM)
+#undef PLAN_REASON_ENUM
+};
+
+/* An inode's plan. All zero: not open, nothing remembered. Under inode_lock(). */
+struct plan_hold {
+	uint32_t opens;
+	int32_t backing_id; /* of `own` and `shared` while open */
+	uint8_t kind;       /* enum plan_kind; while open */
+	uint8_t reason;     /* enum plan_reason; while open */
+	bool written;       /* was opened for writing while the daemon is out of the way */
+	bool stale;         /* what the kernel cached in an earlier window plan may not be true */
+};
+
+/* An open that is to be served. */
+struct plan_open {
+	int fd;                /* the source's descriptor */
+	const struct stat *st; /* of it */
+	struct file *file;     /* what is known of its content */
+	int flags;             /* the client's */
+};
+
+/* For the source open as SOURCE_FD. OPTIONS and BACKING are borrowed. -ENOMEM. */
+errint_t plan_new(const struct options *options, int source_fd, struct backing *backing,
+		  struct plan **ret_plan);
+void plan_free(struct plan *plan);
+
+/* Ask the kernel for what plans need. In FUSE's init. */
+void plan_init(struct plan *plan, struct fuse_conn_info *conn);
+
+/* Whether the window's plan is direct I/O. Constant. */
+bool plan_is_direct(const struct plan *plan);
+
+/*
+ * Count one open of the inode that HOLD belongs to: choose its plan if it is the first. At most a
+ * look-up and a few system calls on the source. Under the inode's lock. -errno that answers the
+ * open; then nothing was counted.
+ */
+errint_t plan_enter(struct plan *plan, struct plan_hold *hold, const struct plan_open *open);
+
+/* The end of an open that was counted, of FILE. Under the inode's lock. */
+void plan_leave(struct plan *plan, struct plan_hold *hold, struct file *file);
+
+/* What the kernel caches of the inode may not be true: the next open has it dropped. Under the
+ * inode's lock. */
+void plan_distrust(struct plan_hold *hold);
+
+/* Set FI's flags for an open that HOLD has just counted. UNCHANGED: what the kernel may still cache
+ * of the inode is true and may stay. Returns whether it stays. Under the inode's lock. */
+bool plan_answer(const struct plan *plan, struct plan_hold *hold, bool unchanged,
+		 struct fuse_file_info *fi);
+
+/* What `foldctl explain` says: the plan that HOLD has, or that OPEN would get if it has none. Under
+ * the inode's lock. */
+void plan_explain(struct plan *plan, const struct plan_hold *hold, const struct plan_open *open,
+		  enum plan_kind *ret_kind, enum plan_reason *ret_reason);
+const char *plan_kind_name(enum plan_kind kind);
+const char *plan_reason_sentence(enum plan_reason reason);
+
+/* Inodes that are open in KIND now. Any thread. */
+uint64_t plan_inodes(const struct plan *plan, enum plan_kind kind);
 
 /* The open(2) flags for the source's descriptor, from the client's. O_APPEND and O_DIRECT are the
- * kernel's to resolve and must not stay (KERNEL). */
+ * kernel's to resolve and must not stay (the kernel's write-back of a mapped page is not aligned).
+ */
 int plan_source_flags(int client_flags);
 
 #endif

@@ -36,6 +36,8 @@ struct source *source_get(struct source *source);
 /* The last reference closes the descriptor. */
 void source_put(struct source *source);
 int source_fd(const struct source *source);
+/* What the kernel caches of the file is not a second copy, and stays. Before others use SOURCE. */
+void source_keep_cache(struct source *source);
 
 /*
  * Read from byte OFFSET into COUNT buffers, at most IOV_MAX. Bytes read, fewer only at the end of

@@ -5,7 +5,10 @@ import itertools
 import mmap
 import os
 
-from harness import PAGE, check, equal, make_pages, read_file, test, write_file
+from harness import (PAGE, cached_bytes, check, equal, fallocate, make_pages, read_file, sync_source, test,
+                     until, write_file)
+
+FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
 
 MODES = {
     "read": os.O_RDONLY,
@@ -128,3 +131,246 @@ def every_kind_of_open_beside_every_other(t, options):
         if mapped:
             mapped.close()
     equal(read_file(source + "/file"), bytes(content), "the source")
+
+
+# ---- passthrough --------------------------------------------------------------------------------
+
+def plans(mount):
+    return mount.status()["plans"]
+
+
+def turned_out_unique(mount, *names):
+    """Read files whole, so that they are known to share nothing from then on."""
+    for name in names:
+        read_file(mount.path(name))
+    released(mount)
+
+
+def released(mount):
+    """Wait for the last release of every file: the kernel sends it some time after the close."""
+    until(lambda: not any(plans(mount).values()), 10, lambda: "all released; open are %r" % plans(mount))
+
+
+@test(transports="each", variants={"asked": ["passthrough=f*"], "without a window": ["passthrough=f*", "window=0"]})
+def passthrough_in_every_order_and_mode(t, options):
+    """The same of a file that the kernel serves by itself: each pair of modes, in each order."""
+    opened_in_every_order_and_mode(t, options)
+
+
+@test(transports="full", variants={"asked": ["passthrough=/file"], "without a window": ["passthrough=f*", "window=0"]})
+def passthrough_beside_every_other_kind(t, options):
+    """The same with every kind of open, held and mapped at random."""
+    every_kind_of_open_beside_every_other(t, options)
+
+
+@test(transports="full")
+def unique_file_is_served_by_the_kernel(t):
+    """A file that was read whole and shares nothing is passed through from its next first open on; one that
+    shares, one that is too large and one that was not read are not."""
+    source = t.make_dir("source")
+    shared = make_pages(t.rng, 100)
+    contents = {"unique": make_pages(t.rng, 100), "one": shared, "two": shared[PAGE:] + shared[:PAGE],
+                "large": make_pages(t.rng, 300), "unread": make_pages(t.rng, 100)}
+    for name, content in contents.items():
+        write_file(source + "/" + name, content)
+    mount = t.mount(source, ["passthrough_max=1M"])
+    turned_out_unique(mount, "unique", "one", "two", "large")
+    for name, own in (("unique", 1), ("one", 0), ("two", 0), ("large", 0), ("unread", 0)):
+        before = mount.status()
+        with open(mount.path(name), "rb") as file:
+            equal(plans(mount)["own"], own, "files passed through, with %s open" % name)
+            equal(file.read(), contents[name], name)
+        after = mount.status()
+        if own:
+            equal(after["hits"] + after["misses"], before["hits"] + before["misses"],
+                  "pages that the daemon answered")
+        released(mount)
+
+
+@test(transports="full")
+def plan_holds_until_the_last_release(t):
+    """Whatever a file turns out to be while it is open, and whatever is closed but mapped: its plan stays,
+    and no open fails."""
+    source = t.make_dir("source")
+    content = make_pages(t.rng, 64)
+    write_file(source + "/file", content)
+    mount = t.mount(source)
+    first = os.open(mount.path("file"), os.O_RDONLY)
+    equal(os.pread(first, len(content), 0), content, "the first")
+    second = os.open(mount.path("file"), os.O_RDWR)
+    equal(plans(mount)["own"], 0, "passed through while the window holds it")
+    os.close(first)
+    os.pwrite(second, b"x", 0)
+    content = b"x" + content[1:]
+    os.close(second)
+    turned_out_unique(mount, "file")
+    third = os.open(mount.path("file"), os.O_RDWR)
+    equal(plans(mount)["own"], 1, "passed through")
+    mapped = mmap.mmap(third, len(content))
+    os.close(third)
+    equal(plans(mount)["own"], 1, "passed through while it is mapped")
+    with open(mount.path("file"), "r+b") as file:
+        file.write(b"y")
+        file.flush()
+        equal(mapped[:1], b"y", "a write, in the mapping")
+        mapped[1:2] = b"z"
+        file.seek(0)
+        equal(file.read(2), b"yz", "a store, in a read")
+    mapped.close()
+    released(mount)
+    equal(read_file(mount.path("file")), b"yz" + content[2:], "through the window again")
+    equal(read_file(source + "/file"), b"yz" + content[2:], "the source")
+
+
+@test(transports="each")
+def nothing_stale_after_passthrough(t):
+    """What was written while the daemon was out of the way is what the window shows next, also where the
+    kernel had cached the file before, and in what the pool knew of it."""
+    source = t.make_dir("source")
+    content = bytearray(make_pages(t.rng, 50))
+    write_file(source + "/file", content)
+    mount = t.mount(source)
+    for number in range(t.scaled(20, 5)):
+        turned_out_unique(mount, "file")
+        fd = os.open(mount.path("file"), os.O_RDWR)
+        equal(plans(mount)["own"], 1, "passed through")
+        at = t.rng.randrange(len(content) - 9000)
+        change = t.rng.randbytes(t.rng.randrange(1, 9000))
+        content[at:at + len(change)] = change
+        equal(os.pwrite(fd, change, at), len(change), "written")
+        if number % 3 == 0:
+            del content[-100:]
+            os.ftruncate(fd, len(content))
+        if number % 3 == 1:
+            tail = t.rng.randbytes(4000)
+            content += tail
+            os.pwrite(fd, tail, len(content) - len(tail))
+        equal(os.fstat(fd).st_size, len(content), "size while open")
+        os.close(fd)
+        released(mount)
+        equal(read_file(mount.path("file")), bytes(content), "through the window")
+    equal(read_file(source + "/file"), bytes(content), "the source")
+
+
+@test(transports="full")
+def every_change_in_passthrough(t):
+    """fallocate, truncate, copy_file_range, fsync and seeking on a file that the kernel serves go to the
+    source and are seen by reads and mappings at once."""
+    source = t.make_dir("source")
+    content = bytearray(make_pages(t.rng, 40))
+    write_file(source + "/file", content)
+    other = make_pages(t.rng, 10)
+    write_file(source + "/other", other)
+    mount = t.mount(source, ["passthrough=file"])
+    fd = os.open(mount.path("file"), os.O_RDWR)
+    equal(plans(mount)["own"], 1, "passed through")
+    mapped = mmap.mmap(fd, len(content))
+    fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 5 * PAGE + 100, 3 * PAGE)
+    content[5 * PAGE + 100:8 * PAGE + 100] = bytes(3 * PAGE)
+    equal(bytes(mapped), bytes(content), "mapped, after a punch")
+    with open(mount.path("other"), "rb") as file:
+        equal(os.copy_file_range(file.fileno(), fd, 2 * PAGE, 0, 20 * PAGE), 2 * PAGE, "copied in")
+    content[20 * PAGE:22 * PAGE] = other[:2 * PAGE]
+    equal(os.pread(fd, len(content), 0), bytes(content), "read, after a copy")
+    with open(mount.path("other"), "r+b") as file:
+        equal(os.copy_file_range(fd, file.fileno(), PAGE, 0, PAGE), PAGE, "copied out")
+        equal(os.pread(file.fileno(), 3 * PAGE, 0),
+              other[:PAGE] + bytes(content[:PAGE]) + other[2 * PAGE:3 * PAGE], "other")
+    os.fsync(fd)
+    mapped.close()
+    os.truncate(mount.path("file"), 30 * PAGE + 7)
+    os.ftruncate(fd, 40 * PAGE)
+    content[30 * PAGE + 7:] = bytes(len(content) - 30 * PAGE - 7)
+    equal(os.pread(fd, len(content), 0), bytes(content), "read, after truncates")
+    equal(os.lseek(fd, 0, os.SEEK_DATA), 0, "SEEK_DATA")
+    os.close(fd)
+    equal(read_file(source + "/file"), bytes(content), "the source")
+
+
+@test(transports="full")
+def globs(t):
+    """passthrough=GLOB: without a slash for the last name, with one for the path below the source; may be
+    given more than once; also for a file that is created."""
+    source = t.make_dir("source")
+    t.make_dir("source", "var", "log")
+    names = {"a.log": True, "var/log/b.log": True, "var/lib": False, "var/log/x": True, "var/x": False, "c.logs": False}
+    mount = t.mount(source, ["passthrough=*.log", "passthrough=/var/log/*"])
+    for name, own in names.items():
+        with open(mount.path(name), "w+b") as file:
+            equal(plans(mount)["own"], int(own), "passed through, with %s created" % name)
+            file.write(b"content of " + name.encode())
+        released(mount)
+        with open(mount.path(name), "rb") as file:
+            equal(plans(mount)["own"], int(own), "passed through, with %s open" % name)
+            equal(file.read(), b"content of " + name.encode(), name)
+        released(mount)
+
+
+@test(transports="full")
+def passthrough_keeps_one_copy(t):
+    """A file that is passed through is cached once: as the source file's pages, none as the mount's; and
+    closing it, or fsync, drops nothing."""
+    source = t.make_dir("source")
+    content = make_pages(t.rng, 512)
+    write_file(source + "/file", content)
+    sync_source(source)
+    mount = t.mount(source, ["passthrough=file"])
+    with open(mount.path("file"), "r+b") as file:
+        equal(file.read(), content, "content")
+        os.pwrite(file.fileno(), b"x", 0)
+        os.fsync(file.fileno())
+    check(cached_bytes(source + "/file") >= len(content), "the source's pages: %d" %
+          cached_bytes(source + "/file"))
+    equal(mount.status()["window"]["bytes"], 0, "the window")
+
+
+@test(transports="full")
+def overlayfs_on_passthrough(t):
+    """overlayfs can be stacked on the mount while files of it are passed through."""
+    source = t.make_dir("source")
+    content = make_pages(t.rng, 50)
+    write_file(source + "/file", content)
+    mount = t.mount(source, ["passthrough=*"])
+    upper, work, merged = (t.make_dir(name) for name in ("upper", "work", "merged"))
+    t.run(["mount", "-t", "overlay", "overlay", "-o",
+           "lowerdir=%s,upperdir=%s,workdir=%s" % (mount.point, upper, work), merged])
+    with open(merged + "/file", "rb") as file:
+        equal(file.read(), content, "through overlayfs")
+        equal(plans(mount)["own"], 1, "passed through below it")
+    with open(merged + "/file", "r+b") as file:
+        file.write(b"upper")
+    equal(read_file(merged + "/file"), b"upper" + content[5:], "copied up")
+    equal(read_file(source + "/file"), content, "the source")
+    t.run(["umount", merged])
+
+
+@test(transports="full")
+def source_on_overlayfs(t):
+    """A source on overlayfs: without source-stacked no passthrough, said once, everything right; with it
+    passthrough, and overlayfs is refused on the mount."""
+    lower, upper, work, merged = (t.make_dir(name) for name in ("lower", "upper", "work", "merged"))
+    content = make_pages(t.rng, 50)
+    write_file(lower + "/file", content)
+    t.run(["mount", "-t", "overlay", "overlay", "-o",
+           "lowerdir=%s,upperdir=%s,workdir=%s" % (lower, upper, work), merged])
+    t.at_end(lambda: t.run(["umount", merged]))
+    for options, own in ((["passthrough=*"], 0), (["passthrough=*", "source-stacked"], 1)):
+        mount = t.mount(merged, options, name="mnt%d" % own)
+        if not own:
+            mount.expect_log("With -o source-stacked there is")
+        for _ in range(2):
+            with open(mount.path("file"), "r+b") as file:
+                equal(plans(mount)["own"], own, "passed through with " + ",".join(options))
+                equal(file.read(), content, "content")
+                file.seek(0)
+                file.write(b"w%d" % own)
+                content = b"w%d" % own + content[2:]
+            released(mount)
+        if own:
+            upper2, work2, merged2 = (t.make_dir(name) for name in ("upper2", "work2", "merged2"))
+            t.run(["mount", "-t", "overlay", "overlay", "-o", "lowerdir=%s,upperdir=%s,workdir=%s" % (
+                mount.point, upper2, work2), merged2], status=32)
+        else:
+            equal(len([line for line in mount.log_text().splitlines() if "passthrough" in line]), 1,
+                  "lines of the log about it")
+        mount.unmount()

@@ -122,7 +122,7 @@ def status_keys(t):
         check(keys <= set(found), "%s lacks %s" % (what, sorted(keys - set(found))))
         for key, value in found.items():
             kinds = str if key in ("version", "source", "mountpoint", "transport") else \
-                dict if key in ("window", "memory") else int
+                dict if key in ("window", "memory", "plans") else int
             check(isinstance(value, kinds), "%s.%s is %r" % (what, key, value))
     equal(status["source"], source, "source")
     equal(status["mountpoint"], mount.point, "mountpoint")
@@ -325,6 +325,7 @@ def mount_on_a_mount(t):
     write_file(source + "/file", content)
     lower = t.mount(source, name="lower")
     upper = t.mount(lower.point, name="upper")
+    upper.expect_log("no kernel passthrough, for the source is on a stacked file system")
     equal(read_file(upper.path("file")), content, "content")
     with open(upper.path("file"), "r+b") as file:
         os.pwrite(file.fileno(), b"through both", 100)
@@ -364,6 +365,7 @@ def plain_user(t):
     # The sanitizers' logs of a plain user's daemon need a place that it may write to.
     os.chmod(t.directory, 0o777)
     mount = t.mount(source, user="nobody", transport="dev")
+    mount.expect_log("no kernel passthrough, for the daemon has no CAP_SYS_ADMIN")
 
     def user(function):
         def as_user():

@@ -236,7 +236,7 @@ def source_is_not_cached_twice(t):
     t.run(["python3", "-c", "import os,sys\nfor n in sys.argv[1:]:\n f=os.open(n,os.O_RDONLY);"
            "os.posix_fadvise(f,0,0,os.POSIX_FADV_DONTNEED)"] + ["%s/%d" % (source, n) for n in range(3)])
     equal(source_cached(source), 0, "source in the cache before")
-    mount = t.mount(source)
+    mount = t.mount(source, ["passthrough_max=0"])
     for number in range(3):
         read_file(mount.path(str(number)))
     for number in range(2):

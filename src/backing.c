@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * backing.c - files that the kernel serves by itself: kernel passthrough
+ *
+ * libfuse has fuse_passthrough_open(), which needs a request at hand and hides why it failed. A
+ * file is also given up where there is none (an open whose answer did not arrive), and the cause
+ * decides what the user is told, so the two ioctls are made here.
+ */
+#include "foldfs/backing.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/openat2.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Of <linux/fuse.h> since Linux 6.9; headers may be older than the kernel. */
+struct backing_map {
+	int32_t fd;
+	uint32_t flags;
+	uint64_t padding;
+};
+#define BACKING_OPEN  _IOW(229, 1, struct backing_map)
+#define BACKING_CLOSE _IOW(229, 2, uint32_t)
+
+/* All constant before the first request. */
+struct backing {
+	int session_fd; /* borrowed */
+	int view_fd;    /* of the read-only view's root; -1: there is none */
+};
+
+/* A detached mount of the source that nobody can reach by a name, read-only. */
+static int open_view(int source_fd)
+{
+	struct mount_attr read_only = {.attr_set = MOUNT_ATTR_RDONLY};
+	int fd = open_tree(source_fd, "",
+			   OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);
+
+	if (fd < 0)
+		return -1;
+	if (mount_setattr(fd, "", AT_EMPTY_PATH | AT_RECURSIVE, &read_only, sizeof(read_only)) == 0)
+		return fd;
+	close(fd);
+	return -1;
+}
+
+errint_t backing_new(int source_fd, struct backing **ret_backing)
+{
+	struct backing *backing = malloc(sizeof(*backing));
+
+	if (!backing)
+		return -ENOMEM;
+	backing->session_fd = -1;
+	backing->view_fd = open_view(source_fd);
+	*ret_backing = backing;
+	return 0;
+}
+
+void backing_free(struct backing *backing)
+{
+	if (!backing)
+		return;
+	if (backing->view_fd >= 0)
+		close(backing->view_fd);
+	free(backing);
+}
+
+void backing_session(struct backing *backing, int session_fd)
+{
+	backing->session_fd = session_fd;
+}
+
+bool backing_permitted(void)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+
+	if (syscall(SYS_capget, &header, data) < 0)
+		return false;
+	return data[CAP_TO_INDEX(CAP_SYS_ADMIN)].effective & CAP_TO_MASK(CAP_SYS_ADMIN);
+}
+
+int backing_register(struct backing *backing, int fd)
+{
+	struct backing_map map = {.fd = fd};
+	int id = ioctl(backing->session_fd, BACKING_OPEN, &map);
+
+	if (id < 0)
+		return -errno;
+	return id > 0 ? id : -EINVAL;
+}
+
+void backing_unregister(struct backing *backing, int id)
+{
+	uint32_t number = (uint32_t)id;
+
+	/* Fails when the connection is gone, and all its numbers with it. */
+	if (id > 0)
+		(void)ioctl(backing->session_fd, BACKING_CLOSE, &number);
+}
+
+int backing_open_read_only(struct backing *backing, const char *path)
+{
+	struct open_how how = {
+		.flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+	};
+	int fd;
+
+	if (backing->view_fd < 0)
+		return -ENOSYS;
+	fd = (int)syscall(SYS_openat2, backing->view_fd, path, &how, sizeof(how));
+	return fd < 0 ? -errno : fd;
+}
