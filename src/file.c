@@ -18,6 +18,8 @@
  * kernel has multigrain timestamps (Linux 6.13; a stamp that was looked at is never given again)
  * this cannot happen. Elsewhere such a stamp is not trusted: `racy`.
  *
+ * A change that somebody tells of (file_distrust) needs no stamp. It closes the gap above as well.
+ *
  * Lock order: file->lock, then table->lock, then the map's. The range lock comes before file->lock.
  */
 #include "foldfs/file.h"
@@ -64,6 +66,7 @@ struct file {
 	struct range_lock ranges;
 	_Atomic uint64_t size;
 	atomic_bool changed_behind; /* not told to the kernel yet */
+	atomic_bool distrusted;     /* changes under way may have used what was true before */
 	unsigned references;        /* under table->lock */
 	struct cds_list_head use;   /* under table->lock */
 	struct cds_lfht_node node;  /* changed under table->lock */
@@ -455,6 +458,35 @@ void file_forget(struct file *file)
 	fold_rcu_read_unlock();
 }
 
+/* A change of ours that is under way may have looked at a page before it was forgotten here, and
+ * put it back with its own bytes in it. So the mark comes first and stays until the last of such
+ * changes has ended and forgotten all once more. The stamp stays what it was: the next open then
+ * sees for itself that it is old, and does not rely on the kernel's cache having been dropped. */
+void file_distrust(struct file *file)
+{
+	atomic_store(&file->distrusted, true);
+	file_forget(file);
+}
+
+void file_table_distrust(struct file_table *table)
+{
+	struct file *file;
+
+	pthread_mutex_lock(&table->lock);
+	cds_list_for_each_entry (file, &table->by_use, use)
+		file_distrust(file);
+	pthread_mutex_unlock(&table->lock);
+}
+
+/* What is known may hold what a change under way had seen before file_distrust(). The last one
+ * takes the mark off; one set after that finds no change under way, or a later one. */
+static void end_distrust_locked(struct file *file)
+{
+	if (file->changers ? atomic_load(&file->distrusted)
+			   : atomic_exchange(&file->distrusted, false))
+		file_forget(file);
+}
+
 /* Compare with the source; forget what a foreign change made untrue. */
 static errint_t validate_locked(struct file *file, int fd, bool *ret_unchanged)
 {
@@ -512,6 +544,7 @@ void file_change_end(struct file *file, int fd)
 
 	pthread_mutex_lock(&file->lock);
 	file->changers--;
+	end_distrust_locked(file);
 	if (fstat(fd, &st)) {
 		/* What cannot be stamped is not trusted: no state of the source equals this. */
 		file->stamp = (struct source_stamp){0};

@@ -3,9 +3,9 @@
  * fusefs.c - the session: what is built for a mount, what is agreed with the kernel, start and stop
  *
  * Order of the start: everything is made without a thread (fusefs_new, before any fork), threads
- * begin in fusefs_serve(). Order of the stop: the trimmer first, while requests are still answered,
- * because its call into the kernel waits for pages that an unanswered read holds; then the loop,
- * then everything else.
+ * begin in fusefs_serve(). Order of the stop: the watch and the trimmer first, while requests are
+ * still answered, because their calls into the kernel wait for what an unanswered request holds;
+ * then the loop, then everything else.
  */
 #include "foldfs/fusefs_internal.h"
 
@@ -100,12 +100,21 @@ errint_t fusefs_new(const struct options *options, int source_fd, struct fusefs 
 	return 0;
 }
 
+/* Those that call into the kernel, which may wait for a request to be answered. */
+static void stop_callers(struct fusefs *fs)
+{
+	if (fs->watch)
+		watch_stop(fs->watch);
+	window_stop(fs->window);
+}
+
 void fusefs_free(struct fusefs *fs)
 {
 	if (!fs)
 		return;
 	if (fs->window)
-		window_stop(fs->window);
+		stop_callers(fs);
+	watch_free(fs->watch);
 	/* What clients still had open when the connection ended. */
 	fusefs_handles_free(fs);
 	readahead_free(fs->readahead);
@@ -204,6 +213,8 @@ static errint_t start_threads(struct fusefs *fs)
 		error = readahead_start(fs->readahead);
 	if (!error)
 		error = window_start(fs->window);
+	if (!error && fs->watch)
+		error = watch_start(fs->watch);
 	return error;
 }
 
@@ -224,15 +235,15 @@ errint_t fusefs_serve(struct fusefs *fs, struct fuse_session *se)
 		error = fuse_session_loop_mt(se, config);
 	fuse_loop_cfg_destroy(config);
 	/* After an error the mount may still stand, with reads that nobody answers: then the caller
-	 * ends the connection first, and fusefs_free() waits for the trimmer. */
+	 * ends the connection first, and fusefs_free() waits for them. */
 	if (error >= 0)
-		window_stop(fs->window);
+		stop_callers(fs);
 	return error > 0 ? 0 : error;
 }
 
 void fusefs_quiesce(struct fusefs *fs)
 {
-	window_stop(fs->window);
+	stop_callers(fs);
 }
 
 const char *fusefs_transport(const struct fusefs *fs)

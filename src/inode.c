@@ -472,6 +472,19 @@ void inode_get(struct inode_table *table, struct inode *inode)
 	pthread_mutex_unlock(&shard->mutex);
 }
 
+struct inode *inode_find(struct inode_table *table, dev_t device, ino_t number)
+{
+	struct shard *shard = shard_of(table, device, number);
+	struct inode *inode;
+
+	pthread_mutex_lock(&shard->mutex);
+	inode = shard_find_locked(shard, device, number);
+	if (inode)
+		inode->lookups++;
+	pthread_mutex_unlock(&shard->mutex);
+	return inode;
+}
+
 void inode_forget(struct inode_table *table, struct inode *inode, uint64_t count)
 {
 	struct shard *shard = shard_of(table, inode->device, inode->number);

@@ -553,6 +553,27 @@ static errint_t start_threads(struct daemon *d)
 	return err;
 }
 
+static errint_t start_watch(struct daemon *d)
+{
+	errint_t err = fusefs_watch(d->fs);
+
+	switch (err) {
+	case 0:
+		return 0;
+	case -EPERM:
+		return complain("watch needs root's rights: the capabilities CAP_SYS_ADMIN and "
+				"CAP_DAC_READ_SEARCH.");
+	case -EOPNOTSUPP:
+		return complain("watch is not possible: the file system of %s does not report "
+				"changes by file handle (fanotify).",
+				d->source);
+	case -ENOSYS:
+		return complain("watch needs Linux 5.9 or newer, with fanotify.");
+	default:
+		return complain("cannot watch %s: %s.", d->source, strerror(-err));
+	}
+}
+
 static errint_t start(struct daemon *d)
 {
 	errint_t err;
@@ -561,6 +582,8 @@ static errint_t start(struct daemon *d)
 	err = fusefs_new(&d->options, d->source_fd, &d->fs);
 	if (err)
 		return complain("cannot set up the pool: %s.", strerror(-err));
+	if (d->options.watch && start_watch(d))
+		return -EINVAL;
 	block_end_signals(d);
 	err = mount_session(d);
 	if (!err)

@@ -49,6 +49,7 @@ struct raw_options {
 	size_t passthrough_count;
 	int source_stacked;
 	int read_only;
+	int watch;
 	int foreground;
 	int debug;
 	int help;
@@ -95,6 +96,7 @@ static const struct fuse_opt words[] = {
 	FUSE_OPT_KEY("passthrough=", KEY_PASSTHROUGH),
 	FUSE_OPT_KEY("passthrough", KEY_NO_VALUE),
 	FUSE_OPT_KEY("passthrough_max", KEY_NO_VALUE),
+	RAW("watch", watch),
 	FUSE_OPT_KEY("pool", KEY_NO_VALUE),
 	FUSE_OPT_KEY("window", KEY_NO_VALUE),
 	FUSE_OPT_KEY("maps", KEY_NO_VALUE),
@@ -517,6 +519,7 @@ static errint_t judge(struct raw_options *raw, struct options *options)
 	options->debug = raw->debug;
 	options->source_stacked = raw->source_stacked;
 	options->read_only = raw->read_only;
+	options->watch = raw->watch;
 	options->foreground = raw->foreground || raw->debug;
 	options->show_help = raw->help;
 	options->show_version = raw->version;
@@ -614,6 +617,7 @@ void options_print_help(const char *program)
 	       "  -o transport=WAY       auto, io_uring or dev (default: auto)\n"
 	       "  -o attr_timeout=SEC    how long the kernel may keep attributes (default: 1.0)\n"
 	       "  -o entry_timeout=SEC   how long the kernel may keep names (default: 1.0)\n"
+	       "  -o watch               see at once what others change in SOURCE (needs root)\n"
 	       "  -o ro, allow_other, auto_unmount, fsname=NAME, …\n"
 	       "                         see foldfs(8)\n"
 	       "  -f                     stay in the foreground\n"

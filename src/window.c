@@ -54,6 +54,7 @@ struct window {
 	struct cds_list_head queue;   /* regions, oldest first; under lock */
 	struct cds_list_head closing; /* regions; under lock */
 	uint64_t closing_pages;       /* of regions that are closing, still in pages; under lock */
+	struct cds_list_head files;   /* all, but forgotten ones; under lock */
 	struct cds_list_head stale;   /* files to invalidate as a whole; under lock */
 	bool stopping;                /* under lock */
 	pthread_mutex_t stop_lock;    /* before lock */
@@ -65,6 +66,7 @@ struct window_file {
 	struct window *window;
 	uint64_t node;                /* constant */
 	struct cds_list_head regions; /* under window->lock */
+	struct cds_list_head link;    /* in window->files, or empty; under window->lock */
 	struct cds_list_head stale;   /* in window->stale, or empty; under window->lock */
 	bool forgotten;               /* under window->lock */
 };
@@ -97,6 +99,7 @@ errint_t window_new(uint64_t budget_bytes, window_invalidate_fn invalidate, void
 	window->context = context;
 	CDS_INIT_LIST_HEAD(&window->queue);
 	CDS_INIT_LIST_HEAD(&window->closing);
+	CDS_INIT_LIST_HEAD(&window->files);
 	CDS_INIT_LIST_HEAD(&window->stale);
 	pthread_mutex_init(&window->lock, NULL);
 	pthread_mutex_init(&window->stop_lock, NULL);
@@ -136,6 +139,9 @@ errint_t window_file_new(struct window *window, uint64_t node, struct window_fil
 	CDS_INIT_LIST_HEAD(&file->regions);
 	CDS_INIT_LIST_HEAD(&file->stale);
 	count_memory(window, file);
+	pthread_mutex_lock(&window->lock);
+	cds_list_add_tail(&file->link, &window->files);
+	pthread_mutex_unlock(&window->lock);
 	*ret_file = file;
 	return 0;
 }
@@ -291,6 +297,7 @@ void window_file_forget(struct window_file *file)
 	file->forgotten = true;
 	/* Its number may be another file's by the time the trimmer comes to it. */
 	cds_list_del_init(&file->stale);
+	cds_list_del_init(&file->link);
 	close_file_locked(file, 0);
 	free_file_if_done_locked(file);
 	pthread_mutex_unlock(&window->lock);
@@ -307,14 +314,30 @@ void window_uncount(struct window_file *file, uint64_t first_page)
 	pthread_cond_signal(&window->wanted);
 }
 
+static void invalidate_soon_locked(struct window_file *file)
+{
+	if (!file->forgotten && cds_list_empty(&file->stale))
+		cds_list_add_tail(&file->stale, &file->window->stale);
+	close_file_locked(file, 0);
+}
+
 void window_invalidate_soon(struct window_file *file)
 {
 	struct window *window = file->window;
 
 	pthread_mutex_lock(&window->lock);
-	if (!file->forgotten && cds_list_empty(&file->stale))
-		cds_list_add_tail(&file->stale, &window->stale);
-	close_file_locked(file, 0);
+	invalidate_soon_locked(file);
+	pthread_mutex_unlock(&window->lock);
+	pthread_cond_signal(&window->wanted);
+}
+
+void window_invalidate_all_soon(struct window *window)
+{
+	struct window_file *file;
+
+	pthread_mutex_lock(&window->lock);
+	cds_list_for_each_entry (file, &window->files, link)
+		invalidate_soon_locked(file);
 	pthread_mutex_unlock(&window->lock);
 	pthread_cond_signal(&window->wanted);
 }

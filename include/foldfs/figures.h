@@ -58,6 +58,13 @@
 	  "Frames given up to make room for others.")                                              \
 	X("bypassed", "events", NUMBER, stats_sum(r->stats, STAT_BYPASSED),                        \
 	  "Pages handed on from the source without a frame, because none was free.")               \
+	X("watch.events", "events", NUMBER, stats_sum(r->stats, STAT_WATCH_EVENTS),                \
+	  "Changes behind the mount, of files and directories that it knows, that were followed; " \
+	  "0 without watch.")                                                                      \
+	X("watch.own", "events", NUMBER, stats_sum(r->stats, STAT_WATCH_OWN),                      \
+	  "Reports of changes that the daemon made itself, and so passed over.")                   \
+	X("watch.overflows", "events", NUMBER, stats_sum(r->stats, STAT_WATCH_OVERFLOWS),          \
+	  "Times that reports were lost, and everything known was given up instead.")              \
 	X("inodes", "inodes", NUMBER, r->usage.inodes,                                             \
 	  "Files and directories that the kernel holds a reference to.")                           \
 	X("plans.window", "inodes", NUMBER, r->usage.window_inodes,                                \

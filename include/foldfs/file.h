@@ -75,4 +75,10 @@ bool file_is_unique(struct file *file);
 /* Everything is forgotten. */
 void file_forget(struct file *file);
 
+/* Somebody who watches the source tells that FILE, or any file, was changed behind the mount: all
+ * is forgotten, also what changes of ours that are under way found true before. What the kernel
+ * caches is the caller's to drop, afterwards. Any thread, blocks on mutexes only. */
+void file_distrust(struct file *file);
+void file_table_distrust(struct file_table *table);
+
 #endif

@@ -7,6 +7,7 @@
  * fusefs_attr.c  attributes: getattr, statx, setattr, xattrs, statfs
  * fusefs_dir.c   directories: opendir, readdir, readdirplus, releasedir, fsyncdir
  * fusefs_io.c    content: open, create, read, write, fsync, fallocate, lseek, copy_file_range
+ * fusefs_watch.c what others change in the source, with -o watch
  */
 #ifndef FOLDFS_FUSEFS_H
 #define FOLDFS_FUSEFS_H
@@ -24,6 +25,10 @@ struct stats;
 /* Everything behind a mount of SOURCE_FD (borrowed), as OPTIONS say; no thread runs yet. -errno. */
 errint_t fusefs_new(const struct options *options, int source_fd, struct fusefs **ret_fs);
 void fusefs_free(struct fusefs *fs);
+
+/* Follow what others change in the source from now on. At most once, between fusefs_new() and
+ * fusefs_serve(); no thread runs yet. What watch_new() returns. */
+errint_t fusefs_watch(struct fusefs *fs);
 
 /* The operations, for fuse_session_new() with FS as user data. */
 extern const struct fuse_lowlevel_ops fusefs_operations;

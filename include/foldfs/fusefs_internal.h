@@ -10,6 +10,7 @@
 #include "foldfs/plan.h"
 #include "foldfs/rcu.h"
 #include "foldfs/readahead.h"
+#include "foldfs/watch.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -34,6 +35,7 @@ struct fusefs {
 	struct readahead *readahead;
 	struct window *window;
 	struct inode_table *inodes;
+	struct watch *watch; /* NULL: not asked for. Set before the first thread */
 
 	struct fuse_session *session;     /* set in fusefs_serve(), before the first request */
 	atomic_bool uses_io_uring;        /* set by the first request that came that way */

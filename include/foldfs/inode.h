@@ -52,6 +52,9 @@ errint_t inode_lookup_fd(struct inode_table *table, int fd, struct inode **ret_i
 			 struct stat *ret_stat);
 /* One more look-up of an inode that the caller knows to live; inode_forget() gives it back. */
 void inode_get(struct inode_table *table, struct inode *inode);
+/* The inode of an object that the kernel knows of, with one look-up counted, which keeps it until
+ * inode_forget(); NULL if it knows none. Any thread. */
+struct inode *inode_find(struct inode_table *table, dev_t device, ino_t number);
 /* COUNT look-ups are forgotten; the last frees the inode. */
 void inode_forget(struct inode_table *table, struct inode *inode, uint64_t count);
 

@@ -32,6 +32,7 @@ struct options {
 	bool read_only;
 	double attr_timeout;  /* seconds */
 	double entry_timeout; /* seconds */
+	bool watch;           /* follow changes behind the mount as they are made */
 	bool foreground;
 	bool debug;
 	bool show_help;

@@ -58,6 +58,8 @@ void window_uncount(struct window_file *file, uint64_t first_page);
 /* Content changed behind the kernel: have the trimming thread drop all it caches of the file. Never
  * blocks. */
 void window_invalidate_soon(struct window_file *file);
+/* The same for every file. */
+void window_invalidate_all_soon(struct window *window);
 
 void window_usage(const struct window *window, struct window_usage *ret_usage);
 

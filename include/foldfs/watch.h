@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * watch.h - what others change in the source, as the kernel reports it
+ *
+ * One fanotify mark on the source's whole file system, whatever mount a change comes by; one thread
+ * that reads the reports and calls back. What this process does itself is passed over: a report
+ * names the process that caused it. Knows no FUSE and no pages.
+ *
+ * Not reported by the kernel, and so not seen: a store through somebody's mapping, until the file
+ * is closed by whoever stored; changes that another machine makes on a network file system, which
+ * is why such sources are refused.
+ */
+#ifndef FOLDFS_WATCH_H
+#define FOLDFS_WATCH_H
+
+#include "foldfs/page.h"
+
+#include <sys/stat.h>
+
+struct stats;
+struct watch;
+
+/* What a report leads to. All are called on the watching thread, which holds no lock; they may
+ * block, also on the mount's own requests. Objects outside the source are among them, as long as
+ * they are on its file system. */
+struct watch_calls {
+	/* A regular file has another content, or may have. */
+	void (*content)(void *context, const struct stat *st);
+	/* Something else of an object changed: owner, mode, times, link count, xattrs. */
+	void (*attributes)(void *context, const struct stat *st);
+	/* NAME in DIRECTORY came, went, or means another object. */
+	void (*name)(void *context, const struct stat *directory, const char *name);
+	/* Reports were lost: anything may have changed. */
+	void (*everything)(void *context);
+};
+
+/*
+ * Watch the file system of the directory open as SOURCE_FD (not O_PATH; borrowed). No thread yet;
+ * what happens from now on is reported. The calling process is the one that is passed over, so not
+ * before a fork. CALLS and STATS are borrowed.
+ *
+ * -EPERM: without CAP_SYS_ADMIN and CAP_DAC_READ_SEARCH. -EOPNOTSUPP: the file system has no file
+ * handles or no identity of its own. -ENOSYS: the kernel has no such fanotify. -ENOMEM, -EMFILE.
+ */
+errint_t watch_new(int source_fd, const struct watch_calls *calls, void *context,
+		   struct stats *stats, struct watch **ret_watch);
+errint_t watch_start(struct watch *watch);
+/* Afterwards nothing is called. Idempotent, any thread but the watching one; waits for a call that
+ * is under way. */
+void watch_stop(struct watch *watch);
+/* NULL is fine. */
+void watch_free(struct watch *watch);
+
+#endif

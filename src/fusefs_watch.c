@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fusefs_watch.c - what others change in the source reaches the pool and the kernel
+ *
+ * Each change: what is known here goes first, then what the kernel caches, so that whatever it asks
+ * for afterwards is answered anew. A read under way may still bring it old pages: those are locked
+ * until the reply, and dropping them waits for that.
+ *
+ * All runs on the watching thread (watch.h), which no request waits for. Pages are left to the
+ * window's trimmer, as ever. Names and attributes are dropped from here; that a name's directory is
+ * locked by a request under way only makes this thread wait.
+ *
+ * Names expire, they are not torn out: the kernel looks them up again at their next use and keeps
+ * what is mounted on them.
+ */
+#include "foldfs/fusefs_internal.h"
+
+#include "foldfs/stats.h"
+
+#include <string.h>
+
+/* Attributes alone; see fuse_lowlevel_notify_inval_inode(). */
+#define NO_PAGES (-1)
+
+/* Failure of a notification is of no consequence: the kernel knows no such thing (any more), or the
+ * connection is gone. */
+static void drop_attributes(struct fusefs *fs, const struct inode *inode)
+{
+	(void)fuse_lowlevel_notify_inval_inode(fs->session, inode_node(inode), NO_PAGES, 0);
+}
+
+static void drop_pages(struct inode *inode)
+{
+	struct window_file *window;
+
+	inode_lock(inode);
+	window = *inode_window_file(inode);
+	inode_unlock(inode);
+	/* Without one it was never opened, and nothing of it is cached. The inode, which is ours
+	 * for now, keeps it. */
+	if (window)
+		window_invalidate_soon(window);
+}
+
+static void follow_content(void *context, const struct stat *st)
+{
+	struct fusefs *fs = context;
+	struct file *file = file_table_find(fs->files, st->st_dev, st->st_ino);
+	struct inode *inode;
+
+	if (file) {
+		file_distrust(file);
+		file_put(file);
+	}
+	inode = inode_find(fs->inodes, st->st_dev, st->st_ino);
+	if (inode) {
+		drop_attributes(fs, inode);
+		drop_pages(inode);
+		inode_forget(fs->inodes, inode, 1);
+	}
+	if (file || inode)
+		stats_add(fs->stats, STAT_WATCH_EVENTS, 1);
+}
+
+static void follow_attributes(void *context, const struct stat *st)
+{
+	struct fusefs *fs = context;
+	struct inode *inode = inode_find(fs->inodes, st->st_dev, st->st_ino);
+
+	if (!inode)
+		return;
+	drop_attributes(fs, inode);
+	inode_forget(fs->inodes, inode, 1);
+	stats_add(fs->stats, STAT_WATCH_EVENTS, 1);
+}
+
+static void follow_name(void *context, const struct stat *directory, const char *name)
+{
+	struct fusefs *fs = context;
+	struct inode *inode = inode_find(fs->inodes, directory->st_dev, directory->st_ino);
+
+	if (!inode)
+		return;
+	/* The directory's attributes go with it. */
+	(void)fuse_lowlevel_notify_expire_entry(fs->session, inode_node(inode), name, strlen(name));
+	drop_attributes(fs, inode);
+	inode_forget(fs->inodes, inode, 1);
+	stats_add(fs->stats, STAT_WATCH_EVENTS, 1);
+}
+
+static void follow_everything(void *context)
+{
+	struct fusefs *fs = context;
+
+	file_table_distrust(fs->files);
+	window_invalidate_all_soon(fs->window);
+	/* Every name is looked up again, which brings its attributes too. Before Linux 6.16 they
+	 * are kept for as long as attr_timeout and entry_timeout say. */
+	(void)fuse_lowlevel_notify_increment_epoch(fs->session);
+}
+
+errint_t fusefs_watch(struct fusefs *fs)
+{
+	static const struct watch_calls calls = {
+		.content = follow_content,
+		.attributes = follow_attributes,
+		.name = follow_name,
+		.everything = follow_everything,
+	};
+
+	return watch_new(fs->source_fd, &calls, fs, fs->stats, &fs->watch);
+}

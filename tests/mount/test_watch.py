@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+"""-o watch: what others change in the source is seen at once, and our own changes are nobody else's.
+
+Attributes and names are kept for an hour here, and files stay open: nothing but the watch can bring the
+news. "At once" is not timed: each test waits, generously, until the news is there.
+"""
+
+import mmap
+import os
+import random
+import signal
+import stat
+
+from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, MIB, PAGE, Failure, check, equal, fallocate,
+                     make_pages, read_file, test, until, write_file)
+from faulty import FaultySource
+
+BUDGETS = {"window": [], "direct": ["window=0"]}
+KEPT = ["watch", "attr_timeout=3600", "entry_timeout=3600"]
+
+
+def seen(t, condition, what):
+    until(condition, 10 * t.patience, what, every=0.002)
+
+
+def watch_of(mount):
+    return mount.status()["watch"]
+
+
+def handled_so_far(t, mount, source):
+    """Reports are read in order: once a change made now is followed, all earlier ones are."""
+    before = watch_of(mount)["events"]
+    with open(source + "/marker", "r+b") as file:
+        file.write(b"x")
+    seen(t, lambda: watch_of(mount)["events"] > before, "the marker's change is followed")
+
+
+# ---- content -------------------------------------------------------------------------------------
+
+def behind_write(t, path, model):
+    part = t.rng.randbytes(3 * PAGE)
+    with open(path, "r+b") as file:
+        os.pwrite(file.fileno(), part, 60 * PAGE + 5)
+    model[60 * PAGE + 5:63 * PAGE + 5] = part
+
+
+def behind_store(t, path, model):
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        mapped[10 * PAGE:10 * PAGE + 6] = b"mapped"
+    model[10 * PAGE:10 * PAGE + 6] = b"mapped"
+
+
+def behind_shrink(t, path, model):
+    os.truncate(path, 100 * PAGE + 7)
+    del model[100 * PAGE + 7:]
+
+
+def behind_grow(t, path, model):
+    part = t.rng.randbytes(5 * PAGE)
+    with open(path, "ab") as file:
+        file.write(part)
+    model += part
+
+
+def behind_down_and_up(t, path, model):
+    size = len(model)
+    os.truncate(path, 3 * PAGE + 1)
+    os.truncate(path, size)
+    model[3 * PAGE + 1:] = bytes(size - 3 * PAGE - 1)
+
+
+def behind_punch(t, path, model):
+    with open(path, "r+b") as file:
+        fallocate(file.fileno(), FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, 5 * PAGE + 1, 4 * PAGE)
+    model[5 * PAGE + 1:9 * PAGE + 1] = bytes(4 * PAGE)
+
+
+def behind_copy(t, path, model):
+    with open(path, "r+b") as file:
+        done = os.copy_file_range(file.fileno(), file.fileno(), 4 * PAGE, 20 * PAGE, 90 * PAGE)
+    model[90 * PAGE:90 * PAGE + done] = model[20 * PAGE:20 * PAGE + done]
+
+
+WAYS = [behind_write, behind_store, behind_punch, behind_copy, behind_shrink, behind_grow, behind_down_and_up]
+
+
+@test(transports="each", variants=BUDGETS)
+def content_is_followed(t, options):
+    """A file that is open and mapped through the mount is written, stored to through a mapping, punched,
+    copied into, shortened and grown behind it: read, mapping, sendfile and size follow each of them."""
+    source = t.make_dir("source")
+    model = bytearray(make_pages(t.rng, 160) + b"ragged")
+    write_file(source + "/file", model)
+    other = bytes(model)
+    write_file(source + "/other", other)
+    mount = t.mount(source, KEPT + options)
+    fd = os.open(mount.path("file"), os.O_RDONLY)
+    sink = os.open(t.path("sink"), os.O_RDWR | os.O_CREAT)
+
+    def by_sendfile():
+        os.ftruncate(sink, 0)
+        os.lseek(sink, 0, os.SEEK_SET)
+        while os.sendfile(sink, fd, os.lseek(sink, 0, os.SEEK_CUR), MIB):
+            pass
+        return os.pread(sink, 2 * MIB, 0)
+
+    def follows():
+        if os.fstat(fd).st_size != len(model) or os.pread(fd, 2 * MIB, 0) != model:
+            return False
+        with mmap.mmap(fd, len(model), prot=mmap.PROT_READ) as anew:
+            return mapped[:64 * PAGE] == model[:64 * PAGE] and anew[:] == model and by_sendfile() == model
+
+    with mmap.mmap(fd, 64 * PAGE, prot=mmap.PROT_READ) as mapped:
+        check(follows(), "the mount before any change")
+        equal(read_file(mount.path("other")), other, "the other file")
+        for way in WAYS:
+            way(t, source + "/file", model)
+            seen(t, follows, "the file after " + way.__name__)
+    os.close(fd)
+    os.close(sink)
+    equal(read_file(mount.path("other")), other, "the file that shared its pages")
+
+
+@test()
+def content_without_watch(t):
+    """What the test above shows is the watch's doing: without it the open file stays as it was read."""
+    source = t.make_dir("source")
+    write_file(source + "/file", b"a" * PAGE)
+    mount = t.mount(source, KEPT[1:])
+    fd = os.open(mount.path("file"), os.O_RDONLY)
+    equal(os.pread(fd, PAGE, 0), b"a" * PAGE, "before")
+    write_file(source + "/other", b"")
+    with open(source + "/file", "r+b") as file:
+        file.write(b"b" * PAGE)
+    equal(os.pread(fd, PAGE, 0), b"a" * PAGE, "while it stays open")
+    os.close(fd)
+    equal(read_file(mount.path("file")), b"b" * PAGE, "at the next open")
+    equal(watch_of(mount), {"events": 0, "own": 0, "overflows": 0}, "figures without watch")
+
+
+@test(transports="full")
+def names_and_attributes_are_followed(t):
+    """Behind the mount files are made, replaced by rename, removed, given another mode and another link:
+    names and attributes that the kernel may keep for an hour follow."""
+    source = t.make_dir("source")
+    os.mkdir(source + "/sub")
+    for name in ("file", "sub/gone", "sub/replaced"):
+        write_file(source + "/" + name, b"first")
+    mount = t.mount(source, KEPT)
+    for name in ("file", "sub/gone", "sub/replaced"):
+        equal(read_file(mount.path(name)), b"first", name)
+        os.stat(mount.path(name))
+    os.unlink(source + "/sub/gone")
+    seen(t, lambda: not os.path.exists(mount.path("sub/gone")), "a removed name is gone")
+    write_file(source + "/new", b"second")
+    os.rename(source + "/new", source + "/sub/replaced")
+    seen(t, lambda: read_file(mount.path("sub/replaced")) == b"second", "the file that took a name")
+    os.chmod(source + "/file", 0o600)
+    seen(t, lambda: stat.S_IMODE(os.stat(mount.path("file")).st_mode) == 0o600, "a mode")
+    os.utime(source + "/file", (5, 5))
+    seen(t, lambda: os.stat(mount.path("file")).st_mtime == 5, "a time")
+    os.link(source + "/file", source + "/sub/link")
+    seen(t, lambda: os.stat(mount.path("file")).st_nlink == 2, "a link count")
+    os.mkdir(source + "/sub/inner")
+    seen(t, lambda: os.stat(mount.path("sub")).st_nlink == 3, "a directory's link count")
+    os.rename(source + "/sub", source + "/moved")
+    seen(t, lambda: not os.path.exists(mount.path("sub")), "a directory that moved away")
+    equal(sorted(os.listdir(mount.path("moved"))), ["inner", "link", "replaced"], "where it went")
+
+
+@test(transports="each", variants=BUDGETS)
+def own_changes_are_not_others(t, options):
+    """Every kind of change made through the mount is reported as well, and passed over: nothing is
+    forgotten for it, what the pool holds stays."""
+    source = t.make_dir("source")
+    base = make_pages(t.rng, 200)
+    for name in ("a", "b"):
+        write_file(source + "/" + name, base)
+    write_file(source + "/marker", b"-")
+    mount = t.mount(source, KEPT + options)
+    for name in ("a", "b", "marker"):
+        read_file(mount.path(name))
+    sharing = lambda: mount.status()["pages_sharing"]
+    seen(t, lambda: sharing() == 200, "all pages are shared")
+    with open(mount.path("a"), "r+b", buffering=0) as file:
+        for page in range(0, 40, 4):
+            os.pwrite(file.fileno(), t.rng.randbytes(PAGE), page * PAGE)
+        with mmap.mmap(file.fileno(), 0) as mapped:
+            mapped[100 * PAGE] ^= 1
+            mapped.flush()
+        os.fchmod(file.fileno(), 0o640)
+        os.ftruncate(file.fileno(), 190 * PAGE)
+    os.rename(mount.path("a"), mount.path("c"))
+    os.mkdir(mount.path("directory"))
+    equal(watch_of(mount)["events"], 0, "changes that are taken for others'")
+    before = mount.status()
+    handled_so_far(t, mount, source)
+    after = mount.status()
+    check(after["watch"]["own"] >= 1, "no report of our own changes: %s" % after["watch"])
+    # The marker, made of one page, changed and was closed: two reports at most.
+    check(after["watch"]["events"] <= 2, "changes that are taken for others': %s" % after["watch"])
+    equal(after["watch"]["overflows"], 0, "overflows")
+    equal(after["pages_sharing"], before["pages_sharing"], "pages that share frames")
+    check(sharing() >= 200 - 10 - 1 - 10, "the pool forgot: %d pages share frames" % sharing())
+    equal(read_file(mount.path("b")), base, "the other file")
+
+
+def foreign_writer(path, pages, seed, rounds):
+    """Bytes 0 to 15 of every page are this writer's."""
+    rng = random.Random(seed)
+    fd = os.open(path, os.O_RDWR)
+    for _ in range(rounds):
+        os.pwrite(fd, rng.randbytes(16), rng.randrange(pages) * PAGE)
+    os.close(fd)
+
+
+@test(transports="each", timeout=40, variants={"window": [], "direct": ["window=0"],
+                                               "tiny-pool": ["pool=1M", "window=256K"]})
+def others_write_while_we_write(t, options):
+    """Through the mount and behind it two writers change different bytes of the same pages, readers read
+    them: once both are done, the mount shows what the source has.
+
+    Without the watch this is the case that nobody can tell: a page written here that had been changed there.
+    """
+    source = t.make_dir("source")
+    pages = 48
+    write_file(source + "/file", make_pages(t.rng, pages))
+    write_file(source + "/clone", read_file(source + "/file"))
+    clone = read_file(source + "/clone")
+    mount = t.mount(source, KEPT + options)
+    equal(read_file(mount.path("clone")), clone, "the clone")
+    fd = os.open(mount.path("file"), os.O_RDWR)
+    direct = os.open(mount.path("file"), os.O_RDWR | os.O_DIRECT)
+    equal(os.pread(fd, MIB, 0), clone, "before")
+    rounds = t.scaled(3000, 600)
+    children = [t.fork(foreign_writer, source + "/file", pages, t.rng.random(), rounds)]
+    block = mmap.mmap(-1, PAGE)
+    for _ in range(rounds):
+        at = t.rng.randrange(pages) * PAGE
+        # By the block: part of a page that the kernel caches would be read by the kernel first.
+        os.preadv(direct, [block], at)
+        os.pwrite(fd, t.rng.randbytes(16), at + 2048)
+    t.join(children)
+    seen(t, lambda: os.pread(fd, MIB, 0) == read_file(source + "/file"), "mount and source agree")
+    equal(read_file(mount.path("clone")), clone, "the clone at the end")
+    os.close(fd)
+    os.close(direct)
+
+
+@test(suite="full", presets=("release", "asan"), timeout=60)
+def lost_reports(t):
+    """More changes than the kernel's queue holds while the daemon stands still: what was lost is not
+    missed, for everything is given up."""
+    source = t.tmpfs()
+    names = ["file%d" % number for number in range(20)]
+    for name in names:
+        write_file(source + "/" + name, b"a" * PAGE)
+    mount = t.mount(source, KEPT)
+    fds = [os.open(mount.path(name), os.O_RDONLY) for name in names]
+    for fd in fds:
+        equal(os.pread(fd, PAGE, 0), b"a" * PAGE, "before")
+    with open("/proc/sys/fs/fanotify/max_queued_events") as limit:
+        queue = int(limit.read())
+    if queue > 100000:
+        t.skip("the kernel's queue holds %d reports" % queue)
+    os.kill(mount.process.pid, signal.SIGSTOP)
+    try:
+        os.mkdir(source + "/many")
+        for number in range(queue + 10):
+            os.symlink("x", source + "/many/%d" % number)
+        for name in names:
+            write_file(source + "/" + name, b"b" * PAGE)
+        os.rename(source + "/file0", source + "/moved")
+    finally:
+        os.kill(mount.process.pid, signal.SIGCONT)
+    seen(t, lambda: watch_of(mount)["overflows"], "an overflow is counted")
+    for name, fd in zip(names, fds):
+        seen(t, lambda: os.pread(fd, PAGE, 0) == b"b" * PAGE, name)
+        os.close(fd)
+    seen(t, lambda: not os.path.exists(mount.path("file0")), "a name that went")
+    equal(read_file(mount.path("moved")), b"b" * PAGE, "where it went")
+
+
+# ---- where it cannot be --------------------------------------------------------------------------
+
+def refused(t, source, what, user=None):
+    try:
+        t.mount(source, KEPT, user=user)
+    except Failure as failure:
+        check("status 1" in str(failure) and what in str(failure), "how it is refused: %s" % failure)
+    else:
+        raise Failure("mounted")
+    t.mounts.pop()
+
+
+@test(transports="full")
+def refused_where_it_cannot_be(t):
+    """Without root's rights, or on a source that reports nothing, watch is refused at the mount, by cause."""
+    source = t.make_dir("source")
+    os.chmod(source, 0o777)
+    refused(t, source, "watch needs root's rights", user="nobody")
+    refused(t, FaultySource(t).point, "does not report changes")
