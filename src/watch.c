@@ -50,7 +50,7 @@ struct watch {
 	bool running;     /* under stop_lock */
 	pthread_t thread; /* under stop_lock */
 	/* the thread's */
-	_Alignas(struct fanotify_event_metadata) char buffer[BUFFER_BYTES];
+	_Alignas(struct fanotify_event_info_fid) char buffer[BUFFER_BYTES];
 };
 
 /* What one report says; pointers into the buffer. */
@@ -183,12 +183,14 @@ static void take_info(const struct fanotify_event_info_header *info, struct repo
 	}
 }
 
-static void take_report(const struct fanotify_event_metadata *event, struct report *ret_report)
+/* EVENT stands at AT in the buffer. */
+static void take_report(const struct fanotify_event_metadata *event, const char *at,
+			struct report *ret_report)
 {
-	const char *at = (const char *)event + event->metadata_len;
-	const char *end = (const char *)event + event->event_len;
+	const char *end = at + event->event_len;
 
 	*ret_report = (struct report){.mask = event->mask};
+	at += event->metadata_len;
 	while (at + sizeof(struct fanotify_event_info_fid) <= end) {
 		const struct fanotify_event_info_header *info = (const void *)at;
 
@@ -231,8 +233,9 @@ static void follow(struct watch *watch, const struct report *report)
 		watch->calls->name(watch->context, &st, report->name);
 }
 
-/* One event of the queue. */
-static void take_event(struct watch *watch, const struct fanotify_event_metadata *event)
+/* One event of the queue, at AT in the buffer. */
+static void take_event(struct watch *watch, const struct fanotify_event_metadata *event,
+		       const char *at)
 {
 	struct report report;
 
@@ -241,7 +244,7 @@ static void take_event(struct watch *watch, const struct fanotify_event_metadata
 	} else if (event->pid == watch->self) {
 		stats_add(watch->stats, STAT_WATCH_OWN, 1);
 	} else {
-		take_report(event, &report);
+		take_report(event, at, &report);
 		follow(watch, &report);
 	}
 }
@@ -249,13 +252,19 @@ static void take_event(struct watch *watch, const struct fanotify_event_metadata
 /* Read the queue once. */
 static void take_events(struct watch *watch)
 {
-	const struct fanotify_event_metadata *event = (const void *)watch->buffer;
-	ssize_t got = read(watch->fd, watch->buffer, sizeof(watch->buffer));
+	struct fanotify_event_metadata event;
+	const char *at = watch->buffer;
+	ssize_t left = read(watch->fd, watch->buffer, sizeof(watch->buffer));
 
-	if (got < 0 && errno != EAGAIN && errno != EINTR)
+	if (left < 0 && errno != EAGAIN && errno != EINTR)
 		lose(watch);
-	for (; FAN_EVENT_OK(event, got); event = FAN_EVENT_NEXT(event, got))
-		take_event(watch, event);
+	/* The kernel aligns events to 4 bytes only, hence the copy. */
+	for (; left >= (ssize_t)sizeof(event); at += event.event_len, left -= event.event_len) {
+		memcpy(&event, at, sizeof(event));
+		if (!FAN_EVENT_OK(&event, left))
+			break;
+		take_event(watch, &event, at);
+	}
 }
 
 static void *watch_source(void *argument)

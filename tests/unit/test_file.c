@@ -275,6 +275,42 @@ static void an_own_change_finds_the_foreign_one_before_it(void **state)
 	free(pages);
 }
 
+/* What a change that is under way puts back after somebody told of a foreign one (here a fill
+ * stands for it) does not outlive it, be it the first or the last of several. */
+static void what_is_distrusted_is_forgotten_until_the_last_change_ends(void **state)
+{
+	struct fixture fixture;
+	struct subject subject;
+	struct test_page *pages = pages_new(PAGES, 1);
+
+	(void)state;
+	for (unsigned every = 0; every < 2; every++) {
+		fixture_open(&fixture, MIB, true);
+		subject_open(&fixture, &subject, pages, BYTES);
+		learn(&fixture, &subject);
+		expect(!file_change_begin(subject.file, subject.fd));
+		expect(!file_change_begin(subject.file, subject.fd));
+		if (every)
+			file_table_distrust(fixture.files);
+		else
+			file_distrust(subject.file);
+		assert_int_equal(count_known(&subject, 0, PAGES, KNOWS_NOTHING), PAGES);
+		for (unsigned change = 0; change < 2; change++) {
+			learn(&fixture, &subject);
+			assert_int_equal(count_known(&subject, 0, PAGES, KNOWS_FRAME), PAGES);
+			file_change_end(subject.file, subject.fd);
+			assert_int_equal(count_known(&subject, 0, PAGES, KNOWS_NOTHING), PAGES);
+		}
+		learn(&fixture, &subject);
+		expect(!file_change_begin(subject.file, subject.fd));
+		file_change_end(subject.file, subject.fd);
+		assert_int_equal(count_known(&subject, 0, PAGES, KNOWS_FRAME), PAGES);
+		subject_close(&subject);
+		fixture_close(&fixture);
+	}
+	free(pages);
+}
+
 /* An inode number that comes back is another file. */
 static void another_file_under_the_same_number_is_not_believed(void **state)
 {
@@ -481,6 +517,7 @@ int main(void)
 		cmocka_unit_test(an_own_change_is_not_foreign),
 		cmocka_unit_test(own_changes_may_overlap),
 		cmocka_unit_test(an_own_change_finds_the_foreign_one_before_it),
+		cmocka_unit_test(what_is_distrusted_is_forgotten_until_the_last_change_ends),
 		cmocka_unit_test(another_file_under_the_same_number_is_not_believed),
 		cmocka_unit_test(a_bad_descriptor_is_an_error),
 		cmocka_unit_test(the_last_user_of_a_file_without_a_name_takes_all_along),

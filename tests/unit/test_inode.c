@@ -156,6 +156,29 @@ static void last_forget_frees(void **state)
 	assert_int_not_equal(inode_node(look_up(fixture, "a")), node);
 }
 
+static void who_found_an_inode_keeps_it(void **state)
+{
+	struct fixture *fixture = *state;
+	struct inode *a = look_up(fixture, "a");
+	fuse_ino_t node = inode_node(a);
+	struct stat st;
+
+	assert_int_equal(fstatat(fixture->root_fd, "a", &st, 0), 0);
+	assert_ptr_equal(inode_find(fixture->table, st.st_dev, st.st_ino), a);
+	assert_null(inode_find(fixture->table, st.st_dev + 1, st.st_ino));
+	inode_forget(fixture->table, a, 1); /* the kernel */
+	assert_ptr_equal(inode_of(fixture->table, node), a);
+	inode_forget(fixture->table, a, 1);
+	assert_null(inode_of(fixture->table, node));
+	assert_null(inode_find(fixture->table, st.st_dev, st.st_ino));
+	/* The root, too, and for ever. */
+	assert_int_equal(fstat(fixture->root_fd, &st), 0);
+	a = inode_find(fixture->table, st.st_dev, st.st_ino);
+	assert_int_equal(inode_node(a), FUSE_ROOT_ID);
+	inode_forget(fixture->table, a, 1);
+	assert_ptr_equal(inode_find(fixture->table, st.st_dev, st.st_ino), a);
+}
+
 static void bogus_nodes_are_refused(void **state)
 {
 	struct fixture *fixture = *state;
@@ -429,6 +452,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(root_is_permanent, setup, teardown),
 		cmocka_unit_test_setup_teardown(same_object_same_inode, setup, teardown),
 		cmocka_unit_test_setup_teardown(last_forget_frees, setup, teardown),
+		cmocka_unit_test_setup_teardown(who_found_an_inode_keeps_it, setup, teardown),
 		cmocka_unit_test_setup_teardown(bogus_nodes_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(names_stay_below, setup, teardown),
 		cmocka_unit_test_setup_teardown(special_files_are_not_opened, setup, teardown),

@@ -147,7 +147,7 @@ static void defaults_follow_the_pool(void **state)
 	assert_int_equal(options.transport, TRANSPORT_AUTO);
 	assert_true(options.attr_timeout > 0.99 && options.attr_timeout < 1.01);
 	assert_true(options.entry_timeout > 0.99 && options.entry_timeout < 1.01);
-	assert_false(options.foreground || options.debug);
+	assert_false(options.foreground || options.debug || options.watch);
 	options_clear(&options);
 
 	/* Also where the pool comes last, and given twice. */
@@ -166,7 +166,7 @@ static void own_options_are_taken(void **state)
 	(void)state;
 	assert_int_equal(PARSE(&options, said, "/src", "/mnt", "-f", "-o",
 			       "pool=1M,window=1G,maps=64K,transport=dev,attr_timeout=0,"
-			       "entry_timeout=2.5"),
+			       "entry_timeout=2.5,watch"),
 			 0);
 	assert_int_equal(options.pool_bytes, 1u << 20);
 	assert_int_equal(options.window_bytes, GIB); /* larger than the pool is fine */
@@ -174,7 +174,7 @@ static void own_options_are_taken(void **state)
 	assert_int_equal(options.transport, TRANSPORT_DEV);
 	assert_true(options.attr_timeout < 0.01);
 	assert_true(options.entry_timeout > 2.49 && options.entry_timeout < 2.51);
-	assert_true(options.foreground);
+	assert_true(options.foreground && options.watch);
 	options_clear(&options);
 
 	assert_int_equal(PARSE(&options, said, "-d", "/src", "/mnt", "-o", "window=0,pool=2T"), 0);

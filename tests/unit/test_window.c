@@ -511,6 +511,26 @@ static void invalidate_soon_drops_what_was_never_noted(void **state)
 	fixture_free(fixture);
 }
 
+static void invalidate_all_drops_every_file_that_is_known(void **state)
+{
+	struct fixture *fixture = fixture_new(1u << 30);
+
+	(void)state;
+	for (unsigned file = 0; file < 3; file++)
+		cache(fixture, file, 100 * file, 100);
+	window_file_forget(fixture->files[1]);
+	fixture->files[1] = NULL;
+	window_invalidate_all_soon(fixture->window);
+	start(fixture);
+	wait_for(!usage_of(fixture).bytes);
+	/* What is left is of the node that the kernel has forgotten. */
+	wait_for(cached_bytes(fixture) == 100 * 4 * KIB);
+	stop(fixture);
+	for (unsigned page = 100; page < 200; page++)
+		assert_true(fixture->kernel.cached[1][page]);
+	fixture_free(fixture);
+}
+
 static void nothing_is_called_after_stop(void **state)
 {
 	struct fixture *fixture = fixture_new(256 * KIB);
@@ -609,6 +629,7 @@ int main(void)
 		cmocka_unit_test(a_forgotten_node_is_not_invalidated),
 		cmocka_unit_test(invalidate_soon_drops_all_of_the_file),
 		cmocka_unit_test(invalidate_soon_drops_what_was_never_noted),
+		cmocka_unit_test(invalidate_all_drops_every_file_that_is_known),
 		cmocka_unit_test(nothing_is_called_after_stop),
 		cmocka_unit_test(a_window_that_never_started_ends_in_order),
 		cmocka_unit_test(a_storm_stays_counted_and_bounded),
