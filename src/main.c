@@ -15,6 +15,7 @@
  *
  * Order of the end, by signal: have the kernel write back what clients stored through mmap, stop
  * serving, control socket, unmount, free. By umount(8) the kernel has done the first by itself.
+ * What hangs, as the source does, holds this up for END_SECONDS at most.
  */
 #include "foldfs/control.h"
 #include "foldfs/fusefs.h"
@@ -48,7 +49,9 @@
 /* How long the write-back before an end by signal may take. */
 #define FLUSH_MS      5000
 #define FLUSH_STEP_MS 10
-#define OPEN_FILES    (1u << 20)
+/* How long everything may take from the signal on, before the daemon ends whatever it waits for. */
+#define END_SECONDS 20
+#define OPEN_FILES  (1u << 20)
 
 extern char **environ;
 
@@ -82,9 +85,13 @@ struct daemon {
 	sigset_t end_signals; /* blocked in every thread; end_thread waits for them */
 	pthread_t end_thread;
 	pthread_t ready_thread;
+	pthread_t force_thread;
 	bool end_thread_runs;
+	bool force_thread_runs; /* of whoever set ending; anybody's once end_thread has ended */
+	atomic_bool ending;     /* whoever sets it starts force_thread */
 	bool ready_thread_runs;
 	bool mounted;
+	atomic_bool unmounting; /* whoever sets it unmounts */
 };
 
 /* libfuse begins its lines with its own name and ends them with a newline. */
@@ -410,6 +417,52 @@ static void flush_mount(const struct daemon *d)
 		kill(pid, SIGKILL);
 }
 
+/*
+ * Unmount, if nobody else has. libfuse leaves a mount alone whose connection is gone, also when it
+ * was aborted and the mount is still there, dead: that one is removed here.
+ */
+static void unmount(struct daemon *d)
+{
+	struct mount_entry entry;
+
+	if (!d->mounted || atomic_exchange(&d->unmounting, true))
+		return;
+	fuse_session_unmount(d->session);
+	if (mount_entry_find(d->mountpoint, &entry) != 0)
+		return;
+	if (entry.device_major == d->entry.device_major &&
+	    entry.device_minor == d->entry.device_minor &&
+	    umount2(d->mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW) != 0 && geteuid() == 0)
+		complain("cannot unmount %s: %s.", d->mountpoint, strerror(errno));
+	mount_entry_clear(&entry);
+}
+
+/*
+ * The end, if a source that hangs holds it up: threads that wait for it would have to be waited
+ * for. Clients get an error instead of waiting along. Nothing that was acknowledged is lost, for
+ * the source has it, and it does not matter whether what it hangs in succeeds yet.
+ */
+static void *end_by_force(void *arg)
+{
+	struct daemon *d = arg;
+	struct timespec left = {.tv_sec = END_SECONDS};
+
+	while (nanosleep(&left, &left) != 0)
+		;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	complain("the source %s does not answer: ended without waiting for it.", d->source);
+	(void)umount2(d->mountpoint, MNT_FORCE);
+	unmount(d);
+	_exit(EXIT_FAILURE);
+}
+
+/* From now on the end has END_SECONDS. Without memory for a thread it has no limit. */
+static void limit_end(struct daemon *d)
+{
+	if (!atomic_exchange(&d->ending, true))
+		d->force_thread_runs = pthread_create(&d->force_thread, NULL, end_by_force, d) == 0;
+}
+
 static void *wait_for_end(void *arg)
 {
 	struct daemon *d = arg;
@@ -421,6 +474,7 @@ static void *wait_for_end(void *arg)
 		/* Once begun, the end is not cut short by serving's own end. */
 		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 		sd_notify(0, "STOPPING=1");
+		limit_end(d);
 		flush_mount(d);
 		fusefs_quiesce(d->fs);
 		fuse_session_exit(d->session);
@@ -601,25 +655,6 @@ static errint_t start(struct daemon *d)
 	return err;
 }
 
-/*
- * Unmount, if nobody else has. libfuse leaves a mount alone whose connection is gone, also when it
- * was aborted and the mount is still there, dead: that one is removed here.
- */
-static void unmount(struct daemon *d)
-{
-	struct mount_entry entry;
-
-	if (d->mounted)
-		fuse_session_unmount(d->session);
-	if (!d->mounted || mount_entry_find(d->mountpoint, &entry) != 0)
-		return;
-	if (entry.device_major == d->entry.device_major &&
-	    entry.device_minor == d->entry.device_minor &&
-	    umount2(d->mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW) != 0 && geteuid() == 0)
-		complain("cannot unmount %s: %s.", d->mountpoint, strerror(errno));
-	mount_entry_clear(&entry);
-}
-
 /* Everything that start() did, backwards, however far it came. */
 static void stop(struct daemon *d)
 {
@@ -639,6 +674,11 @@ static void stop(struct daemon *d)
 	}
 	if (d->fs)
 		fusefs_free(d->fs);
+	/* Until here something may have waited for the source. */
+	if (d->force_thread_runs) {
+		pthread_cancel(d->force_thread);
+		pthread_join(d->force_thread, NULL);
+	}
 	mount_entry_clear(&d->entry);
 	close(d->asker);
 }
@@ -650,6 +690,7 @@ static int run(struct daemon *d)
 	if (!err) {
 		err = fusefs_serve(d->fs, d->session);
 		sd_notify(0, "STOPPING=1");
+		limit_end(d);
 		if (err)
 			complain("serving %s on %s ended: %s.", d->source, d->mountpoint,
 				 strerror(-err));
