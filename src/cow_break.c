@@ -9,6 +9,8 @@
  * A fill that reads the source while a change is made may have old bytes, new ones or both. It
  * looked before the slots changed, so its ticket is worthless afterwards (page_map, B.2); if it
  * looked after they changed, it read the source after the change, because the source came first.
+ *
+ * EINTR is a source's whim (NFS, FUSE), never a signal to us: the call is made again.
  */
 #include "foldfs/cow_break.h"
 
@@ -190,7 +192,7 @@ errint_t cow_break_truncate(const struct cow_break *cow, struct file *file, int 
 	error = change_begin(&change, file, fd, fold_page_of(from), UINT64_MAX);
 	if (error)
 		return error;
-	if (ftruncate(fd, size))
+	if (TEMP_FAILURE_RETRY(ftruncate(fd, size)))
 		error = -errno;
 	/* Also the page that is cut: behind the end it reads as zeroes from now on. */
 	forget(&change);
@@ -221,7 +223,7 @@ errint_t cow_break_fallocate(const struct cow_break *cow, struct file *file, int
 			     last_changed_page(mode, (uint64_t)(offset + length)));
 	if (error)
 		return error;
-	if (fallocate(fd, mode, offset, length))
+	if (TEMP_FAILURE_RETRY(fallocate(fd, mode, offset, length)))
 		error = -errno;
 	/* To reserve room changes no byte. */
 	if (mode & ~FALLOC_FL_KEEP_SIZE)
@@ -246,7 +248,8 @@ ssize_t cow_break_copy(const struct cow_break *cow, int fd_in, off_t offset_in, 
 			     fold_page_of((uint64_t)offset_out + length - 1));
 	if (error)
 		return error;
-	copied = copy_file_range(fd_in, &offset_in, fd_out, &offset_out, length, 0);
+	copied = TEMP_FAILURE_RETRY(
+		copy_file_range(fd_in, &offset_in, fd_out, &offset_out, length, 0));
 	if (copied < 0)
 		copied = -errno;
 	forget(&change);

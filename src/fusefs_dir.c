@@ -128,7 +128,8 @@ static errint_t do_fsyncdir(int datasync, const struct fuse_file_info *fi)
 
 	if (!handle)
 		return -EBADF;
-	return (datasync ? fdatasync(handle->fd) : fsync(handle->fd)) < 0 ? -errno : 0;
+	return TEMP_FAILURE_RETRY(datasync ? fdatasync(handle->fd) : fsync(handle->fd)) < 0 ? -errno
+											    : 0;
 }
 
 void fusefs_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)

@@ -336,6 +336,29 @@ void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 
 /* ---- changes of content ---- */
 
+static errint_t source_flush(const struct source *source, bool datasync)
+{
+	int fd = source_fd(source);
+
+	return TEMP_FAILURE_RETRY(datasync ? fdatasync(fd) : fsync(fd)) ? -errno : 0;
+}
+
+/* A write that is to be durable (RWF_DSYNC, RWF_SYNC) comes with FLAGS that say so. With cached I/O
+ * the kernel sends an fsync after it, with direct I/O nothing. A file that was opened so has such a
+ * source. */
+static errint_t make_durable(const struct fusefs *fs, const struct handle *handle, int flags)
+{
+	int wanted = flags & O_SYNC;
+	int opened;
+
+	if (!wanted || !plan_is_direct(fs->plan))
+		return 0;
+	opened = fcntl(source_fd(handle->source), F_GETFL);
+	if (opened >= 0 && (opened & wanted) == wanted)
+		return 0;
+	return source_flush(handle->source, wanted == O_DSYNC);
+}
+
 void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
 		  struct fuse_file_info *fi)
 {
@@ -358,6 +381,11 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 		note_cached(handle, fi->flags & O_DIRECT && !fi->writepage,
 			    fold_page_of((uint64_t)off),
 			    (unsigned)fold_pages_in((uint64_t)off, (uint64_t)written));
+	if (written > 0) {
+		errint_t error = make_durable(fs, handle, fi->flags);
+
+		written = error ? error : written;
+	}
 	if (written < 0)
 		fuse_reply_err(req, (int)-written);
 	else
@@ -528,20 +556,12 @@ void fusefs_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 void fusefs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
 	struct handle *handle = handle_of(fi);
-	int error = 0;
-	int fd;
+	errint_t error = handle ? source_flush(handle->source, datasync) : -EBADF;
 
 	(void)ino;
-	if (!handle) {
-		fuse_reply_err(req, EBADF);
-		return;
-	}
-	fd = source_fd(handle->source);
-	if (datasync ? fdatasync(fd) : fsync(fd))
-		error = errno;
-	else
+	if (!error)
 		source_drop_cache(handle->source);
-	fuse_reply_err(req, error);
+	fuse_reply_err(req, -error);
 }
 
 void fusefs_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)

@@ -271,7 +271,8 @@ static int open_new(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, const 
 	flags |= name ? O_CREAT | O_EXCL : O_TMPFILE | (client_flags & O_EXCL);
 	error = identity_assume(req, directory.fd, &identity);
 	if (!error) {
-		fd = openat(directory.fd, name ? name : ".", flags, mode & 07777);
+		fd = TEMP_FAILURE_RETRY(
+			openat(directory.fd, name ? name : ".", flags, mode & 07777));
 		if (fd < 0)
 			error = -errno;
 		identity_restore(&identity);

@@ -548,10 +548,10 @@ int inode_open(struct inode_table *table, struct inode *inode, int flags)
 		return -ENXIO;
 	flags = (flags & ~(O_NOFOLLOW | O_CREAT | O_EXCL)) | O_CLOEXEC;
 	if (path_fd < 0) {
-		fd = open_by_handle_at(table->mount_fd, inode->handle, flags);
+		fd = TEMP_FAILURE_RETRY(open_by_handle_at(table->mount_fd, inode->handle, flags));
 	} else {
 		proc_path(path, path_fd);
-		fd = open(path, flags);
+		fd = TEMP_FAILURE_RETRY(open(path, flags));
 	}
 	return fd < 0 ? -errno : fd;
 }

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A source that fails on demand: faulty_source.c, built on first use and mounted beneath a test."""
+"""A source that fails on demand or loses what was not flushed: faulty_source.c and platter.c, built on
+first use and mounted beneath a test."""
 
 import fcntl
 import mmap
@@ -18,13 +19,14 @@ EVERYWHERE = (1 << 64) - 1
 
 def build():
     """The program, built if it is not there or older than its source."""
-    source = os.path.join(HERE, "faulty_source.c")
+    sources = [os.path.join(HERE, name) for name in ("faulty_source.c", "platter.c", "platter.h")]
     directory = os.path.join(ROOT, "build", "tests-mount")
     program = os.path.join(directory, "faulty_source")
     os.makedirs(directory, exist_ok=True)
     with open(os.path.join(directory, ".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if os.path.exists(program) and os.path.getmtime(program) > os.path.getmtime(source):
+        if os.path.exists(program) and os.path.getmtime(program) > max(
+                map(os.path.getmtime, sources)):
             return program
         path = os.path.join(ROOT, "build", "deps", "libfuse", "lib", "pkgconfig")
         environment = dict(os.environ, PKG_CONFIG_PATH=path + ":" + os.environ.get("PKG_CONFIG_PATH", ""))
@@ -33,22 +35,24 @@ def build():
         if flags.returncode:
             raise Skip("faulty_source needs libfuse's development files: " + flags.stderr.strip())
         subprocess.run(["cc", "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror",
-                        source, "-o", program + ".new"] + flags.stdout.split(), check=True)
+                        "-pthread"] + sources[:2] + ["-o", program + ".new"] + flags.stdout.split(), check=True)
         os.rename(program + ".new", program)
     return program
 
 
 class FaultySource:
-    """Mounted at t.path("faulty") over t.path("backing"); faults are set while it runs."""
+    """Mounted at t.path("faulty") over t.path("backing"); faults are set while it runs. With a platter,
+    `durable` is at any moment what a power failure at this moment would leave."""
 
-    def __init__(self, t):
+    def __init__(self, t, platter=False):
         self.t = t
         self.backing = t.make_dir("backing")
         self.point = t.make_dir("faulty")
+        self.durable = t.path("platter", "tree")
         control = t.path("faults")
         self.log = open(t.path("faulty-log"), "w")
         self.process = subprocess.Popen(
-            [build(), self.backing, control, self.point, "-f", "-o",
+            [build(), self.backing, control, t.make_dir("platter") if platter else "", self.point, "-f", "-o",
              "allow_other,default_permissions,fsname=faulty,max_threads=64,max_idle_threads=64"],
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
         until(lambda: mounts_under(self.point) and os.path.exists(control), 20, "the faulty source mounted")

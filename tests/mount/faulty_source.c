@@ -8,6 +8,8 @@
  *
  * Faults stand in a file that the test maps and writes: FAULTS records of struct fault. The server
  * only reads them, and counts how often each applied. A record is written with `kind` last.
+ *
+ * With a platter it also keeps what would be left if the power failed now: see platter.h.
  */
 #define FUSE_USE_VERSION 318
 #include <dirent.h>
@@ -27,6 +29,8 @@
 
 #include <fuse.h>
 
+#include "platter.h"
+
 #define FAULTS 16
 
 enum fault_kind { FAULT_NONE, FAULT_ERROR, FAULT_HANG };
@@ -43,6 +47,7 @@ struct fault {
 
 static struct fault *faults;
 static int backing_fd;
+static bool has_platter; /* constant once it serves */
 
 /* Paths come as "/a/b"; the calls are made beneath the backing directory. */
 static const char *beneath(const char *path)
@@ -164,7 +169,12 @@ static int fs_write(const char *path, const char *buffer, size_t size, off_t off
 	if (error)
 		return error;
 	done = pwrite((int)fi->fh, buffer, size, offset);
-	return done < 0 ? -errno : (int)done;
+	if (done < 0)
+		return -errno;
+	/* The kernel sends no fsync after direct I/O. */
+	if (has_platter && fi->flags & O_DSYNC)
+		error = platter_content((int)fi->fh, offset, done);
+	return error ? error : (int)done;
 }
 
 static int fs_fsync(const char *path, int datasync, struct fuse_file_info *fi)
@@ -173,7 +183,34 @@ static int fs_fsync(const char *path, int datasync, struct fuse_file_info *fi)
 
 	(void)path;
 	(void)datasync;
-	return error ? error : result_of(fsync((int)fi->fh));
+	if (!error)
+		error = result_of(fsync((int)fi->fh));
+	if (!error && has_platter)
+		error = platter_file((int)fi->fh);
+	return error;
+}
+
+static int fs_fsyncdir(const char *path, int datasync, struct fuse_file_info *fi)
+{
+	int error = fault_for(CALL_FSYNC, 0, UINT64_MAX);
+
+	(void)datasync;
+	(void)fi;
+	if (!error && has_platter)
+		error = platter_directory(backing_fd, beneath(path));
+	return error;
+}
+
+static int fs_fallocate(const char *path, int mode, off_t offset, off_t length,
+			struct fuse_file_info *fi)
+{
+	(void)path;
+	return result_of(fallocate((int)fi->fh, mode, offset, length));
+}
+
+static int fs_link(const char *from, const char *to)
+{
+	return result_of(linkat(backing_fd, beneath(from), backing_fd, beneath(to), 0));
 }
 
 static int fs_truncate(const char *path, off_t size, struct fuse_file_info *fi)
@@ -258,6 +295,9 @@ static const struct fuse_operations operations = {
 	.read = fs_read,
 	.write = fs_write,
 	.fsync = fs_fsync,
+	.fsyncdir = fs_fsyncdir,
+	.fallocate = fs_fallocate,
+	.link = fs_link,
 	.truncate = fs_truncate,
 	.readdir = fs_readdir,
 	.mkdir = fs_mkdir,
@@ -268,13 +308,15 @@ static const struct fuse_operations operations = {
 	.utimens = fs_utimens,
 };
 
-/* faulty_source BACKING FAULTS-FILE MOUNTPOINT [libfuse options] */
+/* faulty_source BACKING FAULTS-FILE PLATTER MOUNTPOINT [libfuse options]; an empty PLATTER: none */
 int main(int argc, char *argv[])
 {
+	int error;
 	int fd;
 
-	if (argc < 4) {
-		fprintf(stderr, "usage: %s BACKING FAULTS-FILE MOUNTPOINT [options]\n", argv[0]);
+	if (argc < 5) {
+		fprintf(stderr, "usage: %s BACKING FAULTS-FILE PLATTER MOUNTPOINT [options]\n",
+			argv[0]);
 		return 2;
 	}
 	backing_fd = open(argv[1], O_RDONLY | O_DIRECTORY);
@@ -289,7 +331,13 @@ int main(int argc, char *argv[])
 		perror("faulty_source: mmap");
 		return 1;
 	}
+	has_platter = argv[3][0] != '\0';
+	error = has_platter ? platter_open(argv[3]) : 0;
+	if (error) {
+		fprintf(stderr, "faulty_source: %s: %s\n", argv[3], strerror(-error));
+		return 1;
+	}
 	umask(0);
-	argv[2] = argv[0];
-	return fuse_main(argc - 2, argv + 2, &operations, NULL);
+	argv[3] = argv[0];
+	return fuse_main(argc - 3, argv + 3, &operations, NULL);
 }
