@@ -237,7 +237,7 @@ libfuse_ensure() {
 # --- foldfs --------------------------------------------------------------------------------------
 
 # What foldfs itself needs, to build and to mount. The sanitizers' run-time libraries come with gcc.
-build_packages=(gcc g++ libc6-dev cmake ninja-build pkgconf libxxhash-dev liburcu-dev libjansson-dev
+build_packages=(gcc g++ libc6-dev cmake ninja-build pkgconf libxxhash-dev liburcu-dev liblmdb-dev libjansson-dev
 	libsystemd-dev libcmocka-dev liburing-dev libnuma-dev fuse3)
 
 # What the images, the demonstration and the tests need on top of that.

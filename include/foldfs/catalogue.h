@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * catalogue.h - what is known of whole files between mounts
+ *
+ * Advice that outlives a mount, in one LMDB database for each source: for every scanned file its
+ * digest, the digests of its pages, how many of them are found elsewhere, and with which files it
+ * was compared and found equal (its class). All of it holds under exactly one stamp: device, inode,
+ * size, mtime and ctime. A file with any other stamp is not known.
+ *
+ * A class is more than advice: files of one class were compared byte by byte, or proved equal by
+ * their extents, while their stamps stood. Whoever puts a record with a class has done that.
+ *
+ * Several processes may have one catalogue open (the daemon, foldctl scan): LMDB's lock file orders
+ * their writers, readers wait for nobody. Any thread may call any of it; a batch belongs to the
+ * thread that began it.
+ *
+ * Errors are negative errno; -EIO is LMDB's word that the file is damaged.
+ */
+#ifndef FOLDFS_CATALOGUE_H
+#define FOLDFS_CATALOGUE_H
+
+#include "foldfs/hash_index.h"
+#include "foldfs/source.h"
+
+#include <limits.h>
+
+struct catalogue;
+struct catalogue_batch;
+
+/* What XXH3's functions with a secret take. */
+#define CATALOGUE_SECRET_BYTES 192
+/* A catalogue takes no more than this of its file system, unless told otherwise. */
+#define CATALOGUE_MAX_BYTES (UINT64_C(8) << 30)
+
+struct catalogue_record {
+	struct digest content;    /* of all bytes of the file, with the catalogue's secret */
+	uint64_t pages;           /* that are not all zero */
+	uint64_t pages_elsewhere; /* of these: found in another file, or twice in this one */
+	uint64_t pages_error;     /* standard error of that number; 0: it is exact */
+	uint64_t class;           /* 0: no file is known to be equal */
+};
+
+struct catalogue_member {
+	struct source_stamp stamp;
+	char path[PATH_MAX]; /* relative to the source */
+};
+
+/*
+ * Open the catalogue in DIRECTORY, which is made (0700) if it is not there, of at most MAX_BYTES. A
+ * database that is damaged, no catalogue, of another version, or full is moved aside within the
+ * directory (data.mdb.aside) and *ret_moved_aside says so. The database is checked in a child
+ * process, because LMDB may crash on a damaged one: not for a process with threads. -errno.
+ */
+errint_t catalogue_open(const char *directory, uint64_t max_bytes, bool *ret_moved_aside,
+			struct catalogue **ret_catalogue);
+/* No other thread uses it any more. NULL is nothing. */
+void catalogue_close(struct catalogue *catalogue);
+
+/* For the digests of files and pages: CATALOGUE_SECRET_BYTES, constant for the database's life. */
+const void *catalogue_secret(const struct catalogue *catalogue);
+
+/* The record of the file with STAMP. -ENOENT. Takes a microsecond or two and waits for nobody. */
+errint_t catalogue_find(struct catalogue *catalogue, const struct source_stamp *stamp,
+			struct catalogue_record *ret_record);
+
+/* The N-th member of CLASS; the order is the same for every asker until the class changes. The
+ * caller sees to it that the file still has that stamp. -ENOENT. */
+errint_t catalogue_member(struct catalogue *catalogue, uint64_t class, unsigned n,
+			  struct catalogue_member *ret_member);
+
+/* The digests (64 bits) of the pages that are not zero of the file with STAMP, in order: a new
+ * array, the caller's. -ENOENT, -ENOMEM. */
+errint_t catalogue_digests(struct catalogue *catalogue, const struct source_stamp *stamp,
+			   uint64_t **ret_digests, size_t *ret_count);
+
+/* Call VISIT for every file; what is not 0 ends it and is returned. VISIT must not use CATALOGUE.
+ */
+typedef errint_t (*catalogue_visit_fn)(void *context, const struct catalogue_member *file,
+				       const struct catalogue_record *record);
+errint_t catalogue_each(struct catalogue *catalogue, catalogue_visit_fn visit, void *context);
+
+/* Changes are made in batches; one at a time, over all processes: begin waits for the other's end.
+ * What a batch puts is there for readers once it is committed. */
+errint_t catalogue_begin(struct catalogue *catalogue, struct catalogue_batch **ret_batch);
+/* Put FILE's record, in place of what was known of that device and inode. DIGESTS of its pages:
+ * NULL keeps those that are there. -ENOSPC: the catalogue is full. */
+errint_t catalogue_put(struct catalogue_batch *batch, const struct catalogue_member *file,
+		       const struct catalogue_record *record, const uint64_t digests[],
+		       size_t count);
+/* Forget the file with this device and inode. Nothing if it is not known. */
+errint_t catalogue_remove(struct catalogue_batch *batch, dev_t device, ino_t inode);
+/* A class number that no record has. */
+errint_t catalogue_new_class(struct catalogue_batch *batch, uint64_t *ret_class);
+/* Both end BATCH, whatever they return. */
+errint_t catalogue_commit(struct catalogue_batch *batch);
+void catalogue_abort(struct catalogue_batch *batch);
+
+#endif
