@@ -36,10 +36,10 @@
  */
 #include "foldfs/page_map.h"
 
+#include "foldfs/page_map_memory.h"
 #include "foldfs/rcu.h"
 
 #include <errno.h>
-#include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -65,23 +65,6 @@ enum kind {
 #define WIDTH_SHIFT   3u
 #define HEIGHT_SHIFT  6u
 #define POINTER_SHIFT 10u
-
-struct node {
-	struct node *next_retired; /* under memory->lock, once the node is unreachable */
-	_Atomic uint64_t words[];  /* R.1 */
-};
-
-struct page_map_memory {
-	struct page_store *store;
-	_Atomic uint64_t bytes;         /* of nodes and maps; relaxed */
-	_Atomic uint64_t leaving_bytes; /* of these, in nodes that are retired; relaxed */
-	_Atomic uint64_t zero_pages;    /* relaxed; exact when nothing is under way */
-	pthread_mutex_t lock;           /* a leaf */
-	struct node *retired;           /* waiting for a grace period to begin; under lock */
-	struct node *leaving;           /* waiting for it to end; the pending callback's */
-	bool grace_pending;             /* under lock */
-	struct rcu_head head;           /* of the pending callback */
-};
 
 struct page_map {
 	struct page_map_memory *memory;
@@ -120,15 +103,15 @@ static uint64_t run_slot(uint64_t run, unsigned index)
 	return frame_word(SHARED, ref);
 }
 
-static uint64_t node_word(const struct node *node, unsigned height, unsigned width)
+static uint64_t node_word(const struct map_node *node, unsigned height, unsigned width)
 {
 	return (uint64_t)(uintptr_t)node << POINTER_SHIFT | height << HEIGHT_SHIFT |
 	       width << WIDTH_SHIFT | NODE;
 }
 
-static struct node *node_of(uint64_t word)
+static struct map_node *node_of(uint64_t word)
 {
-	return (struct node *)(uintptr_t)(word >> POINTER_SHIFT);
+	return (struct map_node *)(uintptr_t)(word >> POINTER_SHIFT);
 }
 
 /* Of a node word: its words stand for 64^(height - 1) pages each. */
@@ -148,73 +131,6 @@ static uint64_t word_pages(unsigned height)
 	return (uint64_t)1 << FAN_BITS * (height - 1);
 }
 
-/* ---- memory ---- */
-
-errint_t page_map_memory_new(struct page_store *store, struct page_map_memory **ret_memory)
-{
-	struct page_map_memory *memory = calloc(1, sizeof(*memory));
-
-	if (!memory)
-		return -ENOMEM;
-	memory->store = store;
-	pthread_mutex_init(&memory->lock, NULL);
-	*ret_memory = memory;
-	return 0;
-}
-
-void page_map_memory_free(struct page_map_memory *memory)
-{
-	bool pending;
-
-	if (!memory)
-		return;
-	/* Looked at before the barrier: who has told that nothing is pending may still be at work.
-	 */
-	do {
-		pthread_mutex_lock(&memory->lock);
-		pending = memory->grace_pending;
-		pthread_mutex_unlock(&memory->lock);
-		fold_rcu_barrier();
-	} while (pending);
-	pthread_mutex_destroy(&memory->lock);
-	free(memory);
-}
-
-uint64_t page_map_memory_bytes(const struct page_map_memory *memory)
-{
-	return atomic_load_explicit(&memory->bytes, memory_order_relaxed);
-}
-
-uint64_t page_map_memory_in_use(const struct page_map_memory *memory)
-{
-	uint64_t leaving = atomic_load_explicit(&memory->leaving_bytes, memory_order_relaxed);
-	uint64_t bytes = page_map_memory_bytes(memory);
-
-	/* Two counters, read one after the other. */
-	return bytes > leaving ? bytes - leaving : 0;
-}
-
-uint64_t page_map_memory_zero_pages(const struct page_map_memory *memory)
-{
-	return atomic_load_explicit(&memory->zero_pages, memory_order_relaxed);
-}
-
-/* What malloc takes for a block: its usable size and the chunk's header. */
-static uint64_t block_bytes(void *block)
-{
-	return malloc_usable_size(block) + sizeof(size_t);
-}
-
-static void count_bytes(struct page_map_memory *memory, uint64_t bytes)
-{
-	atomic_fetch_add_explicit(&memory->bytes, bytes, memory_order_relaxed);
-}
-
-static void uncount_bytes(struct page_map_memory *memory, uint64_t bytes)
-{
-	atomic_fetch_sub_explicit(&memory->bytes, bytes, memory_order_relaxed);
-}
-
 static void zeroes_came(struct page_map *map, uint64_t pages)
 {
 	atomic_fetch_add_explicit(&map->memory->zero_pages, pages, memory_order_relaxed);
@@ -223,66 +139,6 @@ static void zeroes_came(struct page_map *map, uint64_t pages)
 static void zeroes_went(struct page_map *map, uint64_t pages)
 {
 	atomic_fetch_sub_explicit(&map->memory->zero_pages, pages, memory_order_relaxed);
-}
-
-static struct node *node_new(struct page_map_memory *memory, unsigned words, uint64_t word)
-{
-	struct node *node = malloc(sizeof(*node) + words * sizeof(node->words[0]));
-	unsigned i;
-
-	if (!node)
-		return NULL;
-	for (i = 0; i < words; i++)
-		atomic_init(&node->words[i], word);
-	count_bytes(memory, block_bytes(node));
-	return node;
-}
-
-static void grace_ended(struct rcu_head *head);
-
-/* Begin a grace period for what is retired, one at a time. Under memory->lock. */
-static void begin_grace_locked(struct page_map_memory *memory)
-{
-	if (memory->grace_pending || !memory->retired)
-		return;
-	memory->leaving = memory->retired;
-	memory->retired = NULL;
-	memory->grace_pending = true;
-	fold_rcu_call(&memory->head, grace_ended);
-}
-
-static void grace_ended(struct rcu_head *head)
-{
-	struct page_map_memory *memory = caa_container_of(head, struct page_map_memory, head);
-	struct node *node;
-	struct node *next;
-
-	FOLD_TSAN_ACQUIRE(head);
-	FOLD_TSAN_ACQUIRE(&fold_rcu_tsan_token);
-	for (node = memory->leaving; node; node = next) {
-		next = node->next_retired;
-		atomic_fetch_sub_explicit(&memory->leaving_bytes, block_bytes(node),
-					  memory_order_relaxed);
-		uncount_bytes(memory, block_bytes(node));
-		free(node);
-	}
-	pthread_mutex_lock(&memory->lock);
-	memory->leaving = NULL;
-	memory->grace_pending = false;
-	begin_grace_locked(memory);
-	/* Once it is not pending, page_map_memory_free() need not wait for us. */
-	pthread_mutex_unlock(&memory->lock);
-}
-
-/* R.2, the end: nothing points to NODE and all its words are `moved`. */
-static void node_retire(struct page_map_memory *memory, struct node *node)
-{
-	atomic_fetch_add_explicit(&memory->leaving_bytes, block_bytes(node), memory_order_relaxed);
-	pthread_mutex_lock(&memory->lock);
-	node->next_retired = memory->retired;
-	memory->retired = node;
-	begin_grace_locked(memory);
-	pthread_mutex_unlock(&memory->lock);
 }
 
 /* ---- going down the tree ---- */
@@ -309,7 +165,7 @@ static void descend(struct page_map *map, uint64_t page, unsigned lowest, struct
 		unsigned height = height_of(place.word);
 		uint64_t pages = word_pages(height);
 		uint64_t index = (page - place.base) / pages;
-		struct node *node = node_of(place.word);
+		struct map_node *node = node_of(place.word);
 
 		if (index >= words_in(place.word)) {
 			place.slot = NULL;
@@ -408,7 +264,7 @@ static void drop_frames(struct page_map *map, uint64_t word, unsigned frames)
  */
 static void drop_word(struct page_map *map, uint64_t word, unsigned height)
 {
-	struct node *node;
+	struct map_node *node;
 	unsigned i;
 
 	switch (kind_of(word)) {
@@ -427,7 +283,7 @@ static void drop_word(struct page_map *map, uint64_t word, unsigned height)
 		for (i = 0; i < words_in(word); i++)
 			drop_word(map, atomic_exchange(&node->words[i], MOVED),
 				  height_of(word) - 1);
-		node_retire(map->memory, node);
+		map_node_retire(map->memory, node);
 		break;
 	default:
 		break;
@@ -444,7 +300,7 @@ static void replace_locked(struct page_map *map, _Atomic uint64_t *slot, unsigne
 static errint_t split_locked(struct page_map *map, _Atomic uint64_t *slot, uint64_t word,
 			     unsigned height)
 {
-	struct node *node = node_new(map->memory, FAN, word);
+	struct map_node *node = map_node_new(map->memory, FAN, word);
 	unsigned i;
 
 	if (!node)
@@ -473,12 +329,12 @@ static errint_t plant_root_locked(struct page_map *map, uint64_t page)
 	uint64_t pages = page + 1 > map->size_hint ? page + 1 : map->size_hint;
 	unsigned height = 1;
 	unsigned width;
-	struct node *node;
+	struct map_node *node;
 
 	while (height < HEIGHT_MAX && word_pages(height + 1) < pages)
 		height++;
 	width = bits_for((pages + word_pages(height) - 1) / word_pages(height));
-	node = node_new(map->memory, 1u << width, word);
+	node = map_node_new(map->memory, 1u << width, word);
 	if (!node)
 		return -ENOMEM;
 	atomic_store_explicit(&map->beyond, word, memory_order_relaxed);
@@ -493,7 +349,7 @@ static errint_t grow_root_locked(struct page_map *map)
 	uint64_t beyond = atomic_load_explicit(&map->beyond, memory_order_relaxed);
 	unsigned words = words_in(root);
 	bool widen = words < FAN;
-	struct node *node = node_new(map->memory, FAN, beyond);
+	struct map_node *node = map_node_new(map->memory, FAN, beyond);
 	unsigned i;
 
 	if (!node)
@@ -507,7 +363,7 @@ static errint_t grow_root_locked(struct page_map *map)
 	atomic_store_explicit(&map->root, node_word(node, height_of(root) + !widen, FAN_BITS),
 			      memory_order_release);
 	if (widen)
-		node_retire(map->memory, node_of(root));
+		map_node_retire(map->memory, node_of(root));
 	return 0;
 }
 
@@ -612,7 +468,7 @@ static uint64_t summary_of(_Atomic uint64_t words[], unsigned height)
  * meanwhile, because its frame's life was over, loses its user; the page stays unknown. */
 static void fold_locked(struct page_map *map, struct place *place, uint64_t summary)
 {
-	struct node *node = node_of(place->word);
+	struct map_node *node = node_of(place->word);
 	unsigned i;
 
 	atomic_store_explicit(place->slot, summary, memory_order_release);
@@ -623,7 +479,7 @@ static void fold_locked(struct page_map *map, struct place *place, uint64_t summ
 		if (word != said)
 			drop_word(map, word, 0);
 	}
-	node_retire(map->memory, node);
+	map_node_retire(map->memory, node);
 }
 
 /* Fold the node that holds PAGE's slot, and the ones above it, while one word can say it all. The
@@ -733,7 +589,7 @@ void page_map_break_zero(struct page_map *map, uint64_t page)
 
 /* ---- giving memory back ---- */
 
-static bool all_unknown(const struct node *node, unsigned words)
+static bool all_unknown(const struct map_node *node, unsigned words)
 {
 	unsigned i;
 
@@ -763,7 +619,7 @@ static uint64_t shrink_locked(struct page_map *map, _Atomic uint64_t *slot, uint
 		if (!all_unknown(node_of(word), words_in(word)))
 			return freed;
 	}
-	freed += block_bytes(node_of(word));
+	freed += map_block_bytes(node_of(word));
 	map->shrink_from = base + words_in(word) * pages;
 	replace_locked(map, slot, height_of(word), new_unknown_locked(map));
 	return freed;
@@ -781,7 +637,7 @@ uint64_t page_map_shrink(struct page_map *map, uint64_t bytes)
 	}
 	if (!freed && kind_of(map->root) == NODE) {
 		/* Only runs and zeroes are left, and the nodes that hold them. */
-		freed = block_bytes(node_of(map->root));
+		freed = map_block_bytes(node_of(map->root));
 		forget_range_locked(map, 0, UINT64_MAX);
 	}
 	if (kind_of(map->root) != NODE)
@@ -801,7 +657,7 @@ errint_t page_map_new(struct page_map_memory *memory, uint64_t size_hint, struct
 	atomic_init(&map->root, UNKNOWN);
 	atomic_init(&map->beyond, UNKNOWN);
 	pthread_mutex_init(&map->lock, NULL);
-	count_bytes(memory, block_bytes(map));
+	map_memory_count(memory, map_block_bytes(map));
 	*ret_map = map;
 	return 0;
 }
@@ -814,6 +670,6 @@ void page_map_free(struct page_map *map)
 	drop_word(map, atomic_exchange(&map->root, MOVED), HEIGHT_MAX);
 	fold_rcu_read_unlock();
 	pthread_mutex_destroy(&map->lock);
-	uncount_bytes(map->memory, block_bytes(map));
+	map_memory_uncount(map->memory, map_block_bytes(map));
 	free(map);
 }
