@@ -125,9 +125,11 @@ static void break_pages(const struct cow_break *cow, struct file *file, const ui
 		buffer += part;
 		length -= part;
 	}
-	fold_rcu_read_unlock();
 	if (got)
 		page_store_give_back(cow->store, frames, got);
+	/* Taken frames are given back within the read side: the audit relies on it to tell a frame
+	 * that is lost from one that is in use. */
+	fold_rcu_read_unlock();
 	if (broken)
 		stats_add(cow->stats, STAT_BREAKS, broken);
 }

@@ -68,6 +68,7 @@ struct file {
 	atomic_bool changed_behind; /* not told to the kernel yet */
 	atomic_bool distrusted;     /* changes under way may have used what was true before */
 	unsigned references;        /* under table->lock */
+	bool gone;                  /* had no name when it was last closed; under table->lock */
 	struct cds_list_head use;   /* under table->lock */
 	struct cds_lfht_node node;  /* changed under table->lock */
 	struct rcu_head head;       /* once it has left the table */
@@ -75,11 +76,6 @@ struct file {
 	struct source_stamp stamp;  /* the map is true as of this */
 	bool racy;                  /* and the stamp may be given again */
 	unsigned changers;          /* changes of this mount under way */
-};
-
-struct file_key {
-	dev_t device;
-	ino_t inode;
 };
 
 /* The file systems that have multigrain timestamps, from Linux 6.13 on. */
@@ -265,6 +261,7 @@ static errint_t file_new(struct file_table *table, const struct stat *st, struct
 static void use_locked(struct file *file)
 {
 	file->references++;
+	file->gone = false; /* whoever opens it again has it from somewhere */
 	cds_list_del(&file->use);
 	cds_list_add_tail(&file->use, &file->table->by_use);
 }
@@ -313,30 +310,42 @@ struct file *file_get(struct file *file)
 	return file;
 }
 
+/* Give up a reference. True: it was the last to a file without a name, which has left the table and
+ * is the caller's to destroy. */
+static bool unuse_locked(struct file *file)
+{
+	if (--file->references || !file->gone)
+		return false;
+	detach_locked(file);
+	return true;
+}
+
 void file_put(struct file *file)
 {
 	struct file_table *table = file->table;
+	bool last;
 
 	pthread_mutex_lock(&table->lock);
-	file->references--;
+	last = unuse_locked(file);
 	pthread_mutex_unlock(&table->lock);
+	if (last)
+		destroy(file);
 }
 
 void file_drop_if_gone(struct file *file, int fd)
 {
 	struct file_table *table = file->table;
 	struct stat st;
-	bool gone;
+	bool gone = !fstat(fd, &st) && !st.st_nlink;
+	bool last;
 
-	gone = !fstat(fd, &st) && !st.st_nlink;
 	pthread_mutex_lock(&table->lock);
-	/* The last handle of a file without a name: nobody can ever open it again. */
-	gone = gone && file->references == 1;
-	file->references--;
-	if (gone)
-		detach_locked(file);
+	/* A file without a name, once its last handle is closed: nobody can ever open it again. If
+	 * somebody else still holds a reference, that one drops it. */
+	file->gone = gone;
+	last = unuse_locked(file);
 	pthread_mutex_unlock(&table->lock);
-	if (gone)
+	if (last)
 		destroy(file);
 }
 
@@ -559,4 +568,74 @@ void file_change_end(struct file *file, int fd)
 		file->racy = false;
 	}
 	pthread_mutex_unlock(&file->lock);
+}
+
+/* ---- for the audit ---- */
+
+errint_t file_table_keys(struct file_table *table, struct file_key **ret_keys, size_t *ret_count)
+{
+	struct file_key *keys = NULL;
+	struct file *file;
+	size_t count = 0;
+	size_t i = 0;
+
+	pthread_mutex_lock(&table->lock);
+	cds_list_for_each_entry (file, &table->by_use, use)
+		count++;
+	if (count)
+		keys = malloc(count * sizeof(*keys));
+	if (keys)
+		cds_list_for_each_entry (file, &table->by_use, use)
+			keys[i++] = (struct file_key){.device = file->device, .inode = file->inode};
+	pthread_mutex_unlock(&table->lock);
+	if (count && !keys)
+		return -ENOMEM;
+	*ret_keys = keys;
+	*ret_count = count;
+	return 0;
+}
+
+uint64_t file_table_count_bytes(struct file_table *table)
+{
+	struct file *file;
+	uint64_t bytes = 0;
+
+	pthread_mutex_lock(&table->lock);
+	cds_list_for_each_entry (file, &table->by_use, use)
+		bytes += bytes_of(file);
+	pthread_mutex_unlock(&table->lock);
+	return bytes;
+}
+
+struct file *file_table_peek(struct file_table *table, const struct file_key *key)
+{
+	struct file *file;
+
+	pthread_mutex_lock(&table->lock);
+	file = find_locked(table, key->device, key->inode);
+	if (file)
+		file->references++;
+	pthread_mutex_unlock(&table->lock);
+	return file;
+}
+
+errint_t file_judge(struct file *file, int fd, enum file_truth *ret_truth, bool *ret_size_known)
+{
+	struct source_stamp stamp;
+	struct stat st;
+	errint_t error = 0;
+
+	pthread_mutex_lock(&file->lock);
+	if (fstat(fd, &st)) {
+		error = -errno;
+	} else {
+		source_stamp_of(&st, &stamp);
+		*ret_truth = file->changers                              ? FILE_IS_CHANGING
+			     : !source_stamp_equal(&stamp, &file->stamp) ? FILE_CHANGED_BEHIND
+			     : file->racy                                ? FILE_IS_DOUBTFUL
+									 : FILE_IS_TRUE;
+		*ret_size_known = file_size(file) == (uint64_t)st.st_size;
+	}
+	pthread_mutex_unlock(&file->lock);
+	return error;
 }

@@ -31,6 +31,7 @@ errint_t filler_init(struct filler *filler, struct page_store *store, struct fil
 	filler->store = store;
 	filler->files = files;
 	filler->stats = stats;
+	atomic_init(&filler->at_work, 0);
 	filler->spare = aligned_alloc(FOLD_PAGE_SIZE, FOLD_REQUEST_PAGES * FOLD_PAGE_SIZE);
 	if (!filler->spare)
 		return -ENOMEM;
@@ -75,6 +76,7 @@ void page_read_init(struct page_read *read, struct filler *filler, struct file *
 	read->missing = 0;
 	read->hits = 0;
 	read->looked = false;
+	read->at_work = false;
 	read->ahead = false;
 	read->bounce = NULL;
 }
@@ -143,10 +145,14 @@ static void provide(struct page_read *read)
 {
 	struct page_store *store = read->filler->store;
 	uint32_t frames[FOLD_REQUEST_PAGES];
-	unsigned got = page_store_take(store, frames, read->missing);
 	unsigned used = 0;
+	unsigned got;
 	unsigned i;
 
+	if (!read->at_work)
+		atomic_fetch_add_explicit(&read->filler->at_work, 1, memory_order_relaxed);
+	read->at_work = true;
+	got = page_store_take(store, frames, read->missing);
 	for (i = 0; i < read->pages; i++) {
 		struct page_in_hand *hand = &read->hand[i];
 
@@ -368,6 +374,8 @@ unsigned page_read_finish(struct page_read *read)
 		page_store_give_back(read->filler->store, unused, give_back);
 	if (read->bounce)
 		free_bounce_memory(read);
+	if (read->at_work)
+		atomic_fetch_sub_explicit(&read->filler->at_work, 1, memory_order_relaxed);
 	count(read, hits, fetched, bypassed);
 	file_table_trim(read->filler->files);
 	return fetched;

@@ -128,10 +128,26 @@ void frame_queue_remove(struct frame_queue *queue, uint32_t frame)
 {
 	struct frame_meta *meta = &queue->metas[frame];
 
-	if (meta->where == FRAME_OUTSIDE)
+	if (meta->where != FRAME_SMALL && meta->where != FRAME_MAIN)
 		return;
 	fifo_unlink(queue, meta->where == FRAME_MAIN ? &queue->main : &queue->small, frame);
 	meta->where = FRAME_OUTSIDE;
+}
+
+bool frame_queue_is_linked(const struct frame_queue *queue, uint32_t frame)
+{
+	const struct frame_meta *meta = &queue->metas[frame];
+	const struct frame_fifo *fifo = meta->where == FRAME_MAIN ? &queue->main : &queue->small;
+	bool before = meta->prev == FRAME_NONE
+			      ? fifo->oldest == frame
+			      : queue->metas[meta->prev].next == frame &&
+					queue->metas[meta->prev].where == meta->where;
+	bool behind = meta->next == FRAME_NONE
+			      ? fifo->newest == frame
+			      : queue->metas[meta->next].prev == frame &&
+					queue->metas[meta->next].where == meta->where;
+
+	return before && behind;
 }
 
 /* The oldest of the small queue that nobody used again; those that were used move to main. */

@@ -152,6 +152,53 @@ void hash_index_remove(struct hash_index *index, struct hash_index_node *node)
 	atomic_fetch_sub_explicit(&index->entries, 1, memory_order_relaxed);
 }
 
+/* What a look-up that goes along the whole chain has found. */
+struct census {
+	struct hash_index *index;
+	const struct hash_index_node *node;
+	const void *page;
+	bool present;
+	bool twice;
+};
+
+/* Never content, so that the look-up goes on to the end of the chain. */
+static int count_node(struct cds_lfht_node *lfht, const void *key)
+{
+	struct census *census = (struct census *)(uintptr_t)key;
+	const struct hash_index_owner *owner = &census->index->owner;
+	const struct hash_index_node *node = node_of(lfht);
+	const void *bytes;
+
+	FOLD_TSAN_ACQUIRE(lfht);
+	if (node == census->node) {
+		census->present = true;
+	} else if (node->digest.low == census->node->digest.low &&
+		   node->digest.high == census->node->digest.high) {
+		bytes = owner->bytes(owner->owner, node);
+		if (bytes && !memcmp(bytes, census->page, FOLD_PAGE_SIZE))
+			census->twice = true;
+	}
+	return 0;
+}
+
+enum hash_index_presence hash_index_count_equal(struct hash_index *index,
+						const struct hash_index_node *node,
+						const void *page)
+{
+	struct census census = {.index = index, .node = node, .page = page};
+	struct cds_lfht_iter iter;
+
+	cds_lfht_lookup(index->table, node->digest.low, count_node, &census, &iter);
+	if (!census.present)
+		return HASH_INDEX_ABSENT;
+	return census.twice ? HASH_INDEX_TWICE : HASH_INDEX_ONCE;
+}
+
+uint64_t hash_index_entries(const struct hash_index *index)
+{
+	return atomic_load_explicit(&index->entries, memory_order_relaxed);
+}
+
 bool hash_index_wants_to_grow(const struct hash_index *index)
 {
 	uint64_t buckets = atomic_load_explicit(&index->buckets, memory_order_relaxed);

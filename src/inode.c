@@ -735,3 +735,36 @@ uint64_t inode_table_count(const struct inode_table *table)
 {
 	return node_slab_live(table->slab) + 1;
 }
+
+static void shard_recount_locked(const struct inode_table *table, const struct shard *shard,
+				 struct inode_count *count)
+{
+	count->hashed_said += shard->inodes;
+	for (size_t index = 0; index < shard->bucket_count; index++) {
+		for (const struct inode *inode = shard->buckets[index]; inode;
+		     inode = inode->next) {
+			bool lost = bucket_of(shard, inode->device, inode->number) !=
+				    &shard->buckets[index];
+
+			count->hashed++;
+			count->astray += lost || !inode->hashed ||
+					 (!inode->lookups && !inode_is_root(table, inode));
+		}
+	}
+}
+
+void inode_table_recount(struct inode_table *table, struct inode_count *ret_count)
+{
+	struct inode_count count = {0};
+
+	for (unsigned index = 0; index < SHARDS; index++) {
+		struct shard *shard = &table->shards[index];
+
+		pthread_mutex_lock(&shard->mutex);
+		shard_recount_locked(table, shard, &count);
+		pthread_mutex_unlock(&shard->mutex);
+	}
+	count.live = node_slab_recount(table->slab);
+	count.live_said = node_slab_live(table->slab);
+	*ret_count = count;
+}

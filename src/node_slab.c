@@ -260,3 +260,31 @@ uint64_t node_slab_live(const struct node_slab *slab)
 {
 	return atomic_load_explicit(&slab->live, memory_order_relaxed);
 }
+
+static uint64_t place_recount_locked(struct node_slab *slab, uint32_t place)
+{
+	struct chunk *chunk =
+		atomic_load_explicit(&slab->places[place].chunk, memory_order_relaxed);
+	uint64_t live = 0;
+
+	for (uint32_t index = 0; chunk && index < CHUNK_SLOTS; index++)
+		live += atomic_load_explicit(&chunk_slot(slab, chunk, index)->id,
+					     memory_order_relaxed) != 0;
+	return live;
+}
+
+uint64_t node_slab_recount(struct node_slab *slab)
+{
+	uint64_t live = 0;
+	uint32_t place;
+	bool more = true;
+
+	for (place = 0; more; place++) {
+		pthread_mutex_lock(&slab->mutex);
+		more = place < slab->used_places;
+		if (more)
+			live += place_recount_locked(slab, place);
+		pthread_mutex_unlock(&slab->mutex);
+	}
+	return live;
+}

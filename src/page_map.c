@@ -646,6 +646,107 @@ uint64_t page_map_shrink(struct page_map *map, uint64_t bytes)
 	return freed;
 }
 
+/* ---- for the audit ---- */
+
+/* Words that one hold of the lock looks at: well under a millisecond. */
+#define WALK_WORDS 16384u
+
+struct walker {
+	struct page_walk *walk;
+	struct page_stretch *stretches;
+	unsigned max;
+	unsigned count;
+	unsigned words;
+};
+
+/* Whether STRETCH goes on behind LAST as if it were a part of it. */
+static bool goes_on(const struct page_stretch *last, const struct page_stretch *stretch)
+{
+	if (last->first + last->pages != stretch->first || last->kind != stretch->kind)
+		return false;
+	return stretch->kind == STRETCH_ZERO ||
+	       (stretch->kind == STRETCH_SHARED &&
+		last->ref.generation == stretch->ref.generation &&
+		last->ref.frame + last->pages == stretch->ref.frame);
+}
+
+/* The word WORD, no node, which stands for PAGES pages from BASE on. */
+static void walk_word(struct walker *walker, uint64_t word, uint64_t base, uint64_t pages)
+{
+	uint64_t from = base > walker->walk->next ? base : walker->walk->next;
+	uint64_t end = walker->walk->end - base < pages ? walker->walk->end : base + pages;
+	struct page_stretch stretch = {.first = from, .pages = end - from};
+
+	switch (kind_of(word)) {
+	case ZERO:
+		stretch.kind = STRETCH_ZERO;
+		break;
+	case SHARED:
+	case RUN:
+		stretch.kind = STRETCH_SHARED;
+		stretch.ref = ref_of(word);
+		stretch.ref.frame += (uint32_t)(from - base);
+		break;
+	case PRIVATE:
+		stretch.kind = STRETCH_PRIVATE;
+		stretch.ref = ref_of(word);
+		break;
+	default:
+		return;
+	}
+	if (walker->count && goes_on(&walker->stretches[walker->count - 1], &stretch))
+		walker->stretches[walker->count - 1].pages += stretch.pages;
+	else
+		walker->stretches[walker->count++] = stretch;
+}
+
+/* WORD, which stands for 64^HEIGHT pages from BASE on (a root: for all its words do). False: there
+ * is no room, and walk->next is where to go on. It stops before words that are not the first of
+ * their node, and with room for one stretch: so a node is counted once, with its first word. */
+static bool walk_locked(struct walker *walker, uint64_t word, unsigned height, uint64_t base)
+{
+	struct page_walk *walk = walker->walk;
+	uint64_t pages;
+	uint64_t i;
+
+	if (kind_of(word) != NODE) {
+		walk_word(walker, word, base, word_pages(height + 1));
+		return true;
+	}
+	if (base >= walk->next)
+		walk->bytes += map_block_bytes(node_of(word));
+	pages = word_pages(height_of(word));
+	for (i = walk->next > base ? (walk->next - base) / pages : 0;
+	     i < words_in(word) && base + i * pages < walk->end; i++) {
+		if (i && (walker->count == walker->max || walker->words >= WALK_WORDS)) {
+			walk->next = base + i * pages;
+			return false;
+		}
+		walker->words++;
+		if (!walk_locked(
+			    walker,
+			    atomic_load_explicit(&node_of(word)->words[i], memory_order_acquire),
+			    height_of(word) - 1, base + i * pages))
+			return false;
+	}
+	return true;
+}
+
+unsigned page_map_walk(struct page_map *map, struct page_walk *walk, unsigned max,
+		       struct page_stretch stretches[])
+{
+	struct walker walker = {.walk = walk, .stretches = stretches, .max = max};
+
+	if (!walk->next)
+		walk->bytes += map_block_bytes(map);
+	pthread_mutex_lock(&map->lock);
+	if (walk_locked(&walker, atomic_load_explicit(&map->root, memory_order_acquire), HEIGHT_MAX,
+			0))
+		walk->next = walk->end;
+	pthread_mutex_unlock(&map->lock);
+	return walker.count;
+}
+
 errint_t page_map_new(struct page_map_memory *memory, uint64_t size_hint, struct page_map **ret_map)
 {
 	struct page_map *map = calloc(1, sizeof(*map));

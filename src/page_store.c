@@ -67,6 +67,7 @@ struct page_store {
 	uint32_t free_count;      /* under lock */
 	uint32_t limbo_first;     /* list by meta.next; under lock */
 	uint32_t limbo_count;     /* under lock */
+	uint64_t moves;           /* of frames between lists, for the audit; under lock */
 	bool stopping;            /* under lock */
 	bool running;             /* main thread only */
 	pthread_t reclaimer;
@@ -199,6 +200,7 @@ static bool wants_reclaimer_locked(const struct page_store *store)
 static void push_free_locked(struct page_store *store, uint32_t frame)
 {
 	store->metas[frame].next = store->free_first;
+	store->metas[frame].where = FRAME_FREE;
 	store->free_first = frame;
 	store->free_count++;
 }
@@ -211,6 +213,7 @@ unsigned page_store_take(struct page_store *store, uint32_t frames[], unsigned c
 	pthread_mutex_lock(&store->lock);
 	while (taken < count && store->free_first != FRAME_NONE) {
 		frames[taken] = store->free_first;
+		store->metas[frames[taken]].where = FRAME_OUTSIDE;
 		store->free_first = store->metas[frames[taken++]].next;
 		store->free_count--;
 	}
@@ -218,6 +221,7 @@ unsigned page_store_take(struct page_store *store, uint32_t frames[], unsigned c
 		frames[taken++] = store->fresh++;
 	if (store->touched < store->fresh)
 		store->touched = store->fresh;
+	store->moves += taken != 0;
 	low = wants_reclaimer_locked(store);
 	pthread_mutex_unlock(&store->lock);
 	if (low)
@@ -231,6 +235,7 @@ void page_store_give_back(struct page_store *store, const uint32_t frames[], uns
 	/* Last first, so that the list hands them out in the order in which they were taken. */
 	while (count)
 		push_free_locked(store, frames[--count]);
+	store->moves++;
 	pthread_mutex_unlock(&store->lock);
 }
 
@@ -255,6 +260,7 @@ static void enqueue(struct page_store *store, struct frame_ref ref)
 	if (frame_generation(atomic_load_explicit(&meta->life, memory_order_relaxed)) ==
 	    ref.generation)
 		frame_queue_insert(&store->queue, ref.frame);
+	store->moves++;
 	low = wants_reclaimer_locked(store);
 	pthread_mutex_unlock(&store->lock);
 	if (low)
@@ -303,10 +309,11 @@ bool page_store_publish(struct page_store *store, uint32_t frame, const struct d
 			struct frame_ref *ret_ref)
 {
 	struct frame_meta *meta = &store->metas[frame];
-	struct frame_ref own = begin_life(store, frame, false);
 	struct hash_index_node *node;
+	struct frame_ref own;
 
 	meta->node.digest = *digest;
+	own = begin_life(store, frame, false);
 	for (;;) {
 		node = hash_index_share(store->index, &meta->node, page_store_bytes(store, frame));
 		if (node == &meta->node)
@@ -386,8 +393,12 @@ static void to_limbo_locked(struct page_store *store, uint32_t frame, uint32_t g
 	struct frame_meta *meta = &store->metas[frame];
 
 	frame_queue_remove(&store->queue, frame);
-	if (generation == UINT32_MAX)
-		return; /* used up: retired */
+	store->moves++;
+	if (generation == UINT32_MAX) {
+		meta->where = FRAME_RETIRED; /* its generations are used up */
+		return;
+	}
+	meta->where = FRAME_LIMBO;
 	meta->next = store->limbo_first;
 	store->limbo_first = frame;
 	store->limbo_count++;
@@ -448,6 +459,7 @@ static void evict_for_reserve_locked(struct page_store *store)
 		return;
 	while (available_locked(store) + store->limbo_count < 2 * store->reserve) {
 		frame = frame_queue_victim(&store->queue);
+		store->moves++;
 		if (frame == FRAME_NONE)
 			break;
 		if (evict(store, frame, &generation)) {
@@ -480,6 +492,7 @@ static void empty_limbo_locked(struct page_store *store)
 		store->limbo_count--;
 		push_free_locked(store, frame);
 	}
+	store->moves++;
 }
 
 /* Give the next frames memory, so that the thread which fills them does not wait for it to be
@@ -583,4 +596,139 @@ void page_store_usage(const struct page_store *store, struct page_store_usage *r
 		fresh * sizeof(struct frame_meta) + (full ? frame_queue_bytes(&store->queue) : 0);
 	ret_usage->pool_bytes = touched * FOLD_PAGE_SIZE + ret_usage->metadata_bytes;
 	ret_usage->index_bytes = hash_index_bytes(store->index);
+}
+
+/* ---- for the audit ---- */
+
+const void *page_store_peek(const struct page_store *store, struct frame_ref ref)
+{
+	if (ref.frame >= store->frames_total || !page_store_users(store, ref))
+		return NULL;
+	return store->bytes + ((uint64_t)ref.frame << FOLD_PAGE_SHIFT);
+}
+
+static enum frame_place place_of(const struct frame_meta *meta)
+{
+	switch (meta->where) {
+	case FRAME_SMALL:
+	case FRAME_MAIN:
+		return FRAME_PLACE_QUEUED;
+	case FRAME_FREE:
+		return FRAME_PLACE_FREE;
+	case FRAME_LIMBO:
+		return FRAME_PLACE_LIMBO;
+	case FRAME_RETIRED:
+		return FRAME_PLACE_RETIRED;
+	default:
+		return FRAME_PLACE_TAKEN;
+	}
+}
+
+static bool is_frame(const struct page_store *store, uint32_t link)
+{
+	return link == FRAME_NONE || link < store->frames_total;
+}
+
+static void report_locked(const struct page_store *store, uint32_t frame,
+			  struct frame_report *ret_report)
+{
+	const struct frame_meta *meta = &store->metas[frame];
+	uint64_t life = atomic_load_explicit(&meta->life, memory_order_acquire);
+
+	*ret_report = (struct frame_report){
+		.ref = {.frame = frame, .generation = frame_generation(life)},
+		.users = frame_users(life),
+		.place = place_of(meta),
+	};
+	if (ret_report->place != FRAME_PLACE_QUEUED)
+		return;
+	/* What is not queued yet may just be written by its publisher. */
+	ret_report->own = meta->own;
+	ret_report->linked = is_frame(store, meta->prev) && is_frame(store, meta->next) &&
+			     frame_queue_is_linked(&store->queue, frame);
+}
+
+void page_store_report(struct page_store *store, uint32_t first, unsigned count,
+		       struct frame_report reports[])
+{
+	unsigned i;
+
+	pthread_mutex_lock(&store->lock);
+	for (i = 0; i < count; i++) {
+		if (first + i < store->fresh)
+			report_locked(store, first + i, &reports[i]);
+		else
+			/* Its metadata has no memory yet, and gets none from being looked at. */
+			reports[i] = (struct frame_report){.ref.frame = first + i,
+							   .place = FRAME_PLACE_FRESH};
+	}
+	pthread_mutex_unlock(&store->lock);
+}
+
+void page_store_lists(struct page_store *store, struct frame_lists *ret_lists)
+{
+	*ret_lists = (struct frame_lists){.index_entries = hash_index_entries(store->index)};
+	pthread_mutex_lock(&store->lock);
+	ret_lists->moves = store->moves;
+	ret_lists->length[FRAME_PLACE_QUEUED] =
+		store->queue.small.length + store->queue.main.length;
+	ret_lists->length[FRAME_PLACE_FREE] = store->free_count;
+	ret_lists->length[FRAME_PLACE_LIMBO] = store->limbo_count;
+	ret_lists->length[FRAME_PLACE_FRESH] = store->frames_total - store->fresh;
+	pthread_mutex_unlock(&store->lock);
+}
+
+/* Links that one hold of the lock follows: some milliseconds. */
+#define WALK_STEPS 16384u
+
+enum frame_walk_step page_store_walk(struct page_store *store, struct frame_walk *walk)
+{
+	enum frame_walk_step step = FRAME_WALK_MORE;
+	unsigned steps = 0;
+
+	pthread_mutex_lock(&store->lock);
+	if (!walk->begun)
+		walk->at = walk->list == 0   ? store->free_first
+			   : walk->list == 1 ? store->queue.small.oldest
+					     : store->queue.main.oldest;
+	walk->begun = true;
+	if (walk->moves != store->moves)
+		step = FRAME_WALK_MOVED;
+	/* A ring would have no end; a link to nowhere is one. */
+	for (; step == FRAME_WALK_MORE && steps < WALK_STEPS; steps++) {
+		if (walk->at >= store->frames_total || walk->seen > store->frames_total) {
+			step = FRAME_WALK_DONE;
+		} else {
+			walk->at = store->metas[walk->at].next;
+			walk->seen++;
+		}
+	}
+	pthread_mutex_unlock(&store->lock);
+	return step;
+}
+
+unsigned page_store_verify(struct page_store *store, struct frame_ref ref)
+{
+	const struct frame_meta *meta = &store->metas[ref.frame];
+	const void *bytes = page_store_peek(store, ref);
+	struct digest digest;
+	unsigned wrong = 0;
+
+	if (!bytes)
+		return 0;
+	hash_index_digest(store->index, bytes, &digest);
+	if (digest.low != meta->node.digest.low || digest.high != meta->node.digest.high)
+		wrong |= FRAME_WRONG_DIGEST;
+	switch (hash_index_count_equal(store->index, &meta->node, bytes)) {
+	case HASH_INDEX_ABSENT:
+		wrong |= FRAME_NOT_INDEXED;
+		break;
+	case HASH_INDEX_TWICE:
+		wrong |= FRAME_TWICE;
+		break;
+	default:
+		break;
+	}
+	/* It left the index when its life ended, perhaps just now. */
+	return page_store_users(store, ref) ? wrong : 0;
 }

@@ -57,6 +57,7 @@ struct window {
 	struct cds_list_head files;   /* all, but forgotten ones; under lock */
 	struct cds_list_head stale;   /* files to invalidate as a whole; under lock */
 	bool stopping;                /* under lock */
+	bool trimming;                /* the trimmer has regions in hand; under lock */
 	pthread_mutex_t stop_lock;    /* before lock */
 	bool running;                 /* under stop_lock */
 	pthread_t trimmer;            /* under stop_lock */
@@ -457,6 +458,7 @@ static void trim_locked(struct window *window)
 		cds_list_del(&regions[count++]->link);
 	}
 	stale = take_stale_locked(window, nodes, sizeof(nodes) / sizeof(nodes[0]));
+	window->trimming = count > 0;
 	pthread_mutex_unlock(&window->lock);
 	for (i = 0; i < stale; i++)
 		(void)window->invalidate(window->context, nodes[i], 0, 0);
@@ -465,6 +467,7 @@ static void trim_locked(struct window *window)
 		finish(window, regions, count);
 	}
 	pthread_mutex_lock(&window->lock);
+	window->trimming = false;
 }
 
 static void *trim(void *argument)
@@ -529,6 +532,37 @@ void window_free(struct window *window)
 	pthread_mutex_destroy(&window->stop_lock);
 	pthread_mutex_destroy(&window->lock);
 	free(window);
+}
+
+static uint64_t noted_in(const struct region *region)
+{
+	return (uint64_t)__builtin_popcountll(
+		atomic_load_explicit(&region->bits, memory_order_relaxed));
+}
+
+void window_count(struct window *window, struct window_count *ret_count)
+{
+	struct window_count count = {.budget = budget_pages(window)};
+	struct region *region;
+
+	pthread_mutex_lock(&window->lock);
+	fold_rcu_read_lock();
+	cds_list_for_each_entry (region, &window->queue, link) {
+		count.pages += noted_in(region);
+		count.misplaced += find(region->file, region->index) != region;
+	}
+	cds_list_for_each_entry (region, &window->closing, link) {
+		count.pages += noted_in(region);
+		count.closing += region->closing_pages;
+		count.misplaced += find(region->file, region->index) == region;
+	}
+	count.pages_said = atomic_load(&window->pages);
+	count.closing_said = window->closing_pages;
+	fold_rcu_read_unlock();
+	count.trims = window->budget && !window->stopping;
+	count.trimming = window->trimming;
+	pthread_mutex_unlock(&window->lock);
+	*ret_count = count;
 }
 
 void window_usage(const struct window *window, struct window_usage *ret_usage)

@@ -81,4 +81,32 @@ void file_forget(struct file *file);
 void file_distrust(struct file *file);
 void file_table_distrust(struct file_table *table);
 
+/*
+ * For the audit. None of these changes what is known of a file, or which goes first.
+ */
+
+struct file_key {
+	dev_t device;
+	ino_t inode;
+};
+
+/* The keys of all files in an array, the caller's to free; NULL if there is none. -ENOMEM. */
+errint_t file_table_keys(struct file_table *table, struct file_key **ret_keys, size_t *ret_count);
+/* Bytes that the files take, counted one by one; file_table_bytes() has it as a sum. */
+uint64_t file_table_count_bytes(struct file_table *table);
+/* A reference to the file of KEY, NULL if it is not known any more. */
+struct file *file_table_peek(struct file_table *table, const struct file_key *key);
+
+/* How what is known of a file stands to its source. */
+enum file_truth {
+	FILE_IS_TRUE,        /* of the source as it is now, and nobody of ours is changing it */
+	FILE_IS_CHANGING,    /* changes of this mount are under way */
+	FILE_IS_DOUBTFUL,    /* the source was young when its stamp was taken: not relied on */
+	FILE_CHANGED_BEHIND, /* not of the source as it is now: will be forgotten at the next open
+			      */
+};
+/* *ret_size_known: file_size() is the source's size; told of a file that is true. -errno of fstat.
+ */
+errint_t file_judge(struct file *file, int fd, enum file_truth *ret_truth, bool *ret_size_known);
+
 #endif

@@ -26,6 +26,7 @@
 #include "foldfs/file.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 struct stats;
 
@@ -33,6 +34,7 @@ struct filler {
 	struct page_store *store; /* borrowed */
 	struct file_table *files; /* borrowed */
 	struct stats *stats;      /* borrowed */
+	_Atomic unsigned at_work; /* reads that may hold taken frames, for the audit; relaxed */
 	pthread_mutex_t spare_lock;
 	uint8_t *spare; /* bounce buffer for when there is no memory; under spare_lock */
 };
@@ -63,6 +65,7 @@ struct page_read {
 	unsigned missing; /* pages that the last look did not find */
 	unsigned hits;    /* pages the first look found */
 	bool looked;
+	bool at_work;    /* counted in filler->at_work */
 	bool ahead;      /* for read-ahead: nobody waits for it */
 	uint8_t *bounce; /* room for all pages, for those that found no frame */
 	struct page_look looks[FOLD_REQUEST_PAGES];

@@ -23,9 +23,13 @@
 #define FRAME_HOT_MAX 3
 
 enum frame_where {
-	FRAME_OUTSIDE, /* in no queue */
+	FRAME_OUTSIDE, /* in no queue and no list: taken, or on its way from one to another */
 	FRAME_SMALL,
 	FRAME_MAIN,
+	/* The store's lists, of frames that are not live. */
+	FRAME_FREE,
+	FRAME_LIMBO,
+	FRAME_RETIRED, /* for good, in no list */
 };
 
 /* Everything about a frame but its bytes; one cache line. */
@@ -74,8 +78,10 @@ uint64_t frame_queue_bytes(const struct frame_queue *queue);
 
 /* A frame that was just published. */
 void frame_queue_insert(struct frame_queue *queue, uint32_t frame);
-/* Nothing if it is in no queue. */
+/* Nothing if it is in neither queue. */
 void frame_queue_remove(struct frame_queue *queue, uint32_t frame);
+/* Whether FRAME's neighbours, or the ends of its queue, agree that it stands between them. */
+bool frame_queue_is_linked(const struct frame_queue *queue, uint32_t frame);
 /* Take the next frame to evict out of its queue; FRAME_NONE if there is none. */
 uint32_t frame_queue_victim(struct frame_queue *queue);
 

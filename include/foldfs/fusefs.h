@@ -12,6 +12,7 @@
 #ifndef FOLDFS_FUSEFS_H
 #define FOLDFS_FUSEFS_H
 
+#include "foldfs/audit.h"
 #include "foldfs/file.h"
 #include "foldfs/fill.h"
 #include "foldfs/options.h"
@@ -61,5 +62,11 @@ struct fusefs_usage {
 };
 void fusefs_usage(const struct fusefs *fs, struct fusefs_usage *ret_usage);
 const struct stats *fusefs_stats(const struct fusefs *fs);
+
+/* Audit everything behind the mount: see audit.h, also for IDLE and the result.
+ * IS_CANCELLED(CONTEXT) tells when to give up. Any thread; one at a time, between fusefs_serve()'s
+ * start and fusefs_free(). */
+errint_t fusefs_audit(struct fusefs *fs, bool idle, bool (*is_cancelled)(void *context),
+		      void *context, struct audit_report *ret_report);
 
 #endif

@@ -63,6 +63,18 @@ struct hash_index_node *hash_index_share(struct hash_index *index, struct hash_i
  * until a grace period has passed. */
 void hash_index_remove(struct hash_index *index, struct hash_index_node *node);
 
+/* For the audit: how NODE, whose content is at PAGE, stands in the index. RCU read side. */
+enum hash_index_presence {
+	HASH_INDEX_ABSENT,
+	HASH_INDEX_ONCE,
+	HASH_INDEX_TWICE, /* and another node that is not on its way out has the same content */
+};
+enum hash_index_presence hash_index_count_equal(struct hash_index *index,
+						const struct hash_index_node *node,
+						const void *page);
+/* Nodes in the index; exact at a moment when nothing is under way. */
+uint64_t hash_index_entries(const struct hash_index *index);
+
 /* Whether chains have become long enough for hash_index_grow(). Any context, two loads. */
 bool hash_index_wants_to_grow(const struct hash_index *index);
 

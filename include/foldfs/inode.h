@@ -85,4 +85,16 @@ struct window_file **inode_window_file(struct inode *inode);
 /* The same: how the inode is served while it is open. */
 struct plan_hold *inode_plan(struct inode *inode);
 
+/* For the audit: the inodes, counted one by one, beside what the sums say. Holds one lock at a
+ * time, for a part of them. The two live counts are of one moment for each part; the others are
+ * exact when no name is looked up or forgotten meanwhile. */
+struct inode_count {
+	uint64_t live;        /* objects in the slab */
+	uint64_t live_said;   /* what the sums say */
+	uint64_t hashed;      /* inodes found by number; the rest has lost its object */
+	uint64_t hashed_said; /* what the sums say */
+	uint64_t astray;      /* in a wrong chain, unmarked, or without a look-up */
+};
+void inode_table_recount(struct inode_table *table, struct inode_count *ret_count);
+
 #endif

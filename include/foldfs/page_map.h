@@ -88,4 +88,35 @@ bool page_map_users(struct page_map *map, uint64_t page, uint32_t *ret_users);
  * freed; 0 if the map has none. RCU read side. */
 uint64_t page_map_shrink(struct page_map *map, uint64_t bytes);
 
+/*
+ * For the audit, which looks at a map that is in use.
+ */
+
+/* Neighbouring pages whose slots say the same, or frames side by side of one generation. */
+struct page_stretch {
+	uint64_t first;
+	uint64_t pages;
+	enum {
+		STRETCH_ZERO,
+		STRETCH_SHARED,
+		STRETCH_PRIVATE, /* of one page */
+	} kind;
+	struct frame_ref ref; /* the first page's, whose life may be over */
+};
+
+/* A walk over the pages from NEXT up to END; both set by the caller before the first call. */
+struct page_walk {
+	uint64_t next; /* where the next call goes on; END or more: done */
+	uint64_t end;
+	uint64_t bytes; /* memory of the map, as far as it was walked; added to */
+};
+#define PAGE_WALK_ALL UINT64_MAX
+
+/* Up to MAX stretches of the pages that come next, in order; how many is returned, perhaps none
+ * before the end. Slots that say "unknown" are left out. Changes nothing. Holds the map's lock for
+ * a bounded time, so what one call returns is of one moment, but for fills and for lives that end.
+ */
+unsigned page_map_walk(struct page_map *map, struct page_walk *walk, unsigned max,
+		       struct page_stretch stretches[]);
+
 #endif

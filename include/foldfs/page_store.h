@@ -112,4 +112,69 @@ uint32_t page_store_users(const struct page_store *store, struct frame_ref ref);
 
 void page_store_usage(const struct page_store *store, struct page_store_usage *ret_usage);
 
+/*
+ * For the audit, which looks at a pool that is in use. Nothing here changes anything, hotness
+ * included; each call holds the store's lock for a bounded time, or takes none.
+ */
+
+/* The same as page_store_read(), unnoticed by eviction. RCU read side. */
+const void *page_store_peek(const struct page_store *store, struct frame_ref ref);
+
+enum frame_place {
+	FRAME_PLACE_TAKEN, /* in no list: somebody's, or on its way */
+	FRAME_PLACE_QUEUED,
+	FRAME_PLACE_FREE,
+	FRAME_PLACE_LIMBO,
+	FRAME_PLACE_RETIRED,
+	FRAME_PLACE_FRESH, /* never used */
+	FRAME_PLACES
+};
+
+/* A frame at one moment. */
+struct frame_report {
+	struct frame_ref ref;
+	uint32_t users;
+	enum frame_place place;
+	bool own;    /* private */
+	bool linked; /* queued, and its neighbours agree */
+};
+
+#define FRAME_REPORTS_MAX 1024u
+
+/* COUNT frames from FIRST on, FRAME_REPORTS_MAX at most, all of one moment. */
+void page_store_report(struct page_store *store, uint32_t first, unsigned count,
+		       struct frame_report reports[]);
+
+/* What the lists say of themselves. While `moves` stays, no frame has gone from one to another. */
+struct frame_lists {
+	uint64_t moves;
+	uint64_t index_entries;
+	uint32_t length[FRAME_PLACES]; /* of those that have a length of their own; else 0 */
+};
+void page_store_lists(struct page_store *store, struct frame_lists *ret_lists);
+
+/* A walk along the free list or the two queues, from oldest to newest, link by link. */
+struct frame_walk {
+	uint64_t moves; /* as of which it is true */
+	uint32_t at;    /* where it goes on */
+	uint8_t list;   /* 0: free list, 1: small queue, 2: main queue */
+	bool begun;
+	uint32_t seen; /* frames so far */
+};
+#define FRAME_WALK_LISTS 3u
+enum frame_walk_step { FRAME_WALK_MORE, FRAME_WALK_DONE, FRAME_WALK_MOVED };
+/* Go on; MOVED: a frame moved since walk->moves, and what was seen is of no use. */
+enum frame_walk_step page_store_walk(struct page_store *store, struct frame_walk *walk);
+
+/* What is wrong with a queued frame that is not private. */
+enum {
+	FRAME_WRONG_DIGEST = 1, /* its bytes have another */
+	FRAME_NOT_INDEXED = 2,
+	FRAME_TWICE = 4, /* another live frame has the same bytes, and both can be shared */
+};
+/* Look at REF's bytes and its place in the index. 0 also if that life is over: these are no
+ * moment's matters, so what is returned is wrong. RCU read side, the one of page_store_report(),
+ * which must have said that REF is queued. */
+unsigned page_store_verify(struct page_store *store, struct frame_ref ref);
+
 #endif

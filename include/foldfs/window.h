@@ -63,4 +63,20 @@ void window_invalidate_all_soon(struct window *window);
 
 void window_usage(const struct window *window, struct window_usage *ret_usage);
 
+/* For the audit: what is noted, counted bit by bit, beside what the sums say. All of one moment but
+ * for notes that are just made and regions that the trimmer has in hand. Holds the window's lock
+ * for as long as it takes to look at each region, of which there are no more than pages in the
+ * budget. */
+struct window_count {
+	uint64_t pages;        /* bits set */
+	uint64_t pages_said;   /* what the sum says */
+	uint64_t closing;      /* of regions on their way out */
+	uint64_t closing_said; /* what the sum says */
+	uint64_t budget;       /* pages */
+	uint64_t misplaced;    /* regions that are found though closed, or not though noted */
+	bool trims;            /* there is a trimmer */
+	bool trimming;         /* it has regions in hand, which are in no list */
+};
+void window_count(struct window *window, struct window_count *ret_count);
+
 #endif

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * audit.h - compares a live mount with its source and with itself
+ *
+ * Reads all that the daemon knows of content and of memory, counts it again, one by one, and says
+ * what does not agree. It changes nothing, runs beside traffic on a thread of its own, and takes
+ * the locks of the request path for a bounded time each: a write to the pages that are compared at
+ * the moment waits for one read of 1 MiB of the source.
+ *
+ * What is under way is no difference. Where a moment's view can be had (bytes of a page, digest of
+ * a frame), one look decides. All else is counted several times, with a grace period in between,
+ * which ends whatever had begun: a difference is what stays the same over all rounds. What goes on
+ * changing is told apart, as unsteady. On a mount that nobody uses (IDLE) nothing is under way for
+ * long: there the rounds go on for some seconds, and what is unsteady then is a difference too.
+ *
+ * Memory: 4 bytes for each frame of the pool that was ever used, 24 for each file whose source has
+ * to be searched for, 16 for each known file, and 3 MiB.
+ */
+#ifndef FOLDFS_AUDIT_H
+#define FOLDFS_AUDIT_H
+
+#include "foldfs/file.h"
+#include "foldfs/fill.h"
+#include "foldfs/window.h"
+
+/* X(name, key, unit, what): what is checked, by what is counted as checked. */
+#define AUDIT_CHECKS(X)                                                                            \
+	X(SLOTS, "slots", "pages", "in the pool, compared with the source")                        \
+	X(ZEROES, "zeroes", "pages", "known to be all zero, compared with the source")             \
+	X(SIZES, "sizes", "files", "whose size was compared with the source")                      \
+	X(DIGESTS, "digests", "frames", "compared with their digest")                              \
+	X(INDEX, "index", "frames", "looked for in the index, and their equals")                   \
+	X(USERS, "users", "frames", "whose users were compared with the slots")                    \
+	X(LISTS, "lists", "frames", "whose place and links in the pool's lists were checked")      \
+	X(POOL, "pool", "sums", "of the pool, counted again")                                      \
+	X(MAPS, "maps", "sums", "of the maps and files, counted again")                            \
+	X(WINDOW, "window", "sums", "of the window, counted again")                                \
+	X(INODES, "inodes", "sums", "of the inodes, counted again")
+
+enum audit_check {
+#define AUDIT_NAME(name, key, unit, what) AUDIT_##name,
+	AUDIT_CHECKS(AUDIT_NAME)
+#undef AUDIT_NAME
+		AUDIT_COUNT
+};
+
+#define AUDIT_FINDINGS  32u
+#define AUDIT_TEXT_SIZE 256u
+
+struct audit_line {
+	uint64_t checked;
+	uint64_t different;
+	uint64_t unsteady; /* never the same twice: neither right nor wrong */
+};
+
+struct audit_report {
+	struct audit_line lines[AUDIT_COUNT];
+	uint64_t files;             /* known to the mount */
+	uint64_t files_changed;     /* behind the mount, or too young to tell: not compared */
+	uint64_t files_unreachable; /* their source was not found: not compared */
+	uint64_t files_unreadable;  /* the source gave an error: compared in part */
+	uint64_t memory_bytes;      /* that the audit took, at most */
+	unsigned findings;          /* texts that follow: of the first differences */
+	char texts[AUDIT_FINDINGS][AUDIT_TEXT_SIZE]; /* ASCII */
+};
+
+/* What inode.h counts; there, for what the two sides of each pair are. */
+struct audit_inodes {
+	uint64_t live, live_said;
+	uint64_t hashed, hashed_said;
+	uint64_t astray;
+};
+
+/* What is audited; all borrowed. */
+struct audit_subject {
+	struct page_store *store;
+	struct page_map_memory *memory;
+	struct file_table *files;
+	struct filler *filler;
+	struct window *window;
+	int source_fd; /* the source directory; not read from, reopened */
+	/* The source file of the object with these numbers, open for reading: a new descriptor, or
+	 * -errno if it is not known that way. NULL: never. */
+	int (*open_source)(void *context, dev_t device, ino_t inode);
+	/* NULL: there are none. */
+	void (*count_inodes)(void *context, struct audit_inodes *ret_inodes);
+	/* Whether to give up. NULL: never. Called often. */
+	bool (*is_cancelled)(void *context);
+	void *context;
+};
+
+/* Audit SUBJECT. Blocks for as long as it takes to read all that is resident from the source. 0
+ * also if there are differences; -ECANCELED, -ENOMEM. */
+errint_t audit_run(const struct audit_subject *subject, bool idle, struct audit_report *ret_report);
+
+/* All differences of a report. */
+uint64_t audit_differences(const struct audit_report *report);
+
+#endif

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* audit_internal.h - what the audit*.c files share; nobody else includes it. */
+#ifndef FOLDFS_AUDIT_INTERNAL_H
+#define FOLDFS_AUDIT_INTERNAL_H
+
+#include "foldfs/audit.h"
+
+/* Used by the audit's thread alone. */
+struct audit {
+	const struct audit_subject *subject;
+	struct audit_report *report;
+	bool idle;
+	struct file_key *keys; /* of all files, sorted by inode and device */
+	size_t key_count;
+};
+
+bool audit_is_cancelled(const struct audit *audit);
+/* One more difference; the text is kept while there is room. */
+__attribute__((format(printf, 3, 4))) void audit_found(struct audit *audit, enum audit_check check,
+						       const char *format, ...);
+void audit_took_memory(struct audit *audit, uint64_t bytes);
+/* The files that are known now, anew. -ENOMEM. */
+errint_t audit_take_keys(struct audit *audit);
+
+/* How often what does not agree is counted. */
+unsigned audit_rounds(const struct audit *audit);
+/* Let what is under way end, before round ROUND (from 1 on). -ECANCELED. */
+errint_t audit_settle(const struct audit *audit, unsigned round);
+
+/* Two figures that should be the same. */
+struct audit_sum {
+	enum audit_check check;
+	const char *what; /* "frames that are free": for the text */
+	uint64_t counted;
+	uint64_t said;
+	bool busy; /* what would make them differ is known to be under way */
+};
+#define AUDIT_SUMS_MAX 16u
+/* Take up to AUDIT_SUMS_MAX sums, the same ones in each round; how many, or -errno. */
+typedef int audit_take_fn(struct audit *audit, struct audit_sum sums[]);
+/* Count until they agree or the rounds are over. -errno of TAKE, -ECANCELED. */
+errint_t audit_sums(struct audit *audit, audit_take_fn *take);
+
+/* audit_content.c: slots against the source. -ENOMEM, -ECANCELED. */
+errint_t audit_content(struct audit *audit);
+/* audit_pool.c: frames against their digests, the index, the lists and the slots. The same. */
+errint_t audit_pool(struct audit *audit);
+/* audit_pool.c: sums of the pool. */
+int audit_pool_sums(struct audit *audit, struct audit_sum sums[]);
+
+/* audit_tree.c: call VISIT with a descriptor for each file among the COUNT keys of WANTED, sorted
+ * as audit_key_order() has it, that has a name below the directory ROOT_FD; once for each. The
+ * descriptor is VISIT's. Ends with VISIT's first error; -ENOMEM. Directories that cannot be read
+ * are passed over. */
+typedef errint_t audit_visit_fn(void *context, size_t index, int fd);
+errint_t audit_tree_visit(int root_fd, const struct file_key wanted[], size_t count,
+			  audit_visit_fn *visit, void *context);
+int audit_key_order(const void *a, const void *b);
+
+#endif

@@ -1,0 +1,427 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * audit_content.c - audit: slots against the bytes of the source
+ *
+ * Pages are compared a chunk at a time, under the file's range lock: so nobody of ours changes
+ * them, in the source or in their slots. The source is read first, then the slots are looked at and
+ * their bytes compared, within one read side. A fill may publish meanwhile, an eviction may take a
+ * frame away, and neither changes what a resident page has to say.
+ *
+ * Nobody keeps others from changing the source behind the mount. So a page that differs is a
+ * difference only if the file was as its stamp says both before and after the look, and nothing of
+ * ours was under way. Else the look is repeated, in the end with the whole file locked.
+ *
+ * Holes are not read: the source's file system tells where its data begin.
+ */
+#include "foldfs/audit_internal.h"
+
+#include "foldfs/rcu.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Pages of one look: 1 MiB, for which a writer waits as for a large write of another. */
+#define CHUNK 256u
+/* Pages between resident ones that are read along. */
+#define GAP 16u
+/* Stretches of zeroes from this many pages on are asked for their holes. */
+#define HOLE_PAGES 64u
+/* Looks until a file that goes on being changed is left. */
+#define LOOKS       8u
+#define LOOKS_ALONE 2u /* from here on with the whole file locked */
+
+/* One file that is compared. */
+struct subject_file {
+	struct audit *audit;
+	struct file *file;
+	struct source *source;
+	char path[128]; /* for texts */
+	uint8_t *buffer;
+	bool changed;    /* behind the mount: no more to be compared */
+	bool unreadable; /* in part */
+};
+
+/* One look at the pages FIRST..FIRST + CHUNK - 1. */
+struct look {
+	uint64_t first;
+	bool have[CHUNK];  /* read from the source */
+	unsigned pages;    /* compared, with frames */
+	unsigned zeroes;   /* compared, known as zero */
+	unsigned wrong;    /* of them */
+	uint64_t wrong_at; /* the first page that is */
+	bool settled;      /* before and after, the file was as its stamp says */
+};
+
+struct content {
+	struct audit *audit;
+	uint8_t *buffer;
+	struct file_key *left; /* files whose source has to be searched for */
+	size_t count;
+	size_t room;
+	size_t found; /* of these */
+};
+
+/* ---- one look ---- */
+
+static unsigned walk_chunk(struct subject_file *subject, uint64_t first,
+			   struct page_stretch stretches[])
+{
+	struct page_walk walk = {.next = first, .end = first + CHUNK};
+	unsigned count = 0;
+
+	while (walk.next < walk.end && count < CHUNK)
+		count += page_map_walk(file_map(subject->file), &walk, CHUNK - count,
+				       stretches + count);
+	return count;
+}
+
+/* Read pages FROM..TO of the chunk, zeroes behind the end of the file. */
+static void read_pages(struct subject_file *subject, struct look *look, unsigned from, unsigned to)
+{
+	size_t length = (size_t)(to - from) << FOLD_PAGE_SHIFT;
+	uint8_t *into = subject->buffer + ((size_t)from << FOLD_PAGE_SHIFT);
+	uint64_t offset = (look->first + from) << FOLD_PAGE_SHIFT;
+	struct iovec iov;
+	size_t got = 0;
+	ssize_t part = 1;
+
+	while (got < length && part > 0 && offset + got < INT64_MAX) {
+		iov = (struct iovec){.iov_base = into + got, .iov_len = length - got};
+		if (iov.iov_len > INT64_MAX - offset - got)
+			iov.iov_len = (size_t)(INT64_MAX - offset - got);
+		part = source_read(subject->source, &iov, 1, (off_t)(offset + got));
+		if (part > 0)
+			got += (size_t)part;
+	}
+	if (part < 0) {
+		subject->unreadable = true;
+		to = from + (unsigned)(got >> FOLD_PAGE_SHIFT);
+	} else {
+		memset(into + got, 0, length - got);
+	}
+	for (; from < to; from++)
+		look->have[from] = true;
+}
+
+/* Read what is resident of the chunk, neighbours and near neighbours in one call. */
+static void read_resident(struct subject_file *subject, struct look *look)
+{
+	struct page_stretch stretches[CHUNK];
+	unsigned count = walk_chunk(subject, look->first, stretches);
+	unsigned from;
+	unsigned to;
+	unsigned i;
+	unsigned next;
+
+	for (i = 0; i < count; i = next) {
+		from = (unsigned)(stretches[i].first - look->first);
+		to = from + (unsigned)stretches[i].pages;
+		for (next = i + 1; next < count && stretches[next].first - look->first - to < GAP;
+		     next++)
+			to = (unsigned)(stretches[next].first - look->first +
+					stretches[next].pages);
+		read_pages(subject, look, from, to);
+	}
+}
+
+/* What page I of STRETCH says, NULL: nothing. Read side. */
+static const void *bytes_of(const struct subject_file *subject, const struct page_stretch *stretch,
+			    uint64_t i)
+{
+	struct frame_ref ref = stretch->ref;
+
+	if (stretch->kind == STRETCH_ZERO)
+		return fold_zero_page;
+	ref.frame += (uint32_t)i;
+	return page_store_peek(subject->audit->subject->store, ref);
+}
+
+static void compare_stretch(struct subject_file *subject, struct look *look,
+			    const struct page_stretch *stretch)
+{
+	uint64_t i;
+
+	for (i = 0; i < stretch->pages; i++) {
+		unsigned at = (unsigned)(stretch->first + i - look->first);
+		const void *bytes = bytes_of(subject, stretch, i);
+
+		if (!bytes || !look->have[at])
+			continue;
+		if (stretch->kind == STRETCH_ZERO)
+			look->zeroes++;
+		else
+			look->pages++;
+		if (!memcmp(bytes, subject->buffer + ((size_t)at << FOLD_PAGE_SHIFT),
+			    FOLD_PAGE_SIZE))
+			continue;
+		if (!look->wrong++)
+			look->wrong_at = stretch->first + i;
+	}
+}
+
+static void compare_resident(struct subject_file *subject, struct look *look)
+{
+	struct page_stretch stretches[CHUNK];
+	unsigned count;
+	unsigned i;
+
+	fold_rcu_read_lock();
+	count = walk_chunk(subject, look->first, stretches);
+	for (i = 0; i < count; i++)
+		compare_stretch(subject, look, &stretches[i]);
+	fold_rcu_read_unlock();
+}
+
+/* Whether the file is as its stamp says, and nothing of ours is under way. If it never will be
+ * again, it is no more to be compared. */
+static bool is_true(struct subject_file *subject, bool *ret_size_known)
+{
+	enum file_truth truth;
+
+	if (file_judge(subject->file, source_fd(subject->source), &truth, ret_size_known)) {
+		subject->unreadable = true;
+		subject->changed = true;
+		return false;
+	}
+	if (truth == FILE_CHANGED_BEHIND || truth == FILE_IS_DOUBTFUL)
+		subject->changed = true;
+	return truth == FILE_IS_TRUE;
+}
+
+/* Look at the chunk from FIRST on; ALONE: with the whole file locked. */
+static void take_look(struct subject_file *subject, uint64_t first, bool alone,
+		      struct look *ret_look)
+{
+	struct range_hold hold;
+	bool size_known;
+
+	memset(ret_look, 0, sizeof(*ret_look));
+	ret_look->first = first;
+	range_lock_lock(file_range_lock(subject->file), &hold, alone ? 0 : first,
+			alone ? UINT64_MAX : first + CHUNK - 1);
+	ret_look->settled = is_true(subject, &size_known);
+	if (!subject->changed) {
+		read_resident(subject, ret_look);
+		compare_resident(subject, ret_look);
+		ret_look->settled = is_true(subject, &size_known) && ret_look->settled;
+	}
+	range_lock_unlock(file_range_lock(subject->file), &hold);
+}
+
+/* Compare the chunk from FIRST on, with as many looks as it takes. */
+static errint_t compare_chunk(struct subject_file *subject, uint64_t first)
+{
+	struct audit *audit = subject->audit;
+	struct audit_line *lines = audit->report->lines;
+	enum audit_check check;
+	struct look look;
+	unsigned looks;
+	errint_t error = 0;
+
+	take_look(subject, first, false, &look);
+	for (looks = 1; look.wrong && !look.settled && !subject->changed && looks < LOOKS;
+	     looks++) {
+		error = audit_settle(audit, looks);
+		if (error)
+			return error;
+		take_look(subject, first, looks >= LOOKS_ALONE, &look);
+	}
+	if (subject->changed)
+		return 0;
+	lines[AUDIT_SLOTS].checked += look.pages;
+	lines[AUDIT_ZEROES].checked += look.zeroes;
+	if (!look.wrong)
+		return 0;
+	check = look.pages ? AUDIT_SLOTS : AUDIT_ZEROES;
+	if (!look.settled && !audit->idle) {
+		lines[check].unsteady++;
+		return 0;
+	}
+	audit_found(audit, check, "%s: page %llu (%u pages of %u looked at) is not the source's",
+		    subject->path, (unsigned long long)look.wrong_at, look.wrong,
+		    look.pages + look.zeroes);
+	return 0;
+}
+
+/* ---- one file ---- */
+
+/* Pages from FIRST on that are in a hole of the source, COUNT at most. 0 if it cannot tell. */
+static uint64_t hole_pages(struct subject_file *subject, uint64_t first, uint64_t count)
+{
+	struct range_hold hold;
+	uint64_t pages = 0;
+	off_t data;
+
+	if (first >= (uint64_t)INT64_MAX >> FOLD_PAGE_SHIFT)
+		return count;
+	range_lock_lock(file_range_lock(subject->file), &hold, first, first + count - 1);
+	data = lseek(source_fd(subject->source), (off_t)(first << FOLD_PAGE_SHIFT), SEEK_DATA);
+	if (data < 0 && errno == ENXIO)
+		pages = count;
+	else if (data >= 0)
+		pages = ((uint64_t)data >> FOLD_PAGE_SHIFT) - first;
+	range_lock_unlock(file_range_lock(subject->file), &hold);
+	return pages < count ? pages : count;
+}
+
+static errint_t compare_stretches(struct subject_file *subject)
+{
+	struct page_walk walk = {.end = PAGE_WALK_ALL};
+	struct page_stretch stretch;
+	uint64_t hole;
+	errint_t error = 0;
+
+	while (!error && !subject->changed && walk.next < walk.end) {
+		if (audit_is_cancelled(subject->audit))
+			return -ECANCELED;
+		if (!page_map_walk(file_map(subject->file), &walk, 1, &stretch))
+			continue;
+		hole = 0;
+		if (stretch.kind == STRETCH_ZERO && stretch.pages >= HOLE_PAGES)
+			hole = hole_pages(subject, stretch.first, stretch.pages);
+		subject->audit->report->lines[AUDIT_ZEROES].checked += hole;
+		walk.next = stretch.first + hole;
+		if (hole)
+			continue;
+		error = compare_chunk(subject, stretch.first);
+		walk.next = stretch.first + CHUNK;
+	}
+	return error;
+}
+
+/* The size that is known against the source's, with nobody of ours changing it. */
+static void compare_size(struct subject_file *subject)
+{
+	struct range_hold hold;
+	bool size_known = true;
+	bool settled;
+
+	range_lock_lock(file_range_lock(subject->file), &hold, 0, UINT64_MAX);
+	settled = is_true(subject, &size_known);
+	range_lock_unlock(file_range_lock(subject->file), &hold);
+	/* Attributes may be changed just now, which takes no range: then it is not told. */
+	if (!settled)
+		return;
+	subject->audit->report->lines[AUDIT_SIZES].checked++;
+	if (!size_known)
+		audit_found(subject->audit, AUDIT_SIZES, "%s: %llu is not its size", subject->path,
+			    (unsigned long long)file_size(subject->file));
+}
+
+static void take_path(struct subject_file *subject, int fd)
+{
+	char link[64];
+	ssize_t length;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	length = readlink(link, subject->path, sizeof(subject->path) - 1);
+	if (length < 0)
+		length = 0;
+	subject->path[length] = '\0';
+}
+
+/* Compare FILE with its source, open as FD, which is taken over. */
+static errint_t compare_file(struct content *content, struct file *file, int fd)
+{
+	struct audit_report *report = content->audit->report;
+	struct subject_file subject = {
+		.audit = content->audit, .file = file, .buffer = content->buffer};
+	errint_t error = source_new(fd, &subject.source);
+
+	if (error)
+		return error;
+	take_path(&subject, fd);
+	compare_size(&subject);
+	error = compare_stretches(&subject);
+	report->files_changed += subject.changed && !subject.unreadable;
+	report->files_unreadable += subject.unreadable;
+	source_put(subject.source);
+	return error;
+}
+
+/* ---- all files ---- */
+
+static errint_t search_later(struct content *content, const struct file_key *key)
+{
+	if (content->count == content->room) {
+		size_t room = content->room ? 2 * content->room : 64;
+		struct file_key *left = realloc(content->left, room * sizeof(*left));
+
+		if (!left)
+			return -ENOMEM;
+		content->left = left;
+		content->room = room;
+	}
+	content->left[content->count++] = *key;
+	return 0;
+}
+
+static errint_t compare_found(void *context, size_t index, int fd)
+{
+	struct content *content = context;
+	struct file *file = file_table_peek(content->audit->subject->files, &content->left[index]);
+	errint_t error;
+
+	content->found++;
+	if (!file) {
+		close(fd);
+		return 0;
+	}
+	error = compare_file(content, file, fd);
+	file_put(file);
+	return error;
+}
+
+static errint_t compare_key(struct content *content, const struct file_key *key)
+{
+	const struct audit_subject *subject = content->audit->subject;
+	struct file *file = file_table_peek(subject->files, key);
+	errint_t error;
+	int fd = -ENOENT;
+
+	if (!file)
+		return 0;
+	content->audit->report->files++;
+	if (subject->open_source)
+		fd = subject->open_source(subject->context, key->device, key->inode);
+	if (fd >= 0)
+		error = compare_file(content, file, fd);
+	else
+		error = search_later(content, key);
+	file_put(file);
+	return error;
+}
+
+static errint_t compare_all(struct content *content)
+{
+	struct audit *audit = content->audit;
+	errint_t error = audit_take_keys(audit);
+	size_t i;
+
+	for (i = 0; !error && i < audit->key_count; i++)
+		error = audit_is_cancelled(audit) ? -ECANCELED
+						  : compare_key(content, &audit->keys[i]);
+	if (!error && content->count)
+		error = audit_tree_visit(audit->subject->source_fd, content->left, content->count,
+					 compare_found, content);
+	audit->report->files_unreachable = content->count - content->found;
+	return error;
+}
+
+errint_t audit_content(struct audit *audit)
+{
+	struct content content = {.audit = audit};
+	errint_t error = -ENOMEM;
+
+	content.buffer = aligned_alloc(FOLD_PAGE_SIZE, CHUNK << FOLD_PAGE_SHIFT);
+	if (content.buffer)
+		error = compare_all(&content);
+	audit_took_memory(audit, (CHUNK << FOLD_PAGE_SHIFT) + content.room * sizeof(*content.left) +
+					 audit->key_count * sizeof(*audit->keys));
+	free(content.left);
+	free(content.buffer);
+	return error;
+}
