@@ -10,6 +10,9 @@
  *    answer is valid JSON whatever the request was.
  * C  Who may ask is decided by the kernel's word (SO_PEERCRED), besides the socket's mode.
  * D  The thread takes no lock of the request path and never touches the mount.
+ * E  An audit, which takes such locks and its time, runs on a thread of its own, which owns its
+ *    client's connection from then on. There is one at most; a second is refused. It gives up when
+ *    its client goes away or the daemon ends.
  *
  * The socket's name is the mount's device number, which no two mounts have at a time; so whatever
  * is there when we bind is left over from a daemon that was killed. The number may be given out
@@ -22,6 +25,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -35,7 +39,18 @@
 /* How long to wait for descriptors to come free when accept has none. */
 #define ACCEPT_RETRY_MS 100
 
-/* All constant after control_start(). */
+/* The audit. */
+struct audit_job {
+	control_audit_fn *audit; /* constant after control_start() */
+	void *context;           /* the same */
+	pthread_t thread;        /* the control thread's; the main thread's once that has ended */
+	bool started;            /* the same: there is a thread to join */
+	atomic_bool running;     /* set by the control thread, cleared by the audit's at its end */
+	int fd;                  /* the client's connection; the audit thread's while running */
+	bool idle;               /* the same */
+};
+
+/* All constant after control_start(), but for the job. */
 struct control {
 	const struct status_context *status; /* borrowed */
 	char *path;
@@ -45,6 +60,7 @@ struct control {
 	ino_t inode; /* of the socket that we made */
 	pthread_t thread;
 	bool started;
+	struct audit_job job;
 };
 
 static int64_t now_ms(void)
@@ -77,8 +93,10 @@ json_t *control_answer(const struct status_context *status, const char *text, si
 		answer = error_answer("the request has no string \"request\"");
 	else if (strcmp(what, "status") == 0)
 		answer = status_json(status);
+	else if (strcmp(what, "audit") == 0)
+		answer = error_answer("audits are not made here");
 	else
-		answer = error_answer("unknown request; known: status");
+		answer = error_answer("unknown request; known: status, audit");
 	json_decref(request);
 	return answer;
 }
@@ -170,16 +188,90 @@ static bool may_ask(int fd)
 	       (peer.uid == 0 || peer.uid == geteuid());
 }
 
-static void serve_client(const struct control *control, int fd)
+/* ---- the audit ----------------------------------------------------------------------------------
+ */
+
+/* The end of the daemon, or of the client's patience. What it may still say is ignored. */
+static bool is_cancelled(void *arg)
 {
+	const struct control *control = arg;
+	struct pollfd fds[] = {{.fd = control->job.fd}, {.fd = control->stop, .events = POLLIN}};
+
+	return poll(fds, 2, 0) > 0 && ((fds[0].revents & (POLLHUP | POLLERR)) || fds[1].revents);
+}
+
+static void *run_audit(void *arg)
+{
+	struct control *control = arg;
+	struct audit_job *job = &control->job;
+
+	send_answer(control, job->fd, job->audit(job->context, job->idle, is_cancelled, control));
+	close(job->fd);
+	atomic_store(&job->running, false);
+	return NULL;
+}
+
+/* Whether TEXT asks for an audit. */
+static bool asks_for_audit(const char *text, size_t length, bool *ret_idle)
+{
+	json_t *request = json_loadb(text, length, JSON_REJECT_DUPLICATES, NULL);
+	const char *what = json_string_value(json_object_get(request, "request"));
+	bool asks = what && strcmp(what, "audit") == 0;
+
+	*ret_idle = json_is_true(json_object_get(request, "idle"));
+	json_decref(request);
+	return asks;
+}
+
+/* Begin an audit for the client at FD, which is the audit's from then on. False: it was refused. */
+static bool begin_audit(struct control *control, int fd, bool idle)
+{
+	struct audit_job *job = &control->job;
+
+	if (!job->audit) {
+		send_answer(control, fd, error_answer("audits are not made here"));
+		return false;
+	}
+	if (atomic_load(&job->running)) {
+		send_answer(control, fd, error_answer("another audit is under way"));
+		return false;
+	}
+	if (job->started)
+		pthread_join(job->thread, NULL);
+	job->fd = fd;
+	job->idle = idle;
+	atomic_store(&job->running, true);
+	job->started = pthread_create(&job->thread, NULL, run_audit, control) == 0;
+	if (job->started)
+		return true;
+	atomic_store(&job->running, false);
+	send_answer(control, fd, error_answer("no thread can be had for the audit"));
+	return false;
+}
+
+void control_set_audit(struct control *control, control_audit_fn *audit, void *context)
+{
+	control->job.audit = audit;
+	control->job.context = context;
+}
+
+/* ---- clients ------------------------------------------------------------------------------------
+ */
+
+/* Answer the client at FD. Returns whether the connection is still the caller's, to close. */
+static bool serve_client(struct control *control, int fd)
+{
+	bool idle;
 	char buffer[CONTROL_REQUEST_MAX];
 	ssize_t length;
 
 	if (!may_ask(fd)) {
 		send_answer(control, fd, error_answer("only root and the mount's owner may ask"));
-		return;
+		return true;
 	}
 	length = read_request(control, fd, buffer);
+	if (length >= 0 && asks_for_audit(buffer, (size_t)length, &idle))
+		return !begin_audit(control, fd, idle);
 	if (length >= 0)
 		send_answer(control, fd, control_answer(control->status, buffer, (size_t)length));
 	else if (length == -EMSGSIZE)
@@ -188,18 +280,19 @@ static void serve_client(const struct control *control, int fd)
 		send_answer(control, fd, error_answer("the request does not end in a newline"));
 	else if (length == -ETIMEDOUT)
 		send_answer(control, fd, error_answer("no whole request came within a second"));
+	return true;
 }
 
 static void *serve(void *arg)
 {
-	const struct control *control = arg;
+	struct control *control = arg;
 
 	while (wait_for(control, control->listener, POLLIN, INT64_MAX) != -ECANCELED) {
 		int fd = accept4(control->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 		if (fd >= 0) {
-			serve_client(control, fd);
-			close(fd);
+			if (serve_client(control, fd))
+				close(fd);
 		} else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
 			wait_for(control, -1, 0, now_ms() + ACCEPT_RETRY_MS);
 		}
@@ -322,6 +415,8 @@ void control_free(struct control *control)
 		eventfd_write(control->stop, 1);
 		pthread_join(control->thread, NULL);
 	}
+	if (control->job.started)
+		pthread_join(control->job.thread, NULL);
 	if (control->inode && lstat(control->path, &st) == 0 && st.st_dev == control->device &&
 	    st.st_ino == control->inode)
 		unlink(control->path);

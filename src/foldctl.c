@@ -9,12 +9,14 @@
  * Who answers is checked as well: the socket of a plain user's mount is in a directory of theirs,
  * and only they, or root, may answer there.
  */
+#include "foldfs/audit_checks.h"
 #include "foldfs/figures.h"
 #include "foldfs/mounts.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -28,6 +30,8 @@
 #define ANSWER_MS  5000
 #define ANSWER_MAX (1u << 20)
 #define RETRY_MS   20
+/* foldctl audit: nothing was compared, or not all. A difference is EXIT_FAILURE. */
+#define EXIT_NOT_DONE 2
 
 __attribute__((format(printf, 1, 2))) static int fail(const char *format, ...)
 {
@@ -60,7 +64,7 @@ static errint_t wait_for(int fd, short events, int64_t deadline)
 
 	do {
 		left = deadline - now_ms();
-		ready = left > 0 ? poll(&pfd, 1, (int)left) : 0;
+		ready = left > 0 ? poll(&pfd, 1, left < INT_MAX ? (int)left : INT_MAX) : 0;
 	} while (ready < 0 && errno == EINTR);
 	return ready > 0 ? 0 : ready == 0 ? -ETIMEDOUT : -errno;
 }
@@ -152,16 +156,17 @@ static ssize_t receive_all(int fd, char *buffer, size_t size, int64_t deadline)
 	return -EMSGSIZE;
 }
 
-/* The daemon's answer to a status request over FD. -EBADMSG: it is no JSON object. */
-static errint_t converse(int fd, json_t **ret_answer)
+/* The daemon's answer to REQUEST over FD, within ANSWER_WITHIN_MS. -EBADMSG: it is no JSON object.
+ */
+static errint_t converse(int fd, const char *request, int64_t answer_within_ms, json_t **ret_answer)
 {
-	int64_t deadline = now_ms() + ANSWER_MS;
+	int64_t deadline = now_ms() + answer_within_ms;
 	char *buffer = malloc(ANSWER_MAX);
 	ssize_t length = buffer ? 0 : -ENOMEM;
 	json_t *answer = NULL;
 
 	if (length == 0)
-		length = send_all(fd, "{\"request\":\"status\"}\n", deadline);
+		length = send_all(fd, request, deadline);
 	if (length == 0)
 		length = receive_all(fd, buffer, ANSWER_MAX, deadline);
 	if (length >= 0) {
@@ -196,7 +201,8 @@ static int explain_no_connection(const struct mount_entry *entry, const char *so
 		    strerror(-err));
 }
 
-static int ask(const struct mount_entry *entry, json_t **ret_status)
+static int ask(const struct mount_entry *entry, const char *request, int64_t answer_within_ms,
+	       json_t **ret_status)
 {
 	char *socket = mount_socket_path(entry);
 	const char *refusal;
@@ -211,12 +217,12 @@ static int ask(const struct mount_entry *entry, json_t **ret_status)
 		free(socket);
 		return result;
 	}
-	err = converse(fd, ret_status);
+	err = converse(fd, request, answer_within_ms, ret_status);
 	close(fd);
 	free(socket);
 	if (err == -ETIMEDOUT)
-		return fail("the daemon of %s does not answer within %d seconds.",
-			    entry->mountpoint, ANSWER_MS / 1000);
+		return fail("the daemon of %s does not answer within %" PRId64 " seconds.",
+			    entry->mountpoint, answer_within_ms / 1000);
 	if (err)
 		return fail("the daemon of %s gives no sensible answer: %s.", entry->mountpoint,
 			    strerror(-err));
@@ -443,7 +449,7 @@ static int command_status(const char *path, bool as_json)
 
 	if (result)
 		return result;
-	result = ask(&entry, &status);
+	result = ask(&entry, "{\"request\":\"status\"}\n", ANSWER_MS, &status);
 	mount_entry_clear(&entry);
 	if (result)
 		return result;
@@ -455,6 +461,135 @@ static int command_status(const char *path, bool as_json)
 	}
 	json_decref(status);
 	return finish_output();
+}
+
+/* ---- the audit --------------------------------------------------------------------------------
+ */
+
+struct audit_options {
+	const char *mountpoint;
+	bool as_json;
+	bool idle;
+	int64_t timeout_ms; /* as good as none by default */
+};
+
+static void print_check(const json_t *report, const char *key, const char *unit, const char *what)
+{
+	const json_t *check = json_object_get(json_object_get(report, "checks"), key);
+	int64_t different = number(check, "different"), unsteady = number(check, "unsteady");
+	struct text_buffer a, b;
+
+	printf("  %-10s %15s  %s %s", key, count_text(number(check, "checked"), &a), unit, what);
+	if (different)
+		printf(": %s DIFFERENT", count_text(different, &b));
+	if (unsteady)
+		printf(": %s unsteady", count_text(unsteady, &b));
+	putchar('\n');
+}
+
+static void print_files(const json_t *report, const char *key, const char *what)
+{
+	struct text_buffer a;
+
+	if (number(report, key))
+		printf("  %15s  %s\n", count_text(number(report, key), &a), what);
+}
+
+static void print_audit(const json_t *report, const char *mountpoint)
+{
+	const json_t *line;
+	struct text_buffer a;
+	size_t index;
+
+	printf("%s\n", mountpoint);
+#define PRINT(name, key, unit, what) print_check(report, key, unit, what);
+	AUDIT_CHECKS(PRINT)
+#undef PRINT
+	printf("\nFiles\n");
+	print_files(report, "files", "known to the mount");
+	print_files(report, "files_changed_behind",
+		    "changed behind the mount: not compared, forgotten at their next open");
+	print_files(report, "files_unreachable", "not found in the source: not compared");
+	print_files(report, "files_unreadable", "that the source gave an error for");
+	printf("\n%s differences, in %.1f s with %s of memory\n",
+	       count_text(number(report, "differences"), &a),
+	       (double)number(report, "milliseconds") / 1000,
+	       size_text(number(report, "memory_bytes"), &(struct text_buffer){{0}}));
+	json_array_foreach(json_object_get(report, "found"), index, line)
+		printf("  %s\n", json_string_value(line));
+}
+
+static int command_audit(const struct audit_options *options)
+{
+	const char *request = options->idle ? "{\"request\":\"audit\",\"idle\":true}\n"
+					    : "{\"request\":\"audit\"}\n";
+	struct mount_entry entry;
+	json_t *report = NULL;
+	int64_t differences;
+	int result;
+
+	if (find_mount(options->mountpoint, &entry))
+		return EXIT_NOT_DONE;
+	result = ask(&entry, request, options->timeout_ms, &report);
+	if (!result && options->as_json) {
+		json_dumpf(report, stdout, JSON_INDENT(2));
+		putchar('\n');
+	} else if (!result) {
+		print_audit(report, entry.mountpoint);
+	}
+	differences = number(report, "differences");
+	json_decref(report);
+	mount_entry_clear(&entry);
+	if (result || finish_output())
+		return EXIT_NOT_DONE;
+	return differences ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+/* SECONDS as milliseconds. False: it is no number of seconds. */
+static bool parse_timeout(const char *seconds, int64_t *ret_ms)
+{
+	char *end;
+	long value;
+
+	errno = 0;
+	value = strtol(seconds, &end, 10);
+	if (errno || end == seconds || *end || value < 1 || value > 1000000000)
+		return false;
+	*ret_ms = (int64_t)value * 1000;
+	return true;
+}
+
+static int start_audit(char *argv[])
+{
+	struct audit_options options = {.timeout_ms = INT64_MAX / 4};
+	bool options_end = false;
+
+	for (; *argv; argv++) {
+		if (!options_end && strcmp(*argv, "--") == 0) {
+			options_end = true;
+		} else if (!options_end && strcmp(*argv, "--json") == 0) {
+			options.as_json = true;
+		} else if (!options_end && strcmp(*argv, "--idle") == 0) {
+			options.idle = true;
+		} else if (!options_end && strncmp(*argv, "--timeout=", 10) == 0) {
+			if (!parse_timeout(*argv + 10, &options.timeout_ms)) {
+				fail("'%s' is no number of seconds.", *argv + 10);
+				return EXIT_NOT_DONE;
+			}
+		} else if (!options_end && (*argv)[0] == '-' && (*argv)[1]) {
+			fail("unknown option '%s'.", *argv);
+			return EXIT_NOT_DONE;
+		} else if (options.mountpoint) {
+			fail("'%s' is one argument too many.", *argv);
+			return EXIT_NOT_DONE;
+		} else {
+			options.mountpoint = *argv;
+		}
+	}
+	if (options.mountpoint)
+		return command_audit(&options);
+	fail("audit needs a MOUNTPOINT.");
+	return EXIT_NOT_DONE;
 }
 
 static int command_figures(bool as_roff)
@@ -472,10 +607,15 @@ static int command_figures(bool as_roff)
 static int usage(FILE *stream)
 {
 	fputs("Usage: foldctl status MOUNTPOINT [--json]\n"
+	      "       foldctl audit MOUNTPOINT [--idle] [--json] [--timeout=SECONDS]\n"
 	      "       foldctl figures [--roff]\n"
 	      "\n"
 	      "  status      what the foldfs mount on MOUNTPOINT saves and takes; --json for "
 	      "programs\n"
+	      "  audit       compare all that the mount holds with its source and count all again; "
+	      "1 if\n"
+	      "              anything differs, 2 if it could not be done; --idle: nobody uses the "
+	      "mount\n"
 	      "  figures     what each figure means; --roff as the manual has it\n"
 	      "  --help      show this\n"
 	      "  --version   show the version\n",
@@ -522,6 +662,8 @@ int main(int argc, char *argv[])
 			return EXIT_FAILURE;
 		return word ? command_status(word, given) : fail("status needs a MOUNTPOINT.");
 	}
+	if (strcmp(command, "audit") == 0)
+		return start_audit(argv + 2);
 	if (strcmp(command, "figures") == 0) {
 		if (!take_arguments(argv + 2, "--roff", &word, &given))
 			return EXIT_FAILURE;

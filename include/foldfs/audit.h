@@ -19,23 +19,10 @@
 #ifndef FOLDFS_AUDIT_H
 #define FOLDFS_AUDIT_H
 
+#include "foldfs/audit_checks.h"
 #include "foldfs/file.h"
 #include "foldfs/fill.h"
 #include "foldfs/window.h"
-
-/* X(name, key, unit, what): what is checked, by what is counted as checked. */
-#define AUDIT_CHECKS(X)                                                                            \
-	X(SLOTS, "slots", "pages", "in the pool, compared with the source")                        \
-	X(ZEROES, "zeroes", "pages", "known to be all zero, compared with the source")             \
-	X(SIZES, "sizes", "files", "whose size was compared with the source")                      \
-	X(DIGESTS, "digests", "frames", "compared with their digest")                              \
-	X(INDEX, "index", "frames", "looked for in the index, and their equals")                   \
-	X(USERS, "users", "frames", "whose users were compared with the slots")                    \
-	X(LISTS, "lists", "frames", "whose place and links in the pool's lists were checked")      \
-	X(POOL, "pool", "sums", "of the pool, counted again")                                      \
-	X(MAPS, "maps", "sums", "of the maps and files, counted again")                            \
-	X(WINDOW, "window", "sums", "of the window, counted again")                                \
-	X(INODES, "inodes", "sums", "of the inodes, counted again")
 
 enum audit_check {
 #define AUDIT_NAME(name, key, unit, what) AUDIT_##name,

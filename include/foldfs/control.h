@@ -6,6 +6,9 @@
  * request of at most 4 KiB, a JSON object and a newline; one answer, a JSON object and a newline;
  * then the connection is closed. Served by one thread that takes no lock of the request path. A
  * slow, silent or hostile client has a time limit and cannot hold up another for longer than that.
+ *
+ *	{"request":"status"}              the figures of status.h
+ *	{"request":"audit","idle":false}  the report of audit_json.h, when it is there
  */
 #ifndef FOLDFS_CONTROL_H
 #define FOLDFS_CONTROL_H
@@ -21,11 +24,17 @@ struct control;
 errint_t control_new(const char *path, const struct status_context *status,
 		     struct control **ret_control);
 errint_t control_start(struct control *control);
-/* Stop answering and remove the socket. */
+/* How an audit is made (see audit.h): a new JSON object to answer with, or NULL.
+ * IS_CANCELLED(ASKER) tells when to give up. On a thread of its own, one at a time. */
+typedef json_t *control_audit_fn(void *context, bool idle, bool (*is_cancelled)(void *asker),
+				 void *asker);
+/* Set once, before control_start(); without it audits are refused. */
+void control_set_audit(struct control *control, control_audit_fn *audit, void *context);
+/* Stop answering and remove the socket. An audit that is under way is cancelled. */
 void control_free(struct control *control);
 
 /* The answer to one request, for the socket and for tests: never NULL but for want of memory; an
- * object with "error" for anything that is no request. */
+ * object with "error" for anything that is no request, or needs a connection (audit). */
 json_t *control_answer(const struct status_context *status, const char *text, size_t length);
 
 #endif

@@ -232,13 +232,14 @@ def sanitizer_environment(log):
 class Mount:
     """A foldfs of the build under test, in the foreground, over a source directory."""
 
-    def __init__(self, t, source, point, options, user=None, limit_nofile=None):
+    def __init__(self, t, source, point, options, user=None, limit_nofile=None, audit=True):
         self.t = t
         self.source = source
         self.point = point
         self.options = list(options)
         self.log = t.path("log-%d" % len(t.mounts))
         self.expected_log = []
+        self.audited = audit  # at its end: see audit()
         command = t.foldfs_command() + [source, point, "-f"]
         for option in self.options:
             command += ["-o", option]
@@ -279,12 +280,30 @@ class Mount:
         result = self.t.run(self.t.foldctl_command() + ["status", "--json", self.point], timeout=20)
         return json.loads(result.stdout)
 
+    def audit(self, idle=True):
+        """What the daemon holds is what the source has, and all counts agree; the report. idle: nobody uses
+        the mount, so there is nothing under way that could excuse a difference."""
+        command = self.t.foldctl_command() + ["audit", "--json", "--timeout=%d" % (60 * self.t.patience)]
+        result = self.t.run(command + (["--idle"] if idle else []) + [self.point],
+                            timeout=70 * self.t.patience, status=None)
+        check(result.returncode == 0, "audit of %s: status %d\n%s%s" % (
+            self.point, result.returncode, result.stdout[-6000:], result.stderr))
+        return json.loads(result.stdout)
+
+    def audit_at_end(self, idle=True):
+        """Every mount that a test started is audited before its end, but for those that the test broke on
+        purpose, and says so: t.mount(..., audit=False), or mount.audited = False."""
+        if self.audited and self.process.poll() is None and self.is_mounted():
+            self.audit(idle)
+
     def is_mounted(self):
         return any(point == self.point for point, _, _ in mounts_under(self.point))
 
     def unmount(self):
         """umount(8); the daemon must end with status 0 and have logged nothing unexpected. With -f the
         child that asks the mount its first question may still be at it: until then the mount is busy."""
+        self.audit_at_end()
+
         def unmounted():
             done = subprocess.run(["umount", self.point], timeout=30 * self.t.patience, check=False,
                                   stderr=subprocess.PIPE, text=True)
@@ -296,6 +315,7 @@ class Mount:
 
     def stop(self, number=signal.SIGTERM):
         """End it by a signal; the same must hold, and the mount must be gone."""
+        self.audit_at_end(idle=False)
         self.process.send_signal(number)
         self.ended(0)
         check(not self.is_mounted(), "still mounted after signal %d" % number)
