@@ -108,6 +108,11 @@ static void stop_callers(struct fusefs *fs)
 	window_stop(fs->window);
 }
 
+void fusefs_use_catalogue(struct fusefs *fs, struct catalogue *catalogue)
+{
+	plan_use_catalogue(fs->plan, catalogue);
+}
+
 void fusefs_free(struct fusefs *fs)
 {
 	if (!fs)

@@ -45,6 +45,7 @@ struct raw_options {
 	char *attr_timeout;
 	char *entry_timeout;
 	char *passthrough_max;
+	char *state;
 	char **passthrough; /* globs, NULL at the end */
 	size_t passthrough_count;
 	int source_stacked;
@@ -93,6 +94,8 @@ static const struct fuse_opt words[] = {
 	RAW("entry_timeout=%s", entry_timeout),
 	RAW("passthrough_max=%s", passthrough_max),
 	RAW("source-stacked", source_stacked),
+	RAW("state=%s", state),
+	FUSE_OPT_KEY("state", KEY_NO_VALUE),
 	FUSE_OPT_KEY("passthrough=", KEY_PASSTHROUGH),
 	FUSE_OPT_KEY("passthrough", KEY_NO_VALUE),
 	FUSE_OPT_KEY("passthrough_max", KEY_NO_VALUE),
@@ -441,6 +444,12 @@ static errint_t judge_timeout(const char *name, const char *text, double *second
 	return 0;
 }
 
+static errint_t judge_state(const char *state)
+{
+	/* The daemon works in /, and a relative path would be taken from there. */
+	return state && *state != '/' ? refuse("state=%s is not an absolute path.", state) : 0;
+}
+
 static errint_t judge_positional(struct raw_options *raw, struct options *options)
 {
 	if (!raw->source)
@@ -450,8 +459,10 @@ static errint_t judge_positional(struct raw_options *raw, struct options *option
 	options->source = raw->source;
 	options->mountpoint = raw->mountpoint;
 	options->passthrough = raw->passthrough;
+	options->state = raw->state;
 	raw->source = raw->mountpoint = NULL;
 	raw->passthrough = NULL;
+	raw->state = NULL;
 	return 0;
 }
 
@@ -533,6 +544,8 @@ static errint_t judge(struct raw_options *raw, struct options *options)
 	if (!err)
 		err = judge_transport(raw->transport, &options->transport);
 	if (!err)
+		err = judge_state(raw->state);
+	if (!err)
 		err = judge_timeout("attr_timeout", raw->attr_timeout, &options->attr_timeout);
 	if (!err)
 		err = judge_timeout("entry_timeout", raw->entry_timeout, &options->entry_timeout);
@@ -554,6 +567,7 @@ static void raw_clear(struct raw_options *raw)
 {
 	free_list(raw->passthrough);
 	free(raw->passthrough_max);
+	free(raw->state);
 	free(raw->source);
 	free(raw->mountpoint);
 	free(raw->pool);
@@ -586,9 +600,11 @@ void options_clear(struct options *options)
 	free(options->source);
 	free(options->mountpoint);
 	free_list(options->passthrough);
+	free(options->state);
 	fuse_opt_free_args(&options->fuse);
 	options->source = options->mountpoint = NULL;
 	options->passthrough = NULL;
+	options->state = NULL;
 }
 
 void options_print_help(const char *program)
@@ -614,6 +630,8 @@ void options_print_help(const char *program)
 	       "  -o source-stacked      passthrough also where SOURCE is on overlayfs; overlayfs "
 	       "cannot\n"
 	       "                         be stacked on the mount then\n"
+	       "  -o state=DIR           where what is known of the files is kept (default:\n"
+	       "                         /var/lib/foldfs)\n"
 	       "  -o transport=WAY       auto, io_uring or dev (default: auto)\n"
 	       "  -o attr_timeout=SEC    how long the kernel may keep attributes (default: 1.0)\n"
 	       "  -o entry_timeout=SEC   how long the kernel may keep names (default: 1.0)\n"

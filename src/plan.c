@@ -21,6 +21,7 @@
  */
 #include "foldfs/plan.h"
 
+#include "foldfs/catalogue.h"
 #include "foldfs/file.h"
 
 #include <errno.h>
@@ -34,7 +35,8 @@
 #include <unistd.h>
 
 struct plan {
-	struct backing *backing; /* borrowed */
+	struct backing *backing;     /* borrowed */
+	struct catalogue *catalogue; /* borrowed; NULL: there is none. Constant */
 	char *root;          /* absolute path of the source, "" for /; NULL: no globs. Constant */
 	char *const *globs;  /* borrowed, NULL at the end; NULL: none. Constant */
 	uint64_t max_bytes;  /* constant */
@@ -45,6 +47,9 @@ struct plan {
 	atomic_bool able;    /* the kernel takes backing files; set at init, never set again */
 	_Atomic uint64_t inodes[PLAN_SHARED + 1];
 };
+
+/* Members of a class that are tried as its backing file before it is given up. */
+#define MEMBERS_TRIED 16u
 
 struct choice {
 	enum plan_kind kind;
@@ -99,6 +104,11 @@ void plan_free(struct plan *plan)
 		return;
 	free(plan->root);
 	free(plan);
+}
+
+void plan_use_catalogue(struct plan *plan, struct catalogue *catalogue)
+{
+	plan->catalogue = catalogue;
 }
 
 void plan_init(struct plan *plan, struct fuse_conn_info *conn)
@@ -159,6 +169,11 @@ static bool is_asked(const struct plan *plan, int fd)
 	return false;
 }
 
+static bool is_for_writing(const struct plan_open *open)
+{
+	return (open->flags & O_ACCMODE) != O_RDONLY;
+}
+
 static struct choice choose_own(const struct plan *plan, const struct plan_open *open)
 {
 	if ((uint64_t)open->st->st_size > plan->max_bytes)
@@ -166,9 +181,63 @@ static struct choice choose_own(const struct plan *plan, const struct plan_open 
 	return (struct choice){PLAN_OWN, PLAN_UNIQUE};
 }
 
+/* The first member of CLASS that still is what it was when it was compared, open through the
+ * read-only view. -ENOENT if there is none. Every asker tries them in the same order, so all files
+ * of a class have the same backing file. */
+static int open_member(struct plan *plan, uint64_t class)
+{
+	struct catalogue_member member;
+	struct source_stamp stamp;
+	struct stat st;
+	unsigned n;
+	int fd;
+
+	for (n = 0; n < MEMBERS_TRIED; n++) {
+		if (catalogue_member(plan->catalogue, class, n, &member))
+			break;
+		fd = backing_open_read_only(plan->backing, member.path);
+		if (fd < 0)
+			continue;
+		if (!fstat(fd, &st)) {
+			source_stamp_of(&st, &stamp);
+			if (source_stamp_equal(&stamp, &member.stamp))
+				return fd;
+		}
+		close(fd);
+	}
+	return -ENOENT;
+}
+
+/* What the catalogue says of the file, if it knows it as it is now. *ret_fd as in choose(). */
+static bool choose_known(struct plan *plan, const struct plan_open *open, struct choice *ret_choice,
+			 int *ret_fd)
+{
+	struct catalogue_record record;
+	struct source_stamp stamp;
+
+	if (!plan->catalogue)
+		return false;
+	source_stamp_of(open->st, &stamp);
+	if (catalogue_find(plan->catalogue, &stamp, &record))
+		return false;
+	if (record.class && plan->read_only && !is_for_writing(open)) {
+		*ret_fd = open_member(plan, record.class);
+		if (*ret_fd >= 0) {
+			*ret_choice = (struct choice){PLAN_SHARED, PLAN_EQUAL};
+			return true;
+		}
+	}
+	*ret_choice = record.pages_elsewhere * 20 < record.pages
+			      ? choose_own(plan, open)
+			      : (struct choice){PLAN_WINDOW, PLAN_SHARES};
+	return true;
+}
+
 /* *ret_fd: what to register, other than the file itself; -1 if it is that. The caller's. */
 static struct choice choose(struct plan *plan, const struct plan_open *open, int *ret_fd)
 {
+	struct choice choice;
+
 	*ret_fd = -1;
 	if (!atomic_load_explicit(&plan->able, memory_order_relaxed))
 		return (struct choice){PLAN_WINDOW, PLAN_UNABLE};
@@ -176,17 +245,14 @@ static struct choice choose(struct plan *plan, const struct plan_open *open, int
 		return (struct choice){PLAN_OWN, PLAN_ASKED};
 	if (!open->st->st_size)
 		return (struct choice){PLAN_WINDOW, PLAN_EMPTY};
+	if (choose_known(plan, open, &choice, ret_fd))
+		return choice;
 	if (file_is_unique(open->file))
 		return choose_own(plan, open);
 	return (struct choice){PLAN_WINDOW, PLAN_UNKNOWN};
 }
 
 /* ---- entering and leaving ---- */
-
-static bool is_for_writing(const struct plan_open *open)
-{
-	return (open->flags & O_ACCMODE) != O_RDONLY;
-}
 
 /* Passthrough failed with ERROR for a file. Where that will be so for every one, say so once. */
 static void give_up(struct plan *plan, const struct plan_open *open, errint_t error)

@@ -26,6 +26,7 @@
 #include <fuse_lowlevel.h>
 #include <sys/stat.h>
 
+struct catalogue;
 struct file;
 struct plan;
 
@@ -74,6 +75,10 @@ struct plan_open {
 errint_t plan_new(const struct options *options, int source_fd, struct backing *backing,
 		  struct plan **ret_plan);
 void plan_free(struct plan *plan);
+
+/* What is known from earlier mounts (borrowed). Before the first request; without it only what this
+ * mount reads is known. */
+void plan_use_catalogue(struct plan *plan, struct catalogue *catalogue);
 
 /* Ask the kernel for what plans need. In FUSE's init. */
 void plan_init(struct plan *plan, struct fuse_conn_info *conn);

@@ -458,6 +458,8 @@ class Test:
             options.append("transport=" + transport)
         if not any(option.startswith("pool=") for option in options):
             options.append("pool=128M")
+        if not any(option.startswith("state=") for option in options):
+            options.append("state=" + self.path("state"))
         if os.geteuid() == 0 and not kwargs.get("user"):
             options.append("allow_other,default_permissions")
         return Mount(self, source, point, options, **kwargs)
