@@ -26,8 +26,9 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#define ACL_PREFIX     "system.posix_acl_"
 #define ACL_ACCESS     "system.posix_acl_access"
+#define ACL_DEFAULT    "system.posix_acl_default"
+#define CAPABILITY     "security.capability"
 #define TRUSTED_PREFIX "trusted."
 
 /* An object at work. */
@@ -143,8 +144,9 @@ void fusefs_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fu
 
 /* ---- setattr ---- */
 
-/* The set-id bits that a file loses when REQ's caller writes it, as in the kernel: set-gid
- * without execution by the group stays for the members of that group. */
+/* The set-id bits that a file loses when REQ's caller, without CAP_FSETID, writes it or changes its
+ * owner, as in the kernel: set-gid without execution by the group stays for the members of that
+ * group. */
 static mode_t bits_to_kill(fuse_req_t req, const struct stat *st)
 {
 	mode_t kill = st->st_mode & S_ISUID;
@@ -152,32 +154,74 @@ static mode_t bits_to_kill(fuse_req_t req, const struct stat *st)
 	if ((st->st_mode & S_ISGID) &&
 	    ((st->st_mode & S_IXGRP) || !identity_in_group(req, st->st_gid)))
 		kill |= S_ISGID;
-	return S_ISREG(st->st_mode) ? kill : 0;
+	return kill;
+}
+
+static errint_t chmod_fd(int fd, mode_t mode)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return chmod(path, mode) < 0 ? -errno : 0;
 }
 
 errint_t fusefs_kill_suidgid(fuse_req_t req, int fd)
 {
 	struct stat st;
-	char path[32];
 	mode_t kill;
 
 	if (fstat(fd, &st) < 0)
 		return -errno;
-	kill = bits_to_kill(req, &st);
-	if (!kill)
-		return 0;
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return chmod(path, st.st_mode & 07777 & ~kill) < 0 ? -errno : 0;
+	kill = S_ISREG(st.st_mode) ? bits_to_kill(req, &st) : 0;
+	return kill ? chmod_fd(fd, st.st_mode & 07777 & ~kill) : 0;
 }
 
-/* The source takes the set-id bits and capabilities of a file that changes hands by itself. */
-static errint_t set_owner(const struct object *object, const struct stat *attr, int to_set)
+/*
+ * The source takes capabilities and set-id bits of a file that changes hands by itself, but judges
+ * the set-gid bit of one that its group cannot execute by the daemon, who is root. By the caller it
+ * may have to go; that depends on the group that the file had.
+ */
+static errint_t set_owner(fuse_req_t req, const struct object *object, const struct stat *attr,
+			  int to_set)
 {
 	uid_t uid = to_set & FUSE_SET_ATTR_UID ? attr->st_uid : (uid_t)-1;
 	gid_t gid = to_set & FUSE_SET_ATTR_GID ? attr->st_gid : (gid_t)-1;
-	int flags = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW;
+	struct stat before;
+	struct stat now;
 
-	return fchownat(object->fd, "", uid, gid, flags) < 0 ? -errno : 0;
+	if (fstat(object->fd, &before) < 0)
+		return -errno;
+	if (fchownat(object->fd, "", uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	if (fuse_req_ctx(req)->uid == 0 || S_ISDIR(before.st_mode) ||
+	    !(bits_to_kill(req, &before) & S_ISGID))
+		return 0;
+	if (fstat(object->fd, &now) < 0)
+		return -errno;
+	return now.st_mode & S_ISGID ? chmod_fd(object->fd, now.st_mode & 07777 & ~S_ISGID) : 0;
+}
+
+/*
+ * A request that sets nothing comes from chown(2) of neither owner nor group, and before a write
+ * that takes set-id bits or capabilities away. For root and the owner both mean: off with them, and
+ * a new ctime; but root's write keeps set-id bits, and is told by the capabilities that the kernel
+ * sent it for. From everybody else, of a file with set-id bits, chown(2) is to be refused; but an
+ * error here would also fail a write, so only objects that are not written by FUSE say so.
+ */
+static errint_t set_nothing(fuse_req_t req, const struct object *object, const struct stat *attr)
+{
+	uid_t uid = fuse_req_ctx(req)->uid;
+	struct stat st;
+
+	if (fstat(object->fd, &st) < 0)
+		return -errno;
+	if (uid == 0 && getxattr(object->path, CAPABILITY, NULL, 0) >= 0)
+		return 0;
+	if (uid == 0 || uid == st.st_uid || S_ISLNK(st.st_mode))
+		return set_owner(req, object, attr, 0);
+	if (!S_ISDIR(st.st_mode) && bits_to_kill(req, &st))
+		return S_ISREG(st.st_mode) ? 0 : -EPERM;
+	return chmod_fd(object->fd, st.st_mode & 07777);
 }
 
 static struct timespec time_to_set(int to_set, int flag, int now_flag, struct timespec time)
@@ -215,8 +259,10 @@ static errint_t set_parts(fuse_req_t req, const struct object *object, const str
 {
 	errint_t error = 0;
 
+	if (!to_set)
+		error = set_nothing(req, object, attr);
 	if (to_set & SET_OWNER)
-		error = set_owner(object, attr, to_set);
+		error = set_owner(req, object, attr, to_set);
 	if (!error && (to_set & FUSE_SET_ATTR_MODE))
 		error = chmod(object->path, attr->st_mode & 07777) < 0 ? -errno : 0;
 	if (!error && (to_set & FUSE_SET_ATTR_SIZE))
@@ -321,7 +367,8 @@ static ssize_t do_getxattr(struct fusefs *fs, fuse_ino_t node, const char *name,
 	object_end(&object);
 	/* The kernel asks for ACLs to check permissions, and an error would refuse access: a source
 	 * without ACLs has none. */
-	if (length == -EOPNOTSUPP && strncmp(name, ACL_PREFIX, strlen(ACL_PREFIX)) == 0)
+	if (length == -EOPNOTSUPP &&
+	    (strcmp(name, ACL_ACCESS) == 0 || strcmp(name, ACL_DEFAULT) == 0))
 		length = -ENODATA;
 	if (length < 0)
 		free(value);

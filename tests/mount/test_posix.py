@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: Apache-2.0
+"""POSIX behaviour as a whole: the probe of tests/posix against the source file system, overlayfs on the
+mount, objects that go behind it, mount options."""
+
+import concurrent.futures
+import errno
+import os
+import re
+import socket
+import stat
+import subprocess
+import sys
+
+from harness import (ROOT, check, equal, errno_of, fails_with, libc_call, make_pages, mounts_under, read_file,
+                     renameat2, test, write_file)
+
+sys.path.insert(0, os.path.join(ROOT, "tests", "posix"))
+
+import differences
+
+# libfuse's defaults are nosuid and nodev; the probe makes devices and set-id programs.
+PRIVILEGED = ["suid", "dev"]
+
+
+# ---- the probe ----------------------------------------------------------------------------------
+
+def answers(t, directory, level):
+    """What the probe prints of a directory; it must come to its end."""
+    program = os.path.join(t.build, "tests", "posix", "posix_probe")
+    done = subprocess.run([program] + level + [directory], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, errors="surrogateescape", check=False)
+    check(done.returncode == 0 and not done.stderr, "the probe in %s: status %d, %s" % (
+        directory, done.returncode, done.stderr))
+    return differences.parse(done.stdout)
+
+
+def compare(t, native, source, options, level):
+    """Run the probe on both at once; returns the rows of the document."""
+    rows = differences.documented()
+    mount = t.mount(source, PRIVILEGED + options)
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        expected, found = threads.map(lambda directory: answers(t, directory, level), (native, mount.point))
+    mount.unmount()
+    check(len(expected) > 5000, "the probe asked %d questions only" % len(expected))
+    unexpected = differences.compare(expected, found, rows)
+    check(not unexpected, "%d of %d answers differ from the source's, and docs/posix.md does not say so:\n%s" % (
+        len(unexpected), len(expected), "\n".join(unexpected[:60])))
+    return rows
+
+
+def is_ordinary_ext4(t, directory):
+    result = t.run(["findmnt", "-n", "-o", "FSTYPE,OPTIONS", "-T", directory], status=None).stdout
+    return result.startswith("ext4") and "relatime" in result
+
+
+@test(timeout=180)
+def as_the_source(t):
+    """The mount answers each of the probe's questions (in the quick suite: a sample) as a directory of the
+    source does. What docs/posix.md says that it differs, does: no row is out of date."""
+    source, whole = t.make_dir("source"), t.suite == "full"
+    rows = compare(t, t.make_dir("native"), source, [], [] if whole else ["-b"])
+    if whole and is_ordinary_ext4(t, source):
+        old = [row.lines for row in rows if not row.used and not row.depends]
+        check(not old, "docs/posix.md says of these that they differ; they do not: " + ", ".join(old))
+
+
+@test(suite="full", timeout=90)
+def as_the_source_without_window(t):
+    """A sample of the questions with direct I/O."""
+    compare(t, t.make_dir("native"), t.make_dir("source"), ["window=0"], ["-b"])
+
+
+# ---- overlayfs ----------------------------------------------------------------------------------
+
+def make_lower(base, content):
+    """A lower layer with something of everything."""
+    os.makedirs(base + "/dir/sub")
+    os.makedirs(base + "/gone-dir/sub")
+    os.makedirs(base + "/replaced-dir")
+    os.makedirs(base + "/moved-dir/deep")
+    for name in ("file", "gone", "renamed", "dir/one", "dir/sub/two", "gone-dir/x", "replaced-dir/old",
+                 "moved-dir/deep/three", "changed", "owned", "linked", "over", "attributes"):
+        write_file(base + "/" + name, name.encode())
+    write_file(base + "/large", content)
+    os.link(base + "/linked", base + "/linked-2")
+    os.symlink("file", base + "/symlink")
+    os.mkfifo(base + "/fifo")
+    os.chown(base + "/owned", 1234, 2345)
+    os.chmod(base + "/owned", 0o4750)
+    os.setxattr(base + "/attributes", "user.colour", b"blue")
+
+
+def bind_socket(directory, name):
+    with socket.socket(socket.AF_UNIX) as unix:
+        here = os.open(".", os.O_PATH)
+        os.chdir(directory)
+        unix.bind(name)
+        os.fchdir(here)
+        os.close(here)
+
+
+def named_temporary_file(base):
+    fd = os.open(base, os.O_TMPFILE | os.O_RDWR, 0o640)
+    os.write(fd, b"was temporary")
+    libc_call("linkat", -100, b"/proc/self/fd/%d" % fd, -100, os.fsencode(base + "/temporary"), 0x400)
+    os.close(fd)
+
+
+def append(path, content):
+    with open(path, "ab") as file:
+        file.write(content)
+
+
+def change_merged(base):
+    """Everything that makes overlayfs do something of its own in the upper layer; the errnos of it."""
+    def overwrite_large():
+        fd = os.open(base + "/large", os.O_RDWR)
+        os.pwrite(fd, b"copied up", 50000)
+        os.fsync(fd)
+        os.close(fd)
+
+    def replace_directory():
+        os.unlink(base + "/replaced-dir/old")
+        os.rmdir(base + "/replaced-dir")
+        os.mkdir(base + "/replaced-dir")
+        write_file(base + "/replaced-dir/new", b"new")
+
+    def remove_tree():
+        os.unlink(base + "/gone-dir/x")
+        os.rmdir(base + "/gone-dir/sub")
+        os.rmdir(base + "/gone-dir")
+
+    steps = [
+        lambda: append(base + "/file", b" and more"), overwrite_large, lambda: os.unlink(base + "/gone"),
+        remove_tree, replace_directory, lambda: os.rename(base + "/renamed", base + "/dir/renamed"),
+        lambda: os.rename(base + "/moved-dir", base + "/dir/moved-dir"),
+        lambda: os.rename(base + "/dir/sub", base + "/sub-out"),
+        lambda: renameat2(base + "/changed", base + "/over", 2), lambda: renameat2(base + "/file", base + "/over", 1),
+        lambda: renameat2(base + "/dir", base + "/fifo", 2), lambda: os.chmod(base + "/owned", 0o640),
+        lambda: os.chown(base + "/symlink", 77, 78, follow_symlinks=False), lambda: append(base + "/linked", b"!"),
+        lambda: os.link(base + "/file", base + "/file-2"), lambda: os.setxattr(base + "/attributes", "user.size", b"3"),
+        lambda: os.removexattr(base + "/attributes", "user.colour"), lambda: named_temporary_file(base),
+        lambda: bind_socket(base, "socket"), lambda: os.mknod(base + "/device", 0o600 | stat.S_IFCHR, os.makedev(1, 3)),
+        lambda: os.mknod(base + "/whiteout", 0o600 | stat.S_IFCHR, 0), lambda: os.truncate(base + "/over", 2),
+        lambda: os.mkdir(base + "/gone"), lambda: os.rmdir(base + "/fifo"), lambda: os.symlink("x", base + "/new-link"),
+        lambda: os.utime(base + "/over", ns=(123456789012345678, 876543210987654321)),
+    ]
+    return [errno_of(step) for step in steps]
+
+
+def tree(base, attributes="user."):
+    """Path -> everything about it that must be equal. overlayfs marks copies with where they come from,
+    which takes file handles and is not compared."""
+    found = {}
+    for directory, names, files in os.walk(base):
+        for name in names + files:
+            path = os.path.join(directory, name)
+            info = os.lstat(path)
+            content = read_file(path) if stat.S_ISREG(info.st_mode) else \
+                os.readlink(path) if stat.S_ISLNK(info.st_mode) else None
+            xattrs = {} if stat.S_ISLNK(info.st_mode) else {
+                key: os.getxattr(path, key, follow_symlinks=False)
+                for key in os.listxattr(path, follow_symlinks=False) if key.startswith(attributes)
+                and not re.search(r"overlay\.(origin|impure|uuid|nlink)$", key)}
+            size = 0 if stat.S_ISDIR(info.st_mode) else info.st_size
+            found[path[len(base):]] = (info.st_mode, info.st_uid, info.st_gid, size, info.st_rdev, content, xattrs)
+    return found
+
+
+class Overlay:
+    def __init__(self, t, lower, upper, merged, options):
+        self.t, self.merged = t, merged
+        self.layers = "lowerdir=%s,upperdir=%s/upper,workdir=%s/work" % (lower, upper, upper)
+        self.options = options
+
+    def mount(self):
+        self.t.run(["mount", "-t", "overlay", "overlay", "-o", ",".join([self.layers] + self.options), self.merged])
+
+    def unmount(self):
+        self.t.run(["umount", self.merged])
+
+
+def kernel_complaints(t):
+    """What the kernel has said of upper layers that lack something overlayfs would like to have."""
+    text = t.run(["dmesg"], status=None).stdout
+    return [line for line in text.splitlines()
+            if "overlayfs" in line and re.search("upper fs|d_type|RENAME_WHITEOUT|tmpfile", line)
+            and "file handles" not in line and "missing" not in line]
+
+
+def equal_trees(found, expected, what):
+    for path in sorted(set(found) | set(expected)):
+        equal(found.get(path), expected.get(path), "%s: %s" % (what, path))
+
+
+@test(timeout=60, transports="full", variants={"trusted": ["redirect_dir=on"], "user": ["userxattr"],
+                                               "volatile": ["volatile", "redirect_dir=nofollow"]})
+def overlay_in_full(t, options):
+    """overlayfs with upper and work on the mount does all that it does with them on the source: copy-up,
+    whiteouts, opaque and redirected directories, exchanges, temporary files; the same after a remount."""
+    lower, native, source = (t.make_dir(name) for name in ("lower", "native", "source"))
+    make_lower(lower, make_pages(t.rng, 60))
+    for base in (native, source):
+        for name in ("upper", "work"):
+            os.mkdir(base + "/" + name)
+    complaints = kernel_complaints(t)
+    mount = t.mount(source, PRIVILEGED)
+    plain = Overlay(t, lower, native, t.make_dir("merged-native"), options)
+    ours = Overlay(t, lower, mount.point, t.make_dir("merged"), options)
+    for overlay in (plain, ours):
+        overlay.mount()
+    try:
+        equal(change_merged(ours.merged), change_merged(plain.merged), "errnos of the changes")
+        expected = tree(plain.merged)
+        equal_trees(tree(ours.merged), expected, "merged")
+    finally:
+        ours.unmount()
+        plain.unmount()
+    mount.unmount()
+    equal([line for line in kernel_complaints(t) if line not in complaints], [], "the kernel's complaints")
+    equal_trees(tree(source + "/upper", ("user.", "trusted.")), tree(native + "/upper", ("user.", "trusted.")),
+                "upper layer in the source")
+    if "volatile" in options:
+        return
+    again = t.mount(source, PRIVILEGED)
+    ours.mount()
+    try:
+        equal_trees(tree(ours.merged), expected, "merged, after a remount")
+    finally:
+        ours.unmount()
+    again.unmount()
+
+
+# ---- objects that go behind the mount -----------------------------------------------------------
+
+@test(transports="full", timeout=60)
+def inode_numbers_that_are_given_again(t):
+    """Files known to the kernel are removed behind the mount, and others get their inode numbers: an old
+    name gives what it was or an error, never another file; a new name gives the new file."""
+    source = t.make_dir("source")
+    names = ["%03d" % number for number in range(300)]
+    for name in names:
+        write_file(source + "/old-" + name, b"old " + name.encode())
+    # So few descriptors that most inodes have a file handle only.
+    mount = t.mount(source, ["attr_timeout=600", "entry_timeout=600"], limit_nofile=256)
+    numbers = {os.stat(mount.path("old-" + name)).st_ino for name in names}
+    held = os.open(mount.path("old-000"), os.O_RDONLY)
+    for name in names:
+        os.unlink(source + "/old-" + name)
+    for name in names:
+        write_file(source + "/new-" + name, b"new " + name.encode())
+    again = sum(os.stat(source + "/new-" + name).st_ino in numbers for name in names)
+    equal(os.pread(held, 100, 0), b"old 000", "a file that was held open")
+    outcomes = set()
+    for name in names:
+        try:
+            content = read_file(mount.path("old-" + name))
+            equal(content, b"old " + name.encode(), "content of a removed name")
+            outcomes.add("old")
+        except OSError as error:
+            check(error.errno in (errno.ENOENT, errno.ESTALE), "errno %s" % errno.errorcode[error.errno])
+            outcomes.add("error")
+        equal(read_file(mount.path("new-" + name)), b"new " + name.encode(), "content of a new name")
+    os.close(held)
+    check(again == 0 or "error" in outcomes, "no handle went stale, though %d inode numbers came again" % again)
+
+
+@test(transports="full")
+def removed_and_replaced_behind(t):
+    """Once a name's time is over, what stands behind it now is seen: another file, another type, nothing;
+    what is held open stays what it was."""
+    source = t.make_dir("source")
+    for name in ("file", "dir-to-be", "gone", "moved"):
+        write_file(source + "/" + name, name.encode())
+    os.mkdir(source + "/file-to-be")
+    mount = t.mount(source, ["attr_timeout=0", "entry_timeout=0"])
+    descriptors = {name: os.open(mount.path(name), os.O_RDWR) for name in ("file", "dir-to-be", "gone", "moved")}
+    directory = os.open(mount.path("file-to-be"), os.O_RDONLY)
+    write_file(source + "/other", b"another file")
+    os.rename(source + "/other", source + "/file")
+    for name in ("dir-to-be", "gone"):
+        os.unlink(source + "/" + name)
+    os.mkdir(source + "/dir-to-be")
+    os.rmdir(source + "/file-to-be")
+    write_file(source + "/file-to-be", b"a file")
+    os.rename(source + "/moved", source + "/dir-to-be/moved")
+    equal(read_file(mount.path("file")), b"another file", "replaced file")
+    check(stat.S_ISDIR(os.stat(mount.path("dir-to-be")).st_mode), "a file that became a directory")
+    equal(read_file(mount.path("file-to-be")), b"a file", "a directory that became a file")
+    fails_with(errno.ENOENT, "a removed file", os.stat, mount.path("gone"))
+    fails_with(errno.ENOENT, "a moved file, by its old name", os.stat, mount.path("moved"))
+    equal(read_file(mount.path("dir-to-be/moved")), b"moved", "a moved file")
+    for name, fd in descriptors.items():
+        equal(os.pread(fd, 100, 0), name.encode(), "held open: " + name)
+        equal(os.fstat(fd).st_nlink, 1 if name == "moved" else 0, "links of what is held open: " + name)
+        os.pwrite(fd, b"W", 0)
+        os.close(fd)
+    equal(read_file(source + "/dir-to-be/moved"), b"Woved", "written where it moved to")
+    equal(os.listdir(directory), [], "a directory that is gone")
+    fails_with(errno.ENOENT, "a file in a directory that is gone", os.open, "x", os.O_CREAT | os.O_WRONLY,
+               dir_fd=directory)
+    os.close(directory)
+
+
+# ---- mount options ------------------------------------------------------------------------------
+
+@test(transports="none", variants={
+    "fstab": ["defaults", "auto", "nofail", "_netdev", "user", "comment=backup", "x-systemd.requires=network.target",
+              "x-gvfs-hide", "X-mount.mkdir"],
+    "times": ["relatime", "noatime", "nodiratime", "lazytime"],
+    "restrictions": ["nosuid", "nodev", "noexec", "sync", "dirsync"],
+    "names": ["fsname=the name", "subtype=mine"],
+    "one_word": ["rw,exec,suid,dev,noauto,strictatime,norelatime,iversion,loud,silent,nomand,nonempty"]})
+def options_that_are_common(t, words):
+    """Each common option is taken, and a mount in the background says nothing on either output."""
+    source, point = t.make_dir("source"), t.make_dir("mnt")
+    write_file(source + "/file", b"content")
+    command = t.foldfs_command() + [source, point, "-o", "pool=16M,transport=dev"]
+    for word in words:
+        command += ["-o", word]
+    result = t.run(command, timeout=20 * t.patience)
+    equal(result.stdout + result.stderr, "", "output of a successful mount")
+    with open("/proc/self/mountinfo") as table:
+        line = next(line for line in table if line.split()[4] == point)
+    try:
+        equal(read_file(point + "/file"), b"content", "content")
+        for word in ("nosuid", "nodev", "noexec", "noatime", "nodiratime"):
+            check(word not in words or word in line.split()[5].split(","), "%s is not in force: %s" % (word, line))
+        names = [word.partition("=")[2] for word in words if word.startswith(("fsname=", "subtype="))]
+        check(not names or " - fuse.mine the\\040name " in line, "the user's names: " + line)
+        equal(mounts_under(point)[-1][2], "fuse.mine" if names else "fuse.foldfs", "type of the mount")
+    finally:
+        t.run(["umount", point])
