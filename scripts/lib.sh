@@ -243,6 +243,8 @@ build_packages=(gcc g++ libc6-dev cmake ninja-build pkgconf libxxhash-dev liburc
 # What the images, the demonstration and the tests need on top of that.
 image_packages=(mmdebstrap e2fsprogs openssl debian-archive-keyring)
 test_packages=(python3 fio qemu-system-x86 qemu-utils attr acl mount)
+# libFuzzer comes with clang's run-time libraries.
+fuzz_packages=(clang libclang-rt-dev)
 
 # Whether the build directory $1 is configured for what is there now. A directory is newer where a
 # file has come or gone, as a test may have.
@@ -271,6 +273,20 @@ build_preset() {
 			quietly ninja -C "$dir" || die "could not build $preset"
 		fi
 	fi
+	exec {lock}>&-
+}
+
+# Build the fuzzers, with nothing else in build/fuzz.
+build_fuzzers() {
+	local dir=$top/build/fuzz lock
+	need_debian
+	install_packages "${build_packages[@]}" "${fuzz_packages[@]}"
+	libfuse_ensure
+	mkdir -p "$dir"
+	exec {lock}>"$top/build/.fuzz.lock"
+	flock "$lock"
+	(cd "$top" && quietly cmake --preset fuzz) || die "could not configure the fuzzers"
+	quietly ninja -C "$dir" fuzzers || die "could not build the fuzzers"
 	exec {lock}>&-
 }
 

@@ -7,7 +7,8 @@
  * within ANSWER_MS or an error is.
  *
  * Who answers is checked as well: the socket of a plain user's mount is in a directory of theirs,
- * and only they, or root, may answer there.
+ * and only they, or root, may answer there. Root may look at such a mount, so whatever the answer
+ * says, numbers out of all bounds and control characters for the terminal included, does no harm.
  */
 #include "foldfs/audit_checks.h"
 #include "foldfs/figures.h"
@@ -33,15 +34,43 @@
 /* foldctl audit: nothing was compared, or not all. A difference is EXIT_FAILURE. */
 #define EXIT_NOT_DONE 2
 
+/* Bytes of a control character at TEXT, 0 for none: one, or two from U+0080 to U+009F. */
+static size_t control_length(const char *text)
+{
+	unsigned char first = (unsigned char)text[0], second;
+
+	if ((first > 0 && first < 0x20) || first == 0x7f)
+		return 1;
+	if (first != 0xc2)
+		return 0;
+	second = (unsigned char)text[1];
+	return second >= 0x80 && second <= 0x9f ? 2 : 0;
+}
+
+/* Print what a daemon or the list of mounts says, with a ? for each control character. */
+static void print_foreign(FILE *stream, const char *text)
+{
+	while (*text) {
+		size_t length = control_length(text);
+
+		fputc(length ? '?' : *text, stream);
+		text += length ? length : 1;
+	}
+}
+
 __attribute__((format(printf, 1, 2))) static int fail(const char *format, ...)
 {
+	char *text = NULL;
 	va_list args;
 
-	fputs("foldctl: ", stderr);
 	va_start(args, format);
-	vfprintf(stderr, format, args);
+	if (vasprintf(&text, format, args) < 0)
+		text = NULL;
 	va_end(args);
+	fputs("foldctl: ", stderr);
+	print_foreign(stderr, text ? text : "not enough memory to say what is wrong.");
 	fputc('\n', stderr);
+	free(text);
 	return EXIT_FAILURE;
 }
 
@@ -316,6 +345,16 @@ static const char *duration_text(int64_t seconds, struct text_buffer *buffer)
 	return buffer->text;
 }
 
+/* COUNT pages or frames in bytes, the nearest number where there is none. */
+static int64_t bytes_of(const json_t *status, const char *count)
+{
+	int64_t pages = number(status, count), frame = number(status, "frame_bytes"), bytes;
+
+	if (__builtin_mul_overflow(pages, frame, &bytes))
+		return (pages < 0) == (frame < 0) ? INT64_MAX : INT64_MIN;
+	return bytes;
+}
+
 static void print_count(const char *label, int64_t count, const char *meaning)
 {
 	struct text_buffer a;
@@ -332,12 +371,10 @@ static void print_size(const char *label, int64_t bytes, const char *meaning)
 
 static void print_saved(const json_t *status)
 {
-	int64_t frame = number(status, "frame_bytes");
-
 	printf("\nSaved\n");
-	print_size("sharing", number(status, "pages_sharing") * frame,
+	print_size("sharing", bytes_of(status, "pages_sharing"),
 		   "pages that are in the pool once for many");
-	print_size("zeroes", number(status, "zero_pages") * frame, "all-zero pages, kept nowhere");
+	print_size("zeroes", bytes_of(status, "zero_pages"), "all-zero pages, kept nowhere");
 	print_size("profit", number(status, "general_profit"),
 		   "both, less what finding them takes");
 }
@@ -350,8 +387,8 @@ static void print_pool(const json_t *status)
 	printf("\nPool\n");
 	snprintf(meaning, sizeof(meaning), "%.1f %% of %" PRId64 " MiB",
 		 total > 0 ? 100.0 * (double)used / (double)total : 0.0,
-		 total * number(status, "frame_bytes") >> 20);
-	print_size("in use", used * number(status, "frame_bytes"), meaning);
+		 bytes_of(status, "frames_total") >> 20);
+	print_size("in use", bytes_of(status, "frames_used"), meaning);
 	print_count("shared", number(status, "pages_shared"), "frames with two users or more");
 	print_count("unshared", number(status, "pages_unshared"), "frames with one user");
 	print_count("evicted", number(status, "evictions"), "frames given up for others");
@@ -361,11 +398,12 @@ static void print_pool(const json_t *status)
 static void print_reads(const json_t *status)
 {
 	int64_t hits = number(status, "hits"), misses = number(status, "misses");
+	double all = (double)hits + (double)misses;
 	char meaning[64] = "pages read from the pool";
 
-	if (hits + misses > 0)
+	if (all > 0)
 		snprintf(meaning, sizeof(meaning), "pages read from the pool: %.1f %%",
-			 100.0 * (double)hits / (double)(hits + misses));
+			 100.0 * (double)hits / all);
 	printf("\nTraffic\n");
 	print_count("hits", hits, meaning);
 	print_count("misses", misses, "pages read from the source, with a reader waiting");
@@ -402,10 +440,14 @@ static void print_status(const json_t *status)
 {
 	struct text_buffer up;
 
-	printf("%s\n", text(status, "mountpoint"));
-	printf("  serves %s\n", text(status, "source"));
-	printf("  foldfs %s, for %s, over %s\n", text(status, "version"),
-	       duration_text(number(status, "uptime_s"), &up), text(status, "transport"));
+	print_foreign(stdout, text(status, "mountpoint"));
+	printf("\n  serves ");
+	print_foreign(stdout, text(status, "source"));
+	printf("\n  foldfs ");
+	print_foreign(stdout, text(status, "version"));
+	printf(", for %s, over ", duration_text(number(status, "uptime_s"), &up));
+	print_foreign(stdout, text(status, "transport"));
+	putchar('\n');
 	print_saved(status);
 	print_pool(status);
 	print_reads(status);

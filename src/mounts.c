@@ -9,6 +9,7 @@
  * B  Of several mounts on one path the one that a look-up reaches is found: from the mount of the
  *    parent directory up, each the child of the one below. A mount that hides under another one,
  *    mounted over a directory above it, does not count.
+ * C  A look-up ends, whatever the list says.
  */
 #include "foldfs/mounts.h"
 
@@ -128,6 +129,12 @@ void mount_entry_clear(struct mount_entry *entry)
 	entry->source = entry->mountpoint = entry->type = NULL;
 }
 
+/* A root file system that nothing was pivoted over is its own parent, but not its own child. */
+static bool is_child(const struct line *line, int parent)
+{
+	return parent == -1 || (line->parent == parent && line->id != parent);
+}
+
 /* The first mount that is on PATH and a child of mount PARENT (-1: of any), or that has id ID (when
  * not -1). *RET_ID is its id. */
 static errint_t scan(const char *path, int parent, int id, struct mount_entry *entry, int *ret_id)
@@ -144,8 +151,7 @@ static errint_t scan(const char *path, int parent, int id, struct mount_entry *e
 		if (!line_parse(text, &line))
 			continue;
 		if (id != -1 ? line.id != id
-			     : strcmp(line.mountpoint, path) != 0 ||
-				       (parent != -1 && line.parent != parent))
+			     : strcmp(line.mountpoint, path) != 0 || !is_child(&line, parent))
 			continue;
 		err = entry_of(&line, entry);
 		*ret_id = line.id;
@@ -175,11 +181,19 @@ static errint_t find_on(const char *directory, const char *path, struct mount_en
 	/* The root's parent is itself: whatever mount is there is the one. */
 	int parent = strcmp(path, "/") == 0 ? -1 : mount_id_of(directory);
 	errint_t err = scan(path, parent, -1, &entry, &parent);
+	int mark = parent;
 
 	if (err)
 		return err;
-	while (err == 0) /* mounts form a tree, so this ends */
+	/* Mounts form a tree, but the list is read anew for each step: one that leads back to a
+	 * mount where we have been is left. MARK is where we were after 1, 2, 4, 8… steps. */
+	for (unsigned steps = 1; err == 0; steps++) {
+		if ((steps & (steps - 1)) == 0)
+			mark = parent;
 		err = scan(path, parent, -1, &entry, &parent);
+		if (err == 0 && parent == mark)
+			err = -ELOOP;
+	}
 	if (err != -ENOENT) {
 		mount_entry_clear(&entry);
 		return err;

@@ -1,22 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fuzz_control.c - libFuzzer target: whatever the request, the answer is valid JSON
+ * fuzz_control.c - libFuzzer target: whatever the request, the daemon's answer is valid JSON
  *
  * An answer has either an error and nothing else, or the figures; and it comes through json_dumps()
- * and back unchanged. Seeds are in control_seeds/.
+ * and back unchanged.
  */
 #include "foldfs/control.h"
 
 #include "foldfs/stats.h"
+#include "fuzz.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 struct fusefs {
 	char unused;
 };
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* The file system behind it: nothing has happened yet. */
 const char *fusefs_transport(const struct fusefs *fs)
@@ -41,12 +39,6 @@ uint64_t stats_sum(const struct stats *stats, enum stat_id id)
 {
 	(void)stats;
 	return (uint64_t)id;
-}
-
-static void expect(bool condition)
-{
-	if (!condition)
-		abort();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

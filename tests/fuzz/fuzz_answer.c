@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fuzz_answer.c - libFuzzer target: foldctl, asked by root, in front of a hostile daemon
+ *
+ * The whole of foldctl runs, its main() under another name, against a socket that answers with the
+ * input. The daemon of a plain user's mount is theirs, so whatever it says: foldctl ends with one
+ * of its statuses, says why where it failed, and sends no control character to the terminal. The
+ * first byte of the input chooses the command.
+ */
+#include "foldctl_main.h"
+#include "foldfs/mounts.h"
+#include "fuzz.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static const struct command {
+	const char *name;
+	const char *option;
+} commands[] = {
+	{"status", NULL},
+	{"status", "--json"},
+	{"audit", NULL},
+	{"audit", "--json"},
+};
+
+/* The input at work. One thread. */
+static const uint8_t *answer;
+static size_t answer_size;
+/* The daemon's end of the connection, open until foldctl is done; -1: there is none. */
+static int daemon_end = -1;
+
+errint_t __wrap_mount_entry_find(const char *path, struct mount_entry *ret_entry);
+int __wrap_connect(int fd, const struct sockaddr *address, socklen_t size);
+
+errint_t __wrap_mount_entry_find(const char *path, struct mount_entry *ret_entry)
+{
+	struct mount_entry entry = {
+		.device_minor = 42,
+		.owner = geteuid(),
+		.source = strdup("/source"),
+		.mountpoint = strdup(path),
+		.type = strdup("fuse.foldfs"),
+	};
+
+	expect(entry.source && entry.mountpoint && entry.type);
+	*ret_entry = entry;
+	return 0;
+}
+
+/* FD becomes one end of a pair whose other end has said all that it will. */
+int __wrap_connect(int fd, const struct sockaddr *address, socklen_t size)
+{
+	int pair[2], flags = fcntl(fd, F_GETFL);
+
+	(void)address;
+	(void)size;
+	expect(daemon_end == -1);
+	expect(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
+	if (answer_size > 0)
+		expect(send(pair[1], answer, answer_size, MSG_DONTWAIT) == (ssize_t)answer_size);
+	expect(shutdown(pair[1], SHUT_WR) == 0);
+	expect(dup3(pair[0], fd, O_CLOEXEC) == fd && fcntl(fd, F_SETFL, flags) == 0);
+	close(pair[0]);
+	daemon_end = pair[1];
+	return 0;
+}
+
+/* No control characters but newlines; those from U+0080 to U+009F are two bytes each. */
+static bool is_harmless(const char *text, size_t length)
+{
+	for (size_t i = 0; i < length; i++) {
+		unsigned char c = (unsigned char)text[i], next = (unsigned char)text[i + 1];
+
+		if ((c < 0x20 && c != '\n') || c == 0x7f)
+			return false;
+		if (c == 0xc2 && next >= 0x80 && next <= 0x9f)
+			return false;
+	}
+	return true;
+}
+
+static void check(const struct command *command, int result, const char *out, const char *err)
+{
+	json_t *again;
+
+	expect(result >= 0 && result <= 2);
+	expect(is_harmless(err, strlen(err)));
+	expect(*err ? result != 0 : *out != '\0');
+	if (!command->option) {
+		expect(is_harmless(out, strlen(out)));
+	} else if (result == 0) {
+		again = json_loads(out, 0, NULL);
+		expect(json_is_object(again));
+		json_decref(again);
+	}
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	const struct command *command = &commands[size ? data[0] % 4 : 0];
+	char *argv[] = {"foldctl", (char *)command->name, "/m", (char *)command->option, NULL};
+	FILE *real_out = stdout, *real_err = stderr;
+	size_t out_size, err_size;
+	char *out, *err;
+	int result;
+
+	if (!size)
+		return 0;
+	answer = data + 1;
+	answer_size = size - 1;
+	stdout = open_memstream(&out, &out_size);
+	stderr = open_memstream(&err, &err_size);
+	expect(stdout && stderr);
+	result = foldctl_main(command->option ? 4 : 3, argv);
+	expect(fclose(stdout) == 0 && fclose(stderr) == 0);
+	stdout = real_out;
+	stderr = real_err;
+	if (daemon_end >= 0)
+		close(daemon_end);
+	daemon_end = -1;
+	check(command, result, out, err);
+	free(out);
+	free(err);
+	return 0;
+}
