@@ -235,6 +235,7 @@ static int ask(const struct mount_entry *entry, const char *request, int64_t ans
 {
 	char *socket = mount_socket_path(entry);
 	const char *refusal;
+	json_t *answer = NULL;
 	int fd, result;
 	errint_t err;
 
@@ -246,7 +247,7 @@ static int ask(const struct mount_entry *entry, const char *request, int64_t ans
 		free(socket);
 		return result;
 	}
-	err = converse(fd, request, answer_within_ms, ret_status);
+	err = converse(fd, request, answer_within_ms, &answer);
 	close(fd);
 	free(socket);
 	if (err == -ETIMEDOUT)
@@ -255,11 +256,13 @@ static int ask(const struct mount_entry *entry, const char *request, int64_t ans
 	if (err)
 		return fail("the daemon of %s gives no sensible answer: %s.", entry->mountpoint,
 			    strerror(-err));
-	refusal = json_string_value(json_object_get(*ret_status, "error"));
-	if (!refusal)
+	refusal = json_string_value(json_object_get(answer, "error"));
+	if (!refusal) {
+		*ret_status = answer;
 		return EXIT_SUCCESS;
+	}
 	result = fail("the daemon of %s refuses to answer: %s.", entry->mountpoint, refusal);
-	json_decref(*ret_status);
+	json_decref(answer);
 	return result;
 }
 
@@ -543,7 +546,8 @@ static void print_audit(const json_t *report, const char *mountpoint)
 	struct text_buffer a;
 	size_t index;
 
-	printf("%s\n", mountpoint);
+	print_foreign(stdout, mountpoint);
+	putchar('\n');
 #define PRINT(name, key, unit, what) print_check(report, key, unit, what);
 	AUDIT_CHECKS(PRINT)
 #undef PRINT
@@ -558,7 +562,11 @@ static void print_audit(const json_t *report, const char *mountpoint)
 	       (double)number(report, "milliseconds") / 1000,
 	       size_text(number(report, "memory_bytes"), &(struct text_buffer){{0}}));
 	json_array_foreach(json_object_get(report, "found"), index, line)
-		printf("  %s\n", json_string_value(line));
+	{
+		printf("  ");
+		print_foreign(stdout, json_is_string(line) ? json_string_value(line) : "?");
+		putchar('\n');
+	}
 }
 
 static int command_audit(const struct audit_options *options)
@@ -573,6 +581,8 @@ static int command_audit(const struct audit_options *options)
 	if (find_mount(options->mountpoint, &entry))
 		return EXIT_NOT_DONE;
 	result = ask(&entry, request, options->timeout_ms, &report);
+	if (!result && !json_is_integer(json_object_get(report, "differences")))
+		result = fail("the daemon of %s gives no report.", entry.mountpoint);
 	if (!result && options->as_json) {
 		json_dumpf(report, stdout, JSON_INDENT(2));
 		putchar('\n');
