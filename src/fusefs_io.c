@@ -561,13 +561,24 @@ void fusefs_own_change_end(struct own_change *change)
 
 /* ---- the rest goes to the source as it is ---- */
 
+/* Closing a duplicate is how a client's close(2) reaches the source. For want of a descriptor close
+ * does not fail: a flush has the same to tell. */
+static errint_t do_flush(const struct handle *handle)
+{
+	int fd;
+
+	if (!handle)
+		return -EBADF;
+	fd = dup(source_fd(handle->source));
+	if (fd < 0)
+		return source_flush(handle->source, true);
+	return close(fd) ? -errno : 0;
+}
+
 void fusefs_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	int fd = dup(fusefs_handle_fd(fi));
-
 	(void)ino;
-	/* Closing a duplicate is how a client's close(2) reaches the source. */
-	fuse_reply_err(req, fd < 0 || close(fd) ? errno : 0);
+	fuse_reply_err(req, -do_flush(handle_of(fi)));
 }
 
 void fusefs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)

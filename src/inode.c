@@ -525,7 +525,8 @@ int inode_path_begin(struct inode_table *table, struct inode *inode)
 
 	if (fd >= 0)
 		return fd;
-	fd = open_by_handle_at(table->mount_fd, inode->handle, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	fd = TEMP_FAILURE_RETRY(
+		open_by_handle_at(table->mount_fd, inode->handle, O_PATH | O_NOFOLLOW | O_CLOEXEC));
 	return fd < 0 ? -errno : fd;
 }
 
