@@ -31,9 +31,11 @@ struct catalogue_batch;
 #define CATALOGUE_SECRET_BYTES 192
 /* A catalogue takes no more than this of its file system, unless told otherwise. */
 #define CATALOGUE_MAX_BYTES (UINT64_C(8) << 30)
+/* Digests of pages are kept in parts of this many. */
+#define CATALOGUE_PART 65536u
 
 struct catalogue_record {
-	struct digest content;    /* of all bytes of the file, with the catalogue's secret */
+	struct digest content;    /* of size and bytes of the file, with the catalogue's secret */
 	uint64_t pages;           /* that are not all zero */
 	uint64_t pages_elsewhere; /* of these: found in another file, or twice in this one */
 	uint64_t pages_error;     /* standard error of that number; 0: it is exact */
@@ -68,25 +70,37 @@ errint_t catalogue_find(struct catalogue *catalogue, const struct source_stamp *
 errint_t catalogue_member(struct catalogue *catalogue, uint64_t class, unsigned n,
 			  struct catalogue_member *ret_member);
 
-/* The digests (64 bits) of the pages that are not zero of the file with STAMP, in order: a new
- * array, the caller's. -ENOENT, -ENOMEM. */
-errint_t catalogue_digests(struct catalogue *catalogue, const struct source_stamp *stamp,
-			   uint64_t **ret_digests, size_t *ret_count);
+/* The file with this device and inode, whatever its stamp. -ENOENT. */
+errint_t catalogue_get(struct catalogue *catalogue, dev_t device, ino_t inode,
+		       struct catalogue_member *ret_file, struct catalogue_record *ret_record);
 
-/* Call VISIT for every file; what is not 0 ends it and is returned. VISIT must not use CATALOGUE.
- */
-typedef errint_t (*catalogue_visit_fn)(void *context, const struct catalogue_member *file,
-				       const struct catalogue_record *record);
-errint_t catalogue_each(struct catalogue *catalogue, catalogue_visit_fn visit, void *context);
+/* The file after the one with the stamp AFTER (NULL: the first) in an order of the catalogue's own.
+ * For walks that take long, or use the catalogue meanwhile. -ENOENT: that was the last. */
+errint_t catalogue_next(struct catalogue *catalogue, const struct source_stamp *after,
+			struct catalogue_member *ret_file, struct catalogue_record *ret_record);
+
+/* The digests (64 bits) of the file with STAMP, of its pages that are not zero, in order: those
+ * from PART * CATALOGUE_PART on, as many as were put for that part. A new array, the caller's.
+ * -ENOENT: there is no such part; -ENOMEM. */
+errint_t catalogue_digests(struct catalogue *catalogue, const struct source_stamp *stamp,
+			   uint64_t part, uint64_t **ret_digests, size_t *ret_count);
 
 /* Changes are made in batches; one at a time, over all processes: begin waits for the other's end.
  * What a batch puts is there for readers once it is committed. */
 errint_t catalogue_begin(struct catalogue *catalogue, struct catalogue_batch **ret_batch);
-/* Put FILE's record, in place of what was known of that device and inode. DIGESTS of its pages:
- * NULL keeps those that are there. -ENOSPC: the catalogue is full. */
+/* Put FILE's record, in place of what was known of that device and inode. DIGESTS of its pages, the
+ * first part; NULL keeps those that are there. -ENOSPC: the catalogue is full. */
 errint_t catalogue_put(struct catalogue_batch *batch, const struct catalogue_member *file,
 		       const struct catalogue_record *record, const uint64_t digests[],
 		       size_t count);
+/* Put digests of a file's pages: PART of them, each of CATALOGUE_PART but the last. If there were
+ * others the file is forgotten (catalogue_remove) before the first. */
+errint_t catalogue_put_digests(struct catalogue_batch *batch, dev_t device, ino_t inode,
+			       uint64_t part, const uint64_t digests[], size_t count);
+/* Change the record of the file with STAMP by AMEND. -ENOENT: it is not known under this stamp. */
+typedef void (*catalogue_amend_fn)(const void *context, struct catalogue_record *record);
+errint_t catalogue_amend(struct catalogue_batch *batch, const struct source_stamp *stamp,
+			 catalogue_amend_fn amend, const void *context);
 /* Forget the file with this device and inode. Nothing if it is not known. */
 errint_t catalogue_remove(struct catalogue_batch *batch, dev_t device, ino_t inode);
 /* A class number that no record has. */

@@ -118,7 +118,7 @@ static void a_record_is_kept_and_found_by_its_stamp_alone(void **state)
 	assert_int_equal(record.pages, 3);
 	assert_int_equal(record.pages_elsewhere, 2);
 	assert_int_equal(record.pages_error, 1);
-	assert_int_equal(catalogue_digests(f->catalogue, &file.stamp, &digests, &count), 0);
+	assert_int_equal(catalogue_digests(f->catalogue, &file.stamp, 0, &digests, &count), 0);
 	assert_int_equal(count, 3);
 	assert_int_equal(digests[0], 5);
 	assert_int_equal(digests[2], 99);
@@ -133,7 +133,7 @@ static void a_record_is_kept_and_found_by_its_stamp_alone(void **state)
 		other.ctime.tv_nsec += field == 4;
 		other.ctime.tv_sec += field == 5;
 		assert_int_equal(catalogue_find(f->catalogue, &other, &record), -ENOENT);
-		assert_int_equal(catalogue_digests(f->catalogue, &other, &digests, &count),
+		assert_int_equal(catalogue_digests(f->catalogue, &other, 0, &digests, &count),
 				 -ENOENT);
 	}
 }
@@ -189,25 +189,113 @@ static void members_come_in_one_order_and_leave_with_their_record(void **state)
 	assert_true(class > other);
 }
 
-static errint_t count_one(void *context, const struct catalogue_member *file,
-			  const struct catalogue_record *record)
-{
-	unsigned *count = context;
-
-	assert_int_equal(file->stamp.inode, record->content.low);
-	return ++*count == 7 ? -EINTR : 0;
-}
-
-static void each_visits_every_file_once(void **state)
+static void a_walk_meets_every_file_once(void **state)
 {
 	struct fixture *f = *state;
-	unsigned count = 0;
+	struct catalogue_member file;
+	struct catalogue_record record;
+	struct source_stamp last;
+	struct catalogue_batch *batch;
+	unsigned met = 0;
 
-	for (unsigned number = 1; number < 6; number++)
+	assert_int_equal(catalogue_next(f->catalogue, NULL, &file, &record), -ENOENT);
+	for (unsigned number = 1; number < 60; number++)
 		put(f, number, 0);
-	assert_int_equal(catalogue_each(f->catalogue, count_one, &count), 0);
-	assert_int_equal(count, 5);
-	assert_int_equal(catalogue_each(f->catalogue, count_one, &count), -EINTR);
+	for (errint_t error = catalogue_next(f->catalogue, NULL, &file, &record); !error;
+	     error = catalogue_next(f->catalogue, &last, &file, &record)) {
+		assert_int_equal(file.stamp.inode, record.content.low);
+		assert_string_equal(file.path, file_number((unsigned)file.stamp.inode).path);
+		met++;
+		/* The one that a walk stands on may go. */
+		last = file.stamp;
+		assert_int_equal(catalogue_begin(f->catalogue, &batch), 0);
+		assert_int_equal(catalogue_remove(batch, last.device, last.inode), 0);
+		assert_int_equal(catalogue_commit(batch), 0);
+	}
+	assert_int_equal(met, 59);
+	assert_int_equal(catalogue_next(f->catalogue, NULL, &file, &record), -ENOENT);
+}
+
+static void a_file_is_found_by_its_inode_whatever_its_stamp(void **state)
+{
+	struct fixture *f = *state;
+	struct catalogue_member file;
+	struct catalogue_record record;
+
+	put(f, 5, 0);
+	assert_int_equal(catalogue_get(f->catalogue, 7, 6, &file, &record), -ENOENT);
+	assert_int_equal(catalogue_get(f->catalogue, 7, 5, &file, &record), 0);
+	assert_string_equal(file.path, "directory/file 5");
+	assert_int_equal(file.stamp.size, 100005);
+	assert_int_equal(record.pages, 3);
+}
+
+static void digests_of_a_large_file_are_in_parts(void **state)
+{
+	struct fixture *f = *state;
+	struct catalogue_member file = file_number(5);
+	struct catalogue_batch *batch;
+	uint64_t *digests;
+	size_t count;
+
+	put(f, 5, 0);
+	put(f, 6, 0);
+	assert_int_equal(catalogue_begin(f->catalogue, &batch), 0);
+	for (uint64_t part = 1; part < 4; part++)
+		assert_int_equal(catalogue_put_digests(batch, 7, 5, part, &part, 1), 0);
+	assert_int_equal(catalogue_commit(batch), 0);
+	for (uint64_t part = 1; part < 4; part++) {
+		assert_int_equal(
+			catalogue_digests(f->catalogue, &file.stamp, part, &digests, &count), 0);
+		assert_int_equal(count, 1);
+		assert_int_equal(digests[0], part);
+		free(digests);
+	}
+	assert_int_equal(catalogue_digests(f->catalogue, &file.stamp, 4, &digests, &count),
+			 -ENOENT);
+	assert_int_equal(catalogue_begin(f->catalogue, &batch), 0);
+	assert_int_equal(catalogue_remove(batch, 7, 5), 0);
+	assert_int_equal(catalogue_commit(batch), 0);
+	/* None is left for a file that gets this inode later. */
+	put(f, 5, 0);
+	assert_int_equal(catalogue_digests(f->catalogue, &file.stamp, 1, &digests, &count),
+			 -ENOENT);
+	file = file_number(6);
+	assert_int_equal(catalogue_digests(f->catalogue, &file.stamp, 0, &digests, &count), 0);
+	free(digests);
+}
+
+static void set_class(const void *context, struct catalogue_record *record)
+{
+	record->class = *(const uint64_t *)context;
+}
+
+static void a_record_is_amended_only_under_its_stamp(void **state)
+{
+	struct fixture *f = *state;
+	const uint64_t class = 12;
+	struct catalogue_member file = file_number(5);
+	struct catalogue_member member;
+	struct source_stamp other = file.stamp;
+	struct catalogue_record record;
+	struct catalogue_batch *batch;
+	uint64_t *digests;
+	size_t count;
+
+	put(f, 5, 11);
+	other.ctime.tv_nsec++;
+	assert_int_equal(catalogue_begin(f->catalogue, &batch), 0);
+	assert_int_equal(catalogue_amend(batch, &other, set_class, &class), -ENOENT);
+	assert_int_equal(catalogue_amend(batch, &file.stamp, set_class, &class), 0);
+	assert_int_equal(catalogue_commit(batch), 0);
+	assert_int_equal(find(f, 5, &record), 0);
+	assert_int_equal(record.class, 12);
+	assert_int_equal(record.pages_elsewhere, 2);
+	assert_int_equal(catalogue_member(f->catalogue, 11, 0, &member), -ENOENT);
+	assert_int_equal(catalogue_member(f->catalogue, 12, 0, &member), 0);
+	assert_string_equal(member.path, file.path);
+	assert_int_equal(catalogue_digests(f->catalogue, &file.stamp, 0, &digests, &count), 0);
+	free(digests);
 }
 
 static void what_is_aborted_was_never_there(void **state)
@@ -375,7 +463,13 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_secret_is_the_databases, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			members_come_in_one_order_and_leave_with_their_record, setup, teardown),
-		cmocka_unit_test_setup_teardown(each_visits_every_file_once, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_walk_meets_every_file_once, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_file_is_found_by_its_inode_whatever_its_stamp,
+						setup, teardown),
+		cmocka_unit_test_setup_teardown(digests_of_a_large_file_are_in_parts, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(a_record_is_amended_only_under_its_stamp, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(what_is_aborted_was_never_there, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_damaged_database_is_moved_aside, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_foreign_database_is_moved_aside, setup, teardown),

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* catalogue_internal.h - the database behind catalogue.h: for catalogue.c and catalogue_open.c */
+#ifndef FOLDFS_CATALOGUE_INTERNAL_H
+#define FOLDFS_CATALOGUE_INTERNAL_H
+
+#include "foldfs/catalogue.h"
+
+#include <lmdb.h>
+
+struct about {
+	uint64_t magic;
+	uint64_t version;
+	uint64_t last_class;
+	uint8_t secret[CATALOGUE_SECRET_BYTES];
+};
+
+struct file_key {
+	uint64_t device;
+	uint64_t inode;
+};
+
+struct file_value {
+	struct file_key key; /* again, as a check */
+	int64_t size;
+	int64_t mtime;
+	int64_t mtime_ns;
+	int64_t ctime;
+	int64_t ctime_ns;
+	struct catalogue_record record;
+	char path[]; /* with its 0 */
+};
+
+/* All constant once open. */
+struct catalogue {
+	MDB_env *env;
+	MDB_dbi about;
+	MDB_dbi files;
+	MDB_dbi digests;
+	MDB_dbi classes;
+	uint8_t secret[CATALOGUE_SECRET_BYTES];
+};
+
+/* LMDB's results are errno, or numbers of its own. */
+errint_t catalogue_error_of(int result);
+
+static inline MDB_val catalogue_value_of(const void *bytes, size_t size)
+{
+	return (MDB_val){.mv_size = size, .mv_data = (void *)(uintptr_t)bytes};
+}
+
+/* Whether KEY and VALUE, of `files`, are what put_file() writes: all their reader relies on. */
+bool catalogue_is_valid_file(const MDB_val *key, const MDB_val *value);
+
+/* The entry of `about`. LMDB's results; MDB_INVALID: another program's, or another version's. */
+int catalogue_read_about(const struct catalogue *catalogue, MDB_txn *txn, struct about *ret_about);
+int catalogue_write_about(const struct catalogue *catalogue, MDB_txn *txn,
+			  const struct about *about);
+
+#endif
