@@ -1,0 +1,580 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * change.c - operations that change content
+ *
+ * Each one holds what it changes, starts the new versions in the model, does the operation, and
+ * ends the versions. A way in that the file system refuses by saying that it does not have it is
+ * counted, and the model goes back.
+ */
+#include "torture.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PIPE_BYTES (64u << 10)
+
+void hold_all(struct worker *w, unsigned file, struct hold_range *ret_range)
+{
+	*ret_range = (struct hold_range){.file = file,
+					 .last = FILE_PAGES - 1,
+					 .pages = HOLD_EXCLUSIVE,
+					 .size = HOLD_EXCLUSIVE};
+	model_lock(w->shared, ret_range);
+}
+
+void hold_for_change(struct worker *w, unsigned file, uint64_t at, size_t length,
+		     struct hold_range *ret_range)
+{
+	*ret_range = (struct hold_range){.file = file,
+					 .first = (unsigned)(at / PAGE),
+					 .last = (unsigned)((at + length - 1) / PAGE),
+					 .pages = HOLD_EXCLUSIVE,
+					 .size = HOLD_SHARED};
+	model_lock(w->shared, ret_range);
+	if (at + length <= model_size(w->shared, file))
+		return;
+	model_unlock(w->shared, ret_range);
+	hold_all(w, file, ret_range);
+}
+
+/* ---- writes: all of LENGTH bytes, or -errno ----------------------------------------------------
+ */
+
+static errint_t put_plain(int fd, const uint8_t *bytes, size_t length, off_t at)
+{
+	ssize_t done;
+
+	for (; length; length -= (size_t)done, bytes += done, at += done) {
+		done = pwrite(fd, bytes, length, at);
+		if (done <= 0)
+			return done ? -errno : -EIO;
+	}
+	return 0;
+}
+
+static errint_t put_flags(int fd, const uint8_t *bytes, size_t length, off_t at, unsigned how)
+{
+	struct iovec part = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = length};
+	int flags = how == 2 ? RWF_DSYNC : how == 3 ? RWF_NOWAIT : 0;
+	ssize_t done = pwritev2(fd, &part, 1, at, flags);
+
+	if (done < 0 && how == 3 && (errno == EAGAIN || errno == EOPNOTSUPP))
+		done = 0;
+	if (done < 0)
+		return -errno;
+	return put_plain(fd, bytes + done, length - (size_t)done, at + done);
+}
+
+static errint_t put_parts(int fd, uint8_t *bytes, size_t length, off_t at)
+{
+	size_t a = length / 3;
+	size_t b = length / 2;
+	const struct iovec parts[3] = {
+		{.iov_base = bytes, .iov_len = a},
+		{.iov_base = bytes + a, .iov_len = b - a},
+		{.iov_base = bytes + b, .iov_len = length - b},
+	};
+	ssize_t done;
+
+	if (lseek(fd, at, SEEK_SET) < 0)
+		return -errno;
+	done = writev(fd, parts, 3);
+	if (done < 0)
+		return -errno;
+	return put_plain(fd, bytes + done, length - (size_t)done, at + done);
+}
+
+static errint_t put_uring(struct worker *w, int fd, const uint8_t *bytes, size_t length, off_t at)
+{
+	struct io_uring *ring;
+	struct io_uring_cqe *cqe;
+	struct io_uring_sqe *sqe;
+	errint_t error = ring_of(w, &ring);
+	int done;
+
+	if (error) {
+		atomic_fetch_add(&w->shared->refused, 1);
+		return put_plain(fd, bytes, length, at);
+	}
+	memcpy(w->ring_buffer, bytes, length);
+	sqe = io_uring_get_sqe(ring);
+	io_uring_prep_write_fixed(sqe, fd, w->ring_buffer, (unsigned)length, (uint64_t)at, 0);
+	error = io_uring_submit_and_wait(ring, 1);
+	if (error >= 0)
+		error = io_uring_wait_cqe(ring, &cqe);
+	if (error < 0)
+		return error;
+	done = cqe->res;
+	io_uring_cqe_seen(ring, cqe);
+	if (done < 0)
+		return done;
+	return put_plain(fd, bytes + done, length - (size_t)done, at + done);
+}
+
+static errint_t put_sendfile(struct worker *w, int fd, const uint8_t *bytes, size_t length,
+			     off_t at)
+{
+	ssize_t done;
+
+	if (!memory_put(w, bytes, length))
+		return -EIO;
+	if (lseek(fd, at, SEEK_SET) < 0)
+		return -errno;
+	for (; length; length -= (size_t)done) {
+		done = sendfile(fd, w->memory, NULL, length);
+		if (done <= 0)
+			return done ? -errno : -EIO;
+	}
+	return 0;
+}
+
+/* Bytes into the pipe by write or vmsplice, and on by splice. */
+static errint_t put_splice(struct worker *w, int fd, const uint8_t *bytes, size_t length, off_t at)
+{
+	while (length) {
+		struct iovec part = {.iov_base = (void *)(uintptr_t)bytes,
+				     .iov_len = length < PIPE_BYTES ? length : PIPE_BYTES};
+		ssize_t in = w->op->kind == OP_VMSPLICE_IN
+				     ? vmsplice(w->pipe[1], &part, 1, SPLICE_F_NONBLOCK)
+				     : write(w->pipe[1], part.iov_base, part.iov_len);
+		ssize_t done;
+
+		if (in <= 0)
+			return in ? -errno : -EIO;
+		bytes += in;
+		length -= (size_t)in;
+		for (; in; in -= done) {
+			done = splice(w->pipe[0], NULL, fd, &at, (size_t)in, 0);
+			if (done <= 0)
+				return done ? -errno : -EIO;
+		}
+	}
+	return 0;
+}
+
+static errint_t put(struct worker *w, const struct op *op, int fd, size_t length)
+{
+	switch (op->kind) {
+	case OP_WRITEV:
+		return put_parts(fd, w->bytes, length, op->at);
+	case OP_URING_WRITE:
+		return put_uring(w, fd, w->bytes, length, op->at);
+	case OP_SENDFILE_IN:
+		return put_sendfile(w, fd, w->bytes, length, op->at);
+	case OP_SPLICE_IN:
+	case OP_VMSPLICE_IN:
+		return put_splice(w, fd, w->bytes, length, op->at);
+	default:
+		return op->how ? put_flags(fd, w->bytes, length, op->at, op->how)
+			       : put_plain(fd, w->bytes, length, op->at);
+	}
+}
+
+/* The end of an operation that is to have worked. */
+static void finish(struct worker *w, errint_t error, size_t bytes)
+{
+	if (error) {
+		fail(w, "%s: %s", op_name(w->op->kind), strerror(-error));
+		change_undo(&w->change);
+		return;
+	}
+	change_done(&w->change);
+	atomic_fetch_add(&w->shared->bytes_written, bytes);
+}
+
+void do_write(struct worker *w, const struct op *op)
+{
+	size_t length = op->length;
+	struct hold_range range;
+	int fd;
+
+	if (op->kind == OP_URING_WRITE && length > URING_BYTES)
+		length = URING_BYTES;
+	hold_for_change(w, op->file, op->at, length, &range);
+	fd = file_open(w, op->file, op->fd);
+	if (fd >= 0) {
+		content_fill(op->content, op->shift, op->at, w->bytes, length);
+		change_begin(&w->change, w->shared, op->file);
+		change_write(&w->change, op->at, w->bytes, length);
+		finish(w, put(w, op, fd, length), length);
+	}
+	model_unlock(w->shared, &range);
+}
+
+void do_append(struct worker *w, const struct op *op)
+{
+	struct iovec part = {.iov_base = w->bytes};
+	struct hold_range range;
+	uint64_t size;
+	ssize_t done;
+	int fd;
+
+	hold_all(w, op->file, &range);
+	size = model_size(w->shared, op->file);
+	part.iov_len = op->length < FILE_BYTES - size ? op->length : FILE_BYTES - size;
+	fd = file_open(w, op->file, op->how & 1 ? op->fd : FD_APPEND);
+	if (fd >= 0 && part.iov_len) {
+		content_fill(op->content, op->shift, size, w->bytes, part.iov_len);
+		change_begin(&w->change, w->shared, op->file);
+		change_write(&w->change, size, w->bytes, part.iov_len);
+		done = op->how & 1 ? pwritev2(fd, &part, 1, 0, RWF_APPEND)
+				   : write(fd, w->bytes, part.iov_len);
+		finish(w,
+		       done < 0                        ? -errno
+		       : done == (ssize_t)part.iov_len ? 0
+						       : -EIO,
+		       part.iov_len);
+	}
+	model_unlock(w->shared, &range);
+}
+
+/* ---- stores through mappings ------------------------------------------------------------------
+ */
+
+/* LENGTH bytes of w->bytes to AT of the mapping at ADDRESS, by a process of its own that ends with
+ * the pages still dirty. */
+static size_t store_and_exit(struct worker *w, uint8_t *address, size_t length)
+{
+	pid_t child = fork();
+	int status;
+
+	if (!child)
+		_exit(guarded_copy(address, w->bytes, length) != length);
+	if (child < 0 || waitpid(child, &status, 0) != child || status)
+		return 0;
+	return length;
+}
+
+/* The store itself, by a mapping of its own or the lasting one. */
+static errint_t store(struct worker *w, const struct op *op, int fd, size_t length)
+{
+	uint64_t first = op->at & ~(uint64_t)(PAGE - 1);
+	size_t span = op->at + length - first;
+	bool lasting = op->how & 2;
+	uint8_t *address =
+		lasting ? file_map(w, op->file)
+			: mmap(NULL, span, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)first);
+	errint_t error = 0;
+	size_t done;
+
+	if (!address || address == MAP_FAILED)
+		return -errno;
+	if (lasting)
+		address += first;
+	if (op->kind == OP_STORE_EXIT)
+		done = store_and_exit(w, address + op->at - first, length);
+	else
+		done = guarded_copy(address + op->at - first, w->bytes, length);
+	if (done != length)
+		error = -EFAULT;
+	if (!error && (op->how & 1) && msync(address, span, MS_SYNC))
+		error = -errno;
+	if (!lasting)
+		munmap(address, span);
+	return error;
+}
+
+/* Hold the part of W's range that the file has, to change it in place. Bytes of it; nothing is held
+ * where there are none. */
+static size_t hold_in_place(struct worker *w, const struct op *op, struct hold_range *ret_range)
+{
+	uint64_t size;
+
+	*ret_range = (struct hold_range){.file = op->file,
+					 .first = op->at / PAGE,
+					 .last = (op->at + op->length - 1) / PAGE,
+					 .pages = HOLD_EXCLUSIVE,
+					 .size = HOLD_SHARED};
+	model_lock(w->shared, ret_range);
+	size = model_size(w->shared, op->file);
+	if (op->at < size)
+		return op->length < size - op->at ? op->length : (size_t)(size - op->at);
+	model_unlock(w->shared, ret_range);
+	return 0;
+}
+
+void do_store(struct worker *w, const struct op *op)
+{
+	struct hold_range range;
+	size_t length = hold_in_place(w, op, &range);
+	int fd;
+
+	if (!length)
+		return;
+	fd = file_open(w, op->file, op->fd);
+	if (fd >= 0) {
+		content_fill(op->content, op->shift, op->at, w->bytes, length);
+		change_begin(&w->change, w->shared, op->file);
+		change_write(&w->change, op->at, w->bytes, length);
+		finish(w, store(w, op, fd, length), length);
+	}
+	model_unlock(w->shared, &range);
+}
+
+/* What is stored through a private mapping is there, and nowhere else. */
+void do_store_private(struct worker *w, const struct op *op)
+{
+	uint64_t first = op->at & ~(uint64_t)(PAGE - 1);
+	struct hold_range range;
+	size_t length = hold_in_place(w, op, &range);
+	size_t span = op->at + length - first;
+	uint8_t *address;
+	int fd;
+
+	if (!length)
+		return;
+	fd = file_open(w, op->file, op->fd);
+	address = fd < 0 ? MAP_FAILED
+			 : mmap(NULL, span, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, (off_t)first);
+	if (address == MAP_FAILED) {
+		fail(w, "private mapping: %s", strerror(errno));
+	} else {
+		content_fill(op->content, op->shift, op->at, w->bytes, length);
+		if (guarded_copy(address + op->at - first, w->bytes, length) != length)
+			fail(w, "store to a private mapping: bus error");
+		else if (memcmp(address + op->at - first, w->bytes, length))
+			fail(w, "a private mapping does not hold what was stored there");
+		munmap(address, span);
+		if (pread(fd, w->bytes, length, op->at) != (ssize_t)length)
+			fail(w, "read after a store to a private mapping: %s", strerror(errno));
+		else
+			check_held(w, op->file, op->at, w->bytes, length,
+				   "read after a store to a private mapping");
+	}
+	model_unlock(w->shared, &range);
+}
+
+/* ---- sizes and holes --------------------------------------------------------------------------
+ */
+
+static errint_t set_size(struct worker *w, const struct op *op, int fd, uint64_t size)
+{
+	char path[4200];
+
+	if (op->kind != OP_TRUNCATE_PATH)
+		return ftruncate(fd, (off_t)size) ? -errno : 0;
+	file_path(w, op->file, op->how & 1 ? ".b" : "", path, sizeof(path));
+	return truncate(path, (off_t)size) ? -errno : 0;
+}
+
+void do_truncate(struct worker *w, const struct op *op)
+{
+	struct hold_range range;
+	int fd;
+
+	hold_all(w, op->file, &range);
+	fd = file_open(w, op->file, op->fd);
+	if (fd >= 0) {
+		change_begin(&w->change, w->shared, op->file);
+		change_size(&w->change, op->at);
+		finish(w, set_size(w, op, fd, op->at), 0);
+	}
+	model_unlock(w->shared, &range);
+}
+
+void do_down_up(struct worker *w, const struct op *op)
+{
+	uint64_t up = op->at + op->length;
+	struct hold_range range;
+	int fd;
+
+	hold_all(w, op->file, &range);
+	fd = file_open(w, op->file, op->fd);
+	if (fd >= 0) {
+		change_begin(&w->change, w->shared, op->file);
+		change_size(&w->change, op->at);
+		finish(w, set_size(w, op, fd, op->at), 0);
+		change_begin(&w->change, w->shared, op->file);
+		change_size(&w->change, up);
+		finish(w, set_size(w, op, fd, up), 0);
+	}
+	model_unlock(w->shared, &range);
+}
+
+/* What is behind the range moves to its beginning, or the other way round. */
+static void change_move(struct worker *w, const struct op *op)
+{
+	uint64_t size = model_size(w->shared, op->file);
+	uint64_t from = op->how & FALLOC_FL_COLLAPSE_RANGE ? op->at + op->length : op->at;
+	uint64_t to = op->how & FALLOC_FL_COLLAPSE_RANGE ? op->at : op->at + op->length;
+	uint64_t at;
+	size_t rest;
+
+	if (from >= size || to >= FILE_BYTES)
+		return;
+	rest = (size_t)(size - from < FILE_BYTES - to ? size - from : FILE_BYTES - to);
+	for (at = from & ~(uint64_t)(PAGE - 1); at < size; at += PAGE)
+		memcpy(w->bytes + at, model_page(w->shared, op->file, (unsigned)(at / PAGE)), PAGE);
+	change_size(&w->change, to + rest > size ? to + rest : size);
+	change_write(&w->change, to, w->bytes + from, rest);
+	if (to > from)
+		change_zero(&w->change, from, op->length);
+	else
+		change_size(&w->change, to + rest);
+}
+
+static void change_of_fallocate(struct worker *w, const struct op *op)
+{
+	uint64_t end = op->at + op->length;
+
+	if (op->how & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE)) {
+		change_move(w, op);
+		return;
+	}
+	if (op->how & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
+		change_zero(&w->change, op->at, op->length);
+	if (!(op->how & FALLOC_FL_KEEP_SIZE) && end > model_size(w->shared, op->file))
+		change_size(&w->change, end);
+}
+
+static bool is_refusal(errint_t error)
+{
+	return error == -EOPNOTSUPP || error == -ENOSYS;
+}
+
+void do_fallocate(struct worker *w, const struct op *op)
+{
+	struct hold_range range;
+	errint_t error = 0;
+	int fd;
+
+	if (op->how & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE))
+		hold_all(w, op->file, &range);
+	else
+		hold_for_change(w, op->file, op->at, op->length, &range);
+	fd = file_open(w, op->file, op->fd);
+	if (fd >= 0) {
+		change_begin(&w->change, w->shared, op->file);
+		change_of_fallocate(w, op);
+		if (fallocate(fd, (int)op->how, op->at, op->length))
+			error = -errno;
+		if (is_refusal(error)) {
+			atomic_fetch_add(&w->shared->refused, 1);
+			change_undo(&w->change);
+		} else {
+			finish(w, error, 0);
+		}
+	}
+	model_unlock(w->shared, &range);
+}
+
+/* ---- copies -----------------------------------------------------------------------------------
+ */
+
+struct copy_holds {
+	struct hold_range in;
+	struct hold_range out;
+};
+
+static void lock_both(struct worker *w, const struct copy_holds *holds)
+{
+	bool in_first = holds->in.file < holds->out.file;
+
+	model_lock(w->shared, in_first ? &holds->in : &holds->out);
+	if (holds->in.file != holds->out.file)
+		model_lock(w->shared, in_first ? &holds->out : &holds->in);
+}
+
+static void unlock_both(struct worker *w, const struct copy_holds *holds)
+{
+	if (holds->in.file != holds->out.file)
+		model_unlock(w->shared, &holds->in);
+	model_unlock(w->shared, &holds->out);
+}
+
+/* Hold both sides. Bytes that there are to copy. */
+static size_t hold_for_copy(struct worker *w, const struct op *op, size_t length,
+			    struct copy_holds *ret_holds)
+{
+	struct copy_holds holds = {
+		.in = {.file = op->other,
+		       .first = op->from / PAGE,
+		       .last = (unsigned)((op->from + length - 1) / PAGE),
+		       .pages = HOLD_SHARED,
+		       .size = HOLD_SHARED},
+		.out = {.file = op->file,
+			.first = op->at / PAGE,
+			.last = (unsigned)((op->at + length - 1) / PAGE),
+			.pages = HOLD_EXCLUSIVE,
+			.size = HOLD_SHARED},
+	};
+	bool whole = op->file == op->other;
+	uint64_t size;
+
+	for (;; whole = true) {
+		if (whole) {
+			holds.out.first = 0;
+			holds.out.last = FILE_PAGES - 1;
+			holds.out.size = HOLD_EXCLUSIVE;
+		}
+		lock_both(w, &holds);
+		size = model_size(w->shared, op->other);
+		*ret_holds = holds;
+		if (op->from >= size)
+			return 0;
+		if (length > size - op->from)
+			length = (size_t)(size - op->from);
+		if (whole || op->at + length <= model_size(w->shared, op->file))
+			return length;
+		unlock_both(w, &holds);
+	}
+}
+
+static errint_t copy(int in, off_t from, int out, off_t at, size_t length)
+{
+	ssize_t done;
+
+	for (; length; length -= (size_t)done) {
+		done = copy_file_range(in, &from, out, &at, length, 0);
+		if (done <= 0)
+			return done ? -errno : -EIO;
+	}
+	return 0;
+}
+
+static void copy_held(struct worker *w, const struct op *op, size_t length)
+{
+	bool overlaps =
+		op->file == op->other && op->at < op->from + length && op->from < op->at + length;
+	int in = file_open(w, op->other, op->how & 2 ? FD_READ : FD_DIRECT);
+	int out = file_open(w, op->file, op->fd);
+	uint64_t at;
+	errint_t error;
+
+	if (in < 0 || out < 0)
+		return;
+	for (at = op->from & ~(PAGE - 1); at < op->from + length; at += PAGE)
+		memcpy(w->bytes + at, model_page(w->shared, op->other, (unsigned)(at / PAGE)),
+		       PAGE);
+	change_begin(&w->change, w->shared, op->file);
+	if (!overlaps)
+		change_write(&w->change, op->at, w->bytes + op->from, length);
+	error = copy(in, op->from, out, op->at, length);
+	if (overlaps) {
+		if (error != -EINVAL)
+			fail(w, "copy onto itself: %s, expected EINVAL", strerror(-error));
+	} else if (is_refusal(error) || error == -EXDEV) {
+		atomic_fetch_add(&w->shared->refused, 1);
+		change_undo(&w->change);
+	} else {
+		finish(w, error, length);
+	}
+}
+
+void do_copy(struct worker *w, const struct op *op)
+{
+	size_t room = FILE_BYTES - (op->from > op->at ? op->from : op->at);
+	struct copy_holds holds;
+	size_t length = hold_for_copy(w, op, op->length < room ? op->length : room, &holds);
+
+	if (length)
+		copy_held(w, op, length);
+	unlock_both(w, &holds);
+}

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * compare.c - the end: mount, model and source hold the same
+ *
+ * Each file whole, through descriptors that were opened just now: by both names, past the kernel's
+ * cache, through a mapping; and the source itself. No worker runs any more, so everything is
+ * definite. fsync comes last but for the source: what is stored through mappings must show in reads
+ * before it was written back.
+ */
+#include "torture.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void compare_fd(struct worker *w, unsigned file, int fd, const char *how)
+{
+	uint64_t size = model_size(w->shared, file);
+	ssize_t got = 0;
+	ssize_t part = 1;
+
+	while (part > 0 && got < (ssize_t)FILE_BYTES) {
+		part = pread(fd, w->bytes + got, FILE_BYTES - (size_t)got, got);
+		if (part < 0) {
+			fail(w, "%s: file %u: %s", how, file, strerror(errno));
+			return;
+		}
+		got += part;
+	}
+	if (got != (ssize_t)size)
+		fail(w, "%s: file %u: %zd bytes, expected %llu", how, file, got,
+		     (unsigned long long)size);
+	else
+		check_held(w, file, 0, w->bytes, size, how);
+}
+
+static void compare_mapping(struct worker *w, unsigned file)
+{
+	uint64_t size = model_size(w->shared, file);
+	const uint8_t *address = file_map(w, file);
+
+	if (!address)
+		return;
+	if (guarded_copy(w->bytes, address, size) != size)
+		fail(w, "at the end, mapped: file %u: bus error", file);
+	else
+		check_held(w, file, 0, w->bytes, size, "at the end, mapped");
+}
+
+static void compare_file(struct worker *w, unsigned file)
+{
+	static const char *const how[FD_KINDS] = {
+		[FD_PLAIN] = "at the end, read",
+		[FD_LINK] = "at the end, by the second name",
+		[FD_DIRECT] = "at the end, with O_DIRECT",
+	};
+	static const enum fd_kind kinds[] = {FD_DIRECT, FD_PLAIN, FD_LINK};
+	char path[4200];
+	unsigned i;
+	int fd;
+
+	for (i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		fd = file_open(w, file, kinds[i]);
+		if (fd >= 0)
+			compare_fd(w, file, fd, how[kinds[i]]);
+	}
+	compare_mapping(w, file);
+	fd = file_open(w, file, FD_PLAIN);
+	if (fd >= 0 && fsync(fd))
+		fail(w, "at the end: fsync of file %u: %s", file, strerror(errno));
+	source_path(w, file, "", path, sizeof(path));
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0) {
+		fail(w, "source of file %u: %s", file, strerror(errno));
+		return;
+	}
+	compare_fd(w, file, fd, "at the end, the source");
+	close(fd);
+}
+
+enum outcome compare_all(struct shared *shared)
+{
+	struct worker *w = malloc(sizeof(*w));
+	unsigned file;
+
+	if (!w || worker_init(w, shared, 0) || guard_install()) {
+		free(w);
+		return OUTCOME_TROUBLE;
+	}
+	for (file = 0; file < shared->files && !has_failed(shared); file++)
+		compare_file(w, file);
+	worker_free(w);
+	free(w);
+	return has_failed(shared) ? OUTCOME_DIFFERENCE : OUTCOME_OK;
+}

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * main.c - the command line of foldfs-torture
+ *
+ * Works on a mount that is there already; tests/torture/run makes it, and says what all of this
+ * means. The exit status is enum outcome's; what is printed is lines of "name value", the failure's
+ * text last.
+ */
+#include "torture.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct option words[] = {
+	{"mount", required_argument, NULL, 'm'},      {"source", required_argument, NULL, 's'},
+	{"seed", required_argument, NULL, 'S'},       {"files", required_argument, NULL, 'f'},
+	{"processes", required_argument, NULL, 'p'},  {"threads", required_argument, NULL, 't'},
+	{"operations", required_argument, NULL, 'o'}, {"seconds", required_argument, NULL, 'T'},
+	{"patience", required_argument, NULL, 'w'},   {"trace", required_argument, NULL, 'r'},
+	{"replay", required_argument, NULL, 'R'},     {"serial", no_argument, NULL, '1'},
+	{"behind", no_argument, NULL, 'b'},           {NULL, 0, NULL, 0},
+};
+
+struct arguments {
+	struct run_options run;
+	const char *mount;
+	const char *source;
+};
+
+static unsigned number(const char *text, unsigned max)
+{
+	char *end;
+	unsigned long value;
+
+	errno = 0;
+	value = strtoul(text, &end, 10);
+	if (errno || *end || end == text || value > max) {
+		fprintf(stderr, "foldfs-torture: '%s' is no number up to %u\n", text, max);
+		exit(OUTCOME_TROUBLE);
+	}
+	return (unsigned)value;
+}
+
+static void take(struct arguments *arguments, int key)
+{
+	struct run_options *run = &arguments->run;
+
+	switch (key) {
+	case 'm':
+		arguments->mount = optarg;
+		break;
+	case 's':
+		arguments->source = optarg;
+		break;
+	case 'S':
+		run->ops.seed = strtoull(optarg, NULL, 10);
+		break;
+	case 'f':
+		run->ops.files = number(optarg, FILES_MAX);
+		break;
+	case 'p':
+		run->processes = number(optarg, WORKERS_MAX);
+		break;
+	case 't':
+		run->threads = number(optarg, WORKERS_MAX);
+		break;
+	case 'o':
+		run->operations = number(optarg, 1u << 24);
+		break;
+	case 'T':
+		run->seconds = number(optarg, 1u << 20);
+		break;
+	case 'w':
+		run->patience = number(optarg, 3600);
+		break;
+	case 'r':
+		run->trace = optarg;
+		break;
+	case 'R':
+		run->replay = optarg;
+		break;
+	case '1':
+		run->serial = true;
+		break;
+	case 'b':
+		run->ops.behind = true;
+		break;
+	default:
+		exit(OUTCOME_TROUBLE);
+	}
+}
+
+static void parse(int argc, char **argv, struct arguments *arguments)
+{
+	struct run_options *run = &arguments->run;
+	int key;
+
+	while ((key = getopt_long(argc, argv, "", words, NULL)) >= 0)
+		take(arguments, key);
+	if (optind == argc && arguments->mount && arguments->source && run->ops.files &&
+	    run->processes && run->threads && run->processes * run->threads <= WORKERS_MAX)
+		return;
+	fprintf(stderr, "usage: foldfs-torture --mount DIR --source DIR --seed N [--files N] "
+			"[--processes N] [--threads N] [--operations N] [--seconds N]\n"
+			"       [--patience N] [--behind] [--trace FILE] "
+			"[--replay FILE [--serial]]\n");
+	exit(OUTCOME_TROUBLE);
+}
+
+static void print_result(const struct shared *shared, enum outcome outcome)
+{
+	static const char *const names[] = {"ok", "difference", "trouble", "hang"};
+	unsigned i;
+
+	printf("outcome %s\n", names[outcome]);
+	printf("operations %llu\n", (unsigned long long)shared->finished);
+	printf("bytes_read %llu\n", (unsigned long long)shared->bytes_read);
+	printf("bytes_written %llu\n", (unsigned long long)shared->bytes_written);
+	printf("pages_read_beside_changes %llu\n", (unsigned long long)shared->beside);
+	printf("pages_outrun %llu\n", (unsigned long long)shared->outrun);
+	printf("refused %llu\n", (unsigned long long)shared->refused);
+	for (i = 0; i < OP_KINDS; i++)
+		printf("count.%s %llu\n", op_name(i), (unsigned long long)shared->counts[i]);
+	if (shared->report.failed)
+		printf("failure worker %u, operation %llu: %s\n", shared->report.worker,
+		       (unsigned long long)shared->report.index, shared->report.text);
+}
+
+/* Children have ended, or hang: their locks do not matter any more. */
+int main(int argc, char **argv)
+{
+	struct arguments arguments = {.run = {.ops.files = 6,
+					      .processes = 1,
+					      .threads = 1,
+					      .operations = 1000,
+					      .patience = 60}};
+	struct shared *shared;
+	enum outcome outcome;
+	errint_t error;
+
+	parse(argc, argv, &arguments);
+	shared =
+		model_new(arguments.run.ops.files, arguments.run.processes * arguments.run.threads);
+	if (!shared) {
+		fprintf(stderr, "foldfs-torture: no memory\n");
+		return OUTCOME_TROUBLE;
+	}
+	snprintf(shared->mount, sizeof(shared->mount), "%s", arguments.mount);
+	snprintf(shared->source, sizeof(shared->source), "%s", arguments.source);
+	error = files_create(shared, arguments.run.ops.seed);
+	if (error) {
+		fprintf(stderr, "foldfs-torture: files in %s: %s\n", shared->source,
+			strerror(-error));
+		return OUTCOME_TROUBLE;
+	}
+	outcome = run_workers(shared, &arguments.run);
+	if (outcome == OUTCOME_OK)
+		outcome = compare_all(shared);
+	print_result(shared, outcome);
+	fflush(stdout);
+	return (int)outcome;
+}
