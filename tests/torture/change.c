@@ -44,8 +44,7 @@ void hold_for_change(struct worker *w, unsigned file, uint64_t at, size_t length
 	hold_all(w, file, ret_range);
 }
 
-/* ---- writes: all of LENGTH bytes, or -errno ----------------------------------------------------
- */
+/* ---- writes: all of LENGTH bytes, or -errno ---- */
 
 static errint_t put_plain(int fd, const uint8_t *bytes, size_t length, off_t at)
 {
@@ -235,8 +234,7 @@ void do_append(struct worker *w, const struct op *op)
 	model_unlock(w->shared, &range);
 }
 
-/* ---- stores through mappings ------------------------------------------------------------------
- */
+/* ---- stores through mappings ---- */
 
 /* LENGTH bytes of w->bytes to AT of the mapping at ADDRESS, by a process of its own that ends with
  * the pages still dirty. */
@@ -351,8 +349,7 @@ void do_store_private(struct worker *w, const struct op *op)
 	model_unlock(w->shared, &range);
 }
 
-/* ---- sizes and holes --------------------------------------------------------------------------
- */
+/* ---- sizes and holes ---- */
 
 static errint_t set_size(struct worker *w, const struct op *op, int fd, uint64_t size)
 {
@@ -465,8 +462,7 @@ void do_fallocate(struct worker *w, const struct op *op)
 	model_unlock(w->shared, &range);
 }
 
-/* ---- copies -----------------------------------------------------------------------------------
- */
+/* ---- copies ---- */
 
 struct copy_holds {
 	struct hold_range in;

@@ -43,25 +43,28 @@ void content_fill(uint32_t id, uint32_t shift, uint64_t offset, void *buffer, si
 	}
 }
 
-/* The word of a stream that covers AT, if there is one. */
-static bool find_word(const uint8_t *bytes, size_t length, size_t at, uint64_t *ret_word,
-		      size_t *ret_start)
+static bool is_word(const uint8_t *bytes, size_t length, size_t at, uint64_t *ret_word)
 {
-	size_t back;
+	uint64_t word;
 
-	for (back = 0; back < WORD; back++) {
-		uint64_t word;
+	if (at + WORD > length)
+		return false;
+	memcpy(&word, bytes + at, WORD);
+	*ret_word = le64toh(word);
+	return *ret_word >> 48 == MARK && (uint32_t)(*ret_word >> 16);
+}
 
-		if (back > at || at - back + WORD > length)
-			continue;
-		memcpy(&word, bytes + at - back, WORD);
-		word = le64toh(word);
-		if (word >> 48 == MARK && (uint32_t)(word >> 16)) {
-			*ret_word = word;
-			*ret_start = at - back;
+/* The word of a stream that covers AT, or else the next one, if there is one near. */
+static bool find_word(const uint8_t *bytes, size_t length, size_t at, uint64_t *ret_word)
+{
+	size_t near;
+
+	for (near = 0; near < WORD && near <= at; near++)
+		if (is_word(bytes, length, at - near, ret_word))
 			return true;
-		}
-	}
+	for (near = 1; near < WORD && bytes[at]; near++)
+		if (is_word(bytes, length, at + near, ret_word))
+			return true;
 	return false;
 }
 
@@ -78,11 +81,11 @@ static bool is_zero_around(const uint8_t *bytes, size_t length, size_t at)
 void content_describe(const uint8_t *bytes, size_t length, size_t at, char *text, size_t room)
 {
 	uint64_t word;
-	size_t start;
+	size_t used;
 	uint32_t id;
 	size_t i;
 
-	if (find_word(bytes, length, at, &word, &start)) {
+	if (find_word(bytes, length, at, &word)) {
 		id = (uint32_t)(word >> 16);
 		if (id >= UNIQUE)
 			snprintf(text, room, "operation %u of worker %u, its word %u",
@@ -96,7 +99,7 @@ void content_describe(const uint8_t *bytes, size_t length, size_t at, char *text
 		snprintf(text, room, "zeroes");
 		return;
 	}
-	start = (size_t)snprintf(text, room, "bytes");
-	for (i = at; i < length && i < at + 16 && start + 4 < room; i++)
-		start += (size_t)snprintf(text + start, room - start, " %02x", bytes[i]);
+	used = (size_t)snprintf(text, room, "bytes");
+	for (i = at; i < length && i < at + 16 && used + 4 < room; i++)
+		used += (size_t)snprintf(text + used, room - used, " %02x", bytes[i]);
 }

@@ -95,8 +95,7 @@ uint8_t *file_map(struct worker *w, unsigned file)
 	return address;
 }
 
-/* ---- buffers ----------------------------------------------------------------------------------
- */
+/* ---- buffers ---- */
 
 errint_t worker_init(struct worker *w, struct shared *shared, unsigned number)
 {
@@ -170,8 +169,7 @@ errint_t ring_of(struct worker *w, struct io_uring **ret_ring)
 	return w->ring_state < 0 ? w->ring_state : 0;
 }
 
-/* ---- the first content ------------------------------------------------------------------------
- */
+/* ---- the first content ---- */
 
 static errint_t write_whole(const char *path, const uint8_t *bytes, size_t length)
 {

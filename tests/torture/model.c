@@ -57,8 +57,7 @@ struct shared *model_new(unsigned files, unsigned workers)
 	return shared;
 }
 
-/* ---- holds ------------------------------------------------------------------------------------
- */
+/* ---- holds ---- */
 
 static bool is_free(int16_t holds, enum hold hold)
 {
@@ -115,8 +114,7 @@ void model_unlock(struct shared *shared, const struct hold_range *range)
 	pthread_cond_broadcast(&file->released);
 }
 
-/* ---- versions ---------------------------------------------------------------------------------
- */
+/* ---- versions ---- */
 
 uint64_t model_size(struct shared *shared, unsigned file)
 {

@@ -197,30 +197,50 @@ static errint_t write_source(struct worker *w, const struct op *op, size_t lengt
 	return error;
 }
 
+/* LENGTH bytes at AT of what the worker opens now. */
+static void check_reopened(struct worker *w, const struct op *op, size_t length, const char *how)
+{
+	int fd = file_open(w, op->file, FD_PLAIN);
+
+	if (fd < 0)
+		return;
+	if (pread(fd, w->bytes, length, op->at) != (ssize_t)length)
+		fail(w, "%s: file %u: %s", how, op->file, strerror(errno));
+	else
+		check_held(w, op->file, op->at, w->bytes, length, how);
+}
+
 /* A change behind the mount is seen at the next open at the latest: so all who use the file open it
- * again. Its size stays, which the kernel may believe for as long as the mount's options say. */
+ * again. Its size stays, which the kernel may believe for as long as the mount's options say. What
+ * is to change is read before, so that pool and kernel have it. */
+static void change_behind(struct worker *w, const struct op *op, int fd, size_t length)
+{
+	errint_t error;
+
+	check_reopened(w, op, length, "read before a change behind the mount");
+	next_epoch(w, op->file);
+	content_fill(op->content, op->shift, op->at, w->bytes, length);
+	change_begin(&w->change, w->shared, op->file);
+	change_write(&w->change, op->at, w->bytes, length);
+	error = fsync(fd) ? -errno : write_source(w, op, length);
+	if (error)
+		fail(w, "change behind the mount: %s", strerror(-error));
+	change_done(&w->change);
+	check_reopened(w, op, length, "open after a change behind the mount");
+}
+
 void do_behind(struct worker *w, const struct op *op)
 {
 	struct hold_range range;
 	uint64_t size;
-	size_t length;
-	errint_t error;
 	int fd;
 
 	hold_all(w, op->file, &range);
 	size = model_size(w->shared, op->file);
 	fd = file_open(w, op->file, FD_PLAIN);
-	if (fd >= 0 && op->at < size) {
-		length = op->length < size - op->at ? op->length : (size_t)(size - op->at);
-		content_fill(op->content, op->shift, op->at, w->bytes, length);
-		next_epoch(w, op->file);
-		change_begin(&w->change, w->shared, op->file);
-		change_write(&w->change, op->at, w->bytes, length);
-		error = fsync(fd) ? -errno : write_source(w, op, length);
-		if (error)
-			fail(w, "change behind the mount: %s", strerror(-error));
-		change_done(&w->change);
-	}
+	if (fd >= 0 && op->at < size)
+		change_behind(w, op, fd,
+			      op->length < size - op->at ? op->length : (size_t)(size - op->at));
 	model_unlock(w->shared, &range);
 }
 

@@ -195,8 +195,7 @@ static ssize_t get(struct worker *w, const struct op *op, int fd, size_t length,
 	}
 }
 
-/* ---- comparing --------------------------------------------------------------------------------
- */
+/* ---- comparing ---- */
 
 static size_t first_difference(const uint8_t *a, const uint8_t *b, size_t length)
 {
@@ -338,8 +337,7 @@ static void check_beside(struct worker *w, const struct op *op, size_t got, size
 	atomic_fetch_add(&w->shared->bytes_read, got);
 }
 
-/* ---- the operations ---------------------------------------------------------------------------
- */
+/* ---- the operations ---- */
 
 /* A descriptor, and the lasting mapping where it is asked for, of the inode that has the name
  * now. */

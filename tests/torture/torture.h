@@ -42,8 +42,7 @@
 /* 0 or a negative errno. */
 typedef int errint_t;
 
-/* ---- content ----------------------------------------------------------------------------------
- */
+/* ---- content ---- */
 
 /* Content 0 is zeroes; up to LETTERS an alphabet, of which most pages are made; from UNIQUE on
  * content that one operation alone writes. */
@@ -55,8 +54,7 @@ void content_fill(uint32_t id, uint32_t shift, uint64_t offset, void *buffer, si
 /* What the bytes around AT within LENGTH BYTES are, in words. */
 void content_describe(const uint8_t *bytes, size_t length, size_t at, char *text, size_t room);
 
-/* ---- operations -------------------------------------------------------------------------------
- */
+/* ---- operations ---- */
 
 enum op_kind {
 	OP_WRITE,
@@ -133,8 +131,7 @@ errint_t op_parse(const char *line, unsigned *ret_worker, struct op *ret_op);
 const char *op_name(unsigned kind);
 uint64_t random_of(uint64_t seed, uint64_t a, uint64_t b);
 
-/* ---- the model --------------------------------------------------------------------------------
- */
+/* ---- the model ---- */
 
 /* A page's newest version is `started`; up to `done` it is there for everybody. Both are written by
  * the holder of the page's exclusive lock. */
@@ -238,8 +235,7 @@ struct sight {
 void sight_take(struct shared *shared, unsigned file, unsigned first, unsigned last,
 		struct sight *ret_sight);
 
-/* ---- workers ----------------------------------------------------------------------------------
- */
+/* ---- workers ---- */
 
 struct mapping {
 	uint8_t *address; /* FILE_BYTES, or NULL */
@@ -327,8 +323,7 @@ void do_read(struct worker *w, const struct op *op);
 void do_seek(struct worker *w, const struct op *op);
 void do_source(struct worker *w, const struct op *op);
 
-/* ---- runs -------------------------------------------------------------------------------------
- */
+/* ---- runs ---- */
 
 struct run_options {
 	struct op_options ops;

@@ -102,8 +102,7 @@ void worker_do(struct worker *w, const struct op *op)
 	atomic_fetch_add(&shared->finished, 1);
 }
 
-/* ---- scripts ----------------------------------------------------------------------------------
- */
+/* ---- scripts ---- */
 
 static errint_t script_add(struct script *script, const struct line *line)
 {
@@ -167,8 +166,7 @@ static void write_trace(const struct run *run)
 	fclose(file);
 }
 
-/* ---- threads ----------------------------------------------------------------------------------
- */
+/* ---- threads ---- */
 
 /* The operations that the seed has for W. */
 static void play_random(const struct run *run, struct worker *w)
@@ -258,8 +256,7 @@ static int serial_main(const struct run *run)
 	return OUTCOME_OK;
 }
 
-/* ---- the watching process ---------------------------------------------------------------------
- */
+/* ---- the watching process ---- */
 
 static int64_t now_ms(void)
 {

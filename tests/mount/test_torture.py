@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The torture tool, briefly: random operations against a shadow model, and the bugs that it must find.
+
+tests/torture/run does the same for as long as one likes; its README.md says how.
+"""
+
+import os
+import sys
+
+from harness import HERE, check, equal, test
+
+sys.path.insert(0, os.path.join(os.path.dirname(HERE), "torture"))
+
+import planted
+import rounds
+import shrink
+
+SHAPES = {
+    "one_worker": {"processes": 1, "threads": 1, "behind": True, "options": {"pool": "1M", "window": "256K"}},
+    "workers": {"processes": 2, "threads": 3, "behind": True, "options": {"pool": "1M", "window": "256K"}},
+    "direct": {"processes": 3, "threads": 1, "behind": False, "options": {"pool": "1M", "window": "0"}},
+    "many_files": {"processes": 1, "threads": 4, "files": 24, "options": {"pool": "2M", "maps": "64K"}},
+}
+
+
+def place_of(t, daemon=None, bug=None):
+    return rounds.Place(t.preset, t.build, t.make_dir("rounds"), daemon, bug)
+
+
+@test(timeout=60, transports="full", variants=SHAPES)
+def random_operations(t, shape):
+    """Every operation there is, at random; every read is right, and at the end mount, model and source are
+    the same, the audit is content and nothing is left in the pool once the files are gone."""
+    config = rounds.random_config(t.seed, [t.transport], t.scaled(2500, 600), shape)
+    result = rounds.play(place_of(t), config)
+    check(result.outcome == "ok", "%s: %s\nagain: tests/torture/run --preset %s --replay with\n#config %s" % (
+        result.outcome, result.text, t.preset, config))
+    check(result.status["breaks"] and result.status["merges"], "it broke and merged pages: %s" % result.status)
+
+
+@test(timeout=90, presets=("release",))
+def planted_bugs_are_found(t):
+    """Each bug of tests/torture/planted.c is found, and nothing is found where there is none."""
+    equal(set(planted.names_of(t.build)), set(planted.BUGS), "bugs of planted.c and planted.py")
+    base, seed = t.make_dir("rounds"), t.rng.randrange(1 << 31)
+    wrong = planted.is_healthy(t.preset, t.build, base, seed, [t.transport])
+    check(not wrong, "found without a bug: %s" % wrong)
+    found = [planted.find(t.preset, t.build, base, name, seed, [t.transport]) for name in planted.BUGS]
+    print("\n".join(one.line() for one in found))
+    check(all(one.how for one in found), "not found: " + ", ".join(one.name for one in found if not one.how))
+
+
+@test(timeout=60, presets=("release",))
+def failures_are_shrunk_and_replayed(t):
+    """A failure's list of operations becomes short, and the script that is written of it fails again."""
+    name = "cut_page_kept"
+    place = place_of(t, planted.daemon_of(t.build), name)
+    config = dict(planted.config_of(name, t.seed, [t.transport]), operations=500)
+    for config["seed"] in range(t.seed, t.seed + planted.ATTEMPTS):
+        result = rounds.play(place, config)
+        if result.outcome != "ok":
+            break
+    equal(result.outcome, "model", "how it was found")
+    shrinker = shrink.Shrinker(place, result, 30, print)
+    lines = shrinker.shrink(result.script)
+    check(lines and len(lines) < min(10, len(result.script)), "%d operations are left of %d: %s" % (
+        len(lines or ()), len(result.script), "".join(lines or ())))
+    path = t.path("script")
+    rounds.write_script(path, result.config, lines, shrinker.serial, shrinker.text)
+    equal(rounds.play(place, *rounds.read_script(path)).outcome, "model", "the script with the bug")
+    equal(rounds.play(place_of(t), *rounds.read_script(path)).outcome, "ok", "the script without it")

@@ -1,0 +1,422 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * planted.c - bugs for the torture tool to find
+ *
+ * Linked between foldfs's own modules by the linker's --wrap, in a daemon of its own that is never
+ * installed (foldfs-planted). FOLDFS_PLANTED names the one bug that it has; without it, it is
+ * foldfs; `list` prints them. The product's source knows nothing of this.
+ *
+ * A bug that is a race has a pause of a moment at the place where the product could be pre-empted,
+ * so that it need not be waited for.
+ *
+ * `change` is the change of content that this thread is in, so that wrappers of the map know for
+ * whom they are called.
+ */
+#include "foldfs/cow_break.h"
+#include "foldfs/fill.h"
+#include "foldfs/fusefs_internal.h"
+#include "foldfs/hash_index.h"
+#include "foldfs/page_map.h"
+#include "foldfs/page_store.h"
+#include "foldfs/plan.h"
+#include "foldfs/rcu.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PAUSE_US    300
+#define LONG_US     10000
+#define STREAM      (64u << 10)
+#define SPARE_EVERY 7
+
+#define BUGS(X)                                                                                    \
+	X(missed_truncate)                                                                         \
+	X(cut_page_kept)                                                                           \
+	X(forgotten_open_trunc)                                                                    \
+	X(missed_fallocate)                                                                        \
+	X(missed_copy)                                                                             \
+	X(missed_stream)                                                                           \
+	X(lost_break)                                                                              \
+	X(lost_zero)                                                                               \
+	X(lost_write_back)                                                                         \
+	X(one_page_too_few)                                                                        \
+	X(written_in_place)                                                                        \
+	X(slots_before_source)                                                                     \
+	X(lost_source_write)                                                                       \
+	X(stale_fill)                                                                              \
+	X(lost_generation)                                                                         \
+	X(no_grace_period)                                                                         \
+	X(unverified_sharing)                                                                      \
+	X(private_frame_shared)                                                                    \
+	X(dirty_tail)                                                                              \
+	X(zero_by_its_head)                                                                        \
+	X(double_free)                                                                             \
+	X(double_drop)                                                                             \
+	X(leaked_user)                                                                             \
+	X(foreign_change_unseen)                                                                   \
+	X(stale_window)
+
+#define ENUMERATOR(name) name,
+#define NAME(name)       #name,
+
+enum bug { BUGS(ENUMERATOR) NONE };
+
+static const char *const names[] = {BUGS(NAME)};
+static enum bug planted = NONE; /* constant once main() runs */
+
+enum change_kind { NO_CHANGE, WRITE, TRUNCATE, FALLOCATE, COPY };
+
+static _Thread_local struct {
+	enum change_kind kind;
+	const struct cow_break *cow;
+	size_t length;       /* of a write */
+	uint64_t ragged_end; /* of a write over several pages: the page that it ends within */
+	bool by_name;        /* a truncate to 0 without a descriptor */
+	bool write_back;     /* the kernel writes back what was stored through a mapping */
+} change;
+
+static _Thread_local bool sharing;
+
+__attribute__((constructor)) static void choose(void)
+{
+	const char *name = getenv("FOLDFS_PLANTED");
+	unsigned i;
+
+	if (!name || !*name)
+		return;
+	for (i = 0; i < NONE; i++) {
+		if (!strcmp(name, names[i]))
+			planted = (enum bug)i;
+		else if (!strcmp(name, "list"))
+			puts(names[i]);
+	}
+	if (planted != NONE)
+		return;
+	if (strcmp(name, "list"))
+		fprintf(stderr, "foldfs-planted: there is no bug '%s'\n", name);
+	exit(strcmp(name, "list") ? EXIT_FAILURE : EXIT_SUCCESS);
+}
+
+static bool is_planted(enum bug bug)
+{
+	return planted == bug;
+}
+
+/* Some of the threads that come here are held up for long. */
+static void hold_up_some(void)
+{
+	static _Atomic unsigned count;
+
+	usleep(count++ % SPARE_EVERY ? 0 : LONG_US);
+}
+
+/* ---- the linker's names ---- */
+
+#define WRAP(type, name, ...)                                                                      \
+	type __real_##name(__VA_ARGS__);                                                           \
+	type __wrap_##name(__VA_ARGS__);                                                           \
+	type __wrap_##name(__VA_ARGS__)
+
+/* ---- changes of content ---- */
+
+static void change_enter(enum change_kind kind, const struct cow_break *cow)
+{
+	change.kind = kind;
+	change.cow = cow;
+	change.length = 0;
+	change.ragged_end = UINT64_MAX;
+}
+
+static void change_leave(void)
+{
+	change.kind = NO_CHANGE;
+}
+
+WRAP(ssize_t, source_write, struct source *source, const void *buffer, size_t length, off_t offset)
+{
+	static _Atomic unsigned count;
+
+	if (is_planted(lost_source_write) && count++ % SPARE_EVERY == SPARE_EVERY - 1)
+		return (ssize_t)length;
+	return __real_source_write(source, buffer, length, offset);
+}
+
+/* The slots first; the source a moment later. */
+static void forget_before(struct file *file, size_t length, off_t offset)
+{
+	fold_rcu_read_lock();
+	page_map_forget(file_map(file), fold_page_of((uint64_t)offset),
+			fold_pages_in((uint64_t)offset, length));
+	fold_rcu_read_unlock();
+	usleep(PAUSE_US);
+}
+
+WRAP(ssize_t, cow_break_write, const struct cow_break *cow, struct file *file,
+     struct source *source, const void *buffer, size_t length, off_t offset)
+{
+	uint64_t end = (uint64_t)offset + length;
+	ssize_t written;
+
+	change_enter(WRITE, cow);
+	change.length = length;
+	if (end % FOLD_PAGE_SIZE && fold_pages_in((uint64_t)offset, length) > 1)
+		change.ragged_end = fold_page_of(end);
+	if (is_planted(slots_before_source))
+		forget_before(file, length, offset);
+	written = __real_cow_break_write(cow, file, source, buffer, length, offset);
+	change_leave();
+	return written;
+}
+
+WRAP(errint_t, cow_break_truncate, const struct cow_break *cow, struct file *file, int fd,
+     off_t size)
+{
+	errint_t error;
+
+	change_enter(TRUNCATE, cow);
+	error = __real_cow_break_truncate(cow, file, fd, size);
+	change_leave();
+	return error;
+}
+
+WRAP(errint_t, cow_break_fallocate, const struct cow_break *cow, struct file *file, int fd,
+     int mode, off_t offset, off_t length)
+{
+	errint_t error;
+
+	change_enter(FALLOCATE, cow);
+	error = __real_cow_break_fallocate(cow, file, fd, mode, offset, length);
+	change_leave();
+	return error;
+}
+
+WRAP(ssize_t, cow_break_copy, const struct cow_break *cow, int fd_in, off_t offset_in,
+     struct file *file, int fd_out, off_t offset_out, size_t length)
+{
+	ssize_t copied;
+
+	change_enter(COPY, cow);
+	copied = __real_cow_break_copy(cow, fd_in, offset_in, file, fd_out, offset_out, length);
+	change_leave();
+	return copied;
+}
+
+WRAP(void, fusefs_write, fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
+     struct fuse_file_info *fi)
+{
+	change.write_back = fi->writepage;
+	__real_fusefs_write(req, ino, buf, size, off, fi);
+	change.write_back = false;
+}
+
+WRAP(errint_t, fusefs_truncate, struct fusefs *fs, struct inode *inode, struct fuse_file_info *fi,
+     off_t size)
+{
+	errint_t error;
+
+	change.by_name = !fi && !size;
+	error = __real_fusefs_truncate(fs, inode, fi, size);
+	change.by_name = false;
+	return error;
+}
+
+/* ---- the map ---- */
+
+/* Whether the bug leaves the slots of this change as they are. */
+static bool leaves_slots(void)
+{
+	switch (change.kind) {
+	case WRITE:
+		return (is_planted(missed_stream) && change.length >= STREAM) ||
+		       (is_planted(slots_before_source)) ||
+		       (is_planted(lost_write_back) && change.write_back);
+	case TRUNCATE:
+		return is_planted(missed_truncate) ||
+		       (is_planted(forgotten_open_trunc) && change.by_name);
+	case FALLOCATE:
+		return is_planted(missed_fallocate);
+	case COPY:
+		return is_planted(missed_copy);
+	default:
+		return false;
+	}
+}
+
+static bool is_left_out(uint64_t page)
+{
+	return leaves_slots() ||
+	       (is_planted(one_page_too_few) && change.kind == WRITE && page == change.ragged_end);
+}
+
+WRAP(void, page_map_forget, struct page_map *map, uint64_t first, uint64_t count)
+{
+	if (change.kind != NO_CHANGE && leaves_slots())
+		return;
+	if (is_planted(one_page_too_few) && change.kind == WRITE &&
+	    first + count - 1 == change.ragged_end)
+		count--;
+	if (is_planted(cut_page_kept) && change.kind == TRUNCATE)
+		first++;
+	__real_page_map_forget(map, first, count);
+}
+
+/* The new content goes into the frame that others may share. */
+static bool write_in_place(struct page_map *map, uint64_t page, struct frame_ref ref)
+{
+	struct page_look look;
+
+	page_map_look(map, page, 1, &look);
+	if (!look.from_pool)
+		return false;
+	memcpy((void *)(uintptr_t)look.data, page_store_bytes(change.cow->store, ref.frame),
+	       FOLD_PAGE_SIZE);
+	return true;
+}
+
+WRAP(void, page_map_break, struct page_map *map, uint64_t page, struct frame_ref ref)
+{
+	if (is_planted(lost_break) || is_left_out(page) ||
+	    (is_planted(written_in_place) && write_in_place(map, page, ref)))
+		page_store_drop(change.cow->store, ref);
+	else
+		__real_page_map_break(map, page, ref);
+}
+
+WRAP(void, page_map_break_zero, struct page_map *map, uint64_t page)
+{
+	if (!is_planted(lost_zero) && !is_left_out(page))
+		__real_page_map_break_zero(map, page);
+}
+
+WRAP(bool, page_map_publish, struct page_map *map, uint64_t page, uint64_t ticket,
+     struct frame_ref ref)
+{
+	if (is_planted(stale_fill))
+		hold_up_some();
+	if (__real_page_map_publish(map, page, ticket, ref))
+		return true;
+	if (!is_planted(stale_fill))
+		return false;
+	__real_page_map_break(map, page, ref);
+	return true;
+}
+
+/* ---- reading ---- */
+
+WRAP(void, page_read_fetch, struct page_read *read)
+{
+	uint64_t size = file_size(read->file);
+	uint64_t page = fold_page_of(size);
+	size_t kept = size % FOLD_PAGE_SIZE;
+
+	__real_page_read_fetch(read);
+	if (!is_planted(dirty_tail) || !kept || page < read->first ||
+	    page >= read->first + read->pages)
+		return;
+	page -= read->first;
+	if (read->hand[page].bytes && read->hand[page].fetched)
+		memset((char *)read->hand[page].bytes + kept, 'Z', FOLD_PAGE_SIZE - kept);
+}
+
+/* Between the look and the reply: where a grace period is to protect the frames. */
+WRAP(ssize_t, page_read_iov, struct page_read *read, struct iovec iov[], int *ret_count)
+{
+	ssize_t bytes = __real_page_read_iov(read, iov, ret_count);
+
+	if (is_planted(no_grace_period))
+		hold_up_some();
+	return bytes;
+}
+
+WRAP(void, fold_rcu_synchronize, void)
+{
+	if (!is_planted(no_grace_period))
+		__real_fold_rcu_synchronize();
+}
+
+WRAP(bool, fold_page_is_zero, const void *page)
+{
+	if (is_planted(zero_by_its_head))
+		return !memcmp(page, fold_zero_page, sizeof(uint64_t));
+	return __real_fold_page_is_zero(page);
+}
+
+/* ---- frames ---- */
+
+WRAP(const void *, page_store_read, struct page_store *store, struct frame_ref ref)
+{
+	if (is_planted(lost_generation))
+		return page_store_bytes(store, ref.frame);
+	return __real_page_store_read(store, ref);
+}
+
+WRAP(void, page_store_digest, const struct page_store *store, const void *page,
+     struct digest *ret_digest)
+{
+	__real_page_store_digest(store, page, ret_digest);
+	if (is_planted(unverified_sharing))
+		*ret_digest = (struct digest){.low = ret_digest->low & 0xff};
+}
+
+WRAP(struct hash_index_node *, hash_index_share, struct hash_index *index,
+     struct hash_index_node *node, const void *page)
+{
+	sharing = true;
+	node = __real_hash_index_share(index, node, page);
+	sharing = false;
+	return node;
+}
+
+WRAP(int, memcmp, const void *a, const void *b, size_t length)
+{
+	if (sharing && length == FOLD_PAGE_SIZE && is_planted(unverified_sharing))
+		return 0;
+	return __real_memcmp(a, b, length);
+}
+
+WRAP(struct frame_ref, page_store_publish_private, struct page_store *store, uint32_t frame)
+{
+	struct digest digest;
+	struct frame_ref ref;
+
+	if (!is_planted(private_frame_shared) || change.kind != WRITE)
+		return __real_page_store_publish_private(store, frame);
+	page_store_digest(store, page_store_bytes(store, frame), &digest);
+	page_store_publish(store, frame, &digest, &ref);
+	return ref;
+}
+
+WRAP(void, page_store_give_back, struct page_store *store, const uint32_t frames[], unsigned count)
+{
+	__real_page_store_give_back(store, frames, count);
+	if (is_planted(double_free))
+		__real_page_store_give_back(store, frames, 1);
+}
+
+WRAP(void, page_store_drop, struct page_store *store, struct frame_ref ref)
+{
+	static _Atomic unsigned count;
+	bool now = count++ % SPARE_EVERY == SPARE_EVERY - 1;
+
+	if (is_planted(leaked_user) && now)
+		return;
+	__real_page_store_drop(store, ref);
+	if (is_planted(double_drop) && now)
+		__real_page_store_drop(store, ref);
+}
+
+/* ---- what the source did behind the mount ---- */
+
+WRAP(errint_t, file_validate, struct file *file, int fd, bool *ret_unchanged)
+{
+	*ret_unchanged = true;
+	return is_planted(foreign_change_unseen) ? 0
+						 : __real_file_validate(file, fd, ret_unchanged);
+}
+
+WRAP(void, plan_open, const struct plan *plan, bool unchanged, struct fuse_file_info *fi)
+{
+	__real_plan_open(plan, unchanged || is_planted(stale_window), fi);
+}

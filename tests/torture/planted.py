@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bugs that foldfs-planted has one at a time (planted.c); each must be found.
+
+The table says for each what it stands for and what a round that is to find it is like. A bug of the
+pool's books alone shows in no byte: such a one is the audit's to find, or the count's after all files are
+gone.
+"""
+
+import os
+import subprocess
+import time
+
+import rounds
+
+ATTEMPTS = 6  # rounds, each with another seed
+
+SIMPLE = {}
+# Races: on io_uring misses are read one after the other.
+SEVERAL = {"processes": 1, "threads": 4, "transport": "dev"}
+DIRECT = {"processes": 1, "threads": 8, "files": 24, "transport": "dev", "options": {"window": "0"}}
+BEHIND = {"behind": True, "options": {"window": "1M"}}
+
+BUGS = {
+    "missed_truncate": ("truncate leaves the slots as they were", SIMPLE),
+    "cut_page_kept": ("truncate to within a page keeps that page's old bytes", SIMPLE),
+    "forgotten_open_trunc": ("O_TRUNC and truncate(2) to 0 leave the slots as they were", SIMPLE),
+    "missed_fallocate": ("punch and zero-range leave the slots as they were", SIMPLE),
+    "missed_copy": ("copy_file_range leaves the slots as they were", SIMPLE),
+    "missed_stream": ("a large write leaves the slots as they were", SIMPLE),
+    "lost_break": ("a write leaves the slot at the frame that it shared", SIMPLE),
+    "lost_zero": ("a write of zeroes leaves the slot at its frame", SIMPLE),
+    "lost_write_back": ("write-back of stores through mappings leaves the slots as they were", SIMPLE),
+    "one_page_too_few": ("a write that ends within a page leaves that page's slot", SIMPLE),
+    "written_in_place": ("a write changes the frame that others share", SIMPLE),
+    "slots_before_source": ("a write sees to the slots first and to the source then", SIMPLE),
+    "lost_source_write": ("some writes change the pool and not the source", SIMPLE),
+    "stale_fill": ("a fill is published though the page was written meanwhile", SEVERAL),
+    "lost_generation": ("a slot is believed though its frame lives another life", SIMPLE),
+    "no_grace_period": ("a frame's memory is used again while readers copy it", DIRECT),
+    "unverified_sharing": ("pages share for equal digests, unequal bytes", SIMPLE),
+    "private_frame_shared": ("a private frame goes into the index", SIMPLE),
+    "dirty_tail": ("the frame of a short last page has no zeroes behind the end", SIMPLE),
+    "zero_by_its_head": ("a page that begins with zeroes is taken for zero", SIMPLE),
+    "double_free": ("a frame is given back to the pool twice", SIMPLE),
+    "double_drop": ("a slot drops its user twice", SIMPLE),
+    "leaked_user": ("a slot does not drop its user", SIMPLE),
+    "foreign_change_unseen": ("an open does not compare the source's stamp", BEHIND),
+    "stale_window": ("an open lets the kernel keep what was changed behind the mount", BEHIND),
+}
+
+# What only the audit can see.
+AUDITED = ("private_frame_shared", "double_drop")
+
+
+class Found:
+    def __init__(self, name):
+        self.name = name
+        self.how = None  # None: not found; "skipped": nothing here could find it
+        self.text = ""
+        self.operations = 0
+        self.seconds = 0.0
+
+    def line(self):
+        return "%-22s %-9s %6d operations %5.1f s  %s" % (
+            self.name, self.how or "NOT FOUND", self.operations, self.seconds, BUGS[self.name][0])
+
+
+def daemon_of(build):
+    return os.path.join(build, "tests", "torture", "foldfs-planted")
+
+
+def names_of(build):
+    """The bugs that the program has: the table above must have the same."""
+    return subprocess.run([daemon_of(build)], env={"FOLDFS_PLANTED": "list"}, check=True, text=True,
+                          stdout=subprocess.PIPE).stdout.split()
+
+
+def config_of(name, seed, transports):
+    overrides = {"processes": 1, "threads": 1, "files": 6, "behind": False}
+    options = {"pool": "1M", "window": "256K", "maps": "1M"}
+    wanted = dict(BUGS[name][1]) if name else {}
+    options.update(wanted.pop("options", {}))
+    overrides.update(wanted, options=options)
+    return rounds.random_config(seed, transports, 4000, overrides)
+
+
+def find(preset, build, base, name, seed, transports):
+    """Play rounds until the bug is found."""
+    place = rounds.Place(preset, build, base, daemon_of(build), name)
+    place.leak_seconds = 2
+    found = Found(name)
+    start = time.monotonic()
+    for attempt in range(ATTEMPTS):
+        result = rounds.play(place, config_of(name, seed + attempt, transports))
+        found.operations += result.operations
+        found.text = result.text
+        if result.outcome != "ok":
+            found.how = result.outcome
+            break
+        if result.notes and name in AUDITED:
+            found.how = "skipped"
+            break
+    found.seconds = time.monotonic() - start
+    return found
+
+
+def is_healthy(preset, build, base, seed, transports):
+    """The same daemon without a bug: nothing may be found. The text of what was, or None."""
+    place = rounds.Place(preset, build, base, daemon_of(build))
+    result = rounds.play(place, config_of(None, seed, transports))
+    return None if result.outcome == "ok" else "%s: %s" % (result.outcome, result.text)

@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One round of torture: a fresh source, a fresh mount, the program, and everything that is checked after it.
+
+A round is what its configuration says, a dictionary that is printed with a failure and stands at the head
+of a script. Whatever happens in a round, nothing of it is left: the mount is aborted before anything is
+killed that may hang in it.
+"""
+
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+import harness
+from harness import Failure
+
+HEADER = "# foldfs torture script: tests/torture/run --replay FILE\n#config "
+OUTCOMES = {1: "model", 2: "trouble", 3: "hang"}
+
+
+def random_config(seed, transports, operations=None, overrides=None):
+    """What a round is like. Tiny budgets, so that eviction and trimming never stop."""
+    rng = random.Random(seed)
+    processes, threads = rng.choice(((1, 1), (1, 3), (2, 2), (2, 3), (3, 1)))
+    config = {
+        "seed": seed,
+        "transport": transports[seed % len(transports)],
+        "options": {
+            "pool": rng.choice(("1M", "1M", "2M", "4M")),
+            "window": rng.choice(("256K", "256K", "1M", "0")),
+            "maps": rng.choice(("64K", "1M")),
+        },
+        "files": rng.choice((3, 6, 6, 24)),
+        "processes": processes,
+        "threads": threads,
+        "behind": rng.random() < 0.5,
+    }
+    for name, value in (overrides or {}).items():
+        if name == "options":
+            config["options"].update(value)
+        else:
+            config[name] = value
+    workers = config["processes"] * config["threads"]
+    config["operations"] = max(1, (operations or 6000) // workers)
+    return config
+
+
+class Result:
+    """What came of a round. outcome: "ok", or how the failure was found."""
+
+    def __init__(self, config):
+        self.config = config
+        self.outcome = "ok"
+        self.text = ""
+        self.figures = {}
+        self.status = {}
+        self.script = []
+        self.notes = []
+
+    def failed(self, outcome, text):
+        """The first one counts."""
+        if self.outcome == "ok":
+            self.outcome, self.text = outcome, text
+
+    @property
+    def operations(self):
+        return self.figures.get("operations", 0)
+
+
+class Surroundings(harness.Test):
+    """A mount test's surroundings in a directory of the round's own; the daemon may be another one."""
+
+    def __init__(self, place, config, directory):
+        super().__init__("torture", directory, place.preset, "full", config["transport"], config["seed"],
+                         place.build, time.monotonic() + 3600)
+        self.daemon = place.daemon
+        self.bug = place.bug
+
+    def foldfs_command(self):
+        command = super().foldfs_command()
+        if self.daemon:
+            command[-1] = self.daemon
+        return command
+
+    def environment(self):
+        environment = super().environment()
+        environment.pop("FOLDFS_PLANTED", None)
+        if self.bug:
+            environment["FOLDFS_PLANTED"] = self.bug
+        return environment
+
+
+class Place:
+    """Where rounds take place: which build, under which directory."""
+
+    leak_seconds = 10  # for what is in use to come to nought
+
+    def __init__(self, preset, build, base, daemon=None, bug=None):
+        self.preset = preset
+        self.build = build
+        self.base = base
+        self.daemon = daemon
+        self.bug = bug
+
+    @property
+    def program(self):
+        return os.path.join(self.build, "tests", "torture", "foldfs-torture")
+
+
+def play(place, config, script=None, serial=False, seconds=0):
+    """Play a round, or a script's lines instead of its random operations."""
+    directory = tempfile.mkdtemp(prefix="torture-", dir=place.base)
+    os.chmod(directory, 0o755)
+    t = Surroundings(place, config, directory)
+    result = Result(config)
+    try:
+        one_round(t, place, result, script, serial, seconds)
+    except Failure as failure:
+        result.failed("trouble", str(failure))
+    try:
+        for problem in t.finish(result.outcome != "ok"):
+            result.failed("sanitizer" if "sanitizer report" in problem else "log", problem)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    return result
+
+
+def one_round(t, place, result, script, serial, seconds):
+    config = result.config
+    source = t.make_dir("source")
+    if script is not None:
+        harness.write_file(t.path("script"), "".join(script).encode())
+    options = ["%s=%s" % item for item in sorted(config["options"].items())]
+    try:
+        mount = t.mount(source, options)
+    except Failure as failure:
+        result.failed("crash" if "ended with status" in str(failure) else "trouble", str(failure))
+        return
+    run_program(t, place, mount, result, script is not None, serial, seconds)
+    if mount.process.poll() is not None:
+        result.outcome = "ok"  # whatever the program saw of it, it is this
+        result.failed("crash", "foldfs ended with status %d; its log: %s" % (
+            mount.process.returncode, mount.log_text()[-3000:]))
+    if result.outcome == "ok":
+        result.status = mount.status()
+        audit(t, mount, result)
+    if result.outcome == "ok":
+        check_leaks(t, place, mount, source, result)
+
+
+def program_command(t, place, mount, config, replay, serial, seconds):
+    command = [place.program, "--mount", mount.point, "--source", mount.source, "--trace", t.path("trace")]
+    for name in ("seed", "files", "processes", "threads", "operations"):
+        command += ["--" + name, str(config[name])]
+    command += ["--patience", str(20 * t.patience)]
+    if config["behind"]:
+        command += ["--behind"]
+    if seconds:
+        command += ["--seconds", str(max(1, int(seconds)))]
+    if replay:
+        command += ["--replay", t.path("script")]
+    if serial:
+        command += ["--serial"]
+    return command
+
+
+def run_program(t, place, mount, result, replay, serial, seconds):
+    """The program tells a hang by itself; if it hangs too, so that it is late, the mount is aborted."""
+    command = program_command(t, place, mount, result.config, replay, serial, seconds)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    try:
+        output, _ = process.communicate(timeout=seconds + 600 * t.patience)
+        status = process.returncode
+    except subprocess.TimeoutExpired:
+        harness.abort_fuse_under(mount.point)
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        status = 3
+    text = read_output(output, result)
+    if status == 3:
+        text += "\nthreads of foldfs:\n" + harness.thread_states(mount.process.pid)
+        harness.abort_fuse_under(mount.point)
+    if status:
+        end_group(process.pid)
+        result.failed(OUTCOMES.get(status, "trouble"), text or "status %d" % status)
+        try:
+            with open(t.path("trace")) as trace:
+                result.script = trace.readlines()
+        except FileNotFoundError:
+            pass
+
+
+def end_group(group):
+    """Workers that are left when the program has given up."""
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def read_output(output, result):
+    """Figures into the result; what is no figure is text about a failure."""
+    text = []
+    for line in output.splitlines():
+        name, _, value = line.partition(" ")
+        if value.isdigit() and name.replace(".", "").replace("_", "").replace("-", "").isalpha():
+            result.figures[name] = int(value)
+        elif name != "outcome":
+            text.append(line.removeprefix("failure "))
+    return "\n".join(text)
+
+
+# ---- after the operations -----------------------------------------------------------------------
+
+def has_audit(t):
+    return " audit " in t.run(t.foldctl_command() + ["--help"]).stdout
+
+
+def audit(t, mount, result):
+    """foldctl audit: 0 all well, 1 a difference."""
+    if not has_audit(t):
+        result.notes.append("foldctl has no audit: the pool was not audited")
+        return
+    done = t.run(t.foldctl_command() + ["audit", mount.point], timeout=120 * t.patience, status=None)
+    if done.returncode == 1:
+        result.failed("audit", done.stdout[-4000:] + done.stderr[-1000:])
+    elif done.returncode:
+        result.failed("trouble", "foldctl audit: status %d: %s%s" % (
+            done.returncode, done.stdout[-2000:], done.stderr[-2000:]))
+
+
+def remove_open(mount, name):
+    """Remove both names while the file is open: with the last descriptor, all that is known of it goes."""
+    fd = os.open(mount.path(name), os.O_RDONLY)
+    try:
+        os.unlink(mount.path(name))
+        os.unlink(mount.path(name + ".b"))
+    finally:
+        os.close(fd)
+
+
+def check_leaks(t, place, mount, source, result):
+    """With every file gone, no frame may be in use and no page be known. A count that does not come to
+    nought is a user that was never dropped, or dropped twice."""
+    for number in range(result.config["files"]):
+        remove_open(mount, "f%d" % number)
+    left = {}
+
+    def is_empty():
+        status = mount.status()
+        left.update((name, status[name]) for name in (
+            "frames_used", "pages_shared", "pages_sharing", "pages_volatile", "zero_pages"))
+        return not any(left.values())
+
+    try:
+        harness.until(is_empty, place.leak_seconds * t.patience, "empty")
+    except Failure:
+        result.failed("leak", "with every file removed, in use are still: %s" % left)
+    harness.check(not os.listdir(source), "files are left in the source: %s" % os.listdir(source))
+
+
+# ---- scripts ------------------------------------------------------------------------------------
+
+def write_script(path, config, lines, serial, text):
+    head = dict(config, serial=serial)
+    with open(path, "w") as file:
+        file.write(HEADER + json.dumps(head, sort_keys=True) + "\n")
+        file.writelines("# %s\n" % line for line in text.splitlines()[:20])
+        file.writelines(lines)
+
+
+def read_script(path):
+    """(config, lines, whether one thread plays it)."""
+    with open(path) as file:
+        lines = file.readlines()
+    for line in lines:
+        if line.startswith("#config "):
+            config = json.loads(line.removeprefix("#config "))
+            serial = config.pop("serial")
+            return config, [line for line in lines if not line.startswith("#")], serial
+    raise OSError(errno.EINVAL, "no line '#config' in it", path)
