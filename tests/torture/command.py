@@ -58,14 +58,16 @@ def overrides_of(arguments):
     overrides = {name: getattr(arguments, name) for name in ("processes", "threads", "files")
                  if getattr(arguments, name)}
     if arguments.options:
-        overrides["options"] = dict(item.split("=", 1) for item in arguments.options.split(","))
+        words = arguments.options.split(",")
+        overrides["options"] = dict(word.split("=", 1) for word in words if "=" in word)
+        overrides["words"] = [word for word in words if "=" not in word]
     return overrides
 
 
 def describe(config):
     return "seed %d, %s, %s, %d x %d workers, %d files%s" % (
         config["seed"], config["transport"],
-        ",".join("%s=%s" % item for item in sorted(config["options"].items())),
+        ",".join(["%s=%s" % item for item in sorted(config["options"].items())] + config["words"]),
         config["processes"], config["threads"], config["files"],
         ", changes behind the mount" if config["behind"] else "")
 

@@ -39,17 +39,27 @@ int file_open(struct worker *w, unsigned file, enum fd_kind kind)
 	uint64_t epoch = atomic_load(&w->shared->models[file].epoch);
 	int *fd = &w->fds[file][kind];
 	char path[4200];
+	int flags;
 
 	if (*fd >= 0 && w->epochs[file][kind] == epoch)
 		return *fd;
 	if (*fd >= 0)
 		close(*fd);
 	file_path(w, file, kind == FD_LINK ? ".b" : "", path, sizeof(path));
-	*fd = open(path, open_flags[kind] | O_CLOEXEC);
+	flags = open_flags[kind] | O_CLOEXEC;
+	*fd = open(path, w->shared->no_direct ? flags & ~O_DIRECT : flags);
 	w->epochs[file][kind] = epoch;
 	if (*fd < 0)
 		fail(w, "open %s: %s", path, strerror(errno));
 	return *fd;
+}
+
+errint_t file_write_back(int fd)
+{
+	const unsigned all =
+		SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+
+	return sync_file_range(fd, 0, 0, all) ? -errno : 0;
 }
 
 void file_unmap(struct worker *w, unsigned file)

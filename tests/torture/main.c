@@ -14,19 +14,28 @@
 #include <string.h>
 
 static const struct option words[] = {
-	{"mount", required_argument, NULL, 'm'},      {"source", required_argument, NULL, 's'},
-	{"seed", required_argument, NULL, 'S'},       {"files", required_argument, NULL, 'f'},
-	{"processes", required_argument, NULL, 'p'},  {"threads", required_argument, NULL, 't'},
-	{"operations", required_argument, NULL, 'o'}, {"seconds", required_argument, NULL, 'T'},
-	{"patience", required_argument, NULL, 'w'},   {"trace", required_argument, NULL, 'r'},
-	{"replay", required_argument, NULL, 'R'},     {"serial", no_argument, NULL, '1'},
-	{"behind", no_argument, NULL, 'b'},           {NULL, 0, NULL, 0},
+	{"mount", required_argument, NULL, 'm'},
+	{"source", required_argument, NULL, 's'},
+	{"seed", required_argument, NULL, 'S'},
+	{"files", required_argument, NULL, 'f'},
+	{"processes", required_argument, NULL, 'p'},
+	{"threads", required_argument, NULL, 't'},
+	{"operations", required_argument, NULL, 'o'},
+	{"seconds", required_argument, NULL, 'T'},
+	{"patience", required_argument, NULL, 'w'},
+	{"trace", required_argument, NULL, 'r'},
+	{"replay", required_argument, NULL, 'R'},
+	{"serial", no_argument, NULL, '1'},
+	{"behind", no_argument, NULL, 'b'},
+	{"no-direct", no_argument, NULL, 'D'},
+	{NULL, 0, NULL, 0},
 };
 
 struct arguments {
 	struct run_options run;
 	const char *mount;
 	const char *source;
+	bool no_direct;
 };
 
 static unsigned number(const char *text, unsigned max)
@@ -84,6 +93,9 @@ static void take(struct arguments *arguments, int key)
 	case '1':
 		run->serial = true;
 		break;
+	case 'D':
+		arguments->no_direct = true;
+		break;
 	case 'b':
 		run->ops.behind = true;
 		break;
@@ -104,7 +116,7 @@ static void parse(int argc, char **argv, struct arguments *arguments)
 		return;
 	fprintf(stderr, "usage: foldfs-torture --mount DIR --source DIR --seed N [--files N] "
 			"[--processes N] [--threads N] [--operations N] [--seconds N]\n"
-			"       [--patience N] [--behind] [--trace FILE] "
+			"       [--patience N] [--behind] [--no-direct] [--trace FILE] "
 			"[--replay FILE [--serial]]\n");
 	exit(OUTCOME_TROUBLE);
 }
@@ -147,6 +159,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "foldfs-torture: no memory\n");
 		return OUTCOME_TROUBLE;
 	}
+	shared->no_direct = arguments.no_direct;
 	snprintf(shared->mount, sizeof(shared->mount), "%s", arguments.mount);
 	snprintf(shared->source, sizeof(shared->source), "%s", arguments.source);
 	error = files_create(shared, arguments.run.ops.seed);

@@ -222,7 +222,9 @@ static void change_behind(struct worker *w, const struct op *op, int fd, size_t 
 	content_fill(op->content, op->shift, op->at, w->bytes, length);
 	change_begin(&w->change, w->shared, op->file);
 	change_write(&w->change, op->at, w->bytes, length);
-	error = fsync(fd) ? -errno : write_source(w, op, length);
+	error = file_write_back(fd);
+	if (!error)
+		error = write_source(w, op, length);
 	if (error)
 		fail(w, "change behind the mount: %s", strerror(-error));
 	change_done(&w->change);

@@ -12,6 +12,7 @@
  *   fallocate        the mode, as in fallocate(2)
  *   copy             0 as asked; 1 at equal offsets within their pages
  *   append           0 O_APPEND; 1 RWF_APPEND
+ *   source           0 fsync first; else write-back
  *   read             0 pread; 1 preadv2; 2 with RWF_NOWAIT; mapped: 0 fresh, 1 the lasting mapping
  */
 #include "torture.h"

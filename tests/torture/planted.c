@@ -416,7 +416,8 @@ WRAP(errint_t, file_validate, struct file *file, int fd, bool *ret_unchanged)
 						 : __real_file_validate(file, fd, ret_unchanged);
 }
 
-WRAP(void, plan_open, const struct plan *plan, bool unchanged, struct fuse_file_info *fi)
+WRAP(bool, plan_answer, const struct plan *plan, struct plan_hold *hold, bool unchanged,
+     struct fuse_file_info *fi)
 {
-	__real_plan_open(plan, unchanged || is_planted(stale_window), fi);
+	return __real_plan_answer(plan, hold, unchanged || is_planted(stale_window), fi);
 }

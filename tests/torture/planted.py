@@ -76,8 +76,8 @@ def names_of(build):
 
 
 def config_of(name, seed, transports):
-    overrides = {"processes": 1, "threads": 1, "files": 6, "behind": False}
-    options = {"pool": "1M", "window": "256K", "maps": "1M"}
+    overrides = {"processes": 1, "threads": 1, "files": 6, "behind": False, "words": []}
+    options = {"pool": "1M", "window": "256K", "maps": "1M", "passthrough_max": "0"}
     wanted = dict(BUGS[name][1]) if name else {}
     options.update(wanted.pop("options", {}))
     overrides.update(wanted, options=options)

@@ -427,7 +427,7 @@ static bool is_zero(struct worker *w, unsigned file, uint64_t at, uint64_t end)
 }
 
 /* What is told to be a hole holds zeroes. The source knows of stores only once they are written
- * back, and FUSE does not do that by itself: hence the fdatasync. */
+ * back, and FUSE does not do that by itself. */
 void do_seek(struct worker *w, const struct op *op)
 {
 	const struct hold_range range = {.file = op->file,
@@ -439,6 +439,7 @@ void do_seek(struct worker *w, const struct op *op)
 	uint64_t end;
 	off_t data;
 	off_t hole;
+	errint_t error;
 	int fd;
 
 	model_lock(w->shared, &range);
@@ -446,8 +447,9 @@ void do_seek(struct worker *w, const struct op *op)
 	size = model_size(w->shared, op->file);
 	if (fd >= 0 && op->at < size) {
 		end = op->at + op->length < size ? op->at + op->length : size;
-		if (fdatasync(fd))
-			fail(w, "fdatasync: %s", strerror(errno));
+		error = file_write_back(fd);
+		if (error)
+			fail(w, "write-back before a seek: %s", strerror(-error));
 		data = lseek(fd, op->at, SEEK_DATA);
 		hole = lseek(fd, op->at, SEEK_HOLE);
 		if (data < 0 && errno != ENXIO)
@@ -464,7 +466,7 @@ void do_seek(struct worker *w, const struct op *op)
 	model_unlock(w->shared, &range);
 }
 
-/* The source is whole: after fsync it holds what the model holds. */
+/* The source is whole: it holds what the model holds, but for stores that are not written back. */
 void do_source(struct worker *w, const struct op *op)
 {
 	const struct hold_range range = {.file = op->file,
@@ -473,6 +475,7 @@ void do_source(struct worker *w, const struct op *op)
 					 .size = HOLD_SHARED};
 	uint64_t size;
 	char path[4200];
+	errint_t error;
 	ssize_t got;
 	int source;
 	int fd;
@@ -481,8 +484,9 @@ void do_source(struct worker *w, const struct op *op)
 	fd = file_open(w, op->file, FD_PLAIN);
 	if (fd >= 0) {
 		size = model_size(w->shared, op->file);
-		if (fsync(fd))
-			fail(w, "fsync: %s", strerror(errno));
+		error = op->how ? file_write_back(fd) : fsync(fd) ? -errno : 0;
+		if (error)
+			fail(w, "write-back: %s", strerror(-error));
 		source_path(w, op->file, "", path, sizeof(path));
 		source = open(path, O_RDONLY | O_CLOEXEC);
 		got = source < 0 ? -errno : get_plain(source, w->bytes, FILE_BYTES, 0);

@@ -34,7 +34,10 @@ def random_config(seed, transports, operations=None, overrides=None):
             "pool": rng.choice(("1M", "1M", "2M", "4M")),
             "window": rng.choice(("256K", "256K", "1M", "0")),
             "maps": rng.choice(("64K", "1M")),
+            "passthrough_max": rng.choice(("0", "0", "0", "128M")),
         },
+        # Some rounds serve some of the files by passthrough in any case, or have the source watched.
+        "words": rng.choice(([], [], ["passthrough=f1*"], ["watch"])),
         "files": rng.choice((3, 6, 6, 24)),
         "processes": processes,
         "threads": threads,
@@ -135,7 +138,7 @@ def one_round(t, place, result, script, serial, seconds):
     source = t.make_dir("source")
     if script is not None:
         harness.write_file(t.path("script"), "".join(script).encode())
-    options = ["%s=%s" % item for item in sorted(config["options"].items())]
+    options = ["%s=%s" % item for item in sorted(config["options"].items())] + config["words"]
     try:
         mount = t.mount(source, options)
     except Failure as failure:
@@ -153,6 +156,12 @@ def one_round(t, place, result, script, serial, seconds):
         check_leaks(t, place, mount, source, result)
 
 
+def may_pass_through(config):
+    """Then O_DIRECT may be the source's own, and demand alignment."""
+    return config["options"]["passthrough_max"] != "0" or any(
+        word.startswith("passthrough=") for word in config["words"])
+
+
 def program_command(t, place, mount, config, replay, serial, seconds):
     command = [place.program, "--mount", mount.point, "--source", mount.source, "--trace", t.path("trace")]
     for name in ("seed", "files", "processes", "threads", "operations"):
@@ -160,6 +169,8 @@ def program_command(t, place, mount, config, replay, serial, seconds):
     command += ["--patience", str(20 * t.patience)]
     if config["behind"]:
         command += ["--behind"]
+    if may_pass_through(config):
+        command += ["--no-direct"]
     if seconds:
         command += ["--seconds", str(max(1, int(seconds)))]
     if replay:

@@ -178,6 +178,7 @@ struct shared {
 	_Atomic uint64_t at_work[WORKERS_MAX]; /* index + 1 of the operation, 0: none */
 	unsigned files;                        /* constant once set up, like what follows */
 	unsigned workers;
+	bool no_direct; /* O_DIRECT would be the source's own, which demands alignment */
 	char mount[4096];
 	char source[4096];
 	_Atomic uint64_t
@@ -275,6 +276,8 @@ void worker_do(struct worker *w, const struct op *op);
  * reported: -1. */
 int file_open(struct worker *w, unsigned file, enum fd_kind kind);
 void file_close(struct worker *w, unsigned file);
+/* Have what was stored through mappings written to the source; it need not reach the disk. -errno. */
+errint_t file_write_back(int fd);
 /* The worker's lasting mapping of FILE, shared and writable. NULL: reported. */
 uint8_t *file_map(struct worker *w, unsigned file);
 void file_unmap(struct worker *w, unsigned file);
