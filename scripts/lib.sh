@@ -251,7 +251,7 @@ fuzz_packages=(clang libclang-rt-dev)
 configured() {
 	local newer
 	[[ -e $1/build.ninja ]] && grep -q '^FOLDFS_TESTS:BOOL=ON$' "$1/CMakeCache.txt" || return
-	for newer in "$top/CMakePresets.json" "$libfuse_dir/stamp" "$top/tests/unit" "$top/src" "$top/bench"; do
+	for newer in "$top/CMakePresets.json" "$libfuse_dir/stamp" "$top/tests/unit" "$top/tests/torture" "$top/src" "$top/bench"; do
 		if [[ $newer -nt $1/build.ninja ]]; then return 1; fi
 	done
 }

@@ -171,6 +171,12 @@ int main(int argc, char **argv)
 	outcome = run_workers(shared, &arguments.run);
 	if (outcome == OUTCOME_OK)
 		outcome = compare_all(shared);
+	if (outcome != OUTCOME_OK && arguments.run.trace) {
+		error = run_trace(shared, &arguments.run);
+		if (error)
+			fprintf(stderr, "foldfs-torture: %s: %s\n", arguments.run.trace,
+				strerror(-error));
+	}
 	print_result(shared, outcome);
 	fflush(stdout);
 	return (int)outcome;

@@ -16,7 +16,7 @@ ATTEMPTS = 3  # of a list with a race
 
 
 class Shrinker:
-    def __init__(self, place, result, seconds, say):
+    def __init__(self, place, result, seconds, say, tries=None):
         self.place = place
         self.config = result.config
         self.outcome = result.outcome
@@ -25,9 +25,10 @@ class Shrinker:
         self.say = say
         self.serial = True
         self.tries = 0
+        self.tries_max = tries
 
     def is_late(self):
-        return time.monotonic() > self.end
+        return time.monotonic() > self.end or self.tries_max and self.tries >= self.tries_max
 
     def fails(self, lines):
         """Whether these lines still show a failure of the kind."""

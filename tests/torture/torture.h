@@ -343,6 +343,8 @@ struct run_options {
 enum outcome { OUTCOME_OK = 0, OUTCOME_DIFFERENCE = 1, OUTCOME_TROUBLE = 2, OUTCOME_HANG = 3 };
 
 enum outcome run_workers(struct shared *shared, const struct run_options *options);
+/* Write what has begun, in that order, to options->trace. -errno. */
+errint_t run_trace(struct shared *shared, const struct run_options *options);
 /* Mount, model and source hold the same; by every way to read. */
 enum outcome compare_all(struct shared *shared);
 

@@ -140,15 +140,20 @@ static errint_t script_read(const char *path, struct script *ret_script)
 	return error;
 }
 
-/* What has begun, in that order. */
-static void write_trace(const struct run *run)
+/* Operation INDEX of WORKER in RUN. */
+static void find_op(const struct run *run, unsigned worker, uint64_t index, struct op *ret_op)
+{
+	if (run->script.count)
+		*ret_op = run->script.lines[index].op;
+	else
+		op_random(&run->options->ops, worker, index, ret_op);
+}
+
+static void write_record(const struct run *run, FILE *file)
 {
 	uint64_t count = atomic_load(&run->shared->sequence);
-	FILE *file = fopen(run->options->trace, "we");
 	uint64_t i;
 
-	if (!file)
-		return;
 	for (i = 0; i < count && i < RECORD_MAX; i++) {
 		uint64_t entry = atomic_load(&run->shared->record[i]);
 		unsigned worker = (unsigned)(entry >> 48);
@@ -157,13 +162,27 @@ static void write_trace(const struct run *run)
 
 		if (!entry)
 			continue;
-		if (run->script.count)
-			op = run->script.lines[index].op;
-		else
-			op_random(&run->options->ops, worker, index, &op);
+		find_op(run, worker, index, &op);
 		op_print(file, worker, &op);
 	}
-	fclose(file);
+}
+
+errint_t run_trace(struct shared *shared, const struct run_options *options)
+{
+	struct run run = {.shared = shared, .options = options};
+	FILE *file = fopen(options->trace, "we");
+	errint_t error = 0;
+
+	if (!file)
+		return -errno;
+	if (options->replay)
+		error = script_read(options->replay, &run.script);
+	if (!error)
+		write_record(&run, file);
+	free(run.script.lines);
+	if (fclose(file) && !error)
+		error = -errno;
+	return error;
 }
 
 /* ---- threads ---- */
@@ -278,10 +297,7 @@ static void report_hang(const struct run *run)
 
 		if (!index)
 			continue;
-		if (run->script.count)
-			op = run->script.lines[index - 1].op;
-		else
-			op_random(&run->options->ops, i, index - 1, &op);
+		find_op(run, i, index - 1, &op);
 		op_print(stdout, i, &op);
 	}
 }
@@ -349,8 +365,6 @@ enum outcome run_workers(struct shared *shared, const struct run_options *option
 			_exit(options->serial ? serial_main(&run) : process_main(&run, i));
 	}
 	outcome = watch(&run, processes);
-	if (outcome && options->trace)
-		write_trace(&run);
 	free(run.script.lines);
 	return outcome;
 }
