@@ -38,7 +38,7 @@ def random_operations(t, shape):
     check(result.status["breaks"] and result.status["merges"], "it broke and merged pages: %s" % result.status)
 
 
-@test(timeout=90, presets=("release",))
+@test(timeout=240, presets=("release",))
 def planted_bugs_are_found(t):
     """Each bug of tests/torture/planted.c is found, and nothing is found where there is none."""
     equal(set(planted.names_of(t.build)), set(planted.BUGS), "bugs of planted.c and planted.py")

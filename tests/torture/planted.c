@@ -262,13 +262,26 @@ WRAP(void, page_map_forget, struct page_map *map, uint64_t first, uint64_t count
 	__real_page_map_forget(map, first, count);
 }
 
-/* The new content goes into the frame that others may share. */
+/* Frames that began as private ones, for as long as nobody takes them again. */
+#define PRIVATE_MAX 4096u
+static _Atomic bool is_private[PRIVATE_MAX];
+
+static bool began_private(const void *bytes)
+{
+	const uint8_t *first = page_store_bytes(change.cow->store, 0);
+	size_t frame = (size_t)((const uint8_t *)bytes - first) / FOLD_PAGE_SIZE;
+
+	return frame < PRIVATE_MAX && is_private[frame];
+}
+
+/* The new content goes into the frame that others may share: into any, or into private ones, which
+ * would be right if the index did not know them. */
 static bool write_in_place(struct page_map *map, uint64_t page, struct frame_ref ref)
 {
 	struct page_look look;
 
 	page_map_look(map, page, 1, &look);
-	if (!look.from_pool)
+	if (!look.from_pool || (is_planted(private_frame_shared) && !began_private(look.data)))
 		return false;
 	memcpy((void *)(uintptr_t)look.data, page_store_bytes(change.cow->store, ref.frame),
 	       FOLD_PAGE_SIZE);
@@ -278,7 +291,8 @@ static bool write_in_place(struct page_map *map, uint64_t page, struct frame_ref
 WRAP(void, page_map_break, struct page_map *map, uint64_t page, struct frame_ref ref)
 {
 	if (is_planted(lost_break) || is_left_out(page) ||
-	    (is_planted(written_in_place) && write_in_place(map, page, ref)))
+	    ((is_planted(written_in_place) || is_planted(private_frame_shared)) &&
+	     write_in_place(map, page, ref)))
 		page_store_drop(change.cow->store, ref);
 	else
 		__real_page_map_break(map, page, ref);
@@ -384,8 +398,20 @@ WRAP(struct frame_ref, page_store_publish_private, struct page_store *store, uin
 	if (!is_planted(private_frame_shared) || change.kind != WRITE)
 		return __real_page_store_publish_private(store, frame);
 	page_store_digest(store, page_store_bytes(store, frame), &digest);
-	page_store_publish(store, frame, &digest, &ref);
+	if (!page_store_publish(store, frame, &digest, &ref) && ref.frame < PRIVATE_MAX)
+		is_private[ref.frame] = true;
 	return ref;
+}
+
+WRAP(unsigned, page_store_take, struct page_store *store, uint32_t frames[], unsigned count)
+{
+	unsigned taken = __real_page_store_take(store, frames, count);
+	unsigned i;
+
+	for (i = 0; i < taken; i++)
+		if (frames[i] < PRIVATE_MAX)
+			is_private[frames[i]] = false;
+	return taken;
 }
 
 WRAP(void, page_store_give_back, struct page_store *store, const uint32_t frames[], unsigned count)

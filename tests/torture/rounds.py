@@ -63,7 +63,6 @@ class Result:
         self.figures = {}
         self.status = {}
         self.script = []
-        self.notes = []
 
     def failed(self, outcome, text):
         """The first one counts."""
@@ -229,16 +228,11 @@ def read_output(output, result):
 
 # ---- after the operations -----------------------------------------------------------------------
 
-def has_audit(t):
-    return " audit " in t.run(t.foldctl_command() + ["--help"]).stdout
-
-
 def audit(t, mount, result):
     """foldctl audit: 0 all well, 1 a difference."""
-    if not has_audit(t):
-        result.notes.append("foldctl has no audit: the pool was not audited")
-        return
-    done = t.run(t.foldctl_command() + ["audit", mount.point], timeout=120 * t.patience, status=None)
+    mount.audited = False
+    command = t.foldctl_command() + ["audit", "--idle", "--timeout=%d" % (60 * t.patience), mount.point]
+    done = t.run(command, timeout=70 * t.patience, status=None)
     if done.returncode == 1:
         result.failed("audit", done.stdout[-4000:] + done.stderr[-1000:])
     elif done.returncode:
