@@ -65,17 +65,18 @@ struct file {
 	struct page_map *map;
 	struct range_lock ranges;
 	_Atomic uint64_t size;
-	atomic_bool changed_behind; /* not told to the kernel yet */
-	atomic_bool distrusted;     /* changes under way may have used what was true before */
-	unsigned references;        /* under table->lock */
-	bool gone;                  /* had no name when it was last closed; under table->lock */
-	struct cds_list_head use;   /* under table->lock */
-	struct cds_lfht_node node;  /* changed under table->lock */
-	struct rcu_head head;       /* once it has left the table */
-	pthread_mutex_t lock;       /* of what follows */
-	struct source_stamp stamp;  /* the map is true as of this */
-	bool racy;                  /* and the stamp may be given again */
-	unsigned changers;          /* changes of this mount under way */
+	atomic_bool changed_behind;  /* not told to the kernel yet */
+	atomic_bool writer_expected; /* relaxed; orders nothing */
+	atomic_bool distrusted;      /* changes under way may have used what was true before */
+	unsigned references;         /* under table->lock */
+	bool gone;                   /* had no name when it was last closed; under table->lock */
+	struct cds_list_head use;    /* under table->lock */
+	struct cds_lfht_node node;   /* changed under table->lock */
+	struct rcu_head head;        /* once it has left the table */
+	pthread_mutex_t lock;        /* of what follows */
+	struct source_stamp stamp;   /* the map is true as of this */
+	bool racy;                   /* and the stamp may be given again */
+	unsigned changers;           /* changes of this mount under way */
 };
 
 /* The file systems that have multigrain timestamps, from Linux 6.13 on. */
@@ -458,6 +459,16 @@ bool file_is_unique(struct file *file)
 	}
 	fold_rcu_read_unlock();
 	return used && known * 10 >= samples * 9 && shared * 20 < used;
+}
+
+void file_expect_writer(struct file *file, bool expected)
+{
+	atomic_store_explicit(&file->writer_expected, expected, memory_order_relaxed);
+}
+
+bool file_expects_writer(const struct file *file)
+{
+	return atomic_load_explicit(&file->writer_expected, memory_order_relaxed);
 }
 
 void file_forget(struct file *file)

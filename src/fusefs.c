@@ -108,9 +108,9 @@ static void stop_callers(struct fusefs *fs)
 	window_stop(fs->window);
 }
 
-void fusefs_use_catalogue(struct fusefs *fs, struct catalogue *catalogue)
+void fusefs_use_state(struct fusefs *fs, const struct state *state)
 {
-	plan_use_catalogue(fs->plan, catalogue);
+	plan_use_state(fs->plan, state);
 }
 
 void fusefs_free(struct fusefs *fs)

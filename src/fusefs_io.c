@@ -106,11 +106,15 @@ static errint_t handle_plan(struct fusefs *fs, struct inode *inode, struct handl
 	errint_t error;
 
 	inode_lock(inode);
-	error = plan_enter(fs->plan, inode_plan(inode), &open);
+	/* The kernel may know an inode by its name for a while that is another's now. */
+	error = inode_is_detached(inode) ? -ESTALE : plan_enter(fs->plan, inode_plan(inode), &open);
 	if (!error) {
 		handle->inode = inode;
 		stays = plan_answer(fs->plan, inode_plan(inode), unchanged, fi);
 	}
+	/* Under the lock: no open that follows joins what this one was refused. */
+	if (error == -ESTALE)
+		inode_detach(fs->inodes, inode);
 	inode_unlock(inode);
 	if (error)
 		return error;
@@ -409,6 +413,39 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 		fuse_reply_write(req, (size_t)written);
 }
 
+/* Whether a change by way of INODE is for another one (see plan_may_change()): then this one is
+ * detached, and -ESTALE has the kernel look the name up again. */
+static errint_t make_way(struct fusefs *fs, struct inode *inode)
+{
+	bool may_change;
+
+	inode_lock(inode);
+	may_change = !inode_is_detached(inode) && plan_may_change(inode_plan(inode));
+	if (!may_change)
+		inode_detach(fs->inodes, inode);
+	inode_unlock(inode);
+	return may_change ? 0 : -ESTALE;
+}
+
+/* open(2) with O_RDONLY and O_TRUNC comes as an open that reads and a truncate without a handle.
+ * That was refused; its next try looks no more like a writer's. */
+static void expect_writer(struct fusefs *fs, struct inode *inode)
+{
+	int fd = inode_path_begin(fs->inodes, inode);
+	struct file *file = NULL;
+	struct stat st;
+
+	if (fd < 0)
+		return;
+	if (!fstat(fd, &st))
+		file = file_table_find(fs->files, st.st_dev, st.st_ino);
+	inode_path_end(inode, fd);
+	if (!file)
+		return;
+	file_expect_writer(file, true);
+	file_put(file);
+}
+
 /* Truncate a file that is open as FD. */
 static errint_t truncate_open(struct fusefs *fs, struct inode *inode, int fd, off_t size)
 {
@@ -436,9 +473,13 @@ static errint_t truncate_open(struct fusefs *fs, struct inode *inode, int fd, of
 errint_t fusefs_truncate(struct fusefs *fs, struct inode *inode, struct fuse_file_info *fi,
 			 off_t size)
 {
-	errint_t error;
+	errint_t error = make_way(fs, inode);
 	int fd;
 
+	if (error) {
+		expect_writer(fs, inode);
+		return error;
+	}
 	if (fi && handle_of(fi))
 		return truncate_open(fs, inode, fusefs_handle_fd(fi), size);
 	fd = inode_open(fs->inodes, inode, O_WRONLY | O_CLOEXEC | O_NONBLOCK);

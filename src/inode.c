@@ -17,8 +17,8 @@
  * find the inode (I.2) and makes a new one, with another node id. A request for an inode cannot
  * meet its end: the kernel sends a last forget when nothing of it is in use any more.
  *
- * Locks: shard mutex, then the slab's. An inode's own mutex is the content side's and is taken with
- * neither. No system call that may block is made under a shard's mutex.
+ * Locks: shard mutex, then the slab's. An inode's own mutex is the content side's and comes before
+ * both. No system call that may block is made under a shard's mutex.
  */
 #include "foldfs/inode.h"
 
@@ -51,6 +51,7 @@ struct inode {
 	_Atomic int fd;                  /* O_PATH; -1, or set once and for all (I.3) */
 	mode_t type;                     /* constant: S_IFMT */
 	bool hashed;                     /* under the shard's mutex */
+	atomic_bool detached;            /* only ever goes from false to true */
 	pthread_mutex_t mutex;           /* inode_lock() */
 	struct window_file *window_file; /* under mutex */
 	struct plan_hold plan;           /* under mutex */
@@ -500,6 +501,21 @@ void inode_forget(struct inode_table *table, struct inode *inode, uint64_t count
 	pthread_mutex_unlock(&shard->mutex);
 	if (last)
 		inode_free(table, inode);
+}
+
+void inode_detach(struct inode_table *table, struct inode *inode)
+{
+	struct shard *shard = shard_of(table, inode->device, inode->number);
+
+	pthread_mutex_lock(&shard->mutex);
+	shard_remove_locked(shard, inode);
+	pthread_mutex_unlock(&shard->mutex);
+	atomic_store_explicit(&inode->detached, true, memory_order_release);
+}
+
+bool inode_is_detached(const struct inode *inode)
+{
+	return atomic_load_explicit(&inode->detached, memory_order_acquire);
 }
 
 /* ---- use of an inode ---- */

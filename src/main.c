@@ -18,8 +18,6 @@
  * What hangs, as the source does, holds this up for END_SECONDS at most.
  */
 #include "foldfs/audit_json.h"
-#include "foldfs/backing.h"
-#include "foldfs/catalogue.h"
 #include "foldfs/control.h"
 #include "foldfs/fusefs.h"
 #include "foldfs/mounts.h"
@@ -79,9 +77,9 @@ struct daemon {
 	char *source;     /* absolute */
 	char *mountpoint; /* absolute */
 	int source_fd;
-	int asker;                   /* a socket to the process that asks the first question */
-	pid_t asker_pid;             /* 0: not our child */
-	struct catalogue *catalogue; /* NULL: none could be opened */
+	int asker;       /* a socket to the process that asks the first question */
+	pid_t asker_pid; /* 0: not our child */
+	struct state state;
 	struct fusefs *fs;
 	struct fuse_session *session;
 	struct mount_entry entry; /* of our mount */
@@ -659,31 +657,6 @@ static errint_t start_watch(struct daemon *d)
 	}
 }
 
-/* What is known of the source from earlier mounts; the mount is as right without it. In this
- * process, for LMDB's environments do not outlive fork, and before it has threads. */
-static void open_catalogue(struct daemon *d)
-{
-	char *directory = NULL;
-	bool moved_aside = false;
-	errint_t err;
-
-	/* It decides between plans, and without passthrough there is one. */
-	if (!backing_permitted())
-		return;
-	err = state_directory(d->options.state, d->source, &directory);
-	if (!err)
-		err = catalogue_open(directory, CATALOGUE_MAX_BYTES, &moved_aside, &d->catalogue);
-	if (err)
-		fuse_log(FUSE_LOG_WARNING, "no catalogue of %s is kept: %s: %s.\n", d->source,
-			 directory ? directory : "no directory for it", strerror(-err));
-	if (moved_aside)
-		fuse_log(FUSE_LOG_WARNING,
-			 "the catalogue in %s was damaged, foreign or full: it is moved aside "
-			 "(data.mdb.aside), and a new one begun.\n",
-			 directory);
-	free(directory);
-}
-
 static errint_t start(struct daemon *d)
 {
 	errint_t err;
@@ -692,8 +665,8 @@ static errint_t start(struct daemon *d)
 	err = fusefs_new(&d->options, d->source_fd, &d->fs);
 	if (err)
 		return complain("cannot set up the pool: %s.", strerror(-err));
-	open_catalogue(d);
-	fusefs_use_catalogue(d->fs, d->catalogue);
+	state_open(&d->options, d->source, &d->state);
+	fusefs_use_state(d->fs, &d->state);
 	if (d->options.watch && start_watch(d))
 		return -EINVAL;
 	block_end_signals(d);
@@ -732,7 +705,7 @@ static void stop(struct daemon *d)
 	}
 	if (d->fs)
 		fusefs_free(d->fs);
-	catalogue_close(d->catalogue);
+	state_close(&d->state);
 	/* Until here something may have waited for the source. */
 	if (d->force_thread_runs) {
 		pthread_cancel(d->force_thread);

@@ -46,6 +46,7 @@ struct raw_options {
 	char *entry_timeout;
 	char *passthrough_max;
 	char *state;
+	char *coherence;
 	char **passthrough; /* globs, NULL at the end */
 	size_t passthrough_count;
 	int source_stacked;
@@ -95,6 +96,8 @@ static const struct fuse_opt words[] = {
 	RAW("passthrough_max=%s", passthrough_max),
 	RAW("source-stacked", source_stacked),
 	RAW("state=%s", state),
+	RAW("coherence=%s", coherence),
+	FUSE_OPT_KEY("coherence", KEY_NO_VALUE),
 	FUSE_OPT_KEY("state", KEY_NO_VALUE),
 	FUSE_OPT_KEY("passthrough=", KEY_PASSTHROUGH),
 	FUSE_OPT_KEY("passthrough", KEY_NO_VALUE),
@@ -429,6 +432,14 @@ static errint_t judge_transport(const char *text, enum transport_choice *transpo
 	return 0;
 }
 
+static errint_t judge_coherence(const char *text, bool *overlay)
+{
+	*overlay = text && strcmp(text, "overlay") == 0;
+	if (text && !*overlay && strcmp(text, "strict") != 0)
+		return refuse("coherence=%s is not one of strict and overlay.", text);
+	return 0;
+}
+
 static errint_t judge_timeout(const char *name, const char *text, double *seconds)
 {
 	char *end;
@@ -546,6 +557,8 @@ static errint_t judge(struct raw_options *raw, struct options *options)
 	if (!err)
 		err = judge_state(raw->state);
 	if (!err)
+		err = judge_coherence(raw->coherence, &options->coherence_overlay);
+	if (!err)
 		err = judge_timeout("attr_timeout", raw->attr_timeout, &options->attr_timeout);
 	if (!err)
 		err = judge_timeout("entry_timeout", raw->entry_timeout, &options->entry_timeout);
@@ -568,6 +581,7 @@ static void raw_clear(struct raw_options *raw)
 	free_list(raw->passthrough);
 	free(raw->passthrough_max);
 	free(raw->state);
+	free(raw->coherence);
 	free(raw->source);
 	free(raw->mountpoint);
 	free(raw->pool);
@@ -630,6 +644,10 @@ void options_print_help(const char *program)
 	       "  -o source-stacked      passthrough also where SOURCE is on overlayfs; overlayfs "
 	       "cannot\n"
 	       "                         be stacked on the mount then\n"
+	       "  -o coherence=WAY       strict: every reader sees every write (the default); "
+	       "overlay:\n"
+	       "                         who has a file open that is equal to others keeps what it "
+	       "opened\n"
 	       "  -o state=DIR           where what is known of the files is kept (default:\n"
 	       "                         /var/lib/foldfs)\n"
 	       "  -o transport=WAY       auto, io_uring or dev (default: auto)\n"

@@ -9,11 +9,15 @@
  *   known to share less than a twentieth, and not too large     own
  *   everything else                                             window
  *
+ * Nobody can write in a read-only mount. With coherence=overlay one can in effect not either: who
+ * opens for writing gets another inode (ESTALE makes the kernel look the name up again), and the
+ * readers keep the one they have, which is backed by a copy that is nobody's file (objects.h).
+ *
  * Known is what the catalogue has under exactly the file's present stamp, or what reading it in
  * this mount has shown. A file of `shared` is served from the first member of its class whose stamp
  * is still the one under which it was compared, so all of them choose the same backing file. It is
  * opened through a read-only view (backing.h), and a hold of `shared` takes no open for writing:
- * two locks, and the kernel's own, a read-only mount, is the third.
+ * two locks; a read-only mount is a third.
  *
  * An inode of `own` that is opened for writing changes with the daemon out of the way. What was
  * known of its content is forgotten when the open begins and again when the last one ends, and the
@@ -23,6 +27,8 @@
 
 #include "foldfs/catalogue.h"
 #include "foldfs/file.h"
+#include "foldfs/objects.h"
+#include "foldfs/state.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -37,6 +43,7 @@
 struct plan {
 	struct backing *backing;     /* borrowed */
 	struct catalogue *catalogue; /* borrowed; NULL: there is none. Constant */
+	struct objects *objects;     /* the same */
 	char *root;          /* absolute path of the source, "" for /; NULL: no globs. Constant */
 	char *const *globs;  /* borrowed, NULL at the end; NULL: none. Constant */
 	uint64_t max_bytes;  /* constant */
@@ -106,9 +113,10 @@ void plan_free(struct plan *plan)
 	free(plan);
 }
 
-void plan_use_catalogue(struct plan *plan, struct catalogue *catalogue)
+void plan_use_state(struct plan *plan, const struct state *state)
 {
-	plan->catalogue = catalogue;
+	plan->catalogue = state->catalogue;
+	plan->objects = state->objects;
 }
 
 void plan_init(struct plan *plan, struct fuse_conn_info *conn)
@@ -208,6 +216,23 @@ static int open_member(struct plan *plan, uint64_t class)
 	return -ENOENT;
 }
 
+/* The file that backs those of RECORD's class, to one of which OPEN is, with STAMP; -errno if there
+ * is none, or none yet. */
+static int open_equal(struct plan *plan, const struct plan_open *open,
+		      const struct catalogue_record *record, const struct source_stamp *stamp)
+{
+	int fd;
+
+	if (plan->read_only)
+		return open_member(plan, record->class);
+	if (!plan->objects || (uint64_t)stamp->size > plan->max_bytes)
+		return -ENOENT;
+	fd = objects_open(plan->objects, record);
+	if (fd == -ENOENT)
+		objects_make(plan->objects, record, stamp, open->fd);
+	return fd;
+}
+
 /* What the catalogue says of the file, if it knows it as it is now. *ret_fd as in choose(). */
 static bool choose_known(struct plan *plan, const struct plan_open *open, struct choice *ret_choice,
 			 int *ret_fd)
@@ -220,8 +245,8 @@ static bool choose_known(struct plan *plan, const struct plan_open *open, struct
 	source_stamp_of(open->st, &stamp);
 	if (catalogue_find(plan->catalogue, &stamp, &record))
 		return false;
-	if (record.class && plan->read_only && !is_for_writing(open)) {
-		*ret_fd = open_member(plan, record.class);
+	if (record.class && !is_for_writing(open) && !file_expects_writer(open->file)) {
+		*ret_fd = open_equal(plan, open, &record, &stamp);
 		if (*ret_fd >= 0) {
 			*ret_choice = (struct choice){PLAN_SHARED, PLAN_EQUAL};
 			return true;
@@ -300,7 +325,7 @@ errint_t plan_enter(struct plan *plan, struct plan_hold *hold, const struct plan
 	if (!hold->opens)
 		begin(plan, hold, open);
 	else if (hold->kind == PLAN_SHARED && is_for_writing(open))
-		return -EROFS;
+		return -ESTALE;
 	hold->opens++;
 	if (hold->kind == PLAN_OWN && is_for_writing(open) && !hold->written) {
 		hold->written = true;
@@ -316,10 +341,17 @@ void plan_leave(struct plan *plan, struct plan_hold *hold, struct file *file)
 	backing_unregister(plan->backing, hold->backing_id);
 	hold->backing_id = 0;
 	atomic_fetch_sub_explicit(&plan->inodes[hold->kind], 1, memory_order_relaxed);
+	if (hold->kind != PLAN_SHARED)
+		file_expect_writer(file, false);
 	if (!hold->written)
 		return;
 	hold->stale = true;
 	file_forget(file);
+}
+
+bool plan_may_change(const struct plan_hold *hold)
+{
+	return !hold->opens || hold->kind != PLAN_SHARED;
 }
 
 void plan_distrust(struct plan_hold *hold)

@@ -1,61 +1,70 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* state.c - where what outlives a mount is kept */
+/* state.c - what outlives a mount: opened at its start, or left out */
 #include "foldfs/state.h"
 
-#include <ctype.h>
+#include "foldfs/backing.h"
+#include "foldfs/objects.h"
+#include "foldfs/options.h"
+
 #include <errno.h>
+#include <fuse_lowlevel.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
+#include <string.h>
 
-/* systemd's rule (systemd.unit(5), "String Escaping for Inclusion in Unit Names"): slashes become
- * '-', all but letters, digits, ':', '_' and '.' becomes \xXX, and so does a '.' at the start. */
-static errint_t escape_path(const char *path, char name[NAME_MAX + 1])
+static void open_objects(const char *directory, struct state *state)
 {
-	size_t length = 0;
-	size_t i;
+	char path[PATH_MAX];
+	errint_t error = -ENAMETOOLONG;
 
-	while (*path == '/')
-		path++;
-	for (i = 0; path[i]; i++) {
-		unsigned char c = (unsigned char)path[i];
-		bool plain = isalnum(c) || c == ':' || c == '_' || (c == '.' && i);
-
-		if (length + 5 > NAME_MAX)
-			return -ENAMETOOLONG;
-		if (c == '/')
-			name[length++] = '-';
-		else if (plain)
-			name[length++] = (char)c;
-		else
-			length += (size_t)sprintf(name + length, "\\x%02x", c);
-	}
-	if (!length)
-		name[length++] = '-';
-	name[length] = '\0';
-	return 0;
+	if (snprintf(path, sizeof(path), "%s/objects", directory) < (int)sizeof(path))
+		error = objects_new(path, state->catalogue, &state->objects);
+	if (error)
+		fuse_log(FUSE_LOG_WARNING,
+			 "coherence=overlay shares nothing: cannot keep copies in %s/objects: "
+			 "%s.\n",
+			 directory, strerror(-error));
 }
 
-errint_t state_directory(const char *base, const char *source, char **ret_directory)
+static errint_t open_in(const char *directory, const struct options *options, struct state *state)
 {
-	const char *state = getenv("XDG_STATE_HOME");
-	const char *home = getenv("HOME");
-	char name[NAME_MAX + 1];
-	errint_t error = escape_path(source, name);
-	int length;
+	bool moved_aside;
+	errint_t error =
+		catalogue_open(directory, CATALOGUE_MAX_BYTES, &moved_aside, &state->catalogue);
 
 	if (error)
 		return error;
-	if (base)
-		length = asprintf(ret_directory, "%s/%s", base, name);
-	else if (geteuid() == 0)
-		length = asprintf(ret_directory, "/var/lib/foldfs/%s", name);
-	else if (state && *state == '/')
-		length = asprintf(ret_directory, "%s/foldfs/%s", state, name);
-	else if (home && *home == '/')
-		length = asprintf(ret_directory, "%s/.local/state/foldfs/%s", home, name);
-	else
-		return -ENOENT;
-	return length < 0 ? -ENOMEM : 0;
+	if (moved_aside)
+		fuse_log(FUSE_LOG_WARNING,
+			 "the catalogue in %s was damaged, foreign or full: it is moved aside "
+			 "(data.mdb.aside), and a new one begun.\n",
+			 directory);
+	if (options->coherence_overlay && !options->read_only)
+		open_objects(directory, state);
+	return 0;
+}
+
+void state_open(const struct options *options, const char *source, struct state *ret_state)
+{
+	char *directory = NULL;
+	errint_t error;
+
+	*ret_state = (struct state){0};
+	/* It decides between plans, and without passthrough there is one. */
+	if (!backing_permitted())
+		return;
+	error = state_directory(options->state, source, &directory);
+	if (!error)
+		error = open_in(directory, options, ret_state);
+	if (error)
+		fuse_log(FUSE_LOG_WARNING, "no catalogue of %s is kept: %s: %s.\n", source,
+			 directory ? directory : "no directory for it", strerror(-error));
+	free(directory);
+}
+
+void state_close(struct state *state)
+{
+	objects_free(state->objects);
+	catalogue_close(state->catalogue);
 }

@@ -72,6 +72,11 @@ bool file_was_changed_behind(struct file *file);
  * microseconds; any thread, no lock. */
 bool file_is_unique(struct file *file);
 
+/* An open that will change the file does not say so: until a later one has ended, it is not to be
+ * taken for one that only reads. Any thread, no lock. */
+void file_expect_writer(struct file *file, bool expected);
+bool file_expects_writer(const struct file *file);
+
 /* Everything is forgotten. */
 void file_forget(struct file *file);
 

@@ -20,16 +20,16 @@
 
 #include <fuse_lowlevel.h>
 
-struct catalogue;
 struct fusefs;
+struct state;
 struct stats;
 
 /* Everything behind a mount of SOURCE_FD (borrowed), as OPTIONS say; no thread runs yet. -errno. */
 errint_t fusefs_new(const struct options *options, int source_fd, struct fusefs **ret_fs);
 void fusefs_free(struct fusefs *fs);
 
-/* See plan_use_catalogue(); borrowed until fusefs_free(). */
-void fusefs_use_catalogue(struct fusefs *fs, struct catalogue *catalogue);
+/* What plans may rest on from earlier mounts; borrowed until fusefs_free(). Before it serves. */
+void fusefs_use_state(struct fusefs *fs, const struct state *state);
 
 /* Follow what others change in the source from now on. At most once, between fusefs_new() and
  * fusefs_serve(); no thread runs yet. What watch_new() returns. */

@@ -58,6 +58,11 @@ struct inode *inode_find(struct inode_table *table, dev_t device, ino_t number);
 /* COUNT look-ups are forgotten; the last frees the inode. */
 void inode_forget(struct inode_table *table, struct inode *inode, uint64_t count);
 
+/* The next look-up of the inode's object finds another inode: who has this one open keeps it, and
+ * nobody may open it again. */
+void inode_detach(struct inode_table *table, struct inode *inode);
+bool inode_is_detached(const struct inode *inode);
+
 /* An O_PATH descriptor of the inode, for *at() calls with AT_EMPTY_PATH or as a directory. -errno
  * (-ESTALE if it is gone). Give it back with inode_path_end(); not to be closed. */
 int inode_path_begin(struct inode_table *table, struct inode *inode);

@@ -29,6 +29,7 @@ struct options {
 	char *state;              /* absolute directory; NULL: the default one */
 	char **passthrough;       /* globs, NULL at the end; NULL: none */
 	uint64_t passthrough_max; /* bytes of a file that may be served by the kernel unasked */
+	bool coherence_overlay;   /* readers of equal files keep what they opened */
 	bool source_stacked;      /* the source is on a stacked file system */
 	bool read_only;
 	double attr_timeout;  /* seconds */

@@ -26,9 +26,9 @@
 #include <fuse_lowlevel.h>
 #include <sys/stat.h>
 
-struct catalogue;
 struct file;
 struct plan;
+struct state;
 
 enum plan_kind {
 	PLAN_WINDOW,
@@ -76,9 +76,9 @@ errint_t plan_new(const struct options *options, int source_fd, struct backing *
 		  struct plan **ret_plan);
 void plan_free(struct plan *plan);
 
-/* What is known from earlier mounts (borrowed). Before the first request; without it only what this
- * mount reads is known. */
-void plan_use_catalogue(struct plan *plan, struct catalogue *catalogue);
+/* What is known from earlier mounts (borrowed), before the first request. Without a catalogue only
+ * what this mount reads is known; without objects nothing is shared in a read-write mount. */
+void plan_use_state(struct plan *plan, const struct state *state);
 
 /* Ask the kernel for what plans need. In FUSE's init. */
 void plan_init(struct plan *plan, struct fuse_conn_info *conn);
@@ -89,12 +89,17 @@ bool plan_is_direct(const struct plan *plan);
 /*
  * Count one open of the inode that HOLD belongs to: choose its plan if it is the first. At most a
  * look-up and a few system calls on the source. Under the inode's lock. -errno that answers the
- * open; then nothing was counted.
+ * open; then nothing was counted. -ESTALE: the inode keeps what its readers opened; the open is for
+ * another inode of the same file.
  */
 errint_t plan_enter(struct plan *plan, struct plan_hold *hold, const struct plan_open *open);
 
 /* The end of an open that was counted, of FILE. Under the inode's lock. */
 void plan_leave(struct plan *plan, struct plan_hold *hold, struct file *file);
+
+/* Whether the content of the inode's file may change under its readers, by way of this inode. Under
+ * the inode's lock. */
+bool plan_may_change(const struct plan_hold *hold);
 
 /* What the kernel caches of the inode may not be true: the next open has it dropped. Under the
  * inode's lock. */

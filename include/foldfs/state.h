@@ -1,9 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* state.h - where what outlives a mount is kept */
+/* state.h - what outlives a mount, and where it is kept */
 #ifndef FOLDFS_STATE_H
 #define FOLDFS_STATE_H
 
 #include "foldfs/page.h"
+
+struct catalogue;
+struct objects;
+struct options;
+
+struct state {
+	struct catalogue *catalogue; /* NULL: there is none */
+	struct objects *objects;     /* the same */
+};
 
 /*
  * The directory of what is kept about SOURCE, an absolute path without symbolic links: BASE/NAME.
@@ -13,5 +22,14 @@
  * -ENAMETOOLONG; -ENOENT: no home is known.
  */
 errint_t state_directory(const char *base, const char *source, char **ret_directory);
+
+/*
+ * Open what OPTIONS need of what is kept about SOURCE. A mount is as right without any of it, so
+ * what cannot be had is logged and left out. In the process that uses it, for LMDB's environments
+ * do not outlive fork, and before it has threads.
+ */
+void state_open(const struct options *options, const char *source, struct state *ret_state);
+/* Nobody uses it any more. */
+void state_close(struct state *state);
 
 #endif
