@@ -2,13 +2,18 @@
 """Power failures, clients that die or stop, connections that end: nothing that was promised is lost."""
 
 import errno
+import fcntl
 import mmap
 import os
 import shutil
+import signal
+import socket
 import struct
 
+import faulty
 from faulty import FaultySource
-from harness import MIB, PAGE, check, equal, fallocate, make_pages, read_file, test, until, write_file
+from harness import (MIB, PAGE, abort_fuse_under, check, equal, errno_of, fallocate, make_pages, read_file,
+                     socket_of, test, until, write_file)
 
 BUDGETS = {"window": [], "direct": ["window=0"]}
 # What a client gets whose daemon has gone; the last one for requests on their way by io_uring.
@@ -246,3 +251,269 @@ def power_fails_on_ext4(t):
     for fd in files.values():
         os.close(fd)
     mount.unmount()
+
+
+# ---- clients that die or stop --------------------------------------------------------------------
+
+class Stuck:
+    """Calls of clients on a source that hangs, by child processes that are killed meanwhile."""
+
+    def __init__(self, t, functions):
+        self.children = []
+        for function in functions:
+            pid = os.fork()
+            if pid == 0:
+                function()
+                os._exit(0)
+            self.children.append(pid)
+
+    def kill(self):
+        for pid in self.children:
+            os.kill(pid, signal.SIGKILL)
+
+    def collect(self):
+        for pid in self.children:
+            os.waitpid(pid, 0)
+
+
+@test(transports="full", variants=BUDGETS)
+def clients_killed_in_the_middle(t, options):
+    """Clients are killed while their reads, writes and opens wait for a source that hangs: once it goes on
+    they are gone, everybody else has the right bytes, and the mount can be unmounted at once."""
+    source = FaultySource(t)
+    content = make_pages(t.rng, 300)
+    names = ["a", "b", "c"]
+    for name in names:
+        write_file(source.backing + "/" + name, content)
+    mount = t.mount(source.point, options + ["pool=2M"])
+    fds = [os.open(mount.path(name), os.O_RDWR) for name in names]
+    source.set(0, faulty.HANG, faulty.READ | faulty.WRITE)
+    new = t.rng.randbytes(9 * PAGE)
+    stuck = Stuck(t, [lambda: os.pread(fds[0], 200 * PAGE, 0), lambda: os.pread(fds[1], PAGE, 9 * PAGE),
+                      lambda: os.pwrite(fds[2], new, 20 * PAGE), lambda: read_file(mount.path("b"))])
+    until(lambda: source.applied(0) >= 2, 20, "calls hang")
+    stuck.kill()
+    source.clear(0)
+    stuck.collect()
+    equal(os.pread(fds[0], 300 * PAGE, 0), content, "a file whose reader was killed")
+    equal(os.pread(fds[1], 300 * PAGE, 0), content, "another")
+    found = os.pread(fds[2], 300 * PAGE, 0)
+    equal(found, read_file(source.backing + "/c"), "a file whose writer was killed")
+    check(found in (content, content[:20 * PAGE] + new + content[29 * PAGE:]), "half of a write that was killed")
+    for fd in fds:
+        os.close(fd)
+    mount.unmount()
+
+
+@test(transports="full", variants=BUDGETS)
+def signals_to_waiting_clients(t, options):
+    """Signals to clients that wait, for the source or for a lock: reads and writes give all that was asked
+    or EINTR, never part of a request as if it were all of the file; a wait for a lock ends with EINTR."""
+    source = FaultySource(t)
+    content = make_pages(t.rng, 200)
+    write_file(source.backing + "/file", content)
+    mount = t.mount(source.point, options + ["pool=1M"])
+    holder, waiter = (os.open(mount.path("file"), os.O_RDWR) for _ in "hw")
+    readers = [os.open(mount.path("file"), os.O_RDONLY) for _ in "ab"]
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    ended = mmap.mmap(-1, PAGE)
+
+    def interrupted(function, *args):
+        """Its result, or None if a signal ended it."""
+        def note(*_):
+            raise InterruptedError(errno.EINTR, "a signal")
+        signal.signal(signal.SIGALRM, note)
+        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+        try:
+            return function(*args)
+        except InterruptedError:
+            return None
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def reader(fd):
+        found = interrupted(os.pread, fd, 200 * PAGE, 0)
+        check(found is None or found == content, "a read that was interrupted gave something else")
+
+    def locker():
+        check(interrupted(lambda: fcntl.flock(waiter, fcntl.LOCK_EX) or True) is None, "the lock was given twice")
+        ended[0] = 1
+
+    def has_signal(child):
+        with open("/proc/%d/status" % child.pid) as status:
+            pending = next(line.split()[1] for line in status if line.startswith("ShdPnd"))
+        return int(pending, 16) >> signal.SIGALRM - 1 & 1
+
+    source.set(0, faulty.HANG, faulty.READ)
+    children = [t.fork(reader, fd) for fd in readers]
+    # Held back until the call returns: the kernel has told the daemon, and waits for the answer.
+    until(lambda: source.applied(0) and all(map(has_signal, children)), 20, "signals came while reads hang")
+    children.append(t.fork(locker))
+    until(lambda: ended[0], 20, "a signal ended the wait for a lock")
+    source.clear(0)
+    t.join(children)
+    equal(os.pread(holder, 300 * PAGE, 0), content, "afterwards")
+    for fd in [holder, waiter] + readers:
+        os.close(fd)
+    mount.unmount()
+
+
+@test(transports="full")
+def suspended_reader(t):
+    """A reader is stopped in the middle of a large read, with pages mapped; writers go on and finish, the
+    window is trimmed; continued, it has the new bytes in its mapping and whole pages in its read."""
+    source = t.make_dir("source")
+    old, new = b"o" * PAGE, b"n" * PAGE
+    write_file(source + "/file", old * 2048)
+    mount = t.mount(source, ["pool=1M", "window=1M"])
+    progress = mmap.mmap(-1, PAGE)
+
+    def reader():
+        fd = os.open(mount.path("file"), os.O_RDONLY)
+        with mmap.mmap(fd, 2048 * PAGE, prot=mmap.PROT_READ) as mapped:
+            while not progress[1]:
+                for part in (os.pread(fd, 2048 * PAGE, 0), mapped[:]):
+                    progress[0] = 1
+                    for page in range(0, 2048, 16):
+                        check(part[page * PAGE:(page + 1) * PAGE] in (old, new), "page %d is torn" % page)
+            equal(mapped[:], new * 2048, "its mapping")
+
+    child = t.fork(reader)
+    until(lambda: progress[0], 20, "the reader has read once")
+    os.kill(child.pid, signal.SIGSTOP)
+
+    def writer(first):
+        fd = os.open(mount.path("file"), os.O_RDWR)
+        for page in range(first, 2048, 2):
+            os.pwrite(fd, new, page * PAGE)
+
+    try:
+        t.join([t.fork(writer, 0), t.fork(writer, 1)], seconds=30)
+        equal(read_file(mount.path("file")), new * 2048, "while the reader is stopped")
+    finally:
+        progress[1] = 1
+        os.kill(child.pid, signal.SIGCONT)
+    t.join([child])
+
+
+# ---- mounts that end -----------------------------------------------------------------------------
+
+def count_for_ever(path, source_path, page, written):
+    """Write counting numbers to a page until the mount is gone; the source has all that were taken."""
+    fd = os.open(path, os.O_RDWR)
+    number = 0
+    try:
+        for number in range(1, 1 << 30):
+            os.pwrite(fd, b"%08d" % number, page * PAGE)
+            written[page] = 1
+    except OSError as error:
+        check(error.errno in GONE, "errno of a write: %s" % error)
+    found = int(read_file(source_path)[page * PAGE:page * PAGE + 8] or b"0")
+    check(found >= number - 1, "write %d was acknowledged, the source has %d" % (number - 1, found))
+
+
+@test(transports="each")
+def aborted_connection(t):
+    """The connection is aborted under load: clients get errors, what was acknowledged is in the source, the
+    daemon ends by itself with nothing in its log, and the dead mount is gone."""
+    source = t.make_dir("source")
+    write_file(source + "/file", bytes(8 * PAGE))
+    mount = t.mount(source)
+    written = mmap.mmap(-1, PAGE)
+    clients = [t.fork(count_for_ever, mount.path("file"), source + "/file", page, written)
+               for page in range(3)]
+    until(lambda: all(written[:3]), 20, "every client writes")
+    abort_fuse_under(mount.point)
+    t.join(clients)
+    mount.ended(0)
+    check(not mount.is_mounted(), "the dead mount is still there")
+
+
+@test(transports="full")
+def forced_unmount(t):
+    """umount -f of a busy mount under load: clients get errors, what was acknowledged is in the source, and
+    after a lazy unmount the place is free for another mount."""
+    source = t.make_dir("source")
+    write_file(source + "/file", bytes(8 * PAGE))
+    mount = t.mount(source)
+    written = mmap.mmap(-1, PAGE)
+    clients = [t.fork(count_for_ever, mount.path("file"), source + "/file", page, written)
+               for page in range(3)]
+    until(lambda: all(written[:3]), 20, "every client writes")
+    t.run(["umount", "-f", mount.point], status=None)
+    t.join(clients)
+    mount.ended(0)
+    check(not mount.is_mounted(), "the dead mount is still there")
+    again = t.mount(source)
+    equal(read_file(again.path("file")), read_file(source + "/file"), "content through the next mount")
+    again.unmount()
+
+
+@test(transports="full", variants=BUDGETS)
+def lazy_unmount_while_in_use(t, options):
+    """umount -l: who has files open goes on with them, mapped stores included, and the daemon ends in order
+    when the last is closed."""
+    source = t.make_dir("source")
+    content = make_pages(t.rng, 100)
+    write_file(source + "/file", content)
+    mount = t.mount(source, options)
+    fd = os.open(mount.path("file"), os.O_RDWR)
+    mapped = mmap.mmap(fd, 100 * PAGE)
+    t.run(["umount", "-l", mount.point])
+    check(not mount.is_mounted(), "still in the list of mounts")
+    equal(os.pread(fd, 100 * PAGE, 0), content, "read after a lazy unmount")
+    os.pwrite(fd, b"written", 5 * PAGE)
+    equal(read_file(source + "/file")[5 * PAGE:5 * PAGE + 7], b"written", "in the source")
+    mapped[7 * PAGE:7 * PAGE + 6] = b"stored"
+    mapped.close()
+    os.close(fd)
+    mount.ended(0)
+    equal(read_file(source + "/file")[7 * PAGE:7 * PAGE + 6], b"stored", "a mapped store, in the source")
+
+
+@test(suite="full", transports="full", timeout=60)
+def source_hangs_at_the_end(t):
+    """SIGTERM while the source hangs for good: the daemon ends within its limit with status 1 and says why,
+    its clients get an error, and the mount is gone."""
+    source = FaultySource(t)
+    write_file(source.backing + "/file", make_pages(t.rng, 100))
+    mount = t.mount(source.point, ["pool=16M"])
+    mount.expect_log("does not answer: ended without waiting for it")
+    fd = os.open(mount.path("file"), os.O_RDWR)
+    source.set(0, faulty.HANG, faulty.READ)
+    reader = t.fork(lambda: check(errno_of(os.pread, fd, 50 * PAGE, 0) in GONE, "no error"))
+    until(lambda: source.applied(0), 20, "a read hangs")
+    mount.process.send_signal(signal.SIGTERM)
+    until(lambda: not mount.is_mounted(), 45 * t.patience, "the mount is gone")
+    t.join([reader])
+    check("ended without waiting" in mount.log_text(), "nothing in the log")
+    # Where a FUSE source has taken a request, the kernel waits for its answer, even at the end of a process.
+    source.clear(0)
+    mount.ended(1)
+    errno_of(os.close, fd)  # ENOTCONN: there is nobody to tell
+
+
+# ---- the control socket --------------------------------------------------------------------------
+
+@test(timeout=60)
+def full_control_socket(t):
+    """The control socket's queue is full of clients that say nothing: foldctl comes to an end, one way or
+    the other, the mount serves, and when they have gone everything is answered again."""
+    source = t.make_dir("source")
+    content = make_pages(t.rng, 200)
+    write_file(source + "/file", content)
+    mount = t.mount(source)
+    silent = []
+    code = 0
+    while not code and len(silent) < 200:
+        client = socket.socket(socket.AF_UNIX)
+        client.setblocking(False)
+        silent.append(client)
+        code = client.connect_ex(socket_of(mount))
+    equal(code, errno.EAGAIN, "errno of one client too many, after %d" % len(silent))
+    child = t.fork(lambda: t.run(t.foldctl_command() + ["status", mount.point], status=None, timeout=50))
+    equal(read_file(mount.path("file")), content, "content")
+    for client in silent:
+        client.close()
+    t.join([child])
+    equal(mount.status()["mountpoint"], mount.point, "when they have gone")
