@@ -177,7 +177,9 @@ class Overlay:
         self.t.run(["mount", "-t", "overlay", "overlay", "-o", ",".join([self.layers] + self.options), self.merged])
 
     def unmount(self):
-        self.t.run(["umount", self.merged])
+        """If it is mounted."""
+        if mounts_under(self.merged):
+            self.t.run(["umount", self.merged])
 
 
 def kernel_complaints(t):
@@ -207,15 +209,15 @@ def overlay_in_full(t, options):
     mount = t.mount(source, PRIVILEGED)
     plain = Overlay(t, lower, native, t.make_dir("merged-native"), options)
     ours = Overlay(t, lower, mount.point, t.make_dir("merged"), options)
-    for overlay in (plain, ours):
-        overlay.mount()
     try:
+        for overlay in (plain, ours):
+            overlay.mount()
         equal(change_merged(ours.merged), change_merged(plain.merged), "errnos of the changes")
         expected = tree(plain.merged)
         equal_trees(tree(ours.merged), expected, "merged")
     finally:
-        ours.unmount()
-        plain.unmount()
+        for overlay in (plain, ours):
+            overlay.unmount()
     mount.unmount()
     equal([line for line in kernel_complaints(t) if line not in complaints], [], "the kernel's complaints")
     equal_trees(tree(source + "/upper", ("user.", "trusted.")), tree(native + "/upper", ("user.", "trusted.")),
