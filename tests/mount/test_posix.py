@@ -20,6 +20,8 @@ import differences
 
 # libfuse's defaults are nosuid and nodev; the probe makes devices and set-id programs.
 PRIVILEGED = ["suid", "dev"]
+# One client asks, and digests have no part in it: threads and short digests would show nothing more.
+PROBED = ("release", "debug", "asan")
 
 
 # ---- the probe ----------------------------------------------------------------------------------
@@ -53,7 +55,7 @@ def is_ordinary_ext4(t, directory):
     return result.startswith("ext4") and "relatime" in result
 
 
-@test(timeout=180)
+@test(timeout=180, presets=PROBED)
 def as_the_source(t):
     """The mount answers each of the probe's questions (in the quick suite: a sample) as a directory of the
     source does. What docs/posix.md says that it differs, does: no row is out of date."""
@@ -64,7 +66,7 @@ def as_the_source(t):
         check(not old, "docs/posix.md says of these that they differ; they do not: " + ", ".join(old))
 
 
-@test(suite="full", timeout=90)
+@test(suite="full", timeout=90, presets=PROBED)
 def as_the_source_without_window(t):
     """A sample of the questions with direct I/O."""
     compare(t, t.make_dir("native"), t.make_dir("source"), ["window=0"], ["-b"])

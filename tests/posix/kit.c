@@ -39,7 +39,6 @@ const struct user users[USERS] = {
 
 enum level level = WHOLE;
 
-extern const char *current_topic;
 const char *current_topic = "probe";
 
 struct watched {

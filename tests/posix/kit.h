@@ -60,6 +60,9 @@ extern const struct user users[USERS];
 /* Kinds of objects that make() makes. */
 enum kind { FILE_, EMPTY, DIRECTORY, FULL, SYMLINK, DANGLING, TO_DIRECTORY, FIFO, SOCKET, DEVICE };
 
+/* The topic that runs: the start of each line. */
+extern const char *current_topic;
+
 /* How much of what a topic has: a sample, all of it, and what takes minutes too. */
 enum level { BRIEF, WHOLE, LONG };
 extern enum level level;

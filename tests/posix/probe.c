@@ -19,8 +19,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-extern const char *current_topic;
-
 static const struct topic *const topics[] = {
 	&topic_access, &topic_acl,    &topic_chmod, &topic_chown,   &topic_create, &topic_directory,
 	&topic_io,     &topic_link,   &topic_lock,  &topic_map,     &topic_open,   &topic_path,
