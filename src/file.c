@@ -16,7 +16,10 @@
  *
  * A ctime that is as young as the clock's tick is coarse may be shared by a later change. Where the
  * kernel has multigrain timestamps (Linux 6.13; a stamp that was looked at is never given again)
- * this cannot happen. Elsewhere such a stamp is not trusted: `racy`.
+ * this cannot happen. Elsewhere such a stamp is not trusted: `racy`. A clock that was set back
+ * makes every stamp look young, which costs no more than memory. One that runs ahead of a file
+ * server's makes the server's stamps look old: there a change within one tick of the stamp goes
+ * unnoticed.
  *
  * A change that somebody tells of (file_distrust) needs no stamp. It closes the gap above as well.
  *
@@ -41,6 +44,9 @@
 
 /* A file system's coarse clock ticks at least this often (CONFIG_HZ=100), and then some. */
 #define RACY_NANOSECONDS 20000000
+/* There are file systems that keep whole seconds (ext4 with inodes of 128 bytes), or every other
+ * one. */
+#define COARSE_NANOSECONDS 2020000000
 
 /* Pages that file_is_unique() looks at. Of a file that shares a tenth of its pages, 89 of 100
  * samples of this size have more than a twentieth of shared ones (binomial distribution). */
@@ -214,18 +220,20 @@ uint64_t file_table_bytes(const struct file_table *table)
 	return atomic_load_explicit(&table->bytes, memory_order_relaxed);
 }
 
-/* Whether a stamp taken now may be that of a later state too. */
+/* Whether a stamp taken now may be that of a later state too. A time of whole seconds is seldom
+ * chance: then the file system has no others, whatever its kind promises. */
 static bool is_racy(const struct file_table *table, const struct source_stamp *stamp)
 {
+	bool coarse = !stamp->ctime.tv_nsec;
 	struct timespec now;
 	int64_t age;
 
-	if (table->multigrain && stamp->device == table->device)
+	if (table->multigrain && stamp->device == table->device && !coarse)
 		return false;
 	clock_gettime(CLOCK_REALTIME, &now);
 	age = (int64_t)(now.tv_sec - stamp->ctime.tv_sec) * 1000000000 + now.tv_nsec -
 	      stamp->ctime.tv_nsec;
-	return age < RACY_NANOSECONDS;
+	return age < (coarse ? COARSE_NANOSECONDS : RACY_NANOSECONDS);
 }
 
 static void take_stamp_locked(struct file *file, const struct stat *st)

@@ -14,6 +14,7 @@ import faulty
 from faulty import FaultySource
 from harness import (MIB, PAGE, abort_fuse_under, check, equal, errno_of, fallocate, make_pages, read_file,
                      socket_of, test, until, write_file)
+from test_sweep import mount_faulty
 
 BUDGETS = {"window": [], "direct": ["window=0"]}
 # What a client gets whose daemon has gone; the last one for requests on their way by io_uring.
@@ -492,6 +493,39 @@ def source_hangs_at_the_end(t):
     source.clear(0)
     mount.ended(1)
     errno_of(os.close, fd)  # ENOTCONN: there is nobody to tell
+
+
+# ---- clocks --------------------------------------------------------------------------------------
+
+@test(suite="full", timeout=60)
+def coarse_times_and_clock_jumps(t):
+    """A source that keeps whole seconds is changed behind the mount several times within one of them: each
+    open has the newest content; also while the daemon's clock is set back, and whatever times files have."""
+    image, source = t.path("coarse.img"), t.make_dir("coarse")
+    with open(image, "wb") as file:
+        file.truncate(16 * MIB)
+    t.run(["mkfs.ext4", "-q", "-I", "128", image])
+    t.run(["mount", "-o", "loop", image, source])
+    t.at_end(lambda: t.run(["umount", source]))
+    write_file(source + "/file", bytes(20 * PAGE))
+    if os.stat(source + "/file").st_ctime_ns % 10**9:
+        t.skip("this ext4 keeps parts of a second with small inodes too")
+    mount, faults = mount_faulty(t, source, ["attr_timeout=0", "entry_timeout=0", "passthrough_max=0"])
+    for seconds in (0, -3600, -10**9, 0):
+        faults.clock(seconds)
+        for turn in range(20):
+            content = t.rng.randbytes(20 * PAGE)
+            with open(source + "/file", "r+b") as file:
+                file.write(content)
+            equal(read_file(mount.path("file")), content, "clock %+d s, change %d" % (seconds, turn))
+    faults.clock(10**9)
+    for when in (0, 1, 2**31 - 1, 10**9):
+        os.utime(mount.path("file"), (when, when))
+        equal(os.stat(mount.path("file")).st_mtime, when, "mtime, set through the mount")
+        with open(mount.path("file"), "r+b") as file:
+            file.write(b"%d" % when)
+        equal(read_file(mount.path("file")), read_file(source + "/file"), "written after mtime %d" % when)
+    mount.unmount()
 
 
 # ---- the control socket --------------------------------------------------------------------------

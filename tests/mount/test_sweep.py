@@ -389,11 +389,17 @@ def fail_every_call(t, options, descriptors=None):
     mount.unmount()  # which audits: no frame is lost
 
 
-@test(timeout=60 * SLOW, transports="full", variants={"window": ["window=256K"], "direct": ["window=0"]})
-def every_call_fails_once(t, options):
+@test(timeout=60 * SLOW, transports="full")
+def every_call_fails_once(t):
     """Each call to the source, and each allocation, fails once: no wrong byte, no hang, no frame lost, an
     errno only where there is one to tell, and everything works afterwards."""
-    fail_every_call(t, options)
+    fail_every_call(t, ["window=0"])
+
+
+@test(suite="full", timeout=60 * SLOW, transports="full")
+def every_call_fails_once_behind_the_window(t):
+    """The same with the kernel's cache in between, which is trimmed meanwhile."""
+    fail_every_call(t, ["window=256K"])
 
 
 @test(suite="full", timeout=60 * SLOW, transports="full")
