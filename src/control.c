@@ -10,9 +10,9 @@
  *    answer is valid JSON whatever the request was.
  * C  Who may ask is decided by the kernel's word (SO_PEERCRED), besides the socket's mode.
  * D  The thread takes no lock of the request path and never touches the mount.
- * E  An audit, which takes such locks and its time, runs on a thread of its own, which owns its
- *    client's connection from then on. There is one at most; a second is refused. It gives up when
- *    its client goes away or the daemon ends.
+ * E  A task, which takes such locks or its time (an audit), runs on a thread of its own, which owns
+ *    its client's connection from then on. There is one at most of each kind; a second is refused.
+ *    It gives up when its client goes away or the daemon ends.
  *
  * The socket's name is the mount's device number, which no two mounts have at a time; so whatever
  * is there when we bind is left over from a daemon that was killed. The number may be given out
@@ -39,18 +39,20 @@
 /* How long to wait for descriptors to come free when accept has none. */
 #define ACCEPT_RETRY_MS 100
 
-/* The audit. */
-struct audit_job {
-	control_audit_fn *audit; /* constant after control_start() */
+/* A kind of task. */
+struct task {
+	const char *name;        /* constant after control_start() */
+	control_task_fn *fn;     /* the same */
 	void *context;           /* the same */
+	struct control *control; /* the same */
 	pthread_t thread;        /* the control thread's; the main thread's once that has ended */
 	bool started;            /* the same: there is a thread to join */
-	atomic_bool running;     /* set by the control thread, cleared by the audit's at its end */
-	int fd;                  /* the client's connection; the audit thread's while running */
-	bool idle;               /* the same */
+	atomic_bool running;     /* set by the control thread, cleared by the task's at its end */
+	int fd;                  /* the client's connection; the task thread's while running */
+	json_t *request;         /* the same */
 };
 
-/* All constant after control_start(), but for the job. */
+/* All constant after control_start(), but for what is said of the tasks. */
 struct control {
 	const struct status_context *status; /* borrowed */
 	char *path;
@@ -60,7 +62,8 @@ struct control {
 	ino_t inode; /* of the socket that we made */
 	pthread_t thread;
 	bool started;
-	struct audit_job job;
+	struct task tasks[CONTROL_TASKS_MAX];
+	unsigned task_count;
 };
 
 static int64_t now_ms(void)
@@ -93,10 +96,8 @@ json_t *control_answer(const struct status_context *status, const char *text, si
 		answer = error_answer("the request has no string \"request\"");
 	else if (strcmp(what, "status") == 0)
 		answer = status_json(status);
-	else if (strcmp(what, "audit") == 0)
-		answer = error_answer("audits are not made here");
 	else
-		answer = error_answer("unknown request; known: status, audit");
+		answer = error_answer("unknown request; known: status, audit, explain");
 	json_decref(request);
 	return answer;
 }
@@ -188,71 +189,74 @@ static bool may_ask(int fd)
 	       (peer.uid == 0 || peer.uid == geteuid());
 }
 
-/* ---- the audit ----------------------------------------------------------------------------------
+/* ---- tasks --------------------------------------------------------------------------------------
  */
 
 /* The end of the daemon, or of the client's patience. What it may still say is ignored. */
 static bool is_cancelled(void *arg)
 {
-	const struct control *control = arg;
-	struct pollfd fds[] = {{.fd = control->job.fd}, {.fd = control->stop, .events = POLLIN}};
+	const struct task *task = arg;
+	struct pollfd fds[] = {{.fd = task->fd}, {.fd = task->control->stop, .events = POLLIN}};
 
 	return poll(fds, 2, 0) > 0 && ((fds[0].revents & (POLLHUP | POLLERR)) || fds[1].revents);
 }
 
-static void *run_audit(void *arg)
+static void *run_task(void *arg)
 {
-	struct control *control = arg;
-	struct audit_job *job = &control->job;
+	struct task *task = arg;
 
-	send_answer(control, job->fd, job->audit(job->context, job->idle, is_cancelled, control));
-	close(job->fd);
-	atomic_store(&job->running, false);
+	send_answer(task->control, task->fd,
+		    task->fn(task->context, task->request, is_cancelled, task));
+	close(task->fd);
+	json_decref(task->request);
+	atomic_store(&task->running, false);
 	return NULL;
 }
 
-/* Whether TEXT asks for an audit. */
-static bool asks_for_audit(const char *text, size_t length, bool *ret_idle)
+/* The kind of task that TEXT asks for, and the request, the caller's. NULL: none. */
+static struct task *task_asked(struct control *control, const char *text, size_t length,
+			       json_t **ret_request)
 {
 	json_t *request = json_loadb(text, length, JSON_REJECT_DUPLICATES, NULL);
 	const char *what = json_string_value(json_object_get(request, "request"));
-	bool asks = what && strcmp(what, "audit") == 0;
 
-	*ret_idle = json_is_true(json_object_get(request, "idle"));
+	for (unsigned i = 0; what && i < control->task_count; i++) {
+		if (strcmp(what, control->tasks[i].name) == 0) {
+			*ret_request = request;
+			return &control->tasks[i];
+		}
+	}
 	json_decref(request);
-	return asks;
+	return NULL;
 }
 
-/* Begin an audit for the client at FD, which is the audit's from then on. False: it was refused. */
-static bool begin_audit(struct control *control, int fd, bool idle)
+/* Begin TASK for the client at FD; both are the task's from then on, and REQUEST is in any case.
+ * False: it was refused. */
+static bool begin_task(struct task *task, int fd, json_t *request)
 {
-	struct audit_job *job = &control->job;
+	const char *problem = "another one is under way";
 
-	if (!job->audit) {
-		send_answer(control, fd, error_answer("audits are not made here"));
-		return false;
+	if (!atomic_load(&task->running)) {
+		if (task->started)
+			pthread_join(task->thread, NULL);
+		task->fd = fd;
+		task->request = request;
+		atomic_store(&task->running, true);
+		task->started = pthread_create(&task->thread, NULL, run_task, task) == 0;
+		if (task->started)
+			return true;
+		atomic_store(&task->running, false);
+		problem = "no thread can be had for it";
 	}
-	if (atomic_load(&job->running)) {
-		send_answer(control, fd, error_answer("another audit is under way"));
-		return false;
-	}
-	if (job->started)
-		pthread_join(job->thread, NULL);
-	job->fd = fd;
-	job->idle = idle;
-	atomic_store(&job->running, true);
-	job->started = pthread_create(&job->thread, NULL, run_audit, control) == 0;
-	if (job->started)
-		return true;
-	atomic_store(&job->running, false);
-	send_answer(control, fd, error_answer("no thread can be had for the audit"));
+	json_decref(request);
+	send_answer(task->control, fd, error_answer(problem));
 	return false;
 }
 
-void control_set_audit(struct control *control, control_audit_fn *audit, void *context)
+void control_add_task(struct control *control, const char *name, control_task_fn *fn, void *context)
 {
-	control->job.audit = audit;
-	control->job.context = context;
+	control->tasks[control->task_count++] =
+		(struct task){.name = name, .fn = fn, .context = context, .control = control};
 }
 
 /* ---- clients ------------------------------------------------------------------------------------
@@ -261,7 +265,8 @@ void control_set_audit(struct control *control, control_audit_fn *audit, void *c
 /* Answer the client at FD. Returns whether the connection is still the caller's, to close. */
 static bool serve_client(struct control *control, int fd)
 {
-	bool idle;
+	struct task *task;
+	json_t *request;
 	char buffer[CONTROL_REQUEST_MAX];
 	ssize_t length;
 
@@ -270,8 +275,9 @@ static bool serve_client(struct control *control, int fd)
 		return true;
 	}
 	length = read_request(control, fd, buffer);
-	if (length >= 0 && asks_for_audit(buffer, (size_t)length, &idle))
-		return !begin_audit(control, fd, idle);
+	task = length >= 0 ? task_asked(control, buffer, (size_t)length, &request) : NULL;
+	if (task)
+		return !begin_task(task, fd, request);
 	if (length >= 0)
 		send_answer(control, fd, control_answer(control->status, buffer, (size_t)length));
 	else if (length == -EMSGSIZE)
@@ -415,8 +421,9 @@ void control_free(struct control *control)
 		eventfd_write(control->stop, 1);
 		pthread_join(control->thread, NULL);
 	}
-	if (control->job.started)
-		pthread_join(control->job.thread, NULL);
+	for (unsigned i = 0; i < control->task_count; i++)
+		if (control->tasks[i].started)
+			pthread_join(control->tasks[i].thread, NULL);
 	if (control->inode && lstat(control->path, &st) == 0 && st.st_dev == control->device &&
 	    st.st_ino == control->inode)
 		unlink(control->path);

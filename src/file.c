@@ -48,7 +48,7 @@
  * one. */
 #define COARSE_NANOSECONDS 2020000000
 
-/* Pages that file_is_unique() looks at. Of a file that shares a tenth of its pages, 89 of 100
+/* Pages that file_sharing() looks at. Of a file that shares a tenth of its pages, 89 of 100
  * samples of this size have more than a twentieth of shared ones (binomial distribution). */
 #define SHARE_SAMPLES 64u
 
@@ -449,7 +449,7 @@ uint64_t file_size(const struct file *file)
 	return atomic_load_explicit(&file->size, memory_order_acquire);
 }
 
-bool file_is_unique(struct file *file)
+enum file_sharing file_sharing(struct file *file)
 {
 	uint64_t pages = fold_pages_in(0, file_size(file));
 	uint64_t samples = pages < SHARE_SAMPLES ? pages : SHARE_SAMPLES;
@@ -466,7 +466,9 @@ bool file_is_unique(struct file *file)
 		shared += users > 1;
 	}
 	fold_rcu_read_unlock();
-	return used && known * 10 >= samples * 9 && shared * 20 < used;
+	if (!used || known * 10 < samples * 9)
+		return FILE_UNKNOWN;
+	return shared * 20 < used ? FILE_UNIQUE : FILE_SHARES;
 }
 
 void file_expect_writer(struct file *file, bool expected)

@@ -618,6 +618,27 @@ ino_t inode_number_shown(struct inode_table *table, dev_t device, ino_t number)
 	return number ^ (ino_t)DEVICES << DEVICE_SHIFT;
 }
 
+struct inode *inode_shown(struct inode_table *table, ino_t shown)
+{
+	struct inode *inode = NULL;
+
+	/* inode_number_shown() backwards: it is an exclusive or with the device's index. */
+	for (unsigned index = 0; index < DEVICES && !inode; index++) {
+		dev_t device = atomic_load_explicit(&table->devices[index], memory_order_relaxed);
+		ino_t number = shown ^ (ino_t)index << DEVICE_SHIFT;
+		struct shard *shard = shard_of(table, device, number);
+
+		if (!device)
+			break;
+		pthread_mutex_lock(&shard->mutex);
+		inode = shard_find_locked(shard, device, number);
+		if (inode)
+			inode->lookups++;
+		pthread_mutex_unlock(&shard->mutex);
+	}
+	return inode;
+}
+
 void inode_lock(struct inode *inode)
 {
 	pthread_mutex_lock(&inode->mutex);

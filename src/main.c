@@ -17,8 +17,7 @@
  * serving, control socket, unmount, free. By umount(8) the kernel has done the first by itself.
  * What hangs, as the source does, holds this up for END_SECONDS at most.
  */
-#include "foldfs/audit_json.h"
-#include "foldfs/control.h"
+#include "foldfs/control_tasks.h"
 #include "foldfs/fusefs.h"
 #include "foldfs/mounts.h"
 #include "foldfs/options.h"
@@ -570,30 +569,6 @@ static errint_t mount_session(struct daemon *d)
 	return 0;
 }
 
-/* An audit that was asked for over the control socket. */
-static json_t *answer_audit(void *context, bool idle, bool (*is_cancelled)(void *asker),
-			    void *asker)
-{
-	struct daemon *d = context;
-	struct audit_report *report = malloc(sizeof(*report));
-	struct timespec begun, ended;
-	json_t *answer = NULL;
-	errint_t err;
-
-	if (!report)
-		return NULL;
-	clock_gettime(CLOCK_MONOTONIC, &begun);
-	err = fusefs_audit(d->fs, idle, is_cancelled, asker, report);
-	clock_gettime(CLOCK_MONOTONIC, &ended);
-	if (err && err != -ENOMEM)
-		answer = json_pack("{s:s}", "error", "the audit was given up");
-	else if (!err)
-		answer = audit_json(report, (uint64_t)((ended.tv_sec - begun.tv_sec) * 1000 +
-						       (ended.tv_nsec - begun.tv_nsec) / 1000000));
-	free(report);
-	return answer;
-}
-
 static errint_t open_control(struct daemon *d)
 {
 	struct timespec now;
@@ -613,7 +588,7 @@ static errint_t open_control(struct daemon *d)
 	path = mount_socket_path(&d->entry);
 	err = path ? control_new(path, &d->status, &d->control) : -ENOMEM;
 	if (!err)
-		control_set_audit(d->control, answer_audit, d);
+		control_tasks_add(d->control, d->fs);
 	if (err)
 		complain("cannot make the control socket %s: %s.", path ? path : "",
 			 strerror(-err));

@@ -272,9 +272,14 @@ static struct choice choose(struct plan *plan, const struct plan_open *open, int
 		return (struct choice){PLAN_WINDOW, PLAN_EMPTY};
 	if (choose_known(plan, open, &choice, ret_fd))
 		return choice;
-	if (file_is_unique(open->file))
+	switch (file_sharing(open->file)) {
+	case FILE_UNIQUE:
 		return choose_own(plan, open);
-	return (struct choice){PLAN_WINDOW, PLAN_UNKNOWN};
+	case FILE_SHARES:
+		return (struct choice){PLAN_WINDOW, PLAN_SHARES};
+	default:
+		return (struct choice){PLAN_WINDOW, PLAN_UNKNOWN};
+	}
 }
 
 /* ---- entering and leaving ---- */

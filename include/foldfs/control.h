@@ -9,6 +9,7 @@
  *
  *	{"request":"status"}              the figures of status.h
  *	{"request":"audit","idle":false}  the report of audit_json.h, when it is there
+ *	{"request":"explain","inode":N}   plan, reason, and whether the file is open
  */
 #ifndef FOLDFS_CONTROL_H
 #define FOLDFS_CONTROL_H
@@ -24,17 +25,22 @@ struct control;
 errint_t control_new(const char *path, const struct status_context *status,
 		     struct control **ret_control);
 errint_t control_start(struct control *control);
-/* How an audit is made (see audit.h): a new JSON object to answer with, or NULL.
- * IS_CANCELLED(ASKER) tells when to give up. On a thread of its own, one at a time. */
-typedef json_t *control_audit_fn(void *context, bool idle, bool (*is_cancelled)(void *asker),
-				 void *asker);
-/* Set once, before control_start(); without it audits are refused. */
-void control_set_audit(struct control *control, control_audit_fn *audit, void *context);
-/* Stop answering and remove the socket. An audit that is under way is cancelled. */
+/*
+ * A request that takes its time, or locks that other requests hold: a new JSON object to answer
+ * REQUEST with, or NULL. IS_CANCELLED(ASKER) tells when to give up. On a thread of its own, one at
+ * a time for each kind.
+ */
+typedef json_t *control_task_fn(void *context, const json_t *request,
+				bool (*is_cancelled)(void *asker), void *asker);
+#define CONTROL_TASKS_MAX 4
+/* What {"request":NAME} is answered by; NAME is a literal. Before control_start(). */
+void control_add_task(struct control *control, const char *name, control_task_fn *task,
+		      void *context);
+/* Stop answering and remove the socket. Tasks that are under way are cancelled. */
 void control_free(struct control *control);
 
 /* The answer to one request, for the socket and for tests: never NULL but for want of memory; an
- * object with "error" for anything that is no request, or needs a connection (audit). */
+ * object with "error" for anything that is no request, or is a task's. */
 json_t *control_answer(const struct status_context *status, const char *text, size_t length);
 
 #endif

@@ -67,10 +67,15 @@ void file_change_end(struct file *file, int fd);
  * file is then not true either. */
 bool file_was_changed_behind(struct file *file);
 
-/* Whether the file is known to share next to nothing: by a sample of its pages, nearly all are in
- * the pool, and fewer than a twentieth of those that are not zero share their frame. A few
- * microseconds; any thread, no lock. */
-bool file_is_unique(struct file *file);
+/* What a sample of the file's pages tells: unknown unless nearly all are known; unique if fewer
+ * than a twentieth of those that are not zero share their frame. A few microseconds; any thread, no
+ * lock. */
+enum file_sharing {
+	FILE_UNKNOWN,
+	FILE_UNIQUE,
+	FILE_SHARES,
+};
+enum file_sharing file_sharing(struct file *file);
 
 /* An open that will change the file does not say so: until a later one has ended, it is not to be
  * taken for one that only reads. Any thread, no lock. */

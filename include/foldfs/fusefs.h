@@ -16,6 +16,7 @@
 #include "foldfs/file.h"
 #include "foldfs/fill.h"
 #include "foldfs/options.h"
+#include "foldfs/plan.h"
 #include "foldfs/window.h"
 
 #include <fuse_lowlevel.h>
@@ -49,6 +50,15 @@ void fusefs_quiesce(struct fusefs *fs);
 
 /* Of the running transport: "io_uring", "dev", or "none" before the first request. Any thread. */
 const char *fusefs_transport(const struct fusefs *fs);
+
+/* How the file that clients see under the inode number SHOWN is served, or will be. -ENOENT: the
+ * kernel knows no such file now. May block on the source. */
+struct fusefs_plan {
+	enum plan_kind kind;
+	enum plan_reason reason;
+	bool open;
+};
+errint_t fusefs_explain(struct fusefs *fs, ino_t shown, struct fusefs_plan *ret_plan);
 
 /* What status reports; each a moment's view. Any thread, no lock that a request may hold for long,
  * never touches the mount or the source. */

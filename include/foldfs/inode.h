@@ -78,6 +78,10 @@ void inode_keep(struct inode_table *table, int directory_fd, const char *name);
  * must not look like those of the source itself (the mount has one device number for all). */
 ino_t inode_number_shown(struct inode_table *table, dev_t device, ino_t number);
 
+/* The inode that clients see under the number SHOWN, one look-up counted for the caller; NULL if
+ * the kernel knows none. */
+struct inode *inode_shown(struct inode_table *table, ino_t shown);
+
 /* A new descriptor of the inode, as open(2) with FLAGS would give; the caller closes it. Regular
  * files and directories only: -ENXIO for the rest, which the kernel opens itself. -errno. */
 int inode_open(struct inode_table *table, struct inode *inode, int flags);

@@ -2,6 +2,7 @@
 """Opening: an inode's plan holds from its first open to its last release, in every order and mode."""
 
 import itertools
+import json
 import mmap
 import os
 
@@ -374,3 +375,36 @@ def source_on_overlayfs(t):
             equal(len([line for line in mount.log_text().splitlines() if "passthrough" in line]), 1,
                   "lines of the log about it")
         mount.unmount()
+
+
+def explained(t, path):
+    return json.loads(t.run(t.foldctl_command() + ["explain", "--json", path]).stdout)
+
+
+@test(transports="full")
+def explain(t):
+    """foldctl explain says the plan that a file has, or would get, and why; asking changes neither."""
+    source = t.make_dir("source")
+    shared = make_pages(t.rng, 40)
+    contents = {"unread": make_pages(t.rng, 40), "unique": make_pages(t.rng, 40), "one": shared, "two": shared,
+                "large": make_pages(t.rng, 300), "asked": b"x", "empty": b""}
+    for name, content in contents.items():
+        write_file(source + "/" + name, content)
+    mount = t.mount(source, ["passthrough=asked", "passthrough_max=1M"])
+    turned_out_unique(mount, "unique", "one", "two", "large")
+    for name, plan, reason in (("unread", "window", "nothing is known"), ("unique", "own passthrough", "next to nothing"),
+                               ("one", "window", "shares pages"), ("large", "window", "larger than"),
+                               ("asked", "own passthrough", "names it"), ("empty", "window", "empty")):
+        for opened in (False, True, False):
+            fd = os.open(mount.path(name), os.O_RDONLY) if opened else -1
+            found = explained(t, mount.path(name))
+            equal((found["plan"], found["open"]), (plan, opened), name)
+            check(reason in found["reason"], "%s: %s" % (name, found["reason"]))
+            if opened:
+                os.close(fd)
+                released(mount)
+    text = t.run(t.foldctl_command() + ["explain", mount.path("unique")]).stdout
+    check("unique: own passthrough, once it is opened, for it shares next to nothing." in text, text)
+    for path in (mount.point, source + "/unique", mount.path("none")):
+        result = t.run(t.foldctl_command() + ["explain", path], status=1)
+        check(result.stderr.startswith("foldctl: ") and result.stderr.count("\n") == 1, result.stderr)

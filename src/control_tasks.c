@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* control_tasks.c - what foldctl asks for that takes its time: audit, explain */
+#include "foldfs/control_tasks.h"
+
+#include "foldfs/audit_json.h"
+#include "foldfs/plan.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static json_t *error_answer(const char *text)
+{
+	return json_pack("{s:s}", "error", text);
+}
+
+static uint64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static json_t *audit(void *context, const json_t *request, bool (*is_cancelled)(void *asker),
+		     void *asker)
+{
+	struct audit_report *report = malloc(sizeof(*report));
+	bool idle = json_is_true(json_object_get(request, "idle"));
+	uint64_t begun = now_ms();
+	json_t *answer = NULL;
+	errint_t err;
+
+	if (!report)
+		return NULL;
+	err = fusefs_audit(context, idle, is_cancelled, asker, report);
+	if (err && err != -ENOMEM)
+		answer = error_answer("the audit was given up");
+	else if (!err)
+		answer = audit_json(report, now_ms() - begun);
+	free(report);
+	return answer;
+}
+
+static json_t *explain(void *context, const json_t *request, bool (*is_cancelled)(void *asker),
+		       void *asker)
+{
+	const json_t *inode = json_object_get(request, "inode");
+	struct fusefs_plan plan;
+	errint_t err;
+
+	(void)is_cancelled;
+	(void)asker;
+	if (!json_is_integer(inode))
+		return error_answer("the request has no number \"inode\"");
+	err = fusefs_explain(context, (ino_t)json_integer_value(inode), &plan);
+	if (err == -ENOENT)
+		return error_answer("no such file is known to the mount");
+	if (err)
+		return error_answer(strerror(-err));
+	return json_pack("{s:s, s:s, s:b}", "plan", plan_kind_name(plan.kind), "reason",
+			 plan_reason_sentence(plan.reason), "open", plan.open);
+}
+
+void control_tasks_add(struct control *control, struct fusefs *fs)
+{
+	control_add_task(control, "audit", audit, fs);
+	control_add_task(control, "explain", explain, fs);
+}

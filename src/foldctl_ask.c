@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * foldctl_ask.c - the question to a daemon
+ *
+ * Asked over the control socket, which is found from the list of mounts; the mount itself is never
+ * touched, so a stuck one can be looked at. Whatever the daemon does, the answer is there within
+ * its time or an error is. Who answers is checked as well: the socket of a plain user's mount is in
+ * a directory of theirs, and only they, or root, may answer there.
+ */
+#include "foldfs/foldctl.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#define ANSWER_MAX (1u << 20)
+#define RETRY_MS   20
+
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static errint_t wait_for(int fd, short events, int64_t deadline)
+{
+	struct pollfd pfd = {.fd = fd, .events = events};
+	int64_t left;
+	int ready;
+
+	do {
+		left = deadline - now_ms();
+		ready = left > 0 ? poll(&pfd, 1, left < INT_MAX ? (int)left : INT_MAX) : 0;
+	} while (ready < 0 && errno == EINTR);
+	return ready > 0 ? 0 : ready == 0 ? -ETIMEDOUT : -errno;
+}
+
+/* The queue of a daemon that many ask at once may be full for a moment. */
+static errint_t connect_patiently(int fd, const struct sockaddr_un *address)
+{
+	const struct timespec pause = {.tv_nsec = RETRY_MS * 1000000L};
+	int64_t deadline = now_ms() + ANSWER_MS;
+
+	while (connect(fd, (const struct sockaddr *)address, sizeof(*address)) != 0) {
+		if (errno != EAGAIN && errno != EINTR)
+			return -errno;
+		if (now_ms() >= deadline)
+			return -ETIMEDOUT;
+		nanosleep(&pause, NULL);
+	}
+	return 0;
+}
+
+/* Connect to PATH, where root or OWNER must be answering. A descriptor, or -errno. */
+static int connect_to(const char *path, uid_t owner)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct ucred peer;
+	socklen_t size = sizeof(peer);
+	errint_t err = 0;
+	int fd;
+
+	if (strlen(path) >= sizeof(address.sun_path))
+		return -ENAMETOOLONG;
+	strcpy(address.sun_path, path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return -errno;
+	err = connect_patiently(fd, &address);
+	if (err) {
+		close(fd);
+		return err;
+	}
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0)
+		err = -errno;
+	else if (peer.uid != 0 && peer.uid != owner)
+		err = -EPERM;
+	if (err) {
+		close(fd);
+		return err;
+	}
+	return fd;
+}
+
+static errint_t send_all(int fd, const char *text, int64_t deadline)
+{
+	while (*text) {
+		ssize_t sent = send(fd, text, strlen(text), MSG_NOSIGNAL);
+		errint_t err = 0;
+
+		if (sent > 0)
+			text += sent;
+		else if (errno == EAGAIN)
+			err = wait_for(fd, POLLOUT, deadline);
+		else if (errno != EINTR)
+			err = -errno;
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/* Read to the end of the connection. Bytes, or -errno. */
+static ssize_t receive_all(int fd, char *buffer, size_t size, int64_t deadline)
+{
+	size_t length = 0;
+
+	while (length < size) {
+		errint_t err = wait_for(fd, POLLIN, deadline);
+		ssize_t got;
+
+		if (err)
+			return err;
+		got = recv(fd, buffer + length, size - length, 0);
+		if (got == 0)
+			return (ssize_t)length;
+		if (got < 0 && errno != EAGAIN && errno != EINTR)
+			return -errno;
+		if (got > 0)
+			length += (size_t)got;
+	}
+	return -EMSGSIZE;
+}
+
+/* The daemon's answer to REQUEST over FD, within ANSWER_WITHIN_MS. -EBADMSG: it is no JSON object.
+ */
+static errint_t converse(int fd, const char *request, int64_t answer_within_ms, json_t **ret_answer)
+{
+	int64_t deadline = now_ms() + answer_within_ms;
+	char *buffer = malloc(ANSWER_MAX);
+	ssize_t length = buffer ? 0 : -ENOMEM;
+	json_t *answer = NULL;
+
+	if (length == 0)
+		length = send_all(fd, request, deadline);
+	if (length == 0)
+		length = receive_all(fd, buffer, ANSWER_MAX, deadline);
+	if (length >= 0) {
+		answer = json_loadb(buffer, (size_t)length, 0, NULL);
+		length = json_is_object(answer) ? 0 : -EBADMSG;
+	}
+	free(buffer);
+	if (length) {
+		json_decref(answer);
+		return (errint_t)length;
+	}
+	*ret_answer = answer;
+	return 0;
+}
+
+static int explain_no_connection(const struct mount_entry *entry, const char *socket, errint_t err)
+{
+	const char *mountpoint = entry->mountpoint;
+
+	/* With -o subtype= the type of ours is what the user says; nobody else's has the socket. */
+	if (err == -ENOENT && strcmp(entry->type, "fuse.foldfs") != 0)
+		return fail("%s is not a foldfs mount: it is %s.", mountpoint, entry->type);
+	if (err == -ENOENT || err == -ECONNREFUSED)
+		return fail("nobody answers for %s: its daemon has ended, or runs in another "
+			    "container (%s: %s).",
+			    mountpoint, socket, strerror(-err));
+	if (err == -EACCES)
+		return fail("only root and the owner of the mount %s may look at it.", mountpoint);
+	if (err == -EPERM)
+		return fail("somebody else than root and the mount's owner listens on %s.", socket);
+	return fail("cannot reach the daemon of %s over %s: %s.", mountpoint, socket,
+		    strerror(-err));
+}
+
+int ask(const struct mount_entry *entry, const char *request, int64_t answer_within_ms,
+	json_t **ret_status)
+{
+	char *socket = mount_socket_path(entry);
+	const char *refusal;
+	json_t *answer = NULL;
+	int fd, result;
+	errint_t err;
+
+	if (!socket)
+		return fail("not enough memory.");
+	fd = connect_to(socket, entry->owner);
+	if (fd < 0) {
+		result = explain_no_connection(entry, socket, fd);
+		free(socket);
+		return result;
+	}
+	err = converse(fd, request, answer_within_ms, &answer);
+	close(fd);
+	free(socket);
+	if (err == -ETIMEDOUT)
+		return fail("the daemon of %s does not answer within %" PRId64 " seconds.",
+			    entry->mountpoint, answer_within_ms / 1000);
+	if (err)
+		return fail("the daemon of %s gives no sensible answer: %s.", entry->mountpoint,
+			    strerror(-err));
+	refusal = json_string_value(json_object_get(answer, "error"));
+	if (!refusal) {
+		*ret_status = answer;
+		return EXIT_SUCCESS;
+	}
+	result = fail("the daemon of %s refuses to answer: %s.", entry->mountpoint, refusal);
+	json_decref(answer);
+	return result;
+}
+
+int find_mount(const char *path, struct mount_entry *ret_entry)
+{
+	struct mount_entry entry;
+	errint_t err = mount_entry_find(path, &entry);
+
+	if (err == -ENOENT)
+		return fail("nothing is mounted on %s.", path);
+	if (err)
+		return fail("cannot look up %s: %s.", path, strerror(-err));
+	if (strncmp(entry.type, "fuse", 4) != 0) {
+		fail("%s is not a foldfs mount: it is %s.", path, entry.type);
+		mount_entry_clear(&entry);
+		return EXIT_FAILURE;
+	}
+	*ret_entry = entry;
+	return EXIT_SUCCESS;
+}

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* foldctl_explain.c - foldctl explain: how a file is served, and why */
+#include "foldfs/foldctl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* The mount that FD, open on PATH, is on. */
+static int mount_of(int fd, const char *path, struct mount_entry *ret_entry)
+{
+	errint_t err = mount_entry_of_fd(fd, ret_entry);
+
+	if (err)
+		return fail("cannot find the mount of %s: %s.", path, strerror(-err));
+	if (strncmp(ret_entry->type, "fuse", 4) == 0)
+		return EXIT_SUCCESS;
+	fail("%s is not on a foldfs mount: it is on %s.", path, ret_entry->type);
+	mount_entry_clear(ret_entry);
+	return EXIT_FAILURE;
+}
+
+static int explain(int fd, const char *path, bool as_json)
+{
+	struct mount_entry entry;
+	char request[80];
+	json_t *answer = NULL;
+	struct stat st;
+	int result;
+
+	if (fstat(fd, &st))
+		return fail("cannot look at %s: %s.", path, strerror(errno));
+	if (!S_ISREG(st.st_mode))
+		return fail("%s is not a regular file.", path);
+	if (mount_of(fd, path, &entry))
+		return EXIT_FAILURE;
+	snprintf(request, sizeof(request), "{\"request\":\"explain\",\"inode\":%" PRIu64 "}\n",
+		 (uint64_t)st.st_ino);
+	result = ask(&entry, request, ANSWER_MS, &answer);
+	if (!result && as_json) {
+		json_dumpf(answer, stdout, JSON_INDENT(2));
+		putchar('\n');
+	} else if (!result) {
+		print_foreign(stdout, path);
+		printf(": ");
+		print_foreign(stdout, text(answer, "plan"));
+		printf(json_is_true(json_object_get(answer, "open")) ? ", for "
+								     : ", once it is opened, for ");
+		print_foreign(stdout, text(answer, "reason"));
+		printf(".\n");
+	}
+	json_decref(answer);
+	mount_entry_clear(&entry);
+	return result ? result : finish_output();
+}
+
+int command_explain(char *argv[])
+{
+	const char *path;
+	bool as_json;
+	int result;
+	int fd;
+
+	if (!take_arguments(argv, "--json", &path, &as_json))
+		return EXIT_FAILURE;
+	if (!path)
+		return fail("explain needs a FILE.");
+	/* Held open, so that the daemon still knows the inode when it is asked; not for reading,
+	 * which would give it a plan. */
+	fd = open(path, O_PATH | O_CLOEXEC);
+	if (fd < 0)
+		return fail("cannot open %s: %s.", path, strerror(errno));
+	result = explain(fd, path, as_json);
+	close(fd);
+	return result;
+}
