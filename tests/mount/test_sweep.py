@@ -106,9 +106,10 @@ class Scenario:
     def path(self, name):
         return os.path.join(self.top, name)
 
-    def do(self, what, call, *args, done=None, content=False):
+    def do(self, what, call, *args, done=None, content=False, failed=None):
         """CALL(*ARGS), once more if the fault hit it. DONE: errno that says that it was done the first
-        time. CONTENT: of an open file, which does not depend on memory."""
+        time. CONTENT: of an open file, which does not depend on memory. FAILED() checks what a failure
+        leaves, before the call is repeated."""
         try:
             return call(*args)
         except OSError as error:
@@ -120,6 +121,8 @@ class Scenario:
         check(code in self.fault.visible | (IMPLIED if self.fault.visible else set()),
               "%s: %s shows, of a fault in class %d" % (what, name, self.faults.hit()))
         check(not (content and self.fault.code == errno.ENOMEM), "%s: fails without memory" % what)
+        if failed:
+            failed()
         try:
             return call(*args)
         except OSError as error:
@@ -139,6 +142,12 @@ class Scenario:
         self.do("create " + name, call)
         self.model[name] = bytearray()
 
+    def serves_the_source(self, name):
+        """Whatever a change that failed has left: the mount has what the source has."""
+        self.drop_cache(name)
+        wanted = read_file(os.path.join(self.below, name))
+        equal(os.pread(self.open[name], len(wanted) + PAGE, 0), wanted, "%s after a change that failed" % name)
+
     def write(self, name, length, at):
         part = self.rng.randbytes(length)
 
@@ -146,7 +155,7 @@ class Scenario:
             done = 0
             while done < length:
                 done += os.pwrite(self.open[name], part[done:], at + done)
-        self.do("write %s" % name, call, content=True)
+        self.do("write %s" % name, call, content=True, failed=lambda: self.serves_the_source(name))
         model = self.model[name]
         if len(model) < at + length:
             model += bytes(at + length - len(model))
@@ -251,13 +260,15 @@ class Scenario:
 
     def sizes(self):
         fd, model = self.open["twin"], self.model["twin"]
-        self.do("truncate down", os.ftruncate, fd, 150 * 1024 + 77)
+        def same():
+            self.serves_the_source("twin")
+        self.do("truncate down", os.ftruncate, fd, 150 * 1024 + 77, failed=same)
         del model[150 * 1024 + 77:]
         self.do("truncate up", os.ftruncate, fd, 200 * 1024)
         model += bytes(200 * 1024 - len(model))
         self.read("twin", 250 * 1024, 0)
         for mode in (FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, FALLOC_ZERO_RANGE):
-            self.do("fallocate mode %d" % mode, fallocate, fd, mode, 10000, 30000)
+            self.do("fallocate mode %d" % mode, fallocate, fd, mode, 10000, 30000, failed=same)
             model[10000:40000] = bytes(30000)
             self.drop_cache("twin")
             self.read("twin", 250 * 1024, 0)
@@ -269,7 +280,7 @@ class Scenario:
             done = 0
             while done < 50000:
                 done += os.copy_file_range(self.open["big"], fd, 50000 - done, 3000 + done, 77000 + done)
-        self.do("copy_file_range", copy)
+        self.do("copy_file_range", copy, failed=same)
         model[77000:127000] = self.model["big"][3000:53000]
         self.do("fdatasync", os.fdatasync, fd)
         self.drop_cache("twin")
