@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -59,8 +60,9 @@ def overrides_of(arguments):
                  if getattr(arguments, name)}
     if arguments.options:
         words = arguments.options.split(",")
-        overrides["options"] = dict(word.split("=", 1) for word in words if "=" in word)
-        overrides["words"] = [word for word in words if "=" not in word]
+        several = [word for word in words if "=" not in word or word.startswith("passthrough=")]
+        overrides["options"] = dict(word.split("=", 1) for word in words if word not in several)
+        overrides["words"] = several
     return overrides
 
 
@@ -70,6 +72,17 @@ def describe(config):
         ",".join(["%s=%s" % item for item in sorted(config["options"].items())] + config["words"]),
         config["processes"], config["threads"], config["files"],
         ", changes behind the mount" if config["behind"] else "")
+
+
+def again(place, config):
+    """The command that plays the same round."""
+    workers = config["processes"] * config["threads"]
+    options = ["%s=%s" % item for item in sorted(config["options"].items())] + config["words"]
+    command = "tests/torture/run --preset %s --transport %s --seed %d --operations %d --options %s" % (
+        place.preset, config["transport"], config["seed"], config["operations"] * workers, ",".join(options))
+    for name in ("processes", "threads", "files"):
+        command += " --%s %d" % (name, config[name])
+    return command + ("" if workers == 1 else " (the same operations; when threads meet is not repeated)")
 
 
 class Totals:
@@ -94,10 +107,7 @@ def explain(place, arguments, result, say):
     """Print a failure, shrink it, and write the script."""
     say("FAILED (%s): %s" % (result.outcome, result.text))
     say("the round: " + describe(result.config))
-    say("again: tests/torture/run --preset %s --seed %d%s" % (
-        place.preset, result.config["seed"],
-        "" if result.config["processes"] * result.config["threads"] == 1 else
-        " (the same operations; when threads meet is not repeated)"))
+    say("again: " + again(place, result.config))
     if not result.script:
         return None
     path = os.path.abspath(arguments.script or "torture-%d.script" % result.config["seed"])
@@ -178,6 +188,8 @@ def find_planted(place, arguments, seed, transports, say):
 
 def main():
     arguments = parse_arguments()
+    # As after ^C: the round's mount and processes go first.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     say = Say(arguments.json)
     build = os.path.abspath(arguments.build or os.path.join(harness.ROOT, "build", arguments.preset))
     for program in ("foldfs", "foldctl", "tests/torture/foldfs-torture"):

@@ -124,10 +124,12 @@ def play(place, config, script=None, serial=False, seconds=0):
         one_round(t, place, result, script, serial, seconds)
     except Failure as failure:
         result.failed("trouble", str(failure))
-    try:
+    except BaseException:
+        result.failed("trouble", "interrupted")
+        raise
+    finally:
         for problem in t.finish(result.outcome != "ok"):
             result.failed("sanitizer" if "sanitizer report" in problem else "log", problem)
-    finally:
         shutil.rmtree(directory, ignore_errors=True)
     return result
 
@@ -165,7 +167,7 @@ def program_command(t, place, mount, config, replay, serial, seconds):
     command = [place.program, "--mount", mount.point, "--source", mount.source, "--trace", t.path("trace")]
     for name in ("seed", "files", "processes", "threads", "operations"):
         command += ["--" + name, str(config[name])]
-    command += ["--patience", str(20 * t.patience)]
+    command += ["--patience", str(60 * t.patience)]
     if config["behind"]:
         command += ["--behind"]
     if may_pass_through(config):
@@ -182,16 +184,21 @@ def program_command(t, place, mount, config, replay, serial, seconds):
 def run_program(t, place, mount, result, replay, serial, seconds):
     """The program tells a hang by itself; if it hangs too, so that it is late, the mount is aborted."""
     command = program_command(t, place, mount, result.config, replay, serial, seconds)
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    # Into a file: workers that hang keep a pipe open.
+    with open(t.path("output"), "w") as output:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                                   start_new_session=True)
     try:
-        output, _ = process.communicate(timeout=seconds + 600 * t.patience)
-        status = process.returncode
-    except subprocess.TimeoutExpired:
+        status = process.wait(seconds + 600 * t.patience)
+    except BaseException as error:
         harness.abort_fuse_under(mount.point)
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
+        end_group(process.pid)
+        process.wait()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
         status = 3
+    with open(t.path("output"), errors="replace") as file:
+        output = file.read()
     text = read_output(output, result)
     if status == 3:
         text += "\nthreads of foldfs:\n" + harness.thread_states(mount.process.pid)
