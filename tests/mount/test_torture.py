@@ -61,7 +61,7 @@ def failures_are_shrunk_and_replayed(t):
         if result.outcome != "ok":
             break
     equal(result.outcome, "model", "how it was found")
-    shrinker = shrink.Shrinker(place, result, 600, print, tries=12)
+    shrinker = shrink.Shrinker(place, result, 600, print, tries=8)
     lines = shrinker.shrink(result.script)
     check(lines and len(lines) < len(result.script), "%d operations are left of %d" % (
         len(lines or ()), len(result.script)))
