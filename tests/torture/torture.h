@@ -276,7 +276,8 @@ void worker_do(struct worker *w, const struct op *op);
  * reported: -1. */
 int file_open(struct worker *w, unsigned file, enum fd_kind kind);
 void file_close(struct worker *w, unsigned file);
-/* Have what was stored through mappings written to the source; it need not reach the disk. -errno. */
+/* Have what was stored through mappings written to the source; it need not reach the disk. -errno.
+ */
 errint_t file_write_back(int fd);
 /* The worker's lasting mapping of FILE, shared and writable. NULL: reported. */
 uint8_t *file_map(struct worker *w, unsigned file);
