@@ -374,24 +374,49 @@ errint_t catalogue_put_digests(struct catalogue_batch *batch, dev_t device, ino_
 	return catalogue_error_of(mdb_put(batch->txn, batch->catalogue->digests, &key, &value, 0));
 }
 
+/* The entry with STAMP: a copy, for what lies in the database moves when it is written to. */
+static int find_entry(struct catalogue_batch *batch, const struct source_stamp *stamp,
+		      struct catalogue_member *ret_file, struct catalogue_record *ret_record)
+{
+	struct file_key own = key_of(stamp->device, stamp->inode);
+	struct file_value value;
+	const char *path;
+	int result = find_file(batch->catalogue, batch->txn, &own, &value, &path);
+
+	if (result)
+		return result;
+	read_member(&value, path, ret_file);
+	*ret_record = value.record;
+	return source_stamp_equal(&ret_file->stamp, stamp) ? 0 : MDB_NOTFOUND;
+}
+
 errint_t catalogue_amend(struct catalogue_batch *batch, const struct source_stamp *stamp,
 			 catalogue_amend_fn amend, const void *context)
 {
-	const struct catalogue *catalogue = batch->catalogue;
-	struct file_key own = key_of(stamp->device, stamp->inode);
-	struct file_value value;
 	struct catalogue_member file;
-	const char *path;
-	int result = find_stamped(catalogue, batch->txn, stamp, &value);
+	struct catalogue_record record;
+	int result = find_entry(batch, stamp, &file, &record);
 
-	if (!result)
-		result = find_file(catalogue, batch->txn, &own, &value, &path);
 	if (result)
 		return catalogue_error_of(result);
-	/* What lies in the database moves when it is written to. */
-	read_member(&value, path, &file);
-	amend(context, &value.record);
-	return catalogue_put(batch, &file, &value.record, NULL, 0);
+	amend(context, &record);
+	return catalogue_put(batch, &file, &record, NULL, 0);
+}
+
+errint_t catalogue_rename(struct catalogue_batch *batch, const struct source_stamp *stamp,
+			  const char *path)
+{
+	struct catalogue_member file;
+	struct catalogue_record record;
+	size_t length = strlen(path) + 1;
+	int result = find_entry(batch, stamp, &file, &record);
+
+	if (result)
+		return catalogue_error_of(result);
+	if (length > sizeof(file.path))
+		return -ENAMETOOLONG;
+	memcpy(file.path, path, length);
+	return catalogue_put(batch, &file, &record, NULL, 0);
 }
 
 /* The parts of a file's digests are numbered from 0 on, without a gap. */

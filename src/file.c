@@ -30,14 +30,12 @@
 #include "foldfs/rcu.h"
 
 #include <errno.h>
-#include <linux/magic.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/statfs.h>
-#include <sys/utsname.h>
 
 #include <urcu/list.h>
 #include <urcu/rculfhash.h>
@@ -85,20 +83,6 @@ struct file {
 	unsigned changers;           /* changes of this mount under way */
 };
 
-/* The file systems that have multigrain timestamps, from Linux 6.13 on. */
-static bool has_multigrain(const struct statfs *st)
-{
-	struct utsname name;
-	unsigned major;
-	unsigned minor;
-
-	if (st->f_type != EXT4_SUPER_MAGIC && st->f_type != XFS_SUPER_MAGIC &&
-	    st->f_type != BTRFS_SUPER_MAGIC && st->f_type != TMPFS_MAGIC)
-		return false;
-	return !uname(&name) && sscanf(name.release, "%u.%u", &major, &minor) == 2 &&
-	       (major > 6 || (major == 6 && minor >= 13));
-}
-
 errint_t file_table_new(struct page_map_memory *memory, uint64_t budget_bytes,
 			struct file_table **ret_table)
 {
@@ -131,7 +115,7 @@ errint_t file_table_source(struct file_table *table, int fd)
 	if (fstat(fd, &st) || fstatfs(fd, &fs))
 		return -errno;
 	table->device = st.st_dev;
-	table->multigrain = has_multigrain(&fs);
+	table->multigrain = source_is_multigrain(&fs);
 	return 0;
 }
 

@@ -17,8 +17,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <sys/statfs.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #ifndef RWF_DONTCACHE
@@ -202,4 +206,17 @@ bool source_stamp_equal(const struct source_stamp *a, const struct source_stamp 
 {
 	return a->device == b->device && a->inode == b->inode && a->size == b->size &&
 	       same_time(&a->mtime, &b->mtime) && same_time(&a->ctime, &b->ctime);
+}
+
+bool source_is_multigrain(const struct statfs *fs)
+{
+	struct utsname name;
+	unsigned major;
+	unsigned minor;
+
+	if (fs->f_type != EXT4_SUPER_MAGIC && fs->f_type != XFS_SUPER_MAGIC &&
+	    fs->f_type != BTRFS_SUPER_MAGIC && fs->f_type != TMPFS_MAGIC)
+		return false;
+	return !uname(&name) && sscanf(name.release, "%u.%u", &major, &minor) == 2 &&
+	       (major > 6 || (major == 6 && minor >= 13));
 }

@@ -101,6 +101,9 @@ errint_t catalogue_put_digests(struct catalogue_batch *batch, dev_t device, ino_
 typedef void (*catalogue_amend_fn)(const void *context, struct catalogue_record *record);
 errint_t catalogue_amend(struct catalogue_batch *batch, const struct source_stamp *stamp,
 			 catalogue_amend_fn amend, const void *context);
+/* The file with STAMP has another name now. -ENOENT: it is not known under this stamp. */
+errint_t catalogue_rename(struct catalogue_batch *batch, const struct source_stamp *stamp,
+			  const char *path);
 /* Forget the file with this device and inode. Nothing if it is not known. */
 errint_t catalogue_remove(struct catalogue_batch *batch, dev_t device, ino_t inode);
 /* A class number that no record has. */

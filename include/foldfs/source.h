@@ -20,6 +20,7 @@
 #include <time.h>
 
 struct source;
+struct statfs;
 
 /* What tells two states of a source file apart. */
 struct source_stamp {
@@ -58,5 +59,8 @@ bool source_wants_drop(struct source *source);
 
 void source_stamp_of(const struct stat *st, struct source_stamp *ret_stamp);
 bool source_stamp_equal(const struct source_stamp *a, const struct source_stamp *b);
+/* Whether the file system has multigrain timestamps (Linux 6.13: ext4, XFS, btrfs, tmpfs): one that
+ * was looked at is never given again. */
+bool source_is_multigrain(const struct statfs *fs);
 
 #endif

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * sample.c - counts how many different digests there are, in bounded memory
+ *
+ * An open-addressed table of 64-bit words, at most 3/4 full: a word is the digest with its lowest
+ * bit saying whether it came more than once; 0 is an empty place. Places are chosen by the lower
+ * half of the digest, the sample by leading zeroes, so neither disturbs the other.
+ *
+ * The level of a digest is its number of leading zeroes. The table holds levels >= sample->level,
+ * each digest with a chance of 2^-level. What repeats is summed up for each level by itself, so
+ * that the sums of the levels that are left stay true when the table is thinned.
+ */
+#include "foldfs/sample.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+
+#define LEAST_PLACES 4096u
+#define MANY         UINT64_C(1)
+
+struct sample {
+	uint64_t *words;
+	uint64_t places; /* a power of two */
+	uint64_t used;
+	uint64_t most_places; /* a power of two */
+	unsigned level;
+	uint64_t repeated[65]; /* by level */
+};
+
+static uint64_t key_of(uint64_t digest)
+{
+	uint64_t key = digest & ~MANY;
+
+	return key ? key : 2;
+}
+
+static unsigned level_of(uint64_t key)
+{
+	return (unsigned)__builtin_clzll(key);
+}
+
+/* The place of KEY, or the empty one where it would go. */
+static uint64_t place_of(const uint64_t words[], uint64_t places, uint64_t key)
+{
+	uint64_t at = (key * UINT64_C(0x9e3779b97f4a7c15) >> 20) & (places - 1);
+
+	while (words[at] && (words[at] & ~MANY) != key)
+		at = (at + 1) & (places - 1);
+	return at;
+}
+
+void sample_limit(struct sample *sample, uint64_t bytes)
+{
+	/* While the table grows, the old and the new one are there. */
+	uint64_t fit = bytes / (2 * sizeof(uint64_t));
+
+	sample->most_places = LEAST_PLACES;
+	while (sample->most_places * 2 <= fit)
+		sample->most_places *= 2;
+}
+
+errint_t sample_new(uint64_t bytes, struct sample **ret_sample)
+{
+	struct sample *sample = calloc(1, sizeof(*sample));
+
+	if (!sample)
+		return -ENOMEM;
+	sample->places = LEAST_PLACES;
+	sample->words = calloc(sample->places, sizeof(*sample->words));
+	if (!sample->words) {
+		free(sample);
+		return -ENOMEM;
+	}
+	sample_limit(sample, bytes);
+	*ret_sample = sample;
+	return 0;
+}
+
+void sample_free(struct sample *sample)
+{
+	if (!sample)
+		return;
+	free(sample->words);
+	free(sample);
+}
+
+/* Into a table of PLACES, leaving out what is below LEVEL. */
+static errint_t rebuild(struct sample *sample, uint64_t places, unsigned level)
+{
+	uint64_t *words = calloc(places, sizeof(*words));
+	uint64_t used = 0;
+
+	if (!words)
+		return -ENOMEM;
+	for (uint64_t i = 0; i < sample->places; i++) {
+		uint64_t key = sample->words[i] & ~MANY;
+
+		if (!key || level_of(key) < level)
+			continue;
+		words[place_of(words, places, key)] = sample->words[i];
+		used++;
+	}
+	free(sample->words);
+	sample->words = words;
+	sample->places = places;
+	sample->used = used;
+	sample->level = level;
+	return 0;
+}
+
+static errint_t make_room(struct sample *sample)
+{
+	errint_t error = -ENOMEM;
+
+	while (sample->places > sample->most_places || sample->used + 1 > sample->places / 4 * 3) {
+		if (sample->places * 2 <= sample->most_places)
+			error = rebuild(sample, sample->places * 2, sample->level);
+		/* Half of them go, and if they all fit then into half the room, so much room. */
+		if (error && sample->level < 60)
+			error = rebuild(sample,
+					sample->places > sample->most_places &&
+							sample->used < sample->places / 2
+						? sample->places / 2
+						: sample->places,
+					sample->level + 1);
+		if (error)
+			return error;
+		error = -ENOMEM;
+	}
+	return 0;
+}
+
+errint_t sample_add(struct sample *sample, uint64_t digest, uint64_t weight)
+{
+	uint64_t key = key_of(digest);
+	errint_t error;
+	uint64_t at;
+
+	if (level_of(key) < sample->level)
+		return 0;
+	at = place_of(sample->words, sample->places, key);
+	if (sample->words[at]) {
+		sample->words[at] |= MANY;
+		sample->repeated[level_of(key)] += weight;
+		return 0;
+	}
+	error = make_room(sample);
+	if (error || level_of(key) < sample->level)
+		return error;
+	sample->words[place_of(sample->words, sample->places, key)] = key;
+	sample->used++;
+	return 0;
+}
+
+enum sample_found sample_find(const struct sample *sample, uint64_t digest)
+{
+	uint64_t key = key_of(digest);
+	uint64_t word;
+
+	if (level_of(key) < sample->level)
+		return SAMPLE_LEFT_OUT;
+	word = sample->words[place_of(sample->words, sample->places, key)];
+	return !word ? SAMPLE_NONE : word & MANY ? SAMPLE_MANY : SAMPLE_ONCE;
+}
+
+double sample_share(const struct sample *sample)
+{
+	return ldexp(1, -(int)sample->level);
+}
+
+double sample_distinct(const struct sample *sample, double *ret_error)
+{
+	double share = sample_share(sample);
+
+	/* Each digest is in the sample by itself with this chance: a binomial distribution. */
+	*ret_error = sqrt((double)sample->used * (1 - share)) / share;
+	return (double)sample->used / share;
+}
+
+double sample_repeated(const struct sample *sample)
+{
+	double sum = 0;
+
+	for (unsigned level = sample->level; level < 65; level++)
+		sum += (double)sample->repeated[level];
+	return sum / sample_share(sample);
+}

@@ -1,0 +1,508 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * scan_class.c - the second and third step: counts what each file shares, and finds equal files
+ *
+ * The second step goes through the catalogue once. A record whose path does not lead to a file with
+ * that stamp is removed: the file has changed, moved or gone. For the others, the digests tell how
+ * many pages are found elsewhere.
+ *
+ * Where pages were sampled, that number is an estimate: of n pages, m are in the sample, k of them
+ * found elsewhere, which makes n * k / m. Equal pages come into the sample together, so its
+ * variance is that of a ratio of clusters; the spread of a proportion with one more of each kind
+ * keeps it from being nothing where all that was seen is of one kind. A file of which no page is in
+ * the sample counts as shared as a whole, with an error as large.
+ *
+ * The third step nominates files of one size and digest, and has each group compared. Nominees are
+ * kept by a hash, in as many rounds as memory needs. Of a group, all are compared with its first
+ * one that is in a class already, or else with its first; those that are not equal to that go on
+ * among themselves.
+ */
+#include "foldfs/scan_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define ROUND_LEAST 1024u
+/* Changes to records are written after so many. */
+#define CHANGES 1024u
+
+/* ---- counting ---- */
+
+struct change {
+	struct source_stamp stamp;
+	bool gone; /* remove it */
+	uint64_t elsewhere;
+	uint64_t error;
+};
+
+struct changes {
+	struct change *list; /* of CHANGES */
+	unsigned count;
+};
+
+struct share {
+	uint64_t sampled; /* pages */
+	uint64_t many;    /* of these, found elsewhere */
+	double squares;   /* sum over the different ones of those, of (times)^2 */
+};
+
+static void set_share(const void *context, struct catalogue_record *record)
+{
+	const struct change *change = context;
+
+	record->pages_elsewhere = change->elsewhere;
+	record->pages_error = change->error;
+}
+
+static errint_t apply(struct scan *scan, struct changes *changes)
+{
+	struct catalogue_batch *batch;
+	errint_t error;
+
+	if (!changes->count)
+		return 0;
+	error = catalogue_begin(scan->options.catalogue, &batch);
+	if (error)
+		return error;
+	for (unsigned i = 0; i < changes->count && !error; i++) {
+		const struct change *change = &changes->list[i];
+		const struct source_stamp *stamp = &change->stamp;
+
+		if (change->gone)
+			error = catalogue_remove(batch, stamp->device, stamp->inode);
+		else
+			error = catalogue_amend(batch, stamp, set_share, change);
+		if (error == -ENOENT)
+			error = 0;
+	}
+	changes->count = 0;
+	if (!error)
+		return catalogue_commit(batch);
+	catalogue_abort(batch);
+	return error;
+}
+
+static bool is_still_there(const struct scan *scan, const struct catalogue_member *file)
+{
+	struct source_stamp stamp;
+	struct stat st;
+
+	if (fstatat(scan->root_fd, file->path, &st, AT_SYMLINK_NOFOLLOW))
+		return errno != ENOENT && errno != ENOTDIR;
+	source_stamp_of(&st, &stamp);
+	return source_stamp_equal(&stamp, &file->stamp);
+}
+
+static int by_value(const void *a, const void *b)
+{
+	uint64_t left = *(const uint64_t *)a;
+	uint64_t right = *(const uint64_t *)b;
+
+	return (left > right) - (left < right);
+}
+
+/* DIGESTS is used up. */
+static void add_share(const struct scan *scan, uint64_t digests[], size_t count,
+		      struct share *share)
+{
+	size_t many = 0;
+	size_t first = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		enum sample_found found = sample_find(scan->pages, digests[i]);
+
+		share->sampled += found != SAMPLE_LEFT_OUT;
+		if (found == SAMPLE_MANY)
+			digests[many++] = digests[i];
+	}
+	share->many += many;
+	if (sample_share(scan->pages) == 1)
+		return;
+	qsort(digests, many, sizeof(*digests), by_value);
+	for (size_t i = 1; i <= many; i++) {
+		if (i < many && digests[i] == digests[first])
+			continue;
+		share->squares += (double)(i - first) * (double)(i - first);
+		first = i;
+	}
+}
+
+static void estimate(const struct scan *scan, uint64_t pages, const struct share *share,
+		     struct change *change)
+{
+	double part = sample_share(scan->pages);
+	double sampled = (double)share->sampled;
+	double ratio;
+	double smooth;
+	double clusters;
+	double variance;
+
+	change->elsewhere = share->many;
+	change->error = 0;
+	if (part == 1)
+		return;
+	if (!share->sampled) {
+		change->elsewhere = pages;
+		change->error = pages;
+		return;
+	}
+	ratio = (double)share->many / sampled;
+	smooth = (double)(share->many + 1) / (sampled + 2);
+	clusters = (share->squares * (1 - ratio) * (1 - ratio) +
+		    (sampled - (double)share->many) * ratio * ratio) /
+		   (sampled * sampled);
+	variance = (1 - part) * fmax(clusters, smooth * (1 - smooth) / sampled);
+	change->elsewhere = (uint64_t)llround((double)pages * ratio);
+	change->error = pages ? (uint64_t)llround(ceil((double)pages * sqrt(variance))) : 0;
+}
+
+static errint_t count_one(struct scan *scan, const struct catalogue_member *file,
+			  const struct catalogue_record *record, struct changes *changes)
+{
+	struct change change = {.stamp = file->stamp};
+	struct share share = {0};
+	uint64_t parts = (record->pages + CATALOGUE_PART - 1) / CATALOGUE_PART;
+	uint64_t *digests;
+	size_t count;
+	errint_t error = 0;
+
+	change.gone = !is_still_there(scan, file);
+	for (uint64_t part = 0; part < parts && !change.gone && !error; part++) {
+		error = catalogue_digests(scan->options.catalogue, &file->stamp, part, &digests,
+					  &count);
+		if (error)
+			break;
+		add_share(scan, digests, count, &share);
+		free(digests);
+	}
+	/* Without all its digests it is read again, next time. */
+	if (error == -ENOENT)
+		change.gone = true;
+	else if (error)
+		return error;
+	estimate(scan, record->pages, &share, &change);
+	if (change.gone || change.elsewhere != record->pages_elsewhere ||
+	    change.error != record->pages_error)
+		changes->list[changes->count++] = change;
+	return changes->count == CHANGES ? apply(scan, changes) : 0;
+}
+
+errint_t scan_count_records(struct scan *scan)
+{
+	struct changes changes = {.list = calloc(CHANGES, sizeof(*changes.list))};
+	struct catalogue_member *file = malloc(sizeof(*file));
+	struct catalogue_record record;
+	struct source_stamp last;
+	errint_t error = changes.list && file ? 0 : -ENOMEM;
+
+	if (!error)
+		error = catalogue_next(scan->options.catalogue, NULL, file, &record);
+	while (!error && !scan_is_cancelled(scan)) {
+		last = file->stamp;
+		error = count_one(scan, file, &record, &changes);
+		atomic_fetch_add_explicit(&scan->done_files, 1, memory_order_relaxed);
+		scan_tell_progress(scan);
+		if (!error)
+			error = catalogue_next(scan->options.catalogue, &last, file, &record);
+	}
+	if (!error || error == -ENOENT)
+		error = changes.list ? apply(scan, &changes) : -ENOMEM;
+	free(file);
+	free(changes.list);
+	return error;
+}
+
+/* ---- nominating ---- */
+
+static uint64_t hash_of(const struct catalogue_member *file, const struct catalogue_record *record)
+{
+	uint64_t digest = record->content.low ^ record->content.high * UINT64_C(0x9e3779b97f4a7c15);
+
+#if FOLDFS_DIGEST_BITS < 64
+	digest &= (UINT64_C(1) << FOLDFS_DIGEST_BITS) - 1;
+#endif
+	return (digest ^ (uint64_t)file->stamp.size * UINT64_C(0xff51afd7ed558ccd)) *
+	       UINT64_C(0x9e3779b97f4a7c15);
+}
+
+static size_t round_room(const struct scan *scan)
+{
+	size_t room = scan->options.memory / 2 / sizeof(struct scan_candidate);
+
+	return room > ROUND_LEAST ? room : ROUND_LEAST;
+}
+
+unsigned scan_rounds(const struct scan *scan, uint64_t files)
+{
+	/* A tenth more, for rounds are not of one size. */
+	return (unsigned)((files + files / 10) / round_room(scan) + 1);
+}
+
+static int by_hash(const void *a, const void *b)
+{
+	const struct scan_candidate *left = a;
+	const struct scan_candidate *right = b;
+
+	if (left->hash != right->hash)
+		return left->hash < right->hash ? -1 : 1;
+	return (left->inode > right->inode) - (left->inode < right->inode);
+}
+
+/* Only those that are not alone with their hash stay. */
+static void drop_single(struct scan *scan)
+{
+	struct scan_candidate *list = scan->candidates;
+	size_t count = scan->candidates_count;
+	size_t kept = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		bool as_last = kept && list[kept - 1].hash == list[i].hash;
+		bool as_next = i + 1 < count && list[i + 1].hash == list[i].hash;
+
+		if (as_last || as_next)
+			list[kept++] = list[i];
+	}
+	scan->candidates_count = kept;
+}
+
+errint_t scan_nominate(struct scan *scan, unsigned round, unsigned rounds)
+{
+	struct catalogue_member *file = malloc(sizeof(*file));
+	struct catalogue_record record;
+	struct source_stamp last;
+	size_t room = round_room(scan);
+	errint_t error = file ? 0 : -ENOMEM;
+
+	scan->candidates_count = 0;
+	if (!error && !scan->candidates) {
+		scan->candidates = calloc(room, sizeof(*scan->candidates));
+		error = scan->candidates ? 0 : -ENOMEM;
+	}
+	if (!error)
+		error = catalogue_next(scan->options.catalogue, NULL, file, &record);
+	while (!error && !scan_is_cancelled(scan) && scan->candidates_count < room) {
+		uint64_t hash = hash_of(file, &record);
+
+		/* An empty file is equal to nothing that would be worth sharing. */
+		if (file->stamp.size && (hash >> 32) % rounds == round)
+			scan->candidates[scan->candidates_count++] = (struct scan_candidate){
+				.hash = hash,
+				.device = file->stamp.device,
+				.inode = file->stamp.inode,
+			};
+		last = file->stamp;
+		scan_tell_progress(scan);
+		error = catalogue_next(scan->options.catalogue, &last, file, &record);
+	}
+	free(file);
+	if (error && error != -ENOENT)
+		return error;
+	qsort(scan->candidates, scan->candidates_count, sizeof(*scan->candidates), by_hash);
+	drop_single(scan);
+	return 0;
+}
+
+/* ---- comparing ---- */
+
+struct comparer {
+	struct scan *scan;
+	uint8_t *buffers;         /* two of SCAN_CHUNK */
+	struct scan_twin **twins; /* of the group; those that are done are NULL */
+	size_t count;
+};
+
+/* The next group of candidates with one hash: it belongs to who has moved the cursor over it. */
+static size_t next_group(struct scan *scan, size_t *ret_first)
+{
+	size_t first = atomic_load(&scan->candidates_next);
+	size_t end;
+
+	do {
+		end = first;
+		while (end < scan->candidates_count &&
+		       scan->candidates[end].hash == scan->candidates[first].hash)
+			end++;
+	} while (!atomic_compare_exchange_weak(&scan->candidates_next, &first, end));
+	*ret_first = first;
+	return end - first;
+}
+
+static errint_t load_twin(struct comparer *comparer, const struct scan_candidate *candidate)
+{
+	struct catalogue *catalogue = comparer->scan->options.catalogue;
+	struct scan_twin *twin = calloc(1, sizeof(*twin));
+	struct scan_twin *fitting;
+	errint_t error;
+
+	if (!twin)
+		return -ENOMEM;
+	error = catalogue_get(catalogue, candidate->device, candidate->inode, &twin->file,
+			      &twin->record);
+	/* It has changed since it was nominated. */
+	if (!error && hash_of(&twin->file, &twin->record) != candidate->hash)
+		error = -ENOENT;
+	if (error) {
+		free(twin);
+		return error == -ENOENT ? 0 : error;
+	}
+	/* Paths are short: what a group takes is not the longest path times its files. */
+	fitting =
+		realloc(twin, offsetof(struct scan_twin, file.path) + strlen(twin->file.path) + 1);
+	comparer->twins[comparer->count++] = fitting ? fitting : twin;
+	return 0;
+}
+
+/* The one that others are compared with: of a class if there is one. NULL: none is left. */
+static struct scan_twin *take_first(struct comparer *comparer)
+{
+	size_t chosen = comparer->count;
+	struct scan_twin *twin;
+
+	for (size_t i = 0; i < comparer->count; i++) {
+		if (!comparer->twins[i])
+			continue;
+		if (chosen == comparer->count)
+			chosen = i;
+		if (comparer->twins[i]->record.class) {
+			chosen = i;
+			break;
+		}
+	}
+	if (chosen == comparer->count)
+		return NULL;
+	twin = comparer->twins[chosen];
+	comparer->twins[chosen] = NULL;
+	return twin;
+}
+
+static void drop_class(struct comparer *comparer, uint64_t class)
+{
+	for (size_t i = 0; class && i < comparer->count; i++)
+		if (comparer->twins[i] && comparer->twins[i]->record.class == class) {
+			free(comparer->twins[i]);
+			comparer->twins[i] = NULL;
+		}
+}
+
+static errint_t add_stamp(struct scan_note *note, const struct scan_twin *twin)
+{
+	struct source_stamp *stamps;
+
+	/* By doubling. */
+	if ((note->count & (note->count - 1)) == 0) {
+		stamps = realloc(note->stamps,
+				 (note->count ? note->count * 2 : 1) * sizeof(*stamps));
+		if (!stamps)
+			return -ENOMEM;
+		note->stamps = stamps;
+	}
+	note->stamps[note->count++] = twin->file.stamp;
+	note->proved += twin->proved;
+	return 0;
+}
+
+/* Compare ROUND[0], the first, with the others, which stand at PLACES; those that are equal or not
+ * fit are done with. */
+static errint_t compare_round(struct comparer *comparer, struct scan_twin *round[],
+			      const size_t places[], unsigned count, struct scan_note *note)
+{
+	errint_t error = scan_compare(comparer->scan, round, count, comparer->buffers);
+
+	for (unsigned i = 1; i < count; i++) {
+		if (!error && round[i]->equal)
+			error = add_stamp(note, round[i]);
+		if (error || round[i]->equal || round[i]->unfit) {
+			free(round[i]);
+			comparer->twins[places[i]] = NULL;
+		}
+	}
+	return error;
+}
+
+static errint_t compare_with(struct comparer *comparer, struct scan_twin *first,
+			     struct scan_note *note)
+{
+	struct scan_twin *round[SCAN_TWINS_MAX] = {first};
+	size_t places[SCAN_TWINS_MAX] = {0};
+	unsigned count = 1;
+	errint_t error = 0;
+
+	for (size_t i = 0; i < comparer->count && !error && !first->unfit; i++) {
+		if (comparer->twins[i]) {
+			round[count] = comparer->twins[i];
+			places[count++] = i;
+		}
+		if (count == SCAN_TWINS_MAX || (i + 1 == comparer->count && count > 1)) {
+			error = compare_round(comparer, round, places, count, note);
+			count = 1;
+		}
+	}
+	return error;
+}
+
+/* FIRST and all that are equal to it become one class. */
+static errint_t compare_first(struct comparer *comparer, struct scan_twin *first)
+{
+	struct scan_note *note = scan_note_new(SCAN_NOTE_CLASS);
+	errint_t error = note ? 0 : -ENOMEM;
+
+	drop_class(comparer, first->record.class);
+	if (!error)
+		error = compare_with(comparer, first, note);
+	if (!error && note->count && !first->record.class)
+		error = add_stamp(note, first);
+	if (error || !note->count) {
+		scan_note_free(note);
+		return error;
+	}
+	note->class = first->record.class;
+	scan_note_push(comparer->scan, note);
+	return 0;
+}
+
+static errint_t compare_group(struct comparer *comparer, size_t first, size_t count)
+{
+	struct scan *scan = comparer->scan;
+	struct scan_twin *twin;
+	errint_t error = 0;
+
+	comparer->count = 0;
+	comparer->twins = calloc(count, sizeof(*comparer->twins));
+	if (!comparer->twins)
+		return -ENOMEM;
+	for (size_t i = 0; i < count && !error; i++)
+		error = load_twin(comparer, &scan->candidates[first + i]);
+	while ((twin = take_first(comparer))) {
+		if (!error)
+			error = compare_first(comparer, twin);
+		free(twin);
+	}
+	free(comparer->twins);
+	atomic_fetch_add_explicit(&scan->done_files, count, memory_order_relaxed);
+	return error;
+}
+
+void *scan_compare_thread(void *arg)
+{
+	struct comparer comparer = {.scan = arg};
+	size_t first;
+	size_t count;
+	errint_t error = 0;
+
+	scan_lower_priority();
+	comparer.buffers = aligned_alloc(FOLD_PAGE_SIZE, (size_t)2 * SCAN_CHUNK);
+	if (!comparer.buffers)
+		error = -ENOMEM;
+	while (!error && !scan_is_cancelled(comparer.scan) &&
+	       (count = next_group(comparer.scan, &first)))
+		error = compare_group(&comparer, first, count);
+	if (error)
+		scan_note_failure(comparer.scan, error);
+	free(comparer.buffers);
+	scan_worker_end(comparer.scan);
+	return NULL;
+}

@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * scan_equal.c - finds out whether files are equal, byte by byte or by their extents
+ *
+ * What "equal" promises is that no byte differs as long as both stamps are what they are. So:
+ *
+ * A  Nobody has either file open for writing when it begins, which the kernel says by granting a
+ *    read lease (given back at once). A writer that had mapped a file, or has direct I/O under way,
+ *    changes content without a further change of the stamp; one that comes later does change it.
+ *    Where leases are not to be had (another's file, some file systems), what is dirty is written
+ *    back first: then the next store into a mapping is a fault, which changes the stamp.
+ * B  The stamp is that under which the catalogue knows the file, before and after, and old enough
+ *    that a later change must give another one.
+ * C  On tmpfs nothing is equal: stores into a mapping leave no trace there. It has one copy in
+ *    memory anyway.
+ * D  Extents prove it if both files consist of the same ones, with the same offsets, after fsync,
+ *    and every one of them is plain: its place on the disk is known, it holds data, not encoded and
+ *    not in line with metadata.
+ */
+#include "foldfs/scan_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fiemap.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <unistd.h>
+
+#define EXTENTS 128u
+
+/* What an extent may be and still says what is read from it. */
+#define EXTENT_PLAIN (FIEMAP_EXTENT_LAST | FIEMAP_EXTENT_MERGED | FIEMAP_EXTENT_SHARED)
+
+struct extents {
+	struct fiemap map;
+	struct fiemap_extent list[EXTENTS];
+};
+
+static int fd_of(const struct scan_twin *twin)
+{
+	return source_fd(twin->source);
+}
+
+static bool has_its_stamp(const struct scan_twin *twin)
+{
+	struct source_stamp stamp;
+	struct stat st;
+
+	if (fstat(fd_of(twin), &st))
+		return false;
+	source_stamp_of(&st, &stamp);
+	return S_ISREG(st.st_mode) && source_stamp_equal(&stamp, &twin->file.stamp);
+}
+
+static bool is_in_memory_alone(int fd)
+{
+	struct statfs fs;
+
+	return fstatfs(fd, &fs) || fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC;
+}
+
+/* Whether the kernel says that somebody has it open for writing. */
+static bool is_being_written(int fd)
+{
+	/* Should an opener be kept waiting for a moment, we are told by a signal that is ignored by
+	 * default, and not by SIGIO, which would end the process. */
+	if (fcntl(fd, F_SETSIG, SIGURG))
+		return false;
+	if (fcntl(fd, F_SETLEASE, F_RDLCK))
+		return errno == EAGAIN;
+	(void)fcntl(fd, F_SETLEASE, F_UNLCK);
+	return false;
+}
+
+/* Open it if it is what the catalogue knows and nobody writes to it: rules A to C. */
+static void open_twin(const struct scan *scan, struct scan_twin *twin)
+{
+	int fd = scan_open(scan, twin->file.path);
+
+	twin->source = NULL;
+	twin->equal = false;
+	twin->proved = false;
+	twin->unfit = fd < 0 || source_new(fd, &twin->source);
+	if (twin->unfit)
+		return;
+	twin->unfit = is_in_memory_alone(fd) || is_being_written(fd) ||
+		      sync_file_range(fd, 0, 0,
+				      SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+					      SYNC_FILE_RANGE_WAIT_AFTER) ||
+		      !has_its_stamp(twin) || !scan_stamp_is_old_enough(scan, &twin->file.stamp);
+}
+
+static void close_twin(struct scan_twin *twin)
+{
+	if (!twin->unfit && !has_its_stamp(twin))
+		twin->unfit = true;
+	if (twin->unfit)
+		twin->equal = false;
+	if (twin->source)
+		source_put(twin->source);
+	twin->source = NULL;
+}
+
+/* ---- by extents ---- */
+
+/* The extents from byte START on, as many as fit. False: the file system does not say. */
+static bool map_extents(int fd, uint64_t start, struct extents *extents)
+{
+	memset(&extents->map, 0, sizeof(extents->map));
+	extents->map.fm_start = start;
+	extents->map.fm_length = FIEMAP_MAX_OFFSET - start;
+	extents->map.fm_flags = FIEMAP_FLAG_SYNC;
+	extents->map.fm_extent_count = EXTENTS;
+	return !ioctl(fd, FS_IOC_FIEMAP, &extents->map);
+}
+
+static bool is_same_extent(const struct fiemap_extent *a, const struct fiemap_extent *b)
+{
+	return a->fe_logical == b->fe_logical && a->fe_physical == b->fe_physical &&
+	       a->fe_length == b->fe_length && a->fe_flags == b->fe_flags &&
+	       !(a->fe_flags & ~EXTENT_PLAIN);
+}
+
+/* Whether what both have is the same, so far. */
+static bool is_same_map(const struct extents *a, const struct extents *b)
+{
+	unsigned count = a->map.fm_mapped_extents;
+
+	if (count != b->map.fm_mapped_extents)
+		return false;
+	for (unsigned i = 0; i < count; i++)
+		if (!is_same_extent(&a->list[i], &b->list[i]))
+			return false;
+	return true;
+}
+
+static bool is_proved(const struct scan_twin *first, const struct scan_twin *twin,
+		      struct extents maps[2])
+{
+	uint64_t start = 0;
+
+	if (first->file.stamp.device != twin->file.stamp.device)
+		return false;
+	for (;;) {
+		const struct fiemap_extent *last;
+
+		if (!map_extents(fd_of(first), start, &maps[0]) ||
+		    !map_extents(fd_of(twin), start, &maps[1]) || !maps[0].map.fm_mapped_extents ||
+		    !is_same_map(&maps[0], &maps[1]))
+			return false;
+		last = &maps[0].list[maps[0].map.fm_mapped_extents - 1];
+		if (last->fe_flags & FIEMAP_EXTENT_LAST)
+			return true;
+		start = last->fe_logical + last->fe_length;
+	}
+}
+
+/* Those that the file system can tell of. Only what is shared can be proved, so one question is
+ * enough where nothing is. */
+static void prove(struct scan_twin *twins[], unsigned count)
+{
+	struct extents *maps = calloc(2, sizeof(*maps));
+
+	if (maps && map_extents(fd_of(twins[0]), 0, &maps[0]) && maps[0].map.fm_mapped_extents &&
+	    (maps[0].list[0].fe_flags & FIEMAP_EXTENT_SHARED) && !fsync(fd_of(twins[0]))) {
+		for (unsigned i = 1; i < count; i++) {
+			if (twins[i]->unfit || fsync(fd_of(twins[i])))
+				continue;
+			twins[i]->proved = is_proved(twins[0], twins[i], maps);
+			twins[i]->equal = twins[i]->proved;
+		}
+	}
+	free(maps);
+}
+
+/* ---- byte by byte ---- */
+
+/* Whether TWIN still has to be read. */
+static bool is_open_question(const struct scan_twin *twin)
+{
+	return !twin->unfit && !twin->proved && twin->equal;
+}
+
+/* Where one of the files next has data, at or after OFFSET; SIZE if none has. What is a hole in all
+ * of them is equal. */
+static uint64_t next_data(struct scan_twin *twins[], unsigned count, uint64_t offset, uint64_t size)
+{
+	uint64_t next = size;
+
+	for (unsigned i = 0; i < count; i++) {
+		off_t data;
+
+		if (i && !is_open_question(twins[i]))
+			continue;
+		data = lseek(fd_of(twins[i]), (off_t)offset, SEEK_DATA);
+		if (data < 0 && errno != ENXIO)
+			return offset;
+		if (data >= 0 && (uint64_t)data < next)
+			next = (uint64_t)data;
+	}
+	next -= next & FOLD_PAGE_MASK;
+	return next < offset ? offset : next;
+}
+
+static errint_t read_whole(struct scan *scan, struct scan_twin *twin, uint8_t *buffer, size_t want,
+			   uint64_t offset)
+{
+	struct iovec iov = {.iov_base = buffer, .iov_len = want};
+	errint_t error = scan_rate_take(scan, want);
+
+	if (error)
+		return error;
+	if (source_read(twin->source, &iov, 1, (off_t)offset) != (ssize_t)want)
+		twin->unfit = true;
+	atomic_fetch_add_explicit(&scan->read_bytes, want, memory_order_relaxed);
+	atomic_fetch_add_explicit(&scan->done_bytes, want, memory_order_relaxed);
+	return 0;
+}
+
+/* One chunk of all. *ret_left: how many are not decided yet. */
+static errint_t compare_chunk(struct scan *scan, struct scan_twin *twins[], unsigned count,
+			      uint8_t *buffers, size_t want, uint64_t offset, unsigned *ret_left)
+{
+	errint_t error = read_whole(scan, twins[0], buffers, want, offset);
+
+	*ret_left = 0;
+	for (unsigned i = 1; i < count && !error && !twins[0]->unfit; i++) {
+		if (!is_open_question(twins[i]))
+			continue;
+		error = read_whole(scan, twins[i], buffers + SCAN_CHUNK, want, offset);
+		if (error || twins[i]->unfit)
+			continue;
+		twins[i]->equal = memcmp(buffers, buffers + SCAN_CHUNK, want) == 0;
+		*ret_left += twins[i]->equal;
+	}
+	return error;
+}
+
+static errint_t compare_bytes(struct scan *scan, struct scan_twin *twins[], unsigned count,
+			      uint8_t *buffers)
+{
+	uint64_t size = (uint64_t)twins[0]->file.stamp.size;
+	uint64_t offset = 0;
+	unsigned left = 0;
+	errint_t error = 0;
+
+	for (unsigned i = 1; i < count; i++) {
+		if (!twins[i]->proved)
+			twins[i]->equal = twins[i]->file.stamp.size == twins[0]->file.stamp.size;
+		left += is_open_question(twins[i]);
+	}
+	while (left && !error && !twins[0]->unfit) {
+		size_t want;
+
+		offset = next_data(twins, count, offset, size);
+		if (offset >= size)
+			break;
+		want = size - offset < SCAN_CHUNK ? (size_t)(size - offset) : SCAN_CHUNK;
+		error = compare_chunk(scan, twins, count, buffers, want, offset, &left);
+		offset += want;
+	}
+	return error;
+}
+
+errint_t scan_compare(struct scan *scan, struct scan_twin *twins[], unsigned count,
+		      uint8_t *buffers)
+{
+	errint_t error = 0;
+
+	for (unsigned i = 0; i < count; i++)
+		open_twin(scan, twins[i]);
+	if (!twins[0]->unfit) {
+		prove(twins, count);
+		error = compare_bytes(scan, twins, count, buffers);
+	}
+	for (unsigned i = 0; i < count; i++) {
+		close_twin(twins[i]);
+		/* Half a comparison is none. */
+		if (error)
+			twins[i]->equal = false;
+	}
+	for (unsigned i = 1; i < count && twins[0]->unfit; i++)
+		twins[i]->equal = false;
+	return error;
+}

@@ -1,0 +1,437 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * scan_read.c - a worker of the first step: takes one file after the other and tells its digests
+ *
+ * A file that the catalogue knows under the stamp it has is not opened: its digests come from
+ * there. Any other is read, its holes passed over, and its stamp compared before and after: what
+ * changed meanwhile is left out. Of a file of more than CATALOGUE_PART pages the parts before are
+ * told by then; they stay counted as pages, and are forgotten as a record.
+ *
+ * The digest of a file is that of its size and of the digests and numbers of its pages that are not
+ * zero, so that holes cost nothing and look like the zeroes that they are.
+ */
+#include "foldfs/scan_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <xxhash.h>
+
+/* No file system's stamps are coarser than this (FAT's are of two seconds). */
+#define STAMP_SECONDS 2
+
+/* Linux 6.5; the same number everywhere. */
+#define CACHESTAT_CALL 451
+
+struct cached_range {
+	uint64_t offset;
+	uint64_t length;
+};
+
+struct cached_pages {
+	uint64_t cached;
+	uint64_t dirty;
+	uint64_t writeback;
+	uint64_t evicted;
+	uint64_t recently_evicted;
+};
+
+struct reader {
+	struct scan *scan;
+	struct catalogue_member *known; /* for look-ups */
+	XXH3_state_t *state;
+	uint8_t *buffer; /* of SCAN_CHUNK */
+
+	/* Of the file being read. */
+	const struct scan_file *file;
+	struct source *source;
+	struct source_stamp stamp;
+	bool record;
+	uint64_t *digests; /* of CATALOGUE_PART; NULL: none yet */
+	size_t count;
+	uint64_t part;
+	uint64_t pages;
+	uint64_t counted_bytes; /* told as done */
+};
+
+int scan_open(const struct scan *scan, const char *path)
+{
+	struct open_how how = {
+		/* Not to wait for a writer of a pipe, or for who holds a lease. */
+		.flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOATIME,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+	};
+	int fd = (int)syscall(SYS_openat2, scan->root_fd, path, &how, sizeof(how));
+
+	/* O_NOATIME is for a file's owner. */
+	if (fd < 0 && errno == EPERM) {
+		how.flags &= ~(uint64_t)O_NOATIME;
+		fd = (int)syscall(SYS_openat2, scan->root_fd, path, &how, sizeof(how));
+	}
+	/* Linux before 5.6. */
+	if (fd < 0 && errno == ENOSYS)
+		fd = openat(scan->root_fd, path,
+			    O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW);
+	return fd < 0 ? -errno : fd;
+}
+
+bool scan_stamp_is_old_enough(const struct scan *scan, const struct source_stamp *stamp)
+{
+	struct timespec now;
+
+	if (scan->multigrain && stamp->device == scan->device)
+		return true;
+	clock_gettime(CLOCK_REALTIME, &now);
+	return now.tv_sec - stamp->ctime.tv_sec > STAMP_SECONDS &&
+	       now.tv_sec - stamp->mtime.tv_sec > STAMP_SECONDS;
+}
+
+/* ---- telling ---- */
+
+/* Progress goes by the data that a file takes, and reaches all of it with its end. */
+static void count_bytes(struct reader *reader, uint64_t bytes)
+{
+	uint64_t left = reader->file->data_bytes - reader->counted_bytes;
+
+	if (bytes > left)
+		bytes = left;
+	reader->counted_bytes += bytes;
+	atomic_fetch_add_explicit(&reader->scan->done_bytes, bytes, memory_order_relaxed);
+}
+
+static struct scan_note *note_of(const struct reader *reader, enum scan_note_kind kind)
+{
+	struct scan_note *note = scan_note_new(kind);
+
+	if (!note)
+		return NULL;
+	note->stamp = reader->stamp;
+	note->record = reader->record;
+	if (kind == SCAN_NOTE_PART)
+		return note;
+	note->path = strdup(reader->file->path);
+	if (note->path)
+		return note;
+	scan_note_free(note);
+	return NULL;
+}
+
+/* The digests gathered so far become NOTE's. */
+static void give_digests(struct reader *reader, struct scan_note *note)
+{
+	uint64_t *fitting = NULL;
+
+	if (reader->count)
+		fitting = realloc(reader->digests, reader->count * sizeof(*reader->digests));
+	note->digests = fitting ? fitting : reader->digests;
+	note->count = reader->count;
+	note->part = reader->part++;
+	reader->digests = NULL;
+	reader->count = 0;
+}
+
+static errint_t tell_part(struct reader *reader)
+{
+	struct scan_note *note = note_of(reader, SCAN_NOTE_PART);
+
+	if (!note)
+		return -ENOMEM;
+	give_digests(reader, note);
+	scan_note_push(reader->scan, note);
+	return scan_is_cancelled(reader->scan) ? -ECANCELED : 0;
+}
+
+static errint_t tell_end(struct reader *reader, enum scan_note_kind kind, errint_t error)
+{
+	struct scan_note *note = note_of(reader, kind);
+	XXH128_hash_t hash;
+
+	if (!note)
+		return -ENOMEM;
+	note->error = error;
+	if (kind == SCAN_NOTE_FILE) {
+		uint64_t size = (uint64_t)reader->stamp.size;
+
+		XXH3_128bits_update(reader->state, &size, sizeof(size));
+		hash = XXH3_128bits_digest(reader->state);
+		note->content = (struct digest){.low = hash.low64, .high = hash.high64};
+		note->pages = reader->pages;
+		note->too_young = !reader->record && reader->scan->options.catalogue;
+		give_digests(reader, note);
+	}
+	scan_note_push(reader->scan, note);
+	return 0;
+}
+
+/* ---- reading ---- */
+
+static errint_t add_page(struct reader *reader, const uint8_t *page, uint64_t number)
+{
+	struct {
+		uint64_t number;
+		XXH128_hash_t hash;
+	} entry = {.number = number};
+	errint_t error;
+
+	if (fold_page_is_zero(page))
+		return 0;
+	if (reader->count == CATALOGUE_PART) {
+		error = tell_part(reader);
+		if (error)
+			return error;
+	}
+	if (!reader->digests) {
+		reader->digests = malloc(CATALOGUE_PART * sizeof(*reader->digests));
+		if (!reader->digests)
+			return -ENOMEM;
+	}
+	entry.hash = XXH3_128bits_withSecret(page, FOLD_PAGE_SIZE, reader->scan->secret,
+					     CATALOGUE_SECRET_BYTES);
+	XXH3_128bits_update(reader->state, &entry, sizeof(entry));
+	reader->digests[reader->count++] = entry.hash.low64;
+	reader->pages++;
+	return 0;
+}
+
+/* Read and digest the pages from OFFSET, a page's, to END. -ESTALE: the file has become shorter. */
+static errint_t read_range(struct reader *reader, uint64_t offset, uint64_t end)
+{
+	errint_t error = 0;
+
+	while (offset < end && !error) {
+		size_t want = end - offset < SCAN_CHUNK ? (size_t)(end - offset) : SCAN_CHUNK;
+		struct iovec iov = {.iov_base = reader->buffer, .iov_len = want};
+		ssize_t got;
+
+		error = scan_rate_take(reader->scan, want);
+		if (error)
+			return error;
+		got = source_read(reader->source, &iov, 1, (off_t)offset);
+		if (got < 0)
+			return (errint_t)got;
+		if ((size_t)got < want)
+			return -ESTALE;
+		memset(reader->buffer + want, 0, -want & FOLD_PAGE_MASK);
+		for (size_t at = 0; at < want && !error; at += FOLD_PAGE_SIZE)
+			error = add_page(reader, reader->buffer + at, fold_page_of(offset + at));
+		atomic_fetch_add_explicit(&reader->scan->read_bytes, want, memory_order_relaxed);
+		count_bytes(reader, want);
+		offset += want;
+	}
+	return error;
+}
+
+/* The next range of data at or after OFFSET, by whole pages; *ret_start == SIZE: there is none. */
+static errint_t next_data(int fd, uint64_t offset, uint64_t size, uint64_t *ret_start,
+			  uint64_t *ret_end)
+{
+	off_t data = lseek(fd, (off_t)offset, SEEK_DATA);
+	off_t hole;
+
+	*ret_start = offset;
+	*ret_end = size;
+	if (data < 0 && errno == ENXIO) {
+		*ret_start = size;
+		return 0;
+	}
+	/* A file system that does not know is read whole. */
+	if (data < 0)
+		return errno == EINVAL || errno == EOPNOTSUPP ? 0 : -errno;
+	hole = lseek(fd, data, SEEK_HOLE);
+	if (hole < 0)
+		return errno == ENXIO ? -ESTALE : -errno;
+	data -= data & (off_t)FOLD_PAGE_MASK;
+	*ret_start = (uint64_t)data < offset ? offset : (uint64_t)data;
+	hole += -hole & (off_t)FOLD_PAGE_MASK;
+	*ret_end = (uint64_t)hole < size ? (uint64_t)hole : size;
+	if (*ret_start > size)
+		*ret_start = size;
+	return 0;
+}
+
+static errint_t read_content(struct reader *reader)
+{
+	uint64_t size = (uint64_t)reader->stamp.size;
+	uint64_t start;
+	uint64_t end = 0;
+	errint_t error = 0;
+
+	while (end < size && !error) {
+		error = next_data(source_fd(reader->source), end, size, &start, &end);
+		if (!error && start == size)
+			break;
+		if (!error)
+			error = read_range(reader, start, end);
+	}
+	return error;
+}
+
+static errint_t take_stamp(int fd, struct source_stamp *ret_stamp)
+{
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -ESTALE;
+	source_stamp_of(&st, ret_stamp);
+	return 0;
+}
+
+/* What others have in the kernel's cache is theirs to keep: then nothing is dropped at the end, and
+ * what reading leaves behind is little. */
+static void keep_what_is_cached(struct source *source)
+{
+	struct cached_range all = {0};
+	struct cached_pages pages = {0};
+
+	if (!syscall(CACHESTAT_CALL, source_fd(source), &all, &pages, 0) && pages.cached)
+		source_keep_cache(source);
+}
+
+static errint_t read_opened(struct reader *reader)
+{
+	struct source_stamp after;
+	errint_t error = take_stamp(source_fd(reader->source), &reader->stamp);
+
+	if (error)
+		return error;
+	keep_what_is_cached(reader->source);
+	reader->record = reader->scan->options.catalogue &&
+			 scan_stamp_is_old_enough(reader->scan, &reader->stamp);
+	XXH3_128bits_reset_withSecret(reader->state, reader->scan->secret, CATALOGUE_SECRET_BYTES);
+	error = read_content(reader);
+	if (!error)
+		error = take_stamp(source_fd(reader->source), &after);
+	if (!error && !source_stamp_equal(&reader->stamp, &after))
+		error = -ESTALE;
+	return error;
+}
+
+static errint_t read_file(struct reader *reader)
+{
+	int fd = scan_open(reader->scan, reader->file->path);
+	errint_t error = fd < 0 ? fd : source_new(fd, &reader->source);
+
+	if (!error) {
+		error = read_opened(reader);
+		source_put(reader->source);
+	}
+	if (!error)
+		error = tell_end(reader, SCAN_NOTE_FILE, 0);
+	else if (error == -ESTALE || error == -ENOENT || error == -ELOOP)
+		error = tell_end(reader, SCAN_NOTE_CHANGED, error);
+	else if (error != -ECANCELED && error != -ENOMEM)
+		error = tell_end(reader, SCAN_NOTE_UNREADABLE, error);
+	free(reader->digests);
+	reader->digests = NULL;
+	return error;
+}
+
+/* ---- files that are known ---- */
+
+/* Tell all that the catalogue has of the file. -ENOENT: not all is there. */
+static errint_t tell_known(struct reader *reader, const struct catalogue_record *record)
+{
+	struct catalogue *catalogue = reader->scan->options.catalogue;
+	bool moved = strcmp(reader->known->path, reader->file->path) != 0;
+	uint64_t parts = (record->pages + CATALOGUE_PART - 1) / CATALOGUE_PART;
+	struct scan_note *note;
+	errint_t error = 0;
+
+	reader->record = false;
+	for (uint64_t part = 0; part < parts && !error; part++) {
+		note = note_of(reader, SCAN_NOTE_PART);
+		if (!note)
+			return -ENOMEM;
+		error = catalogue_digests(catalogue, &reader->stamp, part, &note->digests,
+					  &note->count);
+		if (error) {
+			scan_note_free(note);
+			/* Parts that were told are counted as pages; this does not happen but to a
+			 * catalogue that somebody else has changed just now. */
+			return error;
+		}
+		note->part = part;
+		scan_note_push(reader->scan, note);
+	}
+	note = note_of(reader, SCAN_NOTE_FILE);
+	if (!note)
+		return -ENOMEM;
+	note->known = true;
+	note->record = moved;
+	note->content = record->content;
+	note->pages = record->pages;
+	scan_note_push(reader->scan, note);
+	return 0;
+}
+
+/* -ENOENT: it is not known as it is. */
+static errint_t look_up(struct reader *reader)
+{
+	struct catalogue *catalogue = reader->scan->options.catalogue;
+	const struct source_stamp *stamp = &reader->file->stamp;
+	struct catalogue_record record;
+	errint_t error;
+
+	if (!catalogue)
+		return -ENOENT;
+	error = catalogue_get(catalogue, stamp->device, stamp->inode, reader->known, &record);
+	if (error)
+		return error;
+	if (!source_stamp_equal(&reader->known->stamp, stamp))
+		return -ENOENT;
+	reader->stamp = *stamp;
+	return tell_known(reader, &record);
+}
+
+static void take_file(struct reader *reader, const struct scan_file *file)
+{
+	errint_t error;
+
+	reader->file = file;
+	reader->stamp = file->stamp;
+	reader->record = false;
+	reader->count = 0;
+	reader->part = 0;
+	reader->pages = 0;
+	reader->counted_bytes = 0;
+	error = look_up(reader);
+	/* A catalogue that cannot be read is as good as none. */
+	if (error && error != -ENOMEM)
+		error = read_file(reader);
+	count_bytes(reader, UINT64_MAX);
+	atomic_fetch_add_explicit(&reader->scan->done_files, 1, memory_order_relaxed);
+	if (error)
+		scan_note_failure(reader->scan, error);
+}
+
+void *scan_read_thread(void *arg)
+{
+	struct reader reader = {.scan = arg};
+	struct scan_file *file;
+
+	scan_lower_priority();
+	reader.known = malloc(sizeof(*reader.known));
+	reader.state = XXH3_createState();
+	reader.buffer = aligned_alloc(FOLD_PAGE_SIZE, SCAN_CHUNK);
+	if (!reader.known || !reader.state || !reader.buffer)
+		scan_note_failure(reader.scan, -ENOMEM);
+	else
+		while ((file = scan_file_pop(reader.scan))) {
+			take_file(&reader, file);
+			free(file);
+		}
+	free(reader.buffer);
+	XXH3_freeState(reader.state);
+	free(reader.known);
+	scan_worker_end(reader.scan);
+	return NULL;
+}

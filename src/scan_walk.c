@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * scan_walk.c - finds the regular files of a tree, each once
+ *
+ * Depth first, with one directory open at a time: those that wait are kept by their path. A file
+ * with several names is met by the first of them; the set of such files is counted against the
+ * scan's memory. Symbolic links are not followed, and every path is opened beneath the root, so
+ * nobody who moves directories about can lead the walk out of the tree.
+ *
+ * The same walk runs twice where somebody watches: a second thread counts what there is, so that
+ * the time left can be told.
+ */
+#include "foldfs/scan_internal.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct waiting {
+	struct waiting *next;
+	char path[];
+};
+
+struct link_key {
+	dev_t device;
+	ino_t inode; /* 0: empty */
+};
+
+/* Open-addressed, at most 3/4 full. */
+struct link_set {
+	struct link_key *keys;
+	size_t places;
+	size_t used;
+};
+
+struct walk {
+	struct scan *scan;
+	bool counting;           /* only counts */
+	struct waiting *waiting; /* directories, the next one first */
+	struct link_set links;
+	uint64_t bytes; /* of both */
+	uint64_t files; /* what it met: */
+	uint64_t data;  /* and the bytes of data in them */
+};
+
+static void tell_memory(struct walk *walk)
+{
+	if (!walk->counting)
+		atomic_store_explicit(&walk->scan->walk_memory, walk->bytes, memory_order_relaxed);
+}
+
+static size_t link_place(const struct link_key keys[], size_t places, const struct link_key *key)
+{
+	size_t at =
+		(size_t)((key->inode ^ key->device << 40) * UINT64_C(0x9e3779b97f4a7c15) >> 20) &
+		(places - 1);
+
+	while (keys[at].inode && (keys[at].inode != key->inode || keys[at].device != key->device))
+		at = (at + 1) & (places - 1);
+	return at;
+}
+
+static errint_t links_grow(struct walk *walk)
+{
+	struct link_set *set = &walk->links;
+	size_t places = set->places ? set->places * 2 : 1024;
+	struct link_key *keys;
+
+	if (set->used + 1 <= set->places / 4 * 3)
+		return 0;
+	keys = calloc(places, sizeof(*keys));
+	if (!keys)
+		return -ENOMEM;
+	for (size_t i = 0; i < set->places; i++)
+		if (set->keys[i].inode)
+			keys[link_place(keys, places, &set->keys[i])] = set->keys[i];
+	walk->bytes += (places - set->places) * sizeof(*keys);
+	tell_memory(walk);
+	free(set->keys);
+	set->keys = keys;
+	set->places = places;
+	return 0;
+}
+
+/* Whether ST was met by another name. */
+static errint_t links_add(struct walk *walk, const struct stat *st, bool *ret_met)
+{
+	struct link_key key = {.device = st->st_dev, .inode = st->st_ino};
+	errint_t error = links_grow(walk);
+	size_t at;
+
+	if (error)
+		return error;
+	at = link_place(walk->links.keys, walk->links.places, &key);
+	*ret_met = walk->links.keys[at].inode != 0;
+	walk->links.keys[at] = key;
+	walk->links.used += !*ret_met;
+	return 0;
+}
+
+static uint64_t data_of(const struct stat *st)
+{
+	uint64_t blocks = (uint64_t)st->st_blocks * 512;
+
+	return blocks < (uint64_t)st->st_size ? blocks : (uint64_t)st->st_size;
+}
+
+static void unreadable(struct walk *walk, const char *path, errint_t error)
+{
+	struct scan_note *note;
+
+	/* What is gone meanwhile, or something else, is not there; and one thread complains. */
+	if (walk->counting || error == -ENOENT || error == -ENOTDIR || error == -ELOOP)
+		return;
+	note = scan_note_new(SCAN_NOTE_UNREADABLE);
+	if (note)
+		note->path = strdup(path);
+	if (!note || !note->path) {
+		scan_note_free(note);
+		scan_note_failure(walk->scan, -ENOMEM);
+		return;
+	}
+	note->error = error;
+	scan_note_push(walk->scan, note);
+}
+
+static errint_t wait_directory(struct walk *walk, const char *path)
+{
+	size_t length = strlen(path) + 1;
+	struct waiting *waiting = malloc(sizeof(*waiting) + length);
+
+	if (!waiting)
+		return -ENOMEM;
+	memcpy(waiting->path, path, length);
+	waiting->next = walk->waiting;
+	walk->waiting = waiting;
+	walk->bytes += sizeof(*waiting) + length;
+	tell_memory(walk);
+	return 0;
+}
+
+static errint_t meet_file(struct walk *walk, const char *path, const struct stat *st)
+{
+	size_t length = strlen(path) + 1;
+	struct scan_file *file;
+	bool met = false;
+	errint_t error;
+
+	if (st->st_nlink > 1) {
+		error = links_add(walk, st, &met);
+		if (error || met)
+			return error;
+	}
+	if (walk->counting) {
+		walk->files++;
+		walk->data += data_of(st);
+		return 0;
+	}
+	file = malloc(sizeof(*file) + length);
+	if (!file)
+		return -ENOMEM;
+	source_stamp_of(st, &file->stamp);
+	file->data_bytes = data_of(st);
+	memcpy(file->path, path, length);
+	return scan_file_push(walk->scan, file);
+}
+
+static errint_t meet(struct walk *walk, int fd, const char *directory, const struct dirent *entry)
+{
+	const char *name = entry->d_name;
+	char path[PATH_MAX];
+	struct stat st;
+
+	if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+		return 0;
+	if (entry->d_type != DT_REG && entry->d_type != DT_DIR && entry->d_type != DT_UNKNOWN)
+		return 0;
+	if (snprintf(path, sizeof(path), "%s%s%s", directory, *directory ? "/" : "", name) >=
+	    (int)sizeof(path)) {
+		unreadable(walk, name, -ENAMETOOLONG);
+		return 0;
+	}
+	if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW)) {
+		unreadable(walk, path, -errno);
+		return 0;
+	}
+	if (st.st_dev != walk->scan->device && !walk->scan->options.all_file_systems)
+		return 0;
+	if (S_ISDIR(st.st_mode))
+		return wait_directory(walk, path);
+	return S_ISREG(st.st_mode) ? meet_file(walk, path, &st) : 0;
+}
+
+static errint_t read_directory(struct walk *walk, const char *path)
+{
+	int fd = *path ? scan_open(walk->scan, path)
+		       : openat(walk->scan->root_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *directory = fd >= 0 ? fdopendir(fd) : NULL;
+	struct dirent *entry;
+	errint_t error = 0;
+
+	if (!directory) {
+		error = fd >= 0 ? -errno : fd;
+		if (fd >= 0)
+			close(fd);
+		unreadable(walk, path, error);
+		/* Without its root there is no tree. */
+		return *path ? 0 : error;
+	}
+	do {
+		errno = 0;
+		entry = readdir(directory);
+		if (entry)
+			error = meet(walk, dirfd(directory), path, entry);
+		else if (errno)
+			unreadable(walk, path, -errno);
+	} while (entry && !error && !scan_is_cancelled(walk->scan));
+	closedir(directory);
+	return error;
+}
+
+static errint_t walk_tree(struct walk *walk)
+{
+	errint_t error = wait_directory(walk, "");
+
+	while (walk->waiting) {
+		struct waiting *waiting = walk->waiting;
+
+		walk->waiting = waiting->next;
+		walk->bytes -= sizeof(*waiting) + strlen(waiting->path) + 1;
+		if (!error && !scan_is_cancelled(walk->scan))
+			error = read_directory(walk, waiting->path);
+		free(waiting);
+	}
+	free(walk->links.keys);
+	return error;
+}
+
+void *scan_walk_thread(void *arg)
+{
+	struct walk walk = {.scan = arg};
+
+	scan_lower_priority();
+	scan_walk_end(walk.scan, walk_tree(&walk));
+	scan_worker_end(walk.scan);
+	return NULL;
+}
+
+void *scan_count_thread(void *arg)
+{
+	struct walk walk = {.scan = arg, .counting = true};
+
+	scan_lower_priority();
+	/* Half a count is none. */
+	if (walk_tree(&walk) || scan_is_cancelled(walk.scan))
+		return NULL;
+	atomic_store_explicit(&walk.scan->total_files, walk.files, memory_order_relaxed);
+	atomic_store_explicit(&walk.scan->total_bytes, walk.data, memory_order_relaxed);
+	return NULL;
+}
