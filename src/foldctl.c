@@ -29,6 +29,9 @@ static int usage(FILE *stream)
 	fputs("Usage: foldctl status MOUNTPOINT [--json]\n"
 	      "       foldctl audit MOUNTPOINT [--idle] [--json] [--timeout=SECONDS]\n"
 	      "       foldctl explain FILE [--json]\n"
+	      "       foldctl scan [DIR] [--rate=SIZE] [--memory=SIZE] [--workers=N] "
+	      "[--all-file-systems]\n"
+	      "                    [--state=DIR] [--json]\n"
 	      "       foldctl figures [--roff]\n"
 	      "\n"
 	      "  status      what the foldfs mount on MOUNTPOINT saves and takes; --json for "
@@ -38,6 +41,10 @@ static int usage(FILE *stream)
 	      "              anything differs, 2 if it could not be done; --idle: nobody uses the "
 	      "mount\n"
 	      "  explain     how a file of a mount is served, and why\n"
+	      "  scan        read what is in DIR, a mount or a directory that will be one's "
+	      "source, "
+	      "and keep\n"
+	      "              what its files share for its mounts\n"
 	      "  figures     what each figure means; --roff as the manual has it\n"
 	      "  --help      show this\n"
 	      "  --version   show the version\n",
@@ -85,6 +92,8 @@ int main(int argc, char *argv[])
 		return command_audit(argv + 2);
 	if (strcmp(command, "explain") == 0)
 		return command_explain(argv + 2);
+	if (strcmp(command, "scan") == 0)
+		return command_scan(argv + 2);
 	if (strcmp(command, "figures") == 0) {
 		if (!take_arguments(argv + 2, "--roff", &word, &given))
 			return EXIT_FAILURE;

@@ -20,11 +20,11 @@ static void print_check(const json_t *report, const char *key, const char *unit,
 	int64_t different = number(check, "different"), unsteady = number(check, "unsteady");
 	struct text_buffer a, b;
 
-	printf("  %-10s %15s  %s %s", key, count_text(number(check, "checked"), &a), unit, what);
+	printf("  %-10s %15s  %s %s", key, text_count(number(check, "checked"), &a), unit, what);
 	if (different)
-		printf(": %s DIFFERENT", count_text(different, &b));
+		printf(": %s DIFFERENT", text_count(different, &b));
 	if (unsteady)
-		printf(": %s unsteady", count_text(unsteady, &b));
+		printf(": %s unsteady", text_count(unsteady, &b));
 	putchar('\n');
 }
 
@@ -33,7 +33,7 @@ static void print_files(const json_t *report, const char *key, const char *what)
 	struct text_buffer a;
 
 	if (number(report, key))
-		printf("  %15s  %s\n", count_text(number(report, key), &a), what);
+		printf("  %15s  %s\n", text_count(number(report, key), &a), what);
 }
 
 static void print_audit(const json_t *report, const char *mountpoint)
@@ -42,7 +42,7 @@ static void print_audit(const json_t *report, const char *mountpoint)
 	struct text_buffer a;
 	size_t index;
 
-	print_foreign(stdout, mountpoint);
+	text_print_foreign(stdout, mountpoint);
 	putchar('\n');
 #define PRINT(name, key, unit, what) print_check(report, key, unit, what);
 	AUDIT_CHECKS(PRINT)
@@ -54,13 +54,13 @@ static void print_audit(const json_t *report, const char *mountpoint)
 	print_files(report, "files_unreachable", "not found in the source: not compared");
 	print_files(report, "files_unreadable", "that the source gave an error for");
 	printf("\n%s differences, in %.1f s with %s of memory\n",
-	       count_text(number(report, "differences"), &a),
+	       text_count(number(report, "differences"), &a),
 	       (double)number(report, "milliseconds") / 1000,
-	       size_text(number(report, "memory_bytes"), &(struct text_buffer){{0}}));
+	       text_size(number(report, "memory_bytes"), &(struct text_buffer){{0}}));
 	json_array_foreach(json_object_get(report, "found"), index, line)
 	{
 		printf("  ");
-		print_foreign(stdout, json_is_string(line) ? json_string_value(line) : "?");
+		text_print_foreign(stdout, json_is_string(line) ? json_string_value(line) : "?");
 		putchar('\n');
 	}
 }

@@ -45,12 +45,12 @@ static int explain(int fd, const char *path, bool as_json)
 		json_dumpf(answer, stdout, JSON_INDENT(2));
 		putchar('\n');
 	} else if (!result) {
-		print_foreign(stdout, path);
+		text_print_foreign(stdout, path);
 		printf(": ");
-		print_foreign(stdout, text(answer, "plan"));
+		text_print_foreign(stdout, text(answer, "plan"));
 		printf(json_is_true(json_object_get(answer, "open")) ? ", for "
 								     : ", once it is opened, for ");
-		print_foreign(stdout, text(answer, "reason"));
+		text_print_foreign(stdout, text(answer, "reason"));
 		printf(".\n");
 	}
 	json_decref(answer);

@@ -20,14 +20,14 @@ static void print_count(const char *label, int64_t count, const char *meaning)
 {
 	struct text_buffer a;
 
-	printf("  %-10s %15s  %s\n", label, count_text(count, &a), meaning);
+	printf("  %-10s %15s  %s\n", label, text_count(count, &a), meaning);
 }
 
 static void print_size(const char *label, int64_t bytes, const char *meaning)
 {
 	struct text_buffer a;
 
-	printf("  %-10s %15s  %s\n", label, size_text(bytes, &a), meaning);
+	printf("  %-10s %15s  %s\n", label, text_size(bytes, &a), meaning);
 }
 
 static void print_saved(const json_t *status)
@@ -91,7 +91,7 @@ static void print_memory(const json_t *status)
 	print_size("total", number(status, "memory.total_bytes"), "of the daemon");
 	if (budget > 0)
 		snprintf(meaning, sizeof(meaning), "of %s, in the kernel's cache besides",
-			 size_text(budget, &a));
+			 text_size(budget, &a));
 	else
 		snprintf(meaning, sizeof(meaning), "direct I/O: the kernel caches nothing");
 	print_size("window", number(status, "window.bytes"), meaning);
@@ -101,13 +101,13 @@ static void print_status(const json_t *status)
 {
 	struct text_buffer up;
 
-	print_foreign(stdout, text(status, "mountpoint"));
+	text_print_foreign(stdout, text(status, "mountpoint"));
 	printf("\n  serves ");
-	print_foreign(stdout, text(status, "source"));
+	text_print_foreign(stdout, text(status, "source"));
 	printf("\n  foldfs ");
-	print_foreign(stdout, text(status, "version"));
-	printf(", for %s, over ", duration_text(number(status, "uptime_s"), &up));
-	print_foreign(stdout, text(status, "transport"));
+	text_print_foreign(stdout, text(status, "version"));
+	printf(", for %s, over ", text_duration(number(status, "uptime_s"), &up));
+	text_print_foreign(stdout, text(status, "transport"));
 	putchar('\n');
 	print_saved(status);
 	print_pool(status);

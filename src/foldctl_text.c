@@ -3,48 +3,17 @@
 #include "foldfs/foldctl.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Bytes of a control character at TEXT, 0 for none: one, or two from U+0080 to U+009F. */
-static size_t control_length(const char *text)
-{
-	unsigned char first = (unsigned char)text[0], second;
-
-	if ((first > 0 && first < 0x20) || first == 0x7f)
-		return 1;
-	if (first != 0xc2)
-		return 0;
-	second = (unsigned char)text[1];
-	return second >= 0x80 && second <= 0x9f ? 2 : 0;
-}
-
-/* Print what a daemon or the list of mounts says, with a ? for each control character. */
-void print_foreign(FILE *stream, const char *text)
-{
-	while (*text) {
-		size_t length = control_length(text);
-
-		fputc(length ? '?' : *text, stream);
-		text += length ? length : 1;
-	}
-}
-
 int fail(const char *format, ...)
 {
-	char *text = NULL;
 	va_list args;
 
 	va_start(args, format);
-	if (vasprintf(&text, format, args) < 0)
-		text = NULL;
+	text_complain("foldctl", format, args);
 	va_end(args);
-	fputs("foldctl: ", stderr);
-	print_foreign(stderr, text ? text : "not enough memory to say what is wrong.");
-	fputc('\n', stderr);
-	free(text);
 	return EXIT_FAILURE;
 }
 
@@ -67,61 +36,6 @@ const char *text(const json_t *status, const char *key)
 	return value ? value : "?";
 }
 
-/* BYTES with three digits or so: 512 B, 1.50 MiB, 63.8 GiB. */
-const char *size_text(int64_t bytes, struct text_buffer *buffer)
-{
-	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
-	double value = bytes < 0 ? -(double)bytes : (double)bytes;
-	const char *sign = bytes < 0 ? "-" : "";
-	unsigned unit = 0;
-
-	for (; value >= 1023.5 && unit + 1 < sizeof(units) / sizeof(units[0]); unit++)
-		value /= 1024;
-	snprintf(buffer->text, sizeof(buffer->text), "%s%.*f %s", sign,
-		 unit == 0 || value >= 99.95 ? 0
-		 : value >= 9.995            ? 1
-					     : 2,
-		 value, units[unit]);
-	return buffer->text;
-}
-
-/* COUNT with a space between groups of three digits. */
-const char *count_text(int64_t count, struct text_buffer *buffer)
-{
-	char digits[32];
-	size_t length, out = 0;
-
-	snprintf(digits, sizeof(digits), "%" PRId64, count);
-	length = strlen(digits);
-	for (size_t i = 0; i < length; i++) {
-		size_t left = length - i;
-
-		if (i > 0 && left % 3 == 0 && digits[i - 1] != '-')
-			buffer->text[out++] = ' ';
-		buffer->text[out++] = digits[i];
-	}
-	buffer->text[out] = '\0';
-	return buffer->text;
-}
-
-const char *duration_text(int64_t seconds, struct text_buffer *buffer)
-{
-	static const struct {
-		int64_t seconds;
-		const char *unit;
-	} units[] = {{86400, "d"}, {3600, "h"}, {60, "min"}, {1, "s"}};
-	unsigned u = 0;
-
-	while (u < 3 && seconds < units[u].seconds)
-		u++;
-	if (u == 3)
-		snprintf(buffer->text, sizeof(buffer->text), "%" PRId64 " s", seconds);
-	else
-		snprintf(buffer->text, sizeof(buffer->text), "%" PRId64 " %s %" PRId64 " %s",
-			 seconds / units[u].seconds, units[u].unit,
-			 seconds % units[u].seconds / units[u + 1].seconds, units[u + 1].unit);
-	return buffer->text;
-}
 /* What was printed has to have arrived: a full disk is an error like another. */
 int finish_output(void)
 {

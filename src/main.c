@@ -21,6 +21,7 @@
 #include "foldfs/fusefs.h"
 #include "foldfs/mounts.h"
 #include "foldfs/options.h"
+#include "foldfs/scan_command.h"
 #include "foldfs/state.h"
 #include "foldfs/status.h"
 
@@ -732,6 +733,8 @@ int main(int argc, char *argv[])
 	struct daemon d = {.source_fd = -1};
 	int status = EXIT_SUCCESS;
 
+	if (argc > 1 && strcmp(argv[1], "--estimate") == 0)
+		return scan_estimate(argv + 2);
 	fuse_set_log_func(log_line);
 	if (options_parse(argc, argv, &d.options))
 		return EXIT_FAILURE;

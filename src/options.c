@@ -195,58 +195,6 @@ __attribute__((format(printf, 1, 2))) static errint_t refuse(const char *format,
 	return -EINVAL;
 }
 
-/* The factor of a unit, 0 for none that we know. */
-static uint64_t unit_factor(char unit)
-{
-	switch (toupper((unsigned char)unit)) {
-	case 'K':
-		return 1ull << 10;
-	case 'M':
-		return 1ull << 20;
-	case 'G':
-		return 1ull << 30;
-	case 'T':
-		return 1ull << 40;
-	default:
-		return 0;
-	}
-}
-
-/* BYTES / 100 * PERCENT without overflow for up to 100 %. */
-static uint64_t percent_of(uint64_t bytes, uint64_t percent)
-{
-	return bytes / 100 * percent + bytes % 100 * percent / 100;
-}
-
-errint_t options_parse_size(const char *text, uint64_t memory_bytes, uint64_t *ret_bytes)
-{
-	uint64_t number = 0, factor = 1;
-	const char *p = text;
-	bool overflow = false;
-
-	if (!isdigit((unsigned char)*p))
-		return -EINVAL;
-	for (; isdigit((unsigned char)*p); p++)
-		overflow |= __builtin_mul_overflow(number, 10, &number) ||
-			    __builtin_add_overflow(number, (uint64_t)(*p - '0'), &number);
-	if (*p && p[1])
-		return -EINVAL;
-	if (*p == '%') {
-		if (overflow || number > 100)
-			return -ERANGE;
-		*ret_bytes = percent_of(memory_bytes, number);
-		return 0;
-	}
-	if (*p)
-		factor = unit_factor(*p);
-	if (!factor)
-		return -EINVAL;
-	if (overflow || __builtin_mul_overflow(number, factor, &number))
-		return -ERANGE;
-	*ret_bytes = number;
-	return 0;
-}
-
 __attribute__((format(printf, 2, 3))) static int refuse_word(struct raw_options *raw,
 							     const char *format, ...)
 {
@@ -386,17 +334,9 @@ static uint64_t clamp(uint64_t value, uint64_t lowest, uint64_t highest)
 	return value < lowest ? lowest : value > highest ? highest : value;
 }
 
-static uint64_t machine_memory(void)
-{
-	long pages = sysconf(_SC_PHYS_PAGES);
-	long size = sysconf(_SC_PAGESIZE);
-
-	return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : 0;
-}
-
 static errint_t judge_sizes(const struct raw_options *raw, struct options *options)
 {
-	uint64_t memory = machine_memory();
+	uint64_t memory = options_machine_memory();
 	errint_t err;
 
 	options->pool_bytes = clamp(memory / 4, PAGE_STORE_MIN_BYTES, PAGE_STORE_MAX_BYTES);
@@ -624,6 +564,8 @@ void options_clear(struct options *options)
 void options_print_help(const char *program)
 {
 	printf("Usage: %s SOURCE MOUNTPOINT [-o OPTION[,OPTION…]] [-f] [-d]\n"
+	       "       %s --estimate DIR [--rate=SIZE] [--memory=SIZE] [--workers=N]\n"
+	       "                         [--all-file-systems] [--json]\n"
 	       "\n"
 	       "Mount the directory SOURCE on MOUNTPOINT, where files with the same pages share "
 	       "the\n"
@@ -658,10 +600,11 @@ void options_print_help(const char *program)
 	       "                         see foldfs(8)\n"
 	       "  -f                     stay in the foreground\n"
 	       "  -d                     the same, and show every request\n"
+	       "  --estimate DIR         mount nothing: read DIR and tell what a mount would save\n"
 	       "  -h, --help             show this\n"
 	       "  -V, --version          show the version\n"
 	       "\n"
 	       "SIZE is a number, with K, M, G, T (powers of 1024) or %% (of memory) behind it.\n"
 	       "Unmount with 'umount MOUNTPOINT', look with 'foldctl status MOUNTPOINT'.\n",
-	       program);
+	       program, program);
 }

@@ -281,6 +281,7 @@ static errint_t count_file(struct scan *scan, const struct scan_note *note)
 
 	result->files++;
 	result->known += note->known;
+	result->empty_files += !size;
 	result->too_young += note->too_young;
 	result->bytes += size;
 	result->zero_pages += fold_pages_in(0, size) - note->pages;

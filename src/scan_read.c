@@ -86,7 +86,8 @@ bool scan_stamp_is_old_enough(const struct scan *scan, const struct source_stamp
 {
 	struct timespec now;
 
-	if (scan->multigrain && stamp->device == scan->device)
+	/* A time of whole seconds is seldom chance: then the file system has no others. */
+	if (scan->multigrain && stamp->device == scan->device && stamp->ctime.tv_nsec)
 		return true;
 	clock_gettime(CLOCK_REALTIME, &now);
 	return now.tv_sec - stamp->ctime.tv_sec > STAMP_SECONDS &&

@@ -4,6 +4,7 @@
 #define FOLDFS_FOLDCTL_H
 
 #include "foldfs/mounts.h"
+#include "foldfs/text.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -15,21 +16,12 @@
 /* foldctl audit: nothing was compared, or not all. A difference is EXIT_FAILURE. */
 #define EXIT_NOT_DONE 2
 
-/* foldctl_text.c: print what a daemon or the list of mounts says, with a ? for each control
- * character. */
-void print_foreign(FILE *stream, const char *text);
-/* One sentence on standard error. Returns EXIT_FAILURE. */
+/* foldctl_text.c: one sentence on standard error. Returns EXIT_FAILURE. */
 __attribute__((format(printf, 1, 2))) int fail(const char *format, ...);
 /* The number at KEY, which may have one dot, 0 where there is none; the text at KEY, "?" where
  * there is none. */
 int64_t number(const json_t *answer, const char *key);
 const char *text(const json_t *answer, const char *key);
-struct text_buffer {
-	char text[48];
-};
-const char *size_text(int64_t bytes, struct text_buffer *buffer);
-const char *count_text(int64_t count, struct text_buffer *buffer);
-const char *duration_text(int64_t seconds, struct text_buffer *buffer);
 /* Standard output is written, or an error said. The exit status. */
 int finish_output(void);
 
@@ -44,6 +36,7 @@ int find_mount(const char *path, struct mount_entry *ret_entry);
 int command_status(char *argv[]);
 int command_audit(char *argv[]);
 int command_explain(char *argv[]);
+int command_scan(char *argv[]);
 
 /* foldctl.c: at most one word that is no option, and OPTION. False: an error was said. */
 bool take_arguments(char *argv[], const char *option, const char **ret_word, bool *ret_given);

@@ -9,7 +9,7 @@
 #ifndef FOLDFS_OPTIONS_H
 #define FOLDFS_OPTIONS_H
 
-#include "foldfs/page.h"
+#include "foldfs/options_size.h"
 
 #include <fuse_opt.h>
 
@@ -41,10 +41,6 @@ struct options {
 	bool show_version;
 	struct fuse_args fuse; /* for fuse_session_new(); owned */
 };
-
-/* Bytes in TEXT: digits, then nothing, K, M, G, T or %. MEMORY_BYTES is what % refers to. -EINVAL
- * for anything else, a sign or an empty text included; -ERANGE above UINT64_MAX or 100 %. */
-errint_t options_parse_size(const char *text, uint64_t memory_bytes, uint64_t *ret_bytes);
 
 /* Parse; prints one clear sentence to stderr and returns -EINVAL for bad ones. On success the
  * caller owns what OPTIONS holds and frees it with options_clear(). */

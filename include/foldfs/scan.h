@@ -44,6 +44,7 @@ struct scan_result {
 	bool complete;            /* not cancelled */
 	errint_t catalogue_error; /* why nothing more could be put into the catalogue; or 0 */
 	uint64_t files;           /* regular files, each once whatever its names */
+	uint64_t empty_files;     /* of these */
 	uint64_t known;           /* of these: not read, for the catalogue knows them */
 	uint64_t changed;         /* left out: changed while they were read */
 	uint64_t unreadable;      /* left out: could not be read */
