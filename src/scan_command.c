@@ -214,7 +214,7 @@ static int run_scan(struct run *run)
 	if (error)
 		return status;
 	printed = command->json ? scan_report_json(stdout, run->path, &command->options, &result)
-				: scan_report_table(stdout, run->path, &command->options, &result);
+				: scan_report_table(stdout, run->path, &result);
 	if (printed) {
 		refuse(command->program, "cannot write the output: %s.", strerror(-printed));
 		status = EXIT_FAILURE;

@@ -86,8 +86,7 @@ static void print_errors(FILE *stream, const struct scan_result *result)
 			1 / result->files_share, result->files_error);
 }
 
-errint_t scan_report_table(FILE *stream, const char *path, const struct scan_options *options,
-			   const struct scan_result *result)
+errint_t scan_report_table(FILE *stream, const char *path, const struct scan_result *result)
 {
 	char meaning[96];
 	struct text_buffer a;
@@ -110,7 +109,7 @@ errint_t scan_report_table(FILE *stream, const char *path, const struct scan_opt
 	print_size(stream, "saved", bytes_of(saved), meaning);
 	print_errors(stream, result);
 	print_left_out(stream, result);
-	if (options->catalogue && result->complete)
+	if (result->known)
 		fprintf(stream, "%" PRIu64 " files were known already and were not read again.\n",
 			result->known);
 	return fflush(stream) || ferror(stream) ? -EIO : 0;

@@ -28,8 +28,7 @@ int scan_command_run(const struct scan_command *command, int root_fd, const char
 int scan_estimate(char *argv[]);
 
 /* scan_report.c: the table for people, and the same for programs. 0, or -errno of the output. */
-errint_t scan_report_table(FILE *stream, const char *path, const struct scan_options *options,
-			   const struct scan_result *result);
+errint_t scan_report_table(FILE *stream, const char *path, const struct scan_result *result);
 errint_t scan_report_json(FILE *stream, const char *path, const struct scan_options *options,
 			  const struct scan_result *result);
 /* One line over the last one; SECONDS since the start. */
