@@ -249,6 +249,21 @@ static errint_t set_times(const struct object *object, const struct stat *attr, 
 	 FUSE_SET_ATTR_MTIME_NOW)
 #define KILL_SUIDGID (FUSE_SET_ATTR_KILL_SUID | FUSE_SET_ATTR_KILL_SGID)
 
+/* chmod(2), where the plan that the file has allows set-id bits; else they are ignored, as POSIX
+ * leaves it to the implementation. */
+static errint_t set_mode(fuse_req_t req, const struct object *object, mode_t mode)
+{
+	errint_t error = 0;
+
+	inode_lock(object->inode);
+	if (!plan_allows_set_id(inode_plan(object->inode), fuse_req_ctx(req)->pid))
+		mode &= ~(mode_t)(S_ISUID | S_ISGID);
+	if (chmod(object->path, mode) < 0)
+		error = -errno;
+	inode_unlock(object->inode);
+	return error;
+}
+
 /*
  * In an order in which no part undoes another: a new owner takes set-id bits that a mode may give,
  * a new size takes a new time. The ctime is the source's own and cannot be set: FUSE_SET_ATTR_CTIME
@@ -264,7 +279,7 @@ static errint_t set_parts(fuse_req_t req, const struct object *object, const str
 	if (to_set & SET_OWNER)
 		error = set_owner(req, object, attr, to_set);
 	if (!error && (to_set & FUSE_SET_ATTR_MODE))
-		error = chmod(object->path, attr->st_mode & 07777) < 0 ? -errno : 0;
+		error = set_mode(req, object, attr->st_mode & 07777);
 	if (!error && (to_set & FUSE_SET_ATTR_SIZE))
 		error = fusefs_truncate(fusefs_of(req), object->inode, fi, attr->st_size);
 	if (!error && (to_set & KILL_SUIDGID) && !(to_set & (SET_OWNER | FUSE_SET_ATTR_MODE)))

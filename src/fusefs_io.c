@@ -94,13 +94,15 @@ static void handle_put(struct handle *handle)
 /* Choose or join the plan of INODE for HANDLE, whose source was found as ST, and set FI's flags by
  * it. UNCHANGED: what was known of the file's content is still true. */
 static errint_t handle_plan(struct fusefs *fs, struct inode *inode, struct handle *handle,
-			    const struct stat *st, bool unchanged, struct fuse_file_info *fi)
+			    const struct stat *st, bool unchanged, pid_t pid,
+			    struct fuse_file_info *fi)
 {
 	const struct plan_open open = {
 		.fd = source_fd(handle->source),
 		.st = st,
 		.file = handle->file,
 		.flags = fi->flags,
+		.pid = pid,
 	};
 	bool stays = false;
 	errint_t error;
@@ -128,7 +130,7 @@ static errint_t handle_plan(struct fusefs *fs, struct inode *inode, struct handl
 
 /* Fill in HANDLE for INODE, open as FD, which is taken over, and FI. */
 static errint_t handle_open(struct fusefs *fs, struct inode *inode, int fd, struct handle *handle,
-			    struct fuse_file_info *fi)
+			    pid_t pid, struct fuse_file_info *fi)
 {
 	struct stat st;
 	bool unchanged;
@@ -149,10 +151,10 @@ static errint_t handle_open(struct fusefs *fs, struct inode *inode, int fd, stru
 		return error;
 	if (file_was_changed_behind(handle->file))
 		unchanged = false;
-	return handle_plan(fs, inode, handle, &st, unchanged, fi);
+	return handle_plan(fs, inode, handle, &st, unchanged, pid, fi);
 }
 
-errint_t fusefs_handle_new(struct fusefs *fs, struct inode *inode, int fd,
+errint_t fusefs_handle_new(struct fusefs *fs, struct inode *inode, int fd, pid_t pid,
 			   struct fuse_file_info *fi)
 {
 	struct handle *handle = calloc(1, sizeof(*handle));
@@ -163,7 +165,7 @@ errint_t fusefs_handle_new(struct fusefs *fs, struct inode *inode, int fd,
 		return -ENOMEM;
 	}
 	atomic_init(&handle->references, 1);
-	error = handle_open(fs, inode, fd, handle, fi);
+	error = handle_open(fs, inode, fd, handle, pid, fi);
 	if (error) {
 		handle_put(handle);
 		return error;
@@ -214,7 +216,8 @@ void fusefs_handles_free(struct fusefs *fs)
 	CDS_INIT_LIST_HEAD(&fs->handles);
 }
 
-static errint_t do_open(struct fusefs *fs, fuse_ino_t ino, struct fuse_file_info *fi)
+static errint_t do_open(struct fusefs *fs, fuse_req_t req, fuse_ino_t ino,
+			struct fuse_file_info *fi)
 {
 	struct inode *inode = inode_of(fs->inodes, ino);
 	int fd;
@@ -222,12 +225,12 @@ static errint_t do_open(struct fusefs *fs, fuse_ino_t ino, struct fuse_file_info
 	if (!inode)
 		return -ESTALE;
 	fd = inode_open(fs->inodes, inode, plan_source_flags(fi->flags));
-	return fd < 0 ? fd : fusefs_handle_new(fs, inode, fd, fi);
+	return fd < 0 ? fd : fusefs_handle_new(fs, inode, fd, fuse_req_ctx(req)->pid, fi);
 }
 
 void fusefs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	errint_t error = do_open(fusefs_of(req), ino, fi);
+	errint_t error = do_open(fusefs_of(req), req, ino, fi);
 
 	if (error)
 		fuse_reply_err(req, -error);

@@ -299,7 +299,7 @@ static errint_t do_create(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, 
 		close(fd);
 		return error;
 	}
-	error = fusefs_handle_new(fs, ret_found->inode, fd, fi);
+	error = fusefs_handle_new(fs, ret_found->inode, fd, fuse_req_ctx(req)->pid, fi);
 	if (error)
 		inode_forget(fs->inodes, ret_found->inode, 1);
 	return error;

@@ -19,6 +19,10 @@
  * opened through a read-only view (backing.h), and a hold of `shared` takes no open for writing:
  * two locks; a read-only mount is a third.
  *
+ * Set-id bits go when somebody without CAP_FSETID writes. That is the daemon's to do
+ * (HANDLE_KILLPRIV_V2), so a file with such bits is not written in passthrough: it gets no plan of
+ * that kind by an open for writing, and while it has one it gets no bits.
+ *
  * An inode of `own` that is opened for writing changes with the daemon out of the way. What was
  * known of its content is forgotten when the open begins and again when the last one ends, and the
  * next window plan starts with an empty cache.
@@ -182,6 +186,15 @@ static bool is_for_writing(const struct plan_open *open)
 	return (open->flags & O_ACCMODE) != O_RDONLY;
 }
 
+/* Whether a write has something to take from the file. As it is now: under the inode's lock nobody
+ * gives it bits. */
+static bool has_set_id(const struct plan_open *open)
+{
+	struct stat st;
+
+	return fstat(open->fd, &st) || st.st_mode & (S_ISUID | S_ISGID);
+}
+
 static struct choice choose_own(const struct plan *plan, const struct plan_open *open)
 {
 	if ((uint64_t)open->st->st_size > plan->max_bytes)
@@ -266,6 +279,8 @@ static struct choice choose(struct plan *plan, const struct plan_open *open, int
 	*ret_fd = -1;
 	if (!atomic_load_explicit(&plan->able, memory_order_relaxed))
 		return (struct choice){PLAN_WINDOW, PLAN_UNABLE};
+	if (is_for_writing(open) && has_set_id(open))
+		return (struct choice){PLAN_WINDOW, PLAN_SET_ID};
 	if (is_asked(plan, open->fd))
 		return (struct choice){PLAN_OWN, PLAN_ASKED};
 	if (!open->st->st_size)
@@ -284,9 +299,12 @@ static struct choice choose(struct plan *plan, const struct plan_open *open, int
 
 /* ---- entering and leaving ---- */
 
-/* Passthrough failed with ERROR for a file. Where that will be so for every one, say so once. */
+/* Passthrough failed with ERROR for a file. Where that will be so for every one (no right to it, no
+ * such ioctl, or a source that is stacked already), say so once. */
 static void give_up(struct plan *plan, const struct plan_open *open, errint_t error)
 {
+	if (error != -EPERM && error != -ENOTTY && error != -ELOOP)
+		return;
 	if (open->st->st_dev != plan->device || !atomic_exchange(&plan->able, false))
 		return;
 	if (error == -ELOOP)
@@ -325,12 +343,23 @@ static void begin(struct plan *plan, struct plan_hold *hold, const struct plan_o
 	atomic_fetch_add_explicit(&plan->inodes[choice.kind], 1, memory_order_relaxed);
 }
 
+/* Whether HOLD, which others have open, can be written by one more. If not, they keep what they
+ * have, and the writer gets another inode: of the same source file, so with `own`, where nobody has
+ * written yet, all see what it writes. */
+static bool takes_writers(const struct plan_hold *hold, const struct plan_open *open)
+{
+	if (hold->kind == PLAN_OWN)
+		return hold->written || !has_set_id(open);
+	return hold->kind != PLAN_SHARED;
+}
+
 errint_t plan_enter(struct plan *plan, struct plan_hold *hold, const struct plan_open *open)
 {
 	if (!hold->opens)
 		begin(plan, hold, open);
-	else if (hold->kind == PLAN_SHARED && is_for_writing(open))
+	else if (is_for_writing(open) && !takes_writers(hold, open))
 		return -ESTALE;
+	hold->alone = !hold->opens && is_for_writing(open) ? open->pid : 0;
 	hold->opens++;
 	if (hold->kind == PLAN_OWN && is_for_writing(open) && !hold->written) {
 		hold->written = true;
@@ -357,6 +386,11 @@ void plan_leave(struct plan *plan, struct plan_hold *hold, struct file *file)
 bool plan_may_change(const struct plan_hold *hold)
 {
 	return !hold->opens || hold->kind != PLAN_SHARED;
+}
+
+bool plan_allows_set_id(const struct plan_hold *hold, pid_t pid)
+{
+	return !hold->opens || hold->kind != PLAN_OWN || !hold->written || hold->alone == pid;
 }
 
 void plan_distrust(struct plan_hold *hold)

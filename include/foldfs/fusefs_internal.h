@@ -77,9 +77,9 @@ void fusefs_stat_show(const struct fusefs *fs, struct stat *st);
  * who has no CAP_FSETID, writes or truncates it: to be called when the kernel says so. -errno. */
 errint_t fusefs_kill_suidgid(fuse_req_t req, int fd);
 
-/* fusefs_io.c: make a handle for INODE out of FD, open on the source (taken over, also on failure),
- * and set FI's fh and flags. -errno. Used by open, create and tmpfile. */
-errint_t fusefs_handle_new(struct fusefs *fs, struct inode *inode, int fd,
+/* fusefs_io.c: make a handle of the thread PID for INODE out of FD, open on the source (taken over,
+ * also on failure), and set FI's fh and flags. -errno. Used by open, create and tmpfile. */
+errint_t fusefs_handle_new(struct fusefs *fs, struct inode *inode, int fd, pid_t pid,
 			   struct fuse_file_info *fi);
 /* The reply to the open did not reach the kernel: undo. */
 void fusefs_handle_undo(struct fuse_file_info *fi);

@@ -44,6 +44,7 @@ enum plan_kind {
 	X(UNIQUE, "it shares next to nothing")                                                     \
 	X(ASKED, "the option passthrough names it")                                                \
 	X(EQUAL, "it is equal to other files, and nobody can write to it here")                    \
+	X(SET_ID, "it has set-id bits, which a write by way of the daemon takes from it")          \
 	X(EMPTY, "it is empty")                                                                    \
 	X(UNABLE, "the kernel or the daemon's rights do not allow passthrough")
 
@@ -60,6 +61,7 @@ struct plan_hold {
 	uint8_t kind;       /* enum plan_kind; while open */
 	uint8_t reason;     /* enum plan_reason; while open */
 	bool written;       /* was opened for writing while the daemon is out of the way */
+	pid_t alone;        /* the thread that has the only open, for writing; 0: nobody */
 	bool stale;         /* what the kernel cached in an earlier window plan may not be true */
 };
 
@@ -69,6 +71,7 @@ struct plan_open {
 	const struct stat *st; /* of it */
 	struct file *file;     /* what is known of its content */
 	int flags;             /* the client's */
+	pid_t pid;             /* the thread that opens it */
 };
 
 /* For the source open as SOURCE_FD. OPTIONS and BACKING are borrowed. -ENOMEM. */
@@ -100,6 +103,10 @@ void plan_leave(struct plan *plan, struct plan_hold *hold, struct file *file);
 /* Whether the content of the inode's file may change under its readers, by way of this inode. Under
  * the inode's lock. */
 bool plan_may_change(const struct plan_hold *hold);
+
+/* Whether PID may give the inode's file set-id bits. Not while others could write to it with the
+ * daemon out of the way, where nobody would take the bits away again. Under the inode's lock. */
+bool plan_allows_set_id(const struct plan_hold *hold, pid_t pid);
 
 /* What the kernel caches of the inode may not be true: the next open has it dropped. Under the
  * inode's lock. */

@@ -408,3 +408,59 @@ def explain(t):
     for path in (mount.point, source + "/unique", mount.path("none")):
         result = t.run(t.foldctl_command() + ["explain", path], status=1)
         check(result.stderr.startswith("foldctl: ") and result.stderr.count("\n") == 1, result.stderr)
+
+
+def as_user(t, uid, function):
+    """Run function in a child of that user, without groups."""
+    def child():
+        os.setgroups([])
+        os.setgid(uid)
+        os.setuid(uid)
+        function()
+    t.join([t.fork(child)])
+
+
+@test(transports="full")
+def set_id_bits_in_passthrough(t):
+    """A write takes set-id bits away whatever the plan: nobody keeps or gets a set-id program that others can
+    write to."""
+    source = t.make_dir("source")
+    for name in ("writer", "reader-first", "open-before", "unpacked"):
+        write_file(source + "/" + name, b"program")
+        os.chmod(source + "/" + name, 0o666 if name in ("open-before", "unpacked") else 0o4777)
+    mount = t.mount(source, ["passthrough=*", "suid"])
+
+    def mode(name):
+        return os.stat(mount.path(name)).st_mode & 0o7777
+
+    def write(name):
+        fd = os.open(mount.path(name), os.O_WRONLY)
+        os.write(fd, b"X")
+        os.close(fd)
+
+    as_user(t, 1000, lambda: write("writer"))
+    equal(mode("writer"), 0o777, "written by somebody else")
+    reader = os.open(mount.path("reader-first"), os.O_RDONLY)
+    equal(plans(mount)["own"], 1, "passed through")
+    mapped = mmap.mmap(reader, 7, prot=mmap.PROT_READ)
+    as_user(t, 1000, lambda: write("reader-first"))
+    equal(mode("reader-first"), 0o777, "written while somebody reads it")
+    equal((os.pread(reader, 7, 0), mapped[:7]), (b"Xrogram", b"Xrogram"), "what that one sees")
+    equal(read_file(mount.path("reader-first")), b"Xrogram", "what the next one sees")
+
+    def gives_bits_to_an_open_one():
+        fd = os.open(mount.path("open-before"), os.O_RDWR)
+        equal(plans(mount)["own"], 2, "passed through")
+        t.join([t.fork(os.chmod, mount.path("open-before"), 0o6777)])
+        equal(mode("open-before"), 0o777, "set-id bits while another writes")
+        os.close(fd)
+
+    gives_bits_to_an_open_one()
+    fd = os.open(mount.path("unpacked"), os.O_WRONLY)
+    os.write(fd, b"program")
+    os.fchmod(fd, 0o4755)
+    os.close(fd)
+    equal(mode("unpacked"), 0o4755, "set by the one that writes")
+    mapped.close()
+    os.close(reader)
+    released(mount)
