@@ -300,6 +300,7 @@ errint_t audit_pool(struct audit *audit)
 
 struct tally {
 	uint64_t places[FRAME_PLACES];
+	uint64_t taken; /* not live, and in no list */
 	uint64_t live;
 	uint64_t own;
 	uint64_t shared;  /* with two users or more */
@@ -312,6 +313,7 @@ struct tally {
 static void tally_frame(struct tally *tally, const struct frame_report *report)
 {
 	tally->places[report->place]++;
+	tally->taken += report->place == FRAME_PLACE_TAKEN && !report->users;
 	if (!report->users)
 		return;
 	tally->live++;
@@ -397,8 +399,7 @@ int audit_pool_sums(struct audit *audit, struct audit_sum sums[])
 	add(sums, &count, "frames in limbo", tally.places[FRAME_PLACE_LIMBO],
 	    said[FRAME_PLACE_LIMBO], moved);
 	/* Those of reads are with a read that is at work; all others come and go in a read side. */
-	add(sums, &count, "frames that are taken by nobody", tally.places[FRAME_PLACE_TAKEN], 0,
-	    moved || at_work);
+	add(sums, &count, "frames that are taken by nobody", tally.taken, 0, moved || at_work);
 	add(sums, &count, "entries of the index", tally.live - tally.own, lists.index_entries,
 	    moved);
 	add(sums, &count, "frames_used", tally.live, usage.frames_used, moved);
