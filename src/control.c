@@ -204,12 +204,13 @@ static bool is_cancelled(void *arg)
 static void *run_task(void *arg)
 {
 	struct task *task = arg;
+	int fd = task->fd;
 
-	send_answer(task->control, task->fd,
-		    task->fn(task->context, task->request, is_cancelled, task));
-	close(task->fd);
+	send_answer(task->control, fd, task->fn(task->context, task->request, is_cancelled, task));
 	json_decref(task->request);
+	/* First, so that who has seen the end of the connection can have another. */
 	atomic_store(&task->running, false);
+	close(fd);
 	return NULL;
 }
 

@@ -4,13 +4,15 @@
  *
  * The file system behind it is a fake of this file: three functions that status.c asks.
  */
+#include "foldfs/audit_json.h"
 #include "foldfs/control.h"
-
 #include "foldfs/stats.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -394,6 +396,159 @@ static void the_end_interrupts_a_client(void **state)
 	close(fd);
 }
 
+/* ---- audits ---- */
+
+/* An audit that goes on until it is let go or told to give up. */
+struct fake_audit {
+	atomic_bool begun;
+	atomic_bool let_go;
+	atomic_bool was_cancelled;
+	atomic_bool was_idle;
+};
+
+static json_t *answer_audit(void *context, const json_t *request, bool (*is_cancelled)(void *asker),
+			    void *asker)
+{
+	struct fake_audit *audit = context;
+
+	atomic_store(&audit->was_idle, json_is_true(json_object_get(request, "idle")));
+	atomic_store(&audit->begun, true);
+	while (!atomic_load(&audit->let_go)) {
+		if (is_cancelled(asker)) {
+			atomic_store(&audit->was_cancelled, true);
+			return json_pack("{s:s}", "error", "given up");
+		}
+		sched_yield();
+	}
+	atomic_store(&audit->begun, false);
+	return json_pack("{s:i}", "differences", 7);
+}
+
+static int ask_for_audit(const struct fixture *f, const char *request)
+{
+	int fd = connect_client(f);
+
+	assert_int_equal(send(fd, request, strlen(request), 0), strlen(request));
+	return fd;
+}
+
+static void start_with_audit(struct fixture *f, struct fake_audit *audit)
+{
+	assert_int_equal(control_new(f->path, &f->status, &f->control), 0);
+	control_add_task(f->control, "audit", answer_audit, audit);
+	assert_int_equal(control_start(f->control), 0);
+}
+
+static void await(atomic_bool *flag)
+{
+	while (!atomic_load(flag))
+		sched_yield();
+}
+
+static void an_audit_leaves_the_thread_to_others(void **state)
+{
+	struct fixture *f = *state;
+	struct fake_audit audit = {0};
+	json_t *answer;
+	int fd;
+
+	start_with_audit(f, &audit);
+	for (int i = 0; i < 3; i++) {
+		atomic_store(&audit.let_go, false);
+		fd = ask_for_audit(f, i ? "{\"request\":\"audit\",\"idle\":true}\n"
+					: "{\"request\":\"audit\"}\n");
+		await(&audit.begun);
+		assert_int_equal(atomic_load(&audit.was_idle), i > 0);
+		expect_status(receive(ask_for_audit(f, REQUEST)));
+		/* One at a time. */
+		expect_error(receive(ask_for_audit(f, "{\"request\":\"audit\"}\n")));
+		atomic_store(&audit.let_go, true);
+		answer = receive(fd);
+		assert_int_equal(json_integer_value(json_object_get(answer, "differences")), 7);
+		json_decref(answer);
+	}
+	assert_false(atomic_load(&audit.was_cancelled));
+}
+
+static void an_audit_ends_with_its_client(void **state)
+{
+	struct fixture *f = *state;
+	struct fake_audit audit = {0};
+	json_t *answer;
+	int fd;
+
+	start_with_audit(f, &audit);
+	fd = ask_for_audit(f, "{\"request\":\"audit\"}\n");
+	await(&audit.begun);
+	/* Half-closed, it still listens. */
+	shutdown(fd, SHUT_WR);
+	expect_status(receive(ask_for_audit(f, REQUEST)));
+	assert_false(atomic_load(&audit.was_cancelled));
+	close(fd);
+	await(&audit.was_cancelled);
+	/* Its thread is at its end, or just before: then the next is refused once more. */
+	atomic_store(&audit.let_go, true);
+	do {
+		answer = receive(ask_for_audit(f, "{\"request\":\"audit\"}\n"));
+		fd = json_object_get(answer, "error") != NULL;
+		json_decref(answer);
+	} while (fd);
+}
+
+static void the_end_interrupts_an_audit(void **state)
+{
+	struct fixture *f = *state;
+	struct fake_audit audit = {0};
+	char byte;
+	int fd;
+
+	start_with_audit(f, &audit);
+	fd = ask_for_audit(f, "{\"request\":\"audit\"}\n");
+	await(&audit.begun);
+	control_free(f->control);
+	f->control = NULL;
+	assert_true(atomic_load(&audit.was_cancelled));
+	assert_true(recv(fd, &byte, 1, 0) <= 0);
+	close(fd);
+}
+
+static void without_an_audit_it_is_refused(void **state)
+{
+	struct fixture *f = *state;
+
+	start(f);
+	expect_error(receive(ask_for_audit(f, "{\"request\":\"audit\"}\n")));
+	expect_error(control_answer(&f->status, "{\"request\":\"audit\"}", 19));
+}
+
+static void the_report_is_whole(void **state)
+{
+	struct audit_report *report = calloc(1, sizeof(*report));
+	const json_t *check;
+	json_t *json;
+
+	(void)state;
+	assert_non_null(report);
+	report->lines[AUDIT_USERS] = (struct audit_line){.checked = 9, .different = 2};
+	report->lines[AUDIT_POOL].unsteady = 3;
+	report->lines[AUDIT_ZEROES].checked = UINT64_MAX; /* more than JSON has */
+	report->findings = 1;
+	strcpy(report->texts[0], "frame 1: something");
+	json = audit_json(report, 12);
+	assert_int_equal(number(json, NULL, "differences"), 2);
+	assert_int_equal(number(json, NULL, "unsteady"), 3);
+	assert_int_equal(number(json, NULL, "milliseconds"), 12);
+	check = json_object_get(json, "checks");
+	assert_int_equal(json_object_size(check), AUDIT_COUNT);
+	assert_int_equal(number(json_object_get(check, "users"), NULL, "different"), 2);
+	assert_int_equal(number(json_object_get(check, "users"), NULL, "checked"), 9);
+	assert_int_equal(number(json_object_get(check, "zeroes"), NULL, "checked"), INT64_MAX);
+	assert_string_equal(json_string_value(json_array_get(json_object_get(json, "found"), 0)),
+			    "frame 1: something");
+	json_decref(json);
+	free(report);
+}
+
 static void a_stale_socket_is_replaced(void **state)
 {
 	struct fixture *f = *state;
@@ -464,6 +619,11 @@ int main(void)
 		WITH_FIXTURE(hostile_clients_lose),
 		WITH_FIXTURE(a_silent_client_holds_nobody_up_for_long),
 		WITH_FIXTURE(the_end_interrupts_a_client),
+		WITH_FIXTURE(an_audit_leaves_the_thread_to_others),
+		WITH_FIXTURE(an_audit_ends_with_its_client),
+		WITH_FIXTURE(the_end_interrupts_an_audit),
+		WITH_FIXTURE(without_an_audit_it_is_refused),
+		cmocka_unit_test(the_report_is_whole),
 		WITH_FIXTURE(a_stale_socket_is_replaced),
 		WITH_FIXTURE(unfit_places_are_refused),
 	};
