@@ -95,11 +95,15 @@ def mix(soak):
     command = fio_command(soak, jobs)
     stop, reads = Shared(1), Shared(1)
     reader = soak.t.fork(standing.read_bystanders, soak.rng.random(), stop, reads)
+    problems = []
     try:
         result = run_fio(soak, command)
+    except Failure as failure:
+        problems.append(str(failure))
     finally:
         stop[0] = 1
-        soak.t.join([reader])
+    problems += harness.problem_of(lambda: soak.t.join([reader]))
+    check(not problems, "\n".join(problems))
     for job in result["jobs"]:
         soak.totals["fio_bytes_read"] += job["read"]["io_bytes"]
         soak.totals["fio_bytes_written"] += job["write"]["io_bytes"]
@@ -159,7 +163,12 @@ def write_until_killed(path, writer, acknowledged):
         fd = os.open(path, os.O_RDWR)
         number = 0
         while True:
-            equal(os.pwrite(fd, block_of(writer, number), number % RING * length), length, "bytes written")
+            at = number % RING * length
+            done = os.pwrite(fd, block_of(writer, number), at)
+            if done < length:
+                # The daemon went away within this write; else there is no reason for it.
+                os.pwrite(fd, block_of(writer, number)[done:], at + done)
+                raise Failure("%s: %d bytes of %d were written" % (path, done, length))
             number += 1
             acknowledged[writer] = number
     except OSError:
