@@ -113,7 +113,7 @@ def mix(soak):
     standing.check_files()
     for job in range(jobs):
         os.unlink(standing.mount.path("mix-%d" % job))
-    standing.memory.is_warm()
+    standing.memory.settle()
 
 
 def run_fio(soak, command):
