@@ -51,14 +51,17 @@ errint_t catalogue_error_of(int result)
 
 bool catalogue_is_valid_file(const MDB_val *key, const MDB_val *value)
 {
-	const struct file_value *file = value->mv_data;
-	size_t path;
+	/* By bytes: LMDB aligns values to 2. */
+	const char *bytes = value->mv_data;
+	const char *path = bytes + sizeof(struct file_value);
+	size_t size;
 
-	if (key->mv_size != sizeof(struct file_key) || value->mv_size <= sizeof(*file))
+	if (key->mv_size != sizeof(struct file_key) || value->mv_size <= sizeof(struct file_value))
 		return false;
-	path = value->mv_size - sizeof(*file);
-	return path <= PATH_MAX && memcmp(key->mv_data, &file->key, sizeof(file->key)) == 0 &&
-	       file->path[path - 1] == '\0' && strlen(file->path) == path - 1;
+	size = value->mv_size - sizeof(struct file_value);
+	return size <= PATH_MAX &&
+	       memcmp(key->mv_data, bytes + offsetof(struct file_value, key), key->mv_size) == 0 &&
+	       path[size - 1] == '\0' && strlen(path) == size - 1;
 }
 
 /* ---- reading ---- */

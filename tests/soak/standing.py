@@ -20,6 +20,8 @@ BYSTANDERS = ("bystander-0", "bystander-1")
 COUNTERS = ("hits", "misses", "readahead", "breaks", "merges", "evictions", "fills_discarded",
             "digest_collisions", "bypassed")
 AUDIT_SECONDS = 120
+# Those that say what a life was like; no paths.
+OPTIONS = ("pool=", "maps=", "window=", "transport=")
 # What a daemon may grow by, once it is warm: malloc's arenas, and what the sanitizers keep.
 ALLOWANCE = {"asan": 768 * MIB, "tsan": 1536 * MIB}
 
@@ -66,12 +68,14 @@ class Memory:
 
     def _after_first_mix(self):
         """From now on it may not grow."""
+        self.sample()
         if not self.warm:
             self.warm = True
-            self.first = dict(self.peak)
+            self.first = self.last
 
     def result(self):
-        return {"options": ",".join(self.mount.options), "samples": self.samples,
+        options = [option for option in self.mount.options if option.startswith(OPTIONS)]
+        return {"options": ",".join(options), "samples": self.samples,
                 "first": self.first or self.last, "last": self.last, "peak": self.peak}
 
 
