@@ -19,14 +19,16 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#define FILE_THERE "/proc/self/exe"
+#define COMMANDS   (sizeof(commands) / sizeof(commands[0]))
+
 static const struct command {
 	const char *name;
+	const char *where;
 	const char *option;
 } commands[] = {
-	{"status", NULL},
-	{"status", "--json"},
-	{"audit", NULL},
-	{"audit", "--json"},
+	{"status", "/m", NULL},    {"status", "/m", "--json"},    {"audit", "/m", NULL},
+	{"audit", "/m", "--json"}, {"explain", FILE_THERE, NULL}, {"explain", FILE_THERE, "--json"},
 };
 
 /* The input at work. One thread. */
@@ -36,6 +38,7 @@ static size_t answer_size;
 static int daemon_end = -1;
 
 errint_t __wrap_mount_entry_find(const char *path, struct mount_entry *ret_entry);
+errint_t __wrap_mount_entry_of_fd(int fd, struct mount_entry *ret_entry);
 int __wrap_connect(int fd, const struct sockaddr *address, socklen_t size);
 
 errint_t __wrap_mount_entry_find(const char *path, struct mount_entry *ret_entry)
@@ -51,6 +54,12 @@ errint_t __wrap_mount_entry_find(const char *path, struct mount_entry *ret_entry
 	expect(entry.source && entry.mountpoint && entry.type);
 	*ret_entry = entry;
 	return 0;
+}
+
+errint_t __wrap_mount_entry_of_fd(int fd, struct mount_entry *ret_entry)
+{
+	(void)fd;
+	return __wrap_mount_entry_find("/m", ret_entry);
 }
 
 /* FD becomes one end of a pair whose other end has said all that it will. */
@@ -109,8 +118,9 @@ static void check(const struct command *command, int result, const char *out, co
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	const struct command *command = &commands[size ? data[0] % 4 : 0];
-	char *argv[] = {"foldctl", (char *)command->name, "/m", (char *)command->option, NULL};
+	const struct command *command = &commands[size ? data[0] % COMMANDS : 0];
+	char *argv[] = {"foldctl", (char *)command->name, (char *)command->where,
+			(char *)command->option, NULL};
 	FILE *real_out = stdout, *real_err = stderr;
 	size_t out_size, err_size;
 	char *out, *err;
