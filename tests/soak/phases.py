@@ -39,25 +39,37 @@ def torture(soak, seconds):
                "--transport", soak.arguments.transport, "--seed", str(seed), "--seconds", "%g" % seconds,
                "--script", script, "--json"]
     log = os.path.join(soak.directory, "torture.log")
-    with open(log, "w") as file:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=file,
-                              env=dict(os.environ, FOLDFS_TEST_DIR=soak.directory), text=True, check=False,
-                              timeout=seconds + 1800 * soak.t.patience)
+    status, output = run_torture(soak, command, log, seconds + 1800 * soak.t.patience)
     try:
-        result = json.loads(done.stdout.strip().splitlines()[-1])
+        result = json.loads(output.strip().splitlines()[-1])
     except (ValueError, IndexError):
         raise Failure("torture, seed %d: status %d, no result: %s%s" % (
-            seed, done.returncode, done.stdout[-1000:], harness.read_file(log)[-4000:].decode(errors="replace")))
+            seed, status, output[-1000:], harness.read_file(log)[-4000:].decode(errors="replace")))
     soak.totals["torture_rounds"] += result["rounds"]
     for name in TORTURE_SUMS:
         soak.totals[name] += result.get(name, 0)
-    if result["outcome"] == "ok" and done.returncode == 0:
+    if result["outcome"] == "ok" and status == 0:
         soak.totals["audits"] += 0 if result.get("notes") else result["rounds"]
         os.unlink(log)
         return
     soak.again = "tests/torture/run --preset %s --seed %s" % (
         soak.arguments.preset, result.get("config", {}).get("seed", seed))
     raise Failure("torture, seed %d: %s: %s" % (seed, result["outcome"], result.get("failure")))
+
+
+def run_torture(soak, command, log, seconds):
+    """(status, output). If it is ended early, its daemons end with it: they are of its process group."""
+    with open(log, "w") as file:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=file, text=True,
+                                   env=dict(os.environ, FOLDFS_TEST_DIR=soak.directory), start_new_session=True)
+    try:
+        output, _ = process.communicate(timeout=seconds)
+        return process.returncode, output
+    except BaseException:
+        for number in (signal.SIGINT, signal.SIGKILL):
+            harness.problem_of(lambda: os.killpg(process.pid, number))
+            harness.problem_of(lambda: process.wait(30))
+        raise
 
 
 # ---- mixes --------------------------------------------------------------------------------------
