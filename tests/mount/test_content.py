@@ -175,8 +175,9 @@ def row_mapped_by_who_ends(s):
 
 
 def row_mapped_by_the_kernel(s):
-    """read(2) into a mapping of the file: the kernel stores for the client, buffered and by O_DIRECT."""
-    source = os.open(s.mount.path("twin"), os.O_RDONLY)
+    """read(2) into a mapping of the file: the kernel stores for the client. (From a file that it caches: a
+    direct read holds the page itself, and loses when the page is dropped meanwhile.)"""
+    source = os.open(os.path.join(s.source, "twin"), os.O_RDONLY)
     view = memoryview(s.mapped)
     part = view[20 * PAGE:24 * PAGE]
     equal(os.preadv(source, [part], 100 * PAGE + 5), 4 * PAGE, "bytes read into the mapping")
