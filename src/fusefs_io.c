@@ -327,6 +327,7 @@ void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 	struct page_read read;
 	ssize_t bytes;
 	bool fetched;
+	bool direct;
 	int count;
 
 	(void)ino;
@@ -337,11 +338,12 @@ void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 	if (size > FOLD_REQUEST_BYTES)
 		size = FOLD_REQUEST_BYTES;
 	page_read_init(&read, &fs->filler, handle->file, handle->source, off, size);
+	/* A file open for direct I/O may also be mapped, and what a page fault reads is cached.
+	 * Only a read system call tells whose it is. */
+	direct = (fi->flags & O_DIRECT || plan_is_direct(fs->plan)) && fi->lock_owner;
+	note_cached(handle, direct, read.first, read.pages);
 	fetched = gather(handle, &read, off, size);
 	follow_foreign_change(handle);
-	/* A file open with O_DIRECT may also be mapped, and what a page fault reads is cached. Only
-	 * a read system call tells whose it is. */
-	note_cached(handle, fi->flags & O_DIRECT && fi->lock_owner, read.first, read.pages);
 	bytes = page_read_iov(&read, iov, &count);
 	/* Short for an error: to the page cache it would look like the end of the file. The kernel
 	 * asks again page by page, and gets what can be read. */
@@ -383,6 +385,19 @@ static errint_t make_durable(const struct fusefs *fs, const struct handle *handl
 	return source_flush(handle->source, wanted == O_DSYNC);
 }
 
+/* The kernel has cached what was written, unless it was by direct I/O. */
+static void note_written(const struct fusefs *fs, const struct handle *handle,
+			 const struct fuse_file_info *fi, off_t offset, size_t length)
+{
+	bool direct = (fi->flags & O_DIRECT || plan_is_direct(fs->plan)) && !fi->writepage;
+	uint64_t first = fold_page_of((uint64_t)offset);
+	unsigned pages = (unsigned)fold_pages_in((uint64_t)offset, length);
+
+	if (!fi->writepage)
+		window_written(handle->window, first, pages, direct);
+	note_cached(handle, direct, first, pages);
+}
+
 void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
 		  struct fuse_file_info *fi)
 {
@@ -402,9 +417,7 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 		readahead_drop(fs->readahead, handle->source);
 	follow_foreign_change(handle);
 	if (written > 0)
-		note_cached(handle, fi->flags & O_DIRECT && !fi->writepage,
-			    fold_page_of((uint64_t)off),
-			    (unsigned)fold_pages_in((uint64_t)off, (uint64_t)written));
+		note_written(fs, handle, fi, off, (size_t)written);
 	if (written > 0) {
 		errint_t error = make_durable(fs, handle, fi->flags);
 

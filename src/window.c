@@ -15,6 +15,25 @@
  * call. It holds no lock while it does so, and no request waits for it.
  *
  * A file is freed when its node is forgotten and its last region gone.
+ *
+ * Writes. The kernel copies what a client writes into its page, lets go of the page, and sends the
+ * WRITE. A drop between the two takes the page away, and a READ before the WRITE is handled brings
+ * it back as it was: the kernel then caches old bytes that nothing corrects. We cannot see it
+ * happen, but when it can have happened: the kernel has one buffered write of an inode under way at
+ * a time, so only the first WRITE after a drop can have begun before it. Such a WRITE (a suspect)
+ * has its pages dropped once more after it was answered, if a READ brought them back. For a moment
+ * the old bytes can be read; to drop them before the answer is not possible, for the kernel may
+ * hold these very pages until then.
+ *
+ *   clock             counts drops; drop d is over when the clock says d
+ *   file->dropped     the last drop of any of its pages; UNDER_WAY while one is
+ *   file->written     the clock when its last buffered WRITE was handled: a later one began after
+ * all drops up to here region->dropped   the last drop of pages of it, or of the file when the
+ * region was made region->again     which pages those were
+ *
+ * O_DIRECT writes drop pages by themselves, but asynchronous ones only before they are sent; so
+ * pages that a READ brought back are dropped after each. Where there is no window the same holds
+ * for all writes, and the whole file is dropped if the kernel caches anything of it.
  */
 #include "foldfs/window.h"
 
@@ -35,11 +54,15 @@
 #define REGION_BYTES ((uint64_t)REGION_PAGES << FOLD_PAGE_SHIFT)
 /* Regions that one round of the trimmer closes. */
 #define TRIM_BATCH 256u
+/* Files that one round drops as a whole. */
+#define STALE_BATCH 16u
 /* What a round trims below a small budget at least (4 MiB, but never more than a quarter): each
  * round costs a grace period. */
 #define SLACK_PAGES 1024u
 /* Regions that one invalidation covers: 4 MiB. The kernel holds the range's pages meanwhile. */
 #define RUN_REGIONS 16u
+/* A drop that is not over; later than all. */
+#define UNDER_WAY UINT64_MAX
 
 struct window {
 	uint64_t budget;
@@ -50,17 +73,19 @@ struct window {
 	_Atomic uint64_t trimmed; /* bytes; relaxed */
 	_Atomic uint64_t memory;  /* bytes of regions and files; relaxed */
 	pthread_mutex_t lock;
-	pthread_cond_t wanted;        /* the trimmer sleeps here */
-	struct cds_list_head queue;   /* regions, oldest first; under lock */
-	struct cds_list_head closing; /* regions; under lock */
-	uint64_t closing_pages;       /* of regions that are closing, still in pages; under lock */
-	struct cds_list_head files;   /* all, but forgotten ones; under lock */
-	struct cds_list_head stale;   /* files to invalidate as a whole; under lock */
-	bool stopping;                /* under lock */
-	bool trimming;                /* the trimmer has regions in hand; under lock */
-	pthread_mutex_t stop_lock;    /* before lock */
-	bool running;                 /* under stop_lock */
-	pthread_t trimmer;            /* under stop_lock */
+	pthread_cond_t wanted;         /* the trimmer sleeps here */
+	struct cds_list_head queue;    /* regions, oldest first; under lock */
+	struct cds_list_head closing;  /* regions; under lock */
+	uint64_t closing_pages;        /* of regions that are closing, still in pages; under lock */
+	struct cds_list_head files;    /* all, but forgotten ones; under lock */
+	struct cds_list_head stale;    /* files to invalidate as a whole; under lock */
+	struct cds_list_head suspects; /* regions with suspect pages; under lock */
+	uint64_t clock;                /* of drops; under lock */
+	bool stopping;                 /* under lock */
+	bool trimming;                 /* the trimmer has regions in hand; under lock */
+	pthread_mutex_t stop_lock;     /* before lock */
+	bool running;                  /* under stop_lock */
+	pthread_t trimmer;             /* under stop_lock */
 };
 
 struct window_file {
@@ -70,6 +95,11 @@ struct window_file {
 	struct cds_list_head link;    /* in window->files, or empty; under window->lock */
 	struct cds_list_head stale;   /* in window->stale, or empty; under window->lock */
 	bool forgotten;               /* under window->lock */
+	unsigned dropping;            /* uses of the trimmer, which keep it; under window->lock */
+	atomic_bool
+		cached; /* without a window: the kernel caches something of it; never goes back */
+	_Atomic uint64_t dropped; /* changed under window->lock */
+	_Atomic uint64_t written; /* the same */
 };
 
 struct region {
@@ -81,6 +111,10 @@ struct region {
 	uint64_t closing_pages;       /* bits when it was closed; under window->lock */
 	struct cds_list_head link;    /* in the queue or in closing; under window->lock */
 	struct cds_list_head in_file; /* under window->lock */
+	struct cds_list_head suspect; /* in window->suspects, or empty; under window->lock */
+	uint64_t suspects;            /* pages to drop once more; under window->lock */
+	uint64_t dropped;             /* under window->lock */
+	uint64_t again;               /* under window->lock */
 };
 
 struct region_key {
@@ -102,6 +136,7 @@ errint_t window_new(uint64_t budget_bytes, window_invalidate_fn invalidate, void
 	CDS_INIT_LIST_HEAD(&window->closing);
 	CDS_INIT_LIST_HEAD(&window->files);
 	CDS_INIT_LIST_HEAD(&window->stale);
+	CDS_INIT_LIST_HEAD(&window->suspects);
 	pthread_mutex_init(&window->lock, NULL);
 	pthread_mutex_init(&window->stop_lock, NULL);
 	pthread_cond_init(&window->wanted, NULL);
@@ -203,6 +238,9 @@ static struct region *find_or_make(struct window_file *file, uint64_t index)
 		cds_lfht_add(window->regions, hash_of(file, index), &made->node);
 		cds_list_add_tail(&made->link, &window->queue);
 		cds_list_add_tail(&made->in_file, &file->regions);
+		CDS_INIT_LIST_HEAD(&made->suspect);
+		made->dropped = atomic_load(&file->dropped);
+		made->again = UINT64_MAX;
 		count_memory(window, made);
 	}
 	pthread_mutex_unlock(&window->lock);
@@ -225,6 +263,16 @@ static uint64_t budget_pages(const struct window *window)
 	return window->budget >> FOLD_PAGE_SHIFT;
 }
 
+/* The pages of PAGE's region from PAGE on, before END. */
+static uint64_t mask_of(uint64_t page, uint64_t end)
+{
+	unsigned from = page & (REGION_PAGES - 1);
+	uint64_t left = end - page;
+	unsigned count = left < REGION_PAGES - from ? (unsigned)left : REGION_PAGES - from;
+
+	return (count == REGION_PAGES ? UINT64_MAX : (1ull << count) - 1) << from;
+}
+
 void window_note(struct window_file *file, uint64_t first_page, unsigned pages)
 {
 	struct window *window = file->window;
@@ -233,27 +281,77 @@ void window_note(struct window_file *file, uint64_t first_page, unsigned pages)
 	uint64_t added = 0;
 	uint64_t before;
 
-	if (!window->budget)
+	if (!window->budget) {
+		if (!atomic_load_explicit(&file->cached, memory_order_relaxed))
+			atomic_store(&file->cached, true);
 		return;
+	}
 	fold_rcu_read_lock();
 	while (page < end) {
-		uint64_t index = page >> REGION_SHIFT;
-		unsigned from = page & (REGION_PAGES - 1);
-		uint64_t left = end - page;
-		unsigned count = left < REGION_PAGES - from ? (unsigned)left : REGION_PAGES - from;
-		uint64_t mask = (count == REGION_PAGES ? UINT64_MAX : (1ull << count) - 1) << from;
-		struct region *region = find_or_make(file, index);
+		uint64_t mask = mask_of(page, end);
+		struct region *region = find_or_make(file, page >> REGION_SHIFT);
 
 		if (region && (~atomic_load_explicit(&region->bits, memory_order_relaxed) & mask))
 			added += (uint64_t)__builtin_popcountll(
 				mask & ~atomic_fetch_or(&region->bits, mask));
-		page += count;
+		page = (page | (REGION_PAGES - 1)) + 1;
 	}
 	/* Within the read side: the trimmer takes no bits off the count before they are on it. */
 	before = added ? atomic_fetch_add(&window->pages, added) : 0;
 	fold_rcu_read_unlock();
 	if (added && before + added > budget_pages(window) && before <= budget_pages(window))
 		wake(window);
+}
+
+/* Pages FIRST..END were written: those that a READ brought back after a drop since SINCE (0: all)
+ * are suspects. Read side. */
+static bool suspect_locked(struct window_file *file, uint64_t first, uint64_t end, uint64_t since)
+{
+	struct window *window = file->window;
+	bool any = false;
+	uint64_t page;
+
+	for (page = first; page < end; page = (page | (REGION_PAGES - 1)) + 1) {
+		struct region *region = find(file, page >> REGION_SHIFT);
+		uint64_t mask = mask_of(page, end);
+
+		if (!region || region->dropped < since)
+			continue;
+		mask &= atomic_load(&region->bits);
+		if (since)
+			mask &= region->again;
+		if (!mask)
+			continue;
+		region->suspects |= mask;
+		if (cds_list_empty(&region->suspect))
+			cds_list_add_tail(&region->suspect, &window->suspects);
+		any = true;
+	}
+	return any;
+}
+
+void window_written(struct window_file *file, uint64_t first_page, unsigned pages, bool direct)
+{
+	struct window *window = file->window;
+	uint64_t since = direct ? 0 : atomic_load(&file->written) + 1;
+	bool any = false;
+
+	if (!window->budget) {
+		if (atomic_load(&file->cached))
+			window_invalidate_soon(file);
+		return;
+	}
+	if (!direct && atomic_load(&file->dropped) < since)
+		return;
+	pthread_mutex_lock(&window->lock);
+	fold_rcu_read_lock();
+	any = suspect_locked(file, first_page, first_page + pages, since);
+	fold_rcu_read_unlock();
+	if (!direct)
+		atomic_store(&file->written, window->clock);
+	pthread_mutex_unlock(&window->lock);
+	if (any)
+		pthread_cond_signal(&window->wanted);
 }
 
 /* Take REGION from the noted to the closing ones. Read side for the table. */
@@ -263,6 +361,7 @@ static void close_locked(struct window *window, struct region *region)
 	cds_lfht_del(window->regions, &region->node);
 	fold_rcu_read_unlock();
 	cds_list_del(&region->link);
+	cds_list_del_init(&region->suspect);
 	cds_list_add_tail(&region->link, &window->closing);
 	region->closing_pages = (uint64_t)__builtin_popcountll(
 		atomic_load_explicit(&region->bits, memory_order_relaxed));
@@ -281,7 +380,7 @@ static void close_file_locked(struct window_file *file, uint64_t index)
 
 static void free_file_if_done_locked(struct window_file *file)
 {
-	if (!file->forgotten || !cds_list_empty(&file->regions))
+	if (!file->forgotten || file->dropping || !cds_list_empty(&file->regions))
 		return;
 	cds_list_del(&file->stale);
 	free_counted(file->window, file);
@@ -419,55 +518,160 @@ static void finish(struct window *window, struct region *regions[], unsigned cou
 	pthread_mutex_unlock(&window->lock);
 }
 
-/* The nodes of up to COUNT files that are stale as a whole. */
-static unsigned take_stale_locked(struct window *window, uint64_t nodes[], unsigned count)
-{
-	unsigned taken = 0;
+/* What one round of the trimmer drops. */
+struct round {
+	struct region *regions[TRIM_BATCH];
+	unsigned count;
+	struct region *suspects[TRIM_BATCH];
+	uint64_t masks[TRIM_BATCH]; /* of suspects: their pages */
+	unsigned suspect_count;
+	struct window_file *stale[STALE_BATCH];
+	unsigned stale_count;
+	struct window_file *files[2 * TRIM_BATCH + STALE_BATCH]; /* of all of these */
+	unsigned file_count;
+};
 
-	while (taken < count && !cds_list_empty(&window->stale)) {
+/* Pages of FILE are about to be dropped. */
+static void drop_begins_locked(struct round *round, struct window_file *file)
+{
+	file->dropping++;
+	atomic_store(&file->dropped, UNDER_WAY);
+	round->files[round->file_count++] = file;
+}
+
+/* PAGES (a mask) of REGION are about to be dropped. */
+static void region_drop_begins_locked(struct region *region, uint64_t pages)
+{
+	/* What was dropped before the last write is of no interest any more. */
+	if (region->dropped <= atomic_load(&region->file->written))
+		region->again = 0;
+	region->again |= pages;
+	region->dropped = UNDER_WAY;
+}
+
+static void drops_end_locked(struct window *window, struct round *round)
+{
+	struct region *region;
+	unsigned i;
+
+	window->clock++;
+	for (i = 0; i < round->file_count; i++) {
+		struct window_file *file = round->files[i];
+
+		if (--file->dropping)
+			continue;
+		atomic_store(&file->dropped, window->clock);
+		cds_list_for_each_entry (region, &file->regions, in_file)
+			if (region->dropped == UNDER_WAY)
+				region->dropped = window->clock;
+		free_file_if_done_locked(file);
+	}
+}
+
+static void take_closing_locked(struct window *window, struct round *round)
+{
+	while (round->count < TRIM_BATCH && !cds_list_empty(&window->closing)) {
+		struct region *region = cds_list_first_entry(&window->closing, struct region, link);
+		struct region *again;
+
+		region->forgotten = region->file->forgotten;
+		cds_list_del(&region->link);
+		round->regions[round->count++] = region;
+		drop_begins_locked(round, region->file);
+		fold_rcu_read_lock();
+		again = find(region->file, region->index);
+		fold_rcu_read_unlock();
+		if (again)
+			region_drop_begins_locked(again, UINT64_MAX);
+	}
+}
+
+/* Files that are stale as a whole. */
+static void take_stale_locked(struct window *window, struct round *round)
+{
+	while (round->stale_count < STALE_BATCH && !cds_list_empty(&window->stale)) {
 		struct window_file *file =
 			cds_list_first_entry(&window->stale, struct window_file, stale);
+		struct region *region;
 
 		cds_list_del_init(&file->stale);
-		nodes[taken++] = file->node;
+		round->stale[round->stale_count++] = file;
+		drop_begins_locked(round, file);
+		cds_list_for_each_entry (region, &file->regions, in_file)
+			region_drop_begins_locked(region, UINT64_MAX);
 	}
-	return taken;
+}
+
+/* Suspect pages. They are uncounted first, so that what a READ brings from now on is counted. */
+static uint64_t take_suspects_locked(struct window *window, struct round *round)
+{
+	uint64_t uncounted = 0;
+
+	while (round->suspect_count < TRIM_BATCH && !cds_list_empty(&window->suspects)) {
+		struct region *region =
+			cds_list_first_entry(&window->suspects, struct region, suspect);
+		uint64_t mask = region->suspects;
+
+		cds_list_del_init(&region->suspect);
+		region->suspects = 0;
+		round->suspects[round->suspect_count] = region;
+		round->masks[round->suspect_count++] = mask;
+		uncounted += (uint64_t)__builtin_popcountll(atomic_fetch_and(&region->bits, ~mask) &
+							    mask);
+		drop_begins_locked(round, region->file);
+		region_drop_begins_locked(region, mask);
+	}
+	return uncounted;
+}
+
+/* Each from its first to its last page: rarely more than one, and what lies between comes back. */
+static void drop_suspects(struct window *window, const struct round *round)
+{
+	unsigned i;
+
+	for (i = 0; i < round->suspect_count; i++) {
+		const struct region *region = round->suspects[i];
+		unsigned first = (unsigned)__builtin_ctzll(round->masks[i]);
+		unsigned end = REGION_PAGES - (unsigned)__builtin_clzll(round->masks[i]);
+		uint64_t page = (region->index << REGION_SHIFT) + first;
+
+		(void)window->invalidate(window->context, region->file->node,
+					 (off_t)(page << FOLD_PAGE_SHIFT),
+					 (off_t)((uint64_t)(end - first) << FOLD_PAGE_SHIFT));
+	}
 }
 
 static bool has_work_locked(struct window *window)
 {
 	return window->stopping || !cds_list_empty(&window->closing) ||
-	       !cds_list_empty(&window->stale) ||
+	       !cds_list_empty(&window->stale) || !cds_list_empty(&window->suspects) ||
 	       (atomic_load(&window->pages) > budget_pages(window) + window->closing_pages &&
 		!cds_list_empty(&window->queue));
 }
 
-/* One round of the trimmer. The lock is given up for all that may take time. */
+/* One round of the trimmer. The lock is given up for all that may take time. Regions and files of
+ * the round stay: nobody but the trimmer frees regions, and `dropping` keeps files. */
 static void trim_locked(struct window *window)
 {
-	struct region *regions[TRIM_BATCH];
-	uint64_t nodes[16];
-	unsigned count = 0;
-	unsigned stale;
+	struct round round = {0};
+	uint64_t uncounted;
 	unsigned i;
 
 	close_oldest_locked(window);
-	while (count < TRIM_BATCH && !cds_list_empty(&window->closing)) {
-		regions[count] = cds_list_first_entry(&window->closing, struct region, link);
-		regions[count]->forgotten = regions[count]->file->forgotten;
-		cds_list_del(&regions[count++]->link);
-	}
-	stale = take_stale_locked(window, nodes, sizeof(nodes) / sizeof(nodes[0]));
-	window->trimming = count > 0;
+	take_stale_locked(window, &round);
+	take_closing_locked(window, &round);
+	uncounted = take_suspects_locked(window, &round);
 	pthread_mutex_unlock(&window->lock);
-	for (i = 0; i < stale; i++)
-		(void)window->invalidate(window->context, nodes[i], 0, 0);
-	if (count) {
+	drop_suspects(window, &round);
+	for (i = 0; i < round.stale_count; i++)
+		(void)window->invalidate(window->context, round.stale[i]->node, 0, 0);
+	if (round.count || uncounted)
 		fold_rcu_synchronize();
-		finish(window, regions, count);
-	}
+	atomic_fetch_sub(&window->pages, uncounted);
+	if (round.count)
+		finish(window, round.regions, round.count);
 	pthread_mutex_lock(&window->lock);
-	window->trimming = false;
+	drops_end_locked(window, &round);
 }
 
 static void *trim(void *argument)

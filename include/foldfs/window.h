@@ -48,9 +48,18 @@ errint_t window_file_new(struct window *window, uint64_t node, struct window_fil
 /* The kernel has forgotten the node (its cache went with it): uncount all, drop the reference. */
 void window_file_forget(struct window_file *file);
 
-/* The kernel is about to cache these pages. Before the reply. Any thread, lock-free but for the
- * first note of a region. */
+/* The kernel is about to cache these pages. Before the reply, and for a READ before it looks for
+ * the bytes: a write that its look does not see will see the note. Any thread, lock-free but for
+ * the first note of a region. */
 void window_note(struct window_file *file, uint64_t first_page, unsigned pages);
+
+/*
+ * A client's WRITE of these pages was handled; before the reply, and before its pages are noted.
+ * Not for write-back of mapped pages. DIRECT: not by way of the kernel's cache (O_DIRECT; any where
+ * there is no window). What the kernel may have cached of the file meanwhile without these bytes is
+ * dropped soon: see the head of window.c. Any thread; no lock where nothing was dropped before.
+ */
+void window_written(struct window_file *file, uint64_t first_page, unsigned pages, bool direct);
 
 /* The kernel holds nothing at or behind FIRST_PAGE any more (truncate, invalidation at open). */
 void window_uncount(struct window_file *file, uint64_t first_page);

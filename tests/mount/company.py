@@ -13,6 +13,7 @@ import mmap
 import os
 import random
 import struct
+import time
 
 from harness import LIBC, MIB, PAGE, check, equal, make_pages, read_file, write_file
 
@@ -32,8 +33,9 @@ def address_of(buffer):
 class Subject:
     """A file of the mount and what it must hold. Open buffered, by O_DIRECT and mapped all the time."""
 
-    def __init__(self, t, mount, source, number, base):
+    def __init__(self, t, mount, source, number, base, in_company=False):
         self.t = t
+        self.in_company = in_company
         self.rng = t.rng
         self.mount = mount
         self.source = source
@@ -101,29 +103,39 @@ class Subject:
         with mmap.mmap(fd, len(self.model), prot=mmap.PROT_READ) as mapped:
             return mapped[:]
 
+    def agree(self, read, expected, what):
+        """What read() gives is EXPECTED: at once, and in company after a moment. There a page can be dropped
+        and read again while it is being written (window.c says how), and is put right when that is over."""
+        end = time.monotonic() + (10 * self.t.patience if self.in_company else 0)
+        while (found := read()) != expected and time.monotonic() < end:
+            pass
+        equal(found, expected, what)
+
     def check_mapped(self, what):
         """The mapping that is there since the beginning, and zeroes behind the end of the file."""
         size = len(self.model)
         shown = min(len(self.mapped), (size + PAGE - 1) // PAGE * PAGE)
         expected = bytes(self.model[:shown])
-        equal(self.mapped[:shown], expected + bytes(shown - len(expected)), "the old mapping after " + what)
+        self.agree(lambda: self.mapped[:shown], expected + bytes(shown - len(expected)),
+                   "the old mapping after " + what)
 
     def same(self, what, behind=True):
         """Everybody sees the model, however and through whichever descriptor they read."""
         expected = bytes(self.model)
         self.check_mapped(what)
         equal(os.fstat(self.fd).st_size, len(expected), "the size after " + what)
-        equal(os.pread(self.fd, 2 * MIB, 0), expected, "a read after " + what)
-        equal(self.by_direct(self.direct), expected, "a read by O_DIRECT after " + what)
-        equal(self.by_sendfile(self.fd), expected, "sendfile after " + what)
-        equal(self.by_splice(self.direct), expected, "splice after " + what)
-        equal(self.by_map(self.fd), expected, "a new mapping after " + what)
+        for read, way in ((lambda: os.pread(self.fd, 2 * MIB, 0), "a read"),
+                          (lambda: self.by_direct(self.direct), "a read by O_DIRECT"),
+                          (lambda: self.by_sendfile(self.fd), "sendfile"),
+                          (lambda: self.by_splice(self.direct), "splice"),
+                          (lambda: self.by_map(self.fd), "a new mapping")):
+            self.agree(read, expected, way + " after " + what)
         if behind:
             equal(read_file(self.behind), expected, "the source after " + what)
 
     def same_anew(self, what):
         """The same by a descriptor that was opened just now."""
-        equal(read_file(self.path), bytes(self.model), "opened anew after " + what)
+        self.agree(lambda: read_file(self.path), bytes(self.model), "opened anew after " + what)
         self.same(what)
 
 

@@ -250,6 +250,14 @@ def others_write_while_we_write(t, options):
     os.close(direct)
 
 
+def stands_still(pid):
+    states = []
+    for thread in os.listdir("/proc/%d/task" % pid):
+        with open("/proc/%d/task/%s/stat" % (pid, thread)) as file:
+            states.append(file.read().rpartition(")")[2].split()[0])
+    return set(states) == {"T"}
+
+
 @test(suite="full", presets=("release", "asan"), timeout=60)
 def lost_reports(t):
     """More changes than the kernel's queue holds while the daemon stands still: what was lost is not
@@ -267,6 +275,7 @@ def lost_reports(t):
     if queue > 100000:
         t.skip("the kernel's queue holds %d reports" % queue)
     os.kill(mount.process.pid, signal.SIGSTOP)
+    seen(t, lambda: stands_still(mount.process.pid), "the daemon stands still")
     try:
         os.mkdir(source + "/many")
         for number in range(queue + 10):

@@ -531,6 +531,72 @@ static void invalidate_all_drops_every_file_that_is_known(void **state)
 	fixture_free(fixture);
 }
 
+/* Region 0 of file 0 is trimmed, by what is noted elsewhere. */
+static void trim_region(struct fixture *fixture)
+{
+	cache(fixture, 0, 0, REGION);
+	for (uint64_t page = 0; page < 4096; page += REGION)
+		cache(fixture, 1, page, REGION);
+	wait_for(usage_of(fixture).bytes <= 1024 * KIB);
+	expect(!fixture->kernel.cached[0][5]);
+}
+
+/* The first write after a drop may have begun before it: what a READ brought back since is dropped
+ * again, that page alone. The next write of the file began after that drop. */
+static void what_came_back_during_a_write_goes_again(void **state)
+{
+	struct fixture *fixture = fixture_new(1024 * KIB);
+
+	(void)state;
+	start(fixture);
+	/* Never dropped: no suspicion. */
+	cache(fixture, 0, 0, 8);
+	window_written(fixture->files[0], 5, 1, false);
+	trim_region(fixture);
+	cache(fixture, 0, 0, 8);
+	window_written(fixture->files[0], 5, 1, false);
+	wait_for(!fixture->kernel.cached[0][5]);
+	for (unsigned page = 0; page < 8; page++)
+		assert_int_equal(fixture->kernel.cached[0][page], page != 5);
+	/* Not noted since: nothing to drop. Others were not dropped since that write. */
+	window_written(fixture->files[0], 5, 1, false);
+	window_written(fixture->files[0], 3, 1, false);
+	/* Read and written once more: the write may have begun before page 5 was dropped. */
+	trim_region(fixture);
+	cache(fixture, 0, 0, 8);
+	window_written(fixture->files[0], 40, 1, false);
+	window_written(fixture->files[0], 3, 1, false);
+	/* A round later than any that could have dropped it. */
+	window_invalidate_soon(fixture->files[2]);
+	wait_for(atomic_load(&fixture->kernel.calls_for_all));
+	stop(fixture);
+	assert_true(fixture->kernel.cached[0][3]);
+	fixture_free(fixture);
+}
+
+static void what_is_cached_beside_a_direct_write_goes(void **state)
+{
+	struct fixture *fixture = fixture_new(1u << 30);
+
+	(void)state;
+	start(fixture);
+	cache(fixture, 0, 60, 10);
+	window_written(fixture->files[0], 62, 4, true);
+	wait_for(cached_bytes(fixture) == 6 * 4 * KIB);
+	wait_for(usage_of(fixture).bytes == 6 * 4 * KIB);
+	fixture_free(fixture);
+	/* Without a window all of the file goes, if anything of it was ever cached. */
+	fixture = fixture_new(0);
+	start(fixture);
+	window_written(fixture->files[0], 62, 4, true);
+	window_invalidate_soon(fixture->files[1]);
+	wait_for(atomic_load(&fixture->kernel.calls_for_all) == 1);
+	cache(fixture, 0, 60, 10);
+	window_written(fixture->files[0], 0, 1, true);
+	wait_for(!cached_bytes(fixture));
+	fixture_free(fixture);
+}
+
 static void nothing_is_called_after_stop(void **state)
 {
 	struct fixture *fixture = fixture_new(256 * KIB);
@@ -630,6 +696,8 @@ int main(void)
 		cmocka_unit_test(invalidate_soon_drops_all_of_the_file),
 		cmocka_unit_test(invalidate_soon_drops_what_was_never_noted),
 		cmocka_unit_test(invalidate_all_drops_every_file_that_is_known),
+		cmocka_unit_test(what_came_back_during_a_write_goes_again),
+		cmocka_unit_test(what_is_cached_beside_a_direct_write_goes),
 		cmocka_unit_test(nothing_is_called_after_stop),
 		cmocka_unit_test(a_window_that_never_started_ends_in_order),
 		cmocka_unit_test(a_storm_stays_counted_and_bounded),
