@@ -518,7 +518,7 @@ def in_company(t, options):
     base = base_of(t)
     mount = t.mount(source, options)
     with Company(t, mount, source, base) as company:
-        for number, (name, row) in enumerate(t.rng.sample(list(ROWS.items()), t.scaled(len(ROWS), 8))):
+        for number, (name, row) in enumerate(t.rng.sample(list(ROWS.items()), t.scaled(len(ROWS), 5))):
             company.watch(number)
             try:
                 run_row(t, mount, source, number, base, row, in_company=True)
