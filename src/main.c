@@ -19,6 +19,7 @@
  */
 #include "foldfs/control_tasks.h"
 #include "foldfs/fusefs.h"
+#include "foldfs/guardian.h"
 #include "foldfs/mounts.h"
 #include "foldfs/options.h"
 #include "foldfs/scan_command.h"
@@ -80,6 +81,7 @@ struct daemon {
 	int asker;       /* a socket to the process that asks the first question */
 	pid_t asker_pid; /* 0: not our child */
 	struct state state;
+	pid_t guardian; /* 0: there is none */
 	struct fusefs *fs;
 	struct fuse_session *session;
 	struct mount_entry entry; /* of our mount */
@@ -654,6 +656,8 @@ static errint_t start(struct daemon *d)
 	/* What is created for a caller has the caller's umask; ours must not add to it. */
 	umask(0);
 	protect_from_memory_pressure();
+	/* Where there can be none, a mount that hangs after kill -9 is the user's to abort. */
+	(void)guardian_start(d->entry.device_minor, &d->guardian);
 	err = detach(d);
 	if (!err)
 		err = start_threads(d);
@@ -682,6 +686,7 @@ static void stop(struct daemon *d)
 	if (d->fs)
 		fusefs_free(d->fs);
 	state_close(&d->state);
+	guardian_stop(d->guardian);
 	/* Until here something may have waited for the source. */
 	if (d->force_thread_runs) {
 		pthread_cancel(d->force_thread);

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * guardian.c - aborts the connection when the daemon is killed
+ *
+ * The guardian holds the connection's abort file and nothing else: above all no descriptor of the
+ * connection itself, which would keep that alive. An open abort file stays with its connection;
+ * once that has gone, writing to it does nothing, whatever number another one has.
+ *
+ * It is told of the end by PR_SET_PDEATHSIG, which the kernel sends when the thread that forked it
+ * ends. A pidfd would not do: it waits for the last thread, and so for the one that is stuck.
+ */
+#include "foldfs/guardian.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define CONNECTIONS "/sys/fs/fuse/connections"
+
+/* A mount of fusectl that has no place, for where it is not mounted. */
+static int mount_fusectl(void)
+{
+	int context = fsopen("fusectl", FSOPEN_CLOEXEC);
+	int fd = -1;
+
+	if (context < 0)
+		return -1;
+	if (fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
+		fd = fsmount(context, FSMOUNT_CLOEXEC, 0);
+	close(context);
+	return fd;
+}
+
+static int open_abort_file(unsigned connection)
+{
+	char path[64];
+	int directory = -1;
+	int fd;
+
+	snprintf(path, sizeof(path), CONNECTIONS "/%u/abort", connection);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		directory = mount_fusectl();
+	if (directory >= 0) {
+		snprintf(path, sizeof(path), "%u/abort", connection);
+		fd = openat(directory, path, O_WRONLY | O_CLOEXEC);
+		close(directory);
+	}
+	return fd;
+}
+
+static void keep_only(int fd)
+{
+	if (fd > 0)
+		(void)close_range(0, (unsigned)fd - 1, 0);
+	(void)close_range((unsigned)fd + 1, ~0u, 0);
+}
+
+/* In a process of its own. */
+_Noreturn static void guard(int abort_file, pid_t daemon)
+{
+	sigset_t end;
+	int sig;
+
+	/* A ^C is for the daemon, and its end is waited for. */
+	setsid();
+	if (chdir("/"))
+		_exit(EXIT_FAILURE);
+	keep_only(abort_file);
+	(void)prctl(PR_SET_NAME, "foldfs-guardian");
+	sigfillset(&end);
+	sigprocmask(SIG_SETMASK, &end, NULL);
+	sigemptyset(&end);
+	sigaddset(&end, SIGUSR1);
+	(void)prctl(PR_SET_PDEATHSIG, SIGUSR1);
+	if (getppid() == daemon)
+		while (sigwait(&end, &sig))
+			;
+	(void)!write(abort_file, "1", 1);
+	_exit(EXIT_SUCCESS);
+}
+
+errint_t guardian_start(unsigned connection, pid_t *ret_pid)
+{
+	int abort_file = open_abort_file(connection);
+	pid_t daemon = getpid();
+	errint_t error = 0;
+	pid_t pid;
+
+	*ret_pid = 0;
+	if (abort_file < 0)
+		return -errno;
+	pid = fork();
+	if (pid == 0)
+		guard(abort_file, daemon);
+	if (pid < 0)
+		error = -errno;
+	else
+		*ret_pid = pid;
+	close(abort_file);
+	return error;
+}
+
+void guardian_stop(pid_t pid)
+{
+	if (pid <= 0)
+		return;
+	kill(pid, SIGKILL);
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+}

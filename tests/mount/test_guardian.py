@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon is killed while its trimming thread waits, inside the kernel, for a page that an unanswered
+read holds."""
+
+import errno
+import os
+
+import faulty
+from faulty import FaultySource
+from harness import PAGE, check, equal, errno_of, fails_with, make_pages, test, thread_states, until, write_file
+
+
+def guardians(daemon):
+    """Process numbers of a daemon's guardians: its children of that name."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open("/proc/%s/stat" % pid) as stat:
+                name, fields = stat.read().rsplit(")", 1)
+        except OSError:
+            continue
+        if name.endswith("(foldfs-guardian") and int(fields.split()[1]) == daemon:
+            found.append(int(pid))
+    return found
+
+
+def has_ended(pid):
+    """Whether a process has; who adopted it may not have looked yet."""
+    try:
+        with open("/proc/%d/stat" % pid) as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@test(timeout=60)
+def killed_while_trimming_waits(t):
+    """kill -9 ends the mount for its clients also then: the read that hangs fails, as does every other."""
+    source = FaultySource(t)
+    content = make_pages(t.rng, 1024)
+    write_file(source.backing + "/file", content)
+    mount = t.mount(source.point, ["window=1M"], transport="dev")
+    fd = os.open(mount.path("file"), os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+    equal(os.pread(fd, PAGE, 0), content[:PAGE], "the first page of the region")
+    source.set(0, faulty.HANG, faulty.READ, 5 * PAGE, 6 * PAGE - 1)
+
+    def hang():
+        found = errno_of(os.pread, fd, PAGE, 5 * PAGE)
+        check(found in (errno.ECONNABORTED, errno.ENOTCONN), "the read that hangs: errno %d" % found)
+
+    stuck = t.fork(hang)
+    until(lambda: source.applied(0) > 0, 10, "the read hangs")
+    # More than the window holds: the region with the page that hangs is the oldest.
+    pages = list(range(64, 1024))
+    t.rng.shuffle(pages)
+    for page in pages:
+        equal(os.pread(fd, PAGE, page * PAGE), content[page * PAGE:(page + 1) * PAGE], "page %d" % page)
+    until(lambda: "invalidate_inode_pages" in thread_states(mount.process.pid), 10,
+          lambda: "the trimming thread waits for the page:\n" + thread_states(mount.process.pid))
+    guardian, = guardians(mount.process.pid)
+    mount.process.kill()
+    try:
+        t.join([stuck], seconds=20)
+        until(lambda: has_ended(guardian), 10, "the guardian has gone")
+    finally:
+        source.clear(0)
+    mount.process.wait(20)
+    fails_with(errno.ENOTCONN, "another open", os.open, mount.path("file"), os.O_RDONLY)
+    errno_of(os.close, fd)
+    t.run(["umount", "-l", mount.point])
+
+
+@test()
+def ends_with_the_daemon(t):
+    """The guardian ends with the daemon, whoever ends it."""
+    directory = t.make_dir("source")
+    for end in (lambda mount: mount.unmount(), lambda mount: mount.stop(), lambda mount: mount.kill()):
+        mount = t.mount(directory)
+        guardian, = guardians(mount.process.pid)
+        equal(errno_of(os.kill, guardian, 2), 0, "^C at the guardian")
+        end(mount)
+        until(lambda: has_ended(guardian), 10, "the guardian has gone")
