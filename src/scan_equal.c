@@ -37,9 +37,10 @@
 /* What an extent may be and still says what is read from it. */
 #define EXTENT_PLAIN (FIEMAP_EXTENT_LAST | FIEMAP_EXTENT_MERGED | FIEMAP_EXTENT_SHARED)
 
-struct extents {
+/* The extents lie behind the map, in its array without a length. */
+union extents {
 	struct fiemap map;
-	struct fiemap_extent list[EXTENTS];
+	unsigned char room[sizeof(struct fiemap) + EXTENTS * sizeof(struct fiemap_extent)];
 };
 
 static int fd_of(const struct scan_twin *twin)
@@ -110,7 +111,7 @@ static void close_twin(struct scan_twin *twin)
 /* ---- by extents ---- */
 
 /* The extents from byte START on, as many as fit. False: the file system does not say. */
-static bool map_extents(int fd, uint64_t start, struct extents *extents)
+static bool map_extents(int fd, uint64_t start, union extents *extents)
 {
 	memset(&extents->map, 0, sizeof(extents->map));
 	extents->map.fm_start = start;
@@ -128,20 +129,20 @@ static bool is_same_extent(const struct fiemap_extent *a, const struct fiemap_ex
 }
 
 /* Whether what both have is the same, so far. */
-static bool is_same_map(const struct extents *a, const struct extents *b)
+static bool is_same_map(const union extents *a, const union extents *b)
 {
 	unsigned count = a->map.fm_mapped_extents;
 
 	if (count != b->map.fm_mapped_extents)
 		return false;
 	for (unsigned i = 0; i < count; i++)
-		if (!is_same_extent(&a->list[i], &b->list[i]))
+		if (!is_same_extent(&a->map.fm_extents[i], &b->map.fm_extents[i]))
 			return false;
 	return true;
 }
 
 static bool is_proved(const struct scan_twin *first, const struct scan_twin *twin,
-		      struct extents maps[2])
+		      union extents maps[2])
 {
 	uint64_t start = 0;
 
@@ -154,7 +155,7 @@ static bool is_proved(const struct scan_twin *first, const struct scan_twin *twi
 		    !map_extents(fd_of(twin), start, &maps[1]) || !maps[0].map.fm_mapped_extents ||
 		    !is_same_map(&maps[0], &maps[1]))
 			return false;
-		last = &maps[0].list[maps[0].map.fm_mapped_extents - 1];
+		last = &maps[0].map.fm_extents[maps[0].map.fm_mapped_extents - 1];
 		if (last->fe_flags & FIEMAP_EXTENT_LAST)
 			return true;
 		start = last->fe_logical + last->fe_length;
@@ -165,10 +166,11 @@ static bool is_proved(const struct scan_twin *first, const struct scan_twin *twi
  * enough where nothing is. */
 static void prove(struct scan_twin *twins[], unsigned count)
 {
-	struct extents *maps = calloc(2, sizeof(*maps));
+	union extents *maps = calloc(2, sizeof(*maps));
 
 	if (maps && map_extents(fd_of(twins[0]), 0, &maps[0]) && maps[0].map.fm_mapped_extents &&
-	    (maps[0].list[0].fe_flags & FIEMAP_EXTENT_SHARED) && !fsync(fd_of(twins[0]))) {
+	    (maps[0].map.fm_extents[0].fe_flags & FIEMAP_EXTENT_SHARED) &&
+	    !fsync(fd_of(twins[0]))) {
 		for (unsigned i = 1; i < count; i++) {
 			if (twins[i]->unfit || fsync(fd_of(twins[i])))
 				continue;
