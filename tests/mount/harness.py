@@ -336,7 +336,10 @@ class Mount:
     def kill(self):
         """kill -9 and a lazy unmount: what a crash leaves behind, and what the user does then."""
         self.process.kill()
-        self.process.wait(20)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            raise Failure("foldfs does not die; its threads:\n" + thread_states(self.process.pid))
         self.t.run(["umount", "-l", self.point], timeout=20)
 
     def discard(self):
