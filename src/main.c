@@ -661,6 +661,8 @@ static errint_t start(struct daemon *d)
 	err = detach(d);
 	if (!err)
 		err = start_threads(d);
+	if (!err)
+		state_start_scan(&d->options, d->source_fd, &d->state);
 	if (!err && send(d->asker, "", 1, MSG_NOSIGNAL) != 1)
 		err = complain("the process that started the mount is gone.");
 	return err;
@@ -673,6 +675,7 @@ static void stop(struct daemon *d)
 		pthread_cancel(d->end_thread);
 		pthread_join(d->end_thread, NULL);
 	}
+	state_stop_scan(&d->state);
 	control_free(d->control);
 	if (d->session) {
 		unmount(d);

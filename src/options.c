@@ -46,6 +46,7 @@ struct raw_options {
 	char *entry_timeout;
 	char *passthrough_max;
 	char *state;
+	char *scan;
 	char *coherence;
 	char **passthrough; /* globs, NULL at the end */
 	size_t passthrough_count;
@@ -99,6 +100,8 @@ static const struct fuse_opt words[] = {
 	RAW("coherence=%s", coherence),
 	FUSE_OPT_KEY("coherence", KEY_NO_VALUE),
 	FUSE_OPT_KEY("state", KEY_NO_VALUE),
+	RAW("scan=%s", scan),
+	FUSE_OPT_KEY("scan", KEY_NO_VALUE),
 	FUSE_OPT_KEY("passthrough=", KEY_PASSTHROUGH),
 	FUSE_OPT_KEY("passthrough", KEY_NO_VALUE),
 	FUSE_OPT_KEY("passthrough_max", KEY_NO_VALUE),
@@ -380,6 +383,14 @@ static errint_t judge_coherence(const char *text, bool *overlay)
 	return 0;
 }
 
+static errint_t judge_scan(const char *text, bool *background)
+{
+	*background = text && strcmp(text, "background") == 0;
+	return !text || *background || strcmp(text, "off") == 0
+		       ? 0
+		       : refuse("scan=%s is not one of background and off.", text);
+}
+
 static errint_t judge_timeout(const char *name, const char *text, double *seconds)
 {
 	char *end;
@@ -497,6 +508,8 @@ static errint_t judge(struct raw_options *raw, struct options *options)
 	if (!err)
 		err = judge_state(raw->state);
 	if (!err)
+		err = judge_scan(raw->scan, &options->scan_background);
+	if (!err)
 		err = judge_coherence(raw->coherence, &options->coherence_overlay);
 	if (!err)
 		err = judge_timeout("attr_timeout", raw->attr_timeout, &options->attr_timeout);
@@ -521,6 +534,7 @@ static void raw_clear(struct raw_options *raw)
 	free_list(raw->passthrough);
 	free(raw->passthrough_max);
 	free(raw->state);
+	free(raw->scan);
 	free(raw->coherence);
 	free(raw->source);
 	free(raw->mountpoint);
@@ -592,6 +606,8 @@ void options_print_help(const char *program)
 	       "opened\n"
 	       "  -o state=DIR           where what is known of the files is kept (default:\n"
 	       "                         /var/lib/foldfs)\n"
+	       "  -o scan=background     read SOURCE once, slowly, for what its files share "
+	       "(default: off)\n"
 	       "  -o transport=WAY       auto, io_uring or dev (default: auto)\n"
 	       "  -o attr_timeout=SEC    how long the kernel may keep attributes (default: 1.0)\n"
 	       "  -o entry_timeout=SEC   how long the kernel may keep names (default: 1.0)\n"

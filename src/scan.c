@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 /* What is written at once: this much, or what there is after this time. */
-#define BATCH_BYTES (8u << 20)
+#define BATCH_BYTES (4u << 20)
 #define BATCH_NS    1000000000
 #define PROGRESS_NS 100000000
 

@@ -18,7 +18,7 @@
 #define TICK_NS 100000000
 
 #define FILES_MAX   1024u
-#define NOTES_BYTES (16u << 20)
+#define NOTES_BYTES (4u << 20)
 
 /* <linux/ioprio.h> has come late. */
 #define IOPRIO_WHO_PROCESS 1

@@ -5,6 +5,7 @@
 #include "foldfs/backing.h"
 #include "foldfs/objects.h"
 #include "foldfs/options.h"
+#include "foldfs/scan.h"
 
 #include <errno.h>
 #include <fuse_lowlevel.h>
@@ -12,6 +13,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* A scan in the background is to be felt by nobody: one reader, of lowest priority, slower than any
+ * disk, with little memory. */
+#define BACKGROUND_RATE   (UINT64_C(64) << 20)
+#define BACKGROUND_MEMORY (UINT64_C(32) << 20)
 
 static void open_objects(const char *directory, struct state *state)
 {
@@ -61,6 +67,38 @@ void state_open(const struct options *options, const char *source, struct state 
 		fuse_log(FUSE_LOG_WARNING, "no catalogue of %s is kept: %s: %s.\n", source,
 			 directory ? directory : "no directory for it", strerror(-error));
 	free(directory);
+}
+
+void state_start_scan(const struct options *options, int source_fd, struct state *state)
+{
+	const struct scan_options scan = {
+		.catalogue = state->catalogue,
+		.workers = 1,
+		.rate = BACKGROUND_RATE,
+		.memory = BACKGROUND_MEMORY,
+	};
+	errint_t error;
+
+	if (!options->scan_background)
+		return;
+	if (!state->catalogue) {
+		fuse_log(FUSE_LOG_WARNING,
+			 "scan=background does nothing: there is no catalogue.\n");
+		return;
+	}
+	error = scan_new(source_fd, &scan, &state->scan);
+	if (!error)
+		error = scan_start(state->scan);
+	if (error)
+		fuse_log(FUSE_LOG_WARNING, "cannot scan in the background: %s.\n",
+			 strerror(-error));
+}
+
+void state_stop_scan(struct state *state)
+{
+	scan_stop(state->scan);
+	scan_free(state->scan);
+	state->scan = NULL;
 }
 
 void state_close(struct state *state)

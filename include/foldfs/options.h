@@ -30,6 +30,7 @@ struct options {
 	char **passthrough;       /* globs, NULL at the end; NULL: none */
 	uint64_t passthrough_max; /* bytes of a file that may be served by the kernel unasked */
 	bool coherence_overlay;   /* readers of equal files keep what they opened */
+	bool scan_background;     /* fill the catalogue while serving */
 	bool source_stacked;      /* the source is on a stacked file system */
 	bool read_only;
 	double attr_timeout;  /* seconds */

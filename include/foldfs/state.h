@@ -8,10 +8,12 @@
 struct catalogue;
 struct objects;
 struct options;
+struct scan;
 
 struct state {
 	struct catalogue *catalogue; /* NULL: there is none */
 	struct objects *objects;     /* the same */
+	struct scan *scan;           /* that runs in the background; NULL: none does */
 };
 
 /*
@@ -29,6 +31,11 @@ errint_t state_directory(const char *base, const char *source, char **ret_direct
  * do not outlive fork, and before it has threads.
  */
 void state_open(const struct options *options, const char *source, struct state *ret_state);
+/* scan=background: begin to scan the source, open as SOURCE_FD, which is borrowed until
+ * state_stop_scan(). In the process that serves. What cannot be done is logged. */
+void state_start_scan(const struct options *options, int source_fd, struct state *state);
+/* Have it end, at once but for a read under way. */
+void state_stop_scan(struct state *state);
 /* Nobody uses it any more. */
 void state_close(struct state *state);
 
