@@ -1,0 +1,400 @@
+# SPDX-License-Identifier: Apache-2.0
+"""foldctl scan and foldfs --estimate: what is counted, what is kept, and what is called equal."""
+
+import json
+import os
+import signal
+import subprocess
+
+from harness import (MIB, PAGE, PageCount, check, equal, make_pages, make_tree, read_file, test, until,
+                     write_file)
+from images import image_directory
+
+
+def scan_command(t, directory, *options):
+    return t.foldctl_command() + ["scan", "--json", "--state=" + t.path("state"), directory, *options]
+
+
+def scan(t, directory, *options, status=0):
+    return json.loads(t.run(scan_command(t, directory, *options), timeout=60 * t.patience, status=status).stdout)
+
+
+def estimate(t, directory, *options):
+    return json.loads(t.run(t.foldfs_command() + ["--estimate", "--json", directory, *options],
+                            timeout=60 * t.patience).stdout)
+
+
+def check_counts(found, count, files, what):
+    """The figures of a scan against an independent count."""
+    expected = count.expected()
+    equal(found["files"], files, what + ": files")
+    equal(found["zero_pages"], expected["zero_pages"], what + ": zero_pages")
+    equal(found["data_pages"], count.nonzero, what + ": data_pages")
+    equal(found["unique_pages"], len(count.users), what + ": unique_pages")
+    equal(found["equal_pages"], expected["pages_sharing"], what + ": equal_pages")
+    equal(found["saved_bytes"], expected["pages_sharing"] * PAGE, what + ": saved_bytes")
+    equal((found["pages_share"], found["pages_error"], found["complete"]), (1, 0, True), what + ": exact")
+
+
+def plan_of(t, path):
+    return json.loads(t.run(t.foldctl_command() + ["explain", "--json", path]).stdout)["plan"]
+
+
+@test(transports="none")
+def counts(t):
+    """Files of every awkward size, names in several directories, hard links, holes, other file systems
+    within: the same figures as an independent count, by both programs, at first and again from what is
+    kept; nothing that is known is read again."""
+    source = t.make_dir("source")
+    tree = make_tree(t.rng, source)
+    t.make_dir("source", "sub", "deep")
+    write_file(source + "/sub/deep/copy", tree["clone"])
+    tree["sub/deep/copy"] = tree["clone"]
+    os.link(source + "/sub/deep/copy", source + "/sub/another name")
+    os.symlink("/", source + "/root")
+    os.mkfifo(source + "/pipe")
+    t.tmpfs(name="source/other")
+    write_file(source + "/other/file", b"on another file system")
+    count = PageCount()
+    for content in tree.values():
+        count.add(content)
+    for found, what in ((estimate(t, source), "estimate"), (scan(t, source), "scan")):
+        check_counts(found, count, len(tree), what)
+        equal(found["bytes"], sum(len(content) for content in tree.values()), what + ": bytes")
+        equal((found["equal_files"], found["equal_files_bytes"]), (1, len(tree["clone"])), what + ": equal files")
+        equal((found["changed_files"], found["unreadable_files"], found["known_files"]), (0, 0, 0), what)
+        check(found["read_bytes"] < found["bytes"] + 2 * len(tree["clone"]), "%s: holes were read" % what)
+    found = scan(t, source)
+    check_counts(found, count, len(tree), "second scan")
+    equal((found["known_files"], found["read_bytes"]), (len(tree), 0), "second scan: not read again")
+    count.add(b"on another file system")
+    check_counts(estimate(t, source, "--all-file-systems"), count, len(tree) + 1, "all file systems")
+    text = t.run(t.foldfs_command() + ["--estimate", source]).stdout
+    for word in (source, "unique", "equal files", "saved"):
+        check(word in text, "the table does not show %r:\n%s" % (word, text))
+
+
+@test(suite="full", timeout=120, transports="none", presets=("release",))
+def counts_of_real_images(t):
+    """Two real images: the figures of the bench's own program, which shares no code with foldfs."""
+    program = os.path.join(t.build, "bench", "unique_pages")
+    if not os.path.exists(program):
+        t.skip("the bench programs are not built")
+    source = t.make_dir("source")
+    images = [os.path.join(image_directory(), name) for name in ("base.img", "base-clone.img")]
+    for image in images:
+        target = os.path.join(source, os.path.basename(image))
+        write_file(target, b"")
+        t.run(["mount", "--bind", image, target])
+        t.at_end(lambda target=target: t.run(["umount", target]))
+    counted = json.loads(t.run([program] + images, timeout=100).stdout)
+    found = estimate(t, source, "--all-file-systems")
+    equal(found["files"], 2, "files")
+    equal(found["data_pages"], counted["nonzero"], "data_pages")
+    equal(found["unique_pages"], counted["unique"], "unique_pages")
+    equal(found["zero_pages"], counted["pages"] - counted["nonzero"], "zero_pages")
+
+
+@test(timeout=60)
+def equal_files(t):
+    """Equal files, whatever their owners, modes and names, are one class: a read-only mount serves them
+    from one file. Files of one size that differ in one byte are not, whatever their digests (a build with
+    short digests nominates many of them); neither is a file that somebody has open for writing."""
+    source = t.make_dir("source")
+    t.make_dir("source", "one", "two")
+    content = make_pages(t.rng, 30) + b"tail"
+    names = ["a", "one/b", "one/two/c"]
+    for name in names:
+        write_file(os.path.join(source, name), content)
+    os.chown(source + "/one/b", 1000, 1000)
+    os.chmod(source + "/one/two/c", 0o444)
+    near = bytearray(make_pages(t.rng, 2))
+    for number in range(300):
+        near[PAGE + 17:PAGE + 19] = number.to_bytes(2, "big")
+        write_file("%s/near %d" % (source, number), near)
+    last = bytearray(content)
+    last[-1] ^= 1
+    write_file(source + "/last byte", last)
+    write_file(source + "/written", content)
+    with open(source + "/written", "r+b"):
+        equal(scan(t, source)["compared_files"], 3, "files found equal")
+    mount = t.mount(source, ["ro"])
+    for name in names:
+        equal(plan_of(t, mount.path(name)), "shared passthrough", name)
+        equal(read_file(mount.path(name)), content, name)
+    for name in ("written", "last byte", "near 0", "near 299"):
+        check(plan_of(t, mount.path(name)) != "shared passthrough", name + " is shared")
+    for number in range(300):
+        near[PAGE + 17:PAGE + 19] = number.to_bytes(2, "big")
+        equal(read_file(mount.path("near %d" % number)), bytes(near), "near %d" % number)
+    mount.unmount()
+    equal(scan(t, source)["compared_files"], 1, "the one that was written to joins them")
+    mount = t.mount(source, ["ro"])
+    equal(plan_of(t, mount.path("written")), "shared passthrough", "written")
+
+
+@test(timeout=60)
+def changed_between_scans(t):
+    """A change of content with the old size and mtime ends what was known; a new one is found; what has
+    moved is not read again; what is gone is forgotten."""
+    source = t.make_dir("source")
+    t.make_dir("source", "old")
+    content = make_pages(t.rng, 40)
+    for name in ("a", "b", "old/c", "gone"):
+        write_file(os.path.join(source, name), content)
+    equal(scan(t, source)["compared_files"], 4, "compared at first")
+    before = os.stat(source + "/b")
+    with open(source + "/b", "r+b") as file:
+        file.write(b"other")
+    os.utime(source + "/b", ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.rename(source + "/old", source + "/new")
+    os.unlink(source + "/gone")
+    found = scan(t, source)
+    equal((found["files"], found["known_files"], found["read_bytes"]), (3, 2, len(content)), "second scan")
+    equal((found["compared_files"], found["unique_pages"]), (0, 41), "what is left of it")
+    mount = t.mount(source, ["ro"])
+    equal(plan_of(t, mount.path("a")), "shared passthrough", "a")
+    equal(plan_of(t, mount.path("new/c")), "shared passthrough", "what was moved")
+    equal(plan_of(t, mount.path("b")), "window", "what was changed")
+    equal(read_file(mount.path("b")), b"other" + content[5:], "b")
+    equal(read_file(mount.path("new/c")), content, "new/c")
+    mount.unmount()
+
+
+@test(transports="none", timeout=60)
+def changed_while_it_is_read(t):
+    """A file that changes all the time is counted as that and left out, with no harm to the others."""
+    source = t.make_dir("source")
+    content = make_pages(t.rng, 20)
+    write_file(source + "/still", content)
+    write_file(source + "/busy", make_pages(t.rng, 256))
+    reader, writer = os.pipe()
+
+    def change():
+        os.close(writer)
+        os.set_blocking(reader, False)
+        with open(source + "/busy", "r+b", buffering=0) as file:
+            while True:
+                file.seek(0)
+                file.write(os.urandom(8))
+                try:
+                    if not os.read(reader, 1):
+                        return
+                except BlockingIOError:
+                    pass
+
+    child = t.fork(change)
+    os.close(reader)
+    found = scan(t, source, "--rate=4M")
+    os.close(writer)
+    t.join([child])
+    equal((found["files"], found["changed_files"], found["data_pages"]), (1, 1, 20), "left out")
+    found = scan(t, source)
+    equal((found["files"], found["known_files"], found["changed_files"]), (2, 1, 0), "once it is still")
+
+
+@test(transports="none")
+def damaged_catalogue(t):
+    """A damaged catalogue is moved aside with one warning, and the scan is right."""
+    source = t.make_dir("source")
+    tree = make_tree(t.rng, source)
+    scan(t, source)
+    directory = os.path.join(t.path("state"), os.listdir(t.path("state"))[0])
+    equal(os.stat(directory).st_mode & 0o777, 0o700, "mode of the directory")
+    equal(os.stat(directory + "/data.mdb").st_mode & 0o777, 0o600, "mode of the file")
+    write_file(directory + "/data.mdb", t.rng.randbytes(100000))
+    result = t.run(scan_command(t, source))
+    check("moved aside" in result.stderr and result.stderr.count("\n") == 1, "said: " + result.stderr)
+    found = json.loads(result.stdout)
+    equal((found["files"], found["known_files"], found["recorded"]), (len(tree), 0, True), "begun anew")
+    check(os.path.exists(directory + "/data.mdb.aside"), "it is not there any more")
+    result = t.run(scan_command(t, source))
+    equal((result.stderr, json.loads(result.stdout)["known_files"]), ("", len(tree)), "the next scan")
+
+
+@test(transports="none", timeout=60)
+def two_at_once(t):
+    """Two scans of one source at once find the same, and leave one catalogue that knows all of it."""
+    source = t.make_dir("source")
+    tree = make_tree(t.rng, source)
+    for number in range(200):
+        write_file("%s/%d" % (source, number), tree["base"][:(1 + number % 3) * PAGE])
+    running = [subprocess.Popen(scan_command(t, source), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                env=t.environment()) for _ in range(2)]
+    for process in running:
+        out, err = process.communicate(timeout=40 * t.patience)
+        equal((process.returncode, err), (0, b""), "status and complaints")
+        found = json.loads(out)
+        equal((found["files"], found["recorded"], found["complete"]), (len(tree) + 200, True, True), "found")
+    found = scan(t, source)
+    equal((found["known_files"], found["compared_files"], found["read_bytes"]), (len(tree) + 200, 0, 0),
+          "everything is known")
+
+
+@test(transports="none", timeout=60)
+def rate(t):
+    """With --rate it reads no faster than that."""
+    source = t.make_dir("source")
+    for number in range(8):
+        write_file("%s/%d" % (source, number), make_pages(t.rng, 64))
+    found = estimate(t, source, "--rate=2M", "--workers=4")
+    # Less the first read of each worker, for which there is nothing to wait for.
+    check(found["seconds"] >= (2 * MIB - 4 * 256 * 1024) / (2 * MIB), "2 MiB in %g s" % found["seconds"])
+    equal(found["data_pages"], 512, "data_pages")
+
+
+@test(transports="none", timeout=90)
+def sampled(t):
+    """With less memory than it takes, pages are sampled; the estimate is within five standard errors of
+    the truth, of which one in 1.7 million should not be."""
+    source = t.make_dir("source")
+    common = make_pages(t.rng, 4000)
+    write_file(source + "/unique", make_pages(t.rng, 8000))
+    write_file(source + "/one", common)
+    write_file(source + "/two", common[:3000 * PAGE] + make_pages(t.rng, 1000))
+    for found in (estimate(t, source, "--memory=128K"), scan(t, source, "--memory=128K")):
+        check(0 < found["pages_share"] <= 0.25, "share: %g" % found["pages_share"])
+        check(0 < found["pages_error"] < 1000, "error: %d" % found["pages_error"])
+        equal((found["files"], found["data_pages"]), (3, 16000), "what is not sampled")
+        check(abs(found["unique_pages"] - 13000) <= 5 * found["pages_error"], "unique: %d ± %d" % (
+            found["unique_pages"], found["pages_error"]))
+        equal(found["unique_pages"] + found["equal_pages"], 16000, "both")
+
+
+@test(transports="none", timeout=60)
+def interrupted(t):
+    """SIGINT ends it soon, and what was read by then is kept."""
+    source = t.make_dir("source")
+    for number in range(60):
+        write_file("%s/%02d" % (source, number), make_pages(t.rng, 16))
+    process = subprocess.Popen(scan_command(t, source, "--rate=256K"), stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, env=t.environment())
+
+    def has_read():
+        with open("/proc/%d/io" % process.pid) as file:
+            return int(file.readline().split()[1]) > 400000
+
+    until(has_read, 30 * t.patience, "a few files are read")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20 * t.patience)
+    equal(process.returncode, 1, "status")
+    check(b"ended by a signal" in err and err.count(b"\n") == 1, "said: %r" % err)
+    found = json.loads(out)
+    check(not found["complete"] and 2 <= found["files"] < 60, "found: %r" % found)
+    again = scan(t, source)
+    equal((again["files"], again["known_files"]), (60, found["files"]), "kept")
+
+
+@test(suite="full", transports="none", variants={"xfs": "xfs", "btrfs": "btrfs"}, timeout=60)
+def proved_by_extents(t, kind):
+    """Reflinked copies are found equal by their extents, without reading them again; one that was written
+    to since is not."""
+    source = t.loop_file_system(kind, size=400 * MIB)
+    content = make_pages(t.rng, 500)
+    write_file(source + "/a", content)
+    if t.run(["cp", "--reflink=always", source + "/a", source + "/b"], status=None).returncode:
+        t.skip("no reflinks on this %s" % kind)
+    t.run(["cp", "--reflink=always", source + "/a", source + "/c"])
+    t.run(["cp", "--reflink=never", source + "/a", source + "/d"])
+    with open(source + "/c", "r+b") as file:
+        file.seek(300 * PAGE)
+        file.write(b"x")
+    found = scan(t, source)
+    check(found["proved_files"] >= 1, "proved: %d" % found["proved_files"])
+    equal(found["compared_files"] + found["proved_files"], 3, "a, b and d are equal")
+    mount = t.mount(source, ["ro"], transport="dev")
+    for name, shared in (("a", True), ("b", True), ("c", False), ("d", True)):
+        equal(plan_of(t, mount.path(name)) == "shared passthrough", shared, name)
+    equal(read_file(mount.path("c"))[300 * PAGE:300 * PAGE + 1], b"x", "c")
+    mount.unmount()
+
+
+@test(transports="none")
+def unreadable(t):
+    """What a plain user may not read is named once, counted, and the rest is counted right; no root, no
+    mount and no catalogue are needed."""
+    source = t.make_dir("source")
+    os.chmod(t.directory, 0o755)
+    t.make_dir("source", "closed")
+    write_file(source + "/mine", make_pages(t.rng, 5))
+    write_file(source + "/theirs", make_pages(t.rng, 5))
+    write_file(source + "/bad\nname", make_pages(t.rng, 5))
+    os.chmod(source + "/theirs", 0o600)
+    os.chmod(source + "/bad\nname", 0o600)
+    os.chmod(source + "/closed", 0o700)
+    command = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] + t.foldfs_command()
+    if t.run(command + ["--version"], status=None).returncode:
+        t.skip("a plain user cannot run the program where it is built")
+    result = t.run(command + ["--estimate", "--json", source])
+    found = json.loads(result.stdout)
+    equal((found["files"], found["unreadable_files"], found["data_pages"]), (1, 3, 5), "counted")
+    equal(result.stderr.count("\n"), 3, "lines: " + result.stderr)
+    for name in ("/theirs", "/bad?name", "/closed"):
+        equal(result.stderr.count(source + name + ":"), 1, "%s is named: %s" % (name, result.stderr))
+
+
+@test(timeout=60)
+def of_a_mount(t):
+    """foldctl scan of a mount scans its source, also without a word from within the mount point; what it
+    finds holds at the next open; a directory within the mount is refused, and so is a covered source."""
+    source = t.make_dir("source")
+    t.make_dir("source", "sub")
+    content = make_pages(t.rng, 40)
+    for name in ("a", "b"):
+        write_file(os.path.join(source, name), content)
+    mount = t.mount(source, ["ro"])
+    check(plan_of(t, mount.path("a")) != "shared passthrough", "known before")
+    result = t.run(t.foldctl_command() + ["scan", "--json", "--state=" + t.path("state")], cwd=mount.point)
+    equal((json.loads(result.stdout)["path"], json.loads(result.stdout)["files"]), (source, 2), "scanned")
+    equal(scan(t, mount.point)["known_files"], 2, "known")
+    for name in ("a", "b"):
+        equal(plan_of(t, mount.path(name)), "shared passthrough", name)
+        equal(read_file(mount.path(name)), content, name)
+    result = t.run(scan_command(t, mount.path("sub")), status=1)
+    check("lies in a foldfs mount" in result.stderr, result.stderr)
+    mount.unmount()
+    covered = t.make_dir("covered")
+    write_file(covered + "/file", content)
+    mount = t.mount(covered, name="covered")
+    result = t.run(scan_command(t, covered), status=1)
+    check(result.stderr.count("\n") == 1 and "foldfs mount" in result.stderr, result.stderr)
+    mount.unmount()
+
+
+@test(timeout=60)
+def in_the_background(t):
+    """scan=background fills the catalogue while the mount serves; it is cut short by the mount's end."""
+    source = t.make_dir("source")
+    content = make_pages(t.rng, 40)
+    for name in ("a", "b"):
+        write_file(os.path.join(source, name), content)
+    mount = t.mount(source, ["ro", "scan=background"])
+    until(lambda: plan_of(t, mount.path("a")) == "shared passthrough", 20 * t.patience, "a is known")
+    equal(read_file(mount.path("b")), content, "b")
+    mount.unmount()
+    write_file(source + "/large", make_pages(t.rng, 4000))
+    mount = t.mount(source, ["scan=background"])
+    mount.unmount()
+    mount = t.mount(source, ["scan=background"])
+    mount.stop()
+
+
+@test(transports="none")
+def wrong_command_lines(t):
+    """Each: one sentence that names what is wrong, status 1."""
+    source = t.make_dir("source")
+    write_file(source + "/file", b"x")
+    scans = t.foldctl_command() + ["scan", "--state=" + t.path("state")]
+    for arguments, word in ((["--rate=x", source], "--rate"), (["--rate=0", source], "--rate"),
+                            (["--memory=1K", source], "--memory"), (["--workers=0", source], "--workers"),
+                            (["--nonsense", source], "--nonsense"), ([source, "more"], "more"),
+                            (["/no/such"], "/no/such"), ([source + "/file"], source + "/file")):
+        for command in (scans, t.foldfs_command() + ["--estimate"]):
+            result = t.run(command + arguments, status=1)
+            equal(result.stderr.count("\n"), 1, "lines: " + result.stderr)
+            check(word in result.stderr, "%r does not name %r" % (result.stderr, word))
+    t.run(t.foldfs_command() + ["--estimate"], status=1)
+    t.run(t.foldfs_command() + ["--estimate", "--state=/tmp", source], status=1)
+    t.run(t.foldfs_command() + [source, t.make_dir("mnt"), "-o", "scan=later"], status=1)
+    result = t.run(t.foldctl_command() + ["scan", "--state=" + source + "/file", source], status=1)
+    check("cannot keep a catalogue" in result.stderr, result.stderr)
