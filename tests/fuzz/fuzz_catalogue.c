@@ -22,7 +22,8 @@
 #define MAX_BYTES (1u << 20)
 #define DAMAGES   64u
 
-/* The catalogue's directory, and its database without damage. One thread. */
+/* The catalogue's directory, below the working directory, and its database without damage. One
+ * thread. */
 static char directory[64];
 static uint8_t *whole;
 static size_t whole_size;
@@ -76,8 +77,7 @@ static void make_whole(void)
 	bool moved;
 	int fd;
 
-	strcpy(directory, access("/dev/shm", W_OK) == 0 ? "/dev/shm/foldfs-fuzz.XXXXXX"
-							: "/tmp/foldfs-fuzz.XXXXXX");
+	strcpy(directory, "./catalogue.XXXXXX");
 	expect(mkdtemp(directory) && atexit(clean_up) == 0);
 	expect(catalogue_open(directory, MAX_BYTES, &moved, &catalogue) == 0 && !moved);
 	for (unsigned file = 0; file < FILES; file++)
