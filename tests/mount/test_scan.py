@@ -285,28 +285,40 @@ def interrupted(t):
     equal((again["files"], again["known_files"]), (60, found["files"]), "kept")
 
 
-@test(suite="full", transports="none", variants={"xfs": "xfs", "btrfs": "btrfs"}, timeout=60)
-def proved_by_extents(t, kind):
-    """Reflinked copies are found equal by their extents, without reading them again; one that was written
-    to since is not."""
+def extents_prove(t, kind):
     source = t.loop_file_system(kind, size=400 * MIB)
-    content = make_pages(t.rng, 500)
+    content = make_pages(t.rng, 16)
     write_file(source + "/a", content)
     if t.run(["cp", "--reflink=always", source + "/a", source + "/b"], status=None).returncode:
         t.skip("no reflinks on this %s" % kind)
-    t.run(["cp", "--reflink=always", source + "/a", source + "/c"])
     t.run(["cp", "--reflink=never", source + "/a", source + "/d"])
-    with open(source + "/c", "r+b") as file:
-        file.seek(300 * PAGE)
-        file.write(b"x")
+    names = ["c%d" % number for number in range(200)]
+    t.run(["sh", "-c", "for name; do cp --reflink=always a $name; done", "sh"] + names, cwd=source)
+    for number, name in enumerate(names):
+        with open(os.path.join(source, name), "r+b") as file:
+            file.seek(9 * PAGE)
+            file.write(number.to_bytes(2, "big"))
     found = scan(t, source)
     check(found["proved_files"] >= 1, "proved: %d" % found["proved_files"])
-    equal(found["compared_files"] + found["proved_files"], 3, "a, b and d are equal")
+    equal(found["compared_files"] + found["proved_files"], 3, "a, b and d are equal, and no others")
     mount = t.mount(source, ["ro"], transport="dev")
-    for name, shared in (("a", True), ("b", True), ("c", False), ("d", True)):
+    for name, shared in (("a", True), ("b", True), ("c0", False), ("c199", False), ("d", True)):
         equal(plan_of(t, mount.path(name)) == "shared passthrough", shared, name)
-    equal(read_file(mount.path("c"))[300 * PAGE:300 * PAGE + 1], b"x", "c")
+    equal(read_file(mount.path("c7"))[9 * PAGE:9 * PAGE + 2], b"\0\7", "c7")
     mount.unmount()
+
+
+@test(transports="none", timeout=60)
+def proved_by_extents(t):
+    """Reflinked copies on XFS are found equal by their extents, without reading them again; those that
+    were written to since are not (a build with short digests nominates many of them)."""
+    extents_prove(t, "xfs")
+
+
+@test(suite="full", transports="none", timeout=60)
+def proved_by_extents_on_btrfs(t):
+    """The same on btrfs, where small files lie in line with metadata."""
+    extents_prove(t, "btrfs")
 
 
 @test(transports="none")
