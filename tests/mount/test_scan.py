@@ -193,7 +193,7 @@ def changed_while_it_is_read(t):
     equal((found["files"], found["known_files"], found["changed_files"]), (2, 1, 0), "once it is still")
 
 
-@test(transports="none")
+@test(suite="full", transports="none")
 def damaged_catalogue(t):
     """A damaged catalogue is moved aside with one warning, and the scan is right."""
     source = t.make_dir("source")
@@ -231,7 +231,7 @@ def two_at_once(t):
           "everything is known")
 
 
-@test(transports="none", timeout=60)
+@test(suite="full", transports="none", timeout=60)
 def rate(t):
     """With --rate it reads no faster than that."""
     source = t.make_dir("source")
@@ -243,7 +243,7 @@ def rate(t):
     equal(found["data_pages"], 512, "data_pages")
 
 
-@test(transports="none", timeout=90)
+@test(suite="full", transports="none", timeout=90)
 def sampled(t):
     """With less memory than it takes, pages are sampled; the estimate is within five standard errors of
     the truth, of which one in 1.7 million should not be."""
@@ -321,7 +321,7 @@ def proved_by_extents_on_btrfs(t):
     extents_prove(t, "btrfs")
 
 
-@test(transports="none")
+@test(suite="full", transports="none")
 def unreadable(t):
     """What a plain user may not read is named once, counted, and the rest is counted right; no root, no
     mount and no catalogue are needed."""
@@ -345,7 +345,7 @@ def unreadable(t):
         equal(result.stderr.count(source + name + ":"), 1, "%s is named: %s" % (name, result.stderr))
 
 
-@test(timeout=60)
+@test(suite="full", timeout=60)
 def of_a_mount(t):
     """foldctl scan of a mount scans its source, also without a word from within the mount point; what it
     finds holds at the next open; a directory within the mount is refused, and so is a covered source."""
@@ -391,7 +391,7 @@ def in_the_background(t):
     mount.stop()
 
 
-@test(transports="none")
+@test(suite="full", transports="none")
 def wrong_command_lines(t):
     """Each: one sentence that names what is wrong, status 1."""
     source = t.make_dir("source")
