@@ -157,6 +157,16 @@ static bool is_full(MDB_env *env, MDB_txn *txn)
 	return (info.me_last_pgno + 1) * all.ms_psize >= info.me_mapsize && !unused.ms_entries;
 }
 
+/* Whether every page of the file is in a tree or in LMDB's list of free pages. LMDB compares the
+ * two when it copies a database; nobody wants the copy. A page that was on both sides would be
+ * written over, and LMDB ends the process when it comes upon that. */
+static int check_pages(MDB_env *env)
+{
+	int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
+
+	return nowhere < 0 ? errno : mdb_env_copyfd2(env, nowhere, MDB_CP_COMPACT);
+}
+
 static int check(const char *directory, uint64_t max_bytes)
 {
 	struct catalogue catalogue;
@@ -164,7 +174,7 @@ static int check(const char *directory, uint64_t max_bytes)
 	MDB_txn *txn;
 	int result;
 
-	if (open_environment(directory, max_bytes, MDB_RDONLY, &catalogue.env))
+	if (open_environment(directory, max_bytes, 0, &catalogue.env))
 		return MDB_INVALID;
 	result = mdb_txn_begin(catalogue.env, NULL, MDB_RDONLY, &txn);
 	if (!result)
@@ -179,7 +189,10 @@ static int check(const char *directory, uint64_t max_bytes)
 		result = walk(txn, catalogue.classes, false);
 	if (!result && is_full(catalogue.env, txn))
 		result = MDB_MAP_FULL;
-	return result;
+	if (result)
+		return result;
+	mdb_txn_abort(txn);
+	return check_pages(catalogue.env);
 }
 
 /* Whether the database in DIRECTORY is whole. In a process of its own, for LMDB trusts its file: a
