@@ -157,6 +157,49 @@ static bool is_full(MDB_env *env, MDB_txn *txn)
 	return (info.me_last_pgno + 1) * all.ms_psize >= info.me_mapsize && !unused.ms_entries;
 }
 
+/* A record of LMDB's table of free pages: how many, then their numbers, the highest first. */
+static bool is_valid_free_list(const MDB_val *value, size_t last_page)
+{
+	size_t previous = last_page + 1;
+	size_t count;
+	size_t page;
+
+	if (value->mv_size < sizeof(count))
+		return false;
+	memcpy(&count, value->mv_data, sizeof(count));
+	if (count >= value->mv_size / sizeof(page))
+		return false;
+	for (size_t i = 1; i <= count; i++) {
+		memcpy(&page, (const char *)value->mv_data + i * sizeof(page), sizeof(page));
+		if (page >= previous || page < 2) /* 0 and 1 are the file's heads */
+			return false;
+		previous = page;
+	}
+	return true;
+}
+
+static int check_free_pages(MDB_env *env, MDB_txn *txn)
+{
+	MDB_envinfo info;
+	MDB_cursor *cursor;
+	MDB_val key;
+	MDB_val value;
+	int result = mdb_env_info(env, &info);
+
+	if (!result)
+		result = mdb_cursor_open(txn, 0, &cursor);
+	if (result)
+		return result;
+	do {
+		result = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+		if (!result && (key.mv_size != sizeof(size_t) ||
+				!is_valid_free_list(&value, info.me_last_pgno)))
+			result = MDB_CORRUPTED;
+	} while (!result);
+	mdb_cursor_close(cursor);
+	return result == MDB_NOTFOUND ? 0 : result;
+}
+
 /* Whether every page of the file is in a tree or in LMDB's list of free pages. LMDB compares the
  * two when it copies a database; nobody wants the copy. A page that was on both sides would be
  * written over, and LMDB ends the process when it comes upon that. */
@@ -187,6 +230,8 @@ static int check(const char *directory, uint64_t max_bytes)
 		result = walk(txn, catalogue.digests, false);
 	if (!result)
 		result = walk(txn, catalogue.classes, false);
+	if (!result)
+		result = check_free_pages(catalogue.env, txn);
 	if (!result && is_full(catalogue.env, txn))
 		result = MDB_MAP_FULL;
 	if (result)
