@@ -40,6 +40,7 @@ def killed_while_trimming_waits(t):
     content = make_pages(t.rng, 1024)
     write_file(source.backing + "/file", content)
     mount = t.mount(source.point, ["window=1M"], transport="dev")
+    mount.expect_log("does not answer")
     fd = os.open(mount.path("file"), os.O_RDONLY)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
     equal(os.pread(fd, PAGE, 0), content[:PAGE], "the first page of the region")
@@ -77,6 +78,7 @@ def ends_with_the_daemon(t):
     directory = t.make_dir("source")
     for end in (lambda mount: mount.unmount(), lambda mount: mount.stop(), lambda mount: mount.kill()):
         mount = t.mount(directory)
+        mount.expect_log("does not answer")  # its start may still be asking when it is killed
         guardian, = guardians(mount.process.pid)
         equal(errno_of(os.kill, guardian, 2), 0, "^C at the guardian")
         end(mount)
