@@ -59,7 +59,7 @@ def killed_while_trimming_waits(t):
         equal(os.pread(fd, PAGE, page * PAGE), content[page * PAGE:(page + 1) * PAGE], "page %d" % page)
     until(lambda: "invalidate_inode_pages" in thread_states(mount.process.pid), 10,
           lambda: "the trimming thread waits for the page:\n" + thread_states(mount.process.pid))
-    guardian, = guardians(mount.process.pid)
+    guardian, = until(lambda: guardians(mount.process.pid), 10, "there is a guardian")
     mount.process.kill()
     try:
         t.join([stuck], seconds=20)
@@ -79,7 +79,7 @@ def ends_with_the_daemon(t):
     for end in (lambda mount: mount.unmount(), lambda mount: mount.stop(), lambda mount: mount.kill()):
         mount = t.mount(directory)
         mount.expect_log("does not answer")  # its start may still be asking when it is killed
-        guardian, = guardians(mount.process.pid)
+        guardian, = until(lambda: guardians(mount.process.pid), 10, "there is a guardian")
         equal(errno_of(os.kill, guardian, 2), 0, "^C at the guardian")
         end(mount)
         until(lambda: has_ended(guardian), 10, "the guardian has gone")
