@@ -640,10 +640,11 @@ static errint_t start(struct daemon *d)
 	errint_t err;
 
 	raise_open_files();
+	/* Before the pool, whose hash tables have a thread of their own. */
+	state_open(&d->options, d->source, &d->state);
 	err = fusefs_new(&d->options, d->source_fd, &d->fs);
 	if (err)
 		return complain("cannot set up the pool: %s.", strerror(-err));
-	state_open(&d->options, d->source, &d->state);
 	fusefs_use_state(d->fs, &d->state);
 	if (d->options.watch && start_watch(d))
 		return -EINVAL;
