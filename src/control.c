@@ -21,6 +21,7 @@
 #include "foldfs/control.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
@@ -29,6 +30,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -331,6 +333,26 @@ static errint_t make_directory(const char *path)
 	return err;
 }
 
+/* Daemons take turns in the directory of PATH: nobody removes a name between another one's look at
+ * it and its use. A descriptor to close, or -1 where there is no turn to be had. */
+static int lock_directory(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	char *directory = slash ? strndup(path, (size_t)(slash - path)) : NULL;
+	int fd = directory ? open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+
+	free(directory);
+	if (fd >= 0)
+		(void)TEMP_FAILURE_RETRY(flock(fd, LOCK_EX));
+	return fd;
+}
+
+static void unlock_directory(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
+
 static errint_t remove_stale(const char *path)
 {
 	struct stat st;
@@ -366,6 +388,18 @@ static errint_t bind_socket(struct control *control)
 	return 0;
 }
 
+/* Bind in place of what a daemon that was killed may have left. */
+static errint_t take_name(struct control *control)
+{
+	int lock = lock_directory(control->path);
+	errint_t err = remove_stale(control->path);
+
+	if (!err)
+		err = bind_socket(control);
+	unlock_directory(lock);
+	return err;
+}
+
 errint_t control_new(const char *path, const struct status_context *status,
 		     struct control **ret_control)
 {
@@ -381,8 +415,6 @@ errint_t control_new(const char *path, const struct status_context *status,
 		err = -ENOMEM;
 	if (!err)
 		err = make_directory(path);
-	if (!err)
-		err = remove_stale(path);
 	if (!err) {
 		control->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 		control->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -390,7 +422,7 @@ errint_t control_new(const char *path, const struct status_context *status,
 			err = -errno;
 	}
 	if (!err)
-		err = bind_socket(control);
+		err = take_name(control);
 	if (err)
 		control_free(control);
 	else
@@ -412,10 +444,20 @@ errint_t control_start(struct control *control)
 	return err;
 }
 
-void control_free(struct control *control)
+/* The socket, if the one at its name is still ours. */
+static void remove_own(const struct control *control)
 {
+	int lock = lock_directory(control->path);
 	struct stat st;
 
+	if (lstat(control->path, &st) == 0 && st.st_dev == control->device &&
+	    st.st_ino == control->inode)
+		unlink(control->path);
+	unlock_directory(lock);
+}
+
+void control_free(struct control *control)
+{
 	if (!control)
 		return;
 	if (control->started) {
@@ -425,9 +467,8 @@ void control_free(struct control *control)
 	for (unsigned i = 0; i < control->task_count; i++)
 		if (control->tasks[i].started)
 			pthread_join(control->tasks[i].thread, NULL);
-	if (control->inode && lstat(control->path, &st) == 0 && st.st_dev == control->device &&
-	    st.st_ino == control->inode)
-		unlink(control->path);
+	if (control->inode)
+		remove_own(control);
 	if (control->listener >= 0)
 		close(control->listener);
 	if (control->stop >= 0)
