@@ -100,8 +100,8 @@ def drop_cached(t, source):
     t.run(["sh", "-c", "echo 3 >/proc/sys/vm/drop_caches"])
 
 
-def in_memory_more_than_once(source, pictures):
-    """Bytes of files whose content is in memory under more than one file of the source, by content."""
+def not_in_memory_once(source, pictures):
+    """Of each content that several files of the source have: where it is in memory, if not in one of them."""
     members = {}
     for tree, files in pictures.items():
         for name, (attribute, content) in files.items():
@@ -110,7 +110,7 @@ def in_memory_more_than_once(source, pictures):
     found = []
     for paths in members.values():
         cached = [path for path in paths.values() if cached_bytes(path)]
-        if len(cached) != 1:
+        if len(paths) > 1 and len(cached) != 1:
             found.append(cached or ["none of " + min(paths.values())])
     return found
 
@@ -119,7 +119,7 @@ def in_memory_more_than_once(source, pictures):
 def copies_and_variants(t):
     """Copies and variants of a tree in a read-only mount: every file is what it is in the source; when all have
     been read and mapped, each content is in memory once; and root cannot store into any of it."""
-    source = make_copies(t)
+    source = make_copies(t, "base")
     make_variants(t, source)
     scan_trees(t, source)
     expected = {tree: picture(source + "/" + tree) for tree in COPIES + VARIANTS}
@@ -127,17 +127,17 @@ def copies_and_variants(t):
     drop_cached(t, source)
     for tree, files in expected.items():
         equal_pictures(picture(mount.path(tree)), files, tree)
-    twice = in_memory_more_than_once(source, expected)
+    twice = not_in_memory_once(source, expected)
     check(not twice, "%d contents are not in memory once: %s" % (len(twice), twice[:5]))
-    held = [os.open(mount.path(tree, "usr/bin/python3.11"), os.O_RDONLY) for tree in expected]
+    held = [os.open(mount.path(tree, "usr/bin/perl"), os.O_RDONLY) for tree in expected]
     equal(plans(mount)["shared"], len(held), "files that share their backing file")
     for fd in held:
         os.close(fd)
-    stores = t.run(["python3", "-c", STORES, mount.path("one", "usr/bin/python3.11")]).stdout.split()
+    stores = t.run(["python3", "-c", STORES, mount.path("one", "usr/bin/perl")]).stdout.split()
     equal(stores, [str(code) for code in (errno.EROFS, errno.EROFS, errno.EACCES, errno.EACCES)], "stores")
     for tree in expected:
-        equal(digest(read_file(mount.path(tree, "usr/bin/python3.11"))),
-              expected[tree]["usr/bin/python3.11"][1], "python3.11 of %s after the stores" % tree)
+        equal(digest(read_file(mount.path(tree, "usr/bin/perl"))),
+              expected[tree]["usr/bin/perl"][1], "perl of %s after the stores" % tree)
 
 
 def starts(container):
