@@ -162,7 +162,8 @@ class Mount:
 
 class Foldfs(Mount):
     def __init__(self, bench, source, transport, **options):
-        words = [f"transport={transport}"] + [f"{key}={value}" for key, value in options.items()]
+        words = [f"transport={transport}"]
+        words += [key if value is True else f"{key}={value}" for key, value in options.items()]
         super().__init__(bench, "foldfs", transport,
                          [bench.tool("foldfs"), source, "{}", "-f", "-o", ",".join(words)])
 

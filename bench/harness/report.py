@@ -25,6 +25,10 @@ def value_text(metric, value):
         return f"{value / 1e3:.1f} k/s" if value >= 1000 else f"{value:.0f} /s"
     if metric == "bytes":
         return bytes_text(value)
+    if metric == "starts_per_s":
+        return f"{value:.2f} /s"
+    if metric == "ratio":
+        return f"{value:.2f}"
     if metric == "share":
         return f"{100 * value:.1f} %"
     return f"{value:.0f} {metric}"
