@@ -36,8 +36,8 @@ static void drop_pages(struct inode *inode)
 	inode_lock(inode);
 	window = *inode_window_file(inode);
 	inode_unlock(inode);
-	/* Without one it was never opened, and nothing of it is cached. The inode, which is ours
-	 * for now, keeps it. */
+	/* Without one it was never opened, and nothing of it is cached. It lives as long as
+	 * the inode, of which we have a look-up. */
 	if (window)
 		window_invalidate_soon(window);
 }

@@ -23,6 +23,9 @@
  * (HANDLE_KILLPRIV_V2), so a file with such bits is not written in passthrough: it gets no plan of
  * that kind by an open for writing, and while it has one it gets no bits.
  *
+ * A hold of `shared` takes no open either that finds the file with another ctime than the first one
+ * did: it was changed since, behind the mount or by a truncate that was under way.
+ *
  * An inode of `own` that is opened for writing changes with the daemon out of the way. What was
  * known of its content is forgotten when the open begins and again when the last one ends, and the
  * next window plan starts with an empty cache.
@@ -326,6 +329,7 @@ static void begin(struct plan *plan, struct plan_hold *hold, const struct plan_o
 
 	hold->backing_id = 0;
 	hold->written = false;
+	hold->ctime = open->st->st_ctim;
 	if (choice.kind != PLAN_WINDOW) {
 		int id = backing_register(plan->backing, fd < 0 ? open->fd : fd);
 
@@ -343,22 +347,38 @@ static void begin(struct plan *plan, struct plan_hold *hold, const struct plan_o
 	atomic_fetch_add_explicit(&plan->inodes[choice.kind], 1, memory_order_relaxed);
 }
 
-/* Whether HOLD, which others have open, can be written by one more. If not, they keep what they
- * have, and the writer gets another inode: of the same source file, so with `own`, where nobody has
- * written yet, all see what it writes. */
-static bool takes_writers(const struct plan_hold *hold, const struct plan_open *open)
+/* Whether OPEN can join HOLD, which others have. If not, they keep what they have, and OPEN gets
+ * another inode (-ESTALE): of the same source file, so with `own`, where nobody has written yet,
+ * all see what it writes. */
+static errint_t may_join(const struct plan_hold *hold, const struct plan_open *open)
 {
-	if (hold->kind == PLAN_OWN)
-		return hold->written || !has_set_id(open);
-	return hold->kind != PLAN_SHARED;
+	const struct timespec *now = &open->st->st_ctim;
+
+	switch (hold->kind) {
+	case PLAN_OWN:
+		if (!is_for_writing(open) || !has_set_id(open))
+			return 0;
+		return hold->written ? -ETXTBSY : -ESTALE;
+	case PLAN_SHARED:
+		/* Whatever changes the content moves the ctime, which was old enough to be trusted
+		 * when the file was compared. */
+		return is_for_writing(open) || now->tv_sec != hold->ctime.tv_sec ||
+				       now->tv_nsec != hold->ctime.tv_nsec
+			       ? -ESTALE
+			       : 0;
+	default:
+		return 0;
+	}
 }
 
 errint_t plan_enter(struct plan *plan, struct plan_hold *hold, const struct plan_open *open)
 {
+	errint_t error = hold->opens ? may_join(hold, open) : 0;
+
+	if (error)
+		return error;
 	if (!hold->opens)
 		begin(plan, hold, open);
-	else if (is_for_writing(open) && !takes_writers(hold, open))
-		return -ESTALE;
 	hold->alone = !hold->opens && is_for_writing(open) ? open->pid : 0;
 	hold->opens++;
 	if (hold->kind == PLAN_OWN && is_for_writing(open) && !hold->written) {
@@ -390,7 +410,8 @@ bool plan_may_change(const struct plan_hold *hold)
 
 bool plan_allows_set_id(const struct plan_hold *hold, pid_t pid)
 {
-	return !hold->opens || hold->kind != PLAN_OWN || !hold->written || hold->alone == pid;
+	return !hold->opens || hold->kind != PLAN_OWN || !hold->written ||
+	       (pid && hold->alone == pid);
 }
 
 void plan_distrust(struct plan_hold *hold)

@@ -62,7 +62,9 @@ struct plan_hold {
 	uint8_t reason;     /* enum plan_reason; while open */
 	bool written;       /* was opened for writing while the daemon is out of the way */
 	pid_t alone;        /* the thread that has the only open, for writing; 0: nobody */
-	bool stale;         /* what the kernel cached in an earlier window plan may not be true */
+	struct timespec
+		ctime; /* the file's, as `shared` began: what is shared is true as of this */
+	bool stale;    /* what the kernel cached in an earlier window plan may not be true */
 };
 
 /* An open that is to be served. */
@@ -93,7 +95,8 @@ bool plan_is_direct(const struct plan *plan);
  * Count one open of the inode that HOLD belongs to: choose its plan if it is the first. At most a
  * look-up and a few system calls on the source. Under the inode's lock. -errno that answers the
  * open; then nothing was counted. -ESTALE: the inode keeps what its readers opened; the open is for
- * another inode of the same file.
+ * another inode of the same file. -ETXTBSY: the file has got set-id bits from who writes it in
+ * passthrough, and one more writer would not take them away.
  */
 errint_t plan_enter(struct plan *plan, struct plan_hold *hold, const struct plan_open *open);
 

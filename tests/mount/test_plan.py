@@ -8,7 +8,7 @@ import json
 import mmap
 import os
 
-from harness import (LIBC, PAGE, cached_bytes, check, equal, errno_of, fallocate, make_pages, read_file, sync_source,
+from harness import (LIBC, PAGE, cached_bytes, check, equal, errno_of, fails_with, fallocate, make_pages, read_file, sync_source,
                      test, until, write_file)
 
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
@@ -460,6 +460,8 @@ def set_id_bits_in_passthrough(t):
     gives_bits_to_an_open_one()
     fd = os.open(mount.path("unpacked"), os.O_WRONLY)
     os.write(fd, b"program")
+    os.fchmod(fd, 0o4777)
+    as_user(t, 1000, lambda: fails_with(errno.ETXTBSY, "one more writer", os.open, mount.path("unpacked"), os.O_WRONLY))
     os.fchmod(fd, 0o4755)
     os.close(fd)
     equal(mode("unpacked"), 0o4755, "set by the one that writes")
@@ -556,6 +558,36 @@ def equal_files_that_change_behind(t):
         for other in EQUAL[EQUAL.index(name) + 1:]:
             equal(read_file(mount.path(other)), content, "%s, after %s was changed" % (other, name))
         released(mount)
+
+
+@test(transports="full", timeout=60)
+def equal_file_that_changes_while_it_is_open(t):
+    """Seen at the next open at the latest, also when somebody has the file open all the time; and that one
+    keeps what it opened."""
+    source, content = equal_files(t)
+    for options in (["ro"], ["coherence=overlay"]):
+        mount = t.mount(source, options + ["attr_timeout=0", "entry_timeout=0"], name=options[0][:2])
+
+        def is_shared():
+            fd = os.open(mount.path("d"), os.O_RDONLY)
+            if not plans(mount)["shared"]:
+                os.close(fd)
+                released(mount)
+                return None
+            return [fd]
+
+        keeper, = until(is_shared, 20, "shared")
+        new = t.rng.randbytes(len(content))
+        with open(source + "/d", "r+b") as file:
+            file.write(new)
+        for _ in range(2):
+            equal(read_file(mount.path("d")), new, "opened after a change behind the mount")
+        equal(plans(mount)["shared"], 1, "the one that was open before still shares")
+        os.close(keeper)
+        released(mount)
+        equal(read_file(mount.path("d")), new, "opened when nobody has it open")
+        write_file(source + "/d", content)
+        scan(t, source)
 
 
 @test(transports="each", timeout=60)
