@@ -56,6 +56,7 @@ struct file_table {
 	dev_t device;    /* of the source; constant once set */
 	bool multigrain; /* there the kernel never gives a looked-at timestamp twice; the same */
 	_Atomic uint64_t bytes;    /* of struct files; relaxed */
+	_Atomic uint64_t editions; /* the last one given out */
 	pthread_mutex_t trim_lock; /* one trims at a time; before lock */
 	pthread_mutex_t lock;
 	struct cds_lfht *files;      /* changed under lock */
@@ -69,7 +70,7 @@ struct file {
 	struct page_map *map;
 	struct range_lock ranges;
 	_Atomic uint64_t size;
-	atomic_bool changed_behind;  /* not told to the kernel yet */
+	_Atomic uint64_t edition;    /* see edition_begin() */
 	atomic_bool writer_expected; /* relaxed; orders nothing */
 	atomic_bool distrusted;      /* changes under way may have used what was true before */
 	unsigned references;         /* under table->lock */
@@ -227,6 +228,19 @@ static void take_stamp_locked(struct file *file, const struct stat *st)
 	atomic_store_explicit(&file->size, (uint64_t)st->st_size, memory_order_release);
 }
 
+/* What was known was found untrue, and is forgotten by now: whoever sees the new number and has the
+ * kernel's cache dropped does so after that. Two at once may leave the lower number, which does
+ * not matter: a drop for the higher one begins after both have forgotten. */
+static void edition_begin(struct file *file)
+{
+	atomic_store(&file->edition, atomic_fetch_add(&file->table->editions, 1) + 1);
+}
+
+uint64_t file_edition(const struct file *file)
+{
+	return atomic_load(&file->edition);
+}
+
 static errint_t file_new(struct file_table *table, const struct stat *st, struct file **ret_file)
 {
 	struct file *file = calloc(1, sizeof(*file));
@@ -246,6 +260,7 @@ static errint_t file_new(struct file_table *table, const struct stat *st, struct
 	pthread_mutex_init(&file->lock, NULL);
 	cds_lfht_node_init(&file->node);
 	take_stamp_locked(file, st);
+	edition_begin(file);
 	atomic_fetch_add_explicit(&table->bytes, bytes_of(file), memory_order_relaxed);
 	*ret_file = file;
 	return 0;
@@ -480,6 +495,7 @@ void file_distrust(struct file *file)
 {
 	atomic_store(&file->distrusted, true);
 	file_forget(file);
+	edition_begin(file);
 }
 
 void file_table_distrust(struct file_table *table)
@@ -516,14 +532,8 @@ static errint_t validate_locked(struct file *file, int fd, bool *ret_unchanged)
 	/* The size first: a reader that sees the new content must not be held to the old size. */
 	take_stamp_locked(file, &st);
 	file_forget(file);
-	atomic_store_explicit(&file->changed_behind, true, memory_order_release);
+	edition_begin(file);
 	return 0;
-}
-
-bool file_was_changed_behind(struct file *file)
-{
-	return atomic_load_explicit(&file->changed_behind, memory_order_relaxed) &&
-	       atomic_exchange(&file->changed_behind, false);
 }
 
 errint_t file_validate(struct file *file, int fd, bool *ret_unchanged)

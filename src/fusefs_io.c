@@ -60,15 +60,16 @@ int fusefs_handle_fd(const struct fuse_file_info *fi)
 
 /* ---- open and release ---- */
 
-/* The window_file of INODE, made at its first open. */
-static errint_t window_of(struct fusefs *fs, struct inode *inode, struct window_file **ret_window)
+/* The window_file of INODE, made at its first open: to FILE, which was validated. */
+static errint_t window_of(struct fusefs *fs, struct inode *inode, const struct file *file,
+			  struct window_file **ret_window)
 {
 	struct window_file **window = inode_window_file(inode);
 	errint_t error = 0;
 
 	inode_lock(inode);
 	if (!*window)
-		error = window_file_new(fs->window, inode_node(inode), window);
+		error = window_file_new(fs->window, inode_node(inode), file_edition(file), window);
 	*ret_window = *window;
 	inode_unlock(inode);
 	return error;
@@ -91,11 +92,22 @@ static void handle_put(struct handle *handle)
 	free(handle);
 }
 
+/* Whether the kernel may keep what it caches of HANDLE's file. If a change behind the mount was
+ * found, by this open or by another request, it may not: the open's answer has its pages dropped
+ * before its reader looks at any. That answer may come late, so they are dropped by the trimmer
+ * too, and until then no other open is told to keep them either. */
+static bool may_keep_cache(const struct handle *handle)
+{
+	uint64_t edition = file_edition(handle->file);
+
+	window_follow(handle->window, edition);
+	return window_shows(handle->window, edition);
+}
+
 /* Choose or join the plan of INODE for HANDLE, whose source was found as ST, and set FI's flags by
- * it. UNCHANGED: what was known of the file's content is still true. */
+ * it. */
 static errint_t handle_plan(struct fusefs *fs, struct inode *inode, struct handle *handle,
-			    const struct stat *st, bool unchanged, pid_t pid,
-			    struct fuse_file_info *fi)
+			    const struct stat *st, pid_t pid, struct fuse_file_info *fi)
 {
 	const struct plan_open open = {
 		.fd = source_fd(handle->source),
@@ -112,7 +124,7 @@ static errint_t handle_plan(struct fusefs *fs, struct inode *inode, struct handl
 	error = inode_is_detached(inode) ? -ESTALE : plan_enter(fs->plan, inode_plan(inode), &open);
 	if (!error) {
 		handle->inode = inode;
-		stays = plan_answer(fs->plan, inode_plan(inode), unchanged, fi);
+		stays = plan_answer(fs->plan, inode_plan(inode), may_keep_cache(handle), fi);
 	}
 	/* Under the lock: no open that follows joins what this one was refused. */
 	if (error == -ESTALE)
@@ -144,14 +156,10 @@ static errint_t handle_open(struct fusefs *fs, struct inode *inode, int fd, stru
 	if (!error)
 		error = file_validate(handle->file, fd, &unchanged);
 	if (!error)
-		error = window_of(fs, inode, &handle->window);
+		error = window_of(fs, inode, handle->file, &handle->window);
 	if (!error && (fi->flags & O_ACCMODE) != O_WRONLY)
 		error = stream_new(fs->readahead, handle->file, handle->source, &handle->stream);
-	if (error)
-		return error;
-	if (file_was_changed_behind(handle->file))
-		unchanged = false;
-	return handle_plan(fs, inode, handle, &st, unchanged, pid, fi);
+	return error ? error : handle_plan(fs, inode, handle, &st, pid, fi);
 }
 
 errint_t fusefs_handle_new(struct fusefs *fs, struct inode *inode, int fd, pid_t pid,
@@ -190,10 +198,10 @@ static void handle_release(struct handle *handle, bool answered)
 	pthread_mutex_unlock(&fs->handles_lock);
 	inode_lock(inode);
 	plan_leave(fs->plan, inode_plan(inode), handle->file);
+	inode_unlock(inode);
 	/* What the kernel was to drop from its cache with this open, it did not. */
 	if (!answered)
-		plan_distrust(inode_plan(inode));
-	inode_unlock(inode);
+		window_invalidate_soon(handle->window);
 	handle_put(handle);
 	inode_forget(fs->inodes, inode, 1);
 }
@@ -261,8 +269,7 @@ static void note_cached(const struct handle *handle, bool direct, uint64_t first
 /* The kernel's cache of the file is no more true than what we knew. */
 static void follow_foreign_change(const struct handle *handle)
 {
-	if (file_was_changed_behind(handle->file))
-		window_invalidate_soon(handle->window);
+	window_follow(handle->window, file_edition(handle->file));
 }
 
 /* Everything of READ is at hand afterwards. On return, within a read side. Returns whether

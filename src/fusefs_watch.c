@@ -29,7 +29,8 @@ static void drop_attributes(struct fusefs *fs, const struct inode *inode)
 	(void)fuse_lowlevel_notify_inval_inode(fs->session, inode_node(inode), NO_PAGES, 0);
 }
 
-static void drop_pages(struct inode *inode)
+/* FILE: what is known of the inode's content; NULL: nothing. */
+static void drop_pages(struct inode *inode, const struct file *file)
 {
 	struct window_file *window;
 
@@ -38,7 +39,9 @@ static void drop_pages(struct inode *inode)
 	inode_unlock(inode);
 	/* Without one it was never opened, and nothing of it is cached. It lives as long as
 	 * the inode, of which we have a look-up. */
-	if (window)
+	if (window && file)
+		window_follow(window, file_edition(file));
+	else if (window)
 		window_invalidate_soon(window);
 }
 
@@ -48,18 +51,18 @@ static void follow_content(void *context, const struct stat *st)
 	struct file *file = file_table_find(fs->files, st->st_dev, st->st_ino);
 	struct inode *inode;
 
-	if (file) {
+	if (file)
 		file_distrust(file);
-		file_put(file);
-	}
 	inode = inode_find(fs->inodes, st->st_dev, st->st_ino);
 	if (inode) {
 		drop_attributes(fs, inode);
-		drop_pages(inode);
+		drop_pages(inode, file);
 		inode_forget(fs->inodes, inode, 1);
 	}
 	if (file || inode)
 		stats_add(fs->stats, STAT_WATCH_EVENTS, 1);
+	if (file)
+		file_put(file);
 }
 
 static void follow_attributes(void *context, const struct stat *st)

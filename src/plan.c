@@ -27,8 +27,8 @@
  * did: it was changed since, behind the mount or by a truncate that was under way.
  *
  * An inode of `own` that is opened for writing changes with the daemon out of the way. What was
- * known of its content is forgotten when the open begins and again when the last one ends, and the
- * next window plan starts with an empty cache.
+ * known of its content is forgotten when the open begins and again when the last one ends, which
+ * begins a new edition, so that the next window plan starts with an empty cache.
  */
 #include "foldfs/plan.h"
 
@@ -397,10 +397,9 @@ void plan_leave(struct plan *plan, struct plan_hold *hold, struct file *file)
 	atomic_fetch_sub_explicit(&plan->inodes[hold->kind], 1, memory_order_relaxed);
 	if (hold->kind != PLAN_SHARED)
 		file_expect_writer(file, false);
-	if (!hold->written)
-		return;
-	hold->stale = true;
-	file_forget(file);
+	/* The kernel may still cache what it was before, from an earlier plan. */
+	if (hold->written)
+		file_distrust(file);
 }
 
 bool plan_may_change(const struct plan_hold *hold)
@@ -414,12 +413,7 @@ bool plan_allows_set_id(const struct plan_hold *hold, pid_t pid)
 	       (pid && hold->alone == pid);
 }
 
-void plan_distrust(struct plan_hold *hold)
-{
-	hold->stale = true;
-}
-
-bool plan_answer(const struct plan *plan, struct plan_hold *hold, bool unchanged,
+bool plan_answer(const struct plan *plan, const struct plan_hold *hold, bool unchanged,
 		 struct fuse_file_info *fi)
 {
 	/* close(2) has nothing to write back: writes are write-through. But the source may have
@@ -429,12 +423,8 @@ bool plan_answer(const struct plan *plan, struct plan_hold *hold, bool unchanged
 	fi->direct_io = hold->kind == PLAN_WINDOW && plan->direct;
 	/* Writers of one file go one after the other in cow_break where they have to. */
 	fi->parallel_direct_writes = fi->direct_io;
-	if (hold->kind == PLAN_WINDOW) {
-		unchanged = unchanged && !hold->stale;
-		hold->stale = false;
-	} else {
-		unchanged = false; /* the kernel refuses passthrough with a cache that is kept */
-	}
+	/* The kernel refuses passthrough with a cache that is kept. */
+	unchanged = unchanged && hold->kind == PLAN_WINDOW;
 	fi->keep_cache = unchanged && !plan->direct;
 	return unchanged;
 }

@@ -100,6 +100,9 @@ struct window_file {
 		cached; /* without a window: the kernel caches something of it; never goes back */
 	_Atomic uint64_t dropped; /* changed under window->lock */
 	_Atomic uint64_t written; /* the same */
+	_Atomic uint64_t wanted;  /* the edition that a drop was last asked for; the same */
+	_Atomic uint64_t shown;   /* the edition that the last drop left; the same */
+	uint64_t dropping_for;    /* the edition that a drop under way is for; the trimmer's */
 };
 
 struct region {
@@ -164,7 +167,8 @@ static void free_counted(struct window *window, void *block)
 	free(block);
 }
 
-errint_t window_file_new(struct window *window, uint64_t node, struct window_file **ret_file)
+errint_t window_file_new(struct window *window, uint64_t node, uint64_t edition,
+			 struct window_file **ret_file)
 {
 	struct window_file *file = calloc(1, sizeof(*file));
 
@@ -172,6 +176,8 @@ errint_t window_file_new(struct window *window, uint64_t node, struct window_fil
 		return -ENOMEM;
 	file->window = window;
 	file->node = node;
+	atomic_init(&file->wanted, edition);
+	atomic_init(&file->shown, edition);
 	CDS_INIT_LIST_HEAD(&file->regions);
 	CDS_INIT_LIST_HEAD(&file->stale);
 	count_memory(window, file);
@@ -431,6 +437,26 @@ void window_invalidate_soon(struct window_file *file)
 	pthread_cond_signal(&window->wanted);
 }
 
+void window_follow(struct window_file *file, uint64_t edition)
+{
+	struct window *window = file->window;
+
+	if (atomic_load_explicit(&file->wanted, memory_order_relaxed) >= edition)
+		return;
+	pthread_mutex_lock(&window->lock);
+	if (atomic_load(&file->wanted) < edition) {
+		atomic_store(&file->wanted, edition);
+		invalidate_soon_locked(file);
+	}
+	pthread_mutex_unlock(&window->lock);
+	pthread_cond_signal(&window->wanted);
+}
+
+bool window_shows(const struct window_file *file, uint64_t edition)
+{
+	return atomic_load(&file->shown) >= edition;
+}
+
 void window_invalidate_all_soon(struct window *window)
 {
 	struct window_file *file;
@@ -555,6 +581,8 @@ static void drops_end_locked(struct window *window, struct round *round)
 	unsigned i;
 
 	window->clock++;
+	for (i = 0; i < round->stale_count; i++)
+		atomic_store(&round->stale[i]->shown, round->stale[i]->dropping_for);
 	for (i = 0; i < round->file_count; i++) {
 		struct window_file *file = round->files[i];
 
@@ -596,6 +624,7 @@ static void take_stale_locked(struct window *window, struct round *round)
 
 		cds_list_del_init(&file->stale);
 		round->stale[round->stale_count++] = file;
+		file->dropping_for = atomic_load(&file->wanted);
 		drop_begins_locked(round, file);
 		cds_list_for_each_entry (region, &file->regions, in_file)
 			region_drop_begins_locked(region, UINT64_MAX);

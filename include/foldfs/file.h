@@ -63,9 +63,11 @@ errint_t file_validate(struct file *file, int fd, bool *ret_unchanged);
 errint_t file_change_begin(struct file *file, int fd);
 void file_change_end(struct file *file, int fd);
 
-/* Whether a change behind the mount was found since the last call: what the kernel caches of the
- * file is then not true either. */
-bool file_was_changed_behind(struct file *file);
+/* The number of what is known of the file: another one with each change behind the mount that is
+ * found, and with each struct file that the table makes of the same source file; never used twice.
+ * What the kernel cached under an earlier one may not be true: see window_follow(). Any thread, no
+ * lock. */
+uint64_t file_edition(const struct file *file);
 
 /* What a sample of the file's pages tells: unknown unless nearly all are known; unique if fewer
  * than a twentieth of those that are not zero share their frame. A few microseconds; any thread, no
@@ -85,9 +87,9 @@ bool file_expects_writer(const struct file *file);
 /* Everything is forgotten. */
 void file_forget(struct file *file);
 
-/* Somebody who watches the source tells that FILE, or any file, was changed behind the mount: all
- * is forgotten, also what changes of ours that are under way found true before. What the kernel
- * caches is the caller's to drop, afterwards. Any thread, blocks on mutexes only. */
+/* Somebody who watches the source tells that FILE, or any file, was changed behind the mount, or
+ * may have been: all is forgotten, also what changes of ours that are under way found true before,
+ * and a new edition begins. Any thread, blocks on mutexes only. */
 void file_distrust(struct file *file);
 void file_table_distrust(struct file_table *table);
 

@@ -64,7 +64,6 @@ struct plan_hold {
 	pid_t alone;        /* the thread that has the only open, for writing; 0: nobody */
 	struct timespec
 		ctime; /* the file's, as `shared` began: what is shared is true as of this */
-	bool stale;    /* what the kernel cached in an earlier window plan may not be true */
 };
 
 /* An open that is to be served. */
@@ -111,13 +110,9 @@ bool plan_may_change(const struct plan_hold *hold);
  * daemon out of the way, where nobody would take the bits away again. Under the inode's lock. */
 bool plan_allows_set_id(const struct plan_hold *hold, pid_t pid);
 
-/* What the kernel caches of the inode may not be true: the next open has it dropped. Under the
- * inode's lock. */
-void plan_distrust(struct plan_hold *hold);
-
 /* Set FI's flags for an open that HOLD has just counted. UNCHANGED: what the kernel may still cache
  * of the inode is true and may stay. Returns whether it stays. Under the inode's lock. */
-bool plan_answer(const struct plan *plan, struct plan_hold *hold, bool unchanged,
+bool plan_answer(const struct plan *plan, const struct plan_hold *hold, bool unchanged,
 		 struct fuse_file_info *fi);
 
 /* What `foldctl explain` says: the plan that HOLD has, or that OPEN would get if it has none. Under

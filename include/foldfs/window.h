@@ -43,8 +43,10 @@ errint_t window_start(struct window *window);
 void window_stop(struct window *window);
 void window_free(struct window *window);
 
-/* The pages cached for NODE, one reference. -ENOMEM. */
-errint_t window_file_new(struct window *window, uint64_t node, struct window_file **ret_file);
+/* The pages cached for NODE, of which the kernel has none yet, one reference. EDITION: the present
+ * one of its content (file_edition()). -ENOMEM. */
+errint_t window_file_new(struct window *window, uint64_t node, uint64_t edition,
+			 struct window_file **ret_file);
 /* The kernel has forgotten the node (its cache went with it): uncount all, drop the reference. */
 void window_file_forget(struct window_file *file);
 
@@ -67,6 +69,12 @@ void window_uncount(struct window_file *file, uint64_t first_page);
 /* Content changed behind the kernel: have the trimming thread drop all it caches of the file. Never
  * blocks. */
 void window_invalidate_soon(struct window_file *file);
+/* The same if that was not asked for since EDITION of the content began, which was the caller's to
+ * publish first. Any thread; no lock where it was. */
+void window_follow(struct window_file *file, uint64_t edition);
+/* Whether all that the kernel caches of the file is of EDITION or of a later one: the drop that
+ * window_follow() asked for is over. Any thread, no lock. */
+bool window_shows(const struct window_file *file, uint64_t edition);
 /* The same for every file. */
 void window_invalidate_all_soon(struct window *window);
 

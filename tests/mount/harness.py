@@ -549,6 +549,10 @@ class Child:
             os._exit(status)
         os.close(writer)
 
+    def ended(self):
+        """Whether it has; join() is still to be called."""
+        return bool(os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT))
+
     def join(self, end):
         while True:
             pid, status = os.waitpid(self.pid, os.WNOHANG)

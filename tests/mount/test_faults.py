@@ -131,6 +131,50 @@ def changed_behind_while_read(t):
     equal(read_file(mount.path("file")), read_file(source + "/file"), "afterwards")
 
 
+def is_dropping_pages(pid):
+    """Whether a process waits in the kernel for a page that its open has to drop."""
+    try:
+        with open("/proc/%d/stack" % pid) as stack:
+            return "invalidate_inode_pages2" in stack.read()
+    except OSError:
+        return False
+
+
+@test(transports="none")
+def changed_behind_and_opened_twice_at_once(t):
+    """The kernel caches pages of a file that was changed behind the mount, and a reader whose request waits
+    holds one locked, so that an open which has to drop them takes as long as we like. Another open meanwhile
+    reads no old page.
+
+    On /dev/fuse alone: on io_uring the read that waits may stand in the way of the opens' own requests."""
+    source = FaultySource(t)
+    old, new = make_pages(t.rng, 64), make_pages(t.rng, 64)
+    write_file(source.backing + "/file", old)
+    mount = t.mount(source.point, ["attr_timeout=0"], transport="dev")
+    fd = os.open(mount.path("file"), os.O_RDONLY)
+    equal(os.pread(fd, len(old), PAGE), old[PAGE:], "all but the first page, before")
+    source.set(0, faulty.HANG, faulty.READ, 0, PAGE - 1)
+    held = t.fork(os.pread, fd, PAGE, 0)
+    until(lambda: source.applied(0), 10, "a read of the first page on its way")
+    # Not by truncation, which would change the size.
+    with open(source.backing + "/file", "r+b") as file:
+        file.write(new)
+
+    def opens():
+        with open(mount.path("file"), "rb", buffering=0) as file:
+            equal(os.pread(file.fileno(), PAGE, 50 * PAGE), new[50 * PAGE:51 * PAGE], "a page of the new content")
+
+    openers = []
+    for _ in range(3):
+        child = t.fork(opens)
+        openers.append(child)
+        until(lambda: is_dropping_pages(child.pid) or child.ended(), 10, "opened, or waiting for it")
+    source.clear(0)
+    t.join(openers + [held])
+    os.close(fd)
+    equal(read_file(mount.path("file")), new, "afterwards")
+
+
 # ---- the source fails ----------------------------------------------------------------------------
 
 @test(transports="each", variants=BUDGETS)

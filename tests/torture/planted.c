@@ -442,8 +442,13 @@ WRAP(errint_t, file_validate, struct file *file, int fd, bool *ret_unchanged)
 						 : __real_file_validate(file, fd, ret_unchanged);
 }
 
-WRAP(bool, plan_answer, const struct plan *plan, struct plan_hold *hold, bool unchanged,
-     struct fuse_file_info *fi)
+WRAP(void, window_follow, struct window_file *file, uint64_t edition)
 {
-	return __real_plan_answer(plan, hold, unchanged || is_planted(stale_window), fi);
+	if (!is_planted(stale_window))
+		__real_window_follow(file, edition);
+}
+
+WRAP(bool, window_shows, const struct window_file *file, uint64_t edition)
+{
+	return is_planted(stale_window) || __real_window_shows(file, edition);
 }

@@ -102,7 +102,7 @@ static void mount_open(struct mount *mount, uint64_t pool_bytes)
 			       sizeof(page), WRITTEN * FOLD_PAGE_SIZE) == sizeof(page));
 	expect(!window_new(16 * MIB, drop_nothing, NULL, &mount->window));
 	expect(!window_start(mount->window));
-	expect(!window_file_new(mount->window, 1, &mount->cached));
+	expect(!window_file_new(mount->window, 1, 0, &mount->cached));
 	window_note(mount->cached, 3, 100);
 	mount->inodes = (struct audit_inodes){5, 5, 4, 4, 0};
 	mount->until_cancelled = UINT32_MAX;

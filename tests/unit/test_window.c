@@ -70,7 +70,7 @@ static struct fixture *fixture_new(uint64_t budget)
 		pthread_mutex_init(&fixture->kernel.locks[node], NULL);
 	expect(!window_new(budget, invalidate, &fixture->kernel, &fixture->window));
 	for (uint64_t node = 0; node < NODES; node++)
-		expect(!window_file_new(fixture->window, node, &fixture->files[node]));
+		expect(!window_file_new(fixture->window, node, 0, &fixture->files[node]));
 	return fixture;
 }
 
@@ -336,7 +336,7 @@ static void use_all(void *context, unsigned index)
 	window_uncount(fixture->files[0], 5001);
 	window_invalidate_soon(fixture->files[1]);
 	window_usage(fixture->window, &usage);
-	expect(!window_file_new(fixture->window, 2, &file));
+	expect(!window_file_new(fixture->window, 2, 0, &file));
 	window_note(file, 0, 1);
 	window_file_forget(file);
 }
@@ -412,6 +412,7 @@ struct meeting {
 	pthread_barrier_t inside;
 	pthread_barrier_t go_on;
 	bool met;
+	unsigned drops; /* the trimmer's, until it has ended */
 };
 
 static void meet_during(void *context, uint64_t node, off_t offset, off_t length)
@@ -421,6 +422,7 @@ static void meet_during(void *context, uint64_t node, off_t offset, off_t length
 	(void)node;
 	(void)offset;
 	(void)length;
+	meeting->drops++;
 	if (meeting->met)
 		return;
 	meeting->met = true;
@@ -446,7 +448,7 @@ static void forget_while_trimming(void **state)
 		if (again)
 			window_invalidate_soon(fixture->files[0]);
 		window_file_forget(fixture->files[0]); /* never waits for the trimmer */
-		expect(!window_file_new(fixture->window, 0, &fixture->files[0]));
+		expect(!window_file_new(fixture->window, 0, 0, &fixture->files[0]));
 		window_note(fixture->files[0], 0, 10);
 		pthread_barrier_wait(&meeting.go_on);
 		wait_for(usage_of(fixture).bytes == 10 * 4 * KIB);
@@ -454,6 +456,47 @@ static void forget_while_trimming(void **state)
 		pthread_barrier_destroy(&meeting.inside);
 		pthread_barrier_destroy(&meeting.go_on);
 	}
+}
+
+/* An edition shows from the end of its drop on, not from the wish; one that was asked for twice is
+ * dropped for once; one that begins within the drop of another is not over with that. */
+static void an_edition_shows_when_its_drop_is_over(void **state)
+{
+	struct fixture *fixture = fixture_new(1u << 30);
+	struct meeting meeting = {.fixture = fixture};
+	struct window_file *file;
+
+	(void)state;
+	pthread_barrier_init(&meeting.inside, NULL, 2);
+	pthread_barrier_init(&meeting.go_on, NULL, 2);
+	fixture->kernel.during = meet_during;
+	fixture->kernel.context = &meeting;
+	window_file_forget(fixture->files[0]);
+	expect(!window_file_new(fixture->window, 0, 7, &fixture->files[0]));
+	file = fixture->files[0];
+	start(fixture);
+	window_follow(file, 7);
+	assert_true(window_shows(file, 7));
+	assert_int_equal(atomic_load(&fixture->kernel.calls_for_all), 0);
+
+	fixture->kernel.cached[0][77] = true;
+	window_follow(file, 9);
+	assert_false(window_shows(file, 9));
+	pthread_barrier_wait(&meeting.inside);
+	window_follow(file, 9);
+	assert_false(window_shows(file, 9));
+	window_follow(file, 12);
+	pthread_barrier_wait(&meeting.go_on);
+	wait_for(window_shows(file, 9));
+	wait_for(window_shows(file, 12));
+	assert_false(window_shows(file, 13));
+	assert_false(fixture->kernel.cached[0][77]);
+	window_follow(file, 9);
+	assert_true(window_shows(file, 12));
+	fixture_free(fixture);
+	assert_int_equal(meeting.drops, 2);
+	pthread_barrier_destroy(&meeting.inside);
+	pthread_barrier_destroy(&meeting.go_on);
 }
 
 static void a_forgotten_node_is_not_invalidated(void **state)
@@ -663,7 +706,7 @@ static void storm(void *context, unsigned index)
 			pthread_mutex_lock(&fixture->kernel.locks[NODES - 1]);
 			memset(fixture->kernel.cached[NODES - 1], 0, NODE_PAGES);
 			window_file_forget(fixture->files[NODES - 1]);
-			expect(!window_file_new(fixture->window, NODES - 1,
+			expect(!window_file_new(fixture->window, NODES - 1, 0,
 						&fixture->files[NODES - 1]));
 			pthread_mutex_unlock(&fixture->kernel.locks[NODES - 1]);
 		} else {
@@ -707,6 +750,7 @@ int main(void)
 		cmocka_unit_test(invalidate_soon_drops_all_of_the_file),
 		cmocka_unit_test(invalidate_soon_drops_what_was_never_noted),
 		cmocka_unit_test(invalidate_all_drops_every_file_that_is_known),
+		cmocka_unit_test(an_edition_shows_when_its_drop_is_over),
 		cmocka_unit_test(what_came_back_during_a_write_goes_again),
 		cmocka_unit_test(what_is_cached_beside_a_direct_write_goes),
 		cmocka_unit_test(nothing_is_called_after_stop),
