@@ -252,7 +252,7 @@ def containers_read_write(t):
     built = packages(t)
     source = make_copies(t, package=built["1"][0])
     scan_trees(t, source)
-    before = {tree: digest(read_file("%s/%s/usr/bin/python3.11" % (source, tree))) for tree in COPIES}
+    before = {tree: digest(read_file("%s/%s%s" % (source, tree, interpreter(source)))) for tree in COPIES}
     mount = t.mount(source, ["coherence=overlay", "suid", "dev"])
     binds = {package_directory(t, built["2"][0]): "/mnt"}
     containers = [Container(t, mount.path(tree), binds=binds) for tree in COPIES]
@@ -279,9 +279,14 @@ def data_is_shared(mount):
     return plan == "shared passthrough"
 
 
+def interpreter(source):
+    """Python's program, whose name tells its version."""
+    return "/usr/bin/" + os.readlink(source + "/two/usr/bin/python3")
+
+
 def overwrites_alone(containers, source, before):
     """A program's file is written in place in one container, while the others run it."""
-    path = "/usr/bin/python3.11"
+    path = interpreter(source)
     holders = [container.start("python3", "-c", HOLDS, path) for container in containers[1:]]
     old = before["one"].hex()
     for holder in holders:

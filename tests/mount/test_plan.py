@@ -255,6 +255,29 @@ def nothing_stale_after_passthrough(t):
     equal(read_file(source + "/file"), bytes(content), "the source")
 
 
+@test()
+def stores_that_leave_no_trace(t):
+    """On tmpfs the second store into a mapped page changes no time of the file: that the kernel's cache is not kept
+    after passthrough does not depend on one."""
+    source = t.tmpfs()
+    content = bytearray(make_pages(t.rng, 50))
+    write_file(source + "/file", content)
+    mount = t.mount(source)
+    turned_out_unique(mount, "file")
+    with open(mount.path("file"), "r+b") as file:
+        equal(plans(mount)["own"], 1, "passed through")
+        with mmap.mmap(file.fileno(), 0) as mapped:
+            mapped[7 * PAGE] ^= 1
+            os.close(os.open(mount.path("file"), os.O_RDONLY))  # sees that store, and so the file's present times
+            before = os.stat(source + "/file")
+            mapped[7 * PAGE:7 * PAGE + 6] = b"stored"
+            after = os.stat(source + "/file")
+    content[7 * PAGE:7 * PAGE + 6] = b"stored"
+    equal((after.st_mtime_ns, after.st_ctime_ns), (before.st_mtime_ns, before.st_ctime_ns), "times after the second store")
+    released(mount)
+    equal(read_file(mount.path("file")), bytes(content), "through the window")
+
+
 @test(transports="full")
 def every_change_in_passthrough(t):
     """fallocate, truncate, copy_file_range, fsync and seeking on a file that the kernel serves go to the
@@ -295,8 +318,9 @@ def globs(t):
     """passthrough=GLOB: without a slash for the last name, with one for the path below the source; may be
     given more than once; also for a file that is created."""
     source = t.make_dir("source")
-    t.make_dir("source", "var", "log")
-    names = {"a.log": True, "var/log/b.log": True, "var/lib": False, "var/log/x": True, "var/x": False, "c.logs": False}
+    t.make_dir("source", "var", "log", "sub")
+    names = {"a.log": True, "var/log/b.log": True, "var/lib": False, "var/log/x": True, "var/x": False, "c.logs": False,
+             "var/log/sub/x": False}
     mount = t.mount(source, ["passthrough=*.log", "passthrough=/var/log/*"])
     for name, own in names.items():
         with open(mount.path(name), "w+b") as file:
@@ -405,6 +429,13 @@ def explain(t):
             if opened:
                 os.close(fd)
                 released(mount)
+    with open(mount.path("unread"), "rb") as file:
+        equal(file.read(), contents["unread"], "unread, read")
+        found = explained(t, mount.path("unread"))
+        equal((found["plan"], found["open"]), ("window", True), "the plan of who has it open, once more is known")
+        check("nothing is known" in found["reason"], found["reason"])
+    released(mount)
+    equal(explained(t, mount.path("unread"))["plan"], "own passthrough", "the plan of the next one")
     text = t.run(t.foldctl_command() + ["explain", mount.path("unique")]).stdout
     check("unique: own passthrough, once it is opened, for it shares next to nothing." in text, text)
     for path in (mount.point, source + "/unique", mount.path("none")):

@@ -147,9 +147,13 @@ def names_and_attributes_are_followed(t):
     names and attributes that the kernel may keep for an hour follow."""
     source = t.make_dir("source")
     os.mkdir(source + "/sub")
-    for name in ("file", "sub/gone", "sub/replaced"):
+    for name in ("file", "never-opened", "sub/gone", "sub/replaced"):
         write_file(source + "/" + name, b"first")
     mount = t.mount(source, KEPT)
+    equal(os.stat(mount.path("never-opened")).st_size, 5, "size")
+    with open(source + "/never-opened", "ab") as file:
+        file.write(b" and more")
+    seen(t, lambda: os.stat(mount.path("never-opened")).st_size == 14, "the size of a file that nobody has opened here")
     for name in ("file", "sub/gone", "sub/replaced"):
         equal(read_file(mount.path(name)), b"first", name)
         os.stat(mount.path(name))

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_objects.c - copies of whole contents: made whole, or not at all */
+#include "helpers.h"
+
+#include "foldfs/objects.h"
+
+#include <ftw.h>
+
+#define MAX_BYTES (UINT64_C(4) << 20)
+#define CONTENT   "what equal files hold"
+
+struct fixture {
+	char directory[64];
+	char below[96];
+	struct catalogue *catalogue;
+	struct objects *objects;
+	struct source_stamp stamp; /* of the file */
+	int fd;                    /* of a file with CONTENT */
+};
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)st;
+	(void)type;
+	(void)ftw;
+	return remove(path);
+}
+
+static void begin_objects(struct fixture *f)
+{
+	assert_int_equal(objects_new(f->below, f->catalogue, &f->objects), 0);
+}
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+	struct stat st;
+	bool aside;
+
+	assert_non_null(f);
+	strcpy(f->directory, "/tmp/foldfs-objects-XXXXXX");
+	assert_non_null(mkdtemp(f->directory));
+	snprintf(f->below, sizeof(f->below), "%s/catalogue", f->directory);
+	assert_int_equal(catalogue_open(f->below, MAX_BYTES, &aside, &f->catalogue), 0);
+	snprintf(f->below, sizeof(f->below), "%s/file", f->directory);
+	f->fd = open(f->below, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	assert_int_equal(write(f->fd, CONTENT, strlen(CONTENT)), (ssize_t)strlen(CONTENT));
+	assert_int_equal(fstat(f->fd, &st), 0);
+	source_stamp_of(&st, &f->stamp);
+	snprintf(f->below, sizeof(f->below), "%s/objects", f->directory);
+	begin_objects(f);
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	objects_free(f->objects);
+	catalogue_close(f->catalogue);
+	close(f->fd);
+	assert_int_equal(nftw(f->directory, remove_one, 8, FTW_DEPTH | FTW_PHYS), 0);
+	free(f);
+	return 0;
+}
+
+static struct catalogue_record record_of(uint64_t class)
+{
+	return (struct catalogue_record){.content = {.low = class * 3, .high = 5}, .class = class};
+}
+
+/* -ENOENT as long as there is none. Skips the test where the view cannot be made. */
+static int open_object(struct fixture *f, uint64_t class)
+{
+	const struct catalogue_record record = record_of(class);
+	int fd = objects_open(f->objects, &record);
+
+	if (fd == -ENOSYS) {
+		print_message("no read-only view can be made here\n");
+		skip();
+	}
+	return fd;
+}
+
+static void make_object(struct fixture *f, uint64_t class, const struct source_stamp *stamp)
+{
+	const struct catalogue_record record = record_of(class);
+
+	objects_make(f->objects, &record, stamp, f->fd);
+}
+
+static int wait_for_object(struct fixture *f, uint64_t class)
+{
+	int fd;
+
+	wait_for((fd = open_object(f, class)) >= 0);
+	return fd;
+}
+
+static void object_has_the_content_and_takes_no_write(void **state)
+{
+	struct fixture *f = *state;
+	char bytes[64] = "";
+	char path[32];
+	int fd;
+
+	assert_int_equal(open_object(f, 1), -ENOENT);
+	make_object(f, 1, &f->stamp);
+	fd = wait_for_object(f, 1);
+	assert_int_equal(read(fd, bytes, sizeof(bytes)), (ssize_t)strlen(CONTENT));
+	assert_string_equal(bytes, CONTENT);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	assert_int_equal(open(path, O_RDWR), -1);
+	assert_int_equal(errno, EROFS);
+	/* The file may go on changing: the copy is nobody's. */
+	assert_int_equal(pwrite(f->fd, "WHAT", 4, 0), 4);
+	assert_int_equal(pread(fd, bytes, sizeof(bytes), 0), (ssize_t)strlen(CONTENT));
+	assert_string_equal(bytes, CONTENT);
+	close(fd);
+}
+
+/* Wishes are met in order: when the second is, the first has been. */
+static void file_that_has_changed_makes_none(void **state)
+{
+	struct fixture *f = *state;
+	struct source_stamp old = f->stamp;
+	struct source_stamp larger = f->stamp;
+
+	if (open_object(f, 1) >= 0)
+		fail();
+	old.mtime.tv_nsec ^= 1;
+	larger.size++;
+	make_object(f, 1, &old);
+	make_object(f, 2, &larger);
+	make_object(f, 3, &f->stamp);
+	close(wait_for_object(f, 3));
+	assert_int_equal(open_object(f, 1), -ENOENT);
+	assert_int_equal(open_object(f, 2), -ENOENT);
+}
+
+/* An object of a class that the catalogue does not have is removed at the start. */
+static void unknown_objects_are_removed(void **state)
+{
+	struct fixture *f = *state;
+
+	if (open_object(f, 1) >= 0)
+		fail();
+	make_object(f, 1, &f->stamp);
+	close(wait_for_object(f, 1));
+	objects_free(f->objects);
+	begin_objects(f);
+	assert_int_equal(open_object(f, 1), -ENOENT);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(object_has_the_content_and_takes_no_write, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(file_that_has_changed_makes_none, setup, teardown),
+		cmocka_unit_test_setup_teardown(unknown_objects_are_removed, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
