@@ -242,7 +242,7 @@ build_packages=(gcc g++ libc6-dev cmake ninja-build pkgconf libxxhash-dev liburc
 
 # What the images, the demonstration and the tests need on top of that.
 image_packages=(mmdebstrap e2fsprogs openssl debian-archive-keyring)
-test_packages=(python3 fio qemu-system-x86 qemu-utils attr acl mount runc)
+test_packages=(python3 fio qemu-system-x86 qemu-utils attr acl mount runc xfsprogs btrfs-progs)
 # libFuzzer comes with clang's run-time libraries.
 fuzz_packages=(clang libclang-rt-dev)
 

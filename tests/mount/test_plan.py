@@ -255,29 +255,6 @@ def nothing_stale_after_passthrough(t):
     equal(read_file(source + "/file"), bytes(content), "the source")
 
 
-@test()
-def stores_that_leave_no_trace(t):
-    """On tmpfs the second store into a mapped page changes no time of the file: that the kernel's cache is not kept
-    after passthrough does not depend on one."""
-    source = t.tmpfs()
-    content = bytearray(make_pages(t.rng, 50))
-    write_file(source + "/file", content)
-    mount = t.mount(source)
-    turned_out_unique(mount, "file")
-    with open(mount.path("file"), "r+b") as file:
-        equal(plans(mount)["own"], 1, "passed through")
-        with mmap.mmap(file.fileno(), 0) as mapped:
-            mapped[7 * PAGE] ^= 1
-            os.close(os.open(mount.path("file"), os.O_RDONLY))  # sees that store, and so the file's present times
-            before = os.stat(source + "/file")
-            mapped[7 * PAGE:7 * PAGE + 6] = b"stored"
-            after = os.stat(source + "/file")
-    content[7 * PAGE:7 * PAGE + 6] = b"stored"
-    equal((after.st_mtime_ns, after.st_ctime_ns), (before.st_mtime_ns, before.st_ctime_ns), "times after the second store")
-    released(mount)
-    equal(read_file(mount.path("file")), bytes(content), "through the window")
-
-
 @test(transports="full")
 def every_change_in_passthrough(t):
     """fallocate, truncate, copy_file_range, fsync and seeking on a file that the kernel serves go to the
