@@ -17,6 +17,7 @@
  * serving, control socket, unmount, free. By umount(8) the kernel has done the first by itself.
  * What hangs, as the source does, holds this up for END_SECONDS at most.
  */
+#include "foldfs/bdi.h"
 #include "foldfs/control_tasks.h"
 #include "foldfs/fusefs.h"
 #include "foldfs/guardian.h"
@@ -659,6 +660,9 @@ static errint_t start(struct daemon *d)
 	protect_from_memory_pressure();
 	/* Where there can be none, a mount that hangs after kill -9 is the user's to abort. */
 	(void)guardian_start(d->entry.device_minor, &d->guardian);
+	/* Without it the window is held to its budget less closely: see window_trim.c. */
+	(void)bdi_limit_dirty(d->entry.device_major, d->entry.device_minor,
+			      d->options.window_bytes);
 	err = detach(d);
 	if (!err)
 		err = start_threads(d);

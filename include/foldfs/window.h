@@ -55,6 +55,11 @@ void window_file_forget(struct window_file *file);
  * the first note of a region. */
 void window_note(struct window_file *file, uint64_t first_page, unsigned pages);
 
+/* Past a quarter above the budget (4 MiB for a small one) wait until the trimmer has caught up, at
+ * most for MICROSECONDS (< 10^9): it may be waiting for this very request. Before window_note(), by
+ * a READ; holds nothing, in no read side. Costs one load where there is room. */
+void window_wait_for_room(struct window *window, unsigned microseconds);
+
 /*
  * A client's WRITE of these pages was handled; before the reply, and before its pages are noted.
  * Not for write-back of mapped pages. DIRECT: not by way of the kernel's cache (O_DIRECT; any where

@@ -214,6 +214,21 @@ def window_keeps_its_budget(t):
         os.close(fd)
 
 
+@test()
+def kernel_keeps_few_changed_pages(t):
+    """The trimmer waits for each page that was changed through a mapping to be written back: of those the
+    kernel keeps an eighth of the window."""
+    source = t.make_dir("source")
+    for window, is_limited in (("8M", True), ("0", False)):
+        mount = t.mount(source, ["window=" + window], name="mnt-" + window)
+        device = os.stat(mount.point).st_dev
+        path = "/sys/class/bdi/%d:%d/max_bytes" % (os.major(device), os.minor(device))
+        if not os.access(path, os.W_OK):
+            t.skip("no max_bytes in /sys/class/bdi: Linux is older than 6.2, or /sys is read-only")
+        # The kernel rounds to parts of a millionth of memory.
+        equal(int(read_file(path)) <= MIB, is_limited, "at most 1 MiB in %s with window=%s" % (path, window))
+
+
 @test(transports="full")
 def window_zero_caches_nothing(t):
     """window=0: nothing of what was read stays in the kernel's cache."""

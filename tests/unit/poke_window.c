@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* poke_window.c - window.c, with ways to damage it: see poke.h */
+/* poke_window.c - the window, with ways to damage it: see poke.h */
 #include "poke.h"
 
-#include "../../src/window.c"
+#include "foldfs/window_internal.h"
 
 void poke_window_pages(struct window *window, int by)
 {

@@ -9,6 +9,8 @@
 
 #include "foldfs/window.h"
 
+#include <semaphore.h>
+
 #define NODES      4u
 #define NODE_PAGES 8192u
 #define REGION     64u
@@ -130,6 +132,51 @@ static uint64_t cached_bytes(struct fixture *fixture)
 		pthread_mutex_unlock(&fixture->kernel.locks[node]);
 	}
 	return pages << FOLD_PAGE_SHIFT;
+}
+
+/* Run in invalidate(), until `go` is posted. */
+static void wait_during(void *context, uint64_t node, off_t offset, off_t length)
+{
+	(void)node;
+	(void)offset;
+	(void)length;
+	while (sem_wait(context))
+		;
+	sem_post(context);
+}
+
+static uint64_t microseconds_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+/* The trimmer may wait for the very request that waits here: so that ends, but not before its time.
+ */
+static void reads_wait_for_a_trimmer_that_is_behind(void **state)
+{
+	struct fixture *fixture = fixture_new(1u << 20);
+	uint64_t before = microseconds_now();
+	sem_t go;
+
+	(void)state;
+	sem_init(&go, 0, 0);
+	fixture->kernel.during = wait_during;
+	fixture->kernel.context = &go;
+	start(fixture);
+	cache(fixture, 0, 0, 1024);
+	window_wait_for_room(fixture->window, 20000);
+	cache(fixture, 0, 1024, 1024);
+	window_wait_for_room(fixture->window, 20000);
+	assert_true(microseconds_now() - before >= 20000);
+	assert_true(usage_of(fixture).bytes > 5u << 20);
+	sem_post(&go);
+	while (usage_of(fixture).bytes > 5u << 20)
+		window_wait_for_room(fixture->window, 999999);
+	fixture_free(fixture);
+	sem_destroy(&go);
 }
 
 static void pages_are_counted_once(void **state)
@@ -734,6 +781,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(pages_are_counted_once),
+		cmocka_unit_test(reads_wait_for_a_trimmer_that_is_behind),
 		cmocka_unit_test(any_set_of_notes_is_counted_exactly),
 		cmocka_unit_test(uncount_keeps_what_is_before),
 		cmocka_unit_test(forget_gives_memory_back),

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* window_internal.h - the regions behind window.h: for window.c and window_trim.c */
+#ifndef FOLDFS_WINDOW_INTERNAL_H
+#define FOLDFS_WINDOW_INTERNAL_H
+
+#include "foldfs/window.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include <urcu/list.h>
+#include <urcu/rculfhash.h>
+
+#define REGION_SHIFT 6u
+#define REGION_PAGES (1u << REGION_SHIFT)
+#define REGION_BYTES ((uint64_t)REGION_PAGES << FOLD_PAGE_SHIFT)
+
+struct window {
+	uint64_t budget;  /* constant */
+	uint64_t ceiling; /* pages from which on reads wait; constant */
+	window_invalidate_fn invalidate;
+	void *context;
+	struct cds_lfht *regions; /* additions and removals under lock */
+	_Atomic uint64_t pages;   /* bits set */
+	_Atomic uint64_t trimmed; /* bytes; relaxed */
+	_Atomic uint64_t memory;  /* bytes of regions and files; relaxed */
+	pthread_mutex_t lock;
+	pthread_cond_t wanted;         /* the trimmer sleeps here */
+	pthread_cond_t trimmed_some;   /* reads that wait for room sleep here */
+	struct cds_list_head queue;    /* regions, oldest first; under lock */
+	struct cds_list_head closing;  /* regions; under lock */
+	uint64_t closing_pages;        /* of regions that are closing, still in pages; under lock */
+	struct cds_list_head files;    /* all, but forgotten ones; under lock */
+	struct cds_list_head stale;    /* files to invalidate as a whole; under lock */
+	struct cds_list_head suspects; /* regions with suspect pages; under lock */
+	uint64_t clock;                /* of drops; under lock */
+	bool stopping;                 /* under lock */
+	bool trimming;                 /* the trimmer has regions in hand; under lock */
+	pthread_mutex_t stop_lock;     /* before lock */
+	bool running;                  /* under stop_lock */
+	pthread_t trimmer;             /* under stop_lock */
+};
+
+struct window_file {
+	struct window *window;
+	uint64_t node;                /* constant */
+	struct cds_list_head regions; /* under window->lock */
+	struct cds_list_head link;    /* in window->files, or empty; under window->lock */
+	struct cds_list_head stale;   /* in window->stale, or empty; under window->lock */
+	bool forgotten;               /* under window->lock */
+	unsigned dropping;            /* uses of the trimmer, which keep it; under window->lock */
+	atomic_bool
+		cached; /* without a window: the kernel caches something of it; never goes back */
+	_Atomic uint64_t dropped; /* changed under window->lock */
+	_Atomic uint64_t written; /* the same */
+	_Atomic uint64_t wanted;  /* the edition that a drop was last asked for; the same */
+	_Atomic uint64_t shown;   /* the edition that the last drop left; the same */
+	uint64_t dropping_for;    /* the edition that a drop under way is for; the trimmer's */
+};
+
+struct region {
+	struct cds_lfht_node node;
+	struct window_file *file; /* constant */
+	uint64_t index;           /* constant; in regions */
+	_Atomic uint64_t bits;
+	bool forgotten;               /* the file's, when the trimmer took it; the trimmer's */
+	uint64_t closing_pages;       /* bits when it was closed; under window->lock */
+	struct cds_list_head link;    /* in the queue or in closing; under window->lock */
+	struct cds_list_head in_file; /* under window->lock */
+	struct cds_list_head suspect; /* in window->suspects, or empty; under window->lock */
+	uint64_t suspects;            /* pages to drop once more; under window->lock */
+	uint64_t dropped;             /* under window->lock */
+	uint64_t again;               /* under window->lock */
+};
+
+static inline uint64_t window_budget_pages(const struct window *window)
+{
+	return window->budget >> FOLD_PAGE_SHIFT;
+}
+
+/* The region with these pages, or NULL. Read side. */
+struct region *window_find_region(struct window_file *file, uint64_t index);
+/* Take REGION from the noted to the closing ones. Read side for the table. */
+void window_close_region_locked(struct window *window, struct region *region);
+/* The end of a forgotten file, once nothing is left of it. */
+void window_free_file_if_done_locked(struct window_file *file);
+void window_free_counted(struct window *window, void *block);
+/* One round of the trimmer. The lock is given up for all that may take time. */
+void window_trim_locked(struct window *window);
+
+#endif

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * bdi.c - what the kernel lets change for one mount under /sys/class/bdi
+ *
+ * Linux: Documentation/ABI/testing/sysfs-class-bdi; mounts of FUSE have strict_limit set, so that
+ * their max_bytes holds whatever the rest of the system does.
+ */
+#include "foldfs/bdi.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The trimmer waits for each changed page that it meets to be written back. */
+#define DIRTY_PART 8u
+
+static errint_t write_number(int fd, uint64_t number)
+{
+	char text[24];
+	ssize_t length = snprintf(text, sizeof(text), "%" PRIu64 "\n", number);
+	ssize_t written = pwrite(fd, text, (size_t)length, 0);
+
+	if (written == length)
+		return 0;
+	return written < 0 ? -errno : -EIO;
+}
+
+static errint_t lower(int fd, uint64_t bytes)
+{
+	char text[24];
+	ssize_t length = pread(fd, text, sizeof(text) - 1, 0);
+
+	if (length < 0)
+		return -errno;
+	text[length] = '\0';
+	return strtoull(text, NULL, 10) > bytes ? write_number(fd, bytes) : 0;
+}
+
+errint_t bdi_limit_dirty(unsigned major, unsigned minor, uint64_t window_bytes)
+{
+	char path[64];
+	errint_t error;
+	int fd;
+
+	if (!window_bytes)
+		return 0;
+	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/max_bytes", major, minor);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	error = lower(fd, window_bytes / DIRTY_PART);
+	close(fd);
+	return error;
+}
