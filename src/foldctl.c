@@ -45,6 +45,10 @@ static int usage(FILE *stream)
 	      "source, "
 	      "and keep\n"
 	      "              what its files share for its mounts\n"
+	      "              --rate: bytes a second; --memory: for digests; --workers: files at "
+	      "once;\n"
+	      "              --all-file-systems: also what is mounted below; --state: as the "
+	      "mount's\n"
 	      "  figures     what each figure means; --roff as the manual has it\n"
 	      "  --help      show this\n"
 	      "  --version   show the version\n",
@@ -75,12 +79,17 @@ bool take_arguments(char *argv[], const char *option, const char **ret_word, boo
 	return true;
 }
 
+static bool is_help(const char *word)
+{
+	return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+}
+
 int main(int argc, char *argv[])
 {
 	const char *command = argc > 1 ? argv[1] : "", *word;
 	bool given;
 
-	if (strcmp(command, "--help") == 0 || strcmp(command, "-h") == 0)
+	if (is_help(command) || (argc == 3 && is_help(argv[2])))
 		return usage(stdout);
 	if (strcmp(command, "--version") == 0 || strcmp(command, "-V") == 0) {
 		printf("foldctl %s\n", FOLDFS_VERSION);

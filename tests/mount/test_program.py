@@ -104,6 +104,10 @@ def help_and_version(t):
         text = t.run(t.foldfs_command() + [flag]).stdout
         for word in ("SOURCE", "MOUNTPOINT", "pool=", "window=", "maps=", "transport="):
             check(word in text, "%s does not mention %s" % (flag, word))
+    for words in (["--help"], ["-h"], ["scan", "--help"], ["status", "-h"]):
+        text = t.run(t.foldctl_command() + words).stdout
+        for word in ("status MOUNTPOINT", "audit", "explain FILE", "--rate=", "figures"):
+            check(word in text, "foldctl %s does not mention %s" % (" ".join(words), word))
     for flag in ("-V", "--version"):
         check(t.run(t.foldfs_command() + [flag]).stdout.startswith("foldfs "), flag)
 

@@ -5,9 +5,8 @@
  * Each mode has one class of users (owner, group, others) set to each of the eight values while the
  * other two classes have nothing, or everything: so a look at the wrong class shows.
  */
-#include "kit.h"
+#include "calls.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -108,19 +107,6 @@ static void open_by_mode(void)
 
 /* ---- what a directory's mode allows ---- */
 
-static long list(const char *name)
-{
-	DIR *directory = opendir(name);
-	unsigned count = 0;
-
-	if (!directory)
-		return -errno;
-	while (readdir(directory))
-		count++;
-	closedir(directory);
-	return count;
-}
-
 static long open_in(void)
 {
 	return TRY_FD(open("d/in", O_RDWR));
@@ -162,7 +148,7 @@ static long stat_none_in(void)
 
 static long list_it(void)
 {
-	return list("d");
+	return count_entries("d");
 }
 
 static long chdir_it(void)

@@ -2,7 +2,7 @@
 /*
  * topic_create.c - how what is made looks: mode, umask, owner, set-gid directories, default ACLs
  */
-#include "kit.h"
+#include "calls.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -70,13 +70,11 @@ static long by_bind(mode_t mode)
 static long by_tmpfile(mode_t mode)
 {
 	int fd = open("d", O_TMPFILE | O_RDWR, mode);
-	char path[32];
 	long result;
 
 	if (fd < 0)
 		return -errno;
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	result = TRY(linkat(AT_FDCWD, path, AT_FDCWD, "d/x", AT_SYMLINK_FOLLOW));
+	result = give_name(fd, "d/x");
 	close(fd);
 	return result;
 }
@@ -173,60 +171,21 @@ static void create_over(void)
 
 /* ---- default ACLs ---- */
 
-/* The binary form of an ACL: version 2, then (tag, permissions, id) each. */
-struct acl {
-	unsigned char bytes[4 + 8 * 8];
-	size_t length;
-};
-
-static void acl_add(struct acl *acl, unsigned tag, unsigned permissions, unsigned id)
-{
-	unsigned char entry[8] = {(unsigned char)tag,         0,
-				  (unsigned char)permissions, 0,
-				  (unsigned char)id,          (unsigned char)(id >> 8),
-				  (unsigned char)(id >> 16),  (unsigned char)(id >> 24)};
-
-	if (!acl->length) {
-		memcpy(acl->bytes, (unsigned char[4]){2}, 4);
-		acl->length = 4;
-	}
-	memcpy(acl->bytes + acl->length, entry, sizeof(entry));
-	acl->length += sizeof(entry);
-}
-
 static void set_default_acl(unsigned which)
 {
-	struct acl acl = {0};
-	const unsigned none = 0xffffffffu;
+	const struct acl_entry minimal[] = {{ACL_USER_OBJ, 7, ACL_UNDEFINED},
+					    {ACL_GROUP_OBJ, 5, ACL_UNDEFINED},
+					    {ACL_OTHER, 0, ACL_UNDEFINED}};
+	const struct acl_entry named[] = {{ACL_USER_OBJ, 7, ACL_UNDEFINED},
+					  {ACL_USER, 7, 7002},
+					  {ACL_GROUP_OBJ, 5, ACL_UNDEFINED},
+					  {ACL_GROUP, 6, 7005},
+					  {ACL_MASK, which == 1 ? 7 : 2, ACL_UNDEFINED},
+					  {ACL_OTHER, 4, ACL_UNDEFINED}};
+	size_t length = which ? acl_binary(named, ARRAY_SIZE(named))
+			      : acl_binary(minimal, ARRAY_SIZE(minimal));
 
-	if (which == 0) {
-		acl_add(&acl, 1, 7, none);
-		acl_add(&acl, 4, 5, none);
-		acl_add(&acl, 0x20, 0, none);
-	} else {
-		acl_add(&acl, 1, 7, none);
-		acl_add(&acl, 2, 7, 7002);
-		acl_add(&acl, 4, 5, none);
-		acl_add(&acl, 8, 6, 7005);
-		acl_add(&acl, 0x10, which == 1 ? 7 : 2, none);
-		acl_add(&acl, 0x20, 4, none);
-	}
-	MUST(setxattr("d", "system.posix_acl_default", acl.bytes, acl.length, 0));
-}
-
-static const char *acl_text(const char *name, const char *attribute)
-{
-	static char text[256];
-	unsigned char bytes[256];
-	ssize_t length = lgetxattr(name, attribute, bytes, sizeof(bytes));
-
-	if (length < 0)
-		return strerrorname_np(errno);
-	text[0] = '\0';
-	for (ssize_t at = 4; at + 8 <= length; at += 8)
-		snprintf(text + strlen(text), sizeof(text) - strlen(text), "%x:%o:%x ", bytes[at],
-			 bytes[at + 2], bytes[at + 4] | bytes[at + 5] << 8);
-	return text;
+	MUST(setxattr("d", ACL_DEFAULT, acl_bytes, length, 0));
 }
 
 static void create_with_acl(void)
@@ -252,9 +211,9 @@ static void create_with_acl(void)
 					as_root();
 					umask(0);
 					snprintf(text, sizeof(text), "%s, %s", result_name(result),
-						 acl_text("d/x", "system.posix_acl_access"));
+						 acl_text("d/x", ACL_ACCESS));
 					strcat(strcat(text, ", default "),
-					       acl_text("d/x", "system.posix_acl_default"));
+					       acl_text("d/x", ACL_DEFAULT));
 					strcat(strcat(text, ", "), describe("d/x"));
 					say_text(text, "acl-%u.%s.%s.%04o", which,
 						 makers[maker].name, users[user].name, modes[mode]);

@@ -2,7 +2,7 @@
 /*
  * topic_names.c - link, unlink, rmdir and rename: every kind of object against every other
  */
-#include "kit.h"
+#include "calls.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -277,7 +277,6 @@ static void link_by_user(void)
 
 static void link_ways(void)
 {
-	char path[32];
 	int fd;
 
 	make(FILE_, "target");
@@ -295,8 +294,7 @@ static void link_ways(void)
 	discard("n4");
 	fd = (int)MUST(open("n2", O_RDWR));
 	say(TRY(unlink("n2")), NULL, "unlinked");
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	say(TRY(linkat(AT_FDCWD, path, AT_FDCWD, "back", AT_SYMLINK_FOLLOW)), "back", "resurrect");
+	say(give_name(fd, "back"), "back", "resurrect");
 	close(fd);
 	say(TRY(link("target", "/proc/x")), NULL, "other-device");
 	discard("n1");

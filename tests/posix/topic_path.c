@@ -3,7 +3,7 @@
  * topic_path.c - what every call says to odd paths: missing, too long, looping, with a file in the
  * middle, with slashes and dots behind
  */
-#include "kit.h"
+#include "calls.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -76,13 +76,6 @@ static long call_chdir(const char *path)
 	return result;
 }
 
-static long call_exec(const char *path)
-{
-	char *const arguments[] = {(char *)"x", NULL};
-
-	return TRY(execve(path, arguments, arguments + 1));
-}
-
 static const struct {
 	const char *name;
 	long (*call)(const char *path);
@@ -123,7 +116,7 @@ static const struct {
 	{"setxattr", call_setxattr},
 	{"removexattr", call_removexattr},
 	{"chdir", call_chdir},
-	{"exec", call_exec},
+	{"exec", execute},
 };
 
 static struct odd_path {

@@ -2,9 +2,8 @@
 /*
  * topic_time.c - utimensat by everybody, and which times each operation changes
  */
-#include "kit.h"
+#include "calls.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -149,19 +148,6 @@ static long read_all(const char *name)
 	return result;
 }
 
-static long list(const char *name)
-{
-	DIR *directory = opendir(name);
-	long count = 0;
-
-	if (!directory)
-		return -errno;
-	while (readdir(directory))
-		count++;
-	closedir(directory);
-	return count;
-}
-
 static long map_read(void)
 {
 	char *map = mmap(NULL, 4096, PROT_READ, MAP_SHARED, opened, 0);
@@ -176,10 +162,8 @@ static long map_read(void)
 
 static long exec_it(void)
 {
-	char *const arguments[] = {(char *)"x", NULL};
-
 	MUST(chmod("d/x", 0755));
-	return TRY(execve("d/x", arguments, arguments + 1));
+	return execute("d/x");
 }
 
 static long copy_from(void)
@@ -268,8 +252,8 @@ ACT(act_mkdir_fails, mkdir("d/sub", 0755))
 ACT(act_tmpfile, close_result(TRY(open("d", O_TMPFILE | O_RDWR, 0600))))
 ACT(act_readlink, readlink("d/link", (char[8]){0}, 8))
 ACT(act_through_link, read_all("d/link"))
-ACT(act_list, list("d"))
-ACT(act_list_sub, list("d/sub"))
+ACT(act_list, count_entries("d"))
+ACT(act_list_sub, count_entries("d/sub"))
 ACT(act_chdir, chdir("d") ?: chdir(".."))
 ACT(act_lookup_none, stat("d/none", &(struct stat){0}))
 ACT(act_flock, lockf(opened, F_TLOCK, 0))

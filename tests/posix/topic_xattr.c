@@ -3,7 +3,7 @@
  * topic_xattr.c - extended attributes: name spaces, sizes and flags; and ACLs, which are two of
  * them
  */
-#include "kit.h"
+#include "calls.h"
 
 #include <fcntl.h>
 #include <stdint.h>
@@ -239,58 +239,6 @@ const struct topic topic_xattr = {"xattr", run};
 
 /* ---- ACLs ---- */
 
-#define ACCESS    "system.posix_acl_access"
-#define DEFAULT   "system.posix_acl_default"
-#define UNDEFINED 0xffffffffu
-#define USER_OBJ  0x01
-#define USER_     0x02
-#define GROUP_OBJ 0x04
-#define GROUP_    0x08
-#define MASK_     0x10
-#define OTHER_    0x20
-#define ENTRIES   8200
-
-struct entry {
-	unsigned tag;
-	unsigned permissions;
-	uint32_t id;
-};
-
-static unsigned char binary[4 + ENTRIES * 8];
-
-/* The binary form, in `binary`; its length. */
-static size_t acl_binary(const struct entry *entries, size_t count)
-{
-	unsigned char *at = binary;
-
-	memcpy(at, (unsigned char[4]){2}, 4);
-	at += 4;
-	for (size_t index = 0; index < count; index++, at += 8) {
-		uint16_t tag = (uint16_t)entries[index].tag;
-		uint16_t permissions = (uint16_t)entries[index].permissions;
-
-		memcpy(at, &tag, 2);
-		memcpy(at + 2, &permissions, 2);
-		memcpy(at + 4, &entries[index].id, 4);
-	}
-	return (size_t)(at - binary);
-}
-
-static const char *acl_text(const char *name, const char *attribute)
-{
-	static char text[512];
-	unsigned char bytes[1024];
-	ssize_t length = lgetxattr(name, attribute, bytes, sizeof(bytes));
-
-	if (length < 0)
-		return result_name(-errno);
-	text[0] = '\0';
-	for (ssize_t at = 4; at + 8 <= length && strlen(text) < 480; at += 8)
-		snprintf(text + strlen(text), sizeof(text) - strlen(text), "%x:%o:%x ", bytes[at],
-			 bytes[at + 2], bytes[at + 4] | bytes[at + 5] << 8);
-	return text;
-}
-
 static void say_acl(long result, const char *name, const char *attribute, const char *label)
 {
 	char text[1024];
@@ -305,85 +253,93 @@ static void say_acl(long result, const char *name, const char *attribute, const 
 static const struct {
 	const char *name;
 	size_t count;
-	struct entry entries[ACL_MOST];
+	struct acl_entry entries[ACL_MOST];
 } acls[] = {
 	{"minimal",
 	 3,
-	 {{USER_OBJ, 7, UNDEFINED}, {GROUP_OBJ, 5, UNDEFINED}, {OTHER_, 4, UNDEFINED}}},
+	 {{ACL_USER_OBJ, 7, ACL_UNDEFINED},
+	  {ACL_GROUP_OBJ, 5, ACL_UNDEFINED},
+	  {ACL_OTHER, 4, ACL_UNDEFINED}}},
 	{"user",
 	 5,
-	 {{USER_OBJ, 6, UNDEFINED},
-	  {USER_, 7, 7004},
-	  {GROUP_OBJ, 4, UNDEFINED},
-	  {MASK_, 7, UNDEFINED},
-	  {OTHER_, 0, UNDEFINED}}},
+	 {{ACL_USER_OBJ, 6, ACL_UNDEFINED},
+	  {ACL_USER, 7, 7004},
+	  {ACL_GROUP_OBJ, 4, ACL_UNDEFINED},
+	  {ACL_MASK, 7, ACL_UNDEFINED},
+	  {ACL_OTHER, 0, ACL_UNDEFINED}}},
 	{"user-masked",
 	 5,
-	 {{USER_OBJ, 6, UNDEFINED},
-	  {USER_, 7, 7004},
-	  {GROUP_OBJ, 7, UNDEFINED},
-	  {MASK_, 4, UNDEFINED},
-	  {OTHER_, 7, UNDEFINED}}},
+	 {{ACL_USER_OBJ, 6, ACL_UNDEFINED},
+	  {ACL_USER, 7, 7004},
+	  {ACL_GROUP_OBJ, 7, ACL_UNDEFINED},
+	  {ACL_MASK, 4, ACL_UNDEFINED},
+	  {ACL_OTHER, 7, ACL_UNDEFINED}}},
 	{"user-nothing",
 	 5,
-	 {{USER_OBJ, 0, UNDEFINED},
-	  {USER_, 0, 7004},
-	  {GROUP_OBJ, 7, UNDEFINED},
-	  {MASK_, 7, UNDEFINED},
-	  {OTHER_, 7, UNDEFINED}}},
+	 {{ACL_USER_OBJ, 0, ACL_UNDEFINED},
+	  {ACL_USER, 0, 7004},
+	  {ACL_GROUP_OBJ, 7, ACL_UNDEFINED},
+	  {ACL_MASK, 7, ACL_UNDEFINED},
+	  {ACL_OTHER, 7, ACL_UNDEFINED}}},
 	{"group",
 	 6,
-	 {{USER_OBJ, 6, UNDEFINED},
-	  {GROUP_OBJ, 4, UNDEFINED},
-	  {GROUP_, 2, 7002},
-	  {GROUP_, 6, 7005},
-	  {MASK_, 6, UNDEFINED},
-	  {OTHER_, 0, UNDEFINED}}},
+	 {{ACL_USER_OBJ, 6, ACL_UNDEFINED},
+	  {ACL_GROUP_OBJ, 4, ACL_UNDEFINED},
+	  {ACL_GROUP, 2, 7002},
+	  {ACL_GROUP, 6, 7005},
+	  {ACL_MASK, 6, ACL_UNDEFINED},
+	  {ACL_OTHER, 0, ACL_UNDEFINED}}},
 	{"group-and-other",
 	 5,
-	 {{USER_OBJ, 7, UNDEFINED},
-	  {GROUP_OBJ, 0, UNDEFINED},
-	  {GROUP_, 1, 7005},
-	  {MASK_, 7, UNDEFINED},
-	  {OTHER_, 7, UNDEFINED}}},
+	 {{ACL_USER_OBJ, 7, ACL_UNDEFINED},
+	  {ACL_GROUP_OBJ, 0, ACL_UNDEFINED},
+	  {ACL_GROUP, 1, 7005},
+	  {ACL_MASK, 7, ACL_UNDEFINED},
+	  {ACL_OTHER, 7, ACL_UNDEFINED}}},
 	{"empty", 0, {{0}}},
 	{"no-mask",
 	 4,
-	 {{USER_OBJ, 6, UNDEFINED},
-	  {USER_, 7, 7004},
-	  {GROUP_OBJ, 4, UNDEFINED},
-	  {OTHER_, 0, UNDEFINED}}},
-	{"no-other", 2, {{USER_OBJ, 6, UNDEFINED}, {GROUP_OBJ, 4, UNDEFINED}}},
+	 {{ACL_USER_OBJ, 6, ACL_UNDEFINED},
+	  {ACL_USER, 7, 7004},
+	  {ACL_GROUP_OBJ, 4, ACL_UNDEFINED},
+	  {ACL_OTHER, 0, ACL_UNDEFINED}}},
+	{"no-other", 2, {{ACL_USER_OBJ, 6, ACL_UNDEFINED}, {ACL_GROUP_OBJ, 4, ACL_UNDEFINED}}},
 	{"unsorted",
 	 3,
-	 {{OTHER_, 6, UNDEFINED}, {GROUP_OBJ, 4, UNDEFINED}, {USER_OBJ, 4, UNDEFINED}}},
+	 {{ACL_OTHER, 6, ACL_UNDEFINED},
+	  {ACL_GROUP_OBJ, 4, ACL_UNDEFINED},
+	  {ACL_USER_OBJ, 4, ACL_UNDEFINED}}},
 	{"twice",
 	 5,
-	 {{USER_OBJ, 6, UNDEFINED},
-	  {USER_OBJ, 6, UNDEFINED},
-	  {GROUP_OBJ, 4, UNDEFINED},
-	  {MASK_, 7, UNDEFINED},
-	  {OTHER_, 0, UNDEFINED}}},
+	 {{ACL_USER_OBJ, 6, ACL_UNDEFINED},
+	  {ACL_USER_OBJ, 6, ACL_UNDEFINED},
+	  {ACL_GROUP_OBJ, 4, ACL_UNDEFINED},
+	  {ACL_MASK, 7, ACL_UNDEFINED},
+	  {ACL_OTHER, 0, ACL_UNDEFINED}}},
 	{"more-bits",
 	 3,
-	 {{USER_OBJ, 15, UNDEFINED}, {GROUP_OBJ, 5, UNDEFINED}, {OTHER_, 4, UNDEFINED}}},
+	 {{ACL_USER_OBJ, 15, ACL_UNDEFINED},
+	  {ACL_GROUP_OBJ, 5, ACL_UNDEFINED},
+	  {ACL_OTHER, 4, ACL_UNDEFINED}}},
 	{"unknown-tag",
 	 3,
-	 {{USER_OBJ, 7, UNDEFINED}, {GROUP_OBJ, 5, UNDEFINED}, {0x80, 4, UNDEFINED}}},
+	 {{ACL_USER_OBJ, 7, ACL_UNDEFINED},
+	  {ACL_GROUP_OBJ, 5, ACL_UNDEFINED},
+	  {0x80, 4, ACL_UNDEFINED}}},
 	{"users-twice",
 	 6,
-	 {{USER_OBJ, 6, UNDEFINED},
-	  {USER_, 7, 7004},
-	  {USER_, 1, 7004},
-	  {GROUP_OBJ, 4, UNDEFINED},
-	  {MASK_, 7, UNDEFINED},
-	  {OTHER_, 0, UNDEFINED}}},
+	 {{ACL_USER_OBJ, 6, ACL_UNDEFINED},
+	  {ACL_USER, 7, 7004},
+	  {ACL_USER, 1, 7004},
+	  {ACL_GROUP_OBJ, 4, ACL_UNDEFINED},
+	  {ACL_MASK, 7, ACL_UNDEFINED},
+	  {ACL_OTHER, 0, ACL_UNDEFINED}}},
 };
 
 static void set_acls(void)
 {
 	static const enum kind kinds[] = {FILE_, DIRECTORY, FIFO, SYMLINK};
-	static const char *const attributes[] = {ACCESS, DEFAULT};
+	static const char *const attributes[] = {ACL_ACCESS, ACL_DEFAULT};
 
 	for (unsigned k = 0; k < ARRAY_SIZE(kinds); k++)
 		for (unsigned a = 0; a < ARRAY_SIZE(acls); a++)
@@ -398,7 +354,7 @@ static void set_acls(void)
 					make_owned(kinds[k], "x", 02750);
 					watch("x");
 					as(user);
-					result = TRY(lsetxattr("x", attributes[which], binary,
+					result = TRY(lsetxattr("x", attributes[which], acl_bytes,
 							       length, 0));
 					as_root();
 					snprintf(label, sizeof(label), "set.%s.%s.%s.%s",
@@ -415,7 +371,7 @@ static void acl_access(void)
 	for (unsigned a = 0; a < 6; a++)
 		for (int directory = 0; directory < 2; directory++) {
 			make_owned(directory ? DIRECTORY : FILE_, "x", 0600);
-			MUST(setxattr("x", ACCESS, binary,
+			MUST(setxattr("x", ACL_ACCESS, acl_bytes,
 				      acl_binary(acls[a].entries, acls[a].count), 0));
 			for (int user = 0; user < USERS; user++) {
 				char text[160] = "";
@@ -456,14 +412,14 @@ static void acl_and_mode(void)
 			long result;
 
 			make_owned(FILE_, "x", 0600);
-			MUST(setxattr("x", ACCESS, binary,
+			MUST(setxattr("x", ACL_ACCESS, acl_bytes,
 				      acl_binary(acls[a].entries, acls[a].count), 0));
 			watch("x");
 			result = TRY(chmod("x", modes[m]));
 			snprintf(label, sizeof(label), "chmod.%s.%04o", acls[a].name, modes[m]);
-			say_acl(result, "x", ACCESS, label);
+			say_acl(result, "x", ACL_ACCESS, label);
 			snprintf(label, sizeof(label), "chown.%s.%04o", acls[a].name, modes[m]);
-			say_acl(TRY(chown("x", 7002, 7002)), "x", ACCESS, label);
+			say_acl(TRY(chown("x", 7002, 7002)), "x", ACL_ACCESS, label);
 			discard("x");
 		}
 }
@@ -485,12 +441,13 @@ static void acl_and_set_gid(void)
 					MUST(chown("x", users[user].uid, groups[g]));
 					MUST(chmod("x", 02755));
 					as(user);
-					result = TRY(setxattr("x", ACCESS, binary, length, 0));
+					result = TRY(
+						setxattr("x", ACL_ACCESS, acl_bytes, length, 0));
 					as_root();
 					snprintf(label, sizeof(label), "set-gid.%u.%s.%s.%s",
 						 groups[g], directory ? "dir" : "file",
 						 users[user].name, acls[a].name);
-					say_acl(result, "x", ACCESS, label);
+					say_acl(result, "x", ACL_ACCESS, label);
 					discard("x");
 				}
 }
@@ -499,23 +456,24 @@ static void acl_sizes(void)
 {
 	static const size_t counts[] = {1,    10,   100,  500,  505,  510,
 					1000, 4000, 8000, 8187, 8188, 8190};
-	static struct entry entries[ENTRIES];
+	static struct acl_entry entries[ACL_ENTRIES];
 
 	for (unsigned c = 0; c < ARRAY_SIZE(counts); c++) {
 		size_t at = 0;
 		size_t length;
 
-		entries[at++] = (struct entry){USER_OBJ, 6, UNDEFINED};
+		entries[at++] = (struct acl_entry){ACL_USER_OBJ, 6, ACL_UNDEFINED};
 		for (uint32_t id = 0; id < counts[c]; id++)
-			entries[at++] = (struct entry){USER_, 7, 10000 + id};
-		entries[at++] = (struct entry){GROUP_OBJ, 4, UNDEFINED};
-		entries[at++] = (struct entry){MASK_, 7, UNDEFINED};
-		entries[at++] = (struct entry){OTHER_, 0, UNDEFINED};
+			entries[at++] = (struct acl_entry){ACL_USER, 7, 10000 + id};
+		entries[at++] = (struct acl_entry){ACL_GROUP_OBJ, 4, ACL_UNDEFINED};
+		entries[at++] = (struct acl_entry){ACL_MASK, 7, ACL_UNDEFINED};
+		entries[at++] = (struct acl_entry){ACL_OTHER, 0, ACL_UNDEFINED};
 		length = acl_binary(entries, at);
 		make(FILE_, "x");
-		say(TRY(setxattr("x", ACCESS, binary, length, 0)), "x", "entries.%zu", counts[c]);
-		say(TRY(getxattr("x", ACCESS, NULL, 0)), NULL, "entries.%zu.asked", counts[c]);
-		say(TRY(getxattr("x", ACCESS, value, sizeof(value))), NULL, "entries.%zu.read",
+		say(TRY(setxattr("x", ACL_ACCESS, acl_bytes, length, 0)), "x", "entries.%zu",
+		    counts[c]);
+		say(TRY(getxattr("x", ACL_ACCESS, NULL, 0)), NULL, "entries.%zu.asked", counts[c]);
+		say(TRY(getxattr("x", ACL_ACCESS, value, sizeof(value))), NULL, "entries.%zu.read",
 		    counts[c]);
 		discard("x");
 	}
@@ -536,7 +494,7 @@ static void acl_odd(void)
 	for (unsigned o = 0; o < ARRAY_SIZE(odd); o++)
 		for (int which = 0; which < 2; which++) {
 			char label[64];
-			const char *attribute = which ? DEFAULT : ACCESS;
+			const char *attribute = which ? ACL_DEFAULT : ACL_ACCESS;
 
 			make_owned(DIRECTORY, "x", 0755);
 			snprintf(label, sizeof(label), "odd.%s.%d", odd[o].name, which);
@@ -550,13 +508,13 @@ static void acl_removed(void)
 {
 	for (int which = 0; which < 2; which++)
 		for (int user = 0; user < USERS; user++) {
-			const char *attribute = which ? DEFAULT : ACCESS;
+			const char *attribute = which ? ACL_DEFAULT : ACL_ACCESS;
 			size_t length = acl_binary(acls[1].entries, acls[1].count);
 			char label[64];
 			long result;
 
 			make_owned(DIRECTORY, "x", 0755);
-			MUST(setxattr("x", attribute, binary, length, 0));
+			MUST(setxattr("x", attribute, acl_bytes, length, 0));
 			watch("x");
 			as(user);
 			result = TRY(removexattr("x", attribute));
