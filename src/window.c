@@ -12,7 +12,8 @@
  *
  * The trimmer closes the oldest regions when there are more bytes than the budget, waits for the
  * grace period, takes their bits off the count and has the kernel drop the pages, neighbours in one
- * call. It holds no lock while it does so, and no request waits for it.
+ * call. It holds no lock while it does so, and no request waits for it
+ * for longer than a moment (window_wait_for_room).
  *
  * A file is freed when its node is forgotten and its last region gone.
  *

@@ -11,7 +11,7 @@
  * dropped by the invalidation that follows; one whose bit is set after that stays counted.
  *
  * Rule: the notify call is made by the trimming thread alone, which holds no lock and which no
- * request waits for (KERNEL: every field report of a hung mount breaks this rule).
+ * request waits for but for a moment (KERNEL: every field report of a hung mount breaks this rule).
  */
 #ifndef FOLDFS_WINDOW_H
 #define FOLDFS_WINDOW_H
