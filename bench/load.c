@@ -6,6 +6,7 @@
  * start together; each reads, touches or writes its share of --ops blocks, in order from a place of
  * its own or at random from a fixed seed. So two runs with the same arguments do the same work, on
  * whatever the files are served by, and readers can compare `sum`, which depends on what was read.
+ * With --trace there is a thread for each file, which reads what the trace says, in its order.
  *
  * Everything in struct job is constant while the threads run; a struct worker is its thread's own.
  */
@@ -26,9 +27,16 @@
 #define PAGE_BYTES  4096u
 #define LINE_BYTES  64u
 #define MAX_THREADS 64u
+#define MAX_READ    (UINT64_C(64) << 20) /* of a trace */
 
 enum op { OP_READ, OP_MMAP, OP_WRITE };
 enum sync { SYNC_NEVER, SYNC_EACH, SYNC_END };
+
+/* One read of a trace. */
+struct step {
+	uint64_t offset;
+	uint64_t length;
+};
 
 struct part {
 	const char *path;
@@ -48,6 +56,8 @@ struct job {
 	uint64_t offset;
 	uint64_t span; /* 0: to the end of the file */
 	uint64_t seed;
+	struct step *steps; /* of the trace, or NULL */
+	size_t step_count;
 	unsigned threads;
 	size_t count;
 	struct part *parts;
@@ -109,6 +119,12 @@ static size_t locate(const struct job *job, uint64_t number, uint64_t *ret_offse
 	*ret_offset = part->offset + at;
 	*ret_length = left < job->block ? (size_t)left : (size_t)job->block;
 	return i;
+}
+
+_Noreturn static void die(const char *what, int error)
+{
+	fprintf(stderr, "load: %s: %s\n", what, strerror(error));
+	exit(1);
 }
 
 static int fail(struct worker *worker, const char *what, int error)
@@ -221,6 +237,24 @@ static bool map_is_due(const struct job *job, uint64_t i)
 	return i == 0 || (job->remap && i % job->blocks == 0);
 }
 
+/* What this thread's file is asked, in the order of the trace. */
+static int replay(struct worker *worker)
+{
+	const struct job *job = worker->job;
+
+	for (size_t i = 0; i < job->step_count; i++) {
+		const struct step *step = &job->steps[i];
+		uint64_t began = now_ns();
+
+		if (read_block(worker, i, worker->number, step->offset, (size_t)step->length))
+			return -1;
+		uint64_t took = now_ns() - began;
+		worker->nanoseconds[i] = took < UINT32_MAX ? (uint32_t)took : UINT32_MAX;
+		worker->bytes += step->length;
+	}
+	return 0;
+}
+
 static int do_ops(struct worker *worker)
 {
 	const struct job *job = worker->job;
@@ -254,7 +288,10 @@ static void *work(void *context)
 
 	pthread_barrier_wait(&worker->job->start);
 	worker->began = now_ns();
-	do_ops(worker);
+	if (worker->job->steps)
+		replay(worker);
+	else
+		do_ops(worker);
 	worker->ended = now_ns();
 	return NULL;
 }
@@ -277,7 +314,8 @@ static void worker_init(struct worker *worker, struct job *job, unsigned number)
 
 	worker->job = job;
 	worker->number = number;
-	worker->ops = ops / job->threads + (number < ops % job->threads);
+	worker->ops =
+		job->steps ? job->step_count : ops / job->threads + (number < ops % job->threads);
 	worker->state = job->seed * MAX_THREADS + number;
 	worker->fds = allocate(job->count * sizeof(*worker->fds));
 	worker->maps = allocate(job->count * sizeof(*worker->maps));
@@ -292,10 +330,8 @@ static void worker_init(struct worker *worker, struct job *job, unsigned number)
 		int flags = job->op == OP_WRITE ? O_RDWR : O_RDONLY;
 
 		worker->fds[i] = open(job->parts[i].path, flags | O_CLOEXEC);
-		if (worker->fds[i] < 0) {
-			fprintf(stderr, "load: %s: %s\n", job->parts[i].path, strerror(errno));
-			exit(1);
-		}
+		if (worker->fds[i] < 0)
+			die(job->parts[i].path, errno);
 	}
 }
 
@@ -319,10 +355,8 @@ static void job_measure(struct job *job, char *paths[])
 		struct part *part = &job->parts[i];
 		struct stat st;
 
-		if (stat(paths[i], &st)) {
-			fprintf(stderr, "load: %s: %s\n", paths[i], strerror(errno));
-			exit(1);
-		}
+		if (stat(paths[i], &st))
+			die(paths[i], errno);
 		uint64_t size = (uint64_t)st.st_size;
 		if (size <= job->offset || size - job->offset < job->span) {
 			fprintf(stderr, "load: %s is too short\n", paths[i]);
@@ -334,6 +368,41 @@ static void job_measure(struct job *job, char *paths[])
 		part->first_block = job->blocks;
 		job->blocks += (part->length + job->block - 1) / job->block;
 	}
+}
+
+/* The reads that the file at PATH names: a line each, first page and number of pages. One thread
+ * for each file, with room for the longest. */
+static void job_trace(struct job *job, const char *path)
+{
+	FILE *file = fopen(path, "re");
+	char line[128];
+
+	if (!file)
+		die(path, errno);
+	while (fgets(line, sizeof(line), file)) {
+		uint64_t page;
+		uint64_t pages;
+
+		if (line[0] == '#')
+			continue;
+		if (sscanf(line, "%" SCNu64 " %" SCNu64, &page, &pages) != 2 || !pages ||
+		    pages > MAX_READ / PAGE_BYTES ||
+		    page > (uint64_t)INT64_MAX / PAGE_BYTES - pages)
+			die(path, EINVAL);
+		job->steps = realloc(job->steps, (job->step_count + 1) * sizeof(*job->steps));
+		if (!job->steps)
+			die(path, ENOMEM);
+		job->steps[job->step_count++] =
+			(struct step){page * PAGE_BYTES, pages * PAGE_BYTES};
+		if (pages * PAGE_BYTES > job->block)
+			job->block = pages * PAGE_BYTES;
+	}
+	if (ferror(file) || !job->step_count)
+		die(path, ferror(file) ? EIO : EINVAL);
+	fclose(file);
+	if (job->count > MAX_THREADS)
+		die("a trace has a thread for each file", E2BIG);
+	job->threads = (unsigned)job->count;
 }
 
 static int compare_u32(const void *a, const void *b)
@@ -401,9 +470,12 @@ static void print_result(const struct job *job, const struct worker *workers)
 	printf("{\"op\": \"%s\", \"order\": \"%s\", \"block\": %" PRIu64 ", \"threads\": %u, "
 	       "\"sync\": \"%s\", \"ops\": %" PRIu64 ", \"bytes\": %" PRIu64 ", \"seconds\": %.6f, "
 	       "\"ops_per_s\": %.1f, \"bytes_per_s\": %.0f, \"sum\": \"%016" PRIx64 "\"",
-	       op_names[job->op], job->random ? "rand" : "seq", job->block, job->threads,
-	       sync_names[job->sync], ops, bytes, seconds, (double)ops / seconds,
-	       (double)bytes / seconds, sum);
+	       op_names[job->op],
+	       job->steps    ? "trace"
+	       : job->random ? "rand"
+			     : "seq",
+	       job->block, job->threads, sync_names[job->sync], ops, bytes, seconds,
+	       (double)ops / seconds, (double)bytes / seconds, sum);
 	if (!job->no_latency)
 		print_latencies(workers, job->threads);
 	printf("}\n");
@@ -454,6 +526,7 @@ static void usage(void)
 			"    --seed N               of the random order (1)\n"
 			"    --sync never|each|end  fdatasync after each write, or once (never)\n"
 			"    --remap                mmap anew after as many blocks as the set has\n"
+			"    --trace FILE           read what FILE says; a thread for each file\n"
 			"    --no-latency           only the whole is timed\n");
 	exit(2);
 }
@@ -479,7 +552,7 @@ static uint64_t number_of(const char *text)
 	return value;
 }
 
-static void parse_option(struct job *job, int option, const char *value)
+static void parse_option(struct job *job, int option, const char *value, const char **ret_trace)
 {
 	switch (option) {
 	case 'o':
@@ -512,6 +585,9 @@ static void parse_option(struct job *job, int option, const char *value)
 	case 'l':
 		job->no_latency = true;
 		break;
+	case 'a':
+		*ret_trace = value;
+		break;
 	case 'm':
 		job->remap = true;
 		break;
@@ -523,24 +599,35 @@ static void parse_option(struct job *job, int option, const char *value)
 int main(int argc, char *argv[])
 {
 	static const struct option options[] = {
-		{"op", required_argument, NULL, 'o'},    {"order", required_argument, NULL, 'r'},
-		{"block", required_argument, NULL, 'b'}, {"threads", required_argument, NULL, 't'},
-		{"ops", required_argument, NULL, 'n'},   {"offset", required_argument, NULL, 'f'},
-		{"span", required_argument, NULL, 's'},  {"seed", required_argument, NULL, 'e'},
-		{"sync", required_argument, NULL, 'y'},  {"no-latency", no_argument, NULL, 'l'},
-		{"remap", no_argument, NULL, 'm'},       {0},
+		{"op", required_argument, NULL, 'o'},
+		{"order", required_argument, NULL, 'r'},
+		{"block", required_argument, NULL, 'b'},
+		{"threads", required_argument, NULL, 't'},
+		{"ops", required_argument, NULL, 'n'},
+		{"offset", required_argument, NULL, 'f'},
+		{"span", required_argument, NULL, 's'},
+		{"seed", required_argument, NULL, 'e'},
+		{"sync", required_argument, NULL, 'y'},
+		{"no-latency", no_argument, NULL, 'l'},
+		{"remap", no_argument, NULL, 'm'},
+		{"trace", required_argument, NULL, 'a'},
+		{0},
 	};
 	struct job job = {.block = PAGE_BYTES, .threads = 1, .seed = 1};
+	const char *trace = NULL;
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1)
-		parse_option(&job, option, optarg);
+		parse_option(&job, option, optarg, &trace);
 	if (optind == argc || !job.block || !job.threads || job.threads > MAX_THREADS ||
-	    job.offset % PAGE_BYTES)
+	    job.offset % PAGE_BYTES || (trace && (job.op != OP_READ || job.no_latency)))
 		usage();
 	job.count = (size_t)(argc - optind);
+	if (trace)
+		job_trace(&job, trace);
 	job_measure(&job, argv + optind);
 	int status = run(&job);
 	free(job.parts);
+	free(job.steps);
 	return status;
 }
