@@ -17,7 +17,7 @@ import time
 from . import machine
 from .footprint import Measure
 from .machine import BenchError
-from .peers import Foldfs, Native, PassthroughHp
+from .peers import Foldfs, Native, PassthroughHp, scan
 from .timed import KIB, MIB, Turns, Work, readers
 
 COPIES_SHARE = 1.05
@@ -85,14 +85,7 @@ class Copies:
         return [os.path.join(self.directory, name) for name in names or self.names]
 
     def scan(self):
-        """Until nothing is too young to be recorded."""
-        self.bench.progress("containers: foldctl scan")
-        os.sync()
-        command = [self.bench.tool("foldctl"), "scan", "--json", f"--state={self.state}", self.directory]
-        deadline = time.monotonic() + 600
-        while json.loads(machine.run(command, 600))["unrecorded_files"]:
-            if time.monotonic() > deadline:
-                raise BenchError("foldctl scan does not come to an end")
+        scan(self.bench, self.directory, self.state)
 
     def mount(self, transport):
         """As the README mounts trees: nothing in them changes, so the kernel may keep names and attributes."""

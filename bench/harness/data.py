@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files that are read and written: real images, unique files, a scratch copy."""
+"""The files that are read and written: real images, clones of them, synthetic files, a scratch copy."""
 
 import hashlib
 import json
 import os
+import random
 import shutil
+import subprocess
 
 from . import machine
 from .machine import BenchError
@@ -24,8 +26,8 @@ class Images:
                        os.path.isfile(os.path.join(directory, name)))
         if not names:
             raise BenchError(f"no images (*.img) in {directory}")
-        self.names = sorted(names, key=lambda name: ("clone" in name, name))
-        self.originals = [name for name in self.names if "clone" not in name]
+        self.names = sorted(names, key=lambda name: (name.startswith("second-"), "clone" in name, name))
+        self.originals = [name for name in self.names if "clone" not in name and not name.startswith("second-")]
 
     def paths(self, names=None):
         return [os.path.join(self.directory, name) for name in names or self.names]
@@ -121,3 +123,171 @@ class Scratch:
 
     def remove(self):
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+# ---- clones that have lived on ------------------------------------------------------------------
+
+CLONE_PAGES = 256  # of its own in each clone
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def copy_file(source, target, reflink=False):
+    """A copy with the holes of its source; of the same blocks if REFLINK."""
+    how = ["--reflink=always"] if reflink else ["--reflink=never", "--sparse=always"]
+    machine.run(["cp", *how, "--", source, target], 600)
+
+
+def data_pages(path):
+    """(first page, pages) of each stretch of PATH that is not a hole."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        at, size = 0, os.fstat(fd).st_size
+        while at < size:
+            try:
+                begin = os.lseek(fd, at, os.SEEK_DATA)
+            except OSError:
+                return
+            at = os.lseek(fd, begin, os.SEEK_HOLE)
+            yield begin // PAGE, max((at - begin) // PAGE, 1)
+    finally:
+        os.close(fd)
+
+
+def diverge(path, seed, stretches, pages=CLONE_PAGES):
+    """Give PATH some pages of its own, in STRETCHES; the same for the same seed."""
+    chance = random.Random(seed)
+    weights = [count for _, count in stretches]
+    with open(path, "r+b") as file:
+        for first, count in chance.choices(stretches, weights, k=pages):
+            file.seek((first + chance.randrange(count)) * PAGE)
+            file.write(chance.randbytes(PAGE))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def boot_image(bench):
+    """The Debian that boots, made now if it is not there."""
+    bench.progress("looking for the image that boots (scripts/images --boot)")
+    done = subprocess.run([os.path.join(TOP, "scripts", "images"), "--boot"], stdout=subprocess.PIPE, text=True,
+                          check=False)
+    if done.returncode:
+        raise BenchError("scripts/images --boot could not make the image")
+    return os.path.join(done.stdout.strip().splitlines()[-1], "root.img")
+
+
+def clone_names(count):
+    return [f"clone{number:02}.img" for number in range(count)]
+
+
+def make_clones(bench, directory, image, count, reflink=False):
+    """COUNT clones of IMAGE in DIRECTORY, each with a few pages of its own; what is there is kept."""
+    os.makedirs(directory, exist_ok=True)
+    base = image
+    if reflink:
+        base = os.path.join(directory, "origin.img")
+        if not os.path.exists(base):
+            copy_file(image, base + ".new")
+            os.rename(base + ".new", base)
+    stretches = list(data_pages(image))
+    for number, name in enumerate(clone_names(count)):
+        path = os.path.join(directory, name)
+        if not os.path.exists(path):
+            bench.progress(f"making {path}")
+            copy_file(base, path + ".new", reflink)
+            diverge(path + ".new", number, stretches)
+            os.rename(path + ".new", path)
+    return directory
+
+
+def more_images(bench, images):
+    """A directory of the images and a second clone of each: twice as many as there are. None if it can't be: the
+    images are linked, so it has to be on their file system."""
+    directory = os.path.join(bench.cache, "bench", "images")
+    os.makedirs(directory, exist_ok=True)
+    for name in os.listdir(directory):
+        if name.removeprefix("second-") not in images.names or _is_stale(images, directory, name):
+            os.unlink(os.path.join(directory, name))
+    for number, (name, path) in enumerate(zip(images.names, images.paths())):
+        linked, second = os.path.join(directory, name), os.path.join(directory, f"second-{name}")
+        if not os.path.exists(linked):
+            try:
+                os.link(path, linked)
+            except OSError:
+                copy_file(path, linked)
+        if not os.path.exists(second):
+            bench.progress(f"making {second}")
+            copy_file(path, second + ".new")
+            diverge(second + ".new", 1000 + number, list(data_pages(path)))
+            os.rename(second + ".new", second)
+    return Images(bench, directory)
+
+
+def _copy_differences(original, changed, target):
+    """TARGET, which is as ORIGINAL, becomes as CHANGED: only the pages that differ are written."""
+    with open(original, "rb") as before, open(changed, "rb") as after, open(target, "r+b") as file:
+        while True:
+            at, old, new = after.tell(), before.read(MIB), after.read(MIB)
+            if not new:
+                return
+            if old == new:
+                continue
+            for page in range(0, len(new), PAGE):
+                if old[page:page + PAGE] != new[page:page + PAGE]:
+                    file.seek(at + page)
+                    file.write(new[page:page + PAGE])
+
+
+def reflink_images(bench, images, directory):
+    """The images in DIRECTORY, clones by reflink: they share their blocks, but for the pages that differ."""
+    for name, path in zip(images.names, images.paths()):
+        target = os.path.join(directory, name)
+        if os.path.exists(target):
+            continue
+        bench.progress(f"making {target}")
+        stem = name.removeprefix("second-").replace("-clone", "")
+        original = os.path.join(images.directory, stem)
+        if stem == name or stem not in images.names:
+            copy_file(path, target + ".new")
+        else:
+            copy_file(os.path.join(directory, stem), target + ".new", reflink=True)
+            _copy_differences(original, path, target + ".new")
+        os.rename(target + ".new", target)
+
+
+def _is_stale(images, directory, name):
+    made = os.stat(os.path.join(directory, name)).st_mtime
+    return os.stat(os.path.join(images.directory, name.removeprefix("second-"))).st_mtime > made
+
+
+# ---- synthetic files ----------------------------------------------------------------------------
+
+def shared_files(bench, percent, count, size):
+    """A directory of COUNT files of SIZE bytes, PERCENT of whose pages are the same in all of them, spread evenly;
+    the others are in no other file."""
+    directory = os.path.join(bench.cache, "bench", "sharing", f"{percent:03}-{count}-{size >> 20}")
+    os.makedirs(directory, exist_ok=True)
+    names = [f"file{number}.bin" for number in range(count)]
+    for number, name in enumerate(names):
+        path = os.path.join(directory, name)
+        if os.path.exists(path):
+            continue
+        bench.progress(f"making {path}")
+        common, own = random.Random(1), random.Random(f"{percent} {number}")
+        with open(path + ".new", "wb") as file:
+            for page in range(size // PAGE):
+                same = common.randbytes(PAGE)
+                file.write(same if _is_common(page, percent) else own.randbytes(PAGE))
+        os.rename(path + ".new", path)
+    return directory, names
+
+
+def _is_common(page, percent):
+    """True for PERCENT of any hundred pages in a row."""
+    return page * 37 % 100 < percent
+
+
+def shared_unique_bytes(percent, count, size):
+    """What such files hold when every page is counted once."""
+    pages = size // PAGE
+    common = sum(1 for page in range(pages) if _is_common(page, percent))
+    return (common + count * (pages - common)) * PAGE

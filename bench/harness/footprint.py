@@ -2,21 +2,25 @@
 """The scenario footprint: what the whole system loses, and what foldfs says of it.
 
 Memory is MemTotal - MemFree, before and after, caches dropped at the start. Beside it stand the
-parts, as the kernel counts them, which must add up to it within 5 %; and foldfs's own figures.
+parts, as the kernel counts them, which must add up to it within 5 %; and foldfs's own figures. What
+others take for the same files is taken once, after foldfs.
 """
 
 import os
 
-from . import data, machine
-from .peers import Foldfs, Native
+from . import data, machine, others
+from .groups import Group
+from .machine import BenchError
+from .peers import Foldfs, Native, PassthroughHp
 from .timed import Work
 
-MIB = 1 << 20
+MIB, GIB = 1 << 20, 1 << 30
 WINDOW = 64 * MIB
-SLACK = 48 * MIB
-UNIQUE_SHARE = 1.10
+SLACK = 32 * MIB
+UNIQUE_SHARE = 1.05
 PARTS_SHARE = 0.05
-FRAME_BYTES_LIMIT = 96
+QUICK_PEERS = ("overlayfs", "passthrough_hp")
+FRAME_BYTES_LIMIT = 80
 MAP_BYTES_LIMIT = 8
 # A hole of 1 GiB has 262,144 pages. The map may keep some nodes where fills met out of order, but
 # less than a byte for four pages.
@@ -42,7 +46,7 @@ class Measure:
 
     def __init__(self, bench):
         self.bench = bench
-        bench.group = machine.MemoryGroup(f"foldfs-bench-{os.getpid()}-{bench.next_number()}")
+        bench.group = Group(f"foldfs-bench-{os.getpid()}-{bench.next_number()}")
         os.sync()
         for _ in range(3):
             machine.drop_caches()
@@ -70,23 +74,62 @@ def _read(bench, subject, names):
 
 def _steps(bench, count):
     """After how many files the memory is measured."""
-    return [n for n in (1, 2, 4, 8, 16) if n < count and not bench.quick] + [count]
+    return [n for n in ((1,) if bench.quick else (1, 2, 4, 8, 16)) if n < count] + [count]
 
 
 def _grow(bench, subject, names, with_status):
     """Read more and more of the files; the measure after each step, by number of files."""
     measure = Measure(bench)
     taken, done = {}, 0
-    with bench.started([subject]):
-        for count in _steps(bench, len(names)):
-            _read(bench, subject, names[done:count])
-            done = count
-            taken[count] = measure.take()
-            if with_status:
-                taken[count]["status"] = subject.status()
-                taken[count]["rss"], taken[count]["daemon"] = subject.anonymous_bytes()
-    measure.close()
+    try:
+        with bench.started([subject]):
+            for count in _steps(bench, len(names)):
+                _read(bench, subject, names[done:count])
+                done = count
+                taken[count] = measure.take()
+                if with_status:
+                    taken[count]["status"] = subject.status()
+                    taken[count]["rss"], taken[count]["daemon"] = subject.anonymous_bytes()
+    finally:
+        measure.close()
     return taken
+
+
+def _peers(bench, images):
+    """What others take for the same files: memory after each step, once each."""
+    transport = bench.transports[-1]
+    source = images.directory
+    made = {
+        "overlayfs": lambda: others.Overlayfs(bench, source),
+        "bindfs": lambda: others.Bindfs(bench, source),
+        "mergerfs": lambda: others.Mergerfs(bench, source),
+        "fuse-overlayfs": lambda: others.FuseOverlayfs(bench, source),
+        "passthrough_hp": lambda: PassthroughHp(bench, source, transport, "cached"),
+        "erofs": lambda: others.Erofs(bench, source, f"images-{len(images.names)}"),
+        "reflink-xfs": lambda: _reflink_disk(bench, images),
+    }
+    for name, make in made.items():
+        if (bench.quick and name not in QUICK_PEERS) or not bench.wants(name):
+            continue
+        try:
+            subject = make()
+            taken = _grow(bench, subject, images.names, False)
+        except BenchError as error:
+            bench.peers.cannot(name, str(error))
+            continue
+        for count, measured in taken.items():
+            bench.results.reference("footprint", f"{count} images, memory of the whole system", name, subject.transport,
+                                    "bytes", [measured["used"]], {"images": count, "parts": measured["parts"]})
+
+
+def _reflink_disk(bench, images):
+    path = os.path.join(bench.cache, "bench", f"reflink-images-{len(images.names)}.img")
+    disk = others.LoopDisk(bench, "reflink-xfs", "xfs", path)
+    if not os.path.exists(path):
+        disk.make(len(images.names) * GIB)
+    with bench.started([disk]):
+        data.reflink_images(bench, images, disk.path)
+    return disk
 
 
 def footprint(bench):
@@ -95,6 +138,8 @@ def footprint(bench):
         bench.note("footprint: needs root, to drop the caches")
         return
     images = bench.images()
+    if not bench.quick:
+        images = data.more_images(bench, images)
     counts = {n: data.count_pages(bench, images.paths(images.names[:n]), 64 * MIB)
               for n in _steps(bench, len(images.names))}
     rounds = 1 if bench.quick else 3
@@ -106,19 +151,27 @@ def footprint(bench):
         for transport, list_of in runs.items():
             subject = Foldfs(bench, images.directory, transport, pool="4G", window=WINDOW)
             list_of.append(_grow(bench, subject, images.names, True))
+    _native_references(bench, native)
     for transport, list_of in runs.items():
         _judge(bench, transport, list_of, native, counts)
         _metadata(bench, transport, list_of, counts)
     for transport in bench.transports[:1] if bench.quick else bench.transports:
         _small_pool(bench, images, transport, counts[len(images.names)])
     _hole(bench)
+    _peers(bench, images)
+
+
+def _native_references(bench, runs):
+    for count in runs[0] if runs else ():
+        bench.results.reference("footprint", f"{count} images, memory of the whole system", "native", None, "bytes",
+                                [run[count]["used"] for run in runs], {"images": count})
 
 
 def _judge(bench, transport, runs, native, counts):
     for count, pages in counts.items():
         unique = pages["unique"] * data.PAGE
         last = runs[-1][count]
-        extra = {"unique_bytes": unique, "nonzero_bytes": pages["nonzero"] * data.PAGE,
+        extra = {"images": count, "unique_bytes": unique, "nonzero_bytes": pages["nonzero"] * data.PAGE,
                  "window_bytes": WINDOW, "parts": last["parts"],
                  "group_parts": last["group_parts"], "daemon_rss": last["rss"],
                  "status": last["status"]}
@@ -162,6 +215,15 @@ def _small_pool(bench, images, transport, pages):
     subject = Foldfs(bench, images.directory, transport, pool=size, window=window)
     measure = Measure(bench)
     case = "pool of a quarter of the unique pages"
+    try:
+        _small_pool_run(bench, images, measure, subject, case, size, window)
+    finally:
+        measure.close()
+    bench.results.amount("footprint", f"{case}, files that read wrong", transport, "files", [0], 0)
+
+
+def _small_pool_run(bench, images, measure, subject, case, size, window):
+    transport = subject.transport
     with bench.started([subject]):
         _read(bench, subject, images.names)
         taken = measure.take()
@@ -176,8 +238,6 @@ def _small_pool(bench, images, transport, pages):
             bench.progress(f"footprint: {case}: comparing {name}, {transport}")
             machine.run(["cmp", "--", path, os.path.join(subject.path, name)],
                         bench.load_limit_s, subject.abort)
-    measure.close()
-    bench.results.amount("footprint", f"{case}, files that read wrong", transport, "files", [0], 0)
 
 
 def _hole(bench):

@@ -3,6 +3,7 @@
 
 import os
 import platform
+import shutil
 import subprocess
 import time
 
@@ -123,78 +124,12 @@ def kernel():
     return platform.release()
 
 
-class MemoryGroup:
-    """A memory cgroup for client and server: what they take, whatever else the machine does. The
-    kernel charges a page to the group that first asked for it, its cache of files included."""
-
-    def __init__(self, name):
-        self.path = None
-        if os.path.exists("/sys/fs/cgroup/memory/memory.usage_in_bytes"):
-            parent, self.usage_file = "/sys/fs/cgroup/memory", "memory.usage_in_bytes"
-        else:
-            parent, self.usage_file = "/sys/fs/cgroup", "memory.current"
-            self._delegate(parent)
-        path = os.path.join(parent, name)
-        try:
-            os.mkdir(path)
-            if os.path.exists(os.path.join(path, self.usage_file)):
-                self.path = path
-            else:
-                os.rmdir(path)
-        except OSError:
-            pass
-
-    @staticmethod
-    def _delegate(parent):
-        try:
-            with open(os.path.join(parent, "cgroup.subtree_control"), "w", encoding="ascii") as file:
-                file.write("+memory\n")
-        except OSError:
-            pass
-
-    def wrap(self, command):
-        """COMMAND as one that joins the group first."""
-        if not self.path:
-            return command
-        join = 'echo $$ >"$0" && exec "$@"'
-        return ["sh", "-c", join, os.path.join(self.path, "cgroup.procs"), *command]
-
-    def usage(self):
-        """Bytes charged to the group, or None where there is none."""
-        if not self.path:
-            return None
-        with open(os.path.join(self.path, self.usage_file), encoding="ascii") as file:
-            return int(file.read())
-
-    def parts(self):
-        """What the usage consists of: anonymous memory, cached files, the kernel's own."""
-        if not self.path:
-            return {}
-        figures = {}
-        with open(os.path.join(self.path, "memory.stat"), encoding="ascii") as lines:
-            for line in lines:
-                name, value = line.split()
-                figures[name] = int(value)
-        if "rss" not in figures:
-            return {name: figures[name] for name in ("anon", "file", "kernel") if name in figures}
-        kernel_file = os.path.join(self.path, "memory.kmem.usage_in_bytes")
-        with open(kernel_file, encoding="ascii") as file:
-            own = int(file.read())
-        return {"anon": figures["rss"], "file": figures["cache"], "kernel": own}
-
-    def remove(self):
-        if self.path:
-            try:
-                os.rmdir(self.path)
-            except OSError:
-                pass
-            self.path = None
-
-
-def run(command, limit_s, on_timeout=None):
-    """Run a command to its end and return what it prints. BenchError if it fails or takes longer
-    than LIMIT_S; then on_timeout() is called first, to free it from a mount that hangs."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+def run(command, limit_s, on_timeout=None, merge=False):
+    """Run a command to its end and return what it prints, with its messages if MERGE. BenchError if it
+    fails or takes longer than LIMIT_S; then on_timeout() is called first, to free it from a mount that
+    hangs."""
+    errors_to = subprocess.STDOUT if merge else subprocess.PIPE
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors_to, text=True,
                           stdin=subprocess.DEVNULL) as process:
         try:
             out, errors = process.communicate(timeout=limit_s)
@@ -210,7 +145,33 @@ def run(command, limit_s, on_timeout=None):
                 raise BenchError(f"no end after {limit_s:.0f} s: {' '.join(command)}") from None
             raise
     if process.returncode:
-        said = errors.strip().splitlines()
+        said = (errors or out).strip().splitlines()
         raise BenchError(f"{os.path.basename(command[0])}: status {process.returncode}"
                          f"{': ' + said[-1] if said else ''}")
     return out
+
+
+def disk_of(path):
+    """The disk that PATH is on, as "major:minor", or None: cgroups throttle whole disks."""
+    device = os.stat(path).st_dev
+    found = f"{os.major(device)}:{os.minor(device)}"
+    system = f"/sys/dev/block/{found}"
+    if not os.path.isdir(system):
+        return None
+    if os.path.exists(os.path.join(system, "partition")):
+        with open(os.path.join(os.path.realpath(system), "..", "dev"), encoding="ascii") as file:
+            return file.read().strip()
+    return found
+
+
+def install(packages):
+    """Install Debian packages that are missing. None, or why they could not be."""
+    if shutil.which("dpkg-query") is None:
+        return f"not a Debian: install {', '.join(packages)} by hand"
+    library = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "scripts", "lib.sh")
+    done = subprocess.run(["bash", "-c", '. "$0" && install_packages "$@"', library, *packages], text=True,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=900, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        return said[-1] if said else f"could not install {', '.join(packages)}"
+    return None

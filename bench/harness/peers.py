@@ -7,6 +7,7 @@ limit, and a child that hangs is freed by aborting the connection.
 
 import json
 import os
+import shutil
 import subprocess
 import time
 
@@ -161,7 +162,13 @@ class Mount:
 
 
 class Foldfs(Mount):
+    """What is measured. Without a state= of the caller's it begins with an empty catalogue each time, as it
+    does with an empty pool."""
+
     def __init__(self, bench, source, transport, **options):
+        self.state = None
+        if "state" not in options:
+            self.state = options["state"] = os.path.join(bench.work, f"state-{bench.next_number()}")
         words = [f"transport={transport}"]
         words += [key if value is True else f"{key}={value}" for key, value in options.items()]
         super().__init__(bench, "foldfs", transport,
@@ -172,10 +179,23 @@ class Foldfs(Mount):
         return json.loads(out)
 
     def start(self):
+        if self.state:
+            shutil.rmtree(self.state, ignore_errors=True)
         super().start()
         used = self.status()["transport"]
         if used not in (self.transport, "none"):
             raise BenchError(f"foldfs took transport {used} where {self.transport} was asked for")
+
+
+def scan(bench, source, state):
+    """Let the catalogue in STATE know all of SOURCE: until nothing is too young to be recorded."""
+    bench.progress(f"foldctl scan {source}")
+    os.sync()
+    command = [bench.tool("foldctl"), "scan", "--json", f"--state={state}", source]
+    deadline = time.monotonic() + 600
+    while json.loads(machine.run(command, 600))["unrecorded_files"]:
+        if time.monotonic() > deadline:
+            raise BenchError("foldctl scan does not come to an end")
 
 
 class NullFuse(Mount):
@@ -193,11 +213,13 @@ class NullFuse(Mount):
 
 class PassthroughHp(Mount):
     """libfuse's own example. MODE cached: its cached mode (write-back cache, attributes for a day);
-    writethrough: cached reads without the write-back cache; passthrough: the kernel's passthrough."""
+    writethrough: cached reads without the write-back cache; direct: every read comes to the server;
+    passthrough: the kernel's passthrough."""
 
     FLAGS = {
         "cached": ["--nopassthrough"],
         "writethrough": ["--nopassthrough", "--nocache"],
+        "direct": ["--nopassthrough", "--direct-io"],
         "passthrough": [],
     }
 

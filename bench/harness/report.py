@@ -6,6 +6,7 @@ import statistics
 MARK_BEGIN = "<!-- bench:begin -->"
 MARK_END = "<!-- bench:end -->"
 
+NOT_ASKED = "no scenario of this run asks for it"
 UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
@@ -31,6 +32,8 @@ def value_text(metric, value):
         return f"{value:.2f}"
     if metric == "share":
         return f"{100 * value:.1f} %"
+    if metric == "ns":
+        return f"{value:.0f} ns"
     return f"{value:.0f} {metric}"
 
 
@@ -50,11 +53,21 @@ def row(*cells):
     return "| " + " | ".join(cells) + " |"
 
 
+def plain(text):
+    """Fit for a cell."""
+    return " ".join(text.replace("|", "/").split())
+
+
+def cells_of(line):
+    """What row() was given."""
+    return line.removeprefix("| ").removesuffix(" |").split(" | ")
+
+
 def detail_row(result):
     transport = result["transport"] or "–"
     if result["kind"] == "failure":
         return row(result["scenario"], result["case"], transport, "–", "–", "–",
-                   f"failed: {result['error']}", "–", "–", "**not met**")
+                   f"failed: {plain(result['error'])}", "–", "–", "**not met**")
     metric = result["metric"]
     ours = value_text(metric, result["median"])
     if result["kind"] == "amount":
@@ -63,6 +76,10 @@ def detail_row(result):
         peer = f"native {value_text(metric, statistics.median(native))}" if native else "–"
         return row(result["scenario"], result["case"], transport, ours, peer, ours, span, "–",
                    limit_text(result), met_text(result))
+    if result["kind"] == "reference":
+        span = f"{value_text(metric, result['min'])} … {value_text(metric, result['max'])}"
+        return row(result["scenario"], result["case"], transport, "–", f"{result['peer']} {ours}", "–", span, "–", "–",
+                   "–")
     peer = f"{result['peer']} {value_text(metric, result['peer_result']['median'])}"
     span = f"{result['ratio_min']:.2f} … {result['ratio_max']:.2f}"
     middle = result.get("ratio_p50")
@@ -82,18 +99,28 @@ def line(result):
         middle = result.get("ratio_p50")
         typical = f" (by median latency {middle:.2f})" if middle else ""
         return f"{begin}{result['ratio']:.2f} of {result['peer']}{typical}{end}"
-    return f"{begin}{value_text(result['metric'], result['median'])}{end}"
+    who = f"{result['peer']} " if result["kind"] == "reference" else ""
+    return f"{begin}{who}{value_text(result['metric'], result['median'])}{end}"
+
+
+def table_rows(document):
+    """Every figure of a result file."""
+    head = [row("scenario", "case", "transport", "foldfs", "peer", "figure", "range", "by p50", "limit", "verdict"),
+            row(*["---"] * 10)]
+    return head + [detail_row(result) for result in document["results"]]
+
+
+def peer_rows(document):
+    """Every peer that was asked for, those that can't run here with the reason. Older files have none."""
+    peers = document.get("peers", [])
+    rows = [row(peer["name"], peer["what"], peer["version"] or "–",
+                "yes" if peer["used"] else f"no: {peer['reason']}") for peer in peers]
+    return [row("peer", "what it is", "version", "takes part"), row(*["---"] * 4), *rows] if rows else []
 
 
 def table(document):
-    """Every figure of a result file."""
-    lines = [
-        row("scenario", "case", "transport", "foldfs", "peer", "figure", "range", "by p50",
-            "limit", ""),
-        row(*["---"] * 10),
-    ]
-    lines += [detail_row(result) for result in document["results"]]
-    return "\n".join(lines + [""] + about(document))
+    peers = peer_rows(document)
+    return "\n".join(table_rows(document) + [""] + (peers + [""] if peers else []) + about(document))
 
 
 def about(document):
@@ -101,42 +128,49 @@ def about(document):
     text = (f"{document['machine']}; Linux {document['kernel']}; {versions['foldfs']} "
             f"({versions['revision']}), libfuse {versions['libfuse']}; {document['rounds']} rounds"
             f"{', quick' if document['quick'] else ''}; {document['date']}.")
-    return [text] + [f"Note: {note}." for note in document["notes"]]
+    missing = [f"{peer['name']} ({peer['reason']})" for peer in document.get("peers", [])
+               if not peer["used"] and peer["reason"] != NOT_ASKED]
+    lines = [text] + [f"Note: {note}." for note in document["notes"]]
+    return lines + ([f"Peers that can't run here: {'; '.join(missing)}."] if missing else [])
 
 
 def groups(document):
     """Results that have a limit, by scenario, transport and peer, amounts each by itself."""
     grouped = {}
     for result in document["results"]:
-        if result["kind"] != "failure" and result["limit"] is None:
+        if result["kind"] == "reference" or (result["kind"] != "failure" and result["limit"] is None):
             continue
         alone = result["case"] if result["kind"] != "ratio" else None
-        key = (result["scenario"], result["transport"], result["peer"], alone)
+        key = (result["scenario"], result["transport"], result["peer"], alone, result["limit"])
         grouped.setdefault(key, []).append(result)
     return grouped
 
 
 def summary_row(key, results):
-    scenario, transport, peer, alone = key
+    scenario, transport, peer, alone, _ = key
     if alone:
-        cells = detail_row(results[0]).strip("| ").split(" | ")
+        cells = cells_of(detail_row(results[0]))
         return row(scenario, alone, transport or "–", cells[5], cells[6], cells[8], cells[9])
     worst = min(results, key=lambda result: result["ratio"])
     middle = statistics.median(result["ratio"] for result in results)
     met = sum(1 for result in results if result["met"])
     verdict = "met" if met == len(results) else f"**not met** in {len(results) - met}"
-    return row(scenario, f"÷ {peer}, {len(results)} cases", transport, f"{middle:.2f}",
+    cases = f"{len(results)} case" + ("s" if len(results) > 1 else "")
+    return row(scenario, f"÷ {peer}, {cases}", transport, f"{middle:.2f}",
                f"lowest {worst['ratio']:.2f}: {worst['case']}", limit_text(worst), verdict)
+
+
+def summary_rows(document):
+    """One row for each limit."""
+    lines = [row("scenario", "what", "transport", "figure", "range", "limit", "verdict"), row(*["---"] * 7)]
+    return lines + [summary_row(key, results) for key, results in groups(document).items()]
 
 
 def summary(document):
     """One row for each limit; under it every case that does not keep its limit."""
-    lines = [row("scenario", "what", "transport", "figure", "range", "limit", ""),
-             row(*["---"] * 7)]
-    lost = []
-    for key, results in groups(document).items():
-        lines.append(summary_row(key, results))
-        lost += [result for result in results if not result["met"] and result["kind"] == "ratio"]
+    lines = summary_rows(document)
+    lost = [result for results in groups(document).values() for result in results
+            if not result["met"] and result["kind"] == "ratio"]
     if lost:
         lines += ["", "Not met:", "",
                   row("scenario", "case", "transport", "foldfs", "peer", "figure", "range",

@@ -43,17 +43,24 @@ class Results:
             "met": verdict(figure, limit, ">="), **(extra or {})})
 
     def amount(self, scenario, case, transport, metric, samples, limit=None, extra=None):
-        """Samples that are judged by themselves; less is better."""
+        """Samples of foldfs that are judged by themselves; less is better."""
         result = spread(samples)
         return self._add(scenario, case, transport, {
             "peer": None, "metric": metric, "kind": "amount", **result,
             "figure": result["median"], "limit": limit, "sense": "<=",
             "met": verdict(result["median"], limit, "<="), **(extra or {})})
 
+    def reference(self, scenario, case, peer, transport, metric, samples, extra=None):
+        """Samples of a peer alone, to stand beside foldfs's amount of the same case; judged by nobody."""
+        result = spread(samples)
+        return self._add(scenario, case, transport, {
+            "peer": peer, "metric": metric, "kind": "reference", **result, "figure": result["median"],
+            "limit": None, "sense": "<=", "met": None, **(extra or {})})
+
     def failure(self, scenario, case, transport, why):
         return self._add(scenario, case, transport, {
             "peer": None, "metric": "failure", "kind": "failure", "error": why, "limit": None,
             "figure": None, "met": False})
 
-    def document(self):
-        return {**self.about, "results": self.objects}
+    def document(self, peers, seconds):
+        return {**self.about, "peers": peers, "seconds": seconds, "results": self.objects}

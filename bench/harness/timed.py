@@ -7,17 +7,25 @@ judges the median of the ratios of neighbouring runs.
 
 import json
 import os
+import re
+import shutil
 
-from . import data, machine
-from .peers import Foldfs, Native, NullFuse, PassthroughHp
+from . import data, machine, others
+from .peers import Foldfs, Native, NullFuse, PassthroughHp, scan
 
 KIB, MIB = 1 << 10, 1 << 20
 
-HOT_LIMIT = 0.90
-POOL_LIMIT = 0.90
-COLD_LIMIT = 0.90
-WRITE_LIMIT = 0.85
+HOT_LIMIT = 0.97
+POOL_LIMIT = 0.96
+POOL_PASSTHROUGH_LIMIT = 1.0
+COLD_LIMIT = 0.97
+COLD_HASHING_LIMIT = 0.05
+COLD_KNOWN_LIMIT = 1.0
+WRITE_LIMIT = 0.95
 UNIQUE_LIMIT = 0.95
+
+# What hashes and compares, by the names of the functions: of xxhash, of ours around it, of the C library.
+HASHING = re.compile(r"^(XXH|hash_index_digest|page_store_digest|fold_page_is_zero|match_page|_*memcmp|_*bcmp)")
 
 
 class Work:
@@ -76,27 +84,43 @@ class Turns:
         return {name: sorted(one[name] for one in rounds)[middle]
                 for name in (rounds[0] if rounds else {})}
 
-    def judge(self, transport, peer, peer_transport, limit, state):
-        """Add foldfs on TRANSPORT against a peer to the results, if both ran."""
-        ours, theirs = ("foldfs", transport), (peer, peer_transport)
+    def judge(self, transport, peer, peer_transport, limit, state, ours="foldfs", more=None):
+        """Add foldfs (or what is named OURS) on TRANSPORT against a peer to the results, if both ran."""
+        case = self.work.case if ours == "foldfs" else f"{self.work.case}, {ours}"
+        ours, theirs = (ours, transport), (peer, peer_transport)
         if ours not in self.runs or theirs not in self.runs:
             return
         latency, peer_latency = self.latencies(ours), self.latencies(theirs)
-        extra = {"state": state, "latency_us": latency, "peer_latency_us": peer_latency}
+        extra = {"state": state, "latency_us": latency, "peer_latency_us": peer_latency, **(more or {})}
         if latency and latency["p50"]:
             extra["ratio_p50"] = peer_latency["p50"] / latency["p50"]
         self.bench.results.ratio(
-            self.scenario, self.work.case, transport, self.work.metric, self.values(ours), peer,
+            self.scenario, case, transport, self.work.metric, self.values(ours), peer,
             self.values(theirs), limit, extra)
         if self.work.compare_sums and not peer.startswith("null_fuse"):
-            self._same_bytes(ours, theirs, transport)
+            self._same_bytes(case, ours, theirs, transport)
 
-    def _same_bytes(self, ours, theirs, transport):
+    def _same_bytes(self, case, ours, theirs, transport):
         for a, b in zip(self.runs[ours], self.runs[theirs]):
             if a["sum"] != b["sum"]:
-                self.bench.results.failure(self.scenario, self.work.case, transport,
+                self.bench.results.failure(self.scenario, case, transport,
                                            f"other bytes than {theirs[0]}")
                 return
+
+
+OTHERS = {"bindfs": others.Bindfs, "mergerfs": others.Mergerfs, "fuse-overlayfs": others.FuseOverlayfs,
+          "overlayfs": others.Overlayfs}
+
+
+def other_peers(bench, source, names, *mode):
+    """Those of NAMES that take part in this run, to stand beside without a limit; none in a quick run."""
+    return [OTHERS[name](bench, source, *mode) for name in names if not bench.quick and bench.wants(name)]
+
+
+def judge_others(bench, turns, subjects, state):
+    """foldfs on the last transport against each of other_peers()."""
+    for subject in subjects:
+        turns.judge(bench.transports[-1], subject.name, subject.transport, None, state)
 
 
 def warm(bench, served, names, **where):
@@ -118,54 +142,84 @@ def hot(bench):
     floor = bench.transports[-1]
     if bench.wants("null_fuse"):
         subjects.append(NullFuse(bench, images.paths(names), floor, window="512M"))
+    beside = other_peers(bench, images.directory, OTHERS)
 
     def warm_again(subject):
         """Whatever another program did to the caches meanwhile."""
         warm(bench, subject, names, **where)
 
-    with bench.started(subjects):
+    with bench.started(subjects + beside):
         for count in (1, 4) if bench.quick else (1, 2, 4):
-            works = [
-                Work(f"4 KiB random, {readers(count)}", "read", "rand", 4 * KIB, count, 200000,
-                     **where),
-                Work(f"128 KiB sequential, {readers(count)}", "read", "seq", 128 * KIB, count,
-                     30000, **where),
-                Work(f"1 MiB sequential, {readers(count)}", "read", "seq", MIB, count, 4000,
-                     **where),
-                Work(f"mmap, 4 KiB random, {readers(count)}", "mmap", "rand", 4 * KIB, count,
-                     1000000, **where),
-                Work(f"mmap anew for each pass, {readers(count)}", "mmap", "rand", 4 * KIB, count,
-                     250000, remap=True, **where),
-            ]
-            for work in works:
+            for work in _hot_works(count, where):
                 turns = Turns(bench, "hot", work, names, warm_again)
-                turns.all_rounds(subjects)
+                with_others = beside if count == 1 and "mmap" not in work.case else []
+                turns.all_rounds(subjects + with_others)
                 for transport in bench.transports:
                     turns.judge(transport, "native", None, HOT_LIMIT, state)
                     turns.judge(transport, "null_fuse", floor, None, state)
+                judge_others(bench, turns, with_others, state)
+
+
+def _hot_works(count, where):
+    return [
+        Work(f"4 KiB random, {readers(count)}", "read", "rand", 4 * KIB, count, 200000, **where),
+        Work(f"128 KiB sequential, {readers(count)}", "read", "seq", 128 * KIB, count, 30000,
+             **where),
+        Work(f"1 MiB sequential, {readers(count)}", "read", "seq", MIB, count, 4000, **where),
+        Work(f"mmap, 4 KiB random, {readers(count)}", "mmap", "rand", 4 * KIB, count, 1000000,
+             **where),
+        Work(f"mmap anew for each pass, {readers(count)}", "mmap", "rand", 4 * KIB, count, 250000,
+             remap=True, **where),
+    ]
 
 
 def pool(bench):
-    """A set that fits the pool, not the window: null_fuse on the same transport against foldfs.
-    Beside it, for comparison, null_fuse with as much memory to read from as the set has."""
+    """A set that fits the pool, not the window: null_fuse on the same transport against foldfs, and
+    passthrough_hp, whose pool is the source's page cache. Beside them, for comparison, null_fuse with
+    as much memory to read from as the set has, passthrough_hp with its defaults, and others."""
     images, span = bench.images(), 64 * MIB
     names = images.pairs(4)
     where = {"offset": data.densest_offset(bench, images.paths(names), span), "span": span}
     for window, label in (("0", "direct I/O"), ("16M", "window of 16 MiB")):
         for transport in bench.transports:
             subjects = [Foldfs(bench, images.directory, transport, pool="1G", window=window)]
-            if bench.wants("null_fuse"):
-                paths, memory = images.paths(names), len(names) * span
-                subjects.append(NullFuse(bench, paths, transport, window=window))
-                if not bench.quick:
-                    subjects.append(NullFuse(bench, paths, transport, memory, window=window))
+            subjects += _pool_peers(bench, images, names, span, transport, window)
             with bench.started(subjects):
                 for subject in subjects:
                     warm(bench, subject, names, **where)
                 _pool_reads(bench, subjects, names, where, label, transport)
 
 
+def _pool_peers(bench, images, names, span, transport, window):
+    """passthrough_hp stands for what its mode is; its name is its own with that mode."""
+    paths, subjects = images.paths(names), []
+    if bench.wants("null_fuse"):
+        subjects.append(NullFuse(bench, paths, transport, window=window))
+    if bench.wants("null_fuse_memory") and not bench.quick:
+        subjects.append(NullFuse(bench, paths, transport, len(names) * span, window=window))
+    if window == "0" and bench.wants("passthrough_hp"):
+        subjects.append(_named(PassthroughHp(bench, images.directory, transport, "direct"),
+                               "passthrough_hp direct"))
+        if not bench.quick:
+            subjects.append(_named(PassthroughHp(bench, images.directory, transport, "passthrough"),
+                                   "passthrough_hp by default"))
+    if window == "0" and transport == bench.transports[-1]:
+        subjects += other_peers(bench, images.directory, ("bindfs", "mergerfs"), "direct")
+    return subjects
+
+
+def _named(subject, name):
+    subject.name = name
+    return subject
+
+
+# Peers of `pool` on the same transport, and their limits.
+POOL_PEERS = {"null_fuse": POOL_LIMIT, "null_fuse_memory": None,
+              "passthrough_hp direct": POOL_PASSTHROUGH_LIMIT, "passthrough_hp by default": None}
+
+
 def _pool_reads(bench, subjects, names, where, label, transport):
+    state = "warm, set within the pool"
     for count in (1, 4):
         works = [
             Work(f"{label}, 4 KiB random, {readers(count)}", "read", "rand", 4 * KIB, count,
@@ -178,8 +232,9 @@ def _pool_reads(bench, subjects, names, where, label, transport):
         for work in works:
             turns = Turns(bench, "pool", work, names)
             turns.all_rounds(subjects)
-            for peer, limit in (("null_fuse", POOL_LIMIT), ("null_fuse_memory", None)):
-                turns.judge(transport, peer, transport, limit, "warm, set within the pool")
+            for peer, limit in POOL_PEERS.items():
+                turns.judge(transport, peer, transport, limit, state)
+            judge_others(bench, turns, [each for each in subjects if each.name in OTHERS], state)
 
 
 def _cold_once(bench, turns, subject, seed, paths):
@@ -193,7 +248,8 @@ def _cold_once(bench, turns, subject, seed, paths):
 
 
 def cold(bench):
-    """The first read of whole images: passthrough_hp on the same transport against foldfs."""
+    """The first read of whole images: passthrough_hp on the same transport against foldfs, and others beside it.
+    Then what hashing takes of it, and the first read of clones whose pages the catalogue knows."""
     images = bench.images()
     names = images.originals[:2] if bench.quick else images.originals[:4]
     paths = images.paths(names)
@@ -202,30 +258,86 @@ def cold(bench):
         subjects.append(Foldfs(bench, images.directory, transport, pool="4G", window="256M"))
         if bench.wants("passthrough_hp"):
             subjects.append(PassthroughHp(bench, images.directory, transport, "cached"))
-    work = Work("whole images, 1 MiB sequential, 1 reader")
-    turns = Turns(bench, "cold", work, names)
-    for seed in range(1, bench.rounds + 1):
-        for subject in subjects:
-            _cold_once(bench, turns, subject, seed, paths)
+    beside = other_peers(bench, images.directory, OTHERS)
+    turns = Turns(bench, "cold", Work("whole images, 1 MiB sequential, 1 reader"), names)
+    _cold_rounds(bench, turns, subjects + beside, paths)
     for transport in bench.transports:
         turns.judge(transport, "passthrough_hp", transport, COLD_LIMIT, "cold")
         turns.judge(transport, "native", None, None, "cold")
+    judge_others(bench, turns, beside, "cold")
+    for transport in bench.transports:
+        _cold_hashing(bench, images, names, transport)
+    _cold_known(bench)
 
 
-def unique(bench):
-    """Files that share nothing: native against foldfs, first read and hot."""
-    span = 64 * MIB if bench.quick else 128 * MIB
-    directory, paths = data.unique_files(bench, 4, span)
-    names = [os.path.basename(path) for path in paths]
-    native = [Native(directory)] if bench.wants("native") else []
-    subjects = native + [Foldfs(bench, directory, transport, pool="1G", window="1G")
-                         for transport in bench.transports]
-    turns = Turns(bench, "unique", Work("first read, 1 MiB sequential, 1 reader"), names)
+def _cold_rounds(bench, turns, subjects, paths):
     for seed in range(1, bench.rounds + 1):
         for subject in subjects:
             _cold_once(bench, turns, subject, seed, paths)
+
+
+def _cold_hashing(bench, images, names, transport):
+    """The share of the CPU time of foldfs and of its reader in which it hashes or compares, by perf."""
+    if not (shutil.which("perf") and machine.is_root()):
+        bench.note("cold: no share of hashing, which takes perf (linux-perf) and root")
+        return
+    bench.progress(f"cold: where the CPU time goes, {transport}")
+    subject = Foldfs(bench, images.directory, transport, pool="4G", window="256M")
+    found = os.path.join(bench.work, f"perf-{transport}.data")
+    machine.drop_caches()
+    with bench.started([subject]):
+        paths = [os.path.join(subject.path, name) for name in names]
+        record = ["perf", "record", "-q", "-a", "-e", "cpu-clock", "-F", "1999", "-o", found, "--"]
+        machine.run([*record, bench.tool("load"), "--block", str(MIB), *paths], bench.load_limit_s, subject.abort)
+        server = str(subject.process.pid)
+    total = hashing = 0
+    for line in machine.run(["perf", "script", "-i", found, "-F", "comm,pid,ip,sym"], 120).splitlines():
+        words = line.split()
+        # COMMAND PID ADDRESS SYMBOL; a command's name may have spaces.
+        if len(words) < 4 or (words[-3] != server and words[0] != "load"):
+            continue
+        total += 1
+        hashing += bool(HASHING.match(words[-1]))
+    os.unlink(found)
+    if total < 100:
+        bench.note(f"cold: perf took only {total} samples of foldfs and its reader")
+        return
+    bench.results.amount("cold", "share of the CPU time in which pages are hashed and compared", transport, "share",
+                         [hashing / total], COLD_HASHING_LIMIT, {"cpu_samples": total})
+
+
+def _cold_known(bench):
+    """The first read of clones of an image, most of whose pages foldfs knows when it comes to them."""
+    if not bench.wants("native"):
+        return
+    count = 4 if bench.quick else 16
+    directory = os.path.join(bench.cache, "bench", "clones")
+    data.make_clones(bench, directory, data.boot_image(bench), 16)
+    names = data.clone_names(count)
+    state = os.path.join(bench.work, "clones.state")
+    scan(bench, directory, state)
+    subjects = [Native(directory)] + [Foldfs(bench, directory, transport, pool="2G", window="256M", state=state)
+                                      for transport in bench.transports]
+    turns = Turns(bench, "cold", Work(f"{count} clones after a scan, 1 MiB sequential, 1 reader"), names)
+    _cold_rounds(bench, turns, subjects, [os.path.join(directory, name) for name in names])
     for transport in bench.transports:
-        turns.judge(transport, "native", None, UNIQUE_LIMIT, "cold")
+        turns.judge(transport, "native", None, COLD_KNOWN_LIMIT, "cold, catalogue filled by foldctl scan")
+
+
+def unique(bench):
+    """Files that share nothing, as foldctl scan has found: native against foldfs, first read and hot."""
+    span = 64 * MIB if bench.quick else 128 * MIB
+    directory, paths = data.unique_files(bench, 4, span)
+    names = [os.path.basename(path) for path in paths]
+    state = os.path.join(bench.work, "unique.state")
+    scan(bench, directory, state)
+    native = [Native(directory)] if bench.wants("native") else []
+    subjects = native + [Foldfs(bench, directory, transport, pool="1G", window="1G", state=state)
+                         for transport in bench.transports]
+    turns = Turns(bench, "unique", Work("first read, 1 MiB sequential, 1 reader"), names)
+    _cold_rounds(bench, turns, subjects, paths)
+    for transport in bench.transports:
+        turns.judge(transport, "native", None, UNIQUE_LIMIT, "cold, after a scan")
 
     with bench.started(subjects):
         for work in (Work("hot, 4 KiB random, 1 reader", "read", "rand", 4 * KIB, 1, 200000),
@@ -234,7 +346,7 @@ def unique(bench):
                           lambda subject: warm(bench, subject, names))
             turns.all_rounds(subjects)
             for transport in bench.transports:
-                turns.judge(transport, "native", None, UNIQUE_LIMIT, "warm, set within the window")
+                turns.judge(transport, "native", None, UNIQUE_LIMIT, "warm, after a scan")
 
 
 def _write_works(half):
@@ -269,12 +381,13 @@ def _write_rounds(bench, scratch, half):
         subjects.append(Foldfs(bench, scratch.directory, transport, pool="1G", window="128M"))
         if bench.wants("passthrough_hp"):
             subjects.append(PassthroughHp(bench, scratch.directory, transport, "writethrough"))
+    beside = other_peers(bench, scratch.directory, ("bindfs", "mergerfs"))
     names = [os.path.basename(scratch.target)]
     both = names + [os.path.basename(scratch.twin)]
     works = [work for work in _write_works(half) if not (bench.quick and "private" in work.case)]
     all_turns = [Turns(bench, "write", work, names) for work in works]
     for seed in range(1, bench.rounds + 1):
-        for subject in subjects:
+        for subject in subjects + beside:
             scratch.restore()
             machine.drop_files([scratch.target, scratch.twin])
             with bench.started([subject]):
@@ -288,6 +401,7 @@ def _write_rounds(bench, scratch, half):
             turns.judge(transport, "passthrough_hp", transport, WRITE_LIMIT,
                         "warm, a fresh copy in each round")
             turns.judge(transport, "native", None, None, "warm, a fresh copy in each round")
+        judge_others(bench, turns, beside, "warm, a fresh copy in each round")
 
 
 SCENARIOS = {"hot": hot, "pool": pool, "cold": cold, "write": write, "unique": unique}

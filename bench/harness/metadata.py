@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scenario metadata: create, stat, list and unlink many files.
+
+"stat, first" follows a drop of the kernel's names and attributes, so each file is looked up; "stat, again"
+is answered by the kernel, which both servers allow for a day. Every round works on a directory of its own.
+"""
+
+import json
+import os
+import shutil
+
+from . import machine, others
+from .peers import Foldfs, Native, PassthroughHp
+from .timed import Turns
+
+FILES = 100_000
+QUICK_FILES = 5_000
+ROUNDS = 3
+LIMIT = 0.95
+DAY = 86400
+
+CASES = (("create", "create"), ("stat, first", "stat"), ("stat, again", "stat"), ("list", "list"), ("unlink", "unlink"))
+
+
+class Names:
+    """Work for Turns: one case over all files."""
+
+    metric = "ops_per_s"
+    compare_sums = False
+
+    def __init__(self, case, op, files):
+        self.case = f"{case}, {files:,} files"
+        self.op = op
+        self.files = files
+
+    def run(self, bench, served, names, _seed):
+        command = [bench.tool("names"), self.op, os.path.join(served.path, names[0]), str(self.files)]
+        return json.loads(machine.run(command, 600, served.abort))
+
+
+def _round(bench, all_turns, subject, directory, seed):
+    """All cases in their order, in a new directory NAMES[0] of the source."""
+    work = os.path.join(directory, all_turns[0].names[0])
+    os.mkdir(work)
+    try:
+        with bench.started([subject]):
+            for turns in all_turns:
+                if turns.work.op != "unlink" and "again" not in turns.work.case:
+                    machine.drop_caches()
+                turns.take(subject, seed)
+    finally:
+        shutil.rmtree(work)
+
+
+def metadata(bench):
+    """See the head of this file."""
+    if not machine.is_root():
+        bench.note("metadata: needs root, to drop the caches")
+        return
+    directory = os.path.join(bench.cache, "bench", "names")
+    shutil.rmtree(directory, ignore_errors=True)
+    os.makedirs(directory)
+    try:
+        _measure(bench, directory)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _measure(bench, directory):
+    count = QUICK_FILES if bench.quick else FILES
+    all_turns = [Turns(bench, "metadata", Names(case, op, count), ["files"]) for case, op in CASES]
+    subjects = [Native(directory)] if bench.wants("native") else []
+    for transport in bench.transports:
+        subjects.append(Foldfs(bench, directory, transport, pool="64M", attr_timeout=DAY, entry_timeout=DAY))
+        if bench.wants("passthrough_hp"):
+            subjects.append(PassthroughHp(bench, directory, transport, "cached"))
+    beside = [kind(bench, directory) for name, kind in (("bindfs", others.Bindfs), ("mergerfs", others.Mergerfs))
+              if not bench.quick and bench.wants(name)]
+    for seed in range(1, ROUNDS + 1):
+        for subject in subjects + (beside if seed == 1 else []):
+            _round(bench, all_turns, subject, directory, seed)
+    state = f"{ROUNDS} rounds; one of bindfs and mergerfs"
+    for turns in all_turns:
+        for transport in bench.transports:
+            turns.judge(transport, "passthrough_hp", transport, LIMIT, state)
+            turns.judge(transport, "native", None, None, state)
+        for subject in beside:
+            turns.judge(bench.transports[-1], subject.name, subject.transport, None, state)
+
+
+SCENARIOS = {"metadata": metadata}

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scenario storm: clones of one machine boot at the same time where memory is short.
+
+Each clone is read by a thread of its own in the order in which a booting machine read its disk
+(bench/data/boot.trace, made by bench/record_trace). Client and server are in one memory cgroup, whose limit
+is a quarter of what the clones' traces touch; then once more with the disk throttled by the block cgroup to
+what a common cloud volume gives. "first" begins with all caches empty; "again" follows at once, as machines
+that restart do.
+"""
+
+import json
+import os
+
+from . import data, machine, others
+from .groups import Group
+from .machine import BenchError
+from .peers import Foldfs, Native, scan
+from .timed import Turns
+
+MIB, GIB = 1 << 20, 1 << 30
+TRACE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "data", "boot.trace")
+CLONES = 16
+MEMORY_SHARE = 4
+THROTTLE = (3000, 125_000_000)  # reads and bytes a second
+THROTTLED_ROUNDS = 3
+QUICK_PEERS = ("native", "reflink-xfs")
+
+LIMITS = {"native": 2.0, "reflink-xfs": 2.0, "reflink-btrfs": 2.0, "zfs-fuse": 3.0}
+THROTTLED_LIMITS = {"native": 8.0, "reflink-xfs": 8.0, "reflink-btrfs": 8.0}
+
+
+def trace_bytes():
+    """What one clone's trace touches, each page once."""
+    pages = set()
+    with open(TRACE, encoding="ascii") as lines:
+        for line in lines:
+            if not line.startswith("#"):
+                first, count = map(int, line.split())
+                pages.update(range(first, first + count))
+    return len(pages) * data.PAGE
+
+
+class Boots:
+    """Work for Turns: every clone's trace once, all at the same time."""
+
+    metric = "bytes_per_s"
+    compare_sums = True
+
+    def __init__(self, case):
+        self.case = case
+
+    def run(self, bench, served, names, _seed):
+        paths = [os.path.join(served.path, name) for name in names]
+        command = [bench.tool("load"), "--trace", TRACE, *paths]
+        return json.loads(machine.run(bench.in_group(command), 300, served.abort))
+
+
+class Storage:
+    """Clones on one kind of storage."""
+
+    def __init__(self, bench, name, make):
+        self.bench = bench
+        self.name = name
+        self.below = make()  # a subject; its path is the directory of the clones
+
+    def served(self):
+        """The clones as they are, without foldfs: a server of its own, or the mounted disk, which is mounted ahead
+        of the group's making, as a throttle has to name its device."""
+        if isinstance(self.below, others.LoopDisk):
+            plain = Native(self.below.path)
+            plain.name = self.name
+            return plain
+        return self.below
+
+    def disks(self):
+        if hasattr(self.below, "disks"):
+            return self.below.disks()
+        image = getattr(self.below, "image", None)
+        disk = machine.disk_of(os.path.dirname(image) if image else self.below.path)
+        if disk is None:
+            raise BenchError(f"{self.name}: its disk cannot be throttled")
+        return [disk]
+
+
+def _loop_clones(bench, name, system, image):
+    """Clones by reflink on a file system of their own, made once."""
+    path = os.path.join(bench.cache, "bench", f"clones-{system}.img")
+    disk = others.LoopDisk(bench, name, system, path + ".new")
+    if not os.path.exists(path):
+        disk.make(4 * GIB)
+        with bench.started([disk]):
+            data.make_clones(bench, disk.path, image, CLONES, reflink=True)
+        os.rename(path + ".new", path)
+    disk.image = path
+    return disk
+
+
+def _zfs_clones(bench, image, arc_bytes):
+    path = os.path.join(bench.cache, "bench", "clones-zfs", "disk.img")
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    done = path + ".done"
+    pool = others.ZfsFuse(bench, path, GIB)
+    if not os.path.exists(done):
+        try:
+            pool.make(8 * GIB)
+            data.make_clones(bench, pool.path, image, CLONES)
+        finally:
+            pool.stop()
+        with open(done, "wb"):
+            pass
+    return others.ZfsFuse(bench, path, arc_bytes)
+
+
+def _native_clones(bench, image):
+    directory = os.path.join(bench.cache, "bench", "clones")
+    return Native(data.make_clones(bench, directory, image, CLONES))
+
+
+class Storm:
+    """One run of the scenario: the storages and the subjects over them."""
+
+    def __init__(self, bench):
+        self.bench = bench
+        self.names = data.clone_names(CLONES)
+        self.touched = trace_bytes() * len(self.names)
+        self.limit = self.touched // MEMORY_SHARE
+        image = data.boot_image(bench)
+        kinds = {"native": lambda: _native_clones(bench, image),
+                 "reflink-xfs": lambda: _loop_clones(bench, "reflink-xfs", "xfs", image),
+                 "reflink-btrfs": lambda: _loop_clones(bench, "reflink-btrfs", "btrfs", image),
+                 "zfs-fuse": lambda: _zfs_clones(bench, image, self.limit // 2)}
+        self.storages = {}
+        for name, make in kinds.items():
+            if not (bench.quick and name not in QUICK_PEERS) and bench.wants(name):
+                try:
+                    self.storages[name] = Storage(bench, name, make)
+                except BenchError as error:
+                    bench.peers.cannot(name, str(error))
+
+    def scan(self, name):
+        """What the catalogue knows of the clones on a storage, as a user would let it know before."""
+        state = os.path.join(self.bench.work, f"storm-{name}.state")
+        below = self.storages[name].below
+        with self.bench.started([below]):
+            scan(self.bench, below.path, state)
+        return state
+
+    def foldfs(self, name, transport, state):
+        """What serves the clones on a storage that is mounted, in the memory that all have."""
+        options = {"pool": self.limit * 11 // 20 // MIB * MIB, "window": self.limit // 16 // MIB * MIB,
+                   "maps": 16 * MIB, "state": state}
+        served = Foldfs(self.bench, self.storages[name].below.path, transport, **options)
+        served.name = "foldfs" if name == "native" else f"foldfs over {name}"
+        return served
+
+
+def _once(bench, storm, turns, storage, served, seed, throttle):
+    """From nothing, in a group of its own: the first boots, then the same again."""
+    with bench.started([] if served is storage.below else [storage.below]):
+        machine.drop_caches()
+        group = Group(f"foldfs-storm-{os.getpid()}-{bench.next_number()}", storm.limit,
+                      (storage.disks(), *throttle) if throttle else None)
+        bench.group = group
+        try:
+            with bench.started([served]):
+                for each in turns:
+                    each.take(served, seed)
+        except BenchError as error:
+            killed = group.killed()
+            raise BenchError(f"{error}; the kernel ended {killed} processes for want of memory" if killed
+                             else str(error)) from None
+        finally:
+            bench.group = None
+            group.remove()
+
+
+def _entries(bench, storm, transports, over):
+    """(storage, a function that makes what serves it): the peers by themselves, foldfs over some of them."""
+    entries = [(storage, storage.served) for storage in storm.storages.values()]
+    for name in over:
+        if name in storm.storages:
+            state = storm.scan(name)
+            for transport in transports if name == "native" else transports[-1:]:
+                entries.append((storm.storages[name], lambda name=name, transport=transport, state=state:
+                                storm.foldfs(name, transport, state)))
+    return entries
+
+
+def _rounds(bench, storm, entries, turns, rounds, throttle):
+    """A peer that fails is out, once and for all; foldfs that fails is a failure."""
+    out = set()
+    for seed in range(1, rounds + 1):
+        for number, (storage, make) in enumerate(entries):
+            if number in out:
+                continue
+            subject = None
+            try:
+                subject = make()
+                _once(bench, storm, turns, storage, subject, seed, throttle)
+            except BenchError as error:
+                out.add(number)
+                if subject is not None and subject.name.startswith("foldfs"):
+                    bench.results.failure("storm", f"{turns[0].work.case}, {subject.name}", subject.transport, str(error))
+                else:
+                    bench.note(f"storm: {storage.name} fell out{' when throttled' if throttle else ''}: {error}")
+
+
+def _judge(bench, storm, turns, limits, state):
+    """foldfs over copies against each peer, and over reflink clones against them."""
+    extra = {"memory_limit": storm.limit, "touched_bytes": storm.touched, "clones": len(storm.names)}
+    for each in turns:
+        for ours, transport in [key for key in each.runs if key[0].startswith("foldfs")]:
+            for (peer, peer_transport) in [key for key in each.runs if not key[0].startswith("foldfs")]:
+                if ours == "foldfs over reflink-xfs" and peer == "native":
+                    continue
+                each.judge(transport, peer, peer_transport, limits.get(peer), state, ours=ours, more=extra)
+
+
+def storm(bench):
+    """See the head of this file."""
+    if not machine.is_root():
+        bench.note("storm: needs root, for its cgroups")
+        return
+    run = Storm(bench)
+    over = [name for name in ("native", "reflink-xfs") if name in run.storages]
+    bench.progress("storm: foldctl scan")
+    memory = f"{run.limit / MIB:.0f} MiB of memory"
+    for throttle, limits, rounds in ((None, LIMITS, bench.rounds), (THROTTLE, THROTTLED_LIMITS, THROTTLED_ROUNDS)):
+        disk = "disk throttled" if throttle else "raw disk"
+        transports = bench.transports[-1:] if throttle else bench.transports
+        entries = _entries(bench, run, transports, over)
+        if throttle:
+            entries = [entry for entry in entries if entry[0].name != "zfs-fuse"]
+        turns = [Turns(bench, "storm", Boots(f"{len(run.names)} clones boot {when}, {disk}"), run.names)
+                 for when in ("first", "again")]
+        rounds = 1 if bench.quick else rounds
+        _rounds(bench, run, entries, turns, rounds, throttle)
+        _judge(bench, run, turns, limits, memory)
+
+
+SCENARIOS = {"storm": storm}
