@@ -79,11 +79,15 @@ def memory(results):
     for label, points, style in (("unique bytes", unique, ":"), ("limit", limits, "--")):
         if points:
             axes.plot(sorted(points), [points[count] for count in sorted(points)], style, color="#444444", label=label)
-    axes.set(xlabel="images read whole", ylabel="memory of the whole system, MiB", ylim=(0, None))
+    axes.set(xlabel="images read whole", ylabel="memory of the whole system, MiB", yscale="log")
+    axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(base=2, numticks=20))
+    axes.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+    axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%d"))
     axes.set_xticks(sorted({count for points in lines.values() for count in points}))
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
     return [("Memory against the number of images",
-             "MemTotal − MemFree since all caches were dropped. Dotted: the unique bytes that the images have.",
+             "MemTotal − MemFree since all caches were dropped. Dotted: the unique bytes that the images have. "
+             "The scale is logarithmic.",
              _svg(figure))]
 
 
@@ -145,7 +149,7 @@ def _latency_panel(axes, case, lines, colours):
     for name, latency in lines.items():
         points = [point for point in POINTS if latency.get(point)]
         axes.plot([POINTS[point] for point in points], [latency[point] for point in points], marker="o", markersize=3.5,
-                  color=colours.of(name), linewidth=1.8 if name.startswith("foldfs") else 1.1, label=name,
+                  color=colours.of(name.removesuffix(", alone").removesuffix(", misses run")), linewidth=1.8 if name.startswith("foldfs") else 1.1, label=name,
                   linestyle="--" if name.endswith("alone") else "-")
     axes.set(yscale="log", ylabel="µs", title=case)
     axes.title.set_fontsize(9)
@@ -182,8 +186,9 @@ def _speed_plot(chosen):
         axes.plot([], [], "o", color=colours.of(peer), label=peer)
     axes.axvline(1, color="#444444", linewidth=1)
     axes.set(xscale="log", xlabel="foldfs ÷ peer")
+    axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(base=2, numticks=20))
+    axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
     axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-    axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     axes.set_yticks(range(len(rows)), [f"{case} ({transport})" if transport else case for case, transport in rows],
                     fontsize=7.5)
     axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -199,7 +204,7 @@ def sharing(results):
         return []
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.4, 3.6))
     colours = Colours()
-    amounts = [result for result in chosen if result["kind"] != "ratio"]
+    amounts = [result for result in chosen if result["case"].endswith("memory of the whole system")]
     _curve(left, amounts, lambda result: (_name(result), result["median"] / MIB), colours)
     unique = {result["percent"]: result["unique_bytes"] / MIB for result in amounts}
     left.plot(sorted(unique), [unique[percent] for percent in sorted(unique)], ":", color="#444444", label="unique bytes")
