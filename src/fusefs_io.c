@@ -6,6 +6,11 @@
  * kernel hands its address back with every request until it sends the release. A reply may be the
  * kernel's last use of it: what goes on after the reply takes a reference before.
  *
+ * What the daemon needs to serve content itself (what is known of the file, the window's notes, the
+ * reader's stream) a handle has from its open only if its plan is `window`. In passthrough nearly
+ * nothing of that is ever asked for, and a tree of many files would be remembered for nothing; the
+ * few requests that come all the same (fallocate, copy_file_range) make it first: handle_content().
+ *
  * The way of a read is fill.h's. What is decided here is the transport: on io_uring the pages are
  * copied into the request's payload, on /dev/fuse they are handed to writev(2) where they are. Both
  * happen within the read side that keeps them valid. With libfuse before 3.19 a request that came
@@ -38,14 +43,16 @@
 struct handle {
 	uint32_t magic;
 	_Atomic unsigned
-		references; /* the kernel's, and of requests that go on after their reply */
-	struct fusefs *fs;
-	struct file *file;
-	struct source *source;
-	struct stream *stream;      /* NULL: cannot be read from */
-	struct inode *inode;        /* a look-up counted while it is open */
+		references;         /* the kernel's, and of requests that go on after their reply */
+	atomic_bool ready;          /* the next three are made; then they are constant */
+	struct file *file;          /* before that, set at the open if anything was known of it */
 	struct window_file *window; /* the inode's */
-	struct cds_list_head link;  /* in fs->handles, under fs->handles_lock */
+	struct stream *stream;      /* NULL: cannot be read from */
+	struct fusefs *fs;
+	int flags; /* the client's, of its open */
+	struct source *source;
+	struct inode *inode;       /* a look-up counted while it is open */
+	struct cds_list_head link; /* in fs->handles, under fs->handles_lock */
 };
 
 static struct handle *handle_of(const struct fuse_file_info *fi)
@@ -64,21 +71,6 @@ int fusefs_handle_fd(const struct fuse_file_info *fi)
 }
 
 /* ---- open and release ---- */
-
-/* The window_file of INODE, made at its first open: to FILE, which was validated. */
-static errint_t window_of(struct fusefs *fs, struct inode *inode, const struct file *file,
-			  struct window_file **ret_window)
-{
-	struct window_file **window = inode_window_file(inode);
-	errint_t error = 0;
-
-	inode_lock(inode);
-	if (!*window)
-		error = window_file_new(fs->window, inode_node(inode), file_edition(file), window);
-	*ret_window = *window;
-	inode_unlock(inode);
-	return error;
-}
 
 static void handle_put(struct handle *handle)
 {
@@ -103,17 +95,64 @@ static void handle_put(struct handle *handle)
  * too, and until then no other open is told to keep them either. */
 static bool may_keep_cache(const struct handle *handle)
 {
-	uint64_t edition = file_edition(handle->file);
+	uint64_t edition;
 
+	/* In passthrough the kernel caches nothing of the inode, and keeps nothing. */
+	if (!atomic_load_explicit(&handle->ready, memory_order_relaxed))
+		return false;
+	edition = file_edition(handle->file);
 	window_follow(handle->window, edition);
 	return window_shows(handle->window, edition);
 }
 
+/* Make what HANDLE has not of what serves its content, see the head of this file. */
+static errint_t make_content_locked(struct fusefs *fs, struct inode *inode, struct handle *handle,
+				    const struct stat *st)
+{
+	struct window_file **window = inode_window_file(inode);
+	errint_t error = 0;
+	bool unchanged;
+
+	if (!handle->file) {
+		error = file_table_get(fs->files, st, &handle->file);
+		if (!error)
+			error = file_validate(handle->file, source_fd(handle->source), &unchanged);
+	}
+	if (!error && !*window)
+		error = window_file_new(fs->window, inode_node(inode), file_edition(handle->file),
+					window);
+	if (!error && !handle->stream && (handle->flags & O_ACCMODE) != O_WRONLY)
+		error = stream_new(fs->readahead, handle->file, handle->source, &handle->stream);
+	if (error)
+		return error;
+	handle->window = *window;
+	atomic_store_explicit(&handle->ready, true, memory_order_release);
+	return 0;
+}
+
+/* Before the daemon touches HANDLE's content. -errno: it cannot. */
+static errint_t handle_content(struct handle *handle)
+{
+	struct stat st;
+	errint_t error = 0;
+
+	if (atomic_load_explicit(&handle->ready, memory_order_acquire))
+		return 0;
+	if (fstat(source_fd(handle->source), &st))
+		return -errno;
+	inode_lock(handle->inode);
+	if (!atomic_load_explicit(&handle->ready, memory_order_relaxed))
+		error = make_content_locked(handle->fs, handle->inode, handle, &st);
+	inode_unlock(handle->inode);
+	return error;
+}
+
 /* Choose or join the plan of INODE for HANDLE, whose source was found as ST, and set FI's flags by
  * it. */
-static errint_t handle_plan(struct fusefs *fs, struct inode *inode, struct handle *handle,
-			    const struct stat *st, pid_t pid, struct fuse_file_info *fi)
+static errint_t enter_plan_locked(struct fusefs *fs, struct inode *inode, struct handle *handle,
+				  const struct stat *st, pid_t pid, struct fuse_file_info *fi)
 {
+	struct plan_hold *hold = inode_plan(inode);
 	const struct plan_open open = {
 		.fd = source_fd(handle->source),
 		.st = st,
@@ -121,27 +160,21 @@ static errint_t handle_plan(struct fusefs *fs, struct inode *inode, struct handl
 		.flags = fi->flags,
 		.pid = pid,
 	};
-	bool stays = false;
 	errint_t error;
 
-	inode_lock(inode);
 	/* The kernel may know an inode by its name for a while that is another's now. */
-	error = inode_is_detached(inode) ? -ESTALE : plan_enter(fs->plan, inode_plan(inode), &open);
-	if (!error) {
-		handle->inode = inode;
-		stays = plan_answer(fs->plan, inode_plan(inode), may_keep_cache(handle), fi);
-	}
-	/* Under the lock: no open that follows joins what this one was refused. */
-	if (error == -ESTALE)
-		inode_detach(fs->inodes, inode);
-	inode_unlock(inode);
+	error = inode_is_detached(inode) ? -ESTALE : plan_enter(fs->plan, hold, &open);
 	if (error)
 		return error;
-	inode_get(fs->inodes, inode);
-	if (!stays)
-		window_uncount(handle->window, 0);
-	if (fi->backing_id)
-		source_keep_cache(handle->source);
+	if (hold->kind == PLAN_WINDOW) {
+		error = make_content_locked(fs, inode, handle, st);
+		if (error) {
+			plan_leave(fs->plan, hold, handle->file);
+			return error;
+		}
+	}
+	if (!plan_answer(fs->plan, hold, may_keep_cache(handle), fi) && *inode_window_file(inode))
+		window_uncount(*inode_window_file(inode), 0);
 	return 0;
 }
 
@@ -157,14 +190,25 @@ static errint_t handle_open(struct fusefs *fs, struct inode *inode, int fd, stru
 		return error;
 	if (fstat(fd, &st))
 		return -errno;
-	error = file_table_get(fs->files, &st, &handle->file);
-	if (!error)
+	/* The plan goes by what is known, so that has to be true. */
+	handle->file = file_table_find(fs->files, st.st_dev, st.st_ino);
+	if (handle->file)
 		error = file_validate(handle->file, fd, &unchanged);
-	if (!error)
-		error = window_of(fs, inode, handle->file, &handle->window);
-	if (!error && (fi->flags & O_ACCMODE) != O_WRONLY)
-		error = stream_new(fs->readahead, handle->file, handle->source, &handle->stream);
-	return error ? error : handle_plan(fs, inode, handle, &st, pid, fi);
+	if (error)
+		return error;
+	inode_lock(inode);
+	error = enter_plan_locked(fs, inode, handle, &st, pid, fi);
+	/* Under the lock: no open that follows joins what this one was refused. */
+	if (error == -ESTALE)
+		inode_detach(fs->inodes, inode);
+	inode_unlock(inode);
+	if (error)
+		return error;
+	handle->inode = inode;
+	inode_get(fs->inodes, inode);
+	if (fi->backing_id)
+		source_keep_cache(handle->source);
+	return 0;
 }
 
 errint_t fusefs_handle_new(struct fusefs *fs, struct inode *inode, int fd, pid_t pid,
@@ -178,6 +222,7 @@ errint_t fusefs_handle_new(struct fusefs *fs, struct inode *inode, int fd, pid_t
 		return -ENOMEM;
 	}
 	atomic_init(&handle->references, 1);
+	handle->flags = fi->flags;
 	error = handle_open(fs, inode, fd, handle, pid, fi);
 	if (error) {
 		handle_put(handle);
@@ -192,21 +237,35 @@ errint_t fusefs_handle_new(struct fusefs *fs, struct inode *inode, int fd, pid_t
 	return 0;
 }
 
+/* What is known of HANDLE's file by now, through whomever; NULL: nothing. */
+static struct file *find_file(struct fusefs *fs, const struct handle *handle)
+{
+	struct stat st;
+
+	if (fstat(source_fd(handle->source), &st))
+		return NULL;
+	return file_table_find(fs->files, st.st_dev, st.st_ino);
+}
+
 /* The kernel has given HANDLE up. ANSWERED: it had been told of it. */
 static void handle_release(struct handle *handle, bool answered)
 {
 	struct inode *inode = handle->inode;
 	struct fusefs *fs = handle->fs;
+	struct window_file *window;
 
 	pthread_mutex_lock(&fs->handles_lock);
 	cds_list_del(&handle->link);
 	pthread_mutex_unlock(&fs->handles_lock);
 	inode_lock(inode);
+	if (!handle->file && inode_plan(inode)->written)
+		handle->file = find_file(fs, handle);
 	plan_leave(fs->plan, inode_plan(inode), handle->file);
+	window = *inode_window_file(inode);
 	inode_unlock(inode);
 	/* What the kernel was to drop from its cache with this open, it did not. */
-	if (!answered)
-		window_invalidate_soon(handle->window);
+	if (!answered && window)
+		window_invalidate_soon(window);
 	handle_put(handle);
 	inode_forget(fs->inodes, inode, 1);
 }
@@ -343,8 +402,9 @@ void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 	int count;
 
 	(void)ino;
-	if (!handle || !handle->stream || off < 0) {
-		fuse_reply_err(req, handle ? EINVAL : EBADF);
+	bytes = handle ? handle_content(handle) : -EBADF;
+	if (bytes < 0 || !handle->stream || off < 0) {
+		fuse_reply_err(req, bytes < 0 ? (int)-bytes : EINVAL);
 		return;
 	}
 	if (size > FOLD_REQUEST_BYTES)
@@ -420,8 +480,9 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 	ssize_t written;
 
 	(void)ino;
-	if (!handle) {
-		fuse_reply_err(req, EBADF);
+	written = handle ? handle_content(handle) : -EBADF;
+	if (written < 0) {
+		fuse_reply_err(req, (int)-written);
 		return;
 	}
 	if (fi->kill_suidgid)
@@ -467,8 +528,9 @@ static void expect_writer(struct fusefs *fs, struct inode *inode)
 
 	if (fd < 0)
 		return;
-	if (!fstat(fd, &st))
-		file = file_table_find(fs->files, st.st_dev, st.st_ino);
+	/* Without memory for it the next try is refused like this one. */
+	if (fstat(fd, &st) || file_table_get(fs->files, &st, &file))
+		file = NULL;
 	inode_path_end(inode, fd);
 	if (!file)
 		return;
@@ -533,10 +595,10 @@ void fusefs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, of
 {
 	struct fusefs *fs = fusefs_of(req);
 	struct handle *handle = handle_of(fi);
-	errint_t error = -EBADF;
+	errint_t error = handle ? handle_content(handle) : -EBADF;
 
 	(void)ino;
-	if (handle) {
+	if (!error) {
 		kill_suidgid_unless_root(req, handle);
 		error = cow_break_fallocate(&fs->cow, handle->file, source_fd(handle->source), mode,
 					    offset, length);
@@ -552,13 +614,13 @@ void fusefs_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 	struct fusefs *fs = fusefs_of(req);
 	struct handle *in = handle_of(fi_in);
 	struct handle *out = handle_of(fi_out);
-	ssize_t copied = -EBADF;
+	ssize_t copied = in && out ? handle_content(out) : -EBADF;
 
 	(void)ino_in;
 	(void)ino_out;
 	if (flags)
 		copied = -EINVAL;
-	else if (in && out) {
+	else if (!copied) {
 		kill_suidgid_unless_root(req, out);
 		copied = cow_break_copy(&fs->cow, source_fd(in->source), off_in, out->file,
 					source_fd(out->source), off_out, len);
@@ -691,15 +753,15 @@ errint_t fusefs_explain(struct fusefs *fs, ino_t shown, struct fusefs_plan *ret_
 		error = open.fd;
 	else if (fstat(open.fd, &st))
 		error = -errno;
-	else
-		error = file_table_get(fs->files, &st, &open.file);
 	if (!error) {
+		open.file = file_table_find(fs->files, st.st_dev, st.st_ino);
 		inode_lock(inode);
 		plan_explain(fs->plan, inode_plan(inode), &open, &ret_plan->kind,
 			     &ret_plan->reason);
 		ret_plan->open = inode_plan(inode)->opens > 0;
 		inode_unlock(inode);
-		file_put(open.file);
+		if (open.file)
+			file_put(open.file);
 	}
 	if (open.fd >= 0)
 		close(open.fd);

@@ -261,7 +261,8 @@ static bool choose_known(struct plan *plan, const struct plan_open *open, struct
 	source_stamp_of(open->st, &stamp);
 	if (catalogue_find(plan->catalogue, &stamp, &record))
 		return false;
-	if (record.class && !is_for_writing(open) && !file_expects_writer(open->file)) {
+	if (record.class && !is_for_writing(open) &&
+	    !(open->file && file_expects_writer(open->file))) {
 		*ret_fd = open_equal(plan, open, &record, &stamp);
 		if (*ret_fd >= 0) {
 			*ret_choice = (struct choice){PLAN_SHARED, PLAN_EQUAL};
@@ -290,7 +291,7 @@ static struct choice choose(struct plan *plan, const struct plan_open *open, int
 		return (struct choice){PLAN_WINDOW, PLAN_EMPTY};
 	if (choose_known(plan, open, &choice, ret_fd))
 		return choice;
-	switch (file_sharing(open->file)) {
+	switch (open->file ? file_sharing(open->file) : FILE_UNKNOWN) {
 	case FILE_UNIQUE:
 		return choose_own(plan, open);
 	case FILE_SHARES:
@@ -383,7 +384,8 @@ errint_t plan_enter(struct plan *plan, struct plan_hold *hold, const struct plan
 	hold->opens++;
 	if (hold->kind == PLAN_OWN && is_for_writing(open) && !hold->written) {
 		hold->written = true;
-		file_forget(open->file);
+		if (open->file)
+			file_forget(open->file);
 	}
 	return 0;
 }
@@ -395,6 +397,9 @@ void plan_leave(struct plan *plan, struct plan_hold *hold, struct file *file)
 	backing_unregister(plan->backing, hold->backing_id);
 	hold->backing_id = 0;
 	atomic_fetch_sub_explicit(&plan->inodes[hold->kind], 1, memory_order_relaxed);
+	/* What becomes known of it later is another edition. */
+	if (!file)
+		return;
 	if (hold->kind != PLAN_SHARED)
 		file_expect_writer(file, false);
 	/* The kernel may still cache what it was before, from an earlier plan. */

@@ -70,7 +70,7 @@ struct plan_hold {
 struct plan_open {
 	int fd;                /* the source's descriptor */
 	const struct stat *st; /* of it */
-	struct file *file;     /* what is known of its content */
+	struct file *file;     /* what is known of its content; NULL: nothing */
 	int flags;             /* the client's */
 	pid_t pid;             /* the thread that opens it */
 };
@@ -99,7 +99,8 @@ bool plan_is_direct(const struct plan *plan);
  */
 errint_t plan_enter(struct plan *plan, struct plan_hold *hold, const struct plan_open *open);
 
-/* The end of an open that was counted, of FILE. Under the inode's lock. */
+/* The end of an open that was counted, of FILE (NULL: nothing is known of it). Under the inode's
+ * lock. */
 void plan_leave(struct plan *plan, struct plan_hold *hold, struct file *file);
 
 /* Whether the content of the inode's file may change under its readers, by way of this inode. Under

@@ -291,6 +291,49 @@ def every_change_in_passthrough(t):
 
 
 @test(transports="full")
+def passthrough_leaves_nothing_behind(t):
+    """Files that were read and mapped in passthrough take no memory of maps and of the window's notes: a tree
+    of containers may have a hundred thousand. What a change needs that comes by way of the daemon is made then."""
+    source = t.make_dir("source")
+    contents = {str(number): t.rng.randbytes(t.rng.randrange(1, 3 * PAGE)) for number in range(100)}
+    for name, content in contents.items():
+        write_file(source + "/" + name, content)
+    mount = t.mount(source, ["passthrough=*"])
+    before = mount.status()["memory"]
+    for name, content in contents.items():
+        with open(mount.path(name), "r+b") as file:
+            check(plans(mount)["own"] and not plans(mount)["window"], "passed through")
+            equal(file.read(), content, name)
+            with mmap.mmap(file.fileno(), 0) as mapped:
+                equal(mapped[:], content, name + ", mapped")
+    released(mount)
+    after = mount.status()["memory"]
+    for part in ("maps_bytes", "notes_bytes"):
+        equal(after[part], before[part], part)
+    with open(mount.path("1"), "r+b") as file:
+        fallocate(file.fileno(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 10)
+        equal(file.read(), bytes(10) + contents["1"][10:], "after a change by way of the daemon")
+
+
+@test(transports="full")
+def nothing_stale_of_a_forgotten_file(t):
+    """What the kernel caches of a file is not kept at an open if what was known of the file was dropped since,
+    to keep the maps within their budget: nobody could tell whether it was changed behind the mount."""
+    source = t.make_dir("source")
+    content = make_pages(t.rng, 2)
+    write_file(source + "/file", content)
+    for number in range(600):
+        write_file(source + "/%d" % number, b"x" * (number + 1))
+    mount = t.mount(source, ["maps=64K"])
+    equal(read_file(mount.path("file")), content, "content")
+    for number in range(600):
+        equal(read_file(mount.path(str(number))), b"x" * (number + 1), "another file")
+    content = content[::-1]
+    write_file(source + "/file", content)
+    equal(read_file(mount.path("file")), content, "changed behind the mount, and opened after that")
+
+
+@test(transports="full")
 def globs(t):
     """passthrough=GLOB: without a slash for the last name, with one for the path below the source; may be
     given more than once; also for a file that is created."""
