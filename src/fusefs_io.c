@@ -687,7 +687,8 @@ void fusefs_own_change_end(struct own_change *change)
 	if (!change->file)
 		return;
 	file_change_end(change->file, change->fd);
-	file_put(change->file);
+	/* It may have been its last name. */
+	file_drop_if_gone(change->file, change->fd);
 	if (change->close)
 		close(change->fd);
 }

@@ -383,6 +383,7 @@ static errint_t do_rename(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, 
 	struct directory from;
 	struct directory to;
 	struct own_change change;
+	struct own_change replaced;
 	errint_t error = directory_begin(fs, parent, &from);
 
 	if (error)
@@ -395,7 +396,9 @@ static errint_t do_rename(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, 
 		if (!(flags & (RENAME_EXCHANGE | RENAME_NOREPLACE)))
 			inode_keep(fs->inodes, to.fd, newname);
 		fusefs_own_change_begin_at(fs, from.fd, name, &change);
+		fusefs_own_change_begin_at(fs, to.fd, newname, &replaced);
 		error = rename_at(req, from.fd, name, to.fd, newname, flags);
+		fusefs_own_change_end(&replaced);
 		fusefs_own_change_end(&change);
 		if (newparent != parent)
 			directory_end(&to);

@@ -40,8 +40,8 @@ struct file *file_table_find(struct file_table *table, dev_t device, ino_t inode
 /* One more reference to a file that the caller has one to. */
 struct file *file_get(struct file *file);
 void file_put(struct file *file);
-/* The same for the last user of FD, open on it: if the source has no name any more and nobody else
- * references the file, what is known of it goes too. */
+/* The same for a user of FD, open on it in any way: if the source has no name any more, what is
+ * known of it goes too, with the last reference. */
 void file_drop_if_gone(struct file *file, int fd);
 
 /* Bring the maps back within their budget. Called by fills, after they published. Cheap when there

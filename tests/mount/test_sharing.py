@@ -27,6 +27,39 @@ def settled(mount, expected):
     return mount.status()
 
 
+@test(transports="full")
+def what_is_known_goes_with_the_last_name(t):
+    """Files that were read and closed lose their pages when their last name goes, by unlink and by a rename over
+    it; as long as there is another name nothing is read again."""
+    source = t.make_dir("source")
+    content = make_pages(t.rng, 50)
+    for name in ("removed", "replaced", "kept", "stays"):
+        write_file(os.path.join(source, name), content[10 * PAGE:] if name == "stays" else t.rng.randbytes(50 * PAGE))
+    os.link(source + "/kept", source + "/kept-too")
+    sync_source(source)
+    # Without a window nothing but the daemon knows the files.
+    mount = t.mount(source, ["window=0"])
+
+    def unshared(pages):
+        settled(mount, {"pages_shared": 0, "pages_unshared": pages, "pages_sharing": 0, "zero_pages": 0})
+
+    for name in ("removed", "replaced", "kept", "stays"):
+        read_file(mount.path(name))
+    unshared(190)
+    os.unlink(mount.path("removed"))
+    unshared(140)
+    os.rename(mount.path("stays"), mount.path("replaced"))
+    unshared(90)
+    before = mount.status()["misses"]
+    os.rename(mount.path("replaced"), mount.path("kept"))
+    equal(read_file(mount.path("kept-too")), read_file(source + "/kept-too"), "the other name")
+    equal(read_file(mount.path("kept")), content[10 * PAGE:], "what replaced the first name")
+    equal(mount.status()["misses"], before, "misses")
+    os.unlink(mount.path("kept-too"))
+    os.unlink(mount.path("kept"))
+    unshared(0)
+
+
 @test(timeout=40, transports="each", variants={"window": [], "direct": ["window=0"]})
 def counts_equal_an_independent_count(t, options):
     """After everything was read: frames are the distinct non-zero pages, what is saved is the rest.
