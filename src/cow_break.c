@@ -183,7 +183,8 @@ ssize_t cow_break_write(const struct cow_break *cow, struct file *file, struct s
 	return written;
 }
 
-errint_t cow_break_truncate(const struct cow_break *cow, struct file *file, int fd, off_t size)
+errint_t cow_break_truncate(const struct cow_break *cow, struct file *file, int fd,
+			    const char *path, off_t size)
 {
 	uint64_t old = file_size(file);
 	uint64_t from = old < (uint64_t)size ? old : (uint64_t)size;
@@ -194,7 +195,7 @@ errint_t cow_break_truncate(const struct cow_break *cow, struct file *file, int 
 	error = change_begin(&change, file, fd, fold_page_of(from), UINT64_MAX);
 	if (error)
 		return error;
-	if (TEMP_FAILURE_RETRY(ftruncate(fd, size)))
+	if (TEMP_FAILURE_RETRY(path ? truncate(path, size) : ftruncate(fd, size)))
 		error = -errno;
 	/* Also the page that is cut: behind the end it reads as zeroes from now on. */
 	forget(&change);

@@ -27,6 +27,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -538,8 +539,9 @@ static void expect_writer(struct fusefs *fs, struct inode *inode)
 	file_put(file);
 }
 
-/* Truncate a file that is open as FD. */
-static errint_t truncate_open(struct fusefs *fs, struct inode *inode, int fd, off_t size)
+/* Truncate a file that is open as FD; by PATH if it is not NULL. */
+static errint_t truncate_file(struct fusefs *fs, struct inode *inode, int fd, const char *path,
+			      off_t size)
 {
 	struct window_file *window;
 	struct file *file;
@@ -551,7 +553,7 @@ static errint_t truncate_open(struct fusefs *fs, struct inode *inode, int fd, of
 	error = file_table_get(fs->files, &st, &file);
 	if (error)
 		return error;
-	error = cow_break_truncate(&fs->cow, file, fd, size);
+	error = cow_break_truncate(&fs->cow, file, fd, path, size);
 	file_put(file);
 	file_table_trim(fs->files);
 	inode_lock(inode);
@@ -562,24 +564,47 @@ static errint_t truncate_open(struct fusefs *fs, struct inode *inode, int fd, of
 	return error;
 }
 
+/* truncate(2): without a handle, and to some size. */
+static errint_t truncate_by_path(struct fusefs *fs, struct inode *inode, off_t size)
+{
+	char path[32];
+	int fd = inode_path_begin(fs->inodes, inode);
+	errint_t error;
+
+	if (fd < 0)
+		return fd;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	error = truncate_file(fs, inode, fd, path, size);
+	inode_path_end(inode, fd);
+	return error;
+}
+
+/* O_TRUNC, or truncate(2) to 0: the kernel sends the same for both. The first is what is done to
+ * files that are empty, and moves their times on every file system. */
+static errint_t truncate_to_nothing(struct fusefs *fs, struct inode *inode)
+{
+	int fd = inode_open(fs->inodes, inode, O_WRONLY | O_CLOEXEC | O_NONBLOCK);
+	errint_t error;
+
+	if (fd < 0)
+		return fd;
+	error = truncate_file(fs, inode, fd, NULL, 0);
+	close(fd);
+	return error;
+}
+
 errint_t fusefs_truncate(struct fusefs *fs, struct inode *inode, struct fuse_file_info *fi,
 			 off_t size)
 {
 	errint_t error = make_way(fs, inode);
-	int fd;
 
 	if (error) {
 		expect_writer(fs, inode);
 		return error;
 	}
 	if (fi && handle_of(fi))
-		return truncate_open(fs, inode, fusefs_handle_fd(fi), size);
-	fd = inode_open(fs->inodes, inode, O_WRONLY | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0)
-		return fd;
-	error = truncate_open(fs, inode, fd, size);
-	close(fd);
-	return error;
+		return truncate_file(fs, inode, fusefs_handle_fd(fi), NULL, size);
+	return size ? truncate_by_path(fs, inode, size) : truncate_to_nothing(fs, inode);
 }
 
 /* The kernel leaves set-id bits to us (HANDLE_KILLPRIV_V2), and says with a write whether they must

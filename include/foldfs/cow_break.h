@@ -28,8 +28,11 @@ struct cow_break {
 ssize_t cow_break_write(const struct cow_break *cow, struct file *file, struct source *source,
 			const void *buffer, size_t length, off_t offset);
 
-/* ftruncate(2) on FD. */
-errint_t cow_break_truncate(const struct cow_break *cow, struct file *file, int fd, off_t size);
+/* ftruncate(2) on FD; or truncate(2) on PATH, if not NULL, of the file that FD (O_PATH will do) is
+ * open on. File systems may tell the two apart: of a file that keeps its size XFS moves the times
+ * by the first alone. */
+errint_t cow_break_truncate(const struct cow_break *cow, struct file *file, int fd,
+			    const char *path, off_t size);
 
 /* fallocate(2) on FD, every mode that the source has. */
 errint_t cow_break_fallocate(const struct cow_break *cow, struct file *file, int fd, int mode,

@@ -133,6 +133,7 @@ CALL(CLASS_STAT, int, statx,
      (fd, path, flags, mask, stx))
 CALL(CLASS_STAT, int, fstatvfs, (int fd, struct statvfs *st), (fd, st))
 CALL(CLASS_SIZE, int, ftruncate, (int fd, off_t size), (fd, size))
+CALL(CLASS_SIZE, int, truncate, (const char *path, off_t size), (path, size))
 CALL(CLASS_SIZE, int, fallocate, (int fd, int mode, off_t offset, off_t length),
      (fd, mode, offset, length))
 CALL(CLASS_SYNC, int, fsync, (int fd), (fd))

@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 
-from harness import (ROOT, check, equal, errno_of, fails_with, libc_call, make_pages, mounts_under, read_file,
+from harness import (MIB, ROOT, check, equal, errno_of, fails_with, libc_call, make_pages, mounts_under, read_file,
                      renameat2, test, write_file)
 
 sys.path.insert(0, os.path.join(ROOT, "tests", "posix"))
@@ -81,6 +81,35 @@ def as_the_source_in_passthrough(t):
 
 
 # ---- overlayfs ----------------------------------------------------------------------------------
+
+@test(transports="full", timeout=60)
+def times_of_a_file_that_keeps_its_size(t):
+    """XFS tells truncate(2) from ftruncate(2) and O_TRUNC: which times move on the mount is what moves there."""
+    t.loop_file_system("xfs", 320 * MIB)
+    native, mounted = t.make_dir("loop", "native"), t.make_dir("loop", "mounted")
+    mount = t.mount(mounted, ["attr_timeout=0"])
+
+    def moved(directory, content, act):
+        path = os.path.join(directory, "file")
+        with open(path, "wb") as file:
+            file.write(content)
+        os.utime(path, (5, 5))
+        before = os.stat(path)
+        with open(path, "r+b") as file:
+            act(path, file)
+        after = os.stat(path)
+        return before.st_mtime_ns != after.st_mtime_ns, before.st_ctime_ns != after.st_ctime_ns
+
+    acts = {
+        "truncate": lambda path, file: os.truncate(path, 7),
+        "ftruncate": lambda path, file: file.truncate(7),
+        "truncate to another size": lambda path, file: os.truncate(path, 8),
+    }
+    for name, act in acts.items():
+        equal(moved(mount.point, b"content", act), moved(native, b"content", act), name)
+    empty = lambda path, file: os.close(os.open(path, os.O_WRONLY | os.O_TRUNC))
+    equal(moved(mount.point, b"", empty), moved(native, b"", empty), "O_TRUNC of an empty file")
+
 
 def make_lower(base, content):
     """A lower layer with something of everything."""

@@ -171,12 +171,12 @@ WRAP(ssize_t, cow_break_write, const struct cow_break *cow, struct file *file,
 }
 
 WRAP(errint_t, cow_break_truncate, const struct cow_break *cow, struct file *file, int fd,
-     off_t size)
+     const char *path, off_t size)
 {
 	errint_t error;
 
 	change_enter(TRUNCATE, cow);
-	error = __real_cow_break_truncate(cow, file, fd, size);
+	error = __real_cow_break_truncate(cow, file, fd, path, size);
 	change_leave();
 	return error;
 }

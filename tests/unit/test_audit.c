@@ -708,7 +708,7 @@ static void storm_step(struct storm *storm, struct rng *rng, struct test_page *b
 
 	switch (rng_below(rng, 16)) {
 	case 0:
-		expect(!cow_break_truncate(&storm->fixture.cow, subject->file, subject->fd,
+		expect(!cow_break_truncate(&storm->fixture.cow, subject->file, subject->fd, NULL,
 					   (off_t)rng_below(rng, STORM_PAGES * FOLD_PAGE_SIZE)));
 		break;
 	case 1:

@@ -84,7 +84,7 @@ static void model_write(struct model *model, const void *bytes, size_t offset, s
 static void model_truncate(struct model *model, size_t size)
 {
 	expect(!cow_break_truncate(&model->fixture.cow, model->subject.file, model->subject.fd,
-				   (off_t)size));
+				   NULL, (off_t)size));
 	if (size < model->size)
 		memset(model->bytes + size, 0, model->size - size);
 	model->size = size;
@@ -353,11 +353,12 @@ static void errors_are_the_sources(void **state)
 	model_open(&model, BYTES);
 	check_reader(&model);
 	read_only = reopen_file(model.subject.fd, O_RDONLY);
-	assert_int_equal(cow_break_truncate(&model.fixture.cow, model.subject.file, read_only, 5),
-			 -EINVAL);
 	assert_int_equal(
-		cow_break_truncate(&model.fixture.cow, model.subject.file, model.subject.fd, -1),
+		cow_break_truncate(&model.fixture.cow, model.subject.file, read_only, NULL, 5),
 		-EINVAL);
+	assert_int_equal(cow_break_truncate(&model.fixture.cow, model.subject.file,
+					    model.subject.fd, NULL, -1),
+			 -EINVAL);
 	assert_int_equal(
 		cow_break_fallocate(&model.fixture.cow, model.subject.file, read_only, 0, 0, 4096),
 		-EBADF);

@@ -36,8 +36,9 @@ static bool change_page(struct fixture *fixture, struct subject *subject, enum c
 				       at + 77) == 7);
 		break;
 	case TRUNCATE_AND_BACK:
-		expect(!cow_break_truncate(&fixture->cow, subject->file, subject->fd, at + 5));
-		expect(!cow_break_truncate(&fixture->cow, subject->file, subject->fd, BYTES));
+		expect(!cow_break_truncate(&fixture->cow, subject->file, subject->fd, NULL,
+					   at + 5));
+		expect(!cow_break_truncate(&fixture->cow, subject->file, subject->fd, NULL, BYTES));
 		break;
 	case PUNCH:
 		error = cow_break_fallocate(&fixture->cow, subject->file, subject->fd,
