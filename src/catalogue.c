@@ -22,11 +22,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct part_key {
-	struct file_key file;
-	uint64_t part;
-};
-
 struct catalogue_batch {
 	struct catalogue *catalogue;
 	MDB_txn *txn;
@@ -245,15 +240,15 @@ errint_t catalogue_next(struct catalogue *catalogue, const struct source_stamp *
 	return catalogue_error_of(result);
 }
 
-static struct part_key part_key_of(dev_t device, ino_t inode, uint64_t part)
+static struct catalogue_part_key part_key_of(dev_t device, ino_t inode, uint64_t part)
 {
-	return (struct part_key){.file = key_of(device, inode), .part = part};
+	return (struct catalogue_part_key){.file = key_of(device, inode), .part = part};
 }
 
 errint_t catalogue_digests(struct catalogue *catalogue, const struct source_stamp *stamp,
 			   uint64_t part, uint64_t **ret_digests, size_t *ret_count)
 {
-	struct part_key wanted = part_key_of(stamp->device, stamp->inode, part);
+	struct catalogue_part_key wanted = part_key_of(stamp->device, stamp->inode, part);
 	struct file_value found;
 	MDB_val key = catalogue_value_of(&wanted, sizeof(wanted));
 	MDB_val value;
@@ -290,6 +285,7 @@ errint_t catalogue_begin(struct catalogue *catalogue, struct catalogue_batch **r
 	if (!batch)
 		return -ENOMEM;
 	batch->catalogue = catalogue;
+	catalogue_unmark(catalogue);
 	result = mdb_txn_begin(catalogue->env, NULL, 0, &batch->txn);
 	if (result) {
 		free(batch);
@@ -370,7 +366,7 @@ errint_t catalogue_put(struct catalogue_batch *batch, const struct catalogue_mem
 errint_t catalogue_put_digests(struct catalogue_batch *batch, dev_t device, ino_t inode,
 			       uint64_t part, const uint64_t digests[], size_t count)
 {
-	struct part_key own = part_key_of(device, inode, part);
+	struct catalogue_part_key own = part_key_of(device, inode, part);
 	MDB_val key = catalogue_value_of(&own, sizeof(own));
 	MDB_val value = catalogue_value_of(digests, count * sizeof(digests[0]));
 
@@ -425,7 +421,7 @@ errint_t catalogue_rename(struct catalogue_batch *batch, const struct source_sta
 /* The parts of a file's digests are numbered from 0 on, without a gap. */
 static int remove_digests(struct catalogue_batch *batch, dev_t device, ino_t inode)
 {
-	struct part_key own = part_key_of(device, inode, 0);
+	struct catalogue_part_key own = part_key_of(device, inode, 0);
 	MDB_val key = catalogue_value_of(&own, sizeof(own));
 	int result;
 

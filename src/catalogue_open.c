@@ -2,33 +2,35 @@
 /*
  * catalogue_open.c - opens the catalogue's database, or begins a new one
  *
- * What is there is checked before it is used, by a process that may crash over it: damage, another
- * program's file and another version are moved aside, and so is a database that has no room left.
+ * LMDB trusts its file: damage may end the process that reads it, or the one that writes it next
+ * week. So a database is used as it is in two cases only: it is as its last user left it when it
+ * was closed in order, which the file `clean` says (size, times and inode number of data.mdb, after
+ * the last sync); or somebody uses it at this moment, who has made sure. Everything else is written
+ * anew first (catalogue_renew.c), and moved aside if that cannot be done: damage, another program's
+ * file, another version. So is a database that has no room left.
  *
- * Openers take turns, by a lock on the directory: one that sees a database which another is just
- * beginning would take it for a damaged one.
+ * Openers and closers take turns, by a lock on the directory. Users have a shared lock on the file
+ * `open.lock`; who gets it alone is the only one. It belongs to the open file, so it is given back
+ * by name: processes that were forked off have the descriptor too.
  */
 #include "foldfs/catalogue_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/random.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #define MAGIC   0x666f6c6463617461ull /* foldcata */
 #define VERSION 2u
 #define TABLES  4
 #define READERS 512
-/* A check that takes longer than this is taken for a loop in a damaged tree. */
-#define CHECK_SECONDS 60
+/* Of the file `clean`. */
+#define MARK_BYTES 192
 
 static const char about_key[] = "format";
 
@@ -37,8 +39,8 @@ static MDB_val about_name(void)
 	return catalogue_value_of(about_key, sizeof(about_key) - 1);
 }
 
-static errint_t open_environment(const char *directory, uint64_t max_bytes, unsigned flags,
-				 MDB_env **ret_env)
+errint_t catalogue_open_environment(const char *path, uint64_t max_bytes, unsigned flags,
+				    MDB_env **ret_env)
 {
 	MDB_env *env;
 	int result = mdb_env_create(&env);
@@ -51,7 +53,7 @@ static errint_t open_environment(const char *directory, uint64_t max_bytes, unsi
 	if (!result)
 		result = mdb_env_set_maxreaders(env, READERS);
 	if (!result)
-		result = mdb_env_open(env, directory, flags, 0600);
+		result = mdb_env_open(env, path, flags, 0600);
 	if (result) {
 		mdb_env_close(env);
 		return catalogue_error_of(result);
@@ -60,7 +62,7 @@ static errint_t open_environment(const char *directory, uint64_t max_bytes, unsi
 	return 0;
 }
 
-static int open_tables(struct catalogue *catalogue, MDB_txn *txn, unsigned flags)
+int catalogue_open_tables(struct catalogue *catalogue, MDB_txn *txn, unsigned flags)
 {
 	int result = mdb_dbi_open(txn, "about", flags, &catalogue->about);
 
@@ -106,7 +108,7 @@ static errint_t prepare(struct catalogue *catalogue)
 
 	if (result)
 		return catalogue_error_of(result);
-	result = open_tables(catalogue, txn, MDB_CREATE);
+	result = catalogue_open_tables(catalogue, txn, MDB_CREATE);
 	if (!result)
 		result = catalogue_read_about(catalogue, txn, &about);
 	if (result == MDB_NOTFOUND) {
@@ -125,147 +127,101 @@ static errint_t prepare(struct catalogue *catalogue)
 	return catalogue_error_of(mdb_txn_commit(txn));
 }
 
-/* Every page of every table but the digests' own bytes. */
-static int walk(MDB_txn *txn, MDB_dbi table, bool files)
+/* Pages that LMDB's own table has as free again: each of its records begins with how many. */
+static size_t free_pages(MDB_txn *txn)
 {
 	MDB_cursor *cursor;
 	MDB_val key;
 	MDB_val value;
-	int result = mdb_cursor_open(txn, table, &cursor);
+	size_t pages = 0;
+	size_t count;
 
-	if (result)
-		return result;
-	do {
-		result = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
-		if (!result && files && !catalogue_is_valid_file(&key, &value))
-			result = MDB_CORRUPTED;
-	} while (!result);
+	if (mdb_cursor_open(txn, 0, &cursor))
+		return 0;
+	while (!mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
+		memcpy(&count, value.mv_data, sizeof(count));
+		pages += count;
+	}
 	mdb_cursor_close(cursor);
-	return result == MDB_NOTFOUND ? 0 : result;
+	return pages;
 }
 
-/* Whether new pages can still be had. */
-static bool is_full(MDB_env *env, MDB_txn *txn)
+/* Whether there is hardly room for more: copies of pages that are written need some, and what is
+ * free lies in pieces. */
+static bool is_full(MDB_env *env)
 {
 	MDB_envinfo info;
-	MDB_stat all;
-	MDB_stat unused;
+	MDB_stat stat;
+	MDB_txn *txn;
+	size_t used;
 
-	/* 0: LMDB's own table of pages that are free again. */
-	if (mdb_env_info(env, &info) || mdb_env_stat(env, &all) || mdb_stat(txn, 0, &unused))
+	if (mdb_env_info(env, &info) || mdb_env_stat(env, &stat) ||
+	    mdb_txn_begin(env, NULL, MDB_RDONLY, &txn))
 		return false;
-	return (info.me_last_pgno + 1) * all.ms_psize >= info.me_mapsize && !unused.ms_entries;
+	used = (info.me_last_pgno + 1 - free_pages(txn)) * stat.ms_psize;
+	mdb_txn_abort(txn);
+	return used > info.me_mapsize - info.me_mapsize / 16;
 }
 
-/* A record of LMDB's table of free pages: how many, then their numbers, the highest first. */
-static bool is_valid_free_list(const MDB_val *value, size_t last_page)
-{
-	size_t previous = last_page + 1;
-	size_t count;
-	size_t page;
+/* ---- closed in order ---- */
 
-	if (value->mv_size < sizeof(count))
+/* What `clean` says if the database in DIRECTORY was closed in order as it is now; false if there
+ * is none. LMDB's files are those of one version, too. */
+static bool mark_of(int directory, char mark[MARK_BYTES])
+{
+	struct stat st;
+
+	if (fstatat(directory, "data.mdb", &st, AT_SYMLINK_NOFOLLOW))
 		return false;
-	memcpy(&count, value->mv_data, sizeof(count));
-	if (count >= value->mv_size / sizeof(page))
-		return false;
-	for (size_t i = 1; i <= count; i++) {
-		memcpy(&page, (const char *)value->mv_data + i * sizeof(page), sizeof(page));
-		if (page >= previous || page < 2) /* 0 and 1 are the file's heads */
-			return false;
-		previous = page;
-	}
+	snprintf(mark, MARK_BYTES,
+		 "foldfs catalogue %u, LMDB %d.%d: inode %ju, %jd bytes, modified %jd.%09ld, "
+		 "changed "
+		 "%jd.%09ld\n",
+		 VERSION, MDB_VERSION_MAJOR, MDB_VERSION_MINOR, (uintmax_t)st.st_ino,
+		 (intmax_t)st.st_size, (intmax_t)st.st_mtim.tv_sec, st.st_mtim.tv_nsec,
+		 (intmax_t)st.st_ctim.tv_sec, st.st_ctim.tv_nsec);
 	return true;
 }
 
-static int check_free_pages(MDB_env *env, MDB_txn *txn)
+static bool is_clean(int directory)
 {
-	MDB_envinfo info;
-	MDB_cursor *cursor;
-	MDB_val key;
-	MDB_val value;
-	int result = mdb_env_info(env, &info);
+	char found[MARK_BYTES] = {0};
+	char mark[MARK_BYTES];
+	ssize_t length;
+	int fd = openat(directory, "clean", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 
-	if (!result)
-		result = mdb_cursor_open(txn, 0, &cursor);
-	if (result)
-		return result;
-	do {
-		result = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
-		if (!result && (key.mv_size != sizeof(size_t) ||
-				!is_valid_free_list(&value, info.me_last_pgno)))
-			result = MDB_CORRUPTED;
-	} while (!result);
-	mdb_cursor_close(cursor);
-	return result == MDB_NOTFOUND ? 0 : result;
+	if (fd < 0)
+		return false;
+	length = TEMP_FAILURE_RETRY(read(fd, found, sizeof(found) - 1));
+	close(fd);
+	return length > 0 && mark_of(directory, mark) && strcmp(found, mark) == 0;
 }
 
-/* Whether every page of the file is in a tree or in LMDB's list of free pages. LMDB compares the
- * two when it copies a database; nobody wants the copy. A page that was on both sides would be
- * written over, and LMDB ends the process when it comes upon that. */
-static int check_pages(MDB_env *env)
+/* Without a mark the next opener has more to do: no failure is worth a word. */
+static void set_mark(int directory)
 {
-	int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	char mark[MARK_BYTES];
+	ssize_t length;
+	int fd;
 
-	return nowhere < 0 ? errno : mdb_env_copyfd2(env, nowhere, MDB_CP_COMPACT);
+	if (is_clean(directory) || !mark_of(directory, mark))
+		return;
+	fd = openat(directory, "clean", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC,
+		    0600);
+	if (fd < 0)
+		return;
+	/* A part of it is none. */
+	length = write(fd, mark, strlen(mark));
+	(void)length;
+	close(fd);
 }
 
-static int check(const char *directory, uint64_t max_bytes)
+void catalogue_unmark(const struct catalogue *catalogue)
 {
-	struct catalogue catalogue;
-	struct about about;
-	MDB_txn *txn;
-	int result;
-
-	if (open_environment(directory, max_bytes, 0, &catalogue.env))
-		return MDB_INVALID;
-	result = mdb_txn_begin(catalogue.env, NULL, MDB_RDONLY, &txn);
-	if (!result)
-		result = open_tables(&catalogue, txn, 0);
-	if (!result)
-		result = catalogue_read_about(&catalogue, txn, &about);
-	if (!result)
-		result = walk(txn, catalogue.files, true);
-	if (!result)
-		result = walk(txn, catalogue.digests, false);
-	if (!result)
-		result = walk(txn, catalogue.classes, false);
-	if (!result)
-		result = check_free_pages(catalogue.env, txn);
-	if (!result && is_full(catalogue.env, txn))
-		result = MDB_MAP_FULL;
-	if (result)
-		return result;
-	mdb_txn_abort(txn);
-	return check_pages(catalogue.env);
+	(void)unlinkat(catalogue->directory, "clean", 0);
 }
 
-/* Whether the database in DIRECTORY is whole. In a process of its own, for LMDB trusts its file: a
- * damaged one can end the process, or keep it busy for ever. */
-static bool is_sound(const char *directory, uint64_t max_bytes)
-{
-	static const int ends[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL, SIGALRM};
-	const struct rlimit no_core = {0};
-	int status;
-	pid_t pid = fork();
-
-	if (pid == 0) {
-		for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
-			signal(ends[i], SIG_DFL);
-		setrlimit(RLIMIT_CORE, &no_core);
-		if (!freopen("/dev/null", "w", stderr))
-			_exit(1);
-		alarm(CHECK_SECONDS);
-		_exit(check(directory, max_bytes) ? 1 : 0);
-	}
-	/* Without a process for it the check is left out. */
-	if (pid < 0)
-		return true;
-	while (waitpid(pid, &status, 0) < 0)
-		if (errno != EINTR)
-			return true;
-	return WIFEXITED(status) && WEXITSTATUS(status) == 0;
-}
+/* ---- aside and anew ---- */
 
 /* The database's files get other names, one step aside: what was there before goes. */
 static errint_t move_aside(const char *directory)
@@ -310,39 +266,70 @@ static bool has_database(const char *directory)
 	       access(data, F_OK) == 0;
 }
 
-/* The directory, open and locked: openers take turns. A descriptor, or -errno. */
-static int enter_directory(const char *directory)
+static errint_t lock_file(int fd, int operation)
 {
-	int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	errint_t error;
-
-	if (fd < 0)
-		return -errno;
-	while (flock(fd, LOCK_EX)) {
-		error = -errno;
-		if (error != -EINTR) {
-			close(fd);
-			return error;
-		}
-	}
-	return fd;
+	return TEMP_FAILURE_RETRY(flock(fd, operation)) ? -errno : 0;
 }
 
+/* Become a user. *ret_alone: there is no other one, and none comes while the directory is locked.
+ */
+static errint_t become_user(struct catalogue *catalogue, bool *ret_alone)
+{
+	errint_t error;
+
+	*ret_alone = false;
+	catalogue->users =
+		openat(catalogue->directory, "open.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (catalogue->users < 0)
+		return -errno;
+	error = lock_file(catalogue->users, LOCK_EX | LOCK_NB);
+	*ret_alone = !error;
+	return error == -EWOULDBLOCK ? lock_file(catalogue->users, LOCK_SH) : error;
+}
+
+/* Have the database in DIRECTORY be one that can be trusted, or be away. */
+static errint_t make_trusted(const char *directory, uint64_t max_bytes, bool *ret_moved_aside)
+{
+	errint_t error = catalogue_renew(directory, max_bytes);
+
+	if (error != -EUCLEAN)
+		return error;
+	error = move_aside(directory);
+	*ret_moved_aside = !error;
+	return error;
+}
+
+static errint_t open_database(struct catalogue *catalogue, const char *directory,
+			      uint64_t max_bytes)
+{
+	/* Close-on-exec is LMDB's own. Nothing is lost with a late sync but the last batches. */
+	return catalogue_open_environment(directory, max_bytes, MDB_NOMETASYNC, &catalogue->env);
+}
+
+/* The directory is locked. */
 static errint_t open_locked(const char *directory, uint64_t max_bytes, bool *ret_moved_aside,
 			    struct catalogue *catalogue)
 {
-	errint_t error = 0;
+	bool alone;
 	int dead;
+	errint_t error = become_user(catalogue, &alone);
 
-	if (has_database(directory) && !is_sound(directory, max_bytes)) {
+	if (!error && alone && has_database(directory) && !is_clean(catalogue->directory))
+		error = make_trusted(directory, max_bytes, ret_moved_aside);
+	if (!error)
+		error = open_database(catalogue, directory, max_bytes);
+	if (!error && alone && is_full(catalogue->env)) {
+		mdb_env_close(catalogue->env);
+		catalogue->env = NULL;
 		error = move_aside(directory);
 		*ret_moved_aside = !error;
+		if (!error)
+			error = open_database(catalogue, directory, max_bytes);
 	}
-	/* Close-on-exec is LMDB's own. Nothing is lost with a late sync but the last batches. */
-	if (!error)
-		error = open_environment(directory, max_bytes, MDB_NOMETASYNC, &catalogue->env);
 	if (!error)
 		error = prepare(catalogue);
+	if (!error && alone)
+		error = lock_file(catalogue->users, LOCK_SH);
 	/* Slots of readers that were killed. */
 	if (!error)
 		(void)mdb_reader_check(catalogue->env, &dead);
@@ -354,17 +341,23 @@ errint_t catalogue_open(const char *directory, uint64_t max_bytes, bool *ret_mov
 {
 	struct catalogue *catalogue;
 	errint_t error = make_directory(directory);
-	int fd;
 
 	*ret_moved_aside = false;
 	if (error)
 		return error;
-	fd = enter_directory(directory);
-	if (fd < 0)
-		return fd;
 	catalogue = calloc(1, sizeof(*catalogue));
-	error = catalogue ? open_locked(directory, max_bytes, ret_moved_aside, catalogue) : -ENOMEM;
-	close(fd);
+	if (!catalogue)
+		return -ENOMEM;
+	catalogue->users = -1;
+	catalogue->directory = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (catalogue->directory < 0)
+		error = -errno;
+	if (!error)
+		error = lock_file(catalogue->directory, LOCK_EX);
+	if (!error) {
+		error = open_locked(directory, max_bytes, ret_moved_aside, catalogue);
+		(void)lock_file(catalogue->directory, LOCK_UN);
+	}
 	if (error) {
 		catalogue_close(catalogue);
 		return error;
@@ -373,12 +366,34 @@ errint_t catalogue_open(const char *directory, uint64_t max_bytes, bool *ret_mov
 	return 0;
 }
 
+/* The directory is locked. */
+static void close_database(const struct catalogue *catalogue)
+{
+	bool alone = catalogue->users >= 0 && !lock_file(catalogue->users, LOCK_EX | LOCK_NB);
+	bool synced = !mdb_env_sync(catalogue->env, 1);
+
+	mdb_env_close(catalogue->env);
+	if (alone && synced)
+		set_mark(catalogue->directory);
+}
+
 void catalogue_close(struct catalogue *catalogue)
 {
 	if (!catalogue)
 		return;
-	if (catalogue->env)
-		mdb_env_close(catalogue->env);
+	if (catalogue->env) {
+		bool locked = !lock_file(catalogue->directory, LOCK_EX);
+
+		close_database(catalogue);
+		if (locked)
+			(void)lock_file(catalogue->directory, LOCK_UN);
+	}
+	if (catalogue->users >= 0) {
+		(void)lock_file(catalogue->users, LOCK_UN);
+		close(catalogue->users);
+	}
+	if (catalogue->directory >= 0)
+		close(catalogue->directory);
 	free(catalogue);
 }
 

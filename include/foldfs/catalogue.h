@@ -50,12 +50,13 @@ struct catalogue_member {
 /*
  * Open the catalogue in DIRECTORY, which is made (0700) if it is not there, of at most MAX_BYTES. A
  * database that is damaged, no catalogue, of another version, or full is moved aside within the
- * directory (data.mdb.aside) and *ret_moved_aside says so. The database is checked in a child
- * process, because LMDB may crash on a damaged one: not for a process with threads. -errno.
+ * directory (data.mdb.aside) and *ret_moved_aside says so. One that was not closed in order, or was
+ * changed since, is written anew by a child process, because LMDB may crash on a damaged one: not
+ * for a process with threads. -errno.
  */
 errint_t catalogue_open(const char *directory, uint64_t max_bytes, bool *ret_moved_aside,
 			struct catalogue **ret_catalogue);
-/* No other thread uses it any more. NULL is nothing. */
+/* No other thread uses it any more. Syncs it. NULL is nothing. */
 void catalogue_close(struct catalogue *catalogue);
 
 /* For the digests of files and pages: CATALOGUE_SECRET_BYTES, constant for the database's life. */

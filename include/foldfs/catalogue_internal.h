@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* catalogue_internal.h - the database behind catalogue.h: for catalogue.c and catalogue_open.c */
+/* catalogue_internal.h - the database behind catalogue.h: for the catalogue*.c files */
 #ifndef FOLDFS_CATALOGUE_INTERNAL_H
 #define FOLDFS_CATALOGUE_INTERNAL_H
 
@@ -30,6 +30,11 @@ struct file_value {
 	char path[]; /* with its 0 */
 };
 
+struct catalogue_part_key {
+	struct file_key file;
+	uint64_t part;
+};
+
 /* All constant once open. */
 struct catalogue {
 	MDB_env *env;
@@ -37,6 +42,8 @@ struct catalogue {
 	MDB_dbi files;
 	MDB_dbi digests;
 	MDB_dbi classes;
+	int directory; /* locked by who opens or closes */
+	int users;     /* open.lock in it: a lock for as long as it is open */
 	uint8_t secret[CATALOGUE_SECRET_BYTES];
 };
 
@@ -50,6 +57,20 @@ static inline MDB_val catalogue_value_of(const void *bytes, size_t size)
 
 /* Whether KEY and VALUE, of `files`, are what put_file() writes: all their reader relies on. */
 bool catalogue_is_valid_file(const MDB_val *key, const MDB_val *value);
+
+/* The database at PATH (a directory, or a file with MDB_NOSUBDIR), not opened before. -errno. */
+errint_t catalogue_open_environment(const char *path, uint64_t max_bytes, unsigned flags,
+				    MDB_env **ret_env);
+/* The tables' handles. LMDB's results. */
+int catalogue_open_tables(struct catalogue *catalogue, MDB_txn *txn, unsigned flags);
+
+/* The database will change: it is not as it was closed. Any thread. */
+void catalogue_unmark(const struct catalogue *catalogue);
+
+/* Write the database in DIRECTORY, which nobody uses, anew, record by record. In a process of its
+ * own, for LMDB trusts what it reads. -EUCLEAN: it is damaged, foreign, of another version, or the
+ * copy has no room; it is as it was then. Other -errno: it could not be tried. */
+errint_t catalogue_renew(const char *directory, uint64_t max_bytes);
 
 /* The entry of `about`. LMDB's results; MDB_INVALID: another program's, or another version's. */
 int catalogue_read_about(const struct catalogue *catalogue, MDB_txn *txn, struct about *ret_about);

@@ -388,6 +388,17 @@ static void a_foreign_database_is_moved_aside(void **state)
 	expect_aside(f);
 }
 
+/* Full, and closed in order. */
+static void expect_begun_anew(struct fixture *f)
+{
+	struct catalogue_record record;
+
+	assert_int_equal(find(f, 1, &record), 0);
+	open_again(f);
+	assert_true(f->aside);
+	assert_int_equal(find(f, 1, &record), -ENOENT);
+}
+
 static void a_full_database_says_so_and_is_moved_aside(void **state)
 {
 	struct fixture *f = *state;
@@ -411,6 +422,118 @@ static void a_full_database_says_so_and_is_moved_aside(void **state)
 	free(digests);
 	assert_int_equal(error, -ENOSPC);
 	assert_true(number > 20);
+	expect_begun_anew(f);
+}
+
+/* ---- closed in order, or not ---- */
+
+/* Everything of a catalogue with classes and parts of digests, to be compared. */
+struct content {
+	uint8_t secret[CATALOGUE_SECRET_BYTES];
+	struct catalogue_record records[20];
+	uint64_t members[20];
+	unsigned member_count;
+	uint64_t parts[3];
+};
+
+static void content_put(struct fixture *f)
+{
+	struct catalogue_batch *batch;
+
+	for (unsigned number = 1; number <= 20; number++)
+		put(f, number, number % 3);
+	assert_int_equal(catalogue_begin(f->catalogue, &batch), 0);
+	for (uint64_t part = 1; part < 3; part++)
+		assert_int_equal(catalogue_put_digests(batch, 7, 5, part, &part, 1), 0);
+	assert_int_equal(catalogue_commit(batch), 0);
+}
+
+static struct content content_of(struct fixture *f)
+{
+	struct catalogue_member file = file_number(5);
+	struct catalogue_member member;
+	struct content content = {0};
+	uint64_t *digests;
+	size_t count;
+
+	memcpy(content.secret, catalogue_secret(f->catalogue), sizeof(content.secret));
+	for (unsigned number = 1; number <= 20; number++)
+		assert_int_equal(find(f, number, &content.records[number - 1]), 0);
+	for (uint64_t class = 1; class < 3; class ++)
+		for (unsigned n = 0; !catalogue_member(f->catalogue, class, n, &member); n++)
+			content.members[content.member_count++] = member.stamp.inode;
+	for (uint64_t part = 0; part < 3; part++) {
+		assert_int_equal(
+			catalogue_digests(f->catalogue, &file.stamp, part, &digests, &count), 0);
+		content.parts[part] = count << 32 | digests[0];
+		free(digests);
+	}
+	return content;
+}
+
+static ino_t database_of(const struct fixture *f)
+{
+	struct stat st;
+
+	assert_int_equal(stat(f->data, &st), 0);
+	return st.st_ino;
+}
+
+static void a_database_that_was_closed_in_order_is_used_as_it_is(void **state)
+{
+	struct fixture *f = *state;
+	struct catalogue_record record;
+	ino_t database;
+
+	put(f, 5, 0);
+	database = database_of(f);
+	for (unsigned i = 0; i < 3; i++) {
+		open_again(f);
+		assert_false(f->aside);
+		assert_int_equal(database_of(f), database);
+		assert_int_equal(find(f, 5, &record), 0);
+	}
+}
+
+/* A process that is killed leaves no mark, and takes away the one that was there. */
+static void a_database_whose_user_was_killed_is_written_anew(void **state)
+{
+	struct fixture *f = *state;
+	struct content before;
+	struct content after;
+	ino_t database;
+	int status;
+	pid_t pid;
+
+	catalogue_close(f->catalogue);
+	f->catalogue = NULL;
+	database = database_of(f);
+	pid = fork();
+	if (pid == 0) {
+		open_it(f);
+		content_put(f);
+		_exit(f->aside ? 1 : 0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_int_equal(database_of(f), database);
+	open_it(f);
+	assert_false(f->aside);
+	assert_int_not_equal(database_of(f), database);
+	before = content_of(f);
+	assert_int_equal(before.member_count, 14);
+	assert_int_equal(before.parts[2], UINT64_C(1) << 32 | 2);
+
+	catalogue_close(f->catalogue);
+	f->catalogue = NULL;
+	database = database_of(f);
+	assert_int_equal(utimensat(AT_FDCWD, f->data, NULL, 0), 0);
+	open_it(f);
+	assert_false(f->aside);
+	assert_int_not_equal(database_of(f), database);
+	after = content_of(f);
+	assert_memory_equal(&before, &after, sizeof(before));
+	put(f, 30, 1);
 }
 
 static void a_directory_that_cannot_be_made_is_an_error(void **state)
@@ -431,6 +554,7 @@ static void two_processes_have_it_at_once(void **state)
 	struct catalogue_record record;
 	int status;
 	pid_t pid;
+	ino_t database;
 
 	/* A process opens it anew: LMDB's environments do not outlive fork. */
 	catalogue_close(f->catalogue);
@@ -445,6 +569,7 @@ static void two_processes_have_it_at_once(void **state)
 	}
 	open_it(f);
 	assert_false(f->aside);
+	database = database_of(f);
 	for (unsigned number = 1; number < 100; number++)
 		put(f, number, 0);
 	assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -453,6 +578,8 @@ static void two_processes_have_it_at_once(void **state)
 		assert_int_equal(find(f, number, &record), 0);
 		assert_int_equal(find(f, 999 + number, &record), 0);
 	}
+	/* Whoever came second has joined in. */
+	assert_int_equal(database_of(f), database);
 }
 
 int main(void)
@@ -477,6 +604,10 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(a_directory_that_cannot_be_made_is_an_error, setup,
 						teardown),
+		cmocka_unit_test_setup_teardown(
+			a_database_that_was_closed_in_order_is_used_as_it_is, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_database_whose_user_was_killed_is_written_anew,
+						setup, teardown),
 		cmocka_unit_test_setup_teardown(two_processes_have_it_at_once, setup, teardown),
 	};
 

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * catalogue_renew.c - writes a database that may be damaged anew
+ *
+ * No look at LMDB's pages tells for certain that a later write to them will not come upon one of
+ * its asserts, which end the process. So what is not known to be whole is not repaired or judged,
+ * but read through LMDB, record by record, and what is read is put into a new database: of that
+ * every page is LMDB's own work. The reading is done by a child process, which damage may crash or
+ * keep busy: a record that does not come after the one before ends it, so it goes round no loop of
+ * pages for ever, and an alarm ends what looks for a record in one.
+ *
+ * Records are copied that have the size and form which their readers rely on; one that has not is a
+ * sign of damage like any other.
+ */
+#include "foldfs/catalogue_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* What is copied within one transaction: LMDB keeps its pages in memory, 512 MiB of them at most.
+ */
+#define BATCH_BYTES (UINT64_C(32) << 20)
+/* What takes longer than this, and than a slow disk takes for that many bytes twice, goes round in
+ * a damaged tree. */
+#define SECONDS_MIN      60u
+#define BYTES_PER_SECOND (UINT64_C(8) << 20)
+
+typedef bool (*is_valid_fn)(const MDB_val *key, const MDB_val *value);
+
+static bool is_valid_digests(const MDB_val *key, const MDB_val *value)
+{
+	return key->mv_size == sizeof(struct catalogue_part_key) &&
+	       value->mv_size % sizeof(uint64_t) == 0;
+}
+
+static bool is_valid_class(const MDB_val *key, const MDB_val *value)
+{
+	return key->mv_size == sizeof(uint64_t) && value->mv_size == sizeof(struct file_key);
+}
+
+/* Read from `old`, written to `new`. */
+struct renewal {
+	struct catalogue old;
+	struct catalogue new;
+	MDB_txn *from;
+	MDB_txn *to;
+	uint64_t copied; /* bytes in `to` */
+};
+
+/* End the transaction that is written, and begin the next one. */
+static int next_batch(struct renewal *renewal)
+{
+	int result = mdb_txn_commit(renewal->to);
+
+	renewal->copied = 0;
+	return result ? result : mdb_txn_begin(renewal->new.env, NULL, 0, &renewal->to);
+}
+
+/* All of TABLE's records. FLAGS make LMDB refuse one that does not come after the last. */
+static int copy_table(struct renewal *renewal, MDB_dbi table, MDB_dbi to, is_valid_fn is_valid,
+		      unsigned flags)
+{
+	MDB_cursor *cursor;
+	MDB_val key;
+	MDB_val value;
+	int result = mdb_cursor_open(renewal->from, table, &cursor);
+
+	if (result)
+		return result;
+	for (;;) {
+		result = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+		if (!result && !is_valid(&key, &value))
+			result = MDB_CORRUPTED;
+		if (!result)
+			result = mdb_put(renewal->to, to, &key, &value, flags);
+		renewal->copied += result ? 0 : key.mv_size + value.mv_size;
+		if (!result && renewal->copied >= BATCH_BYTES)
+			result = next_batch(renewal);
+		if (result)
+			break;
+	}
+	mdb_cursor_close(cursor);
+	return result == MDB_NOTFOUND ? 0 : result;
+}
+
+static int copy_tables(struct renewal *renewal)
+{
+	struct catalogue *old = &renewal->old;
+	struct catalogue *new = &renewal->new;
+	struct about about;
+	int result = catalogue_open_tables(old, renewal->from, 0);
+
+	if (!result)
+		result = catalogue_read_about(old, renewal->from, &about);
+	if (!result)
+		result = catalogue_open_tables(new, renewal->to, MDB_CREATE);
+	if (!result)
+		result = catalogue_write_about(new, renewal->to, &about);
+	if (!result)
+		result = copy_table(renewal, old->files, new->files, catalogue_is_valid_file,
+				    MDB_APPEND);
+	if (!result)
+		result = copy_table(renewal, old->digests, new->digests, is_valid_digests,
+				    MDB_APPEND);
+	if (!result)
+		result = copy_table(renewal, old->classes, new->classes, is_valid_class,
+				    MDB_APPENDDUP);
+	return result ? result : mdb_txn_commit(renewal->to);
+}
+
+/* In the child, which ends with it: nothing is given back. LMDB's results, or -errno. */
+static int renew(const char *directory, const char *path, uint64_t max_bytes)
+{
+	struct renewal renewal = {0};
+	int result = catalogue_open_environment(directory, max_bytes, MDB_RDONLY | MDB_NOLOCK,
+						&renewal.old.env);
+
+	if (!result)
+		result = catalogue_open_environment(
+			path, max_bytes, MDB_NOSUBDIR | MDB_NOLOCK | MDB_NOSYNC, &renewal.new.env);
+	if (!result)
+		result = mdb_txn_begin(renewal.old.env, NULL, MDB_RDONLY, &renewal.from);
+	if (!result)
+		result = mdb_txn_begin(renewal.new.env, NULL, 0, &renewal.to);
+	if (!result)
+		result = copy_tables(&renewal);
+	return result ? result : mdb_env_sync(renewal.new.env, 1);
+}
+
+static unsigned seconds_for(const char *data)
+{
+	struct stat st;
+	uint64_t bytes = stat(data, &st) ? 0 : (uint64_t)st.st_size;
+	uint64_t seconds = SECONDS_MIN + 2 * bytes / BYTES_PER_SECOND;
+
+	return seconds < UINT32_MAX ? (unsigned)seconds : UINT32_MAX;
+}
+
+static _Noreturn void child(const char *directory, const char *data, const char *path,
+			    uint64_t max_bytes)
+{
+	static const int ends[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL, SIGALRM};
+	const struct rlimit no_core = {0};
+
+	for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
+		signal(ends[i], SIG_DFL);
+	setrlimit(RLIMIT_CORE, &no_core);
+	if (!freopen("/dev/null", "w", stderr))
+		_exit(1);
+	alarm(seconds_for(data));
+	_exit(renew(directory, path, max_bytes) ? 1 : 0);
+}
+
+/* Whether the copy was made at PATH. -errno: there is no process for it. */
+static errint_t run_child(const char *directory, const char *data, const char *path,
+			  uint64_t max_bytes)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0)
+		child(directory, data, path, max_bytes);
+	if (pid < 0)
+		return -errno;
+	if (TEMP_FAILURE_RETRY(waitpid(pid, &status, 0)) < 0)
+		return -errno;
+	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EUCLEAN;
+}
+
+errint_t catalogue_renew(const char *directory, uint64_t max_bytes)
+{
+	char data[PATH_MAX];
+	char path[PATH_MAX];
+	errint_t error;
+
+	if (snprintf(data, sizeof(data), "%s/data.mdb", directory) >= (int)sizeof(data) ||
+	    snprintf(path, sizeof(path), "%s/data.mdb.new", directory) >= (int)sizeof(path))
+		return -ENAMETOOLONG;
+	/* Of one who did not come to an end with it. */
+	if (unlink(path) && errno != ENOENT)
+		return -errno;
+	error = run_child(directory, data, path, max_bytes);
+	if (!error && rename(path, data))
+		error = -errno;
+	if (error)
+		(void)unlink(path);
+	return error;
+}
