@@ -88,6 +88,8 @@ static void print_memory(const json_t *status)
 		   "what the kernel knows by number");
 	print_size("notes", number(status, "memory.notes_bytes"), "what the window holds");
 	print_size("transport", number(status, "memory.transport_bytes"), "buffers of requests");
+	if (number(status, "memory.scan_bytes") > 0)
+		print_size("scan", number(status, "memory.scan_bytes"), "tables of the scan");
 	print_size("total", number(status, "memory.total_bytes"), "of the daemon");
 	if (budget > 0)
 		snprintf(meaning, sizeof(meaning), "of %s, in the kernel's cache besides",
@@ -108,6 +110,10 @@ static void print_status(const json_t *status)
 	text_print_foreign(stdout, text(status, "version"));
 	printf(", for %s, over ", text_duration(number(status, "uptime_s"), &up));
 	text_print_foreign(stdout, text(status, "transport"));
+	if (*text(status, "state")) {
+		printf("\n  keeps its catalogue in ");
+		text_print_foreign(stdout, text(status, "state"));
+	}
 	putchar('\n');
 	print_saved(status);
 	print_pool(status);

@@ -587,6 +587,7 @@ static errint_t open_control(struct daemon *d)
 		.fs = d->fs,
 		.source = d->source,
 		.mountpoint = d->mountpoint,
+		.state = &d->state,
 		.started = now.tv_sec,
 	};
 	path = mount_socket_path(&d->entry);
@@ -680,8 +681,9 @@ static void stop(struct daemon *d)
 		pthread_cancel(d->end_thread);
 		pthread_join(d->end_thread, NULL);
 	}
-	state_stop_scan(&d->state);
+	/* Who asks for the status looks at the scan. */
 	control_free(d->control);
+	state_stop_scan(&d->state);
 	if (d->session) {
 		unmount(d);
 		fuse_session_destroy(d->session);

@@ -77,6 +77,11 @@ errint_t sample_new(uint64_t bytes, struct sample **ret_sample)
 	return 0;
 }
 
+uint64_t sample_bytes(const struct sample *sample)
+{
+	return sizeof(*sample) + sample->places * sizeof(*sample->words);
+}
+
 void sample_free(struct sample *sample)
 {
 	if (!sample)

@@ -12,6 +12,7 @@
 #include "foldfs/scan_internal.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -364,6 +365,21 @@ void scan_tell_progress(struct scan *scan)
 	scan->options.progress(scan->options.context, &progress);
 }
 
+static void count_memory(struct scan *scan)
+{
+	uint64_t bytes = sample_bytes(scan->pages) + sample_bytes(scan->contents);
+
+	if (scan->candidates)
+		bytes += malloc_usable_size(scan->candidates);
+	atomic_store_explicit(&scan->table_memory, bytes, memory_order_relaxed);
+}
+
+uint64_t scan_memory(const struct scan *scan)
+{
+	return atomic_load_explicit(&scan->table_memory, memory_order_relaxed) +
+	       atomic_load_explicit(&scan->walk_memory, memory_order_relaxed);
+}
+
 /* The walk's memory grows at the cost of the pages'. */
 static void share_memory(struct scan *scan)
 {
@@ -381,6 +397,7 @@ static void attend(struct scan *scan)
 	while (!ended) {
 		take_notes(scan, scan_notes_take(scan, &ended));
 		share_memory(scan);
+		count_memory(scan);
 		write_if_due(scan);
 		scan_tell_progress(scan);
 	}
@@ -446,11 +463,13 @@ static void compare_files(struct scan *scan)
 		if (scan->error || !scan->candidates_count)
 			continue;
 		begin_step(scan, SCAN_COMPARING, scan->candidates_count);
+		count_memory(scan);
 		atomic_store(&scan->candidates_next, 0);
 		run_workers(scan, NULL, scan_compare_thread);
 	}
 	free(scan->candidates);
 	scan->candidates = NULL;
+	count_memory(scan);
 }
 
 static void sum_up(struct scan *scan)
@@ -486,18 +505,27 @@ errint_t scan_run(struct scan *scan, struct scan_result *ret_result)
 
 static void *run_thread(void *arg)
 {
+	struct scan *scan = arg;
 	struct scan_result result;
 
 	scan_lower_priority();
 	/* What it found is in the catalogue; a scan that failed leaves things as they were. */
-	(void)scan_run(arg, &result);
+	(void)scan_run(scan, &result);
+	sample_free(scan->pages);
+	sample_free(scan->contents);
+	scan->pages = NULL;
+	scan->contents = NULL;
+	atomic_store(&scan->table_memory, 0);
+	atomic_store(&scan->walk_memory, 0);
 	return NULL;
 }
 
 errint_t scan_start(struct scan *scan)
 {
-	errint_t error = -pthread_create(&scan->thread, NULL, run_thread, scan);
+	errint_t error;
 
+	count_memory(scan);
+	error = -pthread_create(&scan->thread, NULL, run_thread, scan);
 	scan->thread_runs = !error;
 	return error;
 }

@@ -66,7 +66,10 @@ void state_open(const struct options *options, const char *source, struct state 
 	if (error)
 		fuse_log(FUSE_LOG_WARNING, "no catalogue of %s is kept: %s: %s.\n", source,
 			 directory ? directory : "no directory for it", strerror(-error));
-	free(directory);
+	if (error)
+		free(directory);
+	else
+		ret_state->directory = directory;
 }
 
 void state_start_scan(const struct options *options, int source_fd, struct state *state)
@@ -105,4 +108,5 @@ void state_close(struct state *state)
 {
 	objects_free(state->objects);
 	catalogue_close(state->catalogue);
+	free(state->directory);
 }

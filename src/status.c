@@ -8,6 +8,8 @@
  */
 #include "foldfs/status.h"
 
+#include "foldfs/scan.h"
+#include "foldfs/state.h"
 #include "foldfs/stats.h"
 
 #include <stdio.h>
@@ -22,6 +24,8 @@ struct reading {
 	const char *mountpoint;
 	const char *transport;
 	uint64_t uptime_s;
+	const char *state;
+	uint64_t scan_bytes;
 	struct fusefs_usage usage;
 	const struct stats *stats;
 };
@@ -47,7 +51,8 @@ static uint64_t total_bytes(const struct reading *r)
 	const struct fusefs_usage *usage = &r->usage;
 
 	return usage->store.pool_bytes + usage->maps_bytes + usage->store.index_bytes +
-	       usage->inodes_bytes + usage->window.memory_bytes + usage->transport_bytes;
+	       usage->inodes_bytes + usage->window.memory_bytes + usage->transport_bytes +
+	       r->scan_bytes;
 }
 
 /* JSON is UTF-8, a path is any bytes: one that is no UTF-8 shows U+FFFD for each byte beyond ASCII.
@@ -106,6 +111,7 @@ static void take_reading(const struct status_context *context, struct reading *r
 	struct reading reading = {
 		.source = context->source,
 		.mountpoint = context->mountpoint,
+		.state = "",
 		.transport = fusefs_transport(context->fs),
 		.stats = fusefs_stats(context->fs),
 	};
@@ -114,6 +120,10 @@ static void take_reading(const struct status_context *context, struct reading *r
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	if (now.tv_sec > context->started)
 		reading.uptime_s = (uint64_t)(now.tv_sec - context->started);
+	if (context->state && context->state->directory)
+		reading.state = context->state->directory;
+	if (context->state && context->state->scan)
+		reading.scan_bytes = scan_memory(context->state->scan);
 	fusefs_usage(context->fs, &reading.usage);
 	*ret_reading = reading;
 }

@@ -17,6 +17,8 @@
 	X("version", "text", TEXT, FOLDFS_VERSION, "The version of the daemon.")                   \
 	X("source", "text", TEXT, r->source, "The directory that is served.")                      \
 	X("mountpoint", "text", TEXT, r->mountpoint, "Where it is mounted.")                       \
+	X("state", "text", TEXT, r->state,                                                         \
+	  "Where what outlives the mount is kept; empty if nothing is.")                           \
 	X("transport", "text", TEXT, r->transport,                                                 \
 	  "How requests reach the daemon: io_uring, dev (the fuse device), or none before the "    \
 	  "first one.")                                                                            \
@@ -94,6 +96,8 @@
 	  "Memory of the notes of what the window holds.")                                         \
 	X("memory.transport_bytes", "bytes", NUMBER, r->usage.transport_bytes,                     \
 	  "Memory of the buffers that requests and answers travel in.")                            \
+	X("memory.scan_bytes", "bytes", NUMBER, r->scan_bytes,                                     \
+	  "Memory of the scan in the background, but for its buffers; 0 once it has ended.")       \
 	X("memory.total_bytes", "bytes", NUMBER, total_bytes(r),                                   \
 	  "The sum of these. The window is not in it: it is the kernel's, see window.bytes.")
 

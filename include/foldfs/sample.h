@@ -30,6 +30,9 @@ void sample_free(struct sample *sample);
 /* Keep within BYTES from the next addition on. */
 void sample_limit(struct sample *sample, uint64_t bytes);
 
+/* What it takes now. */
+uint64_t sample_bytes(const struct sample *sample);
+
 /* Count DIGEST. WEIGHT is summed up for those that were there already. -ENOMEM. */
 errint_t sample_add(struct sample *sample, uint64_t digest, uint64_t weight);
 enum sample_found sample_find(const struct sample *sample, uint64_t digest);

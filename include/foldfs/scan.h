@@ -89,7 +89,11 @@ errint_t scan_run(struct scan *scan, struct scan_result *ret_result);
 /* Have it end. Any thread; also a signal handler. */
 void scan_cancel(struct scan *scan);
 
-/* Run SCAN in a thread of its own, and have it end. -errno. Between the two only scan_cancel(). */
+/* Bytes of its tables and of its walk, but for a few MiB of buffers. Any thread, no lock. */
+uint64_t scan_memory(const struct scan *scan);
+
+/* Run SCAN in a thread of its own, and have it end. -errno. Between the two only scan_cancel() and
+ * scan_memory(). A thread that has come to its end leaves nothing in memory. */
 errint_t scan_start(struct scan *scan);
 void scan_stop(struct scan *scan);
 

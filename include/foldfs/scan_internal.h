@@ -99,7 +99,8 @@ struct scan {
 	_Atomic uint64_t read_bytes;
 	_Atomic uint64_t total_files;
 	_Atomic uint64_t total_bytes;
-	_Atomic uint64_t walk_memory; /* of the walk, for the budget */
+	_Atomic uint64_t walk_memory;  /* of the walk, for the budget */
+	_Atomic uint64_t table_memory; /* of digests and candidates; changed by the scan's thread */
 
 	/* Of the scan's thread. */
 	enum scan_step step;

@@ -14,6 +14,7 @@ struct state {
 	struct catalogue *catalogue; /* NULL: there is none */
 	struct objects *objects;     /* the same */
 	struct scan *scan;           /* that runs in the background; NULL: none does */
+	char *directory;             /* of all this; NULL: nothing is kept */
 };
 
 /*

@@ -14,11 +14,15 @@
 #include <jansson.h>
 #include <time.h>
 
+struct state;
+
 struct status_context {
 	const struct fusefs *fs;
 	const char *source;
 	const char *mountpoint;
-	time_t started; /* CLOCK_MONOTONIC seconds */
+	const struct state *state; /* NULL: nothing outlives the mount. Its scan does not end before
+				    * the last asker */
+	time_t started;            /* CLOCK_MONOTONIC seconds */
 };
 
 /* Everything as a new JSON object, the caller's. NULL: no memory. Any thread. */

@@ -10,6 +10,9 @@ from harness import (MIB, PAGE, PageCount, check, equal, make_pages, make_tree, 
                      write_file)
 from images import image_directory
 
+import faulty
+from faulty import FaultySource
+
 
 def scan_command(t, directory, *options):
     return t.foldctl_command() + ["scan", "--json", "--state=" + t.path("state"), directory, *options]
@@ -431,6 +434,7 @@ def in_the_background(t):
         write_file(os.path.join(source, name), content)
     mount = t.mount(source, ["ro", "scan=background"])
     until(lambda: plan_of(t, mount.path("a")) == "shared passthrough", 20 * t.patience, "a is known")
+    until(lambda: mount.status()["memory"]["scan_bytes"] == 0, 20 * t.patience, "the scan's tables are gone")
     equal(read_file(mount.path("b")), content, "b")
     mount.unmount()
     write_file(source + "/large", make_pages(t.rng, 4000))
@@ -438,6 +442,26 @@ def in_the_background(t):
     mount.unmount()
     mount = t.mount(source, ["scan=background"])
     mount.stop()
+
+
+@test(transports="none")
+def told_by_the_status(t):
+    """Where the catalogue is kept, and what a scan in the background takes while it waits for its source."""
+    source = FaultySource(t)
+    write_file(source.backing + "/file", make_pages(t.rng, 10))
+    source.set(0, faulty.HANG, faulty.READ)
+    mount = t.mount(source.point, ["scan=background"])
+    until(lambda: source.applied(0), 20 * t.patience, "the scan reads")
+    status = mount.status()
+    equal(os.path.dirname(status["state"]), t.path("state"), "where the catalogue is kept")
+    check(os.path.exists(status["state"] + "/data.mdb"), "there is none")
+    taken = status["memory"]["scan_bytes"]
+    check(0 < taken <= 32 * MIB, "the scan takes %d bytes" % taken)
+    text = t.run(t.foldctl_command() + ["status", mount.point]).stdout
+    check(status["state"] in text and "tables of the scan" in text, text)
+    source.clear(0)
+    until(lambda: mount.status()["memory"]["scan_bytes"] == 0, 20 * t.patience, "the scan's tables are gone")
+    check("tables of the scan" not in t.run(t.foldctl_command() + ["status", mount.point]).stdout, "still told")
 
 
 @test(suite="full", transports="none")

@@ -4,6 +4,7 @@
  *
  * Skipped, with a word, where stamps are so coarse that files as young as these are not recorded.
  */
+#include "faults.h"
 #include "helpers.h"
 
 #include "foldfs/catalogue.h"
@@ -11,9 +12,11 @@
 
 #include <ftw.h>
 
-#define MAX_BYTES  (UINT64_C(64) << 20)
-#define SAME_PAGES 3000u
-#define OWN_PAGES  1000u
+#define MAX_BYTES (UINT64_C(64) << 20)
+/* A few pages of LMDB beside its tables. */
+#define SMALL_BYTES (UINT64_C(96) << 10)
+#define SAME_PAGES  3000u
+#define OWN_PAGES   1000u
 
 struct fixture {
 	char directory[64];
@@ -143,9 +146,107 @@ static void shared_pages_are_estimated(void **state)
 	}
 }
 
+/* Where a file is touched: before the READS-th read of its first page. */
+struct touch {
+	struct fixture *f;
+	const char *name;
+	ino_t inode;
+	unsigned reads;
+	atomic_uint met;
+};
+
+static ssize_t touch_at(void *context, const struct io_call *call)
+{
+	struct touch *touch = context;
+	struct stat st;
+
+	if (call->write || call->offset || fstat(call->fd, &st) || st.st_ino != touch->inode)
+		return IO_AS_ASKED;
+	if (atomic_fetch_add(&touch->met, 1) + 1 == touch->reads)
+		expect(!utimensat(touch->f->root, touch->name, NULL, 0));
+	return IO_AS_ASKED;
+}
+
+/* Files are read once for their digests and once more to be compared: what has another stamp at the
+ * end of that has no class, whatever its bytes. The next scan compares it again. */
+static void a_stamp_that_moves_while_files_are_compared_makes_no_class(void **state)
+{
+	struct fixture *f = *state;
+	struct stat files[2] = {make_file(f, "a", 40, 0), make_file(f, "b", 40, 0)};
+	struct catalogue_record record;
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct touch touch = {
+			.f = f, .name = i ? "b" : "a", .inode = files[i].st_ino, .reads = 2};
+		struct scan_result result;
+
+		/* The second round begins with files that were read before. */
+		if (i)
+			touch.reads = 1;
+		faults_hook_io(touch_at, &touch);
+		result = scan(f, SCAN_MEMORY_BYTES);
+		faults_hook_io(NULL, NULL);
+		assert_true(atomic_load(&touch.met) >= touch.reads);
+		assert_true(result.complete);
+		assert_int_equal(result.class_files, 0);
+		for (unsigned file = 0; file < 2; file++) {
+			assert_int_equal(find(f, &files[file], &record), 0);
+			assert_int_equal(record.class, 0);
+		}
+	}
+	assert_int_equal(scan(f, SCAN_MEMORY_BYTES).class_files, 2);
+	for (unsigned file = 0; file < 2; file++) {
+		assert_int_equal(find(f, &files[file], &record), 0);
+		assert_true(record.class != 0);
+	}
+}
+
+/* The scan goes on, counts all, and says why not all of it is kept; what was kept holds. */
+static void a_full_catalogue_ends_no_scan(void **state)
+{
+	struct fixture *f = *state;
+	struct catalogue_record record;
+	struct scan_result result;
+	char path[96];
+	char name[] = "a";
+	unsigned kept = 0;
+	unsigned long long inodes[26];
+	bool aside;
+	dev_t device = 0;
+
+	catalogue_close(f->catalogue);
+	snprintf(path, sizeof(path), "%s/small", f->directory);
+	assert_int_equal(catalogue_open(path, SMALL_BYTES, &aside, &f->catalogue), 0);
+	for (unsigned i = 0; i < 26; i++, name[0]++) {
+		struct stat st = make_file(f, name, 0, 600);
+
+		inodes[i] = st.st_ino;
+		device = st.st_dev;
+	}
+	result = scan(f, SCAN_MEMORY_BYTES);
+	assert_true(result.complete);
+	assert_int_equal(result.catalogue_error, -ENOSPC);
+	assert_int_equal(result.files, 26);
+	assert_int_equal(result.data_pages, 26 * 600);
+	assert_true(result.unique_pages == 26 * 600.0);
+	for (unsigned i = 0; i < 26; i++) {
+		struct stat st = {.st_dev = device, .st_ino = inodes[i]};
+
+		if (find(f, &st, &record))
+			continue;
+		assert_int_equal(record.pages, 600);
+		kept++;
+	}
+	assert_true(kept < 26);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(
+			a_stamp_that_moves_while_files_are_compared_makes_no_class, setup,
+			teardown),
+		cmocka_unit_test_setup_teardown(a_full_catalogue_ends_no_scan, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_is_gone_is_forgotten, setup, teardown),
 		cmocka_unit_test_setup_teardown(shared_pages_are_estimated, setup, teardown),
 	};
