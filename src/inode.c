@@ -22,6 +22,7 @@
  */
 #include "foldfs/inode.h"
 
+#include "foldfs/handles.h"
 #include "foldfs/node_slab.h"
 
 #include <errno.h>
@@ -68,8 +69,7 @@ struct inode_table {
 	struct node_slab *slab;
 	void (*forget)(struct window_file *); /* set before use */
 	int root_fd;                          /* borrowed; constant */
-	int mount_fd;                   /* for open_by_handle_at(), -1: no handles here; constant */
-	int mount_id;                   /* of the root; constant */
+	struct handles objects;               /* file handles of the source; constant */
 	long budget;                    /* descriptors to keep while there are handles; constant */
 	_Atomic long kept;              /* descriptors kept */
 	atomic_bool handles;            /* an inode may have a handle only; never goes back */
@@ -91,70 +91,6 @@ struct object {
 static void proc_path(char path[PROC_PATH_LENGTH], int fd)
 {
 	snprintf(path, PROC_PATH_LENGTH, "/proc/self/fd/%d", fd);
-}
-
-/* The handle of the object open as FD, if it has one that this table can open; NULL if not. */
-static struct file_handle *handle_of(const struct inode_table *table, int fd)
-{
-	union {
-		struct file_handle handle;
-		char bytes[sizeof(struct file_handle) + MAX_HANDLE_SZ];
-	} any = {.handle.handle_bytes = MAX_HANDLE_SZ};
-	struct file_handle *handle;
-	int mount_id;
-	size_t size;
-
-	if (table->mount_fd < 0)
-		return NULL;
-	if (name_to_handle_at(fd, "", &any.handle, &mount_id, AT_EMPTY_PATH) < 0)
-		return NULL;
-	if (mount_id != table->mount_id)
-		return NULL;
-	size = sizeof(any.handle) + any.handle.handle_bytes;
-	handle = malloc(size);
-	if (handle)
-		memcpy(handle, &any, size);
-	return handle;
-}
-
-static size_t handle_bytes(const struct file_handle *handle)
-{
-	return sizeof(*handle) + handle->handle_bytes;
-}
-
-static bool handle_equal(const struct file_handle *a, const struct file_handle *b)
-{
-	return a->handle_bytes == b->handle_bytes && a->handle_type == b->handle_type &&
-	       memcmp(a->f_handle, b->f_handle, a->handle_bytes) == 0;
-}
-
-/* Whether handles work here at all: the file system has them, and we may open them. */
-static void table_try_handles(struct inode_table *table)
-{
-	struct file_handle *handle;
-	union {
-		struct file_handle handle;
-		char bytes[sizeof(struct file_handle) + MAX_HANDLE_SZ];
-	} any = {.handle.handle_bytes = MAX_HANDLE_SZ};
-	int fd = -1;
-
-	table->mount_fd = -1;
-	if (name_to_handle_at(table->root_fd, "", &any.handle, &table->mount_id, AT_EMPTY_PATH) < 0)
-		return;
-	/* open_by_handle_at() does not take an O_PATH descriptor. */
-	table->mount_fd = openat(table->root_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (table->mount_fd < 0)
-		return;
-	handle = handle_of(table, table->root_fd);
-	if (handle)
-		fd = open_by_handle_at(table->mount_fd, handle, O_PATH | O_CLOEXEC);
-	free(handle);
-	if (fd >= 0) {
-		close(fd);
-		return;
-	}
-	close(table->mount_fd);
-	table->mount_fd = -1;
 }
 
 /* Descriptors for files get half of the budget, so that directories, which every look-up in them
@@ -188,7 +124,7 @@ static errint_t object_init(const struct inode_table *table, int fd, struct obje
 	}
 	if (atomic_load_explicit(&table->handles, memory_order_acquire) ||
 	    !budget_left(table, object.st.st_mode & S_IFMT))
-		object.handle = handle_of(table, fd);
+		object.handle = handles_get(&table->objects, fd);
 	*ret_object = object;
 	return 0;
 }
@@ -297,7 +233,7 @@ static void inode_anchor_locked(struct inode_table *table, struct inode *inode,
 		inode->handle = object->handle;
 		object->handle = NULL;
 		atomic_store_explicit(&table->handles, true, memory_order_release);
-		atomic_fetch_add_explicit(&table->bytes, handle_bytes(inode->handle),
+		atomic_fetch_add_explicit(&table->bytes, handles_size(inode->handle),
 					  memory_order_relaxed);
 		return;
 	}
@@ -336,7 +272,7 @@ static void inode_free(struct inode_table *table, struct inode *inode)
 		atomic_fetch_sub_explicit(&table->kept, 1, memory_order_relaxed);
 	}
 	if (inode->handle)
-		atomic_fetch_sub_explicit(&table->bytes, handle_bytes(inode->handle),
+		atomic_fetch_sub_explicit(&table->bytes, handles_size(inode->handle),
 					  memory_order_relaxed);
 	free(inode->handle);
 	pthread_mutex_destroy(&inode->mutex);
@@ -355,7 +291,7 @@ static errint_t inode_same_locked(const struct inode *inode, const struct object
 		return 0;
 	if (!object->handle)
 		return -EAGAIN;
-	*ret_same = handle_equal(inode->handle, object->handle);
+	*ret_same = handles_equal(inode->handle, object->handle);
 	return 0;
 }
 
@@ -397,7 +333,7 @@ static errint_t table_count(struct inode_table *table, struct object *object,
 		return error;
 
 	/* The first inode without a descriptor came while we looked: once more, with a handle. */
-	object->handle = handle_of(table, object->fd);
+	object->handle = handles_get(&table->objects, object->fd);
 	if (!object->handle)
 		return -ESTALE;
 	pthread_mutex_lock(&shard->mutex);
@@ -542,7 +478,7 @@ int inode_path_begin(struct inode_table *table, struct inode *inode)
 	if (fd >= 0)
 		return fd;
 	fd = TEMP_FAILURE_RETRY(
-		open_by_handle_at(table->mount_fd, inode->handle, O_PATH | O_NOFOLLOW | O_CLOEXEC));
+		handles_open(&table->objects, inode->handle, O_PATH | O_NOFOLLOW | O_CLOEXEC));
 	return fd < 0 ? -errno : fd;
 }
 
@@ -565,7 +501,7 @@ int inode_open(struct inode_table *table, struct inode *inode, int flags)
 		return -ENXIO;
 	flags = (flags & ~(O_NOFOLLOW | O_CREAT | O_EXCL)) | O_CLOEXEC;
 	if (path_fd < 0) {
-		fd = TEMP_FAILURE_RETRY(open_by_handle_at(table->mount_fd, inode->handle, flags));
+		fd = TEMP_FAILURE_RETRY(handles_open(&table->objects, inode->handle, flags));
 	} else {
 		proc_path(path, path_fd);
 		fd = TEMP_FAILURE_RETRY(open(path, flags));
@@ -586,13 +522,13 @@ void inode_keep(struct inode_table *table, int directory_fd, const char *name)
 	if (fd < 0)
 		return;
 	if (fstat(fd, &st) == 0) {
-		struct file_handle *handle = handle_of(table, fd);
+		struct file_handle *handle = handles_get(&table->objects, fd);
 
 		shard = shard_of(table, st.st_dev, st.st_ino);
 		pthread_mutex_lock(&shard->mutex);
 		inode = shard_find_locked(shard, st.st_dev, st.st_ino);
 		if (inode && handle && atomic_load(&inode->fd) < 0 &&
-		    handle_equal(inode->handle, handle)) {
+		    handles_equal(inode->handle, handle)) {
 			atomic_store_explicit(&inode->fd, fd, memory_order_release);
 			atomic_fetch_add_explicit(&table->kept, 1, memory_order_relaxed);
 			fd = -1;
@@ -715,7 +651,7 @@ errint_t inode_table_new(int root_fd, struct inode_table **ret_table)
 	if (!table)
 		return -ENOMEM;
 	table->root_fd = root_fd;
-	table->mount_fd = -1;
+	table->objects.mount_fd = -1;
 	table->budget = descriptor_budget();
 	atomic_init(&table->root.fd, -1);
 	error = node_slab_new(sizeof(struct inode), &table->slab);
@@ -727,7 +663,7 @@ errint_t inode_table_new(int root_fd, struct inode_table **ret_table)
 		inode_table_free(table);
 		return error;
 	}
-	table_try_handles(table);
+	handles_init(&table->objects, root_fd);
 	*ret_table = table;
 	return 0;
 }
@@ -745,8 +681,7 @@ void inode_table_free(struct inode_table *table)
 		node_slab_each(table->slab, free_visit, table);
 	if (table->forget && table->root.window_file)
 		table->forget(table->root.window_file);
-	if (table->mount_fd >= 0)
-		close(table->mount_fd);
+	handles_close(&table->objects);
 	if (atomic_load(&table->root.fd) >= 0)
 		pthread_mutex_destroy(&table->root.mutex);
 	for (unsigned index = 0; index < SHARDS && table->shards[index].buckets; index++) {

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * handles.c - file handles of a source: what names an object for as long as it is there
+ *
+ * A handle of another file system, mounted below the root, cannot be opened by the root's mount: it
+ * is told by the mount's number and counts as none.
+ */
+#include "foldfs/handles.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+union any_handle {
+	struct file_handle handle;
+	char bytes[sizeof(struct file_handle) + MAX_HANDLE_SZ];
+};
+
+struct file_handle *handles_get(const struct handles *handles, int fd)
+{
+	union any_handle any = {.handle.handle_bytes = MAX_HANDLE_SZ};
+	struct file_handle *handle;
+	int mount_id;
+
+	if (handles->mount_fd < 0)
+		return NULL;
+	if (name_to_handle_at(fd, "", &any.handle, &mount_id, AT_EMPTY_PATH) < 0)
+		return NULL;
+	if (mount_id != handles->mount_id)
+		return NULL;
+	handle = malloc(handles_size(&any.handle));
+	if (handle)
+		memcpy(handle, &any, handles_size(&any.handle));
+	return handle;
+}
+
+int handles_open(const struct handles *handles, struct file_handle *handle, int flags)
+{
+	return open_by_handle_at(handles->mount_fd, handle, flags);
+}
+
+size_t handles_size(const struct file_handle *handle)
+{
+	return sizeof(*handle) + handle->handle_bytes;
+}
+
+bool handles_equal(const struct file_handle *a, const struct file_handle *b)
+{
+	return a->handle_bytes == b->handle_bytes && a->handle_type == b->handle_type &&
+	       memcmp(a->f_handle, b->f_handle, a->handle_bytes) == 0;
+}
+
+void handles_init(struct handles *handles, int root_fd)
+{
+	union any_handle any = {.handle.handle_bytes = MAX_HANDLE_SZ};
+	struct file_handle *handle;
+	int fd = -1;
+
+	handles->mount_fd = -1;
+	if (name_to_handle_at(root_fd, "", &any.handle, &handles->mount_id, AT_EMPTY_PATH) < 0)
+		return;
+	/* open_by_handle_at() does not take an O_PATH descriptor. */
+	handles->mount_fd = openat(root_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (handles->mount_fd < 0)
+		return;
+	handle = handles_get(handles, root_fd);
+	if (handle)
+		fd = handles_open(handles, handle, O_PATH | O_CLOEXEC);
+	free(handle);
+	if (fd >= 0)
+		close(fd);
+	else
+		handles_close(handles);
+}
+
+void handles_close(struct handles *handles)
+{
+	if (handles->mount_fd >= 0)
+		close(handles->mount_fd);
+	handles->mount_fd = -1;
+}
