@@ -43,14 +43,19 @@ class Images:
         return chosen[:count]
 
 
-def count_pages(bench, paths, span):
-    """The independent count of what PATHS hold (see unique_pages.c), kept as long as they stay."""
+def key_of(paths, more=""):
+    """A name for these files as they are now: others have another."""
     key = hashlib.sha256()
-    key.update(str(span).encode())
+    key.update(more.encode())
     for path in paths:
         st = os.stat(path)
         key.update(f"{path}\0{st.st_size}\0{st.st_mtime_ns}\0".encode())
-    kept = os.path.join(bench.out_directory, f"count-{key.hexdigest()[:16]}.json")
+    return key.hexdigest()[:16]
+
+
+def count_pages(bench, paths, span):
+    """The independent count of what PATHS hold (see unique_pages.c), kept as long as they stay."""
+    kept = os.path.join(bench.out_directory, f"count-{key_of(paths, str(span))}.json")
     try:
         with open(kept, encoding="ascii") as file:
             return json.load(file)
@@ -177,6 +182,11 @@ def boot_image(bench):
 
 def clone_names(count):
     return [f"clone{number:02}.img" for number in range(count)]
+
+
+def clones(bench, image, count):
+    """The directory of COUNT clones of IMAGE as it is now, beside the other data of the bench."""
+    return make_clones(bench, os.path.join(bench.cache, "bench", f"clones-{key_of([image])}"), image, count)
 
 
 def make_clones(bench, directory, image, count, reflink=False):

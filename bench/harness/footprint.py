@@ -105,7 +105,7 @@ def _peers(bench, images):
         "mergerfs": lambda: others.Mergerfs(bench, source),
         "fuse-overlayfs": lambda: others.FuseOverlayfs(bench, source),
         "passthrough_hp": lambda: PassthroughHp(bench, source, transport, "cached"),
-        "erofs": lambda: others.Erofs(bench, source, f"images-{len(images.names)}"),
+        "erofs": lambda: others.Erofs(bench, source, f"images-{data.key_of(images.paths())}"),
         "reflink-xfs": lambda: _reflink_disk(bench, images),
     }
     for name, make in made.items():
@@ -123,7 +123,7 @@ def _peers(bench, images):
 
 
 def _reflink_disk(bench, images):
-    path = os.path.join(bench.cache, "bench", f"reflink-images-{len(images.names)}.img")
+    path = os.path.join(bench.cache, "bench", f"images-{data.key_of(images.paths())}.xfs")
     disk = others.LoopDisk(bench, "reflink-xfs", "xfs", path)
     if not os.path.exists(path):
         disk.make(len(images.names) * GIB)

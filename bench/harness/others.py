@@ -123,7 +123,8 @@ class LoopDisk(KernelMount):
 
 
 class Erofs(LoopDisk):
-    """An image that mkfs.erofs makes of SOURCE, with equal chunks of a page stored once. Made once, kept by name."""
+    """An image that mkfs.erofs makes of SOURCE, with equal chunks of a page stored once. Made once and kept under
+    the name KEPT_AS, which is to stand for what SOURCE holds."""
 
     def __init__(self, bench, source, kept_as):
         directory = os.path.join(bench.cache, "bench")
@@ -132,15 +133,11 @@ class Erofs(LoopDisk):
         self.source = source
 
     def start(self):
-        if not os.path.exists(self.image) or self._is_older():
+        if not os.path.exists(self.image):
             self.bench.progress(f"erofs: making {self.image}")
             machine.run(["mkfs.erofs", "--quiet", "--chunksize=4096", self.image + ".new", self.source], 900)
             os.rename(self.image + ".new", self.image)
         super().start()
-
-    def _is_older(self):
-        made = os.stat(self.image).st_mtime
-        return any(entry.stat().st_mtime > made for entry in os.scandir(self.source))
 
 
 class ZfsFuse(Mount):

@@ -125,9 +125,11 @@ def table(document):
 
 def about(document):
     versions = document["versions"]
+    seconds = sum(document.get("seconds", {}).values())
+    took = f", {seconds / 60:.0f} minutes" if seconds else ""
     text = (f"{document['machine']}; Linux {document['kernel']}; {versions['foldfs']} "
             f"({versions['revision']}), libfuse {versions['libfuse']}; {document['rounds']} rounds"
-            f"{', quick' if document['quick'] else ''}; {document['date']}.")
+            f"{', quick' if document['quick'] else ''}{took}; {document['date']}.")
     missing = [f"{peer['name']} ({peer['reason']})" for peer in document.get("peers", [])
                if not peer["used"] and peer["reason"] != NOT_ASKED]
     lines = [text] + [f"Note: {note}." for note in document["notes"]]

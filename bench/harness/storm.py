@@ -84,7 +84,7 @@ class Storage:
 
 def _loop_clones(bench, name, system, image):
     """Clones by reflink on a file system of their own, made once."""
-    path = os.path.join(bench.cache, "bench", f"clones-{system}.img")
+    path = os.path.join(bench.cache, "bench", f"clones-{data.key_of([image])}.{system}")
     disk = others.LoopDisk(bench, name, system, path + ".new")
     if not os.path.exists(path):
         disk.make(4 * GIB)
@@ -96,7 +96,7 @@ def _loop_clones(bench, name, system, image):
 
 
 def _zfs_clones(bench, image, arc_bytes):
-    path = os.path.join(bench.cache, "bench", "clones-zfs", "disk.img")
+    path = os.path.join(bench.cache, "bench", f"clones-{data.key_of([image])}.zfs", "disk.img")
     os.makedirs(os.path.dirname(path), exist_ok=True)
     done = path + ".done"
     pool = others.ZfsFuse(bench, path, GIB)
@@ -111,11 +111,6 @@ def _zfs_clones(bench, image, arc_bytes):
     return others.ZfsFuse(bench, path, arc_bytes)
 
 
-def _native_clones(bench, image):
-    directory = os.path.join(bench.cache, "bench", "clones")
-    return Native(data.make_clones(bench, directory, image, CLONES))
-
-
 class Storm:
     """One run of the scenario: the storages and the subjects over them."""
 
@@ -125,10 +120,10 @@ class Storm:
         self.touched = trace_bytes() * len(self.names)
         self.limit = self.touched // MEMORY_SHARE
         image = data.boot_image(bench)
-        kinds = {"native": lambda: _native_clones(bench, image),
+        kinds = {"native": lambda: Native(data.clones(bench, image, CLONES)),
                  "reflink-xfs": lambda: _loop_clones(bench, "reflink-xfs", "xfs", image),
                  "reflink-btrfs": lambda: _loop_clones(bench, "reflink-btrfs", "btrfs", image),
-                 "zfs-fuse": lambda: _zfs_clones(bench, image, self.limit // 2)}
+                 "zfs-fuse": lambda: _zfs_clones(bench, image, self.limit // 8)}
         self.storages = {}
         for name, make in kinds.items():
             if not (bench.quick and name not in QUICK_PEERS) and bench.wants(name):
@@ -201,8 +196,10 @@ def _rounds(bench, storm, entries, turns, rounds, throttle):
                 out.add(number)
                 if subject is not None and subject.name.startswith("foldfs"):
                     bench.results.failure("storm", f"{turns[0].work.case}, {subject.name}", subject.transport, str(error))
-                else:
+                elif any(name == storage.name for each in turns for name, _ in each.runs):
                     bench.note(f"storm: {storage.name} fell out{' when throttled' if throttle else ''}: {error}")
+                else:
+                    bench.peers.cannot(storage.name, f"not in this memory: {error}")
 
 
 def _judge(bench, storm, turns, limits, state):

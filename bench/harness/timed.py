@@ -67,7 +67,8 @@ class Turns:
         key = (subject.name, subject.transport)
         self.bench.progress(f"{self.scenario}: {self.work.case}, {subject.name}"
                             f"{' ' + subject.transport if subject.transport else ''}, round {seed}")
-        self.runs.setdefault(key, []).append(self.work.run(self.bench, subject, self.names, seed))
+        taken = self.work.run(self.bench, subject, self.names, seed)
+        self.runs.setdefault(key, []).append(taken)
 
     def all_rounds(self, subjects):
         for seed in range(1, self.bench.rounds + 1):
@@ -317,8 +318,7 @@ def _cold_known(bench):
     if not bench.wants("native"):
         return
     count = 4 if bench.quick else 16
-    directory = os.path.join(bench.cache, "bench", "clones")
-    data.make_clones(bench, directory, data.boot_image(bench), 16)
+    directory = data.clones(bench, data.boot_image(bench), 16)
     names = data.clone_names(count)
     state = os.path.join(bench.work, "clones.state")
     scan(bench, directory, state)
