@@ -24,6 +24,8 @@ MEMORY_SHARE = 4
 THROTTLE = (3000, 125_000_000)  # reads and bytes a second
 THROTTLED_ROUNDS = 3
 QUICK_PEERS = ("native", "reflink-xfs")
+# What a peer gets of the memory that the others have: with less zfs-fuse is ended by the kernel.
+MEMORY_FACTOR = {"zfs-fuse": 4}
 
 LIMITS = {"native": 2.0, "reflink-xfs": 2.0, "reflink-btrfs": 2.0, "zfs-fuse": 3.0}
 THROTTLED_LIMITS = {"native": 8.0, "reflink-xfs": 8.0, "reflink-btrfs": 8.0}
@@ -123,7 +125,7 @@ class Storm:
         kinds = {"native": lambda: Native(data.clones(bench, image, CLONES)),
                  "reflink-xfs": lambda: _loop_clones(bench, "reflink-xfs", "xfs", image),
                  "reflink-btrfs": lambda: _loop_clones(bench, "reflink-btrfs", "btrfs", image),
-                 "zfs-fuse": lambda: _zfs_clones(bench, image, self.limit // 8)}
+                 "zfs-fuse": lambda: _zfs_clones(bench, image, self.limit // 2)}
         self.storages = {}
         for name, make in kinds.items():
             if not (bench.quick and name not in QUICK_PEERS) and bench.wants(name):
@@ -153,7 +155,8 @@ def _once(bench, storm, turns, storage, served, seed, throttle):
     """From nothing, in a group of its own: the first boots, then the same again."""
     with bench.started([] if served is storage.below else [storage.below]):
         machine.drop_caches()
-        group = Group(f"foldfs-storm-{os.getpid()}-{bench.next_number()}", storm.limit,
+        group = Group(f"foldfs-storm-{os.getpid()}-{bench.next_number()}",
+                      storm.limit * MEMORY_FACTOR.get(served.name, 1),
                       (storage.disks(), *throttle) if throttle else None)
         bench.group = group
         try:
