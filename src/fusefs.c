@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 /* Workers that read ahead: I/O waits, so a few more than one do not cost processors. */
-#define READAHEAD_WORKERS 2u
+#define WORKERS 2u
 /* Threads that serve /dev/fuse: each may wait for the source; libfuse starts them as needed. */
 #define THREADS_MAX 16u
 /* Requests that the kernel may have under way in the background (its own read-ahead, async I/O). */
@@ -61,7 +61,7 @@ static errint_t build(struct fusefs *fs, const struct options *options)
 	if (!error)
 		error = filler_init(&fs->filler, fs->store, fs->files, fs->stats);
 	if (!error)
-		error = readahead_new(&fs->filler, READAHEAD_WORKERS, &fs->readahead);
+		error = workers_new(WORKERS, &fs->workers);
 	if (!error)
 		error = window_new(options->window_bytes, invalidate, fs, &fs->window);
 	if (!error)
@@ -122,7 +122,7 @@ void fusefs_free(struct fusefs *fs)
 	watch_free(fs->watch);
 	/* What clients still had open when the connection ended. */
 	fusefs_handles_free(fs);
-	readahead_free(fs->readahead);
+	workers_free(fs->workers);
 	inode_table_free(fs->inodes);
 	window_free(fs->window);
 	file_table_free(fs->files);
@@ -215,7 +215,7 @@ static errint_t start_threads(struct fusefs *fs)
 	errint_t error = page_store_start(fs->store);
 
 	if (!error)
-		error = readahead_start(fs->readahead);
+		error = workers_start(fs->workers);
 	if (!error)
 		error = window_start(fs->window);
 	if (!error && fs->watch)

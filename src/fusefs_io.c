@@ -123,7 +123,8 @@ static errint_t make_content_locked(struct fusefs *fs, struct inode *inode, stru
 		error = window_file_new(fs->window, inode_node(inode), file_edition(handle->file),
 					window);
 	if (!error && !handle->stream && (handle->flags & O_ACCMODE) != O_WRONLY)
-		error = stream_new(fs->readahead, handle->file, handle->source, &handle->stream);
+		error = stream_new(&fs->filler, fs->workers, handle->file, handle->source,
+				   &handle->stream);
 	if (error)
 		return error;
 	handle->window = *window;
@@ -490,7 +491,7 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 		(void)fusefs_kill_suidgid(req, source_fd(handle->source));
 	written = cow_break_write(&fs->cow, handle->file, handle->source, buf, size, off);
 	if (source_wants_drop(handle->source))
-		readahead_drop(fs->readahead, handle->source);
+		source_drop_cache_soon(handle->source, fs->workers);
 	follow_foreign_change(handle);
 	if (written > 0)
 		note_written(fs, handle, fi, off, (size_t)written);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * * readahead.c - workers that fill frames ahead of sequential readers, and drop what was written
- *
+ * readahead.c - fills frames ahead of sequential readers
  *
  * A stream becomes active with a miss; from then on its requests are watched. Requests that follow
  * each other (or arrive a little out of order, as the kernel's own read-ahead makes them) prove it
@@ -9,17 +8,15 @@
  * that turns out to be resident as a whole ends the activity, so a reader of pooled content takes
  * no lock here.
  *
- * Who owns a job: the queue until a worker has taken it off, then the worker. Both know it by
- * `queued`, under readahead->lock. It stands in its stream's list all the time, under stream->lock.
- * Lock order: stream->lock, then readahead->lock.
+ * Who owns a job: workers.h. It stands in its stream's list all the time, under stream->lock, which
+ * keeps it from being freed. Lock order: stream->lock, then that of the workers.
  */
 #include "foldfs/readahead.h"
 
+#include <errno.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-
-#include <errno.h>
-#include <urcu/list.h>
 
 #define CHUNK        (512u << 10) /* bytes of one job */
 #define DEPTH_MIN    (512u << 10) /* how far ahead of the reader, at first */
@@ -27,19 +24,9 @@
 #define PROOF        (128u << 10) /* bytes read in sequence that make a sequential reader */
 #define OUT_OF_ORDER (1u << 20)   /* how far from its expected place a request may be */
 
-struct readahead {
-	struct filler *filler;
-	unsigned workers;
-	unsigned running;   /* threads to join; the owner's */
-	pthread_t *threads; /* the owner's */
-	pthread_mutex_t lock;
-	pthread_cond_t work;
-	struct cds_list_head queue; /* jobs, oldest first; under lock */
-	bool stopping;              /* under lock */
-};
-
 struct stream {
-	struct readahead *readahead;
+	struct filler *filler; /* constant, as the next three */
+	struct workers *workers;
 	struct file *file;
 	struct source *source;
 	pthread_mutex_t lock;
@@ -54,34 +41,12 @@ struct stream {
 };
 
 struct job {
-	struct cds_list_head in_queue;  /* under readahead->lock while queued */
+	struct worker_job worker_job;
 	struct cds_list_head in_stream; /* under stream->lock */
-	struct stream *stream;          /* NULL: drop what is cached of source */
-	struct source *source;          /* of a drop: a reference */
+	struct stream *stream;          /* the rest is constant */
 	uint64_t offset;
 	uint64_t end;
-	bool queued; /* under readahead->lock */
 };
-
-errint_t readahead_new(struct filler *filler, unsigned workers, struct readahead **ret_readahead)
-{
-	struct readahead *readahead = calloc(1, sizeof(*readahead));
-
-	if (!readahead)
-		return -ENOMEM;
-	readahead->threads = calloc(workers ? workers : 1, sizeof(*readahead->threads));
-	if (!readahead->threads) {
-		free(readahead);
-		return -ENOMEM;
-	}
-	readahead->filler = filler;
-	readahead->workers = workers;
-	CDS_INIT_LIST_HEAD(&readahead->queue);
-	pthread_mutex_init(&readahead->lock, NULL);
-	pthread_cond_init(&readahead->work, NULL);
-	*ret_readahead = readahead;
-	return 0;
-}
 
 static void stream_destroy(struct stream *stream)
 {
@@ -111,105 +76,25 @@ static void job_end(struct job *job, unsigned loaded)
 		stream_destroy(stream);
 }
 
-static void do_job(struct readahead *readahead, struct job *job)
+static void fill_job(struct worker_job *worker_job, bool wanted)
 {
-	if (job->stream) {
-		job_end(job, fill_ahead(readahead->filler, job->stream->file, job->stream->source,
-					(off_t)job->offset, job->end - job->offset));
-		return;
-	}
-	source_drop_cache(job->source);
-	source_put(job->source);
-	free(job);
+	struct job *job = caa_container_of(worker_job, struct job, worker_job);
+	struct stream *stream = job->stream;
+
+	job_end(job, wanted ? fill_ahead(stream->filler, stream->file, stream->source,
+					 (off_t)job->offset, job->end - job->offset)
+			    : 0);
 }
 
-static void *work(void *argument)
-{
-	struct readahead *readahead = argument;
-	struct job *job;
-
-	pthread_mutex_lock(&readahead->lock);
-	while (!readahead->stopping) {
-		if (cds_list_empty(&readahead->queue)) {
-			pthread_cond_wait(&readahead->work, &readahead->lock);
-			continue;
-		}
-		job = cds_list_first_entry(&readahead->queue, struct job, in_queue);
-		cds_list_del(&job->in_queue);
-		job->queued = false;
-		pthread_mutex_unlock(&readahead->lock);
-		do_job(readahead, job);
-		pthread_mutex_lock(&readahead->lock);
-	}
-	pthread_mutex_unlock(&readahead->lock);
-	return NULL;
-}
-
-errint_t readahead_start(struct readahead *readahead)
-{
-	int error = 0;
-
-	while (readahead->running < readahead->workers) {
-		error = pthread_create(&readahead->threads[readahead->running], NULL, work,
-				       readahead);
-		if (error)
-			break;
-		readahead->running++;
-	}
-	/* One worker is enough to go on with. */
-	return readahead->running || !readahead->workers ? 0 : -error;
-}
-
-void readahead_free(struct readahead *readahead)
-{
-	struct job *job;
-
-	if (!readahead)
-		return;
-	pthread_mutex_lock(&readahead->lock);
-	readahead->stopping = true;
-	pthread_mutex_unlock(&readahead->lock);
-	pthread_cond_broadcast(&readahead->work);
-	while (readahead->running)
-		pthread_join(readahead->threads[--readahead->running], NULL);
-	while (!cds_list_empty(&readahead->queue)) {
-		job = cds_list_first_entry(&readahead->queue, struct job, in_queue);
-		cds_list_del(&job->in_queue);
-		if (job->stream)
-			job_end(job, 0);
-		else
-			do_job(readahead, job);
-	}
-	pthread_cond_destroy(&readahead->work);
-	pthread_mutex_destroy(&readahead->lock);
-	free(readahead->threads);
-	free(readahead);
-}
-
-void readahead_drop(struct readahead *readahead, struct source *source)
-{
-	struct job *job = calloc(1, sizeof(*job));
-
-	if (!job) {
-		source_drop_cache(source);
-		return;
-	}
-	job->source = source_get(source);
-	job->queued = true;
-	pthread_mutex_lock(&readahead->lock);
-	cds_list_add_tail(&job->in_queue, &readahead->queue);
-	pthread_mutex_unlock(&readahead->lock);
-	pthread_cond_signal(&readahead->work);
-}
-
-errint_t stream_new(struct readahead *readahead, struct file *file, struct source *source,
-		    struct stream **ret_stream)
+errint_t stream_new(struct filler *filler, struct workers *workers, struct file *file,
+		    struct source *source, struct stream **ret_stream)
 {
 	struct stream *stream = calloc(1, sizeof(*stream));
 
 	if (!stream)
 		return -ENOMEM;
-	stream->readahead = readahead;
+	stream->filler = filler;
+	stream->workers = workers;
 	stream->file = file_get(file);
 	stream->source = source_get(source);
 	stream->depth = DEPTH_MIN;
@@ -223,15 +108,7 @@ errint_t stream_new(struct readahead *readahead, struct file *file, struct sourc
 /* Take JOB off the queue and free it. False: a worker has it. Under stream->lock. */
 static bool cancel_locked(struct job *job)
 {
-	struct readahead *readahead = job->stream->readahead;
-	bool queued;
-
-	pthread_mutex_lock(&readahead->lock);
-	queued = job->queued;
-	if (queued)
-		cds_list_del(&job->in_queue);
-	pthread_mutex_unlock(&readahead->lock);
-	if (!queued)
+	if (!workers_cancel(job->stream->workers, &job->worker_job))
 		return false;
 	cds_list_del(&job->in_stream);
 	free(job);
@@ -259,17 +136,14 @@ void stream_free(struct stream *stream)
 /* Hand OFFSET..END to the workers. False: no memory, or none are wanted. Under stream->lock. */
 static bool hand_out_locked(struct stream *stream, uint64_t offset, uint64_t end)
 {
-	struct readahead *readahead = stream->readahead;
 	struct job *job = malloc(sizeof(*job));
 
 	if (!job)
 		return false;
-	*job = (struct job){.stream = stream, .offset = offset, .end = end, .queued = true};
+	*job = (struct job){
+		.worker_job = {.run = fill_job}, .stream = stream, .offset = offset, .end = end};
 	cds_list_add_tail(&job->in_stream, &stream->jobs);
-	pthread_mutex_lock(&readahead->lock);
-	cds_list_add_tail(&job->in_queue, &readahead->queue);
-	pthread_mutex_unlock(&readahead->lock);
-	pthread_cond_signal(&readahead->work);
+	workers_add(stream->workers, &job->worker_job);
 	return true;
 }
 

@@ -188,6 +188,35 @@ void source_drop_cache(struct source *source)
 	(void)posix_fadvise(source->fd, 0, 0, POSIX_FADV_DONTNEED);
 }
 
+struct drop {
+	struct worker_job job;
+	struct source *source; /* a reference */
+};
+
+static void drop_job(struct worker_job *job, bool wanted)
+{
+	struct drop *drop = caa_container_of(job, struct drop, job);
+
+	/* The last reference drops it anyway, but others may keep the source open. */
+	(void)wanted;
+	source_drop_cache(drop->source);
+	source_put(drop->source);
+	free(drop);
+}
+
+void source_drop_cache_soon(struct source *source, struct workers *workers)
+{
+	struct drop *drop = calloc(1, sizeof(*drop));
+
+	if (!drop) {
+		source_drop_cache(source);
+		return;
+	}
+	drop->job.run = drop_job;
+	drop->source = source_get(source);
+	workers_add(workers, &drop->job);
+}
+
 void source_stamp_of(const struct stat *st, struct source_stamp *ret_stamp)
 {
 	ret_stamp->device = st->st_dev;

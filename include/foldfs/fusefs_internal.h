@@ -32,7 +32,7 @@ struct fusefs {
 	struct file_table *files;
 	struct filler filler;
 	struct cow_break cow;
-	struct readahead *readahead;
+	struct workers *workers;
 	struct window *window;
 	struct inode_table *inodes;
 	struct watch *watch; /* NULL: not asked for. Set before the first thread */

@@ -1,35 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * readahead.h - workers that fill frames ahead of a sequential reader
+ * readahead.h - fills frames ahead of a sequential reader
  *
- * They never reply. On io_uring with libfuse before 3.19 a miss has to be read on the ring thread;
- * what keeps misses rare there is this. One struct stream per open handle notices the pattern; a
- * range is handed to a worker at most once, and a reader that comes upon a range which a worker is
- * just reading waits for it instead of reading it a second time.
+ * The workers that do it never reply. On io_uring with libfuse before 3.19 a miss has to be read on
+ * the ring thread; what keeps misses rare there is this. One struct stream per open handle notices
+ * the pattern; a range is handed to a worker at most once, and a reader that comes upon a range
+ * which a worker is just reading waits for it instead of reading it a second time.
  */
 #ifndef FOLDFS_READAHEAD_H
 #define FOLDFS_READAHEAD_H
 
 #include "foldfs/fill.h"
+#include "foldfs/workers.h"
 
-#include <pthread.h>
-
-struct readahead;
 struct stream;
 
-/* WORKERS threads, started by readahead_start() after any fork. FILLER is borrowed. -ENOMEM. */
-errint_t readahead_new(struct filler *filler, unsigned workers, struct readahead **ret_readahead);
-errint_t readahead_start(struct readahead *readahead);
-/* Drops what is queued, waits for what is being read. */
-void readahead_free(struct readahead *readahead);
-
-/* Have a worker drop what the kernel's cache holds of SOURCE; without memory for the note, do it
- * here. */
-void readahead_drop(struct readahead *readahead, struct source *source);
-
-/* The state of one open handle. Takes references of its own. -ENOMEM. */
-errint_t stream_new(struct readahead *readahead, struct file *file, struct source *source,
-		    struct stream **ret_stream);
+/* The state of one open handle. Takes references of its own to FILE and SOURCE; FILLER and WORKERS
+ * are borrowed. -ENOMEM. */
+errint_t stream_new(struct filler *filler, struct workers *workers, struct file *file,
+		    struct source *source, struct stream **ret_stream);
 /* No further note; ranges that are queued for it are dropped, being read are finished. */
 void stream_free(struct stream *stream);
 

@@ -12,7 +12,7 @@
 #ifndef FOLDFS_SOURCE_H
 #define FOLDFS_SOURCE_H
 
-#include "foldfs/page.h"
+#include "foldfs/workers.h"
 
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -56,6 +56,8 @@ void source_drop_cache(struct source *source);
 /* Whether so much was written since the last drop that one is due; then it is the caller's to do,
  * now or later. It may take milliseconds: not for a thread that answers requests. */
 bool source_wants_drop(struct source *source);
+/* Have one of WORKERS drop it; without memory for the note, do it here. */
+void source_drop_cache_soon(struct source *source, struct workers *workers);
 
 void source_stamp_of(const struct stat *st, struct source_stamp *ret_stamp);
 bool source_stamp_equal(const struct source_stamp *a, const struct source_stamp *b);

@@ -99,6 +99,21 @@ static void new_content(struct worker *w, const struct op *op, size_t length)
 	}
 }
 
+/* A second name for a file that has just lost one. Linux takes a name off the number it keeps of a
+ * FUSE file when the UNLINK is answered, also if another process has asked for the file's
+ * attributes since it was done, and then has one too few: link(2) refuses what seems to have no
+ * name (docs/posix.md, "Beside each other"). It asks again when it is made to. */
+static errint_t link_back(const char *path, const char *second)
+{
+	struct statx asked;
+
+	if (!link(path, second))
+		return 0;
+	if (errno != ENOENT || statx(AT_FDCWD, path, AT_STATX_FORCE_SYNC, STATX_NLINK, &asked))
+		return -errno;
+	return link(path, second) ? -errno : 0;
+}
+
 /* Model and mount: the file holds LENGTH new bytes, by both names, in a new inode. RENAME: it comes
  * over the old one; else the old one's names go first. */
 static errint_t renew(struct worker *w, const struct op *op, size_t length, bool rename_over)
@@ -118,7 +133,7 @@ static errint_t renew(struct worker *w, const struct op *op, size_t length, bool
 		return error;
 	if (rename_over && (rename(fresh, path) || unlink(second)))
 		return -errno;
-	return link(path, second) ? -errno : 0;
+	return link_back(path, second);
 }
 
 static void replace(struct worker *w, const struct op *op, bool rename_over)
@@ -171,12 +186,14 @@ void do_relink(struct worker *w, const struct op *op)
 	struct hold_range range;
 	char path[4200];
 	char second[4200];
+	errint_t error;
 
 	hold_all(w, op->file, &range);
 	file_path(w, op->file, "", path, sizeof(path));
 	file_path(w, op->file, ".b", second, sizeof(second));
-	if (unlink(second) || link(path, second))
-		fail(w, "second name: %s", strerror(errno));
+	error = unlink(second) ? -errno : link_back(path, second);
+	if (error)
+		fail(w, "second name: %s", strerror(-error));
 	model_unlock(w->shared, &range);
 }
 

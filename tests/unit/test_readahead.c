@@ -14,7 +14,7 @@
 struct ahead {
 	struct fixture fixture;
 	struct subject subject;
-	struct readahead *readahead;
+	struct workers *workers;
 	struct stream *stream;
 	/* What the hook does to reads of the source. */
 	atomic_ulong bytes;
@@ -51,10 +51,10 @@ static struct ahead *ahead_new(size_t length, unsigned workers)
 	sem_init(&ahead->go, 0, 0);
 	fixture_open(&ahead->fixture, 2 * (uint64_t)BYTES, true);
 	subject_open(&ahead->fixture, &ahead->subject, pages, length);
-	expect(!readahead_new(&ahead->fixture.filler, workers, &ahead->readahead));
-	expect(!readahead_start(ahead->readahead));
-	expect(!stream_new(ahead->readahead, ahead->subject.file, ahead->subject.source,
-			   &ahead->stream));
+	expect(!workers_new(workers, &ahead->workers));
+	expect(!workers_start(ahead->workers));
+	expect(!stream_new(&ahead->fixture.filler, ahead->workers, ahead->subject.file,
+			   ahead->subject.source, &ahead->stream));
 	faults_hook_io(watch_source, ahead);
 	free(pages);
 	return ahead;
@@ -64,7 +64,7 @@ static void ahead_free(struct ahead *ahead)
 {
 	if (ahead->stream)
 		stream_free(ahead->stream);
-	readahead_free(ahead->readahead);
+	workers_free(ahead->workers);
 	faults_hook_io(NULL, NULL);
 	subject_close(&ahead->subject);
 	fixture_close(&ahead->fixture);
@@ -145,7 +145,8 @@ static void a_jumping_reader_causes_nothing(void **state)
 	struct stream *sequential = ahead->stream;
 
 	(void)state;
-	expect(!stream_new(ahead->readahead, ahead->subject.file, ahead->subject.source, &jumping));
+	expect(!stream_new(&ahead->fixture.filler, ahead->workers, ahead->subject.file,
+			   ahead->subject.source, &jumping));
 	ahead->stream = jumping;
 	for (unsigned i = 0; i < 200; i++)
 		request(ahead, i * 517 % (PAGES / 2) * FOLD_PAGE_SIZE, FOLD_PAGE_SIZE);
@@ -170,9 +171,9 @@ static void what_is_skipped_proves_nothing(void **state)
 		request(ahead, i * 100 * FOLD_PAGE_SIZE, FOLD_PAGE_SIZE);
 	stream_free(ahead->stream);
 	ahead->stream = NULL;
-	readahead_free(ahead->readahead);
+	workers_free(ahead->workers);
 	assert_int_equal(atomic_load(&ahead->bytes), 20 * FOLD_PAGE_SIZE);
-	expect(!readahead_new(&ahead->fixture.filler, 1, &ahead->readahead));
+	expect(!workers_new(1, &ahead->workers));
 	ahead_free(ahead);
 }
 
@@ -190,9 +191,9 @@ static void a_reader_that_hits_causes_nothing(void **state)
 		request(ahead, offset, STEP);
 	stream_free(ahead->stream);
 	ahead->stream = NULL;
-	readahead_free(ahead->readahead); /* by now all is done */
+	workers_free(ahead->workers); /* by now all is done */
 	assert_int_equal(atomic_load(&ahead->bytes), 0);
-	expect(!readahead_new(&ahead->fixture.filler, 1, &ahead->readahead));
+	expect(!workers_new(1, &ahead->workers));
 	ahead_free(ahead);
 }
 
@@ -256,7 +257,8 @@ static void elsewhere_nobody_waits(void **state)
 	hold_a_worker(ahead);
 	/* Behind all that could have been handed out, and another handle's. */
 	assert_false(stream_wait(ahead->stream, BYTES - STEP, STEP));
-	expect(!stream_new(ahead->readahead, ahead->subject.file, ahead->subject.source, &other));
+	expect(!stream_new(&ahead->fixture.filler, ahead->workers, ahead->subject.file,
+			   ahead->subject.source, &other));
 	assert_false(stream_wait(other, 0, BYTES));
 	stream_free(other);
 	let_go(ahead);
@@ -320,12 +322,12 @@ static void a_range_is_read_once(void **state)
 	}
 	stream_free(ahead->stream);
 	ahead->stream = NULL;
-	readahead_free(ahead->readahead);
+	workers_free(ahead->workers);
 	print_message("%lu bytes read of %u\n", atomic_load(&ahead->bytes), BYTES);
 	assert_in_range(atomic_load(&ahead->bytes), BYTES, BYTES + BYTES / 8);
 	assert_int_equal(filled_ahead(ahead) + stats_sum(ahead->fixture.pool.stats, STAT_MISSES),
 			 atomic_load(&ahead->bytes) / FOLD_PAGE_SIZE);
-	expect(!readahead_new(&ahead->fixture.filler, 1, &ahead->readahead));
+	expect(!workers_new(1, &ahead->workers));
 	ahead_free(ahead);
 }
 
@@ -341,8 +343,8 @@ static void read_with_a_stream_of_ones_own(void *context, unsigned index)
 		uint64_t start = rng_below(&rng, PAGES - 512);
 		struct stream *stream;
 
-		expect(!stream_new(ahead->readahead, ahead->subject.file, ahead->subject.source,
-				   &stream));
+		expect(!stream_new(&ahead->fixture.filler, ahead->workers, ahead->subject.file,
+				   ahead->subject.source, &stream));
 		for (uint64_t page = start; page < start + 480; page += 32) {
 			off_t offset = (off_t)(page << FOLD_PAGE_SHIFT);
 
