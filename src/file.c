@@ -207,7 +207,7 @@ uint64_t file_table_bytes(const struct file_table *table)
 
 /* Whether a stamp taken now may be that of a later state too. A time of whole seconds is seldom
  * chance: then the file system has no others, whatever its kind promises. */
-static bool is_racy(const struct file_table *table, const struct source_stamp *stamp)
+bool file_table_doubts(const struct file_table *table, const struct source_stamp *stamp)
 {
 	bool coarse = !stamp->ctime.tv_nsec;
 	struct timespec now;
@@ -224,7 +224,7 @@ static bool is_racy(const struct file_table *table, const struct source_stamp *s
 static void take_stamp_locked(struct file *file, const struct stat *st)
 {
 	source_stamp_of(st, &file->stamp);
-	file->racy = is_racy(file->table, &file->stamp);
+	file->racy = file_table_doubts(file->table, &file->stamp);
 	atomic_store_explicit(&file->size, (uint64_t)st->st_size, memory_order_release);
 }
 

@@ -88,6 +88,7 @@ errint_t fusefs_new(const struct options *options, int source_fd, struct fusefs 
 	fs->transport = options->transport;
 	fs->attr_timeout = options->attr_timeout;
 	fs->entry_timeout = options->entry_timeout;
+	fs->negative_timeout = options->negative_timeout;
 	CDS_INIT_LIST_HEAD(&fs->handles);
 	pthread_mutex_init(&fs->handles_lock, NULL);
 	error = build(fs, options);

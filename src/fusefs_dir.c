@@ -9,6 +9,13 @@
  * was read from the source but not yet handed on stays with the handle, until the kernel comes with
  * another offset than the one it was left at, or with 0 (rewinddir: show what is there now).
  *
+ * Lists. Where the kernel may keep names and attributes for a while, it may keep a directory's list
+ * as well (with short times it would then look up one by one what a readdirplus brings at once).
+ * What it keeps is as good as asking: each opendir compares the directory's times, and has the list
+ * dropped unless they are those that it was begun under. A list is not kept either while somebody
+ * has the directory open: the answer that drops an older one may be under way still. And nobody who
+ * finds it changed then may add to the list: those who read it already may bring entries of before.
+ *
  * Invariants:
  *  - A handle's mutex protects its position and buffer; no reply is sent holding it.
  *  - A look-up is counted for an entry only after it is known that the entry fits, and never for
@@ -26,11 +33,15 @@
 
 #define DIRECTORY_MAGIC  0x666f6c6464697221u
 #define DIRECTORY_BUFFER (32u << 10)
+/* Seconds for which names and attributes have to be kept to keep lists. */
+#define LIST_TIMEOUT 30.0
 
 struct directory_handle {
 	uint64_t magic; /* constant: tells a handle from a stray number */
 	int fd;         /* constant */
 	dev_t device;   /* constant */
+	struct inode
+		*inode; /* constant; with a look-up and counted in its hold. NULL: not counted */
 	pthread_mutex_t mutex;
 	off_t offset;                              /* of the next entry; under mutex */
 	size_t used;                               /* bytes of the buffer handed on; under mutex */
@@ -67,12 +78,11 @@ static void handle_free(struct directory_handle *handle)
 }
 
 /* FD is the handle's from now on, also on failure. */
-static errint_t handle_new(int fd, struct directory_handle **ret_handle)
+static errint_t handle_new(int fd, struct directory_handle **ret_handle, struct stat *ret_stat)
 {
 	struct directory_handle *handle = calloc(1, sizeof(*handle));
-	struct stat st;
 
-	if (!handle || fstat(fd, &st) < 0) {
+	if (!handle || fstat(fd, ret_stat) < 0) {
 		errint_t error = handle ? -errno : -ENOMEM;
 
 		free(handle);
@@ -81,27 +91,89 @@ static errint_t handle_new(int fd, struct directory_handle **ret_handle)
 	}
 	handle->magic = DIRECTORY_MAGIC;
 	handle->fd = fd;
-	handle->device = st.st_dev;
+	handle->device = ret_stat->st_dev;
 	pthread_mutex_init(&handle->mutex, NULL);
 	*ret_handle = handle;
 	return 0;
 }
 
-static errint_t do_opendir(struct fusefs *fs, fuse_ino_t node, struct directory_handle **ret_handle)
+static bool time_equal(const struct timespec *a, const struct timespec *b)
+{
+	return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
+/* One more open of the directory, found as ST: may the kernel keep its list (keep_cache), and make
+ * one (cache_readdir)? See the head of this file. */
+static void hold_open_locked(const struct fusefs *fs, struct directory_hold *hold,
+			     const struct stat *st, struct fuse_file_info *fi)
+{
+	bool same = hold->listed && !hold->young && time_equal(&hold->mtime, &st->st_mtim) &&
+		    time_equal(&hold->ctime, &st->st_ctim);
+	struct source_stamp stamp;
+
+	hold->mixed = hold->opens && (hold->mixed || !same);
+	fi->keep_cache = same && !hold->opens;
+	fi->cache_readdir = !hold->mixed;
+	hold->opens++;
+	hold->listed = !hold->mixed;
+	if (same)
+		return;
+	source_stamp_of(st, &stamp);
+	hold->young = file_table_doubts(fs->files, &stamp);
+	hold->mtime = st->st_mtim;
+	hold->ctime = st->st_ctim;
+}
+
+static void hold_open(struct fusefs *fs, struct inode *inode, struct directory_handle *handle,
+		      const struct stat *st, struct fuse_file_info *fi)
+{
+	if (fs->entry_timeout < LIST_TIMEOUT || fs->attr_timeout < LIST_TIMEOUT)
+		return;
+	inode_lock(inode);
+	hold_open_locked(fs, inode_directory(inode), st, fi);
+	inode_unlock(inode);
+	inode_get(fs->inodes, inode);
+	handle->inode = inode;
+}
+
+/* ANSWERED: the kernel had been told of the open, and did what it was told. */
+static void handle_release(struct fusefs *fs, struct directory_handle *handle, bool answered)
+{
+	struct inode *inode = handle->inode;
+
+	if (inode) {
+		inode_lock(inode);
+		inode_directory(inode)->opens--;
+		if (!answered)
+			inode_directory(inode)->listed = false;
+		inode_unlock(inode);
+		inode_forget(fs->inodes, inode, 1);
+	}
+	handle_free(handle);
+}
+
+static errint_t do_opendir(struct fusefs *fs, fuse_ino_t node, struct directory_handle **ret_handle,
+			   struct fuse_file_info *fi)
 {
 	struct inode *inode = inode_of(fs->inodes, node);
+	struct stat st;
+	errint_t error;
 	int fd;
 
 	if (!inode)
 		return -ESTALE;
 	fd = inode_open(fs->inodes, inode, O_RDONLY | O_DIRECTORY);
-	return fd < 0 ? fd : handle_new(fd, ret_handle);
+	error = fd < 0 ? fd : handle_new(fd, ret_handle, &st);
+	if (!error)
+		hold_open(fs, inode, *ret_handle, &st, fi);
+	return error;
 }
 
 void fusefs_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	struct fusefs *fs = fusefs_of(req);
 	struct directory_handle *handle = NULL;
-	errint_t error = do_opendir(fusefs_of(req), ino, &handle);
+	errint_t error = do_opendir(fs, ino, &handle, fi);
 
 	if (error) {
 		fuse_reply_err(req, -error);
@@ -109,16 +181,17 @@ void fusefs_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	}
 	fi->fh = (uintptr_t)handle;
 	if (fuse_reply_open(req, fi) == -ENOENT)
-		handle_free(handle);
+		handle_release(fs, handle, false);
 }
 
 void fusefs_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	struct fusefs *fs = fusefs_of(req);
 	struct directory_handle *handle = handle_of(fi);
 
 	(void)ino;
 	if (handle)
-		handle_free(handle);
+		handle_release(fs, handle, true);
 	fuse_reply_err(req, handle ? 0 : EBADF);
 }
 

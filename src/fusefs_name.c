@@ -124,10 +124,15 @@ static errint_t do_lookup(struct fusefs *fs, fuse_ino_t parent, const char *name
 void fusefs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct fusefs *fs = fusefs_of(req);
+	const struct fuse_entry_param none = {.entry_timeout = fs->negative_timeout};
 	struct found found;
 	errint_t error = do_lookup(fs, parent, name, &found);
 
-	reply_found(req, fs, error, &found);
+	/* Programs look in many places for what is in one: the kernel may remember where not. */
+	if (error == -ENOENT && fs->negative_timeout > 0)
+		fuse_reply_entry(req, &none);
+	else
+		reply_found(req, fs, error, &found);
 }
 
 static void do_forget(struct fusefs *fs, fuse_ino_t node, uint64_t count)

@@ -43,19 +43,24 @@
 #define PROC_PATH_LENGTH 32
 
 struct inode {
-	struct node_slot slot;           /* node_slab's; the root's is not in use */
-	struct inode *next;              /* in the shard's chain; under the shard's mutex */
-	dev_t device;                    /* constant */
-	ino_t number;                    /* constant */
-	uint64_t lookups;                /* under the shard's mutex */
-	struct file_handle *handle;      /* constant; NULL: none is needed */
-	_Atomic int fd;                  /* O_PATH; -1, or set once and for all (I.3) */
-	mode_t type;                     /* constant: S_IFMT */
-	bool hashed;                     /* under the shard's mutex */
-	atomic_bool detached;            /* only ever goes from false to true */
-	pthread_mutex_t mutex;           /* inode_lock() */
-	struct window_file *window_file; /* under mutex */
-	struct plan_hold plan;           /* under mutex */
+	struct node_slot slot;      /* node_slab's; the root's is not in use */
+	struct inode *next;         /* in the shard's chain; under the shard's mutex */
+	dev_t device;               /* constant */
+	ino_t number;               /* constant */
+	uint64_t lookups;           /* under the shard's mutex */
+	struct file_handle *handle; /* constant; NULL: none is needed */
+	_Atomic int fd;             /* O_PATH; -1, or set once and for all (I.3) */
+	mode_t type;                /* constant: S_IFMT */
+	bool hashed;                /* under the shard's mutex */
+	atomic_bool detached;       /* only ever goes from false to true */
+	pthread_mutex_t mutex;      /* inode_lock() */
+	union {                     /* under mutex */
+		struct {
+			struct window_file *window_file;
+			struct plan_hold plan;
+		};
+		struct directory_hold directory; /* if type is that of a directory */
+	};
 };
 
 struct shard {
@@ -265,7 +270,7 @@ static void inode_free(struct inode_table *table, struct inode *inode)
 {
 	int fd = atomic_load_explicit(&inode->fd, memory_order_acquire);
 
-	if (table->forget && inode->window_file)
+	if (table->forget && inode->type == S_IFREG && inode->window_file)
 		table->forget(inode->window_file);
 	if (fd >= 0) {
 		close(fd);
@@ -595,6 +600,11 @@ struct plan_hold *inode_plan(struct inode *inode)
 	return &inode->plan;
 }
 
+struct directory_hold *inode_directory(struct inode *inode)
+{
+	return &inode->directory;
+}
+
 /* ---- the table ---- */
 
 /* Raise the limit of descriptors to the hard one; half of it is for inodes, the rest for open files
@@ -679,8 +689,6 @@ void inode_table_free(struct inode_table *table)
 		return;
 	if (table->slab)
 		node_slab_each(table->slab, free_visit, table);
-	if (table->forget && table->root.window_file)
-		table->forget(table->root.window_file);
 	handles_close(&table->objects);
 	if (atomic_load(&table->root.fd) >= 0)
 		pthread_mutex_destroy(&table->root.mutex);

@@ -44,6 +44,7 @@ struct raw_options {
 	char *transport;
 	char *attr_timeout;
 	char *entry_timeout;
+	char *negative_timeout;
 	char *passthrough_max;
 	char *state;
 	char *scan;
@@ -94,6 +95,7 @@ static const struct fuse_opt words[] = {
 	RAW("transport=%s", transport),
 	RAW("attr_timeout=%s", attr_timeout),
 	RAW("entry_timeout=%s", entry_timeout),
+	RAW("negative_timeout=%s", negative_timeout),
 	RAW("passthrough_max=%s", passthrough_max),
 	RAW("source-stacked", source_stacked),
 	RAW("state=%s", state),
@@ -112,6 +114,7 @@ static const struct fuse_opt words[] = {
 	FUSE_OPT_KEY("transport", KEY_NO_VALUE),
 	FUSE_OPT_KEY("attr_timeout", KEY_NO_VALUE),
 	FUSE_OPT_KEY("entry_timeout", KEY_NO_VALUE),
+	FUSE_OPT_KEY("negative_timeout", KEY_NO_VALUE),
 	RAW("-f", foreground),
 	RAW("-d", debug),
 	RAW("--debug", debug),
@@ -391,11 +394,11 @@ static errint_t judge_scan(const char *text, bool *background)
 		       : refuse("scan=%s is not one of background and off.", text);
 }
 
+/* *SECONDS is the default before. */
 static errint_t judge_timeout(const char *name, const char *text, double *seconds)
 {
 	char *end;
 
-	*seconds = DEFAULT_TIMEOUT;
 	if (!text)
 		return 0;
 	*seconds = strtod(text, &end);
@@ -404,6 +407,24 @@ static errint_t judge_timeout(const char *name, const char *text, double *second
 	if (*seconds > TIMEOUT_MAX)
 		return refuse("%s=%s is too long: the most is a hundred years.", name, text);
 	return 0;
+}
+
+static errint_t judge_timeouts(const struct raw_options *raw, struct options *options)
+{
+	errint_t err;
+
+	options->attr_timeout = DEFAULT_TIMEOUT;
+	err = judge_timeout("attr_timeout", raw->attr_timeout, &options->attr_timeout);
+	if (err)
+		return err;
+	options->entry_timeout = DEFAULT_TIMEOUT;
+	err = judge_timeout("entry_timeout", raw->entry_timeout, &options->entry_timeout);
+	if (err)
+		return err;
+	/* Where files are made, others make some behind the mount: lock files, results of builds.
+	 */
+	options->negative_timeout = options->read_only ? options->entry_timeout : 0;
+	return judge_timeout("negative_timeout", raw->negative_timeout, &options->negative_timeout);
 }
 
 static errint_t judge_state(const char *state)
@@ -512,9 +533,7 @@ static errint_t judge(struct raw_options *raw, struct options *options)
 	if (!err)
 		err = judge_coherence(raw->coherence, &options->coherence_overlay);
 	if (!err)
-		err = judge_timeout("attr_timeout", raw->attr_timeout, &options->attr_timeout);
-	if (!err)
-		err = judge_timeout("entry_timeout", raw->entry_timeout, &options->entry_timeout);
+		err = judge_timeouts(raw, options);
 	if (!err)
 		err = add_defaults(raw, options);
 	if (err == -ENOMEM)
@@ -544,6 +563,7 @@ static void raw_clear(struct raw_options *raw)
 	free(raw->transport);
 	free(raw->attr_timeout);
 	free(raw->entry_timeout);
+	free(raw->negative_timeout);
 }
 
 errint_t options_parse(int argc, char *argv[], struct options *ret_options)
@@ -611,6 +631,9 @@ void options_print_help(const char *program)
 	       "  -o transport=WAY       auto, io_uring or dev (default: auto)\n"
 	       "  -o attr_timeout=SEC    how long the kernel may keep attributes (default: 1.0)\n"
 	       "  -o entry_timeout=SEC   how long the kernel may keep names (default: 1.0)\n"
+	       "  -o negative_timeout=SEC\n"
+	       "                         how long it may keep that there is no such name\n"
+	       "                         (default: entry_timeout with ro, else 0)\n"
 	       "  -o watch               see at once what others change in SOURCE (needs root)\n"
 	       "  -o ro, allow_other, auto_unmount, fsname=NAME, …\n"
 	       "                         see foldfs(8)\n"

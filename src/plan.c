@@ -422,8 +422,8 @@ bool plan_answer(const struct plan *plan, const struct plan_hold *hold, bool unc
 		 struct fuse_file_info *fi)
 {
 	/* close(2) has nothing to write back: writes are write-through. But the source may have
-	 * something to say (NFS, quotas), so the flush stays. */
-	fi->noflush = 0;
+	 * something to say of them (NFS, quotas), so to who can write the flush stays. */
+	fi->noflush = (fi->flags & O_ACCMODE) == O_RDONLY;
 	fi->backing_id = hold->backing_id;
 	fi->direct_io = hold->kind == PLAN_WINDOW && plan->direct;
 	/* Writers of one file go one after the other in cow_break where they have to. */

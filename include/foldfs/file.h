@@ -27,6 +27,9 @@ errint_t file_table_new(struct page_map_memory *memory, uint64_t budget_bytes,
 /* The source directory is open as FD: how far its timestamps can be trusted. Before use; without it
  * they are taken for coarse ones. -errno. */
 errint_t file_table_source(struct file_table *table, int fd);
+/* Whether a change after this moment may leave the source with the same STAMP, taken now. Any
+ * thread, no lock. */
+bool file_table_doubts(const struct file_table *table, const struct source_stamp *stamp);
 /* No file is referenced any more. */
 void file_table_free(struct file_table *table);
 /* Bytes of the files themselves, maps not counted. */

@@ -24,6 +24,7 @@ struct fusefs {
 	enum transport_choice transport;
 	double attr_timeout;
 	double entry_timeout;
+	double negative_timeout;
 	int source_fd; /* the source directory, opened before the mount covers anything */
 
 	struct stats *stats;

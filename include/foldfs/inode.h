@@ -91,8 +91,20 @@ int inode_open(struct inode_table *table, struct inode *inode, int flags);
 void inode_lock(struct inode *inode);
 void inode_unlock(struct inode *inode);
 struct window_file **inode_window_file(struct inode *inode);
-/* The same: how the inode is served while it is open. */
+/* Of regular files only, and so is this: how the inode is served while it is open. */
 struct plan_hold *inode_plan(struct inode *inode);
+
+/* What fusefs_dir.c keeps with a directory: of what state the list is that the kernel caches of it.
+ * Under inode_lock(); all zero at first. */
+struct directory_hold {
+	struct timespec mtime; /* as the list was begun */
+	struct timespec ctime; /* the same */
+	uint32_t opens;
+	bool listed; /* there is such a list, if nobody changed the directory since */
+	bool young;  /* the times may be given to a later change too */
+	bool mixed;  /* those who have it open may bring the kernel entries of several states */
+};
+struct directory_hold *inode_directory(struct inode *inode);
 
 /* For the audit: the inodes, counted one by one, beside what the sums say. Holds one lock at a
  * time, for a part of them. The two live counts are of one moment for each part; the others are

@@ -33,9 +33,10 @@ struct options {
 	bool scan_background;     /* fill the catalogue while serving */
 	bool source_stacked;      /* the source is on a stacked file system */
 	bool read_only;
-	double attr_timeout;  /* seconds */
-	double entry_timeout; /* seconds */
-	bool watch;           /* follow changes behind the mount as they are made */
+	double attr_timeout;     /* seconds */
+	double entry_timeout;    /* seconds */
+	double negative_timeout; /* seconds; of names that are not there */
+	bool watch;              /* follow changes behind the mount as they are made */
 	bool foreground;
 	bool debug;
 	bool show_help;

@@ -5,13 +5,14 @@ import ctypes
 import errno
 import os
 import random
+import re
 import shutil
 import socket
 import stat
 import time
 
 from harness import (LIBC, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, check, equal, errno_of,
-                     fails_with, libc_call, make_pages, read_file, renameat2, test, write_file)
+                     fails_with, libc_call, make_pages, read_file, renameat2, test, until, write_file)
 
 NOBODY = 65534
 
@@ -618,3 +619,97 @@ def overlay_with_the_mount_as_upper(t):
         t.run(["umount", merged])
     equal(read_file(source + "/upper/dir/moved"), b"lower and upper", "the source")
     mount.unmount()
+
+
+# ---- what the kernel keeps ----------------------------------------------------------------------
+
+LONG = ["entry_timeout=3600", "attr_timeout=3600"]
+
+
+@test(transports="full")
+def names_that_are_not_there(t):
+    """The kernel keeps that there is no such name: in a read-only mount for entry_timeout, else not, unless
+    negative_timeout says so; with watch, a name that appears is seen all the same."""
+    for number, (options, seen) in enumerate(((["ro"], False), (["ro", "negative_timeout=0"], True), ([], True),
+                                              (["negative_timeout=3600"], False))):
+        source = t.make_dir("source%d" % number)
+        mount = t.mount(source, LONG + options, name="mnt%d" % number)
+        check(not os.path.exists(mount.path("new")), "there before it was made")
+        write_file(source + "/new", b"behind")
+        equal(os.path.exists(mount.path("new")), seen, "a name made behind a mount with " + ",".join(options))
+        if "ro" not in options:
+            check(not os.path.exists(mount.path("own")), "there before it was made")
+            write_file(mount.path("own"), b"by way of the mount")
+            equal(read_file(mount.path("own")), b"by way of the mount", "a name made by way of the mount")
+        mount.unmount()
+    source = t.make_dir("watched")
+    mount = t.mount(source, LONG + ["ro", "watch"], name="watching")
+    check(not os.path.exists(mount.path("new")), "there before it was made")
+    write_file(source + "/new", b"behind")
+    until(lambda: os.path.exists(mount.path("new")), 10 * t.patience, "a name made behind a mount with watch is seen")
+
+
+@test(transports="full", variants={"ro": ["ro"], "rw": []})
+def lists_that_are_kept(t, options):
+    """The kernel may keep lists of directories where it may keep names; whatever is made and removed, behind
+    the mount or by way of it, and whoever is in the middle of a list: a list that is begun afterwards is right."""
+    source = t.make_dir("source")
+    for number in range(300):
+        write_file(source + "/start-%d-%s" % (number, "x" * 100), b"")
+    mount = t.mount(source, LONG + options)
+    readers = []
+
+    def listed(what):
+        os.statvfs(mount.point)  # what comes after the releases of earlier lists
+        equal(sorted(os.listdir(mount.point)), sorted(os.listdir(source)), what)
+
+    for number in range(t.scaled(300, 100)):
+        in_company = number // 20 % 2
+        change = t.rng.randrange(4)
+        root = mount.point if change == 0 and not options else source
+        if change == 1:
+            os.unlink(os.path.join(root, t.rng.choice(os.listdir(source))))
+        elif change < 3:
+            write_file("%s/new-%d" % (root, number), b"")
+        if in_company and t.rng.randrange(3) == 0:
+            readers.append(os.scandir(mount.point))
+            for _ in range(t.rng.randrange(400)):
+                next(readers[-1], None)
+        if len(readers) > 3 or not in_company:
+            for reader in readers:
+                if t.rng.randrange(2):
+                    list(reader)  # to the end, over the changes since
+                reader.close()
+            readers.clear()
+        for _ in range(3):
+            listed("the list after change %d" % number)
+    for reader in readers:
+        reader.close()
+
+
+@test(transports="each")
+def what_the_kernel_asks_again(t):
+    """Where names and attributes may be kept, using files again that are passed through asks the daemon to
+    open them and nothing else: no look-up, also of what is not there, no attributes, no list, no flush."""
+    source = t.make_dir("source", "sub")
+    for name in ("one", "two"):
+        write_file(source + "/" + name, b"content of " + name.encode())
+    os.symlink("one", source + "/link")
+    mount = t.mount(os.path.dirname(source), LONG + ["ro", "passthrough=*", "debug"])
+    mount.expect_log(".")  # every request
+
+    def asked():
+        mark = len(mount.log_text())
+        for name in ("one", "two", "link"):
+            os.stat(mount.path("sub", name))
+            check(not os.path.exists(mount.path("sub", name + ".none")), "there is no such name")
+            equal(read_file(mount.path("sub", name))[:7], b"content", name)
+        equal(os.readlink(mount.path("sub", "link")), "one", "link")
+        equal(len(os.listdir(mount.path("sub"))), 3, "names")
+        until(lambda: mount.log_text()[mark:].count("opcode: RELEASE (") == 3, 10 * t.patience, "all released")
+        return set(re.findall(r"opcode: (\w+)", mount.log_text()[mark:]))
+
+    # IOCTL: Python asks whether it is a terminal, and the kernel does not remember the answer.
+    # Not at once where times are coarse: a directory that was changed a moment ago may be changed unseen.
+    until(lambda: asked() <= {"OPEN", "RELEASE", "OPENDIR", "RELEASEDIR", "IOCTL"}, 10 * t.patience,
+          lambda: "nothing else is asked; it is %r" % asked())
