@@ -302,7 +302,8 @@ def passthrough_leaves_nothing_behind(t):
     before = mount.status()["memory"]
     for name, content in contents.items():
         with open(mount.path(name), "r+b") as file:
-            check(plans(mount)["own"] and not plans(mount)["window"], "passed through")
+            if name == "50":
+                check(plans(mount)["own"] and not plans(mount)["window"], "passed through")
             equal(file.read(), content, name)
             with mmap.mmap(file.fileno(), 0) as mapped:
                 equal(mapped[:], content, name + ", mapped")
