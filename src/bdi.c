@@ -17,6 +17,8 @@
 
 /* The trimmer waits for each changed page that it meets to be written back. */
 #define DIRTY_PART 8u
+/* With hardly any page allowed the kernel lets those who change some sleep at each. */
+#define DIRTY_MIN (UINT64_C(128) << 10)
 
 static errint_t write_number(int fd, uint64_t number)
 {
@@ -42,6 +44,7 @@ static errint_t lower(int fd, uint64_t bytes)
 
 errint_t bdi_limit_dirty(unsigned major, unsigned minor, uint64_t window_bytes)
 {
+	uint64_t bytes = window_bytes / DIRTY_PART;
 	char path[64];
 	errint_t error;
 	int fd;
@@ -52,7 +55,7 @@ errint_t bdi_limit_dirty(unsigned major, unsigned minor, uint64_t window_bytes)
 	fd = open(path, O_RDWR | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	error = lower(fd, window_bytes / DIRTY_PART);
+	error = lower(fd, bytes > DIRTY_MIN ? bytes : DIRTY_MIN);
 	close(fd);
 	return error;
 }

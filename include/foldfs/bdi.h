@@ -5,10 +5,11 @@
 
 #include "foldfs/page.h"
 
-/* Have the kernel keep at most WINDOW_BYTES / 8 of pages of the mount with this device number that
- * were changed through mappings and are not written back: those who change more are held back
- * meanwhile. Never raises the kernel's own limit; 0 bytes: leaves it. Needs root and Linux 6.2;
- * -errno where it cannot be had, and then the kernel's limit (1 % of memory) stays. */
+/* Have the kernel keep at most WINDOW_BYTES / 8 (128 KiB for a small window) of pages of the mount
+ * with this device number that were changed through mappings and are not written back: those who
+ * change more are held back meanwhile. Never raises the kernel's own limit; 0 bytes: leaves it.
+ * Needs root and Linux 6.2; -errno where it cannot be had, and then the kernel's limit (1 % of
+ * memory) stays. */
 errint_t bdi_limit_dirty(unsigned major, unsigned minor, uint64_t window_bytes);
 
 #endif
