@@ -19,6 +19,7 @@ WINDOW = 64 * MIB
 SLACK = 32 * MIB
 UNIQUE_SHARE = 1.05
 PARTS_SHARE = 0.05
+PEER_IMAGES = 8  # what others take grows with every image
 QUICK_PEERS = ("overlayfs", "passthrough_hp")
 FRAME_BYTES_LIMIT = 80
 MAP_BYTES_LIMIT = 8
@@ -99,21 +100,22 @@ def _peers(bench, images):
     """What others take for the same files: memory after each step, once each."""
     transport = bench.transports[-1]
     source = images.directory
+    kept = os.path.join(bench.cache, "bench", f"images-{data.key_of(images.paths())}")
     made = {
         "overlayfs": lambda: others.Overlayfs(bench, source),
         "bindfs": lambda: others.Bindfs(bench, source),
         "mergerfs": lambda: others.Mergerfs(bench, source),
         "fuse-overlayfs": lambda: others.FuseOverlayfs(bench, source),
         "passthrough_hp": lambda: PassthroughHp(bench, source, transport, "cached"),
-        "erofs": lambda: others.Erofs(bench, source, f"images-{data.key_of(images.paths())}"),
-        "reflink-xfs": lambda: _reflink_disk(bench, images),
+        "erofs": lambda: others.erofs(bench, source, kept + ".erofs"),
+        "reflink-xfs": lambda: _reflink_disk(bench, images, kept + ".xfs"),
     }
     for name, make in made.items():
         if (bench.quick and name not in QUICK_PEERS) or not bench.wants(name):
             continue
         try:
             subject = make()
-            taken = _grow(bench, subject, images.names, False)
+            taken = _grow(bench, subject, images.names[:PEER_IMAGES], False)
         except BenchError as error:
             bench.peers.cannot(name, str(error))
             continue
@@ -122,8 +124,7 @@ def _peers(bench, images):
                                     "bytes", [measured["used"]], {"images": count, "parts": measured["parts"]})
 
 
-def _reflink_disk(bench, images):
-    path = os.path.join(bench.cache, "bench", f"images-{data.key_of(images.paths())}.xfs")
+def _reflink_disk(bench, images, path):
     disk = others.LoopDisk(bench, "reflink-xfs", "xfs", path)
     if not os.path.exists(path):
         disk.make(len(images.names) * GIB)
@@ -145,8 +146,8 @@ def footprint(bench):
     rounds = 1 if bench.quick else 3
     runs = {transport: [] for transport in bench.transports}
     native = []
-    for _ in range(rounds):
-        if bench.wants("native"):
+    for number in range(rounds):
+        if number == 0 and bench.wants("native"):
             native.append(_grow(bench, Native(images.directory), images.names, False))
         for transport, list_of in runs.items():
             subject = Foldfs(bench, images.directory, transport, pool="4G", window=WINDOW)

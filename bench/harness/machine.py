@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The machine: its memory, its caches, what it is, and commands that cannot hang the run."""
 
+import contextlib
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import time
@@ -33,6 +35,24 @@ def meminfo():
                 figures[words[0]] = int(words[1]) * 1024
     figures["MemFree"] += free_pages_of_processors()
     return figures
+
+
+def compact_memory():
+    """Have the kernel move what is free together, where it lets us."""
+    with contextlib.suppress(OSError), open("/proc/sys/vm/compact_memory", "w", encoding="ascii") as switch:
+        switch.write("1\n")
+
+
+def raise_file_limit():
+    """Some peers keep a descriptor for each file that they were asked of. What this process may have, its children
+    may; no server here is held back by less than root's own limit."""
+    with open("/proc/sys/fs/nr_open", encoding="ascii") as file:
+        most = int(file.read())
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except (OSError, ValueError):
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def is_root():

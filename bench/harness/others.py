@@ -122,22 +122,13 @@ class LoopDisk(KernelMount):
         return [f"{os.major(device)}:{os.minor(device)}"]
 
 
-class Erofs(LoopDisk):
-    """An image that mkfs.erofs makes of SOURCE, with equal chunks of a page stored once. Made once and kept under
-    the name KEPT_AS, which is to stand for what SOURCE holds."""
-
-    def __init__(self, bench, source, kept_as):
-        directory = os.path.join(bench.cache, "bench")
-        os.makedirs(directory, exist_ok=True)
-        super().__init__(bench, "erofs", "erofs", os.path.join(directory, f"{kept_as}.erofs"), read_only=True)
-        self.source = source
-
-    def start(self):
-        if not os.path.exists(self.image):
-            self.bench.progress(f"erofs: making {self.image}")
-            machine.run(["mkfs.erofs", "--quiet", "--chunksize=4096", self.image + ".new", self.source], 900)
-            os.rename(self.image + ".new", self.image)
-        super().start()
+def erofs(bench, source, image):
+    """What mkfs.erofs makes of SOURCE, with equal chunks of a page stored once, in IMAGE; made if it is not there."""
+    if not os.path.exists(image):
+        bench.progress(f"erofs: making {image}")
+        machine.run(["mkfs.erofs", "--quiet", "--chunksize=4096", image + ".new", source], 900)
+        os.rename(image + ".new", image)
+    return LoopDisk(bench, "erofs", "erofs", image, read_only=True)
 
 
 class ZfsFuse(Mount):
@@ -224,13 +215,6 @@ def _empty_pool(bench):
     return pool
 
 
-def _erofs_trial(bench, source):
-    """As Erofs, but kept nowhere."""
-    peer = Erofs(bench, source, "trial")
-    peer.image = os.path.join(bench.work, "trial.erofs")
-    return peer
-
-
 TRIALS = {
     "bindfs": lambda bench, source: Bindfs(bench, source),
     "mergerfs": lambda bench, source: Mergerfs(bench, source),
@@ -239,7 +223,7 @@ TRIALS = {
     "reflink-xfs": lambda bench, _: _empty_disk(bench, "reflink-xfs", "xfs"),
     "reflink-btrfs": lambda bench, _: _empty_disk(bench, "reflink-btrfs", "btrfs"),
     "zfs-fuse": lambda bench, _: _empty_pool(bench),
-    "erofs": _erofs_trial,
+    "erofs": lambda bench, source: erofs(bench, source, os.path.join(bench.work, "trial.erofs")),
 }
 
 
