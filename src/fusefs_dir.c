@@ -15,6 +15,8 @@
  * dropped unless they are those that it was begun under. A list is not kept either while somebody
  * has the directory open: the answer that drops an older one may be under way still. And nobody who
  * finds it changed then may add to the list: those who read it already may bring entries of before.
+ * A list takes a page of memory at least, so a directory has one from its second open on: who goes
+ * through a tree once leaves none behind.
  *
  * Invariants:
  *  - A handle's mutex protects its position and buffer; no reply is sent holding it.
@@ -113,9 +115,10 @@ static void hold_open_locked(const struct fusefs *fs, struct directory_hold *hol
 
 	hold->mixed = hold->opens && (hold->mixed || !same);
 	fi->keep_cache = same && !hold->opens;
-	fi->cache_readdir = !hold->mixed;
+	fi->cache_readdir = hold->again && !hold->mixed;
 	hold->opens++;
-	hold->listed = !hold->mixed;
+	hold->listed = fi->cache_readdir;
+	hold->again = true;
 	if (same)
 		return;
 	source_stamp_of(st, &stamp);

@@ -100,6 +100,7 @@ struct directory_hold {
 	struct timespec mtime; /* as the list was begun */
 	struct timespec ctime; /* the same */
 	uint32_t opens;
+	bool again;  /* it was opened before */
 	bool listed; /* there is such a list, if nobody changed the directory since */
 	bool young;  /* the times may be given to a later change too */
 	bool mixed;  /* those who have it open may bring the kernel entries of several states */

@@ -713,3 +713,26 @@ def what_the_kernel_asks_again(t):
     # Not at once where times are coarse: a directory that was changed a moment ago may be changed unseen.
     until(lambda: asked() <= {"OPEN", "RELEASE", "OPENDIR", "RELEASEDIR", "IOCTL"}, 10 * t.patience,
           lambda: "nothing else is asked; it is %r" % asked())
+
+
+@test(transports="each")
+def lists_are_kept_from_the_second_on(t):
+    """A list takes memory in the kernel, so it is not kept for who goes through a tree once; who lists a directory again
+    has it kept, and the daemon is not asked from then on."""
+    source = t.make_dir("source", "sub")
+    for number in range(50):
+        write_file("%s/%d" % (source, number), b"")
+    mount = t.mount(os.path.dirname(source), LONG + ["ro", "debug"])
+    mount.expect_log(".")  # every request
+
+    def asked():
+        mark = len(mount.log_text())
+        equal(sorted(os.listdir(mount.path("sub"))), sorted(os.listdir(source)), "the list")
+        # The next one is not to meet this one open.
+        until(lambda: "opcode: RELEASEDIR" in mount.log_text()[mark:], 10 * t.patience, "released")
+        return mount.log_text()[mark:].count("opcode: READDIR")
+
+    for times in ("first", "second"):
+        check(asked() > 0, "%s: a list was kept" % times)
+    # Not at once where times are coarse.
+    until(lambda: asked() == 0, 10 * t.patience, "it is kept")
