@@ -50,6 +50,8 @@ static errint_t change_begin(struct change *change, struct file *file, int fd, u
 	error = file_change_begin(file, fd);
 	if (error)
 		range_lock_unlock(file_range_lock(file), &change->hold);
+	else
+		file_cut_kin(file, first, last);
 	return error;
 }
 

@@ -27,6 +27,7 @@
  */
 #include "foldfs/file.h"
 
+#include "foldfs/kin.h"
 #include "foldfs/rcu.h"
 
 #include <errno.h>
@@ -52,9 +53,11 @@
 
 struct file_table {
 	struct page_map_memory *memory;
+	struct family_table *families; /* NULL: kins are not followed. Constant once set */
 	uint64_t budget;
 	dev_t device;    /* of the source; constant once set */
 	bool multigrain; /* there the kernel never gives a looked-at timestamp twice; the same */
+	bool stamps_first; /* there a change moves the stamp before a byte; the same */
 	_Atomic uint64_t bytes;    /* of struct files; relaxed */
 	_Atomic uint64_t editions; /* the last one given out */
 	pthread_mutex_t trim_lock; /* one trims at a time; before lock */
@@ -68,6 +71,7 @@ struct file {
 	dev_t device; /* constant */
 	ino_t inode;  /* constant */
 	struct page_map *map;
+	_Atomic(struct kin *) kin; /* one reference; set under lock, taken away by exchange */
 	struct range_lock ranges;
 	_Atomic uint64_t size;
 	_Atomic uint64_t edition;    /* see edition_begin() */
@@ -117,7 +121,13 @@ errint_t file_table_source(struct file_table *table, int fd)
 		return -errno;
 	table->device = st.st_dev;
 	table->multigrain = source_is_multigrain(&fs);
+	table->stamps_first = source_stamps_first(&fs);
 	return 0;
+}
+
+void file_table_use_families(struct file_table *table, struct family_table *families)
+{
+	table->families = families;
 }
 
 static unsigned long hash_of(dev_t device, ino_t inode)
@@ -172,9 +182,18 @@ static void detach_locked(struct file *file)
 	cds_list_del(&file->use);
 }
 
+static void drop_kin(struct file *file)
+{
+	struct kin *kin = atomic_exchange(&file->kin, NULL);
+
+	if (kin)
+		kin_put(kin);
+}
+
 /* Free FILE, which has left the table. */
 static void destroy(struct file *file)
 {
+	drop_kin(file);
 	atomic_fetch_sub_explicit(&file->table->bytes, bytes_of(file), memory_order_relaxed);
 	page_map_free(file->map);
 	range_lock_destroy(&file->ranges);
@@ -408,6 +427,8 @@ static uint64_t excess_of(const struct file_table *table)
 {
 	uint64_t bytes = page_map_memory_in_use(table->memory) + file_table_bytes(table);
 
+	if (table->families)
+		bytes += family_table_in_use(table->families);
 	return bytes > table->budget ? bytes - table->budget : 0;
 }
 
@@ -424,6 +445,8 @@ void file_table_trim(struct file_table *table)
 		excess += table->budget / 16;
 	while (excess) {
 		freed = drop_one(table);
+		if (!freed && table->families)
+			freed = family_table_shrink(table->families, excess);
 		if (!freed) {
 			shrink_open(table, excess);
 			break;
@@ -480,11 +503,57 @@ bool file_expects_writer(const struct file *file)
 	return atomic_load_explicit(&file->writer_expected, memory_order_relaxed);
 }
 
+/* The kin first: see kin.h. */
 void file_forget(struct file *file)
 {
+	drop_kin(file);
 	fold_rcu_read_lock();
 	page_map_forget(file->map, 0, UINT64_MAX);
 	fold_rcu_read_unlock();
+}
+
+bool file_wants_kin(const struct file *file)
+{
+	const struct file_table *table = file->table;
+
+	return table->families && table->stamps_first && file->device == table->device &&
+	       !atomic_load_explicit(&file->kin, memory_order_relaxed);
+}
+
+/* Whoever tells of a change (file_distrust) takes away the kin that is there. One that comes after
+ * that is compared with the source once it is there: then it is either true, or a change that is yet
+ * to be told of will take it away. */
+void file_set_kin(struct file *file, struct kin *kin, int fd)
+{
+	struct kin *none = NULL;
+
+	pthread_mutex_lock(&file->lock);
+	if (file->changers || !atomic_compare_exchange_strong(&file->kin, &none, kin))
+		kin_put(kin);
+	else if (!kin_is_exact(kin, fd))
+		drop_kin(file);
+	pthread_mutex_unlock(&file->lock);
+}
+
+struct kin *file_kin(const struct file *file)
+{
+	return atomic_load_explicit(&file->kin, memory_order_acquire);
+}
+
+void file_cut_kin(struct file *file, uint64_t first, uint64_t last)
+{
+	struct kin *kin;
+
+	fold_rcu_read_lock();
+	kin = file_kin(file);
+	if (kin)
+		kin_cut(kin, first, last);
+	fold_rcu_read_unlock();
+}
+
+struct family_table *file_families(const struct file *file)
+{
+	return file->table->families;
 }
 
 /* A change of ours that is under way may have looked at a page before it was forgotten here, and

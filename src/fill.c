@@ -17,6 +17,7 @@
  */
 #include "foldfs/fill.h"
 
+#include "foldfs/adopt.h"
 #include "foldfs/rcu.h"
 #include "foldfs/stats.h"
 
@@ -78,6 +79,9 @@ void page_read_init(struct page_read *read, struct filler *filler, struct file *
 	read->looked = false;
 	read->at_work = false;
 	read->ahead = false;
+	read->asked_kin = false;
+	read->kin = NULL;
+	read->claim.family = NULL;
 	read->bounce = NULL;
 }
 
@@ -255,6 +259,8 @@ void page_read_fetch(struct page_read *read)
 	unsigned i;
 	unsigned end;
 
+	if (!adopt_pages(read))
+		return;
 	provide(read);
 	for (i = 0; i < read->error_page; i = end) {
 		end = i + 1;
@@ -298,8 +304,9 @@ ssize_t page_read_iov(struct page_read *read, struct iovec iov[], int *ret_count
 	return (ssize_t)(read->length - left);
 }
 
-/* Publish one page that was fetched into a frame. True: the frame is still ours, to give back. */
-static bool publish(struct page_read *read, unsigned i)
+/* Publish one page that was fetched into a frame; its family is told of it if it is EXACT. True: the
+ * frame is still ours, to give back. */
+static bool publish(struct page_read *read, unsigned i, bool exact)
 {
 	struct filler *filler = read->filler;
 	struct page_map *map = file_map(read->file);
@@ -321,6 +328,8 @@ static bool publish(struct page_read *read, unsigned i)
 	fold_rcu_read_lock();
 	page_store_publish(filler->store, hand->frame, &digest, &ref);
 	published = page_map_publish(map, page, read->looks[i].ticket, ref);
+	if (exact)
+		adopt_tell(read, i, ref);
 	if (!published)
 		page_store_drop(filler->store, ref);
 	fold_rcu_read_unlock();
@@ -351,12 +360,14 @@ unsigned page_read_finish(struct page_read *read)
 	unsigned hits = 0;
 	unsigned fetched = 0;
 	unsigned bypassed = 0;
+	bool exact;
 	unsigned i;
 
 	if (!read->looked || read->hits == read->pages) {
 		count(read, read->hits, 0, 0);
 		return 0;
 	}
+	exact = adopt_is_exact(read);
 	for (i = 0; i < read->pages; i++) {
 		struct page_in_hand *hand = &read->hand[i];
 
@@ -367,9 +378,10 @@ unsigned page_read_finish(struct page_read *read)
 		fetched += hand->fetched;
 		if (hand->frame == FILL_NO_FRAME)
 			bypassed += hand->fetched;
-		else if (!hand->fetched || publish(read, i))
+		else if (!hand->fetched || publish(read, i, exact))
 			unused[give_back++] = hand->frame;
 	}
+	adopt_end(read);
 	if (give_back)
 		page_store_give_back(read->filler->store, unused, give_back);
 	if (read->bounce)

@@ -9,6 +9,8 @@
  */
 #include "foldfs/fusefs_internal.h"
 
+#include "foldfs/family.h"
+#include "foldfs/state.h"
 #include "foldfs/stats.h"
 
 #include <errno.h>
@@ -58,6 +60,8 @@ static errint_t build(struct fusefs *fs, const struct options *options)
 		error = page_map_memory_new(fs->store, &fs->map_memory);
 	if (!error)
 		error = file_table_new(fs->map_memory, options->maps_bytes, &fs->files);
+	if (!error)
+		error = family_table_new(fs->store, &fs->families);
 	if (!error)
 		error = filler_init(&fs->filler, fs->store, fs->files, fs->stats);
 	if (!error)
@@ -112,6 +116,9 @@ static void stop_callers(struct fusefs *fs)
 void fusefs_use_state(struct fusefs *fs, const struct state *state)
 {
 	plan_use_state(fs->plan, state);
+	fs->catalogue = state->catalogue;
+	if (fs->catalogue)
+		file_table_use_families(fs->files, fs->families);
 }
 
 void fusefs_free(struct fusefs *fs)
@@ -127,6 +134,7 @@ void fusefs_free(struct fusefs *fs)
 	inode_table_free(fs->inodes);
 	window_free(fs->window);
 	file_table_free(fs->files);
+	family_table_free(fs->families);
 	page_map_memory_free(fs->map_memory);
 	page_store_free(fs->store);
 	filler_destroy(&fs->filler);
@@ -269,7 +277,8 @@ void fusefs_usage(const struct fusefs *fs, struct fusefs_usage *ret_usage)
 	page_store_usage(fs->store, &ret_usage->store);
 	window_usage(fs->window, &ret_usage->window);
 	ret_usage->zero_pages = page_map_memory_zero_pages(fs->map_memory);
-	ret_usage->maps_bytes = page_map_memory_bytes(fs->map_memory) + file_table_bytes(fs->files);
+	ret_usage->maps_bytes = page_map_memory_bytes(fs->map_memory) + file_table_bytes(fs->files) +
+				family_table_bytes(fs->families);
 	ret_usage->window_inodes = plan_inodes(fs->plan, PLAN_WINDOW);
 	ret_usage->own_inodes = plan_inodes(fs->plan, PLAN_OWN);
 	ret_usage->shared_inodes = plan_inodes(fs->plan, PLAN_SHARED);

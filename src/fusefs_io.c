@@ -23,6 +23,7 @@
  */
 #include "foldfs/fusefs_internal.h"
 
+#include "foldfs/kin.h"
 #include "foldfs/rcu.h"
 
 #include <errno.h>
@@ -127,6 +128,7 @@ static errint_t make_content_locked(struct fusefs *fs, struct inode *inode, stru
 				   &handle->stream);
 	if (error)
 		return error;
+	kin_learn(fs->catalogue, handle->file, source_fd(handle->source));
 	handle->window = *window;
 	atomic_store_explicit(&handle->ready, true, memory_order_release);
 	return 0;

@@ -279,14 +279,16 @@ static struct frame_ref begin_life(struct page_store *store, uint32_t frame, boo
 	return (struct frame_ref){.frame = frame, .generation = generation};
 }
 
-/* Become one more user of a live frame. False: it has just died, or has all the users it can have.
- */
-static bool join_life(struct page_store *store, struct frame_meta *meta, struct frame_ref *ret_ref)
+/* Become one more user of a live frame, in the generation that *LIFE, just seen, has. False: it has
+ * just died, or has all the users it can have. */
+static bool join_life(struct page_store *store, struct frame_meta *meta, uint64_t life,
+		      struct frame_ref *ret_ref)
 {
-	uint64_t life = atomic_load_explicit(&meta->life, memory_order_acquire);
+	uint32_t generation = frame_generation(life);
 
 	do {
-		if (!frame_users(life) || frame_users(life) == UINT32_MAX)
+		if (frame_generation(life) != generation || !frame_users(life) ||
+		    frame_users(life) == UINT32_MAX)
 			return false;
 	} while (!atomic_compare_exchange_weak(&meta->life, &life, life + 1));
 	if (frame_users(life) == 1)
@@ -309,8 +311,10 @@ bool page_store_publish(struct page_store *store, uint32_t frame, const struct d
 			struct frame_ref *ret_ref)
 {
 	struct frame_meta *meta = &store->metas[frame];
+	struct frame_meta *shared;
 	struct hash_index_node *node;
 	struct frame_ref own;
+	uint64_t life;
 
 	meta->node.digest = *digest;
 	own = begin_life(store, frame, false);
@@ -318,13 +322,15 @@ bool page_store_publish(struct page_store *store, uint32_t frame, const struct d
 		node = hash_index_share(store->index, &meta->node, page_store_bytes(store, frame));
 		if (node == &meta->node)
 			break;
-		if (!join_life(store, meta_of_node(node), ret_ref)) {
-			if (!frame_users(meta_of_node(node)->life))
+		shared = meta_of_node(node);
+		life = atomic_load_explicit(&shared->life, memory_order_acquire);
+		if (!join_life(store, shared, life, ret_ref)) {
+			if (!frame_users(shared->life))
 				continue; /* it died after the comparison: look again */
 			*ret_ref = page_store_publish_private(store, frame);
 			return false;
 		}
-		touch(meta_of_node(node)); /* content that another file brings is a use of it */
+		touch(shared); /* content that another file brings is a use of it */
 		/* Never seen by anyone: back to taken, and to the pool. */
 		atomic_store_explicit(&meta->life, life_of(own.generation, 0),
 				      memory_order_relaxed);
@@ -336,6 +342,17 @@ bool page_store_publish(struct page_store *store, uint32_t frame, const struct d
 	enqueue(store, own);
 	*ret_ref = own;
 	return false;
+}
+
+bool page_store_share(struct page_store *store, struct frame_ref ref)
+{
+	struct frame_meta *meta = &store->metas[ref.frame];
+	uint64_t life = atomic_load_explicit(&meta->life, memory_order_acquire);
+
+	if (frame_generation(life) != ref.generation || !join_life(store, meta, life, &ref))
+		return false;
+	touch(meta); /* as in page_store_publish() */
+	return true;
 }
 
 struct frame_ref page_store_publish_private(struct page_store *store, uint32_t frame)

@@ -237,15 +237,28 @@ bool source_stamp_equal(const struct source_stamp *a, const struct source_stamp 
 	       same_time(&a->mtime, &b->mtime) && same_time(&a->ctime, &b->ctime);
 }
 
-bool source_is_multigrain(const struct statfs *fs)
+static bool kernel_is_from(unsigned major, unsigned minor)
 {
 	struct utsname name;
-	unsigned major;
-	unsigned minor;
+	unsigned this_major;
+	unsigned this_minor;
 
-	if (fs->f_type != EXT4_SUPER_MAGIC && fs->f_type != XFS_SUPER_MAGIC &&
-	    fs->f_type != BTRFS_SUPER_MAGIC && fs->f_type != TMPFS_MAGIC)
-		return false;
-	return !uname(&name) && sscanf(name.release, "%u.%u", &major, &minor) == 2 &&
-	       (major > 6 || (major == 6 && minor >= 13));
+	return !uname(&name) && sscanf(name.release, "%u.%u", &this_major, &this_minor) == 2 &&
+	       (this_major > major || (this_major == major && this_minor >= minor));
+}
+
+static bool is_one_of_the_disk(const struct statfs *fs)
+{
+	return fs->f_type == EXT4_SUPER_MAGIC || fs->f_type == XFS_SUPER_MAGIC ||
+	       fs->f_type == BTRFS_SUPER_MAGIC;
+}
+
+bool source_is_multigrain(const struct statfs *fs)
+{
+	return (is_one_of_the_disk(fs) || fs->f_type == TMPFS_MAGIC) && kernel_is_from(6, 13);
+}
+
+bool source_stamps_first(const struct statfs *fs)
+{
+	return is_one_of_the_disk(fs) && kernel_is_from(5, 18);
 }

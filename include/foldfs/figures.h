@@ -50,6 +50,9 @@
 	  "Pages that were read from the source ahead of a reader.")                               \
 	X("fills_discarded", "events", NUMBER, stats_sum(r->stats, STAT_FILLS_DISCARDED),          \
 	  "Pages read from the source and not kept, for the content had changed meanwhile.")       \
+	X("adopted", "events", NUMBER, stats_sum(r->stats, STAT_ADOPTED),                          \
+	  "Pages that were in the pool already as another file's, known to be equal by an "        \
+	  "earlier scan, and were not read from the source.")                                      \
 	X("merges", "events", NUMBER, stats_sum(r->stats, STAT_MERGES),                            \
 	  "Pages read from the source that were found equal to a frame, and share it.")            \
 	X("digest_collisions", "events", NUMBER, stats_sum(r->stats, STAT_DIGEST_COLLISIONS),      \
@@ -87,7 +90,8 @@
 	X("memory.metadata_bytes", "bytes", NUMBER, r->usage.store.metadata_bytes,                 \
 	  "What is kept about frames; a part of pool_bytes.")                                      \
 	X("memory.maps_bytes", "bytes", NUMBER, r->usage.maps_bytes,                               \
-	  "Memory of the maps that say which frame holds which page of a file.")                   \
+	  "Memory of the maps that say which frame holds which page of a file, and of what "       \
+	  "files are known to have in common.")                   \
 	X("memory.index_bytes", "bytes", NUMBER, r->usage.store.index_bytes,                       \
 	  "Memory of the index that finds a frame by its digest.")                                 \
 	X("memory.inodes_bytes", "bytes", NUMBER, r->usage.inodes_bytes,                           \

@@ -18,8 +18,10 @@
 #include "foldfs/range_lock.h"
 #include "foldfs/source.h"
 
+struct family_table;
 struct file;
 struct file_table;
+struct kin;
 
 /* Maps are kept within BUDGET bytes. STORE and MEMORY are borrowed. -ENOMEM. */
 errint_t file_table_new(struct page_map_memory *memory, uint64_t budget_bytes,
@@ -27,6 +29,9 @@ errint_t file_table_new(struct page_map_memory *memory, uint64_t budget_bytes,
 /* The source directory is open as FD: how far its timestamps can be trusted. Before use; without it
  * they are taken for coarse ones. -errno. */
 errint_t file_table_source(struct file_table *table, int fd);
+/* What files are known to have in common is followed from now on (kin.h). FAMILIES, borrowed, are
+ * kept within the maps' budget. Before use. */
+void file_table_use_families(struct file_table *table, struct family_table *families);
 /* Whether a change after this moment may leave the source with the same STAMP, taken now. Any
  * thread, no lock. */
 bool file_table_doubts(const struct file_table *table, const struct source_stamp *stamp);
@@ -87,8 +92,19 @@ enum file_sharing file_sharing(struct file *file);
 void file_expect_writer(struct file *file, bool expected);
 bool file_expects_writer(const struct file *file);
 
-/* Everything is forgotten. */
+/* Everything is forgotten, its kin too. */
 void file_forget(struct file *file);
+
+/* Whether FILE could have a kin and has none. Any thread, no lock. */
+bool file_wants_kin(const struct file *file);
+/* KIN, taken over, is FILE's, which is open as FD; if it still has KIN's stamp and has none yet. */
+void file_set_kin(struct file *file, struct kin *kin, int fd);
+/* FILE's kin, NULL: none. RCU read side. */
+struct kin *file_kin(const struct file *file);
+/* Pages FIRST..LAST are about to change: they are its kin's no more. For cow_break alone. */
+void file_cut_kin(struct file *file, uint64_t first, uint64_t last);
+/* NULL: kins are not followed. */
+struct family_table *file_families(const struct file *file);
 
 /* Somebody who watches the source tells that FILE, or any file, was changed behind the mount, or
  * may have been: all is forgotten, also what changes of ours that are under way found true before,

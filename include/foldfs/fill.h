@@ -17,12 +17,14 @@
  *	fold_rcu_read_unlock();
  *	page_read_finish(&read);                // publishes what was fetched
  *
- * Every fetch brings in all that was missing, and what was fetched stays at hand, so the loop ends:
- * a page can be missing only once.
+ * Every fetch brings in all that was missing, and what was fetched stays at hand, so the loop ends.
+ * Of pages that the file is known to have in common with others (kin.h) the first fetch takes what
+ * the pool has of those; should one be evicted before the next look, the second fetch reads it.
  */
 #ifndef FOLDFS_FILL_H
 #define FOLDFS_FILL_H
 
+#include "foldfs/family.h"
 #include "foldfs/file.h"
 
 #include <pthread.h>
@@ -67,6 +69,9 @@ struct page_read {
 	bool looked;
 	bool at_work;    /* counted in filler->at_work */
 	bool ahead;      /* for read-ahead: nobody waits for it */
+	bool asked_kin;  /* what others have of it was looked for */
+	struct kin *kin; /* of the file, held since before the fetch; NULL: none */
+	struct family_claim claim;
 	uint8_t *bounce; /* room for all pages, for those that found no frame */
 	struct page_look looks[FOLD_REQUEST_PAGES];
 	struct page_in_hand hand[FOLD_REQUEST_PAGES];

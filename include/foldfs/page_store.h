@@ -92,6 +92,10 @@ void page_store_digest(const struct page_store *store, const void *page, struct 
 bool page_store_publish(struct page_store *store, uint32_t frame, const struct digest *digest,
 			struct frame_ref *ret_ref);
 
+/* Become one more user of REF, which was published to be shared. False: that life is over. RCU read
+ * side. */
+bool page_store_share(struct page_store *store, struct frame_ref ref);
+
 /* Publish FRAME as one file's own: in no index, never shared. RCU read side. */
 struct frame_ref page_store_publish_private(struct page_store *store, uint32_t frame);
 

@@ -65,4 +65,9 @@ bool source_stamp_equal(const struct source_stamp *a, const struct source_stamp 
  * was looked at is never given again. */
 bool source_is_multigrain(const struct statfs *fs);
 
+/* Whether it is one of those (ext4, XFS and btrfs of Linux 5.18 or newer) that nobody changes from
+ * another machine and that move a file's stamp before the first byte of a change: who read a file
+ * and then finds the stamp that it had before has read what it was under that stamp. */
+bool source_stamps_first(const struct statfs *fs);
+
 #endif

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * kin.h - which pages of one file are those of a family, and still are
+ *
+ * A file's kin is what the catalogue knows under the stamp that the file had when it was opened: a
+ * family (family.h) and the runs of pages that the two have in common. Two things hold it to the
+ * truth afterwards:
+ *
+ *   - what this mount changes of the file is cut out before its source changes (cow_break.c);
+ *   - a change behind the mount, once it is found, takes the kin from the file before its map is
+ *     forgotten (file.c). So whoever looks at a page, and finds the kin still there after that, may
+ *     publish the family's frame with the ticket of that look.
+ *
+ * What a reader fetched may be told to the family only if the file had the kin's very stamp after
+ * the fetch, and the reader has held the kin since before it: then its bytes are those that were
+ * compared. A file that this mount has changed tells nothing any more.
+ */
+#ifndef FOLDFS_KIN_H
+#define FOLDFS_KIN_H
+
+#include "foldfs/catalogue.h"
+#include "foldfs/family.h"
+
+struct file;
+struct kin;
+
+/* Of the file that had STAMP when its RUNS of family NUMBER were found. One reference. NULL: no
+ * memory, or runs that make no sense. */
+struct kin *kin_new(struct family_table *families, const struct source_stamp *stamp,
+		    uint64_t number, const struct catalogue_run runs[], size_t count);
+/* One more reference, if it is not given up already: for who found it in its file, within that read
+ * side. */
+bool kin_get(struct kin *kin);
+void kin_put(struct kin *kin);
+
+struct family *kin_family(const struct kin *kin);
+/* Whether the file open as FD has the stamp under which all of KIN is true. */
+bool kin_is_exact(const struct kin *kin, int fd);
+/* Whether PAGE is the family's page of the same number, and was not cut. Any thread. */
+bool kin_has(const struct kin *kin, uint64_t page);
+/* Pages FIRST..LAST are about to change. Any thread. */
+void kin_cut(struct kin *kin, uint64_t first, uint64_t last);
+
+/* Have FILE, open as FD and validated, learn from CATALOGUE what its kin is, unless it has one. A
+ * look-up of a microsecond or two, most of the time. */
+void kin_learn(struct catalogue *catalogue, struct file *file, int fd);
+
+#endif

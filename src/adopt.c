@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * adopt.c - the part of a fill that asks the file's family before the source
+ *
+ * Why an adopted page is right. The family's page is the file's page under the kin's stamp, byte by
+ * byte (catalogue.md). What differs by now is either cut out of the kin, or was changed behind the
+ * mount. The look comes first, then the kin: if it is still the file's and has the page, the look's
+ * ticket is good for what the kin says (kin.h, kin.c). A change behind the mount that shows in the
+ * stamp is found here, before anything is adopted.
+ *
+ * Why what is told is right. The frame holds what this read had from its file's source. The file had
+ * the kin's stamp after that, the kin was held since before that, and the source's file system moves
+ * the stamp before it moves a byte: so these are the bytes that were compared.
+ */
+#include "foldfs/adopt.h"
+
+#include "foldfs/kin.h"
+#include "foldfs/rcu.h"
+#include "foldfs/stats.h"
+
+/* Times that a read waits for others that fetch some of its pages. */
+#define WAITS 4u
+
+static void hold_kin(struct page_read *read)
+{
+	struct kin *kin;
+
+	fold_rcu_read_lock();
+	kin = file_kin(read->file);
+	if (kin && kin_get(kin))
+		read->kin = kin;
+	fold_rcu_read_unlock();
+}
+
+static bool is_missing(const struct page_read *read, unsigned i)
+{
+	return i < read->error_page && !read->hand[i].bytes && !read->looks[i].data;
+}
+
+static bool adopt_one(struct page_read *read, unsigned i)
+{
+	struct page_store *store = read->filler->store;
+	uint64_t page = read->first + i;
+	struct frame_ref ref;
+
+	if (!kin_has(read->kin, page) || !family_share(kin_family(read->kin), page, &ref))
+		return false;
+	if (!page_map_publish(file_map(read->file), page, read->looks[i].ticket, ref)) {
+		page_store_drop(store, ref);
+		return false;
+	}
+	/* Not missing any more. The next look has the bytes, within its own read side. */
+	read->looks[i].data = page_store_bytes(store, ref.frame);
+	return true;
+}
+
+static void adopt(struct page_read *read)
+{
+	unsigned adopted = 0;
+	unsigned i;
+
+	fold_rcu_read_lock();
+	if (file_kin(read->file) == read->kin)
+		for (i = 0; i < read->pages; i++)
+			adopted += is_missing(read, i) && adopt_one(read, i);
+	fold_rcu_read_unlock();
+	read->missing -= adopted;
+	if (adopted)
+		stats_add(read->filler->stats, STAT_ADOPTED, adopted);
+}
+
+/* From the first to the last missing page that the kin has. */
+static bool missing_kin(const struct page_read *read, uint64_t *ret_first, uint64_t *ret_last)
+{
+	bool any = false;
+	unsigned i;
+
+	for (i = 0; i < read->pages; i++) {
+		if (!is_missing(read, i) || !kin_has(read->kin, read->first + i))
+			continue;
+		if (!any)
+			*ret_first = read->first + i;
+		*ret_last = read->first + i;
+		any = true;
+	}
+	return any;
+}
+
+bool adopt_pages(struct page_read *read)
+{
+	uint64_t first;
+	uint64_t last;
+	unsigned waits;
+	bool unchanged;
+
+	if (read->asked_kin)
+		return true;
+	read->asked_kin = true;
+	hold_kin(read);
+	if (!read->kin)
+		return true;
+	(void)file_validate(read->file, source_fd(read->source), &unchanged);
+	adopt(read);
+	for (waits = 0; waits < WAITS && missing_kin(read, &first, &last); waits++) {
+		bool claimed = family_claim(kin_family(read->kin), first, last, !read->ahead,
+					    &read->claim);
+
+		if (!claimed && read->ahead)
+			return false;
+		/* Also what was published between the look and the claim. */
+		adopt(read);
+		if (claimed)
+			break;
+	}
+	return read->missing;
+}
+
+bool adopt_is_exact(const struct page_read *read)
+{
+	return read->kin && kin_is_exact(read->kin, source_fd(read->source));
+}
+
+void adopt_tell(const struct page_read *read, unsigned i, struct frame_ref ref)
+{
+	uint64_t page = read->first + i;
+
+	if (kin_has(read->kin, page))
+		family_remember(kin_family(read->kin), page, ref);
+}
+
+void adopt_end(struct page_read *read)
+{
+	family_unclaim(&read->claim);
+	if (read->kin)
+		kin_put(read->kin);
+	read->kin = NULL;
+}

@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * family.c - content that several files are known to have, and the frames that hold it now
+ *
+ * Two levels: a family's array of leaves, made lazily, and a word for each page in them. A word is
+ * the frame and the life it was remembered in. It is written without a lock and read without one:
+ * whatever it says, join and generation (page_store_share) decide whether the frame is still that
+ * content's. Leaves are put in place by compare-and-swap, taken out by exchange, and freed a grace
+ * period later.
+ *
+ * The families stand in a list under table->lock; there are few, one for each group of images.
+ */
+#include "foldfs/family.h"
+
+#include "foldfs/rcu.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#define LEAF_PAGES 512u
+
+/* A word: generation (32 bits), frame (29 bits), and a bit that says there is one. */
+#define WORD_FRAME_SHIFT 1u
+#define WORD_THERE       1u
+
+struct family_leaf {
+	struct rcu_head head; /* once it is out of its family */
+	struct family_table *table;
+	_Atomic uint64_t words[LEAF_PAGES]; /* see the head of this file */
+};
+
+struct family_table {
+	struct page_store *store;
+	_Atomic int64_t bytes;   /* relaxed */
+	_Atomic int64_t leaving; /* of these, in leaves that wait for a grace period; relaxed */
+	pthread_mutex_t lock;
+	struct cds_list_head families; /* under lock */
+};
+
+struct family {
+	struct family_table *table; /* constant, as the next two */
+	uint64_t number;
+	uint64_t leaf_count;
+	unsigned references;       /* under table->lock */
+	struct cds_list_head link; /* under table->lock */
+	pthread_mutex_t lock;      /* of claims; a leaf */
+	pthread_cond_t unclaimed;
+	struct cds_list_head claims;            /* under lock */
+	_Atomic(struct family_leaf *) leaves[]; /* NULL: nothing is remembered there */
+};
+
+errint_t family_table_new(struct page_store *store, struct family_table **ret_table)
+{
+	struct family_table *table = calloc(1, sizeof(*table));
+
+	if (!table)
+		return -ENOMEM;
+	table->store = store;
+	pthread_mutex_init(&table->lock, NULL);
+	CDS_INIT_LIST_HEAD(&table->families);
+	*ret_table = table;
+	return 0;
+}
+
+void family_table_free(struct family_table *table)
+{
+	if (!table)
+		return;
+	/* For those who put the last references, and for the leaves that this took out. */
+	fold_rcu_barrier();
+	fold_rcu_barrier();
+	pthread_mutex_destroy(&table->lock);
+	free(table);
+}
+
+uint64_t family_table_bytes(const struct family_table *table)
+{
+	int64_t bytes = atomic_load_explicit(&table->bytes, memory_order_relaxed);
+
+	return bytes > 0 ? (uint64_t)bytes : 0;
+}
+
+uint64_t family_table_in_use(const struct family_table *table)
+{
+	int64_t leaving = atomic_load_explicit(&table->leaving, memory_order_relaxed);
+	int64_t bytes = atomic_load_explicit(&table->bytes, memory_order_relaxed);
+
+	/* Two counters, read one after the other. */
+	return bytes > leaving ? (uint64_t)(bytes - leaving) : 0;
+}
+
+void family_table_count(struct family_table *table, int64_t bytes)
+{
+	atomic_fetch_add_explicit(&table->bytes, bytes, memory_order_relaxed);
+}
+
+static uint64_t bytes_of(const struct family *family)
+{
+	return sizeof(*family) + family->leaf_count * sizeof(family->leaves[0]);
+}
+
+static struct family *family_new(struct family_table *table, uint64_t number, uint64_t pages)
+{
+	uint64_t count = (pages + LEAF_PAGES - 1) / LEAF_PAGES;
+	struct family *family = calloc(1, sizeof(*family) + count * sizeof(family->leaves[0]));
+
+	if (!family)
+		return NULL;
+	family->table = table;
+	family->number = number;
+	family->leaf_count = count;
+	pthread_mutex_init(&family->lock, NULL);
+	pthread_cond_init(&family->unclaimed, NULL);
+	CDS_INIT_LIST_HEAD(&family->claims);
+	family_table_count(table, (int64_t)bytes_of(family));
+	return family;
+}
+
+struct family *family_get(struct family_table *table, uint64_t number, uint64_t pages)
+{
+	struct family *family;
+	struct family *found = NULL;
+
+	pthread_mutex_lock(&table->lock);
+	cds_list_for_each_entry (family, &table->families, link)
+		if (family->number == number)
+			found = family;
+	if (!found) {
+		found = family_new(table, number, pages);
+		if (found)
+			cds_list_add(&found->link, &table->families);
+	}
+	if (found)
+		found->references++;
+	pthread_mutex_unlock(&table->lock);
+	return found;
+}
+
+static void leaf_free(struct rcu_head *head)
+{
+	struct family_leaf *leaf = caa_container_of(head, struct family_leaf, head);
+
+	FOLD_TSAN_ACQUIRE(head);
+	atomic_fetch_sub_explicit(&leaf->table->leaving, (int64_t)sizeof(*leaf),
+				  memory_order_relaxed);
+	family_table_count(leaf->table, -(int64_t)sizeof(*leaf));
+	free(leaf);
+}
+
+/* Take what FAMILY remembers from it, until that is BYTES. Returns what it was. */
+static uint64_t shrink(struct family *family, uint64_t bytes)
+{
+	struct family_leaf *leaf;
+	uint64_t taken = 0;
+	uint64_t i;
+
+	for (i = 0; i < family->leaf_count && taken < bytes; i++) {
+		leaf = atomic_exchange(&family->leaves[i], NULL);
+		if (!leaf)
+			continue;
+		taken += sizeof(*leaf);
+		atomic_fetch_add_explicit(&leaf->table->leaving, (int64_t)sizeof(*leaf),
+					  memory_order_relaxed);
+		fold_rcu_call(&leaf->head, leaf_free);
+	}
+	return taken;
+}
+
+uint64_t family_table_shrink(struct family_table *table, uint64_t bytes)
+{
+	struct family *family;
+	uint64_t taken = 0;
+
+	pthread_mutex_lock(&table->lock);
+	cds_list_for_each_entry (family, &table->families, link)
+		if (taken < bytes)
+			taken += shrink(family, bytes - taken);
+	pthread_mutex_unlock(&table->lock);
+	return taken;
+}
+
+void family_put(struct family *family)
+{
+	struct family_table *table = family->table;
+	bool last;
+
+	pthread_mutex_lock(&table->lock);
+	last = !--family->references;
+	if (last)
+		cds_list_del(&family->link);
+	pthread_mutex_unlock(&table->lock);
+	if (!last)
+		return;
+	/* Whoever looks into it has a reference: nobody does. */
+	(void)shrink(family, UINT64_MAX);
+	family_table_count(table, -(int64_t)bytes_of(family));
+	pthread_cond_destroy(&family->unclaimed);
+	pthread_mutex_destroy(&family->lock);
+	free(family);
+}
+
+/* The word of PAGE, NULL: there is none yet. Read side. */
+static _Atomic uint64_t *word_of(struct family *family, uint64_t page)
+{
+	struct family_leaf *leaf;
+
+	if (page / LEAF_PAGES >= family->leaf_count)
+		return NULL;
+	leaf = atomic_load_explicit(&family->leaves[page / LEAF_PAGES], memory_order_acquire);
+	return leaf ? &leaf->words[page % LEAF_PAGES] : NULL;
+}
+
+static bool ref_of(struct family *family, uint64_t page, struct frame_ref *ret_ref)
+{
+	_Atomic uint64_t *slot = word_of(family, page);
+	uint64_t word = slot ? atomic_load_explicit(slot, memory_order_acquire) : 0;
+
+	*ret_ref = (struct frame_ref){.frame = (uint32_t)word >> WORD_FRAME_SHIFT,
+				      .generation = (uint32_t)(word >> 32)};
+	return word & WORD_THERE;
+}
+
+bool family_share(struct family *family, uint64_t page, struct frame_ref *ret_ref)
+{
+	return ref_of(family, page, ret_ref) && page_store_share(family->table->store, *ret_ref);
+}
+
+const void *family_peek(struct family *family, uint64_t page)
+{
+	struct frame_ref ref;
+
+	return ref_of(family, page, &ref) ? page_store_peek(family->table->store, ref) : NULL;
+}
+
+/* A leaf where PAGE has none. */
+static void grow(struct family *family, uint64_t page)
+{
+	struct family_leaf *leaf = calloc(1, sizeof(*leaf));
+	struct family_leaf *none = NULL;
+
+	if (!leaf)
+		return;
+	leaf->table = family->table;
+	if (atomic_compare_exchange_strong(&family->leaves[page / LEAF_PAGES], &none, leaf))
+		family_table_count(family->table, (int64_t)sizeof(*leaf));
+	else
+		free(leaf);
+}
+
+void family_remember(struct family *family, uint64_t page, struct frame_ref ref)
+{
+	uint64_t word = (uint64_t)ref.generation << 32 |
+			(uint64_t)ref.frame << WORD_FRAME_SHIFT | WORD_THERE;
+	_Atomic uint64_t *slot;
+
+	if (page / LEAF_PAGES >= family->leaf_count)
+		return;
+	if (!word_of(family, page))
+		grow(family, page);
+	slot = word_of(family, page);
+	if (slot)
+		atomic_store_explicit(slot, word, memory_order_release);
+}
+
+static bool is_claimed_locked(const struct family *family, uint64_t first, uint64_t last)
+{
+	const struct family_claim *claim;
+
+	cds_list_for_each_entry (claim, &family->claims, link)
+		if (claim->first <= last && first <= claim->last)
+			return true;
+	return false;
+}
+
+bool family_claim(struct family *family, uint64_t first, uint64_t last, bool wait,
+		  struct family_claim *ret_claim)
+{
+	bool claimed;
+
+	pthread_mutex_lock(&family->lock);
+	claimed = !is_claimed_locked(family, first, last);
+	if (claimed) {
+		*ret_claim = (struct family_claim){.family = family, .first = first, .last = last};
+		cds_list_add(&ret_claim->link, &family->claims);
+	}
+	while (!claimed && wait && is_claimed_locked(family, first, last))
+		pthread_cond_wait(&family->unclaimed, &family->lock);
+	pthread_mutex_unlock(&family->lock);
+	return claimed;
+}
+
+void family_unclaim(struct family_claim *claim)
+{
+	struct family *family = claim->family;
+
+	if (!family)
+		return;
+	pthread_mutex_lock(&family->lock);
+	cds_list_del(&claim->link);
+	pthread_cond_broadcast(&family->unclaimed);
+	pthread_mutex_unlock(&family->lock);
+	claim->family = NULL;
+}
+

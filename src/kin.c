@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * kin.c - which pages of one file are those of a family, and still are
+ *
+ * Constant once made, but for the cuts: one bit for each page up to the end of the last run, set
+ * once and for ever. A bit is set before the page's slot gets its new version; a reader looks at the
+ * slot first and at the bit after. So who still finds the bit unset has a ticket that the change
+ * makes worthless, or had published before the change, which then replaces it.
+ */
+#include "foldfs/kin.h"
+
+#include "foldfs/file.h"
+#include "foldfs/rcu.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BITS 64u
+
+struct kin {
+	struct rcu_head head;
+	_Atomic unsigned references; /* none: nobody gets another */
+	struct family *family;       /* one reference; constant as all that follows, but the bits */
+	struct family_table *families;
+	struct source_stamp stamp;
+	uint64_t pages; /* to the end of the last run */
+	size_t count;
+	struct catalogue_run *runs; /* ascending */
+	_Atomic uint64_t *cuts;     /* see the head of this file */
+};
+
+static int64_t bytes_of(const struct kin *kin)
+{
+	return (int64_t)(sizeof(*kin) + kin->count * sizeof(kin->runs[0]) +
+			 (kin->pages + BITS - 1) / BITS * sizeof(kin->cuts[0]));
+}
+
+static void kin_free(struct kin *kin)
+{
+	free(kin->cuts);
+	free(kin->runs);
+	free(kin);
+}
+
+struct kin *kin_new(struct family_table *families, const struct source_stamp *stamp,
+		    uint64_t number, const struct catalogue_run runs[], size_t count)
+{
+	uint64_t pages = fold_pages_in(0, (uint64_t)stamp->size);
+	struct kin *kin;
+
+	if (!count || runs[count - 1].first + runs[count - 1].pages > pages)
+		return NULL;
+	kin = calloc(1, sizeof(*kin));
+	if (!kin)
+		return NULL;
+	atomic_init(&kin->references, 1);
+	kin->families = families;
+	kin->stamp = *stamp;
+	kin->pages = runs[count - 1].first + runs[count - 1].pages;
+	kin->count = count;
+	kin->runs = malloc(count * sizeof(*runs));
+	kin->cuts = calloc((kin->pages + BITS - 1) / BITS, sizeof(*kin->cuts));
+	if (kin->runs && kin->cuts)
+		kin->family = family_get(families, number, pages);
+	if (!kin->family) {
+		kin_free(kin);
+		return NULL;
+	}
+	memcpy(kin->runs, runs, count * sizeof(*runs));
+	family_table_count(families, bytes_of(kin));
+	return kin;
+}
+
+bool kin_get(struct kin *kin)
+{
+	unsigned references = atomic_load_explicit(&kin->references, memory_order_relaxed);
+
+	do {
+		if (!references)
+			return false;
+	} while (!atomic_compare_exchange_weak(&kin->references, &references, references + 1));
+	return true;
+}
+
+static void free_after_grace(struct rcu_head *head)
+{
+	struct kin *kin = caa_container_of(head, struct kin, head);
+
+	FOLD_TSAN_ACQUIRE(head);
+	family_table_count(kin->families, -bytes_of(kin));
+	family_put(kin->family);
+	kin_free(kin);
+}
+
+void kin_put(struct kin *kin)
+{
+	if (atomic_fetch_sub(&kin->references, 1) == 1)
+		fold_rcu_call(&kin->head, free_after_grace);
+}
+
+struct family *kin_family(const struct kin *kin)
+{
+	return kin->family;
+}
+
+bool kin_is_exact(const struct kin *kin, int fd)
+{
+	struct source_stamp stamp;
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return false;
+	source_stamp_of(&st, &stamp);
+	return source_stamp_equal(&stamp, &kin->stamp);
+}
+
+/* Runs are ascending and apart: the last one that begins at PAGE or before. */
+static bool is_in_run(const struct kin *kin, uint64_t page)
+{
+	size_t low = 0;
+	size_t high = kin->count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (kin->runs[middle].first <= page)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low && page - kin->runs[low - 1].first < kin->runs[low - 1].pages;
+}
+
+bool kin_has(const struct kin *kin, uint64_t page)
+{
+	return is_in_run(kin, page) &&
+	       !(atomic_load_explicit(&kin->cuts[page / BITS], memory_order_acquire) >>
+			 page % BITS &
+		 1);
+}
+
+void kin_cut(struct kin *kin, uint64_t first, uint64_t last)
+{
+	uint64_t word;
+	uint64_t bits;
+
+	if (first >= kin->pages)
+		return;
+	if (last >= kin->pages)
+		last = kin->pages - 1;
+	for (word = first / BITS; word <= last / BITS; word++) {
+		bits = UINT64_MAX;
+		if (word == first / BITS)
+			bits &= UINT64_MAX << first % BITS;
+		if (word == last / BITS)
+			bits &= UINT64_MAX >> (BITS - 1 - last % BITS);
+		if (~atomic_load_explicit(&kin->cuts[word], memory_order_relaxed) & bits)
+			atomic_fetch_or(&kin->cuts[word], bits);
+	}
+}
+
+void kin_learn(struct catalogue *catalogue, struct file *file, int fd)
+{
+	struct catalogue_run *runs;
+	struct source_stamp stamp;
+	struct stat st;
+	struct kin *kin;
+	uint64_t number;
+	size_t count;
+
+	if (!catalogue || !file_wants_kin(file) || fstat(fd, &st))
+		return;
+	source_stamp_of(&st, &stamp);
+	if (catalogue_runs(catalogue, &stamp, &number, &runs, &count))
+		return;
+	kin = kin_new(file_families(file), &stamp, number, runs, count);
+	free(runs);
+	if (kin)
+		file_set_kin(file, kin, fd);
+}
