@@ -8,9 +8,9 @@
  * ticket is good for what the kin says (kin.h, kin.c). A change behind the mount that shows in the
  * stamp is found here, before anything is adopted.
  *
- * Why what is told is right. The frame holds what this read had from its file's source. The file had
- * the kin's stamp after that, the kin was held since before that, and the source's file system moves
- * the stamp before it moves a byte: so these are the bytes that were compared.
+ * Why what is told is right. The frame holds what this read had from its file's source. The file
+ * had the kin's stamp after that, the kin was held since before that, and the source's file system
+ * moves the stamp before it moves a byte: so these are the bytes that were compared.
  */
 #include "foldfs/adopt.h"
 

@@ -4,10 +4,11 @@
  *
  * Tables, all numbers in the machine's byte order:
  *
- *   about    "format" -> struct about (magic, version, secret, the last class given out)
+ *   about    "format" -> struct about (magic, version, secret, the last number given out)
  *   files    device, inode -> struct file_value and the path
  *   digests  device, inode, part -> 64-bit digests of CATALOGUE_PART pages that are not zero
  *   classes  class -> device, inode of each member (sorted: the order of catalogue_member)
+ *   runs     device, inode -> struct runs_value and its runs: catalogue_runs.c
  *
  * `files` is keyed without the stamp, so a file that changed replaces what was known of it; the
  * stamp is compared at every look-up. LMDB writes copies of pages and syncs before it switches, so
@@ -21,11 +22,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-struct catalogue_batch {
-	struct catalogue *catalogue;
-	MDB_txn *txn;
-};
 
 errint_t catalogue_error_of(int result)
 {
@@ -94,9 +90,8 @@ static int find_file(const struct catalogue *catalogue, MDB_txn *txn, const stru
 	return 0;
 }
 
-/* The same, if it is known under STAMP. */
-static int find_stamped(const struct catalogue *catalogue, MDB_txn *txn,
-			const struct source_stamp *stamp, struct file_value *ret_value)
+int catalogue_find_stamped(const struct catalogue *catalogue, MDB_txn *txn,
+			   const struct source_stamp *stamp, struct file_value *ret_value)
 {
 	struct file_key key = key_of(stamp->device, stamp->inode);
 	struct source_stamp known;
@@ -118,7 +113,7 @@ errint_t catalogue_find(struct catalogue *catalogue, const struct source_stamp *
 
 	if (result)
 		return catalogue_error_of(result);
-	result = find_stamped(catalogue, txn, stamp, &value);
+	result = catalogue_find_stamped(catalogue, txn, stamp, &value);
 	mdb_txn_abort(txn);
 	if (!result)
 		*ret_record = value.record;
@@ -257,7 +252,7 @@ errint_t catalogue_digests(struct catalogue *catalogue, const struct source_stam
 
 	if (result)
 		return catalogue_error_of(result);
-	result = find_stamped(catalogue, txn, stamp, &found);
+	result = catalogue_find_stamped(catalogue, txn, stamp, &found);
 	if (!result)
 		result = mdb_get(txn, catalogue->digests, &key, &value);
 	if (!result && value.mv_size % sizeof(uint64_t))
@@ -295,18 +290,26 @@ errint_t catalogue_begin(struct catalogue *catalogue, struct catalogue_batch **r
 	return 0;
 }
 
-/* Take FILE out of the class that its record names. */
-static int leave_class(struct catalogue_batch *batch, const struct file_key *file)
+/* Take FILE out of the class that its record names; and of its family, if it has another stamp than
+ * NOW. */
+static int leave_others(struct catalogue_batch *batch, const struct file_key *file,
+			const struct source_stamp *now)
 {
 	const struct catalogue *catalogue = batch->catalogue;
+	struct source_stamp stamp;
 	struct file_value known;
 	const char *path;
 	MDB_val key;
 	MDB_val value = catalogue_value_of(file, sizeof(*file));
 	int result = find_file(catalogue, batch->txn, file, &known, &path);
 
-	if (result || !known.record.class)
+	if (result)
 		return result == MDB_NOTFOUND ? 0 : result;
+	stamp_of(&known, &stamp);
+	if (!now || !source_stamp_equal(&stamp, now))
+		result = catalogue_remove_runs(batch, file);
+	if (result || !known.record.class)
+		return result;
 	key = catalogue_value_of(&known.record.class, sizeof(known.record.class));
 	result = mdb_del(batch->txn, catalogue->classes, &key, &value);
 	return result == MDB_NOTFOUND ? 0 : result;
@@ -351,7 +354,7 @@ errint_t catalogue_put(struct catalogue_batch *batch, const struct catalogue_mem
 		       size_t count)
 {
 	struct file_key own = key_of(file->stamp.device, file->stamp.inode);
-	int result = leave_class(batch, &own);
+	int result = leave_others(batch, &own, &file->stamp);
 
 	if (!result)
 		result = put_file(batch, &own, file, record);
@@ -437,7 +440,7 @@ errint_t catalogue_remove(struct catalogue_batch *batch, dev_t device, ino_t ino
 	const struct catalogue *catalogue = batch->catalogue;
 	struct file_key own = key_of(device, inode);
 	MDB_val key = catalogue_value_of(&own, sizeof(own));
-	int result = leave_class(batch, &own);
+	int result = leave_others(batch, &own, NULL);
 
 	if (!result)
 		result = mdb_del(batch->txn, catalogue->files, &key, NULL);
@@ -446,16 +449,21 @@ errint_t catalogue_remove(struct catalogue_batch *batch, dev_t device, ino_t ino
 	return catalogue_error_of(result);
 }
 
-errint_t catalogue_new_class(struct catalogue_batch *batch, uint64_t *ret_class)
+int catalogue_new_number(struct catalogue_batch *batch, uint64_t *ret_number)
 {
 	struct about about;
 	int result = catalogue_read_about(batch->catalogue, batch->txn, &about);
 
 	if (!result) {
-		*ret_class = ++about.last_class;
+		*ret_number = ++about.last_number;
 		result = catalogue_write_about(batch->catalogue, batch->txn, &about);
 	}
-	return catalogue_error_of(result);
+	return result;
+}
+
+errint_t catalogue_new_class(struct catalogue_batch *batch, uint64_t *ret_class)
+{
+	return catalogue_error_of(catalogue_new_number(batch, ret_class));
 }
 
 errint_t catalogue_commit(struct catalogue_batch *batch)

@@ -26,8 +26,8 @@
 #include <unistd.h>
 
 #define MAGIC   0x666f6c6463617461ull /* foldcata */
-#define VERSION 2u
-#define TABLES  4
+#define VERSION 3u
+#define TABLES  5
 #define READERS 512
 /* Of the file `clean`. */
 #define MARK_BYTES 192
@@ -73,6 +73,8 @@ int catalogue_open_tables(struct catalogue *catalogue, MDB_txn *txn, unsigned fl
 	if (!result)
 		result = mdb_dbi_open(txn, "classes", flags | MDB_DUPSORT | MDB_DUPFIXED,
 				      &catalogue->classes);
+	if (!result)
+		result = mdb_dbi_open(txn, "runs", flags, &catalogue->runs);
 	return result;
 }
 

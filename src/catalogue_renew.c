@@ -113,6 +113,9 @@ static int copy_tables(struct renewal *renewal)
 	if (!result)
 		result = copy_table(renewal, old->classes, new->classes, is_valid_class,
 				    MDB_APPENDDUP);
+	if (!result)
+		result = copy_table(renewal, old->runs, new->runs, catalogue_is_valid_runs,
+				    MDB_APPEND);
 	return result ? result : mdb_txn_commit(renewal->to);
 }
 

@@ -251,8 +251,8 @@ static void grow(struct family *family, uint64_t page)
 
 void family_remember(struct family *family, uint64_t page, struct frame_ref ref)
 {
-	uint64_t word = (uint64_t)ref.generation << 32 |
-			(uint64_t)ref.frame << WORD_FRAME_SHIFT | WORD_THERE;
+	uint64_t word = (uint64_t)ref.generation << 32 | (uint64_t)ref.frame << WORD_FRAME_SHIFT |
+			WORD_THERE;
 	_Atomic uint64_t *slot;
 
 	if (page / LEAF_PAGES >= family->leaf_count)
@@ -303,4 +303,3 @@ void family_unclaim(struct family_claim *claim)
 	pthread_mutex_unlock(&family->lock);
 	claim->family = NULL;
 }
-

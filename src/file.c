@@ -55,8 +55,8 @@ struct file_table {
 	struct page_map_memory *memory;
 	struct family_table *families; /* NULL: kins are not followed. Constant once set */
 	uint64_t budget;
-	dev_t device;    /* of the source; constant once set */
-	bool multigrain; /* there the kernel never gives a looked-at timestamp twice; the same */
+	dev_t device;      /* of the source; constant once set */
+	bool multigrain;   /* there the kernel never gives a looked-at timestamp twice; the same */
 	bool stamps_first; /* there a change moves the stamp before a byte; the same */
 	_Atomic uint64_t bytes;    /* of struct files; relaxed */
 	_Atomic uint64_t editions; /* the last one given out */
@@ -521,8 +521,8 @@ bool file_wants_kin(const struct file *file)
 }
 
 /* Whoever tells of a change (file_distrust) takes away the kin that is there. One that comes after
- * that is compared with the source once it is there: then it is either true, or a change that is yet
- * to be told of will take it away. */
+ * that is compared with the source once it is there: then it is either true, or a change that is
+ * yet to be told of will take it away. */
 void file_set_kin(struct file *file, struct kin *kin, int fd)
 {
 	struct kin *none = NULL;

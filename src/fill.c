@@ -304,8 +304,8 @@ ssize_t page_read_iov(struct page_read *read, struct iovec iov[], int *ret_count
 	return (ssize_t)(read->length - left);
 }
 
-/* Publish one page that was fetched into a frame; its family is told of it if it is EXACT. True: the
- * frame is still ours, to give back. */
+/* Publish one page that was fetched into a frame; its family is told of it if it is EXACT. True:
+ * the frame is still ours, to give back. */
 static bool publish(struct page_read *read, unsigned i, bool exact)
 {
 	struct filler *filler = read->filler;

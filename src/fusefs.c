@@ -277,8 +277,8 @@ void fusefs_usage(const struct fusefs *fs, struct fusefs_usage *ret_usage)
 	page_store_usage(fs->store, &ret_usage->store);
 	window_usage(fs->window, &ret_usage->window);
 	ret_usage->zero_pages = page_map_memory_zero_pages(fs->map_memory);
-	ret_usage->maps_bytes = page_map_memory_bytes(fs->map_memory) + file_table_bytes(fs->files) +
-				family_table_bytes(fs->families);
+	ret_usage->maps_bytes = page_map_memory_bytes(fs->map_memory) +
+				file_table_bytes(fs->files) + family_table_bytes(fs->families);
 	ret_usage->window_inodes = plan_inodes(fs->plan, PLAN_WINDOW);
 	ret_usage->own_inodes = plan_inodes(fs->plan, PLAN_OWN);
 	ret_usage->shared_inodes = plan_inodes(fs->plan, PLAN_SHARED);

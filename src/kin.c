@@ -3,9 +3,9 @@
  * kin.c - which pages of one file are those of a family, and still are
  *
  * Constant once made, but for the cuts: one bit for each page up to the end of the last run, set
- * once and for ever. A bit is set before the page's slot gets its new version; a reader looks at the
- * slot first and at the bit after. So who still finds the bit unset has a ticket that the change
- * makes worthless, or had published before the change, which then replaces it.
+ * once and for ever. A bit is set before the page's slot gets its new version; a reader looks at
+ * the slot first and at the bit after. So who still finds the bit unset has a ticket that the
+ * change makes worthless, or had published before the change, which then replaces it.
  */
 #include "foldfs/kin.h"
 

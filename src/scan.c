@@ -136,6 +136,7 @@ void scan_free(struct scan *scan)
 	free_notes(scan->notes);
 	free_notes(scan->pending);
 	free(scan->candidates);
+	free(scan->kin);
 	sample_free(scan->pages);
 	sample_free(scan->contents);
 	pthread_cond_destroy(&scan->less);
@@ -171,6 +172,14 @@ static errint_t put_class(struct catalogue_batch *batch, const struct scan_note 
 	return error;
 }
 
+static errint_t put_runs(struct catalogue_batch *batch, const struct scan_note *note)
+{
+	errint_t error =
+		catalogue_put_runs(batch, &note->stamp, &note->stamps[0], note->runs, note->count);
+
+	return error == -ENOENT ? 0 : error;
+}
+
 static errint_t put_file(struct catalogue_batch *batch, const struct scan_note *note,
 			 struct catalogue_member *file)
 {
@@ -201,6 +210,8 @@ static errint_t put_note(struct catalogue_batch *batch, const struct scan_note *
 
 	if (note->kind == SCAN_NOTE_CLASS)
 		return put_class(batch, note);
+	if (note->kind == SCAN_NOTE_RUNS)
+		return put_runs(batch, note);
 	if (note->kind == SCAN_NOTE_CHANGED)
 		return catalogue_remove(batch, device, inode);
 	/* With its first part the file is another one. */
@@ -246,7 +257,7 @@ static bool is_to_be_written(const struct scan *scan, const struct scan_note *no
 {
 	if (!scan->options.catalogue)
 		return false;
-	return note->record || note->kind == SCAN_NOTE_CLASS;
+	return note->record || note->kind == SCAN_NOTE_CLASS || note->kind == SCAN_NOTE_RUNS;
 }
 
 /* Keep NOTE, which is owned from now on, until it is written. */
@@ -321,6 +332,10 @@ static errint_t count_note(struct scan *scan, const struct scan_note *note)
 		scan->result.class_files += note->count;
 		scan->result.proved_files += note->proved;
 		return 0;
+	case SCAN_NOTE_RUNS:
+		scan->result.family_files += note->pages != 0;
+		scan->result.family_pages += note->pages;
+		return 0;
 	case SCAN_NOTE_FAILED:
 		return note->error;
 	}
@@ -371,6 +386,8 @@ static void count_memory(struct scan *scan)
 
 	if (scan->candidates)
 		bytes += malloc_usable_size(scan->candidates);
+	if (scan->kin)
+		bytes += malloc_usable_size(scan->kin);
 	atomic_store_explicit(&scan->table_memory, bytes, memory_order_relaxed);
 }
 
@@ -472,6 +489,19 @@ static void compare_files(struct scan *scan)
 	count_memory(scan);
 }
 
+static void compare_pages(struct scan *scan)
+{
+	scan->error = scan_nominate_kin(scan);
+	if (scan->error || !scan->kin_count)
+		return;
+	begin_step(scan, SCAN_PAIRING, scan->kin_count);
+	count_memory(scan);
+	run_workers(scan, NULL, scan_kin_thread);
+	free(scan->kin);
+	scan->kin = NULL;
+	count_memory(scan);
+}
+
 static void sum_up(struct scan *scan)
 {
 	struct scan_result *result = &scan->result;
@@ -495,6 +525,8 @@ errint_t scan_run(struct scan *scan, struct scan_result *ret_result)
 		scan->error = scan_count_records(scan);
 		if (!scan->error && !scan_is_cancelled(scan))
 			compare_files(scan);
+		if (!scan->error && !scan_is_cancelled(scan))
+			compare_pages(scan);
 	}
 	sum_up(scan);
 	scan->result.complete = !scan->error && !scan_is_cancelled(scan);

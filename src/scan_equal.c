@@ -21,7 +21,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <signal.h>
@@ -31,17 +30,6 @@
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <unistd.h>
-
-#define EXTENTS 128u
-
-/* What an extent may be and still says what is read from it. */
-#define EXTENT_PLAIN (FIEMAP_EXTENT_LAST | FIEMAP_EXTENT_MERGED | FIEMAP_EXTENT_SHARED)
-
-/* The extents lie behind the map, in its array without a length. */
-union extents {
-	struct fiemap map;
-	unsigned char room[sizeof(struct fiemap) + EXTENTS * sizeof(struct fiemap_extent)];
-};
 
 static int fd_of(const struct scan_twin *twin)
 {
@@ -80,7 +68,7 @@ static bool is_being_written(int fd)
 }
 
 /* Open it if it is what the catalogue knows and nobody writes to it: rules A to C. */
-static void open_twin(const struct scan *scan, struct scan_twin *twin)
+void scan_twin_open(const struct scan *scan, struct scan_twin *twin)
 {
 	int fd = scan_open(scan, twin->file.path);
 
@@ -97,7 +85,7 @@ static void open_twin(const struct scan *scan, struct scan_twin *twin)
 		      !has_its_stamp(twin) || !scan_stamp_is_old_enough(scan, &twin->file.stamp);
 }
 
-static void close_twin(struct scan_twin *twin)
+void scan_twin_close(struct scan_twin *twin)
 {
 	if (!twin->unfit && !has_its_stamp(twin))
 		twin->unfit = true;
@@ -111,25 +99,31 @@ static void close_twin(struct scan_twin *twin)
 /* ---- by extents ---- */
 
 /* The extents from byte START on, as many as fit. False: the file system does not say. */
-static bool map_extents(int fd, uint64_t start, union extents *extents)
+bool scan_map_extents(int fd, uint64_t start, union scan_extents *extents)
 {
 	memset(&extents->map, 0, sizeof(extents->map));
 	extents->map.fm_start = start;
 	extents->map.fm_length = FIEMAP_MAX_OFFSET - start;
 	extents->map.fm_flags = FIEMAP_FLAG_SYNC;
-	extents->map.fm_extent_count = EXTENTS;
+	extents->map.fm_extent_count = SCAN_EXTENTS;
 	return !ioctl(fd, FS_IOC_FIEMAP, &extents->map);
+}
+
+bool scan_extent_is_plain(const struct fiemap_extent *extent)
+{
+	return !(extent->fe_flags &
+		 ~(FIEMAP_EXTENT_LAST | FIEMAP_EXTENT_MERGED | FIEMAP_EXTENT_SHARED));
 }
 
 static bool is_same_extent(const struct fiemap_extent *a, const struct fiemap_extent *b)
 {
 	return a->fe_logical == b->fe_logical && a->fe_physical == b->fe_physical &&
 	       a->fe_length == b->fe_length && a->fe_flags == b->fe_flags &&
-	       !(a->fe_flags & ~EXTENT_PLAIN);
+	       scan_extent_is_plain(a);
 }
 
 /* Whether what both have is the same, so far. */
-static bool is_same_map(const union extents *a, const union extents *b)
+static bool is_same_map(const union scan_extents *a, const union scan_extents *b)
 {
 	unsigned count = a->map.fm_mapped_extents;
 
@@ -142,7 +136,7 @@ static bool is_same_map(const union extents *a, const union extents *b)
 }
 
 static bool is_proved(const struct scan_twin *first, const struct scan_twin *twin,
-		      union extents maps[2])
+		      union scan_extents maps[2])
 {
 	uint64_t start = 0;
 
@@ -151,9 +145,9 @@ static bool is_proved(const struct scan_twin *first, const struct scan_twin *twi
 	for (;;) {
 		const struct fiemap_extent *last;
 
-		if (!map_extents(fd_of(first), start, &maps[0]) ||
-		    !map_extents(fd_of(twin), start, &maps[1]) || !maps[0].map.fm_mapped_extents ||
-		    !is_same_map(&maps[0], &maps[1]))
+		if (!scan_map_extents(fd_of(first), start, &maps[0]) ||
+		    !scan_map_extents(fd_of(twin), start, &maps[1]) ||
+		    !maps[0].map.fm_mapped_extents || !is_same_map(&maps[0], &maps[1]))
 			return false;
 		last = &maps[0].map.fm_extents[maps[0].map.fm_mapped_extents - 1];
 		if (last->fe_flags & FIEMAP_EXTENT_LAST)
@@ -166,9 +160,10 @@ static bool is_proved(const struct scan_twin *first, const struct scan_twin *twi
  * enough where nothing is. */
 static void prove(struct scan_twin *twins[], unsigned count)
 {
-	union extents *maps = calloc(2, sizeof(*maps));
+	union scan_extents *maps = calloc(2, sizeof(*maps));
 
-	if (maps && map_extents(fd_of(twins[0]), 0, &maps[0]) && maps[0].map.fm_mapped_extents &&
+	if (maps && scan_map_extents(fd_of(twins[0]), 0, &maps[0]) &&
+	    maps[0].map.fm_mapped_extents &&
 	    (maps[0].map.fm_extents[0].fe_flags & FIEMAP_EXTENT_SHARED) &&
 	    !fsync(fd_of(twins[0]))) {
 		for (unsigned i = 1; i < count; i++) {
@@ -191,7 +186,7 @@ static bool is_open_question(const struct scan_twin *twin)
 
 /* Where one of the files next has data, at or after OFFSET; SIZE if none has. What is a hole in all
  * of them is equal. */
-static uint64_t next_data(struct scan_twin *twins[], unsigned count, uint64_t offset, uint64_t size)
+uint64_t scan_next_data(struct scan_twin *twins[], unsigned count, uint64_t offset, uint64_t size)
 {
 	uint64_t next = size;
 
@@ -210,8 +205,8 @@ static uint64_t next_data(struct scan_twin *twins[], unsigned count, uint64_t of
 	return next < offset ? offset : next;
 }
 
-static errint_t read_whole(struct scan *scan, struct scan_twin *twin, uint8_t *buffer, size_t want,
-			   uint64_t offset)
+errint_t scan_read_twin(struct scan *scan, struct scan_twin *twin, uint8_t *buffer, size_t want,
+			uint64_t offset)
 {
 	struct iovec iov = {.iov_base = buffer, .iov_len = want};
 	errint_t error = scan_rate_take(scan, want);
@@ -229,13 +224,13 @@ static errint_t read_whole(struct scan *scan, struct scan_twin *twin, uint8_t *b
 static errint_t compare_chunk(struct scan *scan, struct scan_twin *twins[], unsigned count,
 			      uint8_t *buffers, size_t want, uint64_t offset, unsigned *ret_left)
 {
-	errint_t error = read_whole(scan, twins[0], buffers, want, offset);
+	errint_t error = scan_read_twin(scan, twins[0], buffers, want, offset);
 
 	*ret_left = 0;
 	for (unsigned i = 1; i < count && !error && !twins[0]->unfit; i++) {
 		if (!is_open_question(twins[i]))
 			continue;
-		error = read_whole(scan, twins[i], buffers + SCAN_CHUNK, want, offset);
+		error = scan_read_twin(scan, twins[i], buffers + SCAN_CHUNK, want, offset);
 		if (error || twins[i]->unfit)
 			continue;
 		twins[i]->equal = memcmp(buffers, buffers + SCAN_CHUNK, want) == 0;
@@ -260,7 +255,7 @@ static errint_t compare_bytes(struct scan *scan, struct scan_twin *twins[], unsi
 	while (left && !error && !twins[0]->unfit) {
 		size_t want;
 
-		offset = next_data(twins, count, offset, size);
+		offset = scan_next_data(twins, count, offset, size);
 		if (offset >= size)
 			break;
 		want = size - offset < SCAN_CHUNK ? (size_t)(size - offset) : SCAN_CHUNK;
@@ -276,13 +271,13 @@ errint_t scan_compare(struct scan *scan, struct scan_twin *twins[], unsigned cou
 	errint_t error = 0;
 
 	for (unsigned i = 0; i < count; i++)
-		open_twin(scan, twins[i]);
+		scan_twin_open(scan, twins[i]);
 	if (!twins[0]->unfit) {
 		prove(twins, count);
 		error = compare_bytes(scan, twins, count, buffers);
 	}
 	for (unsigned i = 0; i < count; i++) {
-		close_twin(twins[i]);
+		scan_twin_close(twins[i]);
 		/* Half a comparison is none. */
 		if (error)
 			twins[i]->equal = false;

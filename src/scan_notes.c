@@ -147,6 +147,7 @@ void scan_note_free(struct scan_note *note)
 		return;
 	free(note->digests);
 	free(note->stamps);
+	free(note->runs);
 	free(note->path);
 	free(note);
 }

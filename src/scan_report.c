@@ -109,6 +109,12 @@ errint_t scan_report_table(FILE *stream, const char *path, const struct scan_res
 	print_size(stream, "saved", bytes_of(saved), meaning);
 	print_errors(stream, result);
 	print_left_out(stream, result);
+	if (result->family_files)
+		fprintf(stream,
+			"%" PRIu64 " files were compared page by page: %s of theirs need not be "
+			"read again\nwhere another has them.\n",
+			result->family_files,
+			text_size(bytes_of((double)result->family_pages), &a));
 	if (result->known)
 		fprintf(stream, "%" PRIu64 " files were known already and were not read again.\n",
 			result->known);
@@ -127,7 +133,7 @@ static void print_bar(FILE *stream, double part)
 
 void scan_report_progress(FILE *stream, const struct scan_progress *progress, double seconds)
 {
-	static const char *const steps[] = {"reading", "counting", "comparing"};
+	static const char *const steps[] = {"reading", "counting", "comparing", "pairing"};
 	bool by_bytes = progress->step == SCAN_READING;
 	double done = (double)(by_bytes ? progress->bytes : progress->files);
 	double total = (double)(by_bytes ? progress->total_bytes : progress->total_files);
@@ -176,15 +182,16 @@ static json_t *counts_of(const struct scan_result *result)
 
 static json_t *findings_of(const struct scan_result *result)
 {
-	return json_pack("{s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:I, s:f, s:I, s:I}", "unique_pages",
-			 whole(result->unique_pages), "equal_pages", whole(saved_pages(result)),
-			 "pages_error", whole(result->pages_error), "pages_share", result->share,
-			 "different_files", whole(result->different_files), "equal_files",
-			 whole(equal_files(result)), "equal_files_bytes",
-			 whole(result->equal_bytes), "files_error", whole(result->files_error),
-			 "files_share", result->files_share, "compared_files",
-			 (json_int_t)(result->class_files - result->proved_files), "proved_files",
-			 (json_int_t)result->proved_files);
+	return json_pack(
+		"{s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:I}", "unique_pages",
+		whole(result->unique_pages), "equal_pages", whole(saved_pages(result)),
+		"pages_error", whole(result->pages_error), "pages_share", result->share,
+		"different_files", whole(result->different_files), "equal_files",
+		whole(equal_files(result)), "equal_files_bytes", whole(result->equal_bytes),
+		"files_error", whole(result->files_error), "files_share", result->files_share,
+		"compared_files", (json_int_t)(result->class_files - result->proved_files),
+		"proved_files", (json_int_t)result->proved_files, "family_files",
+		(json_int_t)result->family_files, "family_pages", (json_int_t)result->family_pages);
 }
 
 errint_t scan_report_json(FILE *stream, const char *path, const struct scan_options *options,

@@ -10,6 +10,10 @@
  * A class is more than advice: files of one class were compared byte by byte, or proved equal by
  * their extents, while their stamps stood. Whoever puts a record with a class has done that.
  *
+ * So it is with families, page by page. A family is a number that stands for the content of the
+ * file that founded it, as it was then, for ever; a member's runs are the pages in which it had the
+ * same content under its own stamp. That its founder or other members change means nothing to it.
+ *
  * Several processes may have one catalogue open (the daemon, foldctl scan): LMDB's lock file orders
  * their writers, readers wait for nobody. Any thread may call any of it; a batch belongs to the
  * thread that began it.
@@ -45,6 +49,12 @@ struct catalogue_record {
 struct catalogue_member {
 	struct source_stamp stamp;
 	char path[PATH_MAX]; /* relative to the source */
+};
+
+/* Pages of a file that are as those of its family with the same numbers. */
+struct catalogue_run {
+	uint64_t first;
+	uint64_t pages;
 };
 
 /*
@@ -86,6 +96,11 @@ errint_t catalogue_next(struct catalogue *catalogue, const struct source_stamp *
 errint_t catalogue_digests(struct catalogue *catalogue, const struct source_stamp *stamp,
 			   uint64_t part, uint64_t **ret_digests, size_t *ret_count);
 
+/* The runs of the file with STAMP, ascending and apart from each other, and the number of its
+ * family: not 0. A new array, the caller's. -ENOENT: none are known; -ENOMEM. */
+errint_t catalogue_runs(struct catalogue *catalogue, const struct source_stamp *stamp,
+			uint64_t *ret_family, struct catalogue_run **ret_runs, size_t *ret_count);
+
 /* Changes are made in batches; one at a time, over all processes: begin waits for the other's end.
  * What a batch puts is there for readers once it is committed. */
 errint_t catalogue_begin(struct catalogue *catalogue, struct catalogue_batch **ret_batch);
@@ -107,6 +122,13 @@ errint_t catalogue_rename(struct catalogue_batch *batch, const struct source_sta
 			  const char *path);
 /* Forget the file with this device and inode. Nothing if it is not known. */
 errint_t catalogue_remove(struct catalogue_batch *batch, dev_t device, ino_t inode);
+/* The file with STAMP was compared with the one with the stamp OF, and RUNS, ascending and apart,
+ * were found equal: it joins OF's family with what the two families' runs have in common. If OF is
+ * of none it founds one with all its pages. OF the same as STAMP: it founds one itself. -ENOENT:
+ * one is not known under this stamp. */
+errint_t catalogue_put_runs(struct catalogue_batch *batch, const struct source_stamp *stamp,
+			    const struct source_stamp *of, const struct catalogue_run runs[],
+			    size_t count);
 /* A class number that no record has. */
 errint_t catalogue_new_class(struct catalogue_batch *batch, uint64_t *ret_class);
 /* Both end BATCH, whatever they return. */

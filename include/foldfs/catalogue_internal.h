@@ -10,7 +10,7 @@
 struct about {
 	uint64_t magic;
 	uint64_t version;
-	uint64_t last_class;
+	uint64_t last_number; /* given to a class or a family */
 	uint8_t secret[CATALOGUE_SECRET_BYTES];
 };
 
@@ -35,6 +35,12 @@ struct catalogue_part_key {
 	uint64_t part;
 };
 
+/* Followed by the runs, each a struct catalogue_run. */
+struct runs_value {
+	struct file_key key; /* again, as a check */
+	uint64_t family;
+};
+
 /* All constant once open. */
 struct catalogue {
 	MDB_env *env;
@@ -42,9 +48,15 @@ struct catalogue {
 	MDB_dbi files;
 	MDB_dbi digests;
 	MDB_dbi classes;
+	MDB_dbi runs;
 	int directory; /* locked by who opens or closes */
 	int users;     /* open.lock in it: a lock for as long as it is open */
 	uint8_t secret[CATALOGUE_SECRET_BYTES];
+};
+
+struct catalogue_batch {
+	struct catalogue *catalogue;
+	MDB_txn *txn;
 };
 
 /* LMDB's results are errno, or numbers of its own. */
@@ -57,6 +69,18 @@ static inline MDB_val catalogue_value_of(const void *bytes, size_t size)
 
 /* Whether KEY and VALUE, of `files`, are what put_file() writes: all their reader relies on. */
 bool catalogue_is_valid_file(const MDB_val *key, const MDB_val *value);
+
+/* The same of `runs`. */
+bool catalogue_is_valid_runs(const MDB_val *key, const MDB_val *value);
+
+/* The entry of the file with STAMP within TXN. LMDB's results; MDB_NOTFOUND: it is not known, or
+ * under another stamp. */
+int catalogue_find_stamped(const struct catalogue *catalogue, MDB_txn *txn,
+			   const struct source_stamp *stamp, struct file_value *ret_value);
+/* A number that no class and no family has. LMDB's results. */
+int catalogue_new_number(struct catalogue_batch *batch, uint64_t *ret_number);
+/* What runs are known of FILE is forgotten. LMDB's results. */
+int catalogue_remove_runs(struct catalogue_batch *batch, const struct file_key *file);
 
 /* The database at PATH (a directory, or a file with MDB_NOSUBDIR), not opened before. -errno. */
 errint_t catalogue_open_environment(const char *path, uint64_t max_bytes, unsigned flags,

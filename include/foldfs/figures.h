@@ -91,7 +91,7 @@
 	  "What is kept about frames; a part of pool_bytes.")                                      \
 	X("memory.maps_bytes", "bytes", NUMBER, r->usage.maps_bytes,                               \
 	  "Memory of the maps that say which frame holds which page of a file, and of what "       \
-	  "files are known to have in common.")                   \
+	  "files are known to have in common.")                                                    \
 	X("memory.index_bytes", "bytes", NUMBER, r->usage.store.index_bytes,                       \
 	  "Memory of the index that finds a frame by its digest.")                                 \
 	X("memory.inodes_bytes", "bytes", NUMBER, r->usage.inodes_bytes,                           \

@@ -32,7 +32,8 @@ struct fusefs {
 	struct page_map_memory *map_memory;
 	struct file_table *files;
 	struct family_table *families;
-	struct catalogue *catalogue; /* borrowed; NULL: there is none. Set before the first thread */
+	struct catalogue
+		*catalogue; /* borrowed; NULL: there is none. Set before the first thread */
 	struct filler filler;
 	struct cow_break cow;
 	struct workers *workers;

@@ -2,10 +2,11 @@
 /*
  * scan.h - reads the files of a tree and finds out what they share
  *
- * Three steps: walk the tree and read each file that the catalogue does not know as it is now;
+ * Four steps: walk the tree and read each file that the catalogue does not know as it is now;
  * count, for each file, how many of its pages are found elsewhere; compare files that have the same
- * size and digest, in full, and put those that are equal into one class. Without a catalogue the
- * first step is all: an estimate.
+ * size and digest, in full, and put those that are equal into one class; compare files that have
+ * many pages in common, page by page, and keep which are equal. Without a catalogue the first step
+ * is all: an estimate.
  *
  * Memory is bounded: what does not fit is sampled, and the result says its error. Beside the
  * budget there are a few MiB of buffers for each worker.
@@ -29,6 +30,7 @@ enum scan_step {
 	SCAN_READING,
 	SCAN_COUNTING,
 	SCAN_COMPARING,
+	SCAN_PAIRING, /* comparing page by page */
 };
 
 /* How far it is. */
@@ -62,6 +64,9 @@ struct scan_result {
 	double equal_bytes;    /* of files that are equal to another one, that one not counted */
 	uint64_t class_files;  /* files found equal by comparison in this scan */
 	uint64_t proved_files; /* of these, proved by their extents */
+	uint64_t family_files; /* files found in this scan to have pages in common with another one
+				*/
+	uint64_t family_pages; /* those pages, with content, as many as each of the files has */
 	double seconds;
 };
 

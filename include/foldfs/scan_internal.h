@@ -6,6 +6,9 @@
  *   scan_walk.c   finds the files
  *   scan_read.c   workers of the first step: digests of one file after the other
  *   scan_class.c  the second and the third step: counts, nominates, compares
+ *   scan_equal.c  whether whole files are equal
+ *   scan_family.c the fourth step: files that have many pages in common
+ *   scan_runs.c   in which pages two files are equal
  *   scan_notes.c  what workers tell the scan's thread; the rate; what is waited for
  *
  * Workers never write: they send notes, which the scan's thread takes, counts and puts into the
@@ -20,6 +23,7 @@
 #include "foldfs/sample.h"
 #include "foldfs/scan.h"
 
+#include <linux/fiemap.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -40,6 +44,7 @@ enum scan_note_kind {
 	SCAN_NOTE_CHANGED,    /* it changed meanwhile */
 	SCAN_NOTE_UNREADABLE, /* with error */
 	SCAN_NOTE_CLASS,      /* stamps of files that are equal */
+	SCAN_NOTE_RUNS,       /* of two files, stamps[0] the one that was there */
 	SCAN_NOTE_FAILED,     /* the worker cannot go on: error */
 };
 
@@ -60,7 +65,8 @@ struct scan_note {
 	uint64_t class;              /* SCAN_NOTE_CLASS: 0 for a new one */
 	struct source_stamp *stamps; /* owned */
 	uint64_t proved;             /* of them, by their extents */
-	char *path;                  /* owned; NULL for parts and classes */
+	struct catalogue_run *runs;  /* SCAN_NOTE_RUNS: owned; count of them */
+	char *path;                  /* owned; NULL for parts, classes and runs */
 };
 
 /* 24 bytes for each file that may be equal to another. */
@@ -68,6 +74,14 @@ struct scan_candidate {
 	uint64_t hash; /* of size and digest */
 	dev_t device;
 	ino_t inode;
+};
+
+/* Of the fourth step: 32 bytes for each file that may have pages in common with another. */
+struct scan_kin {
+	struct {
+		dev_t device;
+		ino_t inode;
+	} file, of;
 };
 
 struct scan {
@@ -118,6 +132,11 @@ struct scan {
 	struct scan_candidate *candidates;
 	size_t candidates_count;
 	_Atomic size_t candidates_next;
+
+	/* Of the fourth one, the same. */
+	struct scan_kin *kin;
+	size_t kin_count;
+	_Atomic size_t kin_next;
 
 	pthread_t thread; /* of scan_start() */
 	bool thread_runs;
@@ -198,5 +217,49 @@ struct scan_twin {
 #define SCAN_TWINS_MAX 16u
 errint_t scan_compare(struct scan *scan, struct scan_twin *twins[], unsigned count,
 		      uint8_t *buffers);
+
+/* Rules A to C of scan_equal.c: it is what the catalogue knows, and nobody writes to it; else
+ * `unfit`. Closing it finds out whether it still is. */
+void scan_twin_open(const struct scan *scan, struct scan_twin *twin);
+void scan_twin_close(struct scan_twin *twin);
+/* Where one of the files next has data, at or after OFFSET; SIZE if none has. What is a hole in all
+ * of them is equal. */
+uint64_t scan_next_data(struct scan_twin *twins[], unsigned count, uint64_t offset, uint64_t size);
+/* WANT bytes at OFFSET, at the scan's rate. What cannot be read is unfit. -ECANCELED. */
+errint_t scan_read_twin(struct scan *scan, struct scan_twin *twin, uint8_t *buffer, size_t want,
+			uint64_t offset);
+
+/* The extents lie behind the map, in its array without a length. */
+#define SCAN_EXTENTS 128u
+union scan_extents {
+	struct fiemap map;
+	unsigned char room[sizeof(struct fiemap) + SCAN_EXTENTS * sizeof(struct fiemap_extent)];
+};
+/* The extents from byte START on, as many as fit. False: the file system does not say. */
+bool scan_map_extents(int fd, uint64_t start, union scan_extents *extents);
+/* Whether it says what is read from it, and no more (rule D). */
+bool scan_extent_is_plain(const struct fiemap_extent *extent);
+
+/* ---- scan_runs.c ---- */
+
+/* The runs of pages in which two files are equal. */
+struct scan_runs {
+	struct catalogue_run *list; /* owned */
+	size_t count;
+	uint64_t data_pages; /* of these, those that are not in a hole of both */
+	uint64_t read_pages; /* of these, those that had to be compared */
+};
+
+/* Compare A with B page by page. Of files that are not what the catalogue knows, before or after,
+ * nothing is returned. BUFFERS: two of SCAN_CHUNK. -ECANCELED; -ENOMEM. */
+errint_t scan_compare_pages(struct scan *scan, struct scan_twin *a, struct scan_twin *b,
+			    uint8_t *buffers, struct scan_runs *ret_runs);
+
+/* ---- scan_family.c ---- */
+
+/* Find those that may have pages in common: scan->kin. -errno. */
+errint_t scan_nominate_kin(struct scan *scan);
+/* Workers of the fourth step. */
+void *scan_kin_thread(void *scan);
 
 #endif

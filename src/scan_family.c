@@ -1,0 +1,396 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * scan_family.c - the fourth step: files that have many pages in common
+ *
+ * Whom to compare with whom is told by sketches: of each large file that shares, the smallest of
+ * the different digests of its pages. Of two files that have a part of their pages in common, the
+ * sketches have about that part in common ("On the resemblance and containment of documents",
+ * Broder 1997). Files are gone through in the catalogue's order, first those that have a family.
+ * One that is like none before leads: others are compared with it. So each file is compared once,
+ * with the leader that it is most like, and what it has in common with others of that family it has
+ * through it.
+ *
+ * A sketch says nothing of places, so two files with the same content in another order are compared
+ * in vain. Such a one founds a family of its own, so that it is not compared again.
+ *
+ * Of memory, half a scan's budget: sketches of leaders (1.5 KiB each) and 32 bytes for each file.
+ * What does not fit is not compared in this scan.
+ */
+#include "foldfs/scan_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Smaller ones are not worth a record. */
+#define PAGES_LEAST 256u
+#define SKETCH      64u
+/* Values of a sketch that two files must have in common to be compared: a sixteenth. */
+#define ALIKE 4u
+/* Pages that they must have in common at the same places to be of one family. */
+#define COMMON_LEAST 16u
+
+struct sketch {
+	uint64_t values[SKETCH]; /* ascending */
+	unsigned count;
+};
+
+struct leader {
+	dev_t device;
+	ino_t inode;
+};
+
+/* A place of the table: the leader in whose sketch VALUE is. */
+struct value_of {
+	uint64_t value;
+	uint32_t leader; /* one more than its number; 0: empty */
+};
+
+struct nomination {
+	struct scan *scan;
+	uint64_t budget; /* bytes */
+	uint64_t bytes;
+	struct value_of *table; /* open addressing; a power of two of places */
+	size_t places;
+	size_t used;
+	struct leader *leaders;
+	size_t leader_count;
+};
+
+/* ---- sketches ---- */
+
+static void sketch_add(struct sketch *sketch, uint64_t value)
+{
+	unsigned at = sketch->count;
+
+	if (at == SKETCH && value >= sketch->values[SKETCH - 1])
+		return;
+	while (at && sketch->values[at - 1] > value)
+		at--;
+	if (at && sketch->values[at - 1] == value)
+		return;
+	if (sketch->count < SKETCH)
+		sketch->count++;
+	memmove(&sketch->values[at + 1], &sketch->values[at],
+		(sketch->count - 1 - at) * sizeof(value));
+	sketch->values[at] = value;
+}
+
+/* -ENOENT: not all digests are known. */
+static errint_t make_sketch(struct scan *scan, const struct source_stamp *stamp, uint64_t pages,
+			    struct sketch *ret_sketch)
+{
+	uint64_t parts = (pages + CATALOGUE_PART - 1) / CATALOGUE_PART;
+	uint64_t *digests;
+	size_t count;
+	errint_t error = 0;
+
+	ret_sketch->count = 0;
+	for (uint64_t part = 0; part < parts && !error; part++) {
+		error = catalogue_digests(scan->options.catalogue, stamp, part, &digests, &count);
+		if (error)
+			break;
+		for (size_t i = 0; i < count; i++)
+			sketch_add(ret_sketch, digests[i]);
+		free(digests);
+	}
+	return error;
+}
+
+/* ---- leaders ---- */
+
+/* The place of VALUE, or the empty one where it would be. */
+static struct value_of *place_of(const struct nomination *n, uint64_t value)
+{
+	size_t at = (size_t)(value * UINT64_C(11400714819323198485) >> 20);
+
+	for (;; at++) {
+		struct value_of *place = &n->table[at & (n->places - 1)];
+
+		if (!place->leader || place->value == value)
+			return place;
+	}
+}
+
+static errint_t grow_table(struct nomination *n)
+{
+	struct value_of *old = n->table;
+	size_t count = n->places;
+	size_t places = count ? 2 * count : 1024;
+
+	if (n->bytes + (places - count) * sizeof(*old) > n->budget)
+		return -ENOSPC;
+	n->table = calloc(places, sizeof(*old));
+	if (!n->table) {
+		n->table = old;
+		return -ENOMEM;
+	}
+	n->places = places;
+	n->bytes += (places - count) * sizeof(*old);
+	for (size_t i = 0; i < count; i++)
+		if (old[i].leader)
+			*place_of(n, old[i].value) = old[i];
+	free(old);
+	return 0;
+}
+
+/* The file leads from now on. -ENOSPC: there is no more room for leaders. */
+static errint_t lead(struct nomination *n, const struct source_stamp *stamp,
+		     const struct sketch *sketch)
+{
+	struct leader *leaders;
+	errint_t error = 0;
+
+	while (!error && (n->used + sketch->count) * 2 > n->places)
+		error = grow_table(n);
+	if (error)
+		return error;
+	leaders = realloc(n->leaders, (n->leader_count + 1) * sizeof(*leaders));
+	if (!leaders)
+		return -ENOMEM;
+	n->leaders = leaders;
+	n->bytes += sizeof(*leaders);
+	n->leaders[n->leader_count++] =
+		(struct leader){.device = stamp->device, .inode = stamp->inode};
+	for (unsigned i = 0; i < sketch->count; i++) {
+		struct value_of *place = place_of(n, sketch->values[i]);
+
+		/* The first one keeps what it has. */
+		if (place->leader)
+			continue;
+		*place = (struct value_of){.value = sketch->values[i],
+					   .leader = (uint32_t)n->leader_count};
+		n->used++;
+	}
+	return 0;
+}
+
+/* The leader that SKETCH is most like; NULL: none. */
+static const struct leader *find_leader(const struct nomination *n, const struct sketch *sketch)
+{
+	uint32_t found[SKETCH];
+	unsigned common[SKETCH];
+	unsigned count = 0;
+	unsigned best = 0;
+
+	for (unsigned i = 0; n->places && i < sketch->count; i++) {
+		uint32_t leader = place_of(n, sketch->values[i])->leader;
+		unsigned at = 0;
+
+		if (!leader)
+			continue;
+		while (at < count && found[at] != leader)
+			at++;
+		if (at == count) {
+			found[count] = leader;
+			common[count++] = 0;
+		}
+		common[at]++;
+		if (common[at] > common[best])
+			best = at;
+	}
+	return count && common[best] >= ALIKE ? &n->leaders[found[best] - 1] : NULL;
+}
+
+/* ---- nominating ---- */
+
+static errint_t add_kin(struct nomination *n, const struct source_stamp *stamp,
+			const struct leader *of)
+{
+	struct scan *scan = n->scan;
+	struct scan_kin *list;
+
+	if ((scan->kin_count & (scan->kin_count - 1)) == 0) {
+		list = realloc(scan->kin,
+			       (scan->kin_count ? scan->kin_count * 2 : 1) * sizeof(*list));
+		if (!list)
+			return -ENOMEM;
+		scan->kin = list;
+	}
+	n->bytes += sizeof(*list);
+	scan->kin[scan->kin_count++] = (struct scan_kin){
+		.file = {.device = stamp->device, .inode = stamp->inode},
+		.of = {.device = of->device, .inode = of->inode},
+	};
+	return 0;
+}
+
+static bool has_family(struct scan *scan, const struct source_stamp *stamp)
+{
+	struct catalogue_run *runs;
+	uint64_t family;
+	size_t count;
+
+	if (catalogue_runs(scan->options.catalogue, stamp, &family, &runs, &count))
+		return false;
+	free(runs);
+	return true;
+}
+
+/* Whether the file is large, and shares a twentieth of its pages. */
+static bool is_worth_it(const struct catalogue_record *record)
+{
+	return record->pages >= PAGES_LEAST && record->pages_elsewhere * 20 >= record->pages;
+}
+
+/* KNOWN: it has a family, and need not be compared. */
+static errint_t nominate_one(struct nomination *n, const struct source_stamp *stamp, uint64_t pages,
+			     bool known)
+{
+	const struct leader *leader;
+	struct sketch sketch;
+	errint_t error = make_sketch(n->scan, stamp, pages, &sketch);
+
+	if (error)
+		return error == -ENOENT ? 0 : error;
+	leader = find_leader(n, &sketch);
+	if (leader)
+		return known ? 0 : add_kin(n, stamp, leader);
+	error = lead(n, stamp, &sketch);
+	return error == -ENOSPC ? 0 : error;
+}
+
+/* All files of which HAVING a family is true. */
+static errint_t nominate(struct nomination *n, bool having)
+{
+	struct scan *scan = n->scan;
+	struct catalogue_member *file = malloc(sizeof(*file));
+	struct catalogue_record record;
+	struct source_stamp last;
+	errint_t error = file ? 0 : -ENOMEM;
+
+	if (!error)
+		error = catalogue_next(scan->options.catalogue, NULL, file, &record);
+	while (!error && !scan_is_cancelled(scan) && n->bytes < n->budget) {
+		last = file->stamp;
+		if (is_worth_it(&record) && has_family(scan, &file->stamp) == having)
+			error = nominate_one(n, &file->stamp, record.pages, having);
+		scan_tell_progress(scan);
+		if (!error)
+			error = catalogue_next(scan->options.catalogue, &last, file, &record);
+	}
+	free(file);
+	return error == -ENOENT ? 0 : error;
+}
+
+errint_t scan_nominate_kin(struct scan *scan)
+{
+	struct nomination n = {.scan = scan, .budget = scan->options.memory / 2};
+	errint_t error = nominate(&n, true);
+
+	if (!error)
+		error = nominate(&n, false);
+	free(n.table);
+	free(n.leaders);
+	return error;
+}
+
+/* ---- comparing ---- */
+
+/* NULL: it is not known any more. */
+static struct scan_twin *load_twin(struct scan *scan, dev_t device, ino_t inode,
+				   errint_t *ret_error)
+{
+	struct scan_twin *twin = calloc(1, sizeof(*twin));
+
+	*ret_error = twin ? catalogue_get(scan->options.catalogue, device, inode, &twin->file,
+					  &twin->record)
+			  : -ENOMEM;
+	if (!*ret_error)
+		return twin;
+	free(twin);
+	if (*ret_error == -ENOENT)
+		*ret_error = 0;
+	return NULL;
+}
+
+/* RUNS, owned from now on, of FILE and OF. */
+static errint_t tell(struct scan *scan, const struct scan_twin *file, const struct scan_twin *of,
+		     struct scan_runs *runs)
+{
+	struct scan_note *note = scan_note_new(SCAN_NOTE_RUNS);
+
+	if (note)
+		note->stamps = malloc(sizeof(*note->stamps));
+	if (!note || !note->stamps) {
+		scan_note_free(note);
+		free(runs->list);
+		return -ENOMEM;
+	}
+	note->stamp = file->file.stamp;
+	note->stamps[0] = of->file.stamp;
+	note->runs = runs->list;
+	note->count = runs->count;
+	note->pages = runs->data_pages;
+	scan_note_push(scan, note);
+	return 0;
+}
+
+static errint_t compare(struct scan *scan, struct scan_twin *file, struct scan_twin *of,
+			uint8_t *buffers)
+{
+	struct scan_runs runs = {0};
+	errint_t error;
+
+	if (file->record.class && file->record.class == of->record.class) {
+		/* Compared as a whole already. */
+		runs.list = malloc(sizeof(*runs.list));
+		if (!runs.list)
+			return -ENOMEM;
+		runs.list[0] = (struct catalogue_run){
+			.pages = fold_pages_in(0, (uint64_t)file->file.stamp.size)};
+		runs.count = 1;
+		runs.data_pages = file->record.pages;
+		return tell(scan, file, of, &runs);
+	}
+	error = scan_compare_pages(scan, file, of, buffers, &runs);
+	if (error || file->unfit || of->unfit) {
+		free(runs.list);
+		return error;
+	}
+	if (runs.data_pages >= COMMON_LEAST)
+		return tell(scan, file, of, &runs);
+	runs.data_pages = 0;
+	return tell(scan, file, file, &runs);
+}
+
+static errint_t compare_kin(struct scan *scan, const struct scan_kin *kin, uint8_t *buffers)
+{
+	struct scan_twin *file;
+	struct scan_twin *of = NULL;
+	errint_t error;
+
+	file = load_twin(scan, kin->file.device, kin->file.inode, &error);
+	if (file)
+		of = load_twin(scan, kin->of.device, kin->of.inode, &error);
+	if (of)
+		error = compare(scan, file, of, buffers);
+	free(file);
+	free(of);
+	atomic_fetch_add_explicit(&scan->done_files, 1, memory_order_relaxed);
+	return error;
+}
+
+void *scan_kin_thread(void *arg)
+{
+	struct scan *scan = arg;
+	uint8_t *buffers;
+	size_t next;
+	errint_t error = 0;
+
+	scan_lower_priority();
+	buffers = aligned_alloc(FOLD_PAGE_SIZE, (size_t)2 * SCAN_CHUNK);
+	if (!buffers)
+		error = -ENOMEM;
+	while (!error && !scan_is_cancelled(scan)) {
+		next = atomic_fetch_add(&scan->kin_next, 1);
+		if (next >= scan->kin_count)
+			break;
+		error = compare_kin(scan, &scan->kin[next], buffers);
+	}
+	if (error)
+		scan_note_failure(scan, error);
+	free(buffers);
+	scan_worker_end(scan);
+	return NULL;
+}
