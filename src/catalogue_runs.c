@@ -185,8 +185,9 @@ errint_t catalogue_put_runs(struct catalogue_batch *batch, const struct source_s
 	struct file_value file;
 	int result = catalogue_find_stamped(batch->catalogue, batch->txn, stamp, &file);
 
-	if (!result)
-		result = read_runs(batch->catalogue, batch->txn, of, &known);
+	if (result)
+		return catalogue_error_of(result);
+	result = read_runs(batch->catalogue, batch->txn, of, &known);
 	if (result == MDB_NOTFOUND)
 		result = found(batch, of, &known);
 	if (!result && !source_stamp_equal(stamp, of)) {
