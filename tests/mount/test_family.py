@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pages that a scan found equal: read once for all files that have them, and never wrong."""
+
+import json
+import mmap
+import os
+import subprocess
+import sys
+
+from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, MIB, PAGE, check, equal, fallocate, read_file, sync_source, test,
+                     until, write_file)
+
+PAGES = 1024
+
+
+def scan(t, directory, *options):
+    command = t.foldctl_command() + ["scan", "--json", "--state=" + t.path("state"), directory, *options]
+    return json.loads(t.run(command, timeout=60 * t.patience).stdout)
+
+
+def changed(t, content, pages):
+    """CONTENT with other bytes in PAGES."""
+    result = bytearray(content)
+    for page in pages:
+        result[page * PAGE:(page + 1) * PAGE] = t.rng.randbytes(PAGE)
+    return bytes(result)
+
+
+def common(a, b):
+    """Pages with content that A and B have at the same places."""
+    return sum(1 for at in range(0, min(len(a), len(b)), PAGE)
+               if a[at:at + PAGE] == b[at:at + PAGE] and any(a[at:at + PAGE]))
+
+
+def make_clones(t, source, count):
+    """A file with holes, data and zeroes, and clones of it that have lived on: contents by name."""
+    content = t.rng.randbytes(PAGES // 2 * PAGE) + bytes(PAGES // 8 * PAGE) + t.rng.randbytes(PAGES * 3 // 8 * PAGE)
+    files = {"clone0": content}
+    for number in range(1, count):
+        files["clone%d" % number] = changed(t, content, t.rng.sample(range(PAGES), 40))
+    for name, bytes_ in files.items():
+        write_file(os.path.join(source, name), bytes_)
+    sync_source(source)
+    return files
+
+
+def adopted(mount):
+    return mount.status()["adopted"]
+
+
+def read_pages(mount):
+    """Pages that were read from the source."""
+    status = mount.status()
+    return status["misses"] + status["readahead"]
+
+
+@test(transports="each")
+def clones_are_read_once(t):
+    """After a scan only what a clone has of its own is read, exactly that; without one, all of it."""
+    source = t.make_dir("source")
+    files = make_clones(t, source, 4)
+    found = scan(t, source)
+    base = files["clone0"]
+    for counted in (found, scan(t, source)):
+        equal(counted["recorded"], True, "recorded")
+    equal(found["family_files"], 3, "files that have pages in common with the first")
+    mount = t.mount(source, ["ro", "window=0", "passthrough_max=0"])
+    equal(read_file(mount.path("clone0")), base, "clone0")
+    equal(adopted(mount), 0, "adopted by the first")
+    expected = 0
+    for name in ("clone1", "clone2", "clone3"):
+        before = read_pages(mount)
+        equal(read_file(mount.path(name)), files[name], name)
+        expected += common(base, files[name])
+        equal(adopted(mount), expected, "adopted after " + name)
+        # Zeroes are no content, and are asked of the source.
+        data = sum(1 for at in range(0, len(base), PAGE) if any(files[name][at:at + PAGE]))
+        zeroes = PAGES - data
+        own = data - common(base, files[name])
+        check(own <= read_pages(mount) - before <= own + zeroes, "%s: %d pages read, it has %d of its own" % (
+            name, read_pages(mount) - before, own))
+    mount.unmount()
+
+
+@test()
+def what_the_scan_keeps_is_what_is_equal(t):
+    """Clones, clones of clones, longer and shorter ones, the same content elsewhere, small files: what is adopted
+    is what an independent comparison finds, and the bytes are right."""
+    source = t.make_dir("source")
+    base = t.rng.randbytes(PAGES * PAGE + 700)
+    files = {
+        "a": base,
+        "clone": changed(t, base, t.rng.sample(range(PAGES), 30)),
+        "longer": changed(t, base, (5, 6)) + t.rng.randbytes(300 * PAGE + 9),
+        "shorter": changed(t, base, (700, 20))[:800 * PAGE + 77],
+        "tail": base[:-1] + b"?",
+        "shifted": t.rng.randbytes(PAGE) + base,
+        "small": base[:100 * PAGE],
+        "other": t.rng.randbytes(PAGES * PAGE),
+    }
+    for name, content in files.items():
+        write_file(os.path.join(source, name), content)
+    sync_source(source)
+    found = scan(t, source)
+    in_family = ("clone", "longer", "shorter", "tail")
+    # Which of them the others are compared with is the catalogue's to say.
+    check(found["family_files"] == 4, "files in families: %d" % found["family_files"])
+    equal(scan(t, source)["family_files"], 0, "not compared again")
+    mount = t.mount(source, ["ro", "passthrough_max=0"], transport="dev")
+    for name in sorted(files):
+        equal(read_file(mount.path(name)), files[name], name)
+    # Each page of the family is read for the first that has it, but for those that the founder has not.
+    least = sum(common(files["a"], files[name]) for name in in_family) - 300
+    most = sum(min(len(files[name]), len(base)) // PAGE for name in in_family)
+    check(least <= adopted(mount) <= most, "adopted %d of %d to %d" % (adopted(mount), least, most))
+    mount.unmount()
+
+
+@test(transports="each", timeout=60)
+def changes_are_never_undone(t):
+    """Writes, stores through a mapping, truncation and holes in one clone, with a pool that holds a quarter of the files
+    and a window that holds nothing: what was changed stays so, and the other clones stay what they are."""
+    source = t.make_dir("source")
+    files = make_clones(t, source, 3)
+    scan(t, source)
+    mount = t.mount(source, ["pool=3M", "window=256K"])
+    model = bytearray(files["clone1"])
+
+    def compare(what):
+        for name in ("clone0", "clone1", "clone2"):
+            equal(read_file(mount.path(name)), bytes(model) if name == "clone1" else files[name], "%s: %s" % (what, name))
+
+    compare("at first")
+    check(adopted(mount) > 0, "nothing was adopted")
+    with open(mount.path("clone1"), "r+b", buffering=0) as file:
+        for _ in range(30):
+            at, length = t.rng.randrange(len(model) - 9000), t.rng.randrange(1, 9000)
+            model[at:at + length] = t.rng.randbytes(length)
+            os.pwrite(file.fileno(), model[at:at + length], at)
+        compare("after writes")
+        with mmap.mmap(file.fileno(), 0) as mapped:
+            for _ in range(30):
+                at = t.rng.randrange(len(model))
+                mapped[at] = model[at] = t.rng.randrange(256)
+            mapped.flush()
+        compare("after stores")
+        fallocate(file.fileno(), FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, 100 * PAGE + 5, 20 * PAGE)
+        model[100 * PAGE + 5:120 * PAGE + 5] = bytes(20 * PAGE)
+        compare("after a hole")
+        os.ftruncate(file.fileno(), 500 * PAGE + 3)
+        os.ftruncate(file.fileno(), len(model))
+        model[500 * PAGE + 3:] = bytes(len(model) - 500 * PAGE - 3)
+        compare("after it was cut")
+    compare("after close")
+    equal(read_file(source + "/clone1"), bytes(model), "the source")
+    mount.unmount()
+
+
+@test(transports="each")
+def changes_behind_the_mount_are_its_files_alone(t):
+    """Another process changes one clone in the source: it is seen at the next open, and what that file holds now is no
+    other clone's content; nor is anything adopted for it that it has no more."""
+    source = t.make_dir("source")
+    files = make_clones(t, source, 3)
+    scan(t, source)
+    mount = t.mount(source, ["window=0"])
+    with open(mount.path("clone1"), "rb", buffering=0) as early:
+        # The first to be read from now on is the changed one: nobody may learn from it.
+        for name in ("clone0", "clone1"):
+            files[name] = changed(t, files[name], range(0, PAGES, 3))
+            with open(os.path.join(source, name), "r+b", buffering=0) as file:
+                file.write(files[name])
+        equal(read_file(mount.path("clone0")), files["clone0"], "clone0, changed")
+        equal(os.pread(early.fileno(), MIB, 0), files["clone1"][:MIB], "clone1, opened before it was changed")
+        equal(read_file(mount.path("clone2")), files["clone2"], "clone2")
+        equal(read_file(mount.path("clone1")), files["clone1"], "clone1, changed")
+    equal(adopted(mount), 0, "adopted")
+    mount.unmount()
+    found = scan(t, source)
+    equal((found["known_files"], found["family_files"]), (1, 2), "scanned again")
+    mount = t.mount(source, ["ro", "passthrough_max=0"], name="again")
+    for name, content in files.items():
+        equal(read_file(mount.path(name)), content, name + ", after the second scan")
+    check(adopted(mount) > PAGES, "adopted after the second scan: %d" % adopted(mount))
+    mount.unmount()
+
+
+READER = """
+import os, sys
+print(flush=True)
+sys.stdin.read(1)
+for path in sys.argv[1:]:
+    with open(path, "rb", buffering=0) as file:
+        at = 0
+        while piece := os.pread(file.fileno(), 1 << 17, at):
+            at += len(piece)
+"""
+
+
+@test(transports="each")
+def at_the_same_time_each_page_is_read_for_one(t):
+    """Eight readers of eight clones at once, in the same order: the source is read for one of them."""
+    source = t.make_dir("source")
+    base = t.rng.randbytes(PAGES * PAGE)
+    names = ["clone%d" % number for number in range(8)]
+    for name in names:
+        write_file(os.path.join(source, name), changed(t, base, (0,)))
+    sync_source(source)
+    scan(t, source)
+    mount = t.mount(source, ["ro", "window=0", "passthrough_max=0"])
+    readers = [subprocess.Popen([sys.executable, "-c", READER, mount.path(name)], stdin=subprocess.PIPE,
+                                stdout=subprocess.PIPE) for name in names]
+    for reader in readers:
+        reader.stdout.readline()
+    for reader in readers:
+        reader.stdin.write(b"x")
+        reader.stdin.close()
+    for reader in readers:
+        equal(reader.wait(30 * t.patience), 0, "a reader")
+        reader.stdout.close()
+    until(lambda: read_pages(mount) + adopted(mount) >= PAGES * 8, 5 * t.patience, "everything was read")
+    # Two that are at different places of the same pages may both read some of them.
+    check(read_pages(mount) < 2 * PAGES + 8, "%d pages were read of %d" % (read_pages(mount), PAGES))
+    mount.unmount()
+
+
+def proved_by_extents(t, kind):
+    source = t.loop_file_system(kind, size=400 * MIB)
+    base = t.rng.randbytes(PAGES * PAGE)
+    write_file(source + "/a", base)
+    if t.run(["cp", "--reflink=always", source + "/a", source + "/b"], status=None).returncode:
+        t.skip("no reflinks on this %s" % kind)
+    with open(source + "/b", "r+b") as file:
+        file.seek(300 * PAGE + 10)
+        file.write(b"of its own")
+    sync_source(source)
+    scan(t, source)
+    found = scan(t, source)
+    equal((found["known_files"], found["read_bytes"]), (2, 0), "what is known is not read again")
+    # The first step has to read both; what comes after reads a block or two around what differs.
+    os.unlink(t.path("state", os.listdir(t.path("state"))[0], "data.mdb"))
+    found = scan(t, source)
+    equal(found["family_files"], 1, "in a family")
+    check(found["read_bytes"] <= 2 * PAGES * PAGE + MIB, "%d bytes were read" % found["read_bytes"])
+    mount = t.mount(source, ["ro", "passthrough_max=0"], transport="dev")
+    equal(read_file(mount.path("a")), base, "a")
+    with open(source + "/b", "rb") as file:
+        equal(read_file(mount.path("b")), file.read(), "b")
+    equal(adopted(mount), PAGES - 1, "adopted")
+    mount.unmount()
+
+
+@test(transports="none", suite="full")
+def clones_by_reflink_on_xfs_are_not_read(t):
+    """Clones by reflink are proved equal by their extents."""
+    proved_by_extents(t, "xfs")
+
+
+@test(transports="none", suite="full")
+def clones_by_reflink_on_btrfs_are_not_read(t):
+    """Clones by reflink are proved equal by their extents."""
+    proved_by_extents(t, "btrfs")
+
+
+@test(transports="none")
+def a_file_that_is_written_to_joins_nothing(t):
+    """Somebody has a clone open for writing while it is compared: nothing is kept of it."""
+    source = t.make_dir("source")
+    files = make_clones(t, source, 2)
+    with open(source + "/clone1", "r+b"):
+        equal(scan(t, source)["family_files"], 0, "while it is open for writing")
+    equal(scan(t, source)["family_files"], 1, "afterwards")
+    mount = t.mount(source, ["ro", "passthrough_max=0"], transport="dev")
+    for name, content in files.items():
+        equal(read_file(mount.path(name)), content, name)
+    mount.unmount()
