@@ -66,7 +66,9 @@ def counts(t):
         equal(found["bytes"], sum(len(content) for content in tree.values()), what + ": bytes")
         equal((found["equal_files"], found["equal_files_bytes"]), (1, len(tree["clone"])), what + ": equal files")
         equal((found["changed_files"], found["unreadable_files"], found["known_files"]), (0, 0, 0), what)
-        check(found["read_bytes"] < found["bytes"] + 2 * len(tree["clone"]), "%s: holes were read" % what)
+        # What is compared is read once more, which an estimate does not do.
+        if what == "estimate":
+            check(found["read_bytes"] < found["bytes"] - 2 * MIB, "holes were read")
     found = scan(t, source)
     check_counts(found, count, len(tree), "second scan")
     equal((found["known_files"], found["read_bytes"]), (len(tree), 0), "second scan: not read again")
