@@ -23,7 +23,7 @@
 #include <string.h>
 
 /* Smaller ones are not worth a record. */
-#define PAGES_LEAST 256u
+#define PAGES_LEAST 64u
 #define SKETCH      64u
 /* Values of a sketch that two files must have in common to be compared: a sixteenth. */
 #define ALIKE 4u

@@ -14,27 +14,21 @@
 #include <string.h>
 
 static const struct option words[] = {
-	{"mount", required_argument, NULL, 'm'},
-	{"source", required_argument, NULL, 's'},
-	{"seed", required_argument, NULL, 'S'},
-	{"files", required_argument, NULL, 'f'},
-	{"processes", required_argument, NULL, 'p'},
-	{"threads", required_argument, NULL, 't'},
-	{"operations", required_argument, NULL, 'o'},
-	{"seconds", required_argument, NULL, 'T'},
-	{"patience", required_argument, NULL, 'w'},
-	{"trace", required_argument, NULL, 'r'},
-	{"replay", required_argument, NULL, 'R'},
-	{"serial", no_argument, NULL, '1'},
-	{"behind", no_argument, NULL, 'b'},
-	{"no-direct", no_argument, NULL, 'D'},
-	{NULL, 0, NULL, 0},
+	{"mount", required_argument, NULL, 'm'},      {"source", required_argument, NULL, 's'},
+	{"seed", required_argument, NULL, 'S'},       {"files", required_argument, NULL, 'f'},
+	{"processes", required_argument, NULL, 'p'},  {"threads", required_argument, NULL, 't'},
+	{"operations", required_argument, NULL, 'o'}, {"seconds", required_argument, NULL, 'T'},
+	{"patience", required_argument, NULL, 'w'},   {"trace", required_argument, NULL, 'r'},
+	{"replay", required_argument, NULL, 'R'},     {"serial", no_argument, NULL, '1'},
+	{"behind", no_argument, NULL, 'b'},           {"no-direct", no_argument, NULL, 'D'},
+	{"before", required_argument, NULL, 'B'},     {NULL, 0, NULL, 0},
 };
 
 struct arguments {
 	struct run_options run;
 	const char *mount;
 	const char *source;
+	const char *before; /* a command, once the files are there; NULL: none */
 	bool no_direct;
 };
 
@@ -96,6 +90,9 @@ static void take(struct arguments *arguments, int key)
 	case 'D':
 		arguments->no_direct = true;
 		break;
+	case 'B':
+		arguments->before = optarg;
+		break;
 	case 'b':
 		run->ops.behind = true;
 		break;
@@ -117,7 +114,8 @@ static void parse(int argc, char **argv, struct arguments *arguments)
 	fprintf(stderr, "usage: foldfs-torture --mount DIR --source DIR --seed N [--files N] "
 			"[--processes N] [--threads N] [--operations N] [--seconds N]\n"
 			"       [--patience N] [--behind] [--no-direct] [--trace FILE] "
-			"[--replay FILE [--serial]]\n");
+			"[--replay FILE [--serial]]\n"
+			"       [--before COMMAND]\n");
 	exit(OUTCOME_TROUBLE);
 }
 
@@ -166,6 +164,11 @@ int main(int argc, char **argv)
 	if (error) {
 		fprintf(stderr, "foldfs-torture: files in %s: %s\n", shared->source,
 			strerror(-error));
+		return OUTCOME_TROUBLE;
+	}
+	/* NOLINTNEXTLINE(cert-env33-c): the caller's own command line. */
+	if (arguments.before && system(arguments.before)) {
+		fprintf(stderr, "foldfs-torture: %s: failed\n", arguments.before);
 		return OUTCOME_TROUBLE;
 	}
 	outcome = run_workers(shared, &arguments.run);

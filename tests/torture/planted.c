@@ -16,6 +16,7 @@
 #include "foldfs/fill.h"
 #include "foldfs/fusefs_internal.h"
 #include "foldfs/hash_index.h"
+#include "foldfs/kin.h"
 #include "foldfs/page_map.h"
 #include "foldfs/page_store.h"
 #include "foldfs/plan.h"
@@ -56,6 +57,7 @@
 	X(double_drop)                                                                             \
 	X(leaked_user)                                                                             \
 	X(foreign_change_unseen)                                                                   \
+	X(kept_kin)                                                                                \
 	X(stale_window)
 
 #define ENUMERATOR(name) name,
@@ -220,6 +222,14 @@ WRAP(errint_t, fusefs_truncate, struct fusefs *fs, struct inode *inode, struct f
 	error = __real_fusefs_truncate(fs, inode, fi, size);
 	change.by_name = false;
 	return error;
+}
+
+/* ---- what the scan had found ---- */
+
+WRAP(void, kin_cut, struct kin *kin, uint64_t first, uint64_t last)
+{
+	if (!is_planted(kept_kin))
+		__real_kin_cut(kin, first, last);
 }
 
 /* ---- the map ---- */

@@ -18,6 +18,7 @@ SIMPLE = {}
 # Races: on io_uring misses are read one after the other.
 SEVERAL = {"processes": 1, "threads": 4, "transport": "dev"}
 DIRECT = {"processes": 1, "threads": 8, "files": 24, "transport": "dev", "options": {"window": "0"}}
+SCANNED = {"scan": True}
 BEHIND = {"behind": True, "options": {"window": "1M"}}
 
 BUGS = {
@@ -45,6 +46,7 @@ BUGS = {
     "double_drop": ("a slot drops its user twice", SIMPLE),
     "leaked_user": ("a slot does not drop its user", SIMPLE),
     "foreign_change_unseen": ("an open does not compare the source's stamp", BEHIND),
+    "kept_kin": ("what was changed is still taken for what the scan had found", SCANNED),
     "stale_window": ("an open lets the kernel keep what was changed behind the mount", BEHIND),
 }
 
@@ -73,7 +75,7 @@ def names_of(build):
 
 
 def config_of(name, seed, transports):
-    overrides = {"processes": 1, "threads": 1, "files": 6, "behind": False, "words": []}
+    overrides = {"processes": 1, "threads": 1, "files": 6, "behind": False, "words": [], "scan": False}
     options = {"pool": "1M", "window": "256K", "maps": "1M", "passthrough_max": "0"}
     wanted = dict(BUGS[name][1]) if name else {}
     options.update(wanted.pop("options", {}))

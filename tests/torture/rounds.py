@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -42,6 +43,8 @@ def random_config(seed, transports, operations=None, overrides=None):
         "processes": processes,
         "threads": threads,
         "behind": rng.random() < 0.5,
+        # What the files have in common is known before anybody reads them.
+        "scan": rng.random() < 0.5,
     }
     for name, value in (overrides or {}).items():
         if name == "options":
@@ -168,6 +171,9 @@ def program_command(t, place, mount, config, replay, serial, seconds):
     for name in ("seed", "files", "processes", "threads", "operations"):
         command += ["--" + name, str(config[name])]
     command += ["--patience", str(60 * t.patience)]
+    if config.get("scan"):
+        scan = t.foldctl_command() + ["scan", "--state=" + t.path("state"), mount.source]
+        command += ["--before", shlex.join(scan) + " >/dev/null"]
     if config["behind"]:
         command += ["--behind"]
     if may_pass_through(config):
