@@ -6,8 +6,8 @@
  *
  *   about    "format" -> struct about (magic, version, secret, the last number given out)
  *   files    device, inode -> struct file_value and the path
- *   digests  device, inode, part -> 64-bit digests of CATALOGUE_PART pages that are not zero
- *   classes  class -> device, inode of each member (sorted: the order of catalogue_member)
+ *   digests  device, inode, part -> 64-bit digests of CATALOGUE_PART pages that are not zero; or
+ * the sketch classes  class -> device, inode of each member (sorted: the order of catalogue_member)
  *   runs     device, inode -> struct runs_value and its runs: catalogue_runs.c
  *
  * `files` is keyed without the stamp, so a file that changed replaces what was known of it; the
@@ -421,7 +421,7 @@ errint_t catalogue_rename(struct catalogue_batch *batch, const struct source_sta
 	return catalogue_put(batch, &file, &record, NULL, 0);
 }
 
-/* The parts of a file's digests are numbered from 0 on, without a gap. */
+/* The parts of a file's digests are numbered from 0 on, without a gap; the sketch is the last. */
 static int remove_digests(struct catalogue_batch *batch, dev_t device, ino_t inode)
 {
 	struct catalogue_part_key own = part_key_of(device, inode, 0);
@@ -432,6 +432,9 @@ static int remove_digests(struct catalogue_batch *batch, dev_t device, ino_t ino
 		result = mdb_del(batch->txn, batch->catalogue->digests, &key, NULL);
 		own.part++;
 	} while (!result);
+	own.part = CATALOGUE_SKETCH;
+	if (result == MDB_NOTFOUND)
+		result = mdb_del(batch->txn, batch->catalogue->digests, &key, NULL);
 	return result == MDB_NOTFOUND ? 0 : result;
 }
 

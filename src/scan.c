@@ -198,7 +198,12 @@ static errint_t put_file(struct catalogue_batch *batch, const struct scan_note *
 	}
 	file->stamp = note->stamp;
 	strcpy(file->path, note->path);
-	return catalogue_put(batch, file, &record, NULL, 0);
+	error = catalogue_put(batch, file, &record, NULL, 0);
+	if (!error && note->sketch)
+		error = catalogue_put_digests(batch, note->stamp.device, note->stamp.inode,
+					      CATALOGUE_SKETCH, note->sketch->values,
+					      note->sketch->count);
+	return error;
 }
 
 static errint_t put_note(struct catalogue_batch *batch, const struct scan_note *note,

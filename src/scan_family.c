@@ -2,16 +2,14 @@
 /*
  * scan_family.c - the fourth step: files that have many pages in common
  *
- * Whom to compare with whom is told by sketches: of each large file that shares, the smallest of
- * the different digests of its pages. Of two files that have a part of their pages in common, the
- * sketches have about that part in common ("On the resemblance and containment of documents",
- * Broder 1997). Files are gone through in the catalogue's order, first those that have a family.
- * One that is like none before leads: others are compared with it. So each file is compared once,
- * with the leader that it is most like, and what it has in common with others of that family it has
- * through it.
- *
- * A sketch says nothing of places, so two files with the same content in another order are compared
- * in vain. Such a one founds a family of its own, so that it is not compared again.
+ * Whom to compare with whom is told by sketches: of each large file, the smallest of the digests of
+ * its pages with their numbers. Of two files that have a part of their pages in common, at the same
+ * places, the sketches have about that part in common ("On the resemblance and containment of
+ * documents", Broder 1997). Files are gone through in the catalogue's order, first those that have
+ * a family. One that is like none before leads: others are compared with it. So each file is
+ * compared once, with the leader that it is most like, and what it has in common with others of
+ * that family it has through it. Should it turn out to have next to nothing in common with it, it
+ * founds a family of its own, and is not compared again.
  *
  * Of memory, half a scan's budget: sketches of leaders (1.5 KiB each) and 32 bytes for each file.
  * What does not fit is not compared in this scan.
@@ -22,18 +20,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Smaller ones are not worth a record. */
-#define PAGES_LEAST 64u
-#define SKETCH      64u
 /* Values of a sketch that two files must have in common to be compared: a sixteenth. */
 #define ALIKE 4u
 /* Pages that they must have in common at the same places to be of one family. */
 #define COMMON_LEAST 16u
-
-struct sketch {
-	uint64_t values[SKETCH]; /* ascending */
-	unsigned count;
-};
 
 struct leader {
 	dev_t device;
@@ -59,42 +49,41 @@ struct nomination {
 
 /* ---- sketches ---- */
 
-static void sketch_add(struct sketch *sketch, uint64_t value)
+void scan_sketch_add(struct scan_sketch *sketch, uint64_t number, uint64_t digest)
 {
+	uint64_t value =
+		(digest ^ number * UINT64_C(0x9e3779b97f4a7c15)) * UINT64_C(0xff51afd7ed558ccd);
 	unsigned at = sketch->count;
 
-	if (at == SKETCH && value >= sketch->values[SKETCH - 1])
+	value ^= value >> 32;
+	if (at == SCAN_SKETCH && value >= sketch->values[SCAN_SKETCH - 1])
 		return;
 	while (at && sketch->values[at - 1] > value)
 		at--;
 	if (at && sketch->values[at - 1] == value)
 		return;
-	if (sketch->count < SKETCH)
+	if (sketch->count < SCAN_SKETCH)
 		sketch->count++;
 	memmove(&sketch->values[at + 1], &sketch->values[at],
 		(sketch->count - 1 - at) * sizeof(value));
 	sketch->values[at] = value;
 }
 
-/* -ENOENT: not all digests are known. */
-static errint_t make_sketch(struct scan *scan, const struct source_stamp *stamp, uint64_t pages,
-			    struct sketch *ret_sketch)
+/* -ENOENT: none is kept of the file. */
+static errint_t load_sketch(struct scan *scan, const struct source_stamp *stamp,
+			    struct scan_sketch *ret_sketch)
 {
-	uint64_t parts = (pages + CATALOGUE_PART - 1) / CATALOGUE_PART;
-	uint64_t *digests;
+	uint64_t *values;
 	size_t count;
-	errint_t error = 0;
+	errint_t error = catalogue_digests(scan->options.catalogue, stamp, CATALOGUE_SKETCH,
+					   &values, &count);
 
-	ret_sketch->count = 0;
-	for (uint64_t part = 0; part < parts && !error; part++) {
-		error = catalogue_digests(scan->options.catalogue, stamp, part, &digests, &count);
-		if (error)
-			break;
-		for (size_t i = 0; i < count; i++)
-			sketch_add(ret_sketch, digests[i]);
-		free(digests);
-	}
-	return error;
+	if (error)
+		return error;
+	ret_sketch->count = count < SCAN_SKETCH ? (unsigned)count : SCAN_SKETCH;
+	memcpy(ret_sketch->values, values, ret_sketch->count * sizeof(*values));
+	free(values);
+	return 0;
 }
 
 /* ---- leaders ---- */
@@ -136,7 +125,7 @@ static errint_t grow_table(struct nomination *n)
 
 /* The file leads from now on. -ENOSPC: there is no more room for leaders. */
 static errint_t lead(struct nomination *n, const struct source_stamp *stamp,
-		     const struct sketch *sketch)
+		     const struct scan_sketch *sketch)
 {
 	struct leader *leaders;
 	errint_t error = 0;
@@ -166,10 +155,11 @@ static errint_t lead(struct nomination *n, const struct source_stamp *stamp,
 }
 
 /* The leader that SKETCH is most like; NULL: none. */
-static const struct leader *find_leader(const struct nomination *n, const struct sketch *sketch)
+static const struct leader *find_leader(const struct nomination *n,
+					const struct scan_sketch *sketch)
 {
-	uint32_t found[SKETCH];
-	unsigned common[SKETCH];
+	uint32_t found[SCAN_SKETCH];
+	unsigned common[SCAN_SKETCH];
 	unsigned count = 0;
 	unsigned best = 0;
 
@@ -230,16 +220,15 @@ static bool has_family(struct scan *scan, const struct source_stamp *stamp)
 /* Whether the file is large, and shares a twentieth of its pages. */
 static bool is_worth_it(const struct catalogue_record *record)
 {
-	return record->pages >= PAGES_LEAST && record->pages_elsewhere * 20 >= record->pages;
+	return record->pages >= SCAN_FAMILY_PAGES && record->pages_elsewhere * 20 >= record->pages;
 }
 
 /* KNOWN: it has a family, and need not be compared. */
-static errint_t nominate_one(struct nomination *n, const struct source_stamp *stamp, uint64_t pages,
-			     bool known)
+static errint_t nominate_one(struct nomination *n, const struct source_stamp *stamp, bool known)
 {
 	const struct leader *leader;
-	struct sketch sketch;
-	errint_t error = make_sketch(n->scan, stamp, pages, &sketch);
+	struct scan_sketch sketch;
+	errint_t error = load_sketch(n->scan, stamp, &sketch);
 
 	if (error)
 		return error == -ENOENT ? 0 : error;
@@ -264,7 +253,7 @@ static errint_t nominate(struct nomination *n, bool having)
 	while (!error && !scan_is_cancelled(scan) && n->bytes < n->budget) {
 		last = file->stamp;
 		if (is_worth_it(&record) && has_family(scan, &file->stamp) == having)
-			error = nominate_one(n, &file->stamp, record.pages, having);
+			error = nominate_one(n, &file->stamp, having);
 		scan_tell_progress(scan);
 		if (!error)
 			error = catalogue_next(scan->options.catalogue, &last, file, &record);

@@ -148,6 +148,7 @@ void scan_note_free(struct scan_note *note)
 	free(note->digests);
 	free(note->stamps);
 	free(note->runs);
+	free(note->sketch);
 	free(note->path);
 	free(note);
 }

@@ -59,6 +59,7 @@ struct reader {
 	uint64_t part;
 	uint64_t pages;
 	uint64_t counted_bytes; /* told as done */
+	struct scan_sketch sketch;
 };
 
 int scan_open(const struct scan *scan, const char *path)
@@ -138,6 +139,16 @@ static void give_digests(struct reader *reader, struct scan_note *note)
 	reader->count = 0;
 }
 
+/* Without memory the file is in no family, until it is read again. */
+static void give_sketch(const struct reader *reader, struct scan_note *note)
+{
+	if (!reader->record || reader->pages < SCAN_FAMILY_PAGES)
+		return;
+	note->sketch = malloc(sizeof(*note->sketch));
+	if (note->sketch)
+		*note->sketch = reader->sketch;
+}
+
 static errint_t tell_part(struct reader *reader)
 {
 	struct scan_note *note = note_of(reader, SCAN_NOTE_PART);
@@ -166,6 +177,7 @@ static errint_t tell_end(struct reader *reader, enum scan_note_kind kind, errint
 		note->pages = reader->pages;
 		note->too_young = !reader->record && reader->scan->options.catalogue;
 		give_digests(reader, note);
+		give_sketch(reader, note);
 	}
 	scan_note_push(reader->scan, note);
 	return 0;
@@ -197,6 +209,7 @@ static errint_t add_page(struct reader *reader, const uint8_t *page, uint64_t nu
 					     CATALOGUE_SECRET_BYTES);
 	XXH3_128bits_update(reader->state, &entry, sizeof(entry));
 	reader->digests[reader->count++] = entry.hash.low64;
+	scan_sketch_add(&reader->sketch, number, entry.hash.low64);
 	reader->pages++;
 	return 0;
 }
@@ -404,6 +417,7 @@ static void take_file(struct reader *reader, const struct scan_file *file)
 	reader->part = 0;
 	reader->pages = 0;
 	reader->counted_bytes = 0;
+	reader->sketch.count = 0;
 	error = look_up(reader);
 	/* A catalogue that cannot be read is as good as none. */
 	if (error && error != -ENOMEM)

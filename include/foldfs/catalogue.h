@@ -37,6 +37,8 @@ struct catalogue_batch;
 #define CATALOGUE_MAX_BYTES (UINT64_C(8) << 30)
 /* Digests of pages are kept in parts of this many. */
 #define CATALOGUE_PART 65536u
+/* A part of another kind: what the scan compares files by (scan_family.c). */
+#define CATALOGUE_SKETCH UINT64_MAX
 
 struct catalogue_record {
 	struct digest content;    /* of size and bytes of the file, with the catalogue's secret */

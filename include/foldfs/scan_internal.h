@@ -38,6 +38,14 @@ struct scan_file {
 	char path[];         /* relative to the root */
 };
 
+/* What tells which files have pages in common at the same places: the smallest of the digests of a
+ * file's pages and their numbers. */
+#define SCAN_SKETCH 64u
+struct scan_sketch {
+	uint64_t values[SCAN_SKETCH]; /* ascending */
+	unsigned count;
+};
+
 enum scan_note_kind {
 	SCAN_NOTE_PART,       /* digests of a part of a file that is still being read */
 	SCAN_NOTE_FILE,       /* a file was read, or was known */
@@ -64,6 +72,7 @@ struct scan_note {
 	struct source_stamp stamp;
 	uint64_t class;              /* SCAN_NOTE_CLASS: 0 for a new one */
 	struct source_stamp *stamps; /* owned */
+	struct scan_sketch *sketch;  /* SCAN_NOTE_FILE: owned; NULL: none is kept */
 	uint64_t proved;             /* of them, by their extents */
 	struct catalogue_run *runs;  /* SCAN_NOTE_RUNS: owned; count of them */
 	char *path;                  /* owned; NULL for parts, classes and runs */
@@ -256,6 +265,12 @@ errint_t scan_compare_pages(struct scan *scan, struct scan_twin *a, struct scan_
 			    uint8_t *buffers, struct scan_runs *ret_runs);
 
 /* ---- scan_family.c ---- */
+
+/* Files with fewer pages that are not zero are in no family. */
+#define SCAN_FAMILY_PAGES 64u
+
+/* The page NUMBER, not zero, has this digest. */
+void scan_sketch_add(struct scan_sketch *sketch, uint64_t number, uint64_t digest);
 
 /* Find those that may have pages in common: scan->kin. -errno. */
 errint_t scan_nominate_kin(struct scan *scan);
