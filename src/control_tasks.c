@@ -58,8 +58,9 @@ static json_t *explain(void *context, const json_t *request, bool (*is_cancelled
 		return error_answer("no such file is known to the mount");
 	if (err)
 		return error_answer(strerror(-err));
-	return json_pack("{s:s, s:s, s:b}", "plan", plan_kind_name(plan.kind), "reason",
-			 plan_reason_sentence(plan.reason), "open", plan.open);
+	return json_pack("{s:s, s:s, s:b, s:I}", "plan", plan_kind_name(plan.kind), "reason",
+			 plan_reason_sentence(plan.reason), "open", plan.open, "known_pages",
+			 (json_int_t)plan.known_pages);
 }
 
 void control_tasks_add(struct control *control, struct fusefs *fs)

@@ -28,8 +28,10 @@ static int explain(int fd, const char *path, bool as_json)
 {
 	struct mount_entry entry;
 	char request[80];
+	struct text_buffer count;
 	json_t *answer = NULL;
 	struct stat st;
+	int64_t pages;
 	int result;
 
 	if (fstat(fd, &st))
@@ -52,6 +54,11 @@ static int explain(int fd, const char *path, bool as_json)
 								     : ", once it is opened, for ");
 		text_print_foreign(stdout, text(answer, "reason"));
 		printf(".\n");
+		pages = number(answer, "known_pages");
+		if (pages)
+			printf("%s of its pages a scan has found in another file, at the same "
+			       "places.\n",
+			       text_count(pages, &count));
 	}
 	json_decref(answer);
 	mount_entry_clear(&entry);

@@ -764,36 +764,3 @@ void fusefs_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct 
 	else
 		fuse_reply_lseek(req, at);
 }
-
-/* ---- telling ---- */
-
-errint_t fusefs_explain(struct fusefs *fs, ino_t shown, struct fusefs_plan *ret_plan)
-{
-	struct inode *inode = inode_shown(fs->inodes, shown);
-	struct plan_open open = {.flags = O_RDONLY};
-	struct stat st;
-	errint_t error = 0;
-
-	if (!inode)
-		return -ENOENT;
-	open.st = &st;
-	open.fd = inode_open(fs->inodes, inode, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (open.fd < 0)
-		error = open.fd;
-	else if (fstat(open.fd, &st))
-		error = -errno;
-	if (!error) {
-		open.file = file_table_find(fs->files, st.st_dev, st.st_ino);
-		inode_lock(inode);
-		plan_explain(fs->plan, inode_plan(inode), &open, &ret_plan->kind,
-			     &ret_plan->reason);
-		ret_plan->open = inode_plan(inode)->opens > 0;
-		inode_unlock(inode);
-		if (open.file)
-			file_put(open.file);
-	}
-	if (open.fd >= 0)
-		close(open.fd);
-	inode_forget(fs->inodes, inode, 1);
-	return error;
-}

@@ -181,3 +181,54 @@ void kin_learn(struct catalogue *catalogue, struct file *file, int fd)
 	if (kin)
 		file_set_kin(file, kin, fd);
 }
+
+static uint64_t count_uncut(const struct kin *kin)
+{
+	uint64_t pages = 0;
+
+	for (size_t i = 0; i < kin->count; i++)
+		for (uint64_t page = 0; page < kin->runs[i].pages; page++)
+			pages += kin_has(kin, kin->runs[i].first + page);
+	return pages;
+}
+
+static uint64_t count_known(struct catalogue *catalogue, int fd)
+{
+	struct catalogue_run *runs;
+	struct source_stamp stamp;
+	uint64_t pages = 0;
+	struct stat st;
+	uint64_t number;
+	size_t count;
+
+	if (fstat(fd, &st))
+		return 0;
+	source_stamp_of(&st, &stamp);
+	if (catalogue_runs(catalogue, &stamp, &number, &runs, &count))
+		return 0;
+	for (size_t i = 0; i < count; i++)
+		pages += runs[i].pages;
+	free(runs);
+	return pages;
+}
+
+uint64_t kin_count(struct catalogue *catalogue, struct file *file, int fd)
+{
+	struct kin *kin = NULL;
+	uint64_t pages;
+
+	if (!catalogue)
+		return 0;
+	if (file) {
+		fold_rcu_read_lock();
+		kin = file_kin(file);
+		if (kin && !kin_get(kin))
+			kin = NULL;
+		fold_rcu_read_unlock();
+	}
+	if (!kin)
+		return count_known(catalogue, fd);
+	pages = count_uncut(kin);
+	kin_put(kin);
+	return pages;
+}

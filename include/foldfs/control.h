@@ -9,7 +9,7 @@
  *
  *	{"request":"status"}              the figures of status.h
  *	{"request":"audit","idle":false}  the report of audit_json.h, when it is there
- *	{"request":"explain","inode":N}   plan, reason, and whether the file is open
+ *	{"request":"explain","inode":N}   plan, reason, whether it is open, known pages
  */
 #ifndef FOLDFS_CONTROL_H
 #define FOLDFS_CONTROL_H

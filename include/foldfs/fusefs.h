@@ -57,6 +57,7 @@ struct fusefs_plan {
 	enum plan_kind kind;
 	enum plan_reason reason;
 	bool open;
+	uint64_t known_pages; /* that a scan has found to be another file's as well */
 };
 errint_t fusefs_explain(struct fusefs *fs, ino_t shown, struct fusefs_plan *ret_plan);
 

@@ -45,4 +45,8 @@ void kin_cut(struct kin *kin, uint64_t first, uint64_t last);
  * look-up of a microsecond or two, most of the time. */
 void kin_learn(struct catalogue *catalogue, struct file *file, int fd);
 
+/* Pages of the file open as FD that its kin has now, or would have if it were opened. FILE: what is
+ * known of it, or NULL; CATALOGUE may be NULL. */
+uint64_t kin_count(struct catalogue *catalogue, struct file *file, int fd);
+
 #endif

@@ -54,6 +54,10 @@ def adopted(mount):
     return mount.status()["adopted"]
 
 
+def known_pages(t, mount, name):
+    return json.loads(t.run(t.foldctl_command() + ["explain", "--json", mount.path(name)]).stdout)["known_pages"]
+
+
 def read_pages(mount):
     """Pages that were read from the source."""
     status = mount.status()
@@ -139,6 +143,8 @@ def changes_are_never_undone(t):
             equal(read_file(mount.path(name)), bytes(model) if name == "clone1" else files[name], "%s: %s" % (what, name))
 
     compare("at first")
+    pages = known_pages(t, mount, "clone1")
+    check(pages > PAGES // 2, "explain knows of %d pages" % pages)
     check(adopted(mount) > 0, "nothing was adopted")
     with open(mount.path("clone1"), "r+b", buffering=0) as file:
         for _ in range(30):
@@ -160,6 +166,9 @@ def changes_are_never_undone(t):
         model[500 * PAGE + 3:] = bytes(len(model) - 500 * PAGE - 3)
         compare("after it was cut")
     compare("after close")
+    check(0 < known_pages(t, mount, "clone1") < pages, "explain knows of %d pages of clone1, %d at first" % (
+        known_pages(t, mount, "clone1"), pages))
+    equal(known_pages(t, mount, "clone2") > PAGES // 2, True, "explain: clone2")
     equal(read_file(source + "/clone1"), bytes(model), "the source")
     mount.unmount()
 
