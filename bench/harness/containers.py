@@ -9,6 +9,7 @@ and a hot read cost where the kernel serves the file by itself.
 import contextlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -51,6 +52,15 @@ for root in sys.argv[1:]:
                             mapped[at]
 """
 
+# Looks at every name below the directories, and at no content.
+LOOK_AT_NAMES = """
+import os, sys
+for root in sys.argv[1:]:
+    for directory, _, names in os.walk(root):
+        for name in names:
+            os.lstat(os.path.join(directory, name))
+"""
+
 # Opens and closes one file again and again; prints how often a second.
 OPENS = """
 import json, os, sys, time
@@ -72,8 +82,9 @@ class Copies:
         self.names = [f"{number:02}" for number in range(count)]
         os.makedirs(self.directory, exist_ok=True)
         tree = os.path.join(_trees(bench), "python3")
+        # What a run broke off has left. More copies than this run needs are another run's.
         for name in os.listdir(self.directory):
-            if name not in self.names:
+            if not name.isdigit():
                 shutil.rmtree(os.path.join(self.directory, name))
         for path in self.paths():
             if not os.path.isdir(path):
@@ -83,6 +94,10 @@ class Copies:
 
     def paths(self, names=None):
         return [os.path.join(self.directory, name) for name in names or self.names]
+
+    def count_files(self):
+        """Names of all copies, directories among them."""
+        return sum(1 + len(files) for path in self.paths() for _, _, files in os.walk(path))
 
     def scan(self):
         scan(self.bench, self.directory, self.state)
@@ -118,17 +133,18 @@ def _trees(bench):
 
 # ---- memory -------------------------------------------------------------------------------------
 
-def _read_and_map(bench, subject, names):
-    bench.progress(f"containers: reading and mapping {len(names)} trees, {subject.name}")
+def _go_through(bench, subject, names, program):
+    bench.progress(f"containers: going through {len(names)} trees, {subject.name}")
     paths = [os.path.join(subject.path, name) for name in names]
-    machine.run(bench.in_group([sys.executable, "-c", READ_AND_MAP, *paths]), 1200, subject.abort)
+    machine.run(bench.in_group([sys.executable, "-c", program, *paths]), 1200, subject.abort)
 
 
-def _memory_of(bench, subject, names):
+def _memory_of(bench, subjects, names, program=READ_AND_MAP):
+    """What the system has lost when PROGRAM went through the trees of the last of SUBJECTS."""
     measure = Measure(bench)
     try:
-        with bench.started([subject]):
-            _read_and_map(bench, subject, names)
+        with bench.started(subjects):
+            _go_through(bench, subjects[-1], names, program)
             taken = measure.take()
             machine.drop_names()
             taken["used_without_names"] = measure.take()["used"]
@@ -137,24 +153,54 @@ def _memory_of(bench, subject, names):
         measure.close()
 
 
+def _memory_of_names(bench, copies, transport):
+    """The floor: what names and inodes of all copies take by themselves, nothing of them read; of foldfs, and of
+    others that have all copies."""
+    case = f"names and inodes of {len(copies.names)} copies, memory of the whole system"
+    native = Native(copies.directory)
+    floors = [[copies.mount(transport)]]
+    if bench.wants("native"):
+        floors.append([native])
+    if bench.wants("overlayfs"):
+        floors.append([native, Stacked(bench, native, copies.names)])
+    if bench.wants("passthrough_hp"):
+        # It keeps a descriptor for each file, and answers EBADF when it gets no more.
+        allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if allowed < copies.count_files() + 1000:
+            bench.note(f"containers: passthrough_hp may open {allowed} files, which are fewer than the copies have")
+        else:
+            floors.append([PassthroughHp(bench, copies.directory, transport, "passthrough")])
+    for subjects in floors:
+        taken = _memory_of(bench, subjects, copies.names, LOOK_AT_NAMES)
+        extra = {"parts": taken["parts"], "without_names": taken["used_without_names"], "group": taken["group"],
+                 "group_parts": taken["group_parts"]}
+        subject = subjects[-1]
+        if subject.name == "foldfs":
+            bench.results.amount("containers", case, transport, "bytes", [taken["used"]], None, extra)
+        else:
+            bench.results.reference("containers", case, subject.name, subject.transport, "bytes", [taken["used"]], extra)
+
+
 def _memory(bench, copies, transport):
     """Whole-system memory of all copies, then of all variants, against one copy on the plain file system. Beside
     it the part of it that is file contents and the daemon, without what the kernel keeps for each name and inode; and
     the whole system once more when the kernel has given names and inodes back, as it does when memory is short."""
     count = len(copies.names)
     rounds = 1 if bench.quick else 3
-    one = [_memory_of(bench, Native(copies.directory), copies.names[:1]) for _ in range(rounds)]
+    one = [_memory_of(bench, [Native(copies.directory)], copies.names[:1]) for _ in range(rounds)]
     copies.scan()
-    taken = [_memory_of(bench, copies.mount(transport), copies.names) for _ in range(rounds)]
+    _memory_of_names(bench, copies, transport)
+    taken = [_memory_of(bench, [copies.mount(transport)], copies.names) for _ in range(rounds)]
     _judge_memory(bench, transport, f"{count} copies", one, taken, COPIES_SHARE, 0)
     with copies.as_variants() as own_bytes:
         copies.scan()
-        taken = [_memory_of(bench, copies.mount(transport), copies.names) for _ in range(rounds)]
+        taken = [_memory_of(bench, [copies.mount(transport)], copies.names) for _ in range(rounds)]
     _judge_memory(bench, transport, f"{count} variants", one, taken, VARIANTS_SHARE, own_bytes)
 
 
 def _contents(taken):
-    return sum(taken["parts"][name] for name in ("Cached", "Buffers", "AnonPages"))
+    """Buffers are not in it: that is where ext4 has the blocks of inodes and directories, which are names' as Slab is."""
+    return sum(taken["parts"][name] for name in ("Cached", "AnonPages"))
 
 
 def _judge_memory(bench, transport, case, one, taken, limit, own_bytes):
@@ -168,7 +214,9 @@ def _judge_memory(bench, transport, case, one, taken, limit, own_bytes):
         bench.results.amount("containers", f"{case} ÷ unique files once, memory of {of}", transport, "ratio", shares, limit,
                              {"bytes_samples": [figure(each) for each in taken], "own_bytes": own_bytes,
                               "one_samples": [figure(each) for each in one], "parts": taken[-1]["parts"],
-                              "one_parts": one[-1]["parts"]})
+                              "one_parts": one[-1]["parts"], "group_samples": [each["group"] for each in taken],
+                              "one_group_samples": [each["group"] for each in one],
+                              "group_parts": taken[-1]["group_parts"], "one_group_parts": one[-1]["group_parts"]})
 
 
 # ---- starts -------------------------------------------------------------------------------------
