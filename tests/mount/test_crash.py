@@ -237,7 +237,7 @@ def power_fails_on_ext4(t):
     source = t.loop_file_system("ext4", 32 * MIB)
     mount = t.mount(source)
     # Longer: to write the bytes back is not enough, it takes the file system's journal.
-    old, new = make_pages(t.rng, 10), make_pages(t.rng, 20)
+    old, new = make_pages(t.rng, 10), make_pages(t.rng, 14)
     for name in ("flushed", "unflushed"):
         write_file(mount.path(name), old)
     t.run(["sync", "-f", source])
