@@ -305,7 +305,10 @@ static errint_t open_database(struct catalogue *catalogue, const char *directory
 			      uint64_t max_bytes)
 {
 	/* Close-on-exec is LMDB's own. Nothing is lost with a late sync but the last batches. */
-	return catalogue_open_environment(directory, max_bytes, MDB_NOMETASYNC, &catalogue->env);
+	/* Look-ups are at random: what the kernel would read ahead of them, it would keep as well.
+	 */
+	return catalogue_open_environment(directory, max_bytes, MDB_NOMETASYNC | MDB_NORDAHEAD,
+					  &catalogue->env);
 }
 
 /* The directory is locked. */

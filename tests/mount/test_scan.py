@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 
-from harness import (MIB, PAGE, PageCount, check, equal, make_pages, make_tree, read_file, test, until,
-                     write_file)
+from harness import (MIB, PAGE, PageCount, cached_bytes, check, equal, make_pages, make_tree, read_file, sync_source,
+                     test, until, write_file)
 from images import image_directory
 
 import faulty
@@ -485,3 +485,28 @@ def wrong_command_lines(t):
     t.run(t.foldfs_command() + [source, t.make_dir("mnt"), "-o", "scan=later"], status=1)
     result = t.run(t.foldctl_command() + ["scan", "--state=" + source + "/file", source], status=1)
     check("cannot keep a catalogue" in result.stderr, result.stderr)
+
+
+@test(transports="none")
+def look_ups_read_what_they_need(t):
+    """A mount that asks the catalogue of a few files leaves a few pages of it in the kernel's cache, and not the pages
+    around them."""
+    source = t.make_dir("source")
+    for number in range(4000):
+        write_file("%s/%04d" % (source, number), number.to_bytes(4, "big") * 300)
+    sync_source(source)
+    scan(t, source)
+    data = t.path("state", os.listdir(t.path("state"))[0], "data.mdb")
+    mount = t.mount(source, ["ro"], transport="dev")
+    # Closed by the scan, opened by the mount: nothing of it is dirty.
+    with open(data, "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    # Mapped pages stay: the mount has looked at the first few.
+    before = cached_bytes(data)
+    for number in range(0, 4000, 400):
+        read_file(mount.path("%04d" % number))
+    grown = cached_bytes(data) - before
+    check(os.path.getsize(data) > MIB, "the catalogue has %d bytes" % os.path.getsize(data))
+    check(0 < grown <= 40 * PAGE, "ten look-ups brought %d of %d bytes into the cache" % (grown, os.path.getsize(data)))
+    mount.unmount()
