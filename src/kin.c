@@ -3,7 +3,8 @@
  * kin.c - which pages of one file are those of a family, and still are
  *
  * Constant once made, but for the cuts: one bit for each page up to the end of the last run, set
- * once and for ever. A bit is set before the page's slot gets its new version; a reader looks at
+ * once and for ever. There is room for them from the first one on; without memory for that all is
+ * cut. A bit is set before the page's slot gets its new version; a reader looks at
  * the slot first and at the bit after. So who still finds the bit unset has a ticket that the
  * change makes worthless, or had published before the change, which then replaces it.
  */
@@ -20,6 +21,10 @@
 
 #define BITS 64u
 
+/* A file of more than 1 TiB has no kin: its bits and its family would take more memory than they
+ * may save. */
+#define PAGES_MAX (UINT64_C(1) << 28)
+
 struct kin {
 	struct rcu_head head;
 	_Atomic unsigned references; /* none: nobody gets another */
@@ -29,18 +34,28 @@ struct kin {
 	uint64_t pages; /* to the end of the last run */
 	size_t count;
 	struct catalogue_run *runs; /* ascending */
-	_Atomic uint64_t *cuts;     /* see the head of this file */
+	/* See the head of this file. NULL: nothing is cut; made once, by compare-and-swap. */
+	_Atomic(_Atomic uint64_t *) cuts;
+	atomic_bool all_cut;
 };
 
 static int64_t bytes_of(const struct kin *kin)
 {
-	return (int64_t)(sizeof(*kin) + kin->count * sizeof(kin->runs[0]) +
-			 (kin->pages + BITS - 1) / BITS * sizeof(kin->cuts[0]));
+	return (int64_t)(sizeof(*kin) + kin->count * sizeof(kin->runs[0]));
+}
+
+static size_t words_of(const struct kin *kin)
+{
+	return (size_t)((kin->pages + BITS - 1) / BITS);
 }
 
 static void kin_free(struct kin *kin)
 {
-	free(kin->cuts);
+	_Atomic uint64_t *cuts = atomic_load(&kin->cuts);
+
+	if (cuts)
+		family_table_count(kin->families, -(int64_t)(words_of(kin) * sizeof(*cuts)));
+	free(cuts);
 	free(kin->runs);
 	free(kin);
 }
@@ -51,7 +66,7 @@ struct kin *kin_new(struct family_table *families, const struct source_stamp *st
 	uint64_t pages = fold_pages_in(0, (uint64_t)stamp->size);
 	struct kin *kin;
 
-	if (!count || runs[count - 1].first + runs[count - 1].pages > pages)
+	if (!count || pages > PAGES_MAX || runs[count - 1].first + runs[count - 1].pages > pages)
 		return NULL;
 	kin = calloc(1, sizeof(*kin));
 	if (!kin)
@@ -62,8 +77,7 @@ struct kin *kin_new(struct family_table *families, const struct source_stamp *st
 	kin->pages = runs[count - 1].first + runs[count - 1].pages;
 	kin->count = count;
 	kin->runs = malloc(count * sizeof(*runs));
-	kin->cuts = calloc((kin->pages + BITS - 1) / BITS, sizeof(*kin->cuts));
-	if (kin->runs && kin->cuts)
+	if (kin->runs)
 		kin->family = family_get(families, number, pages);
 	if (!kin->family) {
 		kin_free(kin);
@@ -134,21 +148,53 @@ static bool is_in_run(const struct kin *kin, uint64_t page)
 	return low && page - kin->runs[low - 1].first < kin->runs[low - 1].pages;
 }
 
+static bool is_cut(const struct kin *kin, uint64_t page)
+{
+	_Atomic uint64_t *cuts = atomic_load_explicit(&kin->cuts, memory_order_acquire);
+
+	if (atomic_load_explicit(&kin->all_cut, memory_order_acquire))
+		return true;
+	return cuts &&
+	       atomic_load_explicit(&cuts[page / BITS], memory_order_acquire) >> page % BITS & 1;
+}
+
 bool kin_has(const struct kin *kin, uint64_t page)
 {
-	return is_in_run(kin, page) &&
-	       !(atomic_load_explicit(&kin->cuts[page / BITS], memory_order_acquire) >>
-			 page % BITS &
-		 1);
+	return is_in_run(kin, page) && !is_cut(kin, page);
+}
+
+/* Room for the cuts, NULL: no memory. */
+static _Atomic uint64_t *cuts_of(struct kin *kin)
+{
+	_Atomic uint64_t *cuts = atomic_load_explicit(&kin->cuts, memory_order_acquire);
+	_Atomic uint64_t *made;
+
+	if (cuts)
+		return cuts;
+	made = calloc(words_of(kin), sizeof(*made));
+	if (!made)
+		return NULL;
+	if (!atomic_compare_exchange_strong(&kin->cuts, &cuts, made)) {
+		free(made);
+		return cuts;
+	}
+	family_table_count(kin->families, (int64_t)(words_of(kin) * sizeof(*made)));
+	return made;
 }
 
 void kin_cut(struct kin *kin, uint64_t first, uint64_t last)
 {
+	_Atomic uint64_t *cuts;
 	uint64_t word;
 	uint64_t bits;
 
 	if (first >= kin->pages)
 		return;
+	cuts = cuts_of(kin);
+	if (!cuts) {
+		atomic_store(&kin->all_cut, true);
+		return;
+	}
 	if (last >= kin->pages)
 		last = kin->pages - 1;
 	for (word = first / BITS; word <= last / BITS; word++) {
@@ -157,8 +203,8 @@ void kin_cut(struct kin *kin, uint64_t first, uint64_t last)
 			bits &= UINT64_MAX << first % BITS;
 		if (word == last / BITS)
 			bits &= UINT64_MAX >> (BITS - 1 - last % BITS);
-		if (~atomic_load_explicit(&kin->cuts[word], memory_order_relaxed) & bits)
-			atomic_fetch_or(&kin->cuts[word], bits);
+		if (~atomic_load_explicit(&cuts[word], memory_order_relaxed) & bits)
+			atomic_fetch_or(&cuts[word], bits);
 	}
 }
 

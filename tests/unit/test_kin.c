@@ -201,6 +201,27 @@ static void what_this_mount_changed_is_cut_out(void **state)
 	pair_close(&pair);
 }
 
+/* Where there is no memory to say what was changed, nothing is adopted any more. */
+static void without_memory_all_is_cut(void **state)
+{
+	struct pair pair;
+	struct test_page mine;
+
+	(void)state;
+	pair_open_kin(&pair);
+	expect_content(&pair, &pair.a, pair.pages);
+	page_make(&mine, 7777, 1);
+	faults_fail_allocations(0);
+	assert_int_equal(cow_break_write(&pair.fixture.cow, pair.b.file, pair.b.source, &mine,
+					 sizeof(mine), 70 * FOLD_PAGE_SIZE),
+			 sizeof(mine));
+	faults_fail_allocations(-1);
+	pair.pages[70] = mine;
+	expect_content(&pair, &pair.b, pair.pages);
+	assert_int_equal(adopted(&pair), 0);
+	pair_close(&pair);
+}
+
 /* A file that this mount has changed may not tell what it holds: some of it is not the family's. */
 static void a_changed_file_tells_nothing(void **state)
 {
@@ -518,6 +539,7 @@ int main(void)
 		cmocka_unit_test(what_another_file_brought_is_not_read_again),
 		cmocka_unit_test(only_the_runs_are_adopted),
 		cmocka_unit_test(what_this_mount_changed_is_cut_out),
+		cmocka_unit_test(without_memory_all_is_cut),
 		cmocka_unit_test(a_changed_file_tells_nothing),
 		cmocka_unit_test(a_change_behind_the_mount_ends_it),
 		cmocka_unit_test(a_kin_of_another_state_is_not_taken),
