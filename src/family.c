@@ -227,13 +227,6 @@ bool family_share(struct family *family, uint64_t page, struct frame_ref *ret_re
 	return ref_of(family, page, ret_ref) && page_store_share(family->table->store, *ret_ref);
 }
 
-const void *family_peek(struct family *family, uint64_t page)
-{
-	struct frame_ref ref;
-
-	return ref_of(family, page, &ref) ? page_store_peek(family->table->store, ref) : NULL;
-}
-
 /* A leaf where PAGE has none. */
 static void grow(struct family *family, uint64_t page)
 {

@@ -13,8 +13,6 @@
 #include "foldfs/file.h"
 #include "foldfs/rcu.h"
 
-#include <errno.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -228,13 +226,39 @@ void kin_learn(struct catalogue *catalogue, struct file *file, int fd)
 		file_set_kin(file, kin, fd);
 }
 
+/* Bits that are set of pages FIRST..FIRST + COUNT - 1, a word at a time. */
+static uint64_t count_cuts(_Atomic uint64_t *cuts, uint64_t first, uint64_t count)
+{
+	uint64_t end = first + count;
+	uint64_t set = 0;
+
+	while (first < end) {
+		uint64_t bits = atomic_load_explicit(&cuts[first / BITS], memory_order_relaxed);
+		uint64_t part = BITS - first % BITS;
+
+		bits >>= first % BITS;
+		if (part > end - first) {
+			part = end - first;
+			bits &= (UINT64_C(1) << part) - 1;
+		}
+		set += (uint64_t)__builtin_popcountll(bits);
+		first += part;
+	}
+	return set;
+}
+
 static uint64_t count_uncut(const struct kin *kin)
 {
+	_Atomic uint64_t *cuts = atomic_load_explicit(&kin->cuts, memory_order_acquire);
 	uint64_t pages = 0;
 
-	for (size_t i = 0; i < kin->count; i++)
-		for (uint64_t page = 0; page < kin->runs[i].pages; page++)
-			pages += kin_has(kin, kin->runs[i].first + page);
+	if (atomic_load_explicit(&kin->all_cut, memory_order_relaxed))
+		return 0;
+	for (size_t i = 0; i < kin->count; i++) {
+		pages += kin->runs[i].pages;
+		if (cuts)
+			pages -= count_cuts(cuts, kin->runs[i].first, kin->runs[i].pages);
+	}
 	return pages;
 }
 

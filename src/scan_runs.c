@@ -110,7 +110,6 @@ static errint_t compare_chunk(struct comparison *c, uint64_t offset, size_t want
 		if (memcmp(a + at, b + at, part))
 			continue;
 		c->runs->data_pages++;
-		c->runs->read_pages++;
 		error = add_run(c->runs, fold_page_of(offset + at), 1);
 	}
 	return error;

@@ -53,10 +53,6 @@ bool family_share(struct family *family, uint64_t page, struct frame_ref *ret_re
  * under which it is of the family. RCU read side. Without memory it is not remembered. */
 void family_remember(struct family *family, uint64_t page, struct frame_ref ref);
 
-/* For the audit: the bytes that family_share() would share, NULL if none. RCU read side; unnoticed
- * by eviction. */
-const void *family_peek(struct family *family, uint64_t page);
-
 /* Pages FIRST..LAST that one reader is fetching. Its own; all zero: none. */
 struct family_claim {
 	struct family *family;

@@ -256,7 +256,6 @@ struct scan_runs {
 	struct catalogue_run *list; /* owned */
 	size_t count;
 	uint64_t data_pages; /* of these, those that are not in a hole of both */
-	uint64_t read_pages; /* of these, those that had to be compared */
 };
 
 /* Compare A with B page by page. Of files that are not what the catalogue knows, before or after,
