@@ -342,8 +342,9 @@ static void follow_foreign_change(const struct handle *handle)
 
 /* Everything of READ is at hand afterwards. On return, within a read side. Returns whether
  * something was fetched, which is to be published after the reply; the handle has a reference for
- * that. */
-static bool gather(struct handle *handle, struct page_read *read, off_t offset, size_t length)
+ * that, and the window has WAIT. */
+static bool gather(struct handle *handle, struct page_read *read, off_t offset, size_t length,
+		   struct window_read *wait)
 {
 	fold_rcu_read_lock();
 	if (page_read_look(read)) {
@@ -352,6 +353,7 @@ static bool gather(struct handle *handle, struct page_read *read, off_t offset, 
 	}
 	fold_rcu_read_unlock();
 	atomic_fetch_add_explicit(&handle->references, 1, memory_order_relaxed);
+	window_read_waits(handle->window, read->first, read->pages, wait);
 	stream_note(handle->stream, offset, length, true);
 	(void)stream_wait(handle->stream, offset, length);
 	fold_rcu_read_lock();
@@ -399,6 +401,7 @@ void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 	struct fusefs *fs = fusefs_of(req);
 	struct handle *handle = handle_of(fi);
 	struct iovec iov[FOLD_REQUEST_PAGES];
+	struct window_read wait;
 	struct page_read read;
 	ssize_t bytes;
 	bool fetched;
@@ -418,9 +421,10 @@ void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 	 * Only a read system call tells whose it is. */
 	direct = (fi->flags & O_DIRECT || plan_is_direct(fs->plan)) && fi->lock_owner;
 	if (!direct)
-		window_wait_for_room(fs->window, fusefs_on_ring ? RING_WAIT_US : WORKER_WAIT_US);
+		window_wait_for_room(handle->window, read.first, read.pages,
+				     fusefs_on_ring ? RING_WAIT_US : WORKER_WAIT_US);
 	note_cached(handle, direct, read.first, read.pages);
-	fetched = gather(handle, &read, off, size);
+	fetched = gather(handle, &read, off, size, &wait);
 	follow_foreign_change(handle);
 	bytes = page_read_iov(&read, iov, &count);
 	/* Short for an error: to the page cache it would look like the end of the file. The kernel
@@ -432,6 +436,8 @@ void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 	else
 		reply_pages(req, iov, count, (size_t)bytes);
 	fold_rcu_read_unlock();
+	if (fetched)
+		window_read_goes_on(fs->window, &wait);
 	/* Without anything fetched this only counts, and touches neither file nor source. */
 	(void)page_read_finish(&read);
 	if (fetched)

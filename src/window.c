@@ -8,12 +8,14 @@
  *
  *   noted    in the table, in the queue, in its file's list
  *   closing  out of the table, in window->closing: nobody finds it any more; those that had found
- * it are in a read side. After a grace period its bits are final.
+ *            it are in a read side. After a grace period its bits are final.
+ *   held     the same, but in window->held: the kernel has pages of it locked for a READ that
+ *            waits. When that goes on it is closing again.
  *
  * The trimmer closes the oldest regions when there are more bytes than the budget, waits for the
  * grace period, takes their bits off the count and has the kernel drop the pages, neighbours in one
- * call. It holds no lock while it does so, and no request waits for it
- * for longer than a moment (window_wait_for_room).
+ * call. It holds no lock while it does so, and no request waits for it for longer than a moment
+ * (window_wait_for_room).
  *
  * A file is freed when its node is forgotten and its last region gone.
  *
@@ -29,8 +31,9 @@
  *   clock             counts drops; drop d is over when the clock says d
  *   file->dropped     the last drop of any of its pages; UNDER_WAY while one is
  *   file->written     the clock when its last buffered WRITE was handled: a later one began after
- * all drops up to here region->dropped   the last drop of pages of it, or of the file when the
- * region was made region->again     which pages those were
+ *                     all drops up to here
+ *   region->dropped   the last drop of pages of it, or of the file when the region was made
+ *   region->again     which pages those were
  *
  * O_DIRECT writes drop pages by themselves, but asynchronous ones only before they are sent; so
  * pages that a READ brought back are dropped after each. Where there is no window the same holds
@@ -83,6 +86,8 @@ errint_t window_new(uint64_t budget_bytes, window_invalidate_fn invalidate, void
 			  FOLD_PAGE_SHIFT;
 	CDS_INIT_LIST_HEAD(&window->queue);
 	CDS_INIT_LIST_HEAD(&window->closing);
+	CDS_INIT_LIST_HEAD(&window->held);
+	CDS_INIT_LIST_HEAD(&window->reads);
 	CDS_INIT_LIST_HEAD(&window->files);
 	CDS_INIT_LIST_HEAD(&window->stale);
 	CDS_INIT_LIST_HEAD(&window->suspects);
@@ -252,11 +257,57 @@ void window_note(struct window_file *file, uint64_t first_page, unsigned pages)
 		wake(window);
 }
 
-void window_wait_for_room(struct window *window, unsigned microseconds)
+static void read_waits_locked(struct window_file *file, uint64_t first_page, unsigned pages,
+			      struct window_read *read)
 {
-	struct timespec until;
+	read->regions = (struct window_range){
+		.file = file,
+		.first = first_page >> REGION_SHIFT,
+		.end = ((first_page + pages - 1) >> REGION_SHIFT) + 1,
+	};
+	cds_list_add(&read->link, &file->window->reads);
+}
 
-	if (!window->budget ||
+/* Returns whether there is something to drop now that was left for READ. */
+static bool read_goes_on_locked(struct window *window, struct window_read *read)
+{
+	bool any = !cds_list_empty(&window->held);
+
+	cds_list_del(&read->link);
+	/* All of it: the trimmer looks again. */
+	cds_list_splice(&window->held, &window->closing);
+	CDS_INIT_LIST_HEAD(&window->held);
+	return any;
+}
+
+void window_read_waits(struct window_file *file, uint64_t first_page, unsigned pages,
+		       struct window_read *read)
+{
+	pthread_mutex_lock(&file->window->lock);
+	read_waits_locked(file, first_page, pages, read);
+	pthread_mutex_unlock(&file->window->lock);
+}
+
+void window_read_goes_on(struct window *window, struct window_read *read)
+{
+	bool any;
+
+	pthread_mutex_lock(&window->lock);
+	any = read_goes_on_locked(window, read);
+	pthread_mutex_unlock(&window->lock);
+	if (any)
+		pthread_cond_signal(&window->wanted);
+}
+
+void window_wait_for_room(struct window_file *file, uint64_t first_page, unsigned pages,
+			  unsigned microseconds)
+{
+	struct window *window = file->window;
+	struct window_read read;
+	struct timespec until;
+	bool any;
+
+	if (!window->budget || !pages ||
 	    atomic_load_explicit(&window->pages, memory_order_relaxed) <= window->ceiling)
 		return;
 	clock_gettime(CLOCK_MONOTONIC, &until);
@@ -264,10 +315,15 @@ void window_wait_for_room(struct window *window, unsigned microseconds)
 	until.tv_sec += until.tv_nsec / 1000000000;
 	until.tv_nsec %= 1000000000;
 	pthread_mutex_lock(&window->lock);
-	while (!window->stopping && atomic_load(&window->pages) > window->ceiling)
+	read_waits_locked(file, first_page, pages, &read);
+	while (!window->stopping && atomic_load(&window->pages) > window->ceiling &&
+	       !window_ranges_overlap(&read.regions, &window->run))
 		if (pthread_cond_timedwait(&window->trimmed_some, &window->lock, &until))
 			break;
+	any = read_goes_on_locked(window, &read);
 	pthread_mutex_unlock(&window->lock);
+	if (any)
+		pthread_cond_signal(&window->wanted);
 }
 
 /* Pages FIRST..END were written: those that a READ brought back after a drop since SINCE (0: all)
@@ -463,6 +519,18 @@ static uint64_t noted_in(const struct region *region)
 		atomic_load_explicit(&region->bits, memory_order_relaxed));
 }
 
+/* Of a list of regions on their way out. Under the lock, read side. */
+static void count_closing(const struct cds_list_head *list, struct window_count *count)
+{
+	struct region *region;
+
+	cds_list_for_each_entry (region, list, link) {
+		count->pages += noted_in(region);
+		count->closing += region->closing_pages;
+		count->misplaced += window_find_region(region->file, region->index) == region;
+	}
+}
+
 void window_count(struct window *window, struct window_count *ret_count)
 {
 	struct window_count count = {.budget = window_budget_pages(window)};
@@ -474,11 +542,8 @@ void window_count(struct window *window, struct window_count *ret_count)
 		count.pages += noted_in(region);
 		count.misplaced += window_find_region(region->file, region->index) != region;
 	}
-	cds_list_for_each_entry (region, &window->closing, link) {
-		count.pages += noted_in(region);
-		count.closing += region->closing_pages;
-		count.misplaced += window_find_region(region->file, region->index) == region;
-	}
+	count_closing(&window->closing, &count);
+	count_closing(&window->held, &count);
 	count.pages_said = atomic_load(&window->pages);
 	count.closing_said = window->closing_pages;
 	fold_rcu_read_unlock();

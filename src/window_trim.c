@@ -5,8 +5,9 @@
  *
  * The trimmer waits for the kernel: for a page that is locked until its READ is answered, and for
  * each page that was changed through a mapping until it is written back, which is a WRITE to us.
- * Meanwhile other pages are noted at the speed of memory. Three things bound what that comes to:
+ * Meanwhile other pages are noted at the speed of memory. Four things bound what that comes to:
  *
+ *   - what a READ holds that waits, for the source or for the trimmer, is left for later;
  *   - it runs at a higher priority than those whose pages it drops;
  *   - the kernel itself holds back those who change mapped pages (bdi.c);
  *   - past the ceiling a READ waits for the trimmer, for a moment only: the page that the trimmer
@@ -63,22 +64,60 @@ static int by_place(const void *a, const void *b)
 	return left->index < right->index ? -1 : left->index > right->index;
 }
 
-/* Have the kernel drop regions[0..count], in order of place; neighbours together. No lock held. */
+/* Whether the kernel holds pages of REGION for a READ that waits. There are no more such READs than
+ * threads that serve. */
+static bool is_held_locked(const struct window *window, const struct region *region)
+{
+	const struct window_range range = {
+		.file = region->file, .first = region->index, .end = region->index + 1};
+	const struct window_read *read;
+
+	cds_list_for_each_entry (read, &window->reads, link)
+		if (window_ranges_overlap(&read->regions, &range))
+			return true;
+	return false;
+}
+
+/* How many can be dropped together from regions[0] on, of COUNT; 0: not even that one, it is held.
+ * Who reads any of them from now on is not to wait for the trimmer, which may wait for that READ.
+ */
+static unsigned begin_run(struct window *window, struct region *regions[], unsigned count)
+{
+	unsigned end;
+
+	pthread_mutex_lock(&window->lock);
+	for (end = 0; end < count && end < RUN_REGIONS; end++)
+		if (regions[end]->file != regions[0]->file ||
+		    regions[end]->index != regions[0]->index + end ||
+		    is_held_locked(window, regions[end]))
+			break;
+	window->run = (struct window_range){.file = regions[0]->file,
+					    .first = regions[0]->index,
+					    .end = regions[0]->index + end};
+	pthread_mutex_unlock(&window->lock);
+	return end;
+}
+
+/* Have the kernel drop regions[0..count], in order of place; neighbours together. Those that are
+ * held are left for later. No lock held. */
 static void invalidate_regions(struct window *window, struct region *regions[], unsigned count)
 {
 	unsigned i;
-	unsigned end;
+	unsigned run;
 
-	for (i = 0; i < count; i = end) {
-		for (end = i + 1; end < count && end - i < RUN_REGIONS; end++)
-			if (regions[end]->file != regions[i]->file ||
-			    regions[end]->index != regions[i]->index + (end - i))
-				break;
+	for (i = 0; i < count; i += run) {
+		run = 1;
+		if (regions[i]->forgotten)
+			continue;
+		run = begin_run(window, &regions[i], count - i);
+		regions[i]->held = !run;
 		/* Failure is of no consequence: the node is gone (ENOENT), or the connection. */
-		if (!regions[i]->forgotten)
+		if (run)
 			(void)window->invalidate(window->context, regions[i]->file->node,
 						 (off_t)(regions[i]->index * REGION_BYTES),
-						 (off_t)((end - i) * REGION_BYTES));
+						 (off_t)(run * REGION_BYTES));
+		else
+			run = 1;
 	}
 }
 
@@ -89,14 +128,14 @@ static void finish(struct window *window, struct region *regions[], unsigned cou
 	uint64_t trimmed = 0;
 	unsigned i;
 
+	qsort(regions, count, sizeof(regions[0]), by_place);
+	invalidate_regions(window, regions, count);
 	for (i = 0; i < count; i++) {
 		uint64_t noted = (uint64_t)__builtin_popcountll(atomic_load(&regions[i]->bits));
 
-		pages += noted;
-		trimmed += regions[i]->forgotten ? 0 : noted;
+		pages += regions[i]->held ? 0 : noted;
+		trimmed += regions[i]->held || regions[i]->forgotten ? 0 : noted;
 	}
-	qsort(regions, count, sizeof(regions[0]), by_place);
-	invalidate_regions(window, regions, count);
 	atomic_fetch_sub(&window->pages, pages);
 	atomic_fetch_add_explicit(&window->trimmed, trimmed << FOLD_PAGE_SHIFT,
 				  memory_order_relaxed);
@@ -104,6 +143,10 @@ static void finish(struct window *window, struct region *regions[], unsigned cou
 	for (i = 0; i < count; i++) {
 		struct window_file *file = regions[i]->file;
 
+		if (regions[i]->held) {
+			cds_list_add_tail(&regions[i]->link, &window->held);
+			continue;
+		}
 		cds_list_del(&regions[i]->in_file);
 		window->closing_pages -= regions[i]->closing_pages;
 		window_free_counted(window, regions[i]);
@@ -171,6 +214,7 @@ static void take_closing_locked(struct window *window, struct round *round)
 		struct region *again;
 
 		region->forgotten = region->file->forgotten;
+		region->held = false;
 		cds_list_del(&region->link);
 		round->regions[round->count++] = region;
 		drop_begins_locked(round, region->file);

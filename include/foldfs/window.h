@@ -20,6 +20,8 @@
 
 #include <sys/types.h>
 
+#include <urcu/list.h>
+
 struct window;
 struct window_file;
 
@@ -55,10 +57,32 @@ void window_file_forget(struct window_file *file);
  * the first note of a region. */
 void window_note(struct window_file *file, uint64_t first_page, unsigned pages);
 
-/* Past a quarter above the budget (4 MiB for a small one) wait until the trimmer has caught up, at
- * most for MICROSECONDS (< 10^9): it may be waiting for this very request. Before window_note(), by
- * a READ; holds nothing, in no read side. Costs one load where there is room. */
-void window_wait_for_room(struct window *window, unsigned microseconds);
+/* Regions of a file. */
+struct window_range {
+	const struct window_file *file; /* to compare with */
+	uint64_t first;
+	uint64_t end;
+};
+
+/* A READ that waits: until its reply the kernel holds its pages locked, and who invalidates them
+ * waits too. So the trimmer leaves their regions for later, and goes on with others. */
+struct window_read {
+	struct cds_list_head link;   /* under the window's lock */
+	struct window_range regions; /* constant */
+};
+
+/* Around what a READ of PAGES (more than none) waits for; READ is the window's between the two. The
+ * second one comes after the reply. Any thread; takes the window's lock. */
+void window_read_waits(struct window_file *file, uint64_t first_page, unsigned pages,
+		       struct window_read *read);
+void window_read_goes_on(struct window *window, struct window_read *read);
+
+/* Past a quarter above the budget (4 MiB for a small one) a READ of these pages waits until the
+ * trimmer has caught up, at most for MICROSECONDS (< 10^9): it may be waiting for something behind
+ * this very request. Before window_note(); holds nothing, in no read side. Costs one load where
+ * there is room. */
+void window_wait_for_room(struct window_file *file, uint64_t first_page, unsigned pages,
+			  unsigned microseconds);
 
 /*
  * A client's WRITE of these pages was handled; before the reply, and before its pages are noted.

@@ -29,6 +29,9 @@ struct window {
 	pthread_cond_t trimmed_some;   /* reads that wait for room sleep here */
 	struct cds_list_head queue;    /* regions, oldest first; under lock */
 	struct cds_list_head closing;  /* regions; under lock */
+	struct cds_list_head held;     /* regions left for a READ that waits; under lock */
+	struct cds_list_head reads;    /* that wait; under lock */
+	struct window_range run;       /* what the trimmer last went to drop; under lock */
 	uint64_t closing_pages;        /* of regions that are closing, still in pages; under lock */
 	struct cds_list_head files;    /* all, but forgotten ones; under lock */
 	struct cds_list_head stale;    /* files to invalidate as a whole; under lock */
@@ -64,8 +67,9 @@ struct region {
 	uint64_t index;           /* constant; in regions */
 	_Atomic uint64_t bits;
 	bool forgotten;               /* the file's, when the trimmer took it; the trimmer's */
+	bool held;                    /* not dropped when the trimmer came; the trimmer's */
 	uint64_t closing_pages;       /* bits when it was closed; under window->lock */
-	struct cds_list_head link;    /* in the queue or in closing; under window->lock */
+	struct cds_list_head link;    /* in the queue, in closing or in held; under window->lock */
 	struct cds_list_head in_file; /* under window->lock */
 	struct cds_list_head suspect; /* in window->suspects, or empty; under window->lock */
 	uint64_t suspects;            /* pages to drop once more; under window->lock */
@@ -76,6 +80,11 @@ struct region {
 static inline uint64_t window_budget_pages(const struct window *window)
 {
 	return window->budget >> FOLD_PAGE_SHIFT;
+}
+
+static inline bool window_ranges_overlap(const struct window_range *a, const struct window_range *b)
+{
+	return a->file == b->file && a->first < b->end && b->first < a->end;
 }
 
 /* The region with these pages, or NULL. Read side. */

@@ -41,14 +41,14 @@ static void reads_wait_for_a_trimmer_that_is_behind(void **state)
 	fixture->kernel.context = &go;
 	start(fixture);
 	cache(fixture, 0, 0, 1024);
-	window_wait_for_room(fixture->window, 20000);
+	window_wait_for_room(fixture->files[1], 0, 1, 20000);
 	cache(fixture, 0, 1024, 1024);
-	window_wait_for_room(fixture->window, 20000);
+	window_wait_for_room(fixture->files[1], 0, 1, 20000);
 	assert_true(microseconds_now() - before >= 20000);
 	assert_true(usage_of(fixture).bytes > 5u << 20);
 	sem_post(&go);
 	while (usage_of(fixture).bytes > 5u << 20)
-		window_wait_for_room(fixture->window, 999999);
+		window_wait_for_room(fixture->files[1], 0, 1, 999999);
 	fixture_free(fixture);
 	sem_destroy(&go);
 }
@@ -172,6 +172,69 @@ static void budget_is_held_and_the_oldest_goes_first(void **state)
 	for (uint64_t page = 2048 - 128; page < 2048; page++)
 		assert_true(fixture->kernel.cached[NODES - 1][page]);
 	fixture_free(fixture);
+}
+
+static bool is_cached(struct fixture *fixture, unsigned node, uint64_t page)
+{
+	bool cached;
+
+	pthread_mutex_lock(&fixture->kernel.locks[node]);
+	cached = fixture->kernel.cached[node][page];
+	pthread_mutex_unlock(&fixture->kernel.locks[node]);
+	return cached;
+}
+
+/* The kernel holds its pages: the trimmer would wait with it. It goes on with others. */
+static void what_a_waiting_read_holds_is_left_for_later(void **state)
+{
+	struct fixture *fixture = fixture_new(1024 * KIB);
+	struct window_read read;
+	struct window_count count;
+	uint64_t page;
+
+	(void)state;
+	cache(fixture, 0, 0, 8 * REGION);
+	window_read_waits(fixture->files[0], REGION - 1, 2, &read);
+	start(fixture);
+	/* Five regions went, of which two are held. */
+	wait_for(usage_of(fixture).bytes == 5 * REGION * 4 * KIB);
+	for (page = 0; page < 8 * REGION; page++)
+		assert_int_equal(is_cached(fixture, 0, page),
+				 page < 2 * REGION || page >= 5 * REGION);
+	window_count(fixture->window, &count);
+	assert_int_equal(count.pages, 5 * REGION);
+	assert_int_equal(count.closing, 2 * REGION);
+	assert_int_equal(count.closing_said, 2 * REGION);
+	assert_int_equal(count.misplaced, 0);
+	/* What is read meanwhile is not lost sight of. */
+	cache(fixture, 0, 0, 1);
+	window_read_goes_on(fixture->window, &read);
+	wait_for(usage_of(fixture).bytes == 3 * REGION * 4 * KIB + 4 * KIB);
+	for (page = 1; page < 2 * REGION; page++)
+		assert_false(is_cached(fixture, 0, page));
+	fixture_free(fixture);
+}
+
+/* The trimmer waits for such a READ, so that one is not to wait for the trimmer: if it did, this
+ * would take a quarter of an hour. */
+static void a_read_of_what_is_being_dropped_does_not_wait(void **state)
+{
+	struct fixture *fixture = fixture_new(1u << 20);
+	sem_t go;
+
+	(void)state;
+	sem_init(&go, 0, 0);
+	fixture->kernel.during = wait_during;
+	fixture->kernel.context = &go;
+	start(fixture);
+	cache(fixture, 0, 0, 2048);
+	wait_for(atomic_load(&fixture->kernel.calls));
+	for (unsigned i = 0; i < ROUNDS(1000); i++)
+		window_wait_for_room(fixture->files[0], 0, 1, 999999);
+	assert_true(usage_of(fixture).bytes > 5u << 20);
+	sem_post(&go);
+	fixture_free(fixture);
+	sem_destroy(&go);
 }
 
 static void nothing_is_trimmed_within_the_budget(void **state)
@@ -384,6 +447,13 @@ static void storm(void *context, unsigned index)
 			expect(!window_file_new(fixture->window, NODES - 1, 0,
 						&fixture->files[NODES - 1]));
 			pthread_mutex_unlock(&fixture->kernel.locks[NODES - 1]);
+		} else if (dice < 40) {
+			struct window_read read;
+
+			window_wait_for_room(fixture->files[node], first, pages, 1000);
+			window_read_waits(fixture->files[node], first, pages, &read);
+			cache(fixture, node, first, pages);
+			window_read_goes_on(fixture->window, &read);
 		} else {
 			cache(fixture, index ? node : NODES - 1, first, pages);
 		}
@@ -415,6 +485,8 @@ int main(void)
 		cmocka_unit_test(forget_gives_memory_back),
 		cmocka_unit_test(without_a_window_notes_are_ignored),
 		cmocka_unit_test(budget_is_held_and_the_oldest_goes_first),
+		cmocka_unit_test(what_a_waiting_read_holds_is_left_for_later),
+		cmocka_unit_test(a_read_of_what_is_being_dropped_does_not_wait),
 		cmocka_unit_test(nothing_is_trimmed_within_the_budget),
 		cmocka_unit_test(neighbours_are_one_invalidation),
 		cmocka_unit_test(single_pages_go_by_region),
