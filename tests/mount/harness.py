@@ -230,9 +230,10 @@ def sanitizer_environment(log):
 
 
 class Mount:
-    """A foldfs of the build under test, in the foreground, over a source directory."""
+    """A foldfs of the build under test, in the foreground, over a source directory; with a bug of
+    tests/torture/planted.c if one is named."""
 
-    def __init__(self, t, source, point, options, user=None, limit_nofile=None, audit=True):
+    def __init__(self, t, source, point, options, user=None, limit_nofile=None, audit=True, bug=None):
         self.t = t
         self.source = source
         self.point = point
@@ -240,7 +241,8 @@ class Mount:
         self.log = t.path("log-%d" % len(t.mounts))
         self.expected_log = []
         self.audited = audit  # at its end: see audit()
-        command = t.foldfs_command() + [source, point, "-f"]
+        command = t.foldfs_command("tests/torture/foldfs-planted" if bug else "foldfs")
+        command += [source, point, "-f"]
         for option in self.options:
             command += ["-o", option]
         if limit_nofile:
@@ -251,7 +253,7 @@ class Mount:
             command = ["setpriv", "--reuid=%s" % user, "--regid=nogroup", "--clear-groups"] + command
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            env=t.environment(), cwd="/")
+                                            env=dict(t.environment(), FOLDFS_PLANTED=bug or ""), cwd="/")
         t.mounts.append(self)
         until(self._is_up, 20 * t.patience, lambda: "mounted; its log: " + self.log_text())
 
@@ -408,12 +410,12 @@ class Test:
         os.makedirs(path, exist_ok=True)
         return path
 
-    def foldfs_command(self):
+    def foldfs_command(self, program="foldfs"):
         # ThreadSanitizer's shadow needs the classic address layout, which newer kernels randomise away.
         prefix = ["setarch", "-R"] if self.preset == "tsan" else []
         # For a developer: FOLDFS_TEST_WRAPPER="gdb -q -batch -ex run -ex bt --args", or valgrind.
         prefix += shlex.split(os.environ.get("FOLDFS_TEST_WRAPPER", ""))
-        return prefix + [os.path.join(self.build, "foldfs")]
+        return prefix + [os.path.join(self.build, program)]
 
     def foldctl_command(self):
         prefix = ["setarch", "-R"] if self.preset == "tsan" else []

@@ -255,13 +255,13 @@ def row_truncate_with_stores(s):
 
 
 def row_open_truncating(s):
-    """O_TRUNC, while others have it open and mapped."""
+    """O_TRUNC, while others have it open and mapped. What was there does not come back in a gap."""
     fd = os.open(s.path, os.O_RDWR | os.O_TRUNC)
     s.model.clear()
     s.same("O_TRUNC")
     part = s.noise(70 * PAGE + 1)
-    os.write(fd, part)
-    s.put(0, part)
+    os.pwrite(fd, part, 20 * PAGE + 5)
+    s.put(20 * PAGE + 5, part)
     os.close(fd)
     s.same_anew("O_TRUNC and a write")
 
@@ -508,6 +508,68 @@ def change(t, row):
         mount = t.mount(source, options, name="mnt%d" % number)
         equal(read_file(mount.path("twin")), base, "the file that shares its pages")
         run_row(t, mount, source, 0, base, row)
+
+
+# What each row finds missing: bugs of tests/torture/planted.c, each of which takes away some of what handles
+# the row's change.
+WRITES = ("lost_break", "lost_zero", "lost_source_write")
+STORES = ("lost_write_back",)
+FINDS = {
+    "write": WRITES + ("one_page_too_few", "missed_stream", "written_in_place"),
+    "append": WRITES[:1],
+    "direct": WRITES[:1],
+    "vectors_and_flags": WRITES[:1],
+    "io_uring": WRITES[:1],
+    "mapped_store": STORES,
+    "mapped_and_written": STORES,
+    "mapped_by_who_ends": STORES,
+    "mapped_by_the_kernel": STORES,
+    "madvise_remove": ("missed_fallocate",),
+    "truncate": ("missed_truncate", "cut_page_kept"),
+    "truncate_with_stores": ("missed_truncate",),
+    "open_truncating": ("forgotten_open_trunc",),
+    "fallocate": ("missed_fallocate",),
+    "space_ioctls": ("missed_fallocate",),
+    "copy_file_range": ("missed_copy",),
+    "splice_in": WRITES[:1],
+    "hard_links": WRITES[:1],
+    "rename_over": WRITES[:1],
+    "exchange": WRITES[:1],
+    "unlink": WRITES[:1],
+    "tmpfile": WRITES[:1],
+    "behind": ("foreign_change_unseen", "stale_window"),
+}
+# Nothing handles these, for nothing may change.
+CHANGES_NOTHING = {"mapped_private", "fallocate_refused", "clone_and_dedupe"}
+
+
+def finds(t, row, bug, number, options):
+    """Whether the row fails on a mount with that bug."""
+    source = t.make_dir("source%d" % number)
+    base = base_of(t)
+    write_file(source + "/twin", base)
+    mount = t.mount(source, options, name="mnt%d" % number, bug=bug, audit=False)
+    mount.expect_log(".*")
+    try:
+        equal(read_file(mount.path("twin")), base, "the file that shares its pages")
+        run_row(t, mount, source, 0, base, row)
+    except harness.Failure:
+        return True
+    finally:
+        mount.discard()
+    return False
+
+
+@test(suite="full", presets=("release",), timeout=90, variants={name: name for name in FINDS})
+def without_its_handling(t, name):
+    """A row fails if what handles its change is missing."""
+    equal(set(ROWS) - CHANGES_NOTHING, set(FINDS), "rows with a bug to find")
+    missed = []
+    for number, bug in enumerate(FINDS[name]):
+        if not any(finds(t, ROWS[name], bug, 2 * number + way, options)
+                   for way, options in enumerate((["window=0"], []))):
+            missed.append(bug)
+    check(not missed, "not found: " + ", ".join(missed))
 
 
 @test(timeout=60, transports="full", variants={"window": TINY, "direct": TINY_DIRECT})
