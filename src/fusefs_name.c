@@ -181,11 +181,36 @@ static errint_t do_readlink(struct fusefs *fs, fuse_ino_t node, char target[PATH
 	return 0;
 }
 
+/* The kernel is about to cache a symbolic link's target, which takes a page. From its second
+ * reading on the window has that page: who goes through a tree once leaves none behind. Before the
+ * reply, for which the kernel holds the page locked. Without memory the page stays until it is
+ * wanted for something else. */
+static void note_target(struct fusefs *fs, struct inode *inode)
+{
+	struct window_file **place = inode_window_file(inode);
+	struct window_file *window;
+	bool first;
+
+	inode_lock(inode);
+	first = !*place;
+	if (first)
+		(void)window_file_new(fs->window, inode_node(inode), 0, place);
+	window = *place;
+	inode_unlock(inode);
+	if (window && first)
+		window_invalidate_soon(window);
+	else if (window)
+		window_note(window, 0, 1);
+}
+
 void fusefs_readlink(fuse_req_t req, fuse_ino_t ino)
 {
+	struct fusefs *fs = fusefs_of(req);
 	char target[PATH_MAX + 1];
-	errint_t error = do_readlink(fusefs_of(req), ino, target);
+	errint_t error = do_readlink(fs, ino, target);
 
+	if (!error)
+		note_target(fs, inode_of(fs->inodes, ino));
 	if (error)
 		fuse_reply_err(req, -error);
 	else

@@ -270,7 +270,7 @@ static void inode_free(struct inode_table *table, struct inode *inode)
 {
 	int fd = atomic_load_explicit(&inode->fd, memory_order_acquire);
 
-	if (table->forget && inode->type == S_IFREG && inode->window_file)
+	if (table->forget && inode->type != S_IFDIR && inode->window_file)
 		table->forget(inode->window_file);
 	if (fd >= 0) {
 		close(fd);

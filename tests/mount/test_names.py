@@ -11,7 +11,7 @@ import socket
 import stat
 import time
 
-from harness import (LIBC, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, check, equal, errno_of,
+from harness import (LIBC, PAGE, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, check, equal, errno_of,
                      fails_with, libc_call, make_pages, read_file, renameat2, test, until, write_file)
 
 NOBODY = 65534
@@ -241,6 +241,32 @@ def temporary_files(t):
     check(errno_of(libc_call, "linkat", -100, b"/proc/self/fd/%d" % fd, -100, os.fsencode(mount.path("no")), 0x400),
           "an O_EXCL temporary file was given a name")
     os.close(fd)
+
+
+@test(transports="full")
+def targets_are_kept_from_the_second_reading_on(t):
+    """The kernel keeps a symbolic link's target in a page of its own. Who goes through a tree once leaves no such
+    page behind; a link that is read again has one, within the window."""
+    source = t.make_dir("source")
+    os.symlink("target", source + "/link")
+    mount = t.mount(source, ["entry_timeout=3600", "attr_timeout=3600", "debug"])
+    mount.expect_log(".")  # every request
+    path = mount.path("link")
+
+    def requests():
+        equal(os.readlink(path), "target", "readlink")
+        return mount.log_text().count("opcode: READLINK")
+
+    equal(requests(), 1, "requests for the first reading")
+    equal(mount.status()["window"]["bytes"], 0, "cached after the first reading")
+    until(lambda: requests() == 2, 10 * t.patience, "the first target was dropped")
+    for _ in range(20):
+        equal(requests(), 2, "requests for the next readings")
+    equal(mount.status()["window"]["bytes"], PAGE, "cached after the second reading")
+    os.unlink(path)
+    os.symlink("another", path)
+    equal(os.readlink(path), "another", "another link's target")
+    until(lambda: mount.status()["window"]["bytes"] == 0, 10 * t.patience, "forgotten with its inode")
 
 
 @test(transports="full")
