@@ -241,7 +241,10 @@ class Mount:
         self.log = t.path("log-%d" % len(t.mounts))
         self.expected_log = []
         self.audited = audit  # at its end: see audit()
-        command = t.foldfs_command("tests/torture/foldfs-planted" if bug else "foldfs")
+        command, environment = t.foldfs_command(), t.environment()
+        if bug:
+            command[-1] = os.path.join(t.build, "tests", "torture", "foldfs-planted")
+            environment["FOLDFS_PLANTED"] = bug
         command += [source, point, "-f"]
         for option in self.options:
             command += ["-o", option]
@@ -253,7 +256,7 @@ class Mount:
             command = ["setpriv", "--reuid=%s" % user, "--regid=nogroup", "--clear-groups"] + command
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            env=dict(t.environment(), FOLDFS_PLANTED=bug or ""), cwd="/")
+                                            env=environment, cwd="/")
         t.mounts.append(self)
         until(self._is_up, 20 * t.patience, lambda: "mounted; its log: " + self.log_text())
 
@@ -410,12 +413,12 @@ class Test:
         os.makedirs(path, exist_ok=True)
         return path
 
-    def foldfs_command(self, program="foldfs"):
+    def foldfs_command(self):
         # ThreadSanitizer's shadow needs the classic address layout, which newer kernels randomise away.
         prefix = ["setarch", "-R"] if self.preset == "tsan" else []
         # For a developer: FOLDFS_TEST_WRAPPER="gdb -q -batch -ex run -ex bt --args", or valgrind.
         prefix += shlex.split(os.environ.get("FOLDFS_TEST_WRAPPER", ""))
-        return prefix + [os.path.join(self.build, program)]
+        return prefix + [os.path.join(self.build, "foldfs")]
 
     def foldctl_command(self):
         prefix = ["setarch", "-R"] if self.preset == "tsan" else []
