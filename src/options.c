@@ -566,6 +566,16 @@ static void raw_clear(struct raw_options *raw)
 	free(raw->negative_timeout);
 }
 
+/* fuse_opt removes a "--" with nothing of its own behind it, but not where an -o was kept (libfuse
+ * 3.18, opt_parse()); what comes behind it would be no option any more. */
+static void drop_separator(struct fuse_args *args)
+{
+	if (args->argc < 2 || strcmp(args->argv[args->argc - 1], "--") != 0)
+		return;
+	free(args->argv[--args->argc]);
+	args->argv[args->argc] = NULL;
+}
+
 errint_t options_parse(int argc, char *argv[], struct options *ret_options)
 {
 	struct options options = {.fuse = FUSE_ARGS_INIT(argc, argv)};
@@ -573,8 +583,11 @@ errint_t options_parse(int argc, char *argv[], struct options *ret_options)
 	errint_t err;
 
 	/* fuse_opt says itself what it does not like (an -o without a word behind it). */
-	err = fuse_opt_parse(&options.fuse, &raw, words, take_word) == 0 ? judge(&raw, &options)
-									 : -EINVAL;
+	err = fuse_opt_parse(&options.fuse, &raw, words, take_word) == 0 ? 0 : -EINVAL;
+	if (!err) {
+		drop_separator(&options.fuse);
+		err = judge(&raw, &options);
+	}
 	raw_clear(&raw);
 	if (err)
 		options_clear(&options);

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The daemon is killed while its trimming thread waits, inside the kernel, for a page that an unanswered
-read holds."""
+"""The daemon is killed while its trimming thread waits, inside the kernel, for a page that is written back to a
+source that does not answer."""
 
 import errno
+import mmap
 import os
 
 import faulty
@@ -35,23 +36,26 @@ def has_ended(pid):
 
 @test(timeout=60)
 def killed_while_trimming_waits(t):
-    """kill -9 ends the mount for its clients also then: the read that hangs fails, as does every other."""
+    """kill -9 ends the mount for its clients also then: what waits for the source fails, as does every other.
+
+    The trimming thread waits for a page that is being written back, to a source that hangs."""
     source = FaultySource(t)
     content = make_pages(t.rng, 1024)
     write_file(source.backing + "/file", content)
     mount = t.mount(source.point, ["window=1M"], transport="dev")
     mount.expect_log("does not answer")
-    fd = os.open(mount.path("file"), os.O_RDONLY)
+    fd = os.open(mount.path("file"), os.O_RDWR)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
-    equal(os.pread(fd, PAGE, 0), content[:PAGE], "the first page of the region")
-    source.set(0, faulty.HANG, faulty.READ, 5 * PAGE, 6 * PAGE - 1)
+    mapped = mmap.mmap(fd, 6 * PAGE)
+    mapped[5 * PAGE:5 * PAGE + 6] = b"stored"
+    source.set(0, faulty.HANG, faulty.WRITE, 5 * PAGE, 6 * PAGE - 1)
 
     def hang():
-        found = errno_of(os.pread, fd, PAGE, 5 * PAGE)
-        check(found in (errno.ECONNABORTED, errno.ENOTCONN), "the read that hangs: errno %d" % found)
+        found = errno_of(mapped.flush)
+        check(found in (errno.EIO, errno.ECONNABORTED, errno.ENOTCONN), "the msync that hangs: errno %d" % found)
 
     stuck = t.fork(hang)
-    until(lambda: source.applied(0) > 0, 10, "the read hangs")
+    until(lambda: source.applied(0) > 0, 10, "the write hangs")
     # More than the window holds: the region with the page that hangs is the oldest.
     pages = list(range(64, 1024))
     t.rng.shuffle(pages)
@@ -68,6 +72,7 @@ def killed_while_trimming_waits(t):
         source.clear(0)
     mount.process.wait(20)
     fails_with(errno.ENOTCONN, "another open", os.open, mount.path("file"), os.O_RDONLY)
+    mapped.close()
     errno_of(os.close, fd)
     t.run(["umount", "-l", mount.point])
 

@@ -237,6 +237,25 @@ static void libfuse_gets_what_is_its(void **state)
 	options_clear(&options);
 }
 
+/* With and without an -o that is libfuse's: what we add comes behind where it was. */
+static void nothing_is_left_of_two_dashes(void **state)
+{
+	struct options options;
+	char said[512], fuse[2048];
+
+	(void)state;
+	assert_int_equal(PARSE(&options, said, "-o", "rw", "--", "/", "/mnt"), 0);
+	assert_string_equal(options.mountpoint, "/mnt");
+	joined(&options, fuse, sizeof(fuse));
+	assert_false(has_word(fuse, "--"));
+	assert_true(has_word(fuse, "rw") && has_word(fuse, "default_permissions"));
+	options_clear(&options);
+	assert_int_equal(PARSE(&options, said, "--", "/", "/mnt"), 0);
+	joined(&options, fuse, sizeof(fuse));
+	assert_false(has_word(fuse, "--"));
+	options_clear(&options);
+}
+
 /* What fuse_opt makes of a fsname is the path again, commas and backslashes included. */
 static void hard_source_names_survive(void **state)
 {
@@ -334,6 +353,7 @@ int main(void)
 		cmocka_unit_test(own_options_are_taken),
 		cmocka_unit_test(fstab_words_are_accepted),
 		cmocka_unit_test(libfuse_gets_what_is_its),
+		cmocka_unit_test(nothing_is_left_of_two_dashes),
 		cmocka_unit_test(hard_source_names_survive),
 		cmocka_unit_test(bad_words_are_refused_by_name),
 		cmocka_unit_test(what_is_missing_is_said),
