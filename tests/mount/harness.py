@@ -188,13 +188,16 @@ def mounts_under(directory, pid="self"):
 
 def abort_fuse_under(directory, pid="self"):
     """End the FUSE connections mounted there: every process that hangs in one goes on with an error."""
-    for point, minor, kind in mounts_under(directory, pid):
-        if kind.startswith("fuse"):
-            try:
-                with open("/sys/fs/fuse/connections/%d/abort" % minor, "w") as file:
+    for found in mounts_under(directory, pid):
+        if not found[2].startswith("fuse"):
+            continue
+        try:
+            with open("/sys/fs/fuse/connections/%d/abort" % found[1], "w") as file:
+                # An open file stays with its connection; the number may have been another mount's by then.
+                if found in mounts_under(directory, pid):
                     file.write("1")
-            except OSError:
-                pass
+        except OSError:
+            pass
 
 
 def socket_of(mount):
