@@ -6,6 +6,7 @@ mount namespace of its own, with a Test object. Whatever happens there, nothing 
 runner.py. A test fails by an exception; check(), equal() and Test.skip() raise the right ones.
 """
 
+import copy
 import ctypes
 import errno
 import fcntl
@@ -529,6 +530,28 @@ class Test:
         end = time.monotonic() + seconds * self.patience
         for child in children:
             child.join(end)
+
+
+def finds(t, bug, function, *args):
+    """Whether a test fails where each of its mounts has that bug of tests/torture/planted.c."""
+    buggy = copy.copy(t)
+    buggy.directory = t.make_dir("bug-%d" % len(t.mounts))
+    made = []
+
+    def mount(*names, **kwargs):
+        made.append(type(t).mount(buggy, *names, **dict(kwargs, bug=bug, audit=False)))
+        made[-1].expect_log(".")
+        return made[-1]
+
+    buggy.mount = mount
+    try:
+        function(buggy, *args)
+    except Failure:
+        return True
+    finally:
+        for each in made:
+            each.discard()
+    return False
 
 
 def problem_of(function):

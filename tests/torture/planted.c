@@ -57,6 +57,7 @@
 	X(double_drop)                                                                             \
 	X(leaked_user)                                                                             \
 	X(foreign_change_unseen)                                                                   \
+	X(unheeded_report)                                                                         \
 	X(kept_kin)                                                                                \
 	X(stale_window)
 
@@ -450,6 +451,12 @@ WRAP(errint_t, file_validate, struct file *file, int fd, bool *ret_unchanged)
 	*ret_unchanged = true;
 	return is_planted(foreign_change_unseen) ? 0
 						 : __real_file_validate(file, fd, ret_unchanged);
+}
+
+WRAP(void, file_distrust, struct file *file)
+{
+	if (!is_planted(unheeded_report))
+		__real_file_distrust(file);
 }
 
 WRAP(void, window_follow, struct window_file *file, uint64_t edition)

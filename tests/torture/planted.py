@@ -50,6 +50,11 @@ BUGS = {
     "stale_window": ("an open lets the kernel keep what was changed behind the mount", BEHIND),
 }
 
+# What no round of the tool does: for mount tests to find.
+ELSEWHERE = {
+    "unheeded_report": "a change that fanotify reports is not heeded",
+}
+
 
 class Found:
     def __init__(self, name):
