@@ -99,6 +99,28 @@ def the_summary_has_a_row_for_each_limit():
     expect("| storm | 16 clones |" in text, "a failure has a row")
 
 
+def amounts_of_one_kind_are_together():
+    """With the one that is nearest its limit."""
+    document = made()
+    other = copy.deepcopy(next(result for result in document["results"] if result["kind"] == "amount"))
+    other.update(case="16 images, memory of the whole system", limit=5 << 20)
+    document["results"].append(other)
+    expect("| footprint | N images, memory of the whole system, 2 cases | dev | 5.0 MiB | nearest its limit: 16 images "
+           "| ≤ 5.0 MiB | met |" in report.short(document), "the cases together")
+    other.update(figure=6 << 20, met=False)
+    expect("**not met** in 1" in report.short(document), "one of them lost")
+
+
+def the_documents_say_what_the_result_file_says():
+    """README.md and docs/benchmarks.md are what bench/report makes; no figure in them was typed."""
+    document, name = kept(), os.path.basename(KEPT)
+    with open(os.path.join(TOP, "README.md"), encoding="utf-8") as file:
+        text = file.read()
+    expect(report.into(text, report.short(document)) == text, "README.md")
+    with open(os.path.join(TOP, "docs", "benchmarks.md"), encoding="utf-8") as file:
+        expect(file.read() == report.whole(document, name), "docs/benchmarks.md")
+
+
 def two_limits_against_one_peer_stay_apart():
     document = made()
     other = copy.deepcopy(document["results"][0])
@@ -163,6 +185,7 @@ def a_group_joins_before_the_program_starts():
 
 
 TESTS = (verdicts_follow_the_limits, the_table_has_every_result, the_summary_has_a_row_for_each_limit,
+         amounts_of_one_kind_are_together, the_documents_say_what_the_result_file_says,
          two_limits_against_one_peer_stay_apart, an_older_file_still_reads, the_page_has_plots_and_needs_no_network,
          a_group_joins_before_the_program_starts)
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables out of a result file. Losses are printed like wins."""
 
+import re
 import statistics
 
 MARK_BEGIN = "<!-- bench:begin -->"
@@ -137,26 +138,38 @@ def about(document):
 
 
 def groups(document):
-    """Results that have a limit, by scenario, transport and peer, amounts each by itself."""
+    """Results that have a limit: ratios by scenario, transport, peer and limit; amounts by scenario, transport and
+    what they are of, whatever the number in it; failures each by itself."""
     grouped = {}
     for result in document["results"]:
         if result["kind"] == "reference" or (result["kind"] != "failure" and result["limit"] is None):
             continue
-        alone = result["case"] if result["kind"] != "ratio" else None
-        key = (result["scenario"], result["transport"], result["peer"], alone, result["limit"])
+        what = {"failure": result["case"], "amount": re.sub(r"10\^\d+|\d+", "N", result["case"])}.get(result["kind"])
+        limit = result["limit"] if result["kind"] == "ratio" else None
+        key = (result["scenario"], result["transport"], result["peer"], what, limit)
         grouped.setdefault(key, []).append(result)
     return grouped
 
 
+def nearness(result):
+    """How near an amount is to its limit; 1 is at it."""
+    return result["figure"] / result["limit"] if result["limit"] else 1 + result["figure"]
+
+
 def summary_row(key, results):
-    scenario, transport, peer, alone, _ = key
-    if alone:
-        cells = cells_of(detail_row(results[0]))
-        return row(scenario, alone, transport or "–", cells[5], cells[6], cells[8], cells[9])
-    worst = min(results, key=lambda result: result["ratio"])
-    middle = statistics.median(result["ratio"] for result in results)
+    scenario, transport, peer, what, _ = key
     met = sum(1 for result in results if result["met"])
     verdict = "met" if met == len(results) else f"**not met** in {len(results) - met}"
+    if what and len(results) == 1:
+        cells = cells_of(detail_row(results[0]))
+        return row(scenario, results[0]["case"], transport or "–", cells[5], cells[6], cells[8], cells[9])
+    if what:
+        worst = max(results, key=nearness)
+        cells = cells_of(detail_row(worst))
+        return row(scenario, f"{what}, {len(results)} cases", transport or "–", cells[5],
+                   f"nearest its limit: {worst['case'].split(',')[0]}", cells[8], verdict)
+    worst = min(results, key=lambda result: result["ratio"])
+    middle = statistics.median(result["ratio"] for result in results)
     cases = f"{len(results)} case" + ("s" if len(results) > 1 else "")
     return row(scenario, f"÷ {peer}, {cases}", transport, f"{middle:.2f}",
                f"lowest {worst['ratio']:.2f}: {worst['case']}", limit_text(worst), verdict)
@@ -168,17 +181,33 @@ def summary_rows(document):
     return lines + [summary_row(key, results) for key, results in groups(document).items()]
 
 
-def summary(document):
-    """One row for each limit; under it every case that does not keep its limit."""
-    lines = summary_rows(document)
+def lost_rows(document):
+    """Every ratio that does not keep its limit."""
     lost = [result for results in groups(document).values() for result in results
             if not result["met"] and result["kind"] == "ratio"]
-    if lost:
-        lines += ["", "Not met:", "",
-                  row("scenario", "case", "transport", "foldfs", "peer", "figure", "range",
-                      "by p50", "limit"), row(*["---"] * 9)]
-        lines += [detail_row(result).rsplit(" | ", 1)[0] + " |" for result in lost]
-    return "\n".join(lines + [""] + about(document))
+    head = [row("scenario", "case", "transport", "foldfs", "peer", "figure", "range", "by p50", "limit"),
+            row(*["---"] * 9)]
+    return head + [detail_row(result).rsplit(" | ", 1)[0] + " |" for result in lost] if lost else []
+
+
+def short(document):
+    """For a README: one row for each limit, with the worst case."""
+    return "\n".join(summary_rows(document) + [""] + about(document))
+
+
+def summary(document):
+    """One row for each limit; under it every case that does not keep its limit."""
+    lost = lost_rows(document)
+    return "\n".join(summary_rows(document) + (["", "Not met:", "", *lost] if lost else []) + [""] + about(document))
+
+
+def whole(document, name):
+    """A page of Markdown with everything that the result file NAME has, but for the samples."""
+    parts = ["# Benchmarks", f"Made by `bench/report` from [results/{name}](results/{name}), which has the samples too; "
+             "[performance.md](performance.md) says why figures are what they are. Ratios are medians of pairs of one "
+             "round, by turns; what is met and what is not is said against the project's own limits.",
+             "## Each limit", summary(document), "## Every figure", table(document)]
+    return "\n\n".join(parts) + "\n"
 
 
 def into(text, table_text):
