@@ -105,19 +105,14 @@ static void invalidate_regions(struct window *window, struct region *regions[], 
 	unsigned i;
 	unsigned run;
 
-	for (i = 0; i < count; i += run) {
-		run = 1;
-		if (regions[i]->forgotten)
-			continue;
-		run = begin_run(window, &regions[i], count - i);
-		regions[i]->held = !run;
+	for (i = 0; i < count; i += run ? run : 1) {
+		run = regions[i]->forgotten ? 0 : begin_run(window, &regions[i], count - i);
+		regions[i]->held = !run && !regions[i]->forgotten;
 		/* Failure is of no consequence: the node is gone (ENOENT), or the connection. */
 		if (run)
 			(void)window->invalidate(window->context, regions[i]->file->node,
 						 (off_t)(regions[i]->index * REGION_BYTES),
 						 (off_t)(run * REGION_BYTES));
-		else
-			run = 1;
 	}
 }
 
@@ -144,7 +139,10 @@ static void finish(struct window *window, struct region *regions[], unsigned cou
 		struct window_file *file = regions[i]->file;
 
 		if (regions[i]->held) {
-			cds_list_add_tail(&regions[i]->link, &window->held);
+			/* That READ may have gone on since. */
+			cds_list_add_tail(&regions[i]->link, is_held_locked(window, regions[i])
+								     ? &window->held
+								     : &window->closing);
 			continue;
 		}
 		cds_list_del(&regions[i]->in_file);

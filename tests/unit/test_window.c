@@ -215,6 +215,29 @@ static void what_a_waiting_read_holds_is_left_for_later(void **state)
 	fixture_free(fixture);
 }
 
+/* Found held, but nobody holds it any more when the round is over. */
+static void a_read_that_goes_on_during_the_round_leaves_nothing_behind(void **state)
+{
+	struct fixture *fixture = fixture_new(1024 * KIB);
+	struct window_read read;
+	sem_t go;
+
+	(void)state;
+	sem_init(&go, 0, 0);
+	fixture->kernel.during = wait_during;
+	fixture->kernel.context = &go;
+	cache(fixture, 0, 0, 8 * REGION);
+	window_read_waits(fixture->files[0], 0, 1, &read);
+	start(fixture);
+	wait_for(atomic_load(&fixture->kernel.calls));
+	window_read_goes_on(fixture->window, &read);
+	sem_post(&go);
+	wait_for(usage_of(fixture).bytes == 3 * REGION * 4 * KIB);
+	assert_false(is_cached(fixture, 0, 0));
+	fixture_free(fixture);
+	sem_destroy(&go);
+}
+
 /* The trimmer waits for such a READ, so that one is not to wait for the trimmer: if it did, this
  * would take a quarter of an hour. */
 static void a_read_of_what_is_being_dropped_does_not_wait(void **state)
@@ -486,6 +509,7 @@ int main(void)
 		cmocka_unit_test(without_a_window_notes_are_ignored),
 		cmocka_unit_test(budget_is_held_and_the_oldest_goes_first),
 		cmocka_unit_test(what_a_waiting_read_holds_is_left_for_later),
+		cmocka_unit_test(a_read_that_goes_on_during_the_round_leaves_nothing_behind),
 		cmocka_unit_test(a_read_of_what_is_being_dropped_does_not_wait),
 		cmocka_unit_test(nothing_is_trimmed_within_the_budget),
 		cmocka_unit_test(neighbours_are_one_invalidation),
