@@ -111,6 +111,15 @@ def amounts_of_one_kind_are_together():
     expect("**not met** in 1" in report.short(document), "one of them lost")
 
 
+def what_failed_twice_is_one_row():
+    """Also beside an amount of the same name."""
+    document = made()
+    failure = next(result for result in document["results"] if result["kind"] == "failure")
+    document["results"] += [failure, dict(failure, case="2 images, memory of the whole system", scenario="footprint")]
+    expect(report.short(document).count("| storm | 16 clones |") == 1, "one row")
+    expect(report.short(document).count("memory of the whole system | dev |") == 2 + 1, "a row for the failure too")
+
+
 def the_documents_say_what_the_result_file_says():
     """README.md and docs/benchmarks.md are what bench/report makes; no figure in them was typed."""
     document, name = kept(), os.path.basename(KEPT)
@@ -131,8 +140,10 @@ def two_limits_against_one_peer_stay_apart():
 
 
 def an_older_file_still_reads():
-    """The one in docs/results, which has neither peers nor references."""
+    """One that has neither peers nor references."""
     document = kept()
+    del document["peers"]
+    document["results"] = [result for result in document["results"] if result["kind"] != "reference"]
     expect(len(report.table_rows(document)) == len(document["results"]) + 2, "a row for each result")
     expect("hot" in report.summary(document), "a summary")
     text = report.into(f"a\n{report.MARK_BEGIN}\nformer\n{report.MARK_END}\nb\n", report.summary(document))
@@ -185,7 +196,7 @@ def a_group_joins_before_the_program_starts():
 
 
 TESTS = (verdicts_follow_the_limits, the_table_has_every_result, the_summary_has_a_row_for_each_limit,
-         amounts_of_one_kind_are_together, the_documents_say_what_the_result_file_says,
+         amounts_of_one_kind_are_together, what_failed_twice_is_one_row, the_documents_say_what_the_result_file_says,
          two_limits_against_one_peer_stay_apart, an_older_file_still_reads, the_page_has_plots_and_needs_no_network,
          a_group_joins_before_the_program_starts)
 

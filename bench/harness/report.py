@@ -139,14 +139,14 @@ def about(document):
 
 def groups(document):
     """Results that have a limit: ratios by scenario, transport, peer and limit; amounts by scenario, transport and
-    what they are of, whatever the number in it; failures each by itself."""
+    what they are of, whatever the number in it; failures by what failed."""
     grouped = {}
     for result in document["results"]:
         if result["kind"] == "reference" or (result["kind"] != "failure" and result["limit"] is None):
             continue
         what = {"failure": result["case"], "amount": re.sub(r"10\^\d+|\d+", "N", result["case"])}.get(result["kind"])
         limit = result["limit"] if result["kind"] == "ratio" else None
-        key = (result["scenario"], result["transport"], result["peer"], what, limit)
+        key = (result["scenario"], result["transport"], result["peer"], result["kind"], what, limit)
         grouped.setdefault(key, []).append(result)
     return grouped
 
@@ -157,13 +157,13 @@ def nearness(result):
 
 
 def summary_row(key, results):
-    scenario, transport, peer, what, _ = key
+    scenario, transport, peer, kind, what, _ = key
     met = sum(1 for result in results if result["met"])
     verdict = "met" if met == len(results) else f"**not met** in {len(results) - met}"
-    if what and len(results) == 1:
+    if kind == "failure" or (kind == "amount" and len(results) == 1):
         cells = cells_of(detail_row(results[0]))
         return row(scenario, results[0]["case"], transport or "–", cells[5], cells[6], cells[8], cells[9])
-    if what:
+    if kind == "amount":
         worst = max(results, key=nearness)
         cells = cells_of(detail_row(worst))
         return row(scenario, f"{what}, {len(results)} cases", transport or "–", cells[5],

@@ -19,6 +19,14 @@ static void wait_during(void *context, uint64_t node, off_t offset, off_t length
 	sem_post(context);
 }
 
+/* The trimmer's next invalidation waits for GO. */
+static void hold_trimmer(struct fixture *fixture, sem_t *go)
+{
+	sem_init(go, 0, 0);
+	fixture->kernel.during = wait_during;
+	fixture->kernel.context = go;
+}
+
 static uint64_t microseconds_now(void)
 {
 	struct timespec now;
@@ -36,9 +44,7 @@ static void reads_wait_for_a_trimmer_that_is_behind(void **state)
 	sem_t go;
 
 	(void)state;
-	sem_init(&go, 0, 0);
-	fixture->kernel.during = wait_during;
-	fixture->kernel.context = &go;
+	hold_trimmer(fixture, &go);
 	start(fixture);
 	cache(fixture, 0, 0, 1024);
 	window_wait_for_room(fixture->files[1], 0, 1, 20000);
@@ -223,9 +229,7 @@ static void a_read_that_goes_on_during_the_round_leaves_nothing_behind(void **st
 	sem_t go;
 
 	(void)state;
-	sem_init(&go, 0, 0);
-	fixture->kernel.during = wait_during;
-	fixture->kernel.context = &go;
+	hold_trimmer(fixture, &go);
 	cache(fixture, 0, 0, 8 * REGION);
 	window_read_waits(fixture->files[0], 0, 1, &read);
 	start(fixture);
@@ -246,9 +250,7 @@ static void a_read_of_what_is_being_dropped_does_not_wait(void **state)
 	sem_t go;
 
 	(void)state;
-	sem_init(&go, 0, 0);
-	fixture->kernel.during = wait_during;
-	fixture->kernel.context = &go;
+	hold_trimmer(fixture, &go);
 	start(fixture);
 	cache(fixture, 0, 0, 2048);
 	wait_for(atomic_load(&fixture->kernel.calls));
