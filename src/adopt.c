@@ -21,17 +21,6 @@
 /* Times that a read waits for others that fetch some of its pages. */
 #define WAITS 4u
 
-static void hold_kin(struct page_read *read)
-{
-	struct kin *kin;
-
-	fold_rcu_read_lock();
-	kin = file_kin(read->file);
-	if (kin && kin_get(kin))
-		read->kin = kin;
-	fold_rcu_read_unlock();
-}
-
 static bool is_missing(const struct page_read *read, unsigned i)
 {
 	return i < read->error_page && !read->hand[i].bytes && !read->looks[i].data;
@@ -96,7 +85,7 @@ bool adopt_pages(struct page_read *read)
 	if (read->asked_kin)
 		return true;
 	read->asked_kin = true;
-	hold_kin(read);
+	read->kin = kin_of(read->file);
 	if (!read->kin)
 		return true;
 	(void)file_validate(read->file, source_fd(read->source), &unchanged);

@@ -6,14 +6,15 @@
  * within one RCU read side, from the first of them to the last: a slot and its frame's users, a
  * frame's life and the gauges, the queue, the index. So two counts with a grace period in between
  * do not see the same step. A difference that stays the same over all rounds is nobody's step.
- * Where a step may take longer (a read that holds frames while the source is slow, the trimmer in
- * the kernel), its owner says that it is at work, and the sum is `busy`.
+ * Where a step may take longer (a read that holds frames or a kin while the source is slow, the
+ * trimmer in the kernel), its owner says that it is at work, and the sum is `busy`.
  *
- * The inside of a module is its own: page_map, page_store, hash_index, file, window and inode tell
- * what they hold, by walkers that change nothing; only comparing is done here.
+ * The inside of a module is its own: page_map, page_store, hash_index, file, family, window and
+ * inode tell what they hold, by walkers that change nothing; only comparing is done here.
  */
 #include "foldfs/audit_internal.h"
 
+#include "foldfs/kin.h"
 #include "foldfs/rcu.h"
 
 #include <errno.h>
@@ -232,6 +233,57 @@ static int take_map_sums(struct audit *audit, struct audit_sum sums[])
 	return 3;
 }
 
+static void count_kin(struct file *file, uint64_t *kins, uint64_t *bytes)
+{
+	struct kin *kin = kin_of(file);
+
+	if (!kin)
+		return;
+	++*kins;
+	*bytes += kin_bytes(kin);
+	kin_put(kin);
+}
+
+static int take_family_sums(struct audit *audit, struct audit_sum sums[])
+{
+	const struct audit_subject *subject = audit->subject;
+	struct family_count count;
+	uint64_t bytes = 0;
+	uint64_t kins = 0;
+	errint_t error = audit_take_keys(audit);
+	struct file *file;
+	bool at_work;
+	size_t i;
+
+	for (i = 0; !error && i < audit->key_count; i++) {
+		file = file_table_peek(subject->files, &audit->keys[i]);
+		if (!file)
+			continue;
+		count_kin(file, &kins, &bytes);
+		file_put(file);
+	}
+	if (error)
+		return error;
+	family_table_recount(subject->families, &count);
+	/* A read may hold the kin that its file has lost, and a claim. */
+	at_work = atomic_load_explicit(&subject->filler->at_work, memory_order_relaxed);
+	sums[0] = (struct audit_sum){.check = AUDIT_MAPS,
+				     .what = "references to families",
+				     .counted = kins,
+				     .said = count.references,
+				     .busy = at_work};
+	sums[1] = (struct audit_sum){.check = AUDIT_MAPS,
+				     .what = "bytes of families",
+				     .counted = bytes + count.bytes,
+				     .said = family_table_in_use(subject->families),
+				     .busy = at_work};
+	sums[2] = (struct audit_sum){.check = AUDIT_MAPS,
+				     .what = "claims of nobody",
+				     .counted = count.claims,
+				     .busy = at_work};
+	return 3;
+}
+
 static int take_window_sums(struct audit *audit, struct audit_sum sums[])
 {
 	struct window_count count;
@@ -293,6 +345,8 @@ errint_t audit_run(const struct audit_subject *subject, bool idle, struct audit_
 		error = audit_sums(&audit, audit_pool_sums);
 	if (!error)
 		error = audit_sums(&audit, take_map_sums);
+	if (!error && subject->families)
+		error = audit_sums(&audit, take_family_sums);
 	if (!error && subject->window)
 		error = audit_sums(&audit, take_window_sums);
 	if (!error && subject->count_inodes)

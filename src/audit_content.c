@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * audit_content.c - audit: slots against the bytes of the source
+ * audit_content.c - audit: slots, and what might become one, against the bytes of the source
  *
  * Pages are compared a chunk at a time, under the file's range lock: so nobody of ours changes
  * them, in the source or in their slots. The source is read first, then the slots are looked at and
@@ -12,9 +12,13 @@
  * ours was under way. Else the look is repeated, in the end with the whole file locked.
  *
  * Holes are not read: the source's file system tells where its data begin.
+ *
+ * What a file's kin (kin.h) would let it adopt just now is compared in the same way: frames that
+ * its family remembers for pages that the kin has, but for those that its slots have anyway.
  */
 #include "foldfs/audit_internal.h"
 
+#include "foldfs/kin.h"
 #include "foldfs/rcu.h"
 
 #include <errno.h>
@@ -38,7 +42,8 @@ struct subject_file {
 	struct audit *audit;
 	struct file *file;
 	struct source *source;
-	char path[128]; /* for texts */
+	struct kin *kin; /* its pages are compared. NULL: slots are */
+	char path[128];  /* for texts */
 	uint8_t *buffer;
 	bool changed;    /* behind the mount: no more to be compared */
 	bool unreadable; /* in part */
@@ -66,7 +71,7 @@ struct content {
 
 /* ---- one look ---- */
 
-static unsigned walk_chunk(struct subject_file *subject, uint64_t first,
+static unsigned walk_slots(struct subject_file *subject, uint64_t first,
 			   struct page_stretch stretches[])
 {
 	struct page_walk walk = {.next = first, .end = first + CHUNK};
@@ -76,6 +81,51 @@ static unsigned walk_chunk(struct subject_file *subject, uint64_t first,
 		count += page_map_walk(file_map(subject->file), &walk, CHUNK - count,
 				       stretches + count);
 	return count;
+}
+
+/* Whether one of COUNT stretches has REF as PAGE. */
+static bool is_slot(const struct page_stretch stretches[], unsigned count, uint64_t page,
+		    struct frame_ref ref)
+{
+	unsigned i;
+
+	for (i = 0; i < count; i++)
+		if (stretches[i].kind != STRETCH_ZERO && stretches[i].first <= page &&
+		    page - stretches[i].first < stretches[i].pages)
+			return stretches[i].ref.frame + (page - stretches[i].first) == ref.frame &&
+			       stretches[i].ref.generation == ref.generation;
+	return false;
+}
+
+/* What the file may adopt. */
+static unsigned walk_kin(struct subject_file *subject, uint64_t first,
+			 struct page_stretch stretches[])
+{
+	struct page_stretch slots[CHUNK];
+	unsigned slot_count = walk_slots(subject, first, slots);
+	struct frame_ref ref;
+	unsigned count = 0;
+	uint64_t page;
+
+	fold_rcu_read_lock();
+	if (file_kin(subject->file) == subject->kin)
+		for (page = first; page < first + CHUNK; page++)
+			if (kin_has(subject->kin, page) &&
+			    family_recall(kin_family(subject->kin), page, &ref) &&
+			    !is_slot(slots, slot_count, page, ref))
+				stretches[count++] = (struct page_stretch){.first = page,
+									   .pages = 1,
+									   .kind = STRETCH_SHARED,
+									   .ref = ref};
+	fold_rcu_read_unlock();
+	return count;
+}
+
+static unsigned walk_chunk(struct subject_file *subject, uint64_t first,
+			   struct page_stretch stretches[])
+{
+	return subject->kin ? walk_kin(subject, first, stretches)
+			    : walk_slots(subject, first, stretches);
 }
 
 /* Read pages FROM..TO of the chunk, zeroes behind the end of the file. */
@@ -216,7 +266,7 @@ static errint_t compare_chunk(struct subject_file *subject, uint64_t first)
 {
 	struct audit *audit = subject->audit;
 	struct audit_line *lines = audit->report->lines;
-	enum audit_check check;
+	enum audit_check check = subject->kin ? AUDIT_FAMILIES : AUDIT_SLOTS;
 	struct look look;
 	unsigned looks;
 	errint_t error = 0;
@@ -231,11 +281,12 @@ static errint_t compare_chunk(struct subject_file *subject, uint64_t first)
 	}
 	if (subject->changed)
 		return 0;
-	lines[AUDIT_SLOTS].checked += look.pages;
+	lines[check].checked += look.pages;
 	lines[AUDIT_ZEROES].checked += look.zeroes;
 	if (!look.wrong)
 		return 0;
-	check = look.pages ? AUDIT_SLOTS : AUDIT_ZEROES;
+	if (!look.pages)
+		check = AUDIT_ZEROES;
 	if (!look.settled && !audit->idle) {
 		lines[check].unsteady++;
 		return 0;
@@ -292,6 +343,41 @@ static errint_t compare_stretches(struct subject_file *subject)
 	return error;
 }
 
+/* The first page from PAGE on that the file may adopt, UINT64_MAX: none. */
+static uint64_t next_of_kin(const struct kin *kin, uint64_t page)
+{
+	uint64_t has;
+
+	for (;;) {
+		has = kin_next(kin, page);
+		page = has == UINT64_MAX ? has : family_next(kin_family(kin), has);
+		if (page == has)
+			return page;
+	}
+}
+
+static errint_t compare_kin(struct subject_file *subject)
+{
+	uint64_t page = 0;
+	errint_t error = 0;
+
+	subject->kin = kin_of(subject->file);
+	if (!subject->kin)
+		return 0;
+	while (!error && !subject->changed) {
+		fold_rcu_read_lock();
+		page = next_of_kin(subject->kin, page);
+		fold_rcu_read_unlock();
+		if (page == UINT64_MAX)
+			break;
+		error = audit_is_cancelled(subject->audit) ? -ECANCELED
+							   : compare_chunk(subject, page);
+		page += CHUNK;
+	}
+	kin_put(subject->kin);
+	return error;
+}
+
 /* The size that is known against the source's, with nobody of ours changing it. */
 static void compare_size(struct subject_file *subject)
 {
@@ -336,6 +422,8 @@ static errint_t compare_file(struct content *content, struct file *file, int fd)
 	take_path(&subject, fd);
 	compare_size(&subject);
 	error = compare_stretches(&subject);
+	if (!error)
+		error = compare_kin(&subject);
 	report->files_changed += subject.changed && !subject.unreadable;
 	report->files_unreadable += subject.unreadable;
 	source_put(subject.source);

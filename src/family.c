@@ -212,7 +212,7 @@ static _Atomic uint64_t *word_of(struct family *family, uint64_t page)
 	return leaf ? &leaf->words[page % LEAF_PAGES] : NULL;
 }
 
-static bool ref_of(struct family *family, uint64_t page, struct frame_ref *ret_ref)
+bool family_recall(struct family *family, uint64_t page, struct frame_ref *ret_ref)
 {
 	_Atomic uint64_t *slot = word_of(family, page);
 	uint64_t word = slot ? atomic_load_explicit(slot, memory_order_acquire) : 0;
@@ -224,7 +224,23 @@ static bool ref_of(struct family *family, uint64_t page, struct frame_ref *ret_r
 
 bool family_share(struct family *family, uint64_t page, struct frame_ref *ret_ref)
 {
-	return ref_of(family, page, ret_ref) && page_store_share(family->table->store, *ret_ref);
+	return family_recall(family, page, ret_ref) &&
+	       page_store_share(family->table->store, *ret_ref);
+}
+
+uint64_t family_next(struct family *family, uint64_t page)
+{
+	struct frame_ref ref;
+
+	while (page / LEAF_PAGES < family->leaf_count) {
+		if (!word_of(family, page))
+			page = (page / LEAF_PAGES + 1) * LEAF_PAGES;
+		else if (family_recall(family, page, &ref))
+			return page;
+		else
+			page++;
+	}
+	return UINT64_MAX;
 }
 
 /* A leaf where PAGE has none. */
@@ -295,4 +311,33 @@ void family_unclaim(struct family_claim *claim)
 	pthread_cond_broadcast(&family->unclaimed);
 	pthread_mutex_unlock(&family->lock);
 	claim->family = NULL;
+}
+
+/* ---- for the audit ---- */
+
+static void count_family(struct family *family, struct family_count *count)
+{
+	struct family_claim *claim;
+	uint64_t i;
+
+	count->bytes += bytes_of(family);
+	for (i = 0; i < family->leaf_count; i++)
+		if (atomic_load_explicit(&family->leaves[i], memory_order_relaxed))
+			count->bytes += sizeof(struct family_leaf);
+	count->references += family->references;
+	pthread_mutex_lock(&family->lock);
+	cds_list_for_each_entry (claim, &family->claims, link)
+		count->claims++;
+	pthread_mutex_unlock(&family->lock);
+}
+
+void family_table_recount(struct family_table *table, struct family_count *ret_count)
+{
+	struct family *family;
+
+	*ret_count = (struct family_count){.bytes = 0};
+	pthread_mutex_lock(&table->lock);
+	cds_list_for_each_entry (family, &table->families, link)
+		count_family(family, ret_count);
+	pthread_mutex_unlock(&table->lock);
 }

@@ -343,6 +343,7 @@ errint_t fusefs_audit(struct fusefs *fs, bool idle, bool (*cancelled)(void *cont
 	const struct audit_subject subject = {.store = fs->store,
 					      .memory = fs->map_memory,
 					      .files = fs->files,
+					      .families = fs->families,
 					      .filler = &fs->filler,
 					      .window = fs->window,
 					      .source_fd = fs->source_fd,

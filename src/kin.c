@@ -86,7 +86,8 @@ struct kin *kin_new(struct family_table *families, const struct source_stamp *st
 	return kin;
 }
 
-bool kin_get(struct kin *kin)
+/* One more reference, if it is not given up already. */
+static bool kin_get(struct kin *kin)
 {
 	unsigned references = atomic_load_explicit(&kin->references, memory_order_relaxed);
 
@@ -95,6 +96,18 @@ bool kin_get(struct kin *kin)
 			return false;
 	} while (!atomic_compare_exchange_weak(&kin->references, &references, references + 1));
 	return true;
+}
+
+struct kin *kin_of(const struct file *file)
+{
+	struct kin *kin;
+
+	fold_rcu_read_lock();
+	kin = file_kin(file);
+	if (kin && !kin_get(kin))
+		kin = NULL;
+	fold_rcu_read_unlock();
+	return kin;
 }
 
 static void free_after_grace(struct rcu_head *head)
@@ -129,8 +142,8 @@ bool kin_is_exact(const struct kin *kin, int fd)
 	return source_stamp_equal(&stamp, &kin->stamp);
 }
 
-/* Runs are ascending and apart: the last one that begins at PAGE or before. */
-static bool is_in_run(const struct kin *kin, uint64_t page)
+/* How many runs begin at PAGE or before; runs are ascending and apart. */
+static size_t runs_until(const struct kin *kin, uint64_t page)
 {
 	size_t low = 0;
 	size_t high = kin->count;
@@ -143,7 +156,23 @@ static bool is_in_run(const struct kin *kin, uint64_t page)
 		else
 			high = middle;
 	}
-	return low && page - kin->runs[low - 1].first < kin->runs[low - 1].pages;
+	return low;
+}
+
+static bool is_in_run(const struct kin *kin, uint64_t page)
+{
+	size_t count = runs_until(kin, page);
+
+	return count && page - kin->runs[count - 1].first < kin->runs[count - 1].pages;
+}
+
+uint64_t kin_next(const struct kin *kin, uint64_t page)
+{
+	size_t next = runs_until(kin, page);
+
+	if (is_in_run(kin, page))
+		return page;
+	return next < kin->count ? kin->runs[next].first : UINT64_MAX;
 }
 
 static bool is_cut(const struct kin *kin, uint64_t page)
@@ -159,6 +188,13 @@ static bool is_cut(const struct kin *kin, uint64_t page)
 bool kin_has(const struct kin *kin, uint64_t page)
 {
 	return is_in_run(kin, page) && !is_cut(kin, page);
+}
+
+uint64_t kin_bytes(const struct kin *kin)
+{
+	bool cut = atomic_load_explicit(&kin->cuts, memory_order_relaxed);
+
+	return (uint64_t)bytes_of(kin) + (cut ? words_of(kin) * sizeof(uint64_t) : 0);
 }
 
 /* Room for the cuts, NULL: no memory. */
@@ -284,18 +320,12 @@ static uint64_t count_known(struct catalogue *catalogue, int fd)
 
 uint64_t kin_count(struct catalogue *catalogue, struct file *file, int fd)
 {
-	struct kin *kin = NULL;
+	struct kin *kin;
 	uint64_t pages;
 
 	if (!catalogue)
 		return 0;
-	if (file) {
-		fold_rcu_read_lock();
-		kin = file_kin(file);
-		if (kin && !kin_get(kin))
-			kin = NULL;
-		fold_rcu_read_unlock();
-	}
+	kin = file ? kin_of(file) : NULL;
 	if (!kin)
 		return count_known(catalogue, fd);
 	pages = count_uncut(kin);

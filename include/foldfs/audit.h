@@ -20,6 +20,7 @@
 #define FOLDFS_AUDIT_H
 
 #include "foldfs/audit_checks.h"
+#include "foldfs/family.h"
 #include "foldfs/file.h"
 #include "foldfs/fill.h"
 #include "foldfs/window.h"
@@ -63,6 +64,7 @@ struct audit_subject {
 	struct page_store *store;
 	struct page_map_memory *memory;
 	struct file_table *files;
+	struct family_table *families; /* NULL: kins are not followed */
 	struct filler *filler;
 	struct window *window;
 	int source_fd; /* the source directory; not read from, reopened */

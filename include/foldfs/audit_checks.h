@@ -12,13 +12,15 @@
 #define AUDIT_CHECKS(X)                                                                            \
 	X(SLOTS, "slots", "pages", "in the pool, compared with the source")                        \
 	X(ZEROES, "zeroes", "pages", "known to be all zero, compared with the source")             \
+	X(FAMILIES, "families", "pages",                                                           \
+	  "of other files in the pool, taken for a file's own, compared with its source")          \
 	X(SIZES, "sizes", "files", "whose size was compared with the source")                      \
 	X(DIGESTS, "digests", "frames", "compared with their digest")                              \
 	X(INDEX, "index", "frames", "looked for in the index, and their equals")                   \
 	X(USERS, "users", "frames", "whose users were compared with the slots")                    \
 	X(LISTS, "lists", "frames", "whose place and links in the pool's lists were checked")      \
 	X(POOL, "pool", "sums", "of the pool, counted again")                                      \
-	X(MAPS, "maps", "sums", "of the maps and files, counted again")                            \
+	X(MAPS, "maps", "sums", "of the maps, files and families, counted again")                  \
 	X(WINDOW, "window", "sums", "of the window, counted again")                                \
 	X(INODES, "inodes", "sums", "of the inodes, counted again")
 

@@ -53,6 +53,12 @@ bool family_share(struct family *family, uint64_t page, struct frame_ref *ret_re
  * under which it is of the family. RCU read side. Without memory it is not remembered. */
 void family_remember(struct family *family, uint64_t page, struct frame_ref ref);
 
+/* The first page from PAGE on of which something is remembered, UINT64_MAX: none. RCU read side. */
+uint64_t family_next(struct family *family, uint64_t page);
+/* The frame remembered for PAGE, whose life may be over; nobody becomes its user. False: none. RCU
+ * read side. */
+bool family_recall(struct family *family, uint64_t page, struct frame_ref *ret_ref);
+
 /* Pages FIRST..LAST that one reader is fetching. Its own; all zero: none. */
 struct family_claim {
 	struct family *family;
@@ -68,5 +74,13 @@ bool family_claim(struct family *family, uint64_t first, uint64_t last, bool wai
 		  struct family_claim *ret_claim);
 /* Nothing if CLAIM is none. */
 void family_unclaim(struct family_claim *claim);
+
+/* For the audit: what there is, counted one by one. */
+struct family_count {
+	uint64_t bytes; /* of the families, and of what they remember */
+	uint64_t references;
+	uint64_t claims;
+};
+void family_table_recount(struct family_table *table, struct family_count *ret_count);
 
 #endif

@@ -28,9 +28,8 @@ struct kin;
  * memory, or runs that make no sense. */
 struct kin *kin_new(struct family_table *families, const struct source_stamp *stamp,
 		    uint64_t number, const struct catalogue_run runs[], size_t count);
-/* One more reference, if it is not given up already: for who found it in its file, within that read
- * side. */
-bool kin_get(struct kin *kin);
+/* FILE's kin, one reference to the caller; NULL: it has none. Any thread. */
+struct kin *kin_of(const struct file *file);
 void kin_put(struct kin *kin);
 
 struct family *kin_family(const struct kin *kin);
@@ -38,6 +37,10 @@ struct family *kin_family(const struct kin *kin);
 bool kin_is_exact(const struct kin *kin, int fd);
 /* Whether PAGE is the family's page of the same number, and was not cut. Any thread. */
 bool kin_has(const struct kin *kin, uint64_t page);
+/* The first page from PAGE on that was the family's, cut or not, UINT64_MAX: none. Any thread. */
+uint64_t kin_next(const struct kin *kin, uint64_t page);
+/* Bytes that KIN takes, its family not counted. Any thread. */
+uint64_t kin_bytes(const struct kin *kin);
 /* Pages FIRST..LAST are about to change. Any thread. */
 void kin_cut(struct kin *kin, uint64_t first, uint64_t last);
 

@@ -66,7 +66,8 @@ def read_pages(mount):
 
 @test(transports="each")
 def clones_are_read_once(t):
-    """After a scan only what a clone has of its own is read, exactly that; without one, all of it."""
+    """After a scan only what a clone has of its own is read, exactly that; without one, all of it. What the last one
+    would adopt is audited before it does."""
     source = t.make_dir("source")
     files = make_clones(t, source, 4)
     found = scan(t, source)
@@ -76,10 +77,14 @@ def clones_are_read_once(t):
     equal(found["family_files"], 3, "files that have pages in common with the first")
     mount = t.mount(source, ["ro", "window=0", "passthrough_max=0"])
     founder, told, expected = files[founder_of(source, files)], set(), 0
+    last = max(files)
     for name in sorted(files):
         before = read_pages(mount)
-        equal(read_file(mount.path(name)), files[name], name)
         pages = members(files[name], founder)
+        if name == last:
+            with open(mount.path(name), "rb"):
+                equal(mount.audit()["checks"]["families"]["checked"], len(pages & told), "pages to adopt, audited")
+        equal(read_file(mount.path(name)), files[name], name)
         expected += len(pages & told)
         equal(adopted(mount), expected, "adopted after " + name)
         # Zeroes are no content, and are asked of the source.

@@ -8,6 +8,8 @@
  */
 #include "audit_fixture.h"
 
+#include "foldfs/kin.h"
+
 static void what_is_in_order_is_all_looked_at(void **state)
 {
 	const struct audit_line *lines;
@@ -169,6 +171,114 @@ static void errors_of_the_source_are_no_difference(void **state)
 	assert_int_equal(mount->report.lines[AUDIT_SLOTS].checked, 0);
 	assert_int_equal(mount->report.lines[AUDIT_DIGESTS].checked,
 			 SHARED + FILES * (OWN + 1) - 1);
+	CLOSE_MOUNT;
+}
+
+/* ---- families ---- */
+
+/* What a scan would have found: both files have the pages that they share from one family. What the
+ * second one reads is told to it, and is no more in a slot of the first. */
+static struct family_table *join(struct mount *mount)
+{
+	const struct catalogue_run run = {.first = 0, .pages = SHARED};
+	struct fixture *fixture = &mount->fixture;
+	struct family_table *families;
+	struct source_stamp stamp;
+	uint8_t *buffer = malloc(BYTES);
+	struct kin *kin;
+	struct stat st;
+
+	expect(buffer && !family_table_new(fixture->pool.store, &families));
+	file_table_use_families(fixture->files, families);
+	mount->subject.families = families;
+	for (unsigned i = 0; i < FILES; i++) {
+		struct subject *subject = &mount->files[i];
+
+		expect(!fstat(subject->fd, &st));
+		source_stamp_of(&st, &stamp);
+		kin = kin_new(families, &stamp, 7, &run, 1);
+		expect(kin);
+		file_set_kin(subject->file, kin, subject->fd);
+		fold_rcu_read_lock();
+		page_map_forget(file_map(subject->file), 0, SHARED);
+		fold_rcu_read_unlock();
+	}
+	expect(read_all(fixture, &mount->files[1], buffer, BYTES) == (ssize_t)BYTES);
+	free(buffer);
+	return families;
+}
+
+/* As the mount's close is, once the files' kins have gone. */
+static void part(struct mount *mount, struct family_table *families)
+{
+	for (unsigned i = 0; i < FILES; i++)
+		file_forget(mount->files[i].file);
+	fold_rcu_barrier();
+	fold_rcu_barrier();
+	mount->subject.families = NULL;
+	file_table_use_families(mount->fixture.files, NULL);
+	assert_int_equal(family_table_bytes(families), 0);
+	family_table_free(families);
+}
+
+static void pages_that_would_be_adopted(void **state)
+{
+	struct family_table *families;
+	const struct audit_line *line;
+	struct frame_ref ref;
+	struct kin *kin;
+
+	WITH_MOUNT;
+	line = &mount->report.lines[AUDIT_FAMILIES];
+	families = join(mount);
+	expect_order(mount);
+	/* The second file has them in its slots. */
+	assert_int_equal(line->checked, SHARED);
+	assert_int_equal(mount->report.lines[AUDIT_MAPS].checked, 6);
+	/* A change that did not cut the kin. */
+	change_source_only(mount, 5, -1);
+	expect_only(mount, AUDIT_FAMILIES, "page 5 ");
+	assert_int_equal(line->different, 1);
+	file_cut_kin(mount->files[0].file, 5, 5);
+	expect_order(mount);
+	assert_int_equal(line->checked, SHARED - 1);
+	/* A frame that holds another page of the same file. */
+	kin = kin_of(mount->files[1].file);
+	fold_rcu_read_lock();
+	expect(family_recall(kin_family(kin), 3, &ref));
+	family_remember(kin_family(kin), 4, ref);
+	fold_rcu_read_unlock();
+	kin_put(kin);
+	expect_only(mount, AUDIT_FAMILIES, "page 4 ");
+	assert_int_equal(line->different, FILES);
+	part(mount, families);
+	CLOSE_MOUNT;
+}
+
+static void families_that_are_miscounted(void **state)
+{
+	struct family_table *families;
+	struct family_claim claim;
+	struct family *family;
+
+	WITH_MOUNT;
+	families = join(mount);
+	family_table_count(families, 8);
+	expect_only(mount, AUDIT_MAPS, "bytes of families");
+	family_table_count(families, -8);
+	family = family_get(families, 7, 0);
+	expect_only(mount, AUDIT_MAPS, "references to families: 2 were counted, 3 ");
+	assert_true(family_claim(family, 3, 9, false, &claim));
+	expect_found(mount, AUDIT_MAPS, "claims of nobody: 1 ");
+	/* A read that is at work may have both. */
+	atomic_store(&mount->fixture.filler.at_work, 1);
+	assert_int_equal(audit(mount, AUDIT_COUNT), 0);
+	assert_true(mount->report.lines[AUDIT_MAPS].unsteady > 0);
+	atomic_store(&mount->fixture.filler.at_work, 0);
+	family_unclaim(&claim);
+	family_put(family);
+	expect_order(mount);
+	part(mount, families);
 	CLOSE_MOUNT;
 }
 
@@ -486,6 +596,8 @@ int main(void)
 		cmocka_unit_test(sizes_that_are_wrong),
 		cmocka_unit_test(changes_behind_the_mount_are_no_difference),
 		cmocka_unit_test(errors_of_the_source_are_no_difference),
+		cmocka_unit_test(pages_that_would_be_adopted),
+		cmocka_unit_test(families_that_are_miscounted),
 		cmocka_unit_test(users_that_are_not_slots),
 		cmocka_unit_test(frames_that_are_lost),
 		cmocka_unit_test(digests_and_the_index),
