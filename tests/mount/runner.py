@@ -61,10 +61,10 @@ class Case:
             self.name += "[%s]" % transport
 
     def call(self, t):
+        """What the test has to tell of its success, or None."""
         if self.variant is None:
-            self.declared.function(t)
-        else:
-            self.declared.function(t, self.declared.variants[self.variant])
+            return self.declared.function(t)
+        return self.declared.function(t, self.declared.variants[self.variant])
 
 
 def collect(arguments, transports):
@@ -129,7 +129,7 @@ class Running:
                  self.case.transport, seed, arguments.build, self.deadline)
         outcome, text = "passed", ""
         try:
-            self.case.call(t)
+            text = self.case.call(t) or ""
         except Skip as reason:
             outcome, text = "skipped", str(reason)
         except Failure as failure:
@@ -282,7 +282,7 @@ class Report:
         self.counts[outcome] += 1
         line = "%-8s%s (%.1f s)" % ({"passed": "ok", "failed": "FAILED", "skipped": "skipped"}[outcome],
                                    case.name, seconds)
-        if outcome == "skipped":
+        if text and outcome != "failed":
             line += ": " + text
         print(line, flush=True)
         if outcome == "failed":

@@ -85,3 +85,39 @@ def changed_in_the_middle(t, options):
     now = ListReader(source).rest()
     same_names(third.rest(), now, "who has begun after the change")
     same_names(ListReader(mount.point).rest(), now, "who comes last")
+
+
+@test(transports="each")
+def opened_while_it_is_open(t):
+    """Who opens a directory that somebody has open is answered by the daemon: the answer that drops an older list may
+    be under way to the other one still. Alone again, the kernel answers."""
+    source = t.make_dir("source")
+    for number in range(20):
+        write_file("%s/%03d" % (source, number), b"")
+    os.utime(source, (1, 1))
+    mount = t.mount(source, ["ro", "entry_timeout=3600", "attr_timeout=3600", "debug"])
+    mount.expect_log(".")  # every request
+
+    def asked():
+        return mount.log_text().count("opcode: READDIR")
+
+    def release():
+        until(lambda: mount.log_text().count("opcode: RELEASEDIR") == mount.log_text().count("opcode: OPENDIR"),
+              10 * t.patience, "released")
+
+    def listed(expected_asks, what):
+        before = asked()
+        same_names(sorted(os.listdir(mount.point)), sorted(os.listdir(source)), what)
+        equal(asked() > before, expected_asks, what + ": the daemon was asked")
+
+    for _ in range(2):
+        os.listdir(mount.point)
+        release()
+    listed(False, "kept")
+    release()
+    fd = os.open(mount.point, os.O_RDONLY | os.O_DIRECTORY)
+    listed(True, "while it is open")
+    os.close(fd)
+    release()
+    listed(False, "alone again")
+    release()

@@ -170,7 +170,7 @@ def find_planted(place, arguments, seed, transports, say):
     names = list(planted.BUGS) if arguments.planted == "all" else [arguments.planted]
     if set(names) - set(planted.BUGS):
         sys.exit("no such bug; there are: " + " ".join(planted.BUGS))
-    if set(planted.names_of(place.build)) != set(planted.BUGS):
+    if set(planted.names_of(place.build)) != set(planted.BUGS) | set(planted.ELSEWHERE):
         sys.exit("planted.c and planted.py do not have the same bugs")
     found = []
     wrong = planted.is_healthy(place.preset, place.build, place.base, seed, transports)
