@@ -12,7 +12,7 @@ import time
 
 import rounds
 
-ATTEMPTS = 6  # rounds, each with another seed
+ATTEMPTS = 10  # rounds, each with another seed
 
 SIMPLE = {}
 # Races: on io_uring misses are read one after the other.
