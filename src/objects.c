@@ -149,12 +149,23 @@ void objects_free(struct objects *objects)
 	free(objects);
 }
 
-int objects_open(struct objects *objects, const struct catalogue_record *record)
+int objects_open(struct objects *objects, const struct catalogue_record *record, uint64_t size)
 {
 	char name[NAME_BYTES];
+	struct stat st;
+	int fd;
 
 	name_of(record, name);
-	return backing_open_read_only(objects->view, name);
+	fd = backing_open_read_only(objects->view, name);
+	if (fd < 0 || (!fstat(fd, &st) && (uint64_t)st.st_size == size))
+		return fd;
+	/* Somebody has damaged it. */
+	close(fd);
+	if (!unlinkat(objects->directory_fd, name, 0))
+		fuse_log(FUSE_LOG_WARNING,
+			 "the copy %s of what equal files hold had another size: it was removed.\n",
+			 name);
+	return -ENOENT;
 }
 
 /* ---- making ---- */

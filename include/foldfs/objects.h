@@ -22,9 +22,10 @@ errint_t objects_new(const char *directory, struct catalogue *catalogue,
 /* Ends what is being made, unfinished. NULL is nothing. */
 void objects_free(struct objects *objects);
 
-/* The object of RECORD, which has a class, open for reading, in a place where it cannot be opened
- * for writing. -ENOENT: there is none yet. Any thread. */
-int objects_open(struct objects *objects, const struct catalogue_record *record);
+/* The object of RECORD, which has a class of files of SIZE bytes, open for reading, in a place
+ * where it cannot be opened for writing. -ENOENT: there is none yet, or it was damaged (it had
+ * another size) and is removed. Any thread. */
+int objects_open(struct objects *objects, const struct catalogue_record *record, uint64_t size);
 
 /* Have the object of RECORD made in the background from the file open as FD (stays the caller's),
  * which has STAMP. Nothing if it is being made. Errors are logged, once. Any thread; does not

@@ -74,7 +74,7 @@ static struct catalogue_record record_of(uint64_t class)
 static int open_object(struct fixture *f, uint64_t class)
 {
 	const struct catalogue_record record = record_of(class);
-	int fd = objects_open(f->objects, &record);
+	int fd = objects_open(f->objects, &record, strlen(CONTENT));
 
 	if (fd == -ENOSYS) {
 		print_message("no read-only view can be made here\n");
@@ -139,6 +139,34 @@ static void file_that_has_changed_makes_none(void **state)
 	assert_int_equal(open_object(f, 2), -ENOENT);
 }
 
+/* A damaged one is never served, and made again. */
+static void object_of_another_size_is_removed(void **state)
+{
+	struct fixture *f = *state;
+	char path[PATH_MAX];
+	char link[32];
+	ssize_t length;
+	int fd;
+
+	if (open_object(f, 1) >= 0)
+		fail();
+	make_object(f, 1, &f->stamp);
+	fd = wait_for_object(f, 1);
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	length = readlink(link, path, sizeof(path) - 1);
+	assert_true(length > 0);
+	path[length] = '\0';
+	close(fd);
+	/* Its path is of the view; the directory that it shows has it by the same name. */
+	snprintf(path, sizeof(path), "%s%s", f->below, strdupa(strrchr(path, '/')));
+	assert_int_equal(truncate(path, 4), 0);
+	assert_int_equal(open_object(f, 1), -ENOENT);
+	assert_int_equal(access(path, F_OK), -1);
+	/* As each open asks for it; the first making may not have come to its end. */
+	wait_for((make_object(f, 1, &f->stamp), (fd = open_object(f, 1)) >= 0));
+	close(fd);
+}
+
 /* An object of a class that the catalogue does not have is removed at the start. */
 static void unknown_objects_are_removed(void **state)
 {
@@ -159,6 +187,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(object_has_the_content_and_takes_no_write, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(file_that_has_changed_makes_none, setup, teardown),
+		cmocka_unit_test_setup_teardown(object_of_another_size_is_removed, setup, teardown),
 		cmocka_unit_test_setup_teardown(unknown_objects_are_removed, setup, teardown),
 	};
 
