@@ -7,6 +7,8 @@ import itertools
 import json
 import mmap
 import os
+import shutil
+import subprocess
 
 from harness import (LIBC, PAGE, cached_bytes, check, equal, errno_of, fails_with, fallocate, make_pages, read_file, sync_source,
                      test, until, write_file)
@@ -690,6 +692,42 @@ def coherence_overlay(t):
     with open(again.path("d"), "rb") as file:
         equal(file.read(), content, "d, in a new mount")
         equal(plans(again)["shared"], 1, "shared at once: the copy was kept")
+
+
+@test(transports="full", timeout=60)
+def coherence_overlay_of_a_running_program(t):
+    """coherence=overlay: a program that is being executed cannot be written, as natively; afterwards it can, and its
+    equals stay what they are."""
+    source, names = t.make_dir("source"), ("one", "other")
+    content = read_file(shutil.which("sleep"))
+    for name in names:
+        write_file(os.path.join(source, name), content)
+        os.chmod(os.path.join(source, name), 0o755)
+    scan(t, source)
+    mount = t.mount(source, ["coherence=overlay"])
+
+    def starts_shared():
+        running = subprocess.Popen([mount.path("one"), "1000"])
+        if plans(mount)["shared"]:
+            return running
+        running.kill()
+        running.wait()
+        released(mount)
+        return None
+
+    running = until(starts_shared, 20, "it runs from the copy that is kept")
+    try:
+        for what, call, *arguments in (("opened", os.open, os.O_RDWR), ("emptied", os.open, os.O_WRONLY | os.O_TRUNC),
+                                       ("truncated", os.truncate, 100)):
+            fails_with(errno.ETXTBSY, what, call, mount.path("one"), *arguments)
+    finally:
+        running.kill()
+        running.wait()
+    released(mount)
+    with open(mount.path("one"), "r+b") as file:
+        file.write(b"no program any more")
+    equal(read_file(mount.path("one"))[:19], b"no program any more", "written when it had ended")
+    equal(read_file(mount.path("other")), content, "its equal")
 
 
 @test(transports="full", timeout=60)
