@@ -26,24 +26,26 @@ PROBED = ("release", "debug", "asan")
 
 # ---- the probe ----------------------------------------------------------------------------------
 
-def answers(t, directory, level):
+def answers(t, directory, level, topics):
     """What the probe prints of a directory; it must come to its end."""
     program = os.path.join(t.build, "tests", "posix", "posix_probe")
-    done = subprocess.run([program] + level + [directory], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+    done = subprocess.run([program] + level + [directory] + topics, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True, errors="surrogateescape", check=False)
     check(done.returncode == 0 and not done.stderr, "the probe in %s: status %d, %s" % (
         directory, done.returncode, done.stderr))
     return differences.parse(done.stdout)
 
 
-def compare(t, native, source, options, level, besides=()):
-    """Run the probe on both at once; returns the rows of the document. BESIDES: labels that may differ, too."""
+def compare(t, native, source, options, level, besides=(), topics=(), least=5000):
+    """Run the probe on both at once; returns the rows of the document. BESIDES: labels that may differ, too. TOPICS:
+    only these, which ask LEAST questions."""
     rows = differences.documented()
     mount = t.mount(source, PRIVILEGED + options)
     with concurrent.futures.ThreadPoolExecutor(2) as threads:
-        expected, found = threads.map(lambda directory: answers(t, directory, level), (native, mount.point))
+        expected, found = threads.map(lambda directory: answers(t, directory, level, list(topics)),
+                                      (native, mount.point))
     mount.unmount()
-    check(len(expected) > 5000, "the probe asked %d questions only" % len(expected))
+    check(len(expected) > least, "the probe asked %d questions only" % len(expected))
     unexpected = [line for line in differences.compare(expected, found, rows)
                   if not line.startswith(tuple(besides) or "\0")]
     check(not unexpected, "%d of %d answers differ from the source's, and docs/posix.md does not say so:\n%s" % (
@@ -78,6 +80,12 @@ def as_the_source_in_passthrough(t):
     """A sample of the questions, of files that the kernel serves by itself. Of these docs/plans.md says one
     thing more: the kernel's passthrough keeps O_APPEND as it was at open."""
     compare(t, t.make_dir("native"), t.make_dir("source"), ["passthrough=*"], ["-b"], ["io.append.switched-"])
+
+
+@test(suite="full", timeout=300, presets=("release",), transports="full")
+def large_directories(t):
+    """Directories of 100,000 entries: read, sought in, read while they change, emptied while they are read."""
+    compare(t, t.make_dir("native"), t.make_dir("source"), [], ["-l"], topics=["directory"], least=50)
 
 
 # ---- overlayfs ----------------------------------------------------------------------------------
