@@ -246,12 +246,12 @@ def appender(path, number, count):
     os.close(fd)
 
 
-@test(transports="each", timeout=40)
-def appending_at_once(t):
+@test(transports="each", timeout=40, variants={"window": [], "direct": ["window=0"], "own": ["passthrough=*"]})
+def appending_at_once(t, options):
     """Four processes append records by O_APPEND: none is lost, torn or out of its writer's order."""
     source = t.make_dir("source")
     write_file(source + "/log", b"")
-    mount = t.mount(source)
+    mount = t.mount(source, options)
     count = t.scaled(500, 100)
     t.join([t.fork(appender, mount.path("log"), number, count) for number in range(4)])
     for where in (mount.path("log"), source + "/log"):
