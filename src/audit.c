@@ -95,6 +95,24 @@ errint_t audit_take_keys(struct audit *audit)
 	return 0;
 }
 
+errint_t audit_each_file(struct audit *audit, audit_file_fn *visit, void *context)
+{
+	errint_t error = audit_take_keys(audit);
+	struct file *file;
+	size_t i;
+
+	for (i = 0; !error && i < audit->key_count; i++) {
+		file = file_table_peek(audit->subject->files, &audit->keys[i]);
+		if (!file)
+			continue;
+		visit(context, file);
+		file_put(file);
+		if (audit_is_cancelled(audit))
+			error = -ECANCELED;
+	}
+	return error;
+}
+
 /* ---- rounds ---- */
 
 unsigned audit_rounds(const struct audit *audit)
@@ -181,9 +199,16 @@ errint_t audit_sums(struct audit *audit, audit_take_fn *take)
 
 /* ---- maps, files, window, inodes ---- */
 
-/* Memory and zero pages of the map of FILE, added to what is counted. */
-static void count_map(struct file *file, uint64_t *bytes, uint64_t *zeroes)
+/* Of one kind of memory: bytes, and what is in it. */
+struct amount {
+	uint64_t bytes;
+	uint64_t count;
+};
+
+/* Memory and zero pages of the map of FILE. */
+static void count_map(void *context, struct file *file)
 {
+	struct amount *amount = context;
 	struct page_stretch stretches[64];
 	struct page_walk walk = {.end = PAGE_WALK_ALL};
 	unsigned count;
@@ -193,38 +218,26 @@ static void count_map(struct file *file, uint64_t *bytes, uint64_t *zeroes)
 		count = page_map_walk(file_map(file), &walk, 64, stretches);
 		for (i = 0; i < count; i++)
 			if (stretches[i].kind == STRETCH_ZERO)
-				*zeroes += stretches[i].pages;
+				amount->count += stretches[i].pages;
 	}
-	*bytes += walk.bytes;
+	amount->bytes += walk.bytes;
 }
 
 static int take_map_sums(struct audit *audit, struct audit_sum sums[])
 {
 	const struct audit_subject *subject = audit->subject;
-	uint64_t bytes = 0;
-	uint64_t zeroes = 0;
-	errint_t error = audit_take_keys(audit);
-	struct file *file;
-	size_t i;
+	struct amount maps = {.bytes = 0};
+	errint_t error = audit_each_file(audit, count_map, &maps);
 
-	for (i = 0; !error && i < audit->key_count; i++) {
-		file = file_table_peek(subject->files, &audit->keys[i]);
-		if (!file)
-			continue;
-		count_map(file, &bytes, &zeroes);
-		file_put(file);
-		if (audit_is_cancelled(audit))
-			error = -ECANCELED;
-	}
 	if (error)
 		return error;
 	sums[0] = (struct audit_sum){.check = AUDIT_MAPS,
 				     .what = "bytes of maps",
-				     .counted = bytes,
+				     .counted = maps.bytes,
 				     .said = page_map_memory_in_use(subject->memory)};
 	sums[1] = (struct audit_sum){.check = AUDIT_MAPS,
 				     .what = "zero pages",
-				     .counted = zeroes,
+				     .counted = maps.count,
 				     .said = page_map_memory_zero_pages(subject->memory)};
 	sums[2] = (struct audit_sum){.check = AUDIT_MAPS,
 				     .what = "bytes of files",
@@ -233,14 +246,15 @@ static int take_map_sums(struct audit *audit, struct audit_sum sums[])
 	return 3;
 }
 
-static void count_kin(struct file *file, uint64_t *kins, uint64_t *bytes)
+static void count_kin(void *context, struct file *file)
 {
+	struct amount *amount = context;
 	struct kin *kin = kin_of(file);
 
 	if (!kin)
 		return;
-	++*kins;
-	*bytes += kin_bytes(kin);
+	amount->count++;
+	amount->bytes += kin_bytes(kin);
 	kin_put(kin);
 }
 
@@ -248,20 +262,10 @@ static int take_family_sums(struct audit *audit, struct audit_sum sums[])
 {
 	const struct audit_subject *subject = audit->subject;
 	struct family_count count;
-	uint64_t bytes = 0;
-	uint64_t kins = 0;
-	errint_t error = audit_take_keys(audit);
-	struct file *file;
+	struct amount kins = {.bytes = 0};
+	errint_t error = audit_each_file(audit, count_kin, &kins);
 	bool at_work;
-	size_t i;
 
-	for (i = 0; !error && i < audit->key_count; i++) {
-		file = file_table_peek(subject->files, &audit->keys[i]);
-		if (!file)
-			continue;
-		count_kin(file, &kins, &bytes);
-		file_put(file);
-	}
 	if (error)
 		return error;
 	family_table_recount(subject->families, &count);
@@ -269,12 +273,12 @@ static int take_family_sums(struct audit *audit, struct audit_sum sums[])
 	at_work = atomic_load_explicit(&subject->filler->at_work, memory_order_relaxed);
 	sums[0] = (struct audit_sum){.check = AUDIT_MAPS,
 				     .what = "references to families",
-				     .counted = kins,
+				     .counted = kins.count,
 				     .said = count.references,
 				     .busy = at_work};
 	sums[1] = (struct audit_sum){.check = AUDIT_MAPS,
 				     .what = "bytes of families",
-				     .counted = bytes + count.bytes,
+				     .counted = kins.bytes + count.bytes,
 				     .said = family_table_in_use(subject->families),
 				     .busy = at_work};
 	sums[2] = (struct audit_sum){.check = AUDIT_MAPS,

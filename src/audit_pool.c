@@ -72,8 +72,9 @@ static void count_stretch(struct census *census, const struct page_stretch *stre
 			census->slots[ref.frame]++;
 }
 
-static void count_file(struct census *census, struct file *file)
+static void count_file(void *context, struct file *file)
 {
+	struct census *census = context;
 	struct page_stretch stretches[256];
 	struct page_walk walk = {.end = PAGE_WALK_ALL};
 	unsigned count;
@@ -89,22 +90,8 @@ static void count_file(struct census *census, struct file *file)
 
 static errint_t count_slots(struct census *census)
 {
-	struct audit *audit = census->audit;
-	errint_t error = audit_take_keys(audit);
-	struct file *file;
-	size_t i;
-
 	memset(census->slots, 0, census->frames * sizeof(*census->slots));
-	for (i = 0; !error && i < audit->key_count; i++) {
-		file = file_table_peek(audit->subject->files, &audit->keys[i]);
-		if (!file)
-			continue;
-		count_file(census, file);
-		file_put(file);
-		if (audit_is_cancelled(audit))
-			error = -ECANCELED;
-	}
-	return error;
+	return audit_each_file(census->audit, count_file, census);
 }
 
 /* ---- one look at each frame ---- */

@@ -8,7 +8,8 @@
  * content's. Leaves are put in place by compare-and-swap, taken out by exchange, and freed a grace
  * period later.
  *
- * The families stand in a list under table->lock; there are few, one for each group of images.
+ * The families stand in a list under table->lock; there are few, one for each group of images. Who
+ * takes a family's lock within it (the audit) is the only one to have both.
  */
 #include "foldfs/family.h"
 

@@ -153,18 +153,26 @@ int objects_open(struct objects *objects, const struct catalogue_record *record,
 {
 	char name[NAME_BYTES];
 	struct stat st;
+	errint_t error;
 	int fd;
 
 	name_of(record, name);
 	fd = backing_open_read_only(objects->view, name);
-	if (fd < 0 || (!fstat(fd, &st) && (uint64_t)st.st_size == size))
+	if (fd < 0)
 		return fd;
-	/* Somebody has damaged it. */
+	error = fstat(fd, &st) ? -errno : 0;
+	if (!error && (uint64_t)st.st_size == size)
+		return fd;
 	close(fd);
-	if (!unlinkat(objects->directory_fd, name, 0))
-		fuse_log(FUSE_LOG_WARNING,
-			 "the copy %s of what equal files hold had another size: it was removed.\n",
-			 name);
+	/* Damaged. If it cannot be removed, no other can be made in its place. */
+	if (!error && unlinkat(objects->directory_fd, name, 0))
+		error = -errno;
+	if (error)
+		return error;
+	fuse_log(FUSE_LOG_WARNING,
+		 "objects/%s in the state directory, a copy of what equal files hold, had another "
+		 "size: it was removed.\n",
+		 name);
 	return -ENOENT;
 }
 

@@ -78,7 +78,7 @@ struct audit_subject {
 	void *context;
 };
 
-/* Audit SUBJECT. Blocks for as long as it takes to read all that is resident from the source. 0
+/* Audit SUBJECT. Blocks for as long as it takes to read all that may be answered from the source. 0
  * also if there are differences; -ECANCELED, -ENOMEM. */
 errint_t audit_run(const struct audit_subject *subject, bool idle, struct audit_report *ret_report);
 

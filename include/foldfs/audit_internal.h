@@ -22,6 +22,10 @@ void audit_took_memory(struct audit *audit, uint64_t bytes);
 /* The files that are known now, anew. -ENOMEM. */
 errint_t audit_take_keys(struct audit *audit);
 
+/* Call VISIT for each file that is known now. -ENOMEM, -ECANCELED. */
+typedef void audit_file_fn(void *context, struct file *file);
+errint_t audit_each_file(struct audit *audit, audit_file_fn *visit, void *context);
+
 /* How often what does not agree is counted. */
 unsigned audit_rounds(const struct audit *audit);
 /* Let what is under way end, before round ROUND (from 1 on). -ECANCELED. */

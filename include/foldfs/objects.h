@@ -24,7 +24,7 @@ void objects_free(struct objects *objects);
 
 /* The object of RECORD, which has a class of files of SIZE bytes, open for reading, in a place
  * where it cannot be opened for writing. -ENOENT: there is none yet, or it was damaged (it had
- * another size) and is removed. Any thread. */
+ * another size) and is removed; -errno if that cannot be done. Any thread. */
 int objects_open(struct objects *objects, const struct catalogue_record *record, uint64_t size);
 
 /* Have the object of RECORD made in the background from the file open as FD (stays the caller's),
