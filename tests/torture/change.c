@@ -10,8 +10,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/aio_abi.h>
 #include <linux/falloc.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/uio.h>
@@ -60,14 +62,43 @@ static errint_t put_plain(int fd, const uint8_t *bytes, size_t length, off_t at)
 
 static errint_t put_flags(int fd, const uint8_t *bytes, size_t length, off_t at, unsigned how)
 {
+	static const int flags[] = {[WRITE_DSYNC] = RWF_DSYNC,
+				    [WRITE_NOWAIT] = RWF_NOWAIT,
+				    [WRITE_SYNC] = RWF_SYNC,
+				    [WRITE_HIPRI] = RWF_HIPRI,
+				    [WRITE_DONTCACHE] = RWF_DONTCACHE};
 	struct iovec part = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = length};
-	int flags = how == 2 ? RWF_DSYNC : how == 3 ? RWF_NOWAIT : 0;
-	ssize_t done = pwritev2(fd, &part, 1, at, flags);
+	ssize_t done = pwritev2(fd, &part, 1, at, flags[how]);
 
-	if (done < 0 && how == 3 && (errno == EAGAIN || errno == EOPNOTSUPP))
-		done = 0;
+	if (done < 0 && ((how == WRITE_NOWAIT && errno == EAGAIN) || errno == EOPNOTSUPP))
+		done = 0; /* not this way */
 	if (done < 0)
 		return -errno;
+	return put_plain(fd, bytes + done, length - (size_t)done, at + done);
+}
+
+/* At its offset, though the descriptor appends. */
+static errint_t put_not_appending(int fd, const uint8_t *bytes, size_t length, off_t at)
+{
+	struct iovec part = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = length};
+	ssize_t done;
+
+	for (; length; length -= (size_t)done, at += done) {
+		done = pwritev2(fd, &part, 1, at, RWF_NOAPPEND);
+		if (done <= 0)
+			return done ? -errno : -EIO;
+		part.iov_base = (uint8_t *)part.iov_base + done;
+		part.iov_len -= (size_t)done;
+	}
+	return 0;
+}
+
+static errint_t put_aio(struct worker *w, int fd, uint8_t *bytes, size_t length, off_t at)
+{
+	ssize_t done = aio_do(w, IOCB_CMD_PWRITE, fd, bytes, length, at);
+
+	if (done < 0)
+		return (errint_t)done;
 	return put_plain(fd, bytes + done, length - (size_t)done, at + done);
 }
 
@@ -165,19 +196,22 @@ static errint_t put(struct worker *w, const struct op *op, int fd, size_t length
 		return put_parts(fd, w->bytes, length, op->at);
 	case OP_URING_WRITE:
 		return put_uring(w, fd, w->bytes, length, op->at);
+	case OP_AIO_WRITE:
+		return put_aio(w, fd, w->bytes, length, op->at);
 	case OP_SENDFILE_IN:
 		return put_sendfile(w, fd, w->bytes, length, op->at);
 	case OP_SPLICE_IN:
 	case OP_VMSPLICE_IN:
 		return put_splice(w, fd, w->bytes, length, op->at);
 	default:
+		if (op->how == WRITE_NOAPPEND)
+			return put_not_appending(fd, w->bytes, length, op->at);
 		return op->how ? put_flags(fd, w->bytes, length, op->at, op->how)
 			       : put_plain(fd, w->bytes, length, op->at);
 	}
 }
 
-/* The end of an operation that is to have worked. */
-static void finish(struct worker *w, errint_t error, size_t bytes)
+void finish(struct worker *w, errint_t error, size_t bytes)
 {
 	if (error) {
 		fail(w, "%s: %s", op_name(w->op->kind), strerror(-error));
@@ -188,21 +222,37 @@ static void finish(struct worker *w, errint_t error, size_t bytes)
 	atomic_fetch_add(&w->shared->bytes_written, bytes);
 }
 
+void finish_or_refuse(struct worker *w, errint_t error, size_t bytes)
+{
+	if (error != -EOPNOTSUPP && error != -ENOSYS) {
+		finish(w, error, bytes);
+		return;
+	}
+	atomic_fetch_add(&w->shared->refused, 1);
+	change_undo(&w->change);
+}
+
 void do_write(struct worker *w, const struct op *op)
 {
+	bool not_appending = op->kind == OP_WRITE && op->how == WRITE_NOAPPEND;
 	size_t length = op->length;
 	struct hold_range range;
+	errint_t error;
 	int fd;
 
 	if (op->kind == OP_URING_WRITE && length > URING_BYTES)
 		length = URING_BYTES;
 	hold_for_change(w, op->file, op->at, length, &range);
-	fd = file_open(w, op->file, op->fd);
+	fd = file_open(w, op->file, not_appending && !w->shared->passthrough ? FD_APPEND : op->fd);
 	if (fd >= 0) {
 		content_fill(op->content, op->shift, op->at, w->bytes, length);
 		change_begin(&w->change, w->shared, op->file);
 		change_write(&w->change, op->at, w->bytes, length);
-		finish(w, put(w, op, fd, length), length);
+		error = put(w, op, fd, length);
+		if (not_appending)
+			finish_or_refuse(w, error, length);
+		else
+			finish(w, error, length);
 	}
 	model_unlock(w->shared, &range);
 }
@@ -250,6 +300,22 @@ static size_t store_and_exit(struct worker *w, uint8_t *address, size_t length)
 	return length;
 }
 
+/* LENGTH bytes of w->bytes to ADDRESS, which is mapped: by us, by a process that ends, or by a
+ * read(2) that has its buffer there. Bytes that are there then. */
+static size_t store_bytes(struct worker *w, const struct op *op, uint8_t *address, size_t length)
+{
+	ssize_t got;
+
+	if (op->kind == OP_STORE_EXIT)
+		return store_and_exit(w, address, length);
+	if (!(op->how & STORE_READ))
+		return guarded_copy(address, w->bytes, length);
+	if (!memory_put(w, w->bytes, length))
+		return 0;
+	got = pread(w->memory, address, length, 0);
+	return got < 0 ? 0 : (size_t)got;
+}
+
 /* The store itself, by a mapping of its own or the lasting one. */
 static errint_t store(struct worker *w, const struct op *op, int fd, size_t length)
 {
@@ -260,17 +326,12 @@ static errint_t store(struct worker *w, const struct op *op, int fd, size_t leng
 		lasting ? file_map(w, op->file)
 			: mmap(NULL, span, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)first);
 	errint_t error = 0;
-	size_t done;
 
 	if (!address || address == MAP_FAILED)
 		return -errno;
 	if (lasting)
 		address += first;
-	if (op->kind == OP_STORE_EXIT)
-		done = store_and_exit(w, address + op->at - first, length);
-	else
-		done = guarded_copy(address + op->at - first, w->bytes, length);
-	if (done != length)
+	if (store_bytes(w, op, address + op->at - first, length) != length)
 		error = -EFAULT;
 	if (!error && (op->how & 1) && msync(address, span, MS_SYNC))
 		error = -errno;
@@ -431,15 +492,58 @@ static void change_of_fallocate(struct worker *w, const struct op *op)
 		change_size(&w->change, end);
 }
 
-static bool is_refusal(errint_t error)
+/* MADV_REMOVE of a mapping punches a hole into its file. */
+static errint_t remove_mapped(int fd, uint64_t at, size_t length)
 {
-	return error == -EOPNOTSUPP || error == -ENOSYS;
+	void *address = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)at);
+	errint_t error = 0;
+
+	if (address == MAP_FAILED)
+		return -errno;
+	if (madvise(address, length, MADV_REMOVE))
+		error = -errno;
+	munmap(address, length);
+	return error;
+}
+
+/* What XFS had before there was fallocate(2); Linux has it for all file systems, and shows it to
+ * none but itself (its include/linux/falloc.h). */
+struct space_resv {
+	int16_t l_type;
+	int16_t l_whence;
+	int64_t l_start;
+	int64_t l_len;
+	int32_t l_sysid;
+	uint32_t l_pid;
+	int32_t l_pad[4];
+};
+
+#define FS_IOC_RESVSP64   _IOW('X', 42, struct space_resv)
+#define FS_IOC_UNRESVSP64 _IOW('X', 43, struct space_resv)
+#define FS_IOC_ZERO_RANGE _IOW('X', 57, struct space_resv)
+
+static errint_t space_ioctl(int fd, const struct op *op)
+{
+	const struct space_resv space = {.l_start = op->at, .l_len = op->length};
+	unsigned long request = op->how & FALLOC_FL_PUNCH_HOLE   ? FS_IOC_UNRESVSP64
+				: op->how & FALLOC_FL_ZERO_RANGE ? FS_IOC_ZERO_RANGE
+								 : FS_IOC_RESVSP64;
+
+	return ioctl(fd, request, &space) ? -errno : 0;
+}
+
+static errint_t allocate(int fd, const struct op *op)
+{
+	if (op->kind == OP_MADV_REMOVE)
+		return remove_mapped(fd, op->at, op->length);
+	if (op->kind == OP_SPACE_IOCTL)
+		return space_ioctl(fd, op);
+	return fallocate(fd, (int)op->how, op->at, op->length) ? -errno : 0;
 }
 
 void do_fallocate(struct worker *w, const struct op *op)
 {
 	struct hold_range range;
-	errint_t error = 0;
 	int fd;
 
 	if (op->how & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE))
@@ -450,127 +554,7 @@ void do_fallocate(struct worker *w, const struct op *op)
 	if (fd >= 0) {
 		change_begin(&w->change, w->shared, op->file);
 		change_of_fallocate(w, op);
-		if (fallocate(fd, (int)op->how, op->at, op->length))
-			error = -errno;
-		if (is_refusal(error)) {
-			atomic_fetch_add(&w->shared->refused, 1);
-			change_undo(&w->change);
-		} else {
-			finish(w, error, 0);
-		}
+		finish_or_refuse(w, allocate(fd, op), 0);
 	}
 	model_unlock(w->shared, &range);
-}
-
-/* ---- copies ---- */
-
-struct copy_holds {
-	struct hold_range in;
-	struct hold_range out;
-};
-
-static void lock_both(struct worker *w, const struct copy_holds *holds)
-{
-	bool in_first = holds->in.file < holds->out.file;
-
-	model_lock(w->shared, in_first ? &holds->in : &holds->out);
-	if (holds->in.file != holds->out.file)
-		model_lock(w->shared, in_first ? &holds->out : &holds->in);
-}
-
-static void unlock_both(struct worker *w, const struct copy_holds *holds)
-{
-	if (holds->in.file != holds->out.file)
-		model_unlock(w->shared, &holds->in);
-	model_unlock(w->shared, &holds->out);
-}
-
-/* Hold both sides. Bytes that there are to copy. */
-static size_t hold_for_copy(struct worker *w, const struct op *op, size_t length,
-			    struct copy_holds *ret_holds)
-{
-	struct copy_holds holds = {
-		.in = {.file = op->other,
-		       .first = op->from / PAGE,
-		       .last = (unsigned)((op->from + length - 1) / PAGE),
-		       .pages = HOLD_SHARED,
-		       .size = HOLD_SHARED},
-		.out = {.file = op->file,
-			.first = op->at / PAGE,
-			.last = (unsigned)((op->at + length - 1) / PAGE),
-			.pages = HOLD_EXCLUSIVE,
-			.size = HOLD_SHARED},
-	};
-	bool whole = op->file == op->other;
-	uint64_t size;
-
-	for (;; whole = true) {
-		if (whole) {
-			holds.out.first = 0;
-			holds.out.last = FILE_PAGES - 1;
-			holds.out.size = HOLD_EXCLUSIVE;
-		}
-		lock_both(w, &holds);
-		size = model_size(w->shared, op->other);
-		*ret_holds = holds;
-		if (op->from >= size)
-			return 0;
-		if (length > size - op->from)
-			length = (size_t)(size - op->from);
-		if (whole || op->at + length <= model_size(w->shared, op->file))
-			return length;
-		unlock_both(w, &holds);
-	}
-}
-
-static errint_t copy(int in, off_t from, int out, off_t at, size_t length)
-{
-	ssize_t done;
-
-	for (; length; length -= (size_t)done) {
-		done = copy_file_range(in, &from, out, &at, length, 0);
-		if (done <= 0)
-			return done ? -errno : -EIO;
-	}
-	return 0;
-}
-
-static void copy_held(struct worker *w, const struct op *op, size_t length)
-{
-	bool overlaps =
-		op->file == op->other && op->at < op->from + length && op->from < op->at + length;
-	int in = file_open(w, op->other, op->how & 2 ? FD_READ : FD_DIRECT);
-	int out = file_open(w, op->file, op->fd);
-	uint64_t at;
-	errint_t error;
-
-	if (in < 0 || out < 0)
-		return;
-	for (at = op->from & ~(PAGE - 1); at < op->from + length; at += PAGE)
-		memcpy(w->bytes + at, model_page(w->shared, op->other, (unsigned)(at / PAGE)),
-		       PAGE);
-	change_begin(&w->change, w->shared, op->file);
-	if (!overlaps)
-		change_write(&w->change, op->at, w->bytes + op->from, length);
-	error = copy(in, op->from, out, op->at, length);
-	if (overlaps) {
-		if (error != -EINVAL)
-			fail(w, "copy onto itself: %s, expected EINVAL", strerror(-error));
-	} else if (is_refusal(error) || error == -EXDEV) {
-		atomic_fetch_add(&w->shared->refused, 1);
-		change_undo(&w->change);
-	} else {
-		finish(w, error, length);
-	}
-}
-
-void do_copy(struct worker *w, const struct op *op)
-{
-	size_t room = FILE_BYTES - (op->from > op->at ? op->from : op->at);
-	struct copy_holds holds;
-	size_t length = hold_for_copy(w, op, op->length < room ? op->length : room, &holds);
-
-	if (length)
-		copy_held(w, op, length);
-	unlock_both(w, &holds);
 }

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static const int open_flags[FD_KINDS] = {
@@ -47,7 +48,7 @@ int file_open(struct worker *w, unsigned file, enum fd_kind kind)
 		close(*fd);
 	file_path(w, file, kind == FD_LINK ? ".b" : "", path, sizeof(path));
 	flags = open_flags[kind] | O_CLOEXEC;
-	*fd = open(path, w->shared->no_direct ? flags & ~O_DIRECT : flags);
+	*fd = open(path, w->shared->passthrough ? flags & ~O_DIRECT : flags);
 	w->epochs[file][kind] = epoch;
 	if (*fd < 0)
 		fail(w, "open %s: %s", path, strerror(errno));
@@ -134,6 +135,8 @@ void worker_free(struct worker *w)
 	}
 	if (w->ring_state > 0)
 		io_uring_queue_exit(&w->ring);
+	if (w->aio)
+		syscall(SYS_io_destroy, w->aio);
 	if (w->memory >= 0)
 		close(w->memory);
 	if (w->pipe[0] >= 0) {
@@ -177,6 +180,26 @@ errint_t ring_of(struct worker *w, struct io_uring **ret_ring)
 	}
 	*ret_ring = &w->ring;
 	return w->ring_state < 0 ? w->ring_state : 0;
+}
+
+ssize_t aio_do(struct worker *w, unsigned command, int fd, void *bytes, size_t length, off_t at)
+{
+	struct iocb block = {
+		.aio_lio_opcode = (uint16_t)command,
+		.aio_fildes = (uint32_t)fd,
+		.aio_buf = (uintptr_t)bytes,
+		.aio_nbytes = length,
+		.aio_offset = at,
+	};
+	struct iocb *blocks[1] = {&block};
+	struct io_event event;
+
+	if (!w->aio && syscall(SYS_io_setup, 1, &w->aio))
+		return -errno;
+	if (syscall(SYS_io_submit, w->aio, 1, blocks) != 1 ||
+	    syscall(SYS_io_getevents, w->aio, 1, 1, &event, NULL) != 1)
+		return -errno;
+	return (ssize_t)event.res;
 }
 
 /* ---- the first content ---- */

@@ -20,7 +20,7 @@ static const struct option words[] = {
 	{"operations", required_argument, NULL, 'o'}, {"seconds", required_argument, NULL, 'T'},
 	{"patience", required_argument, NULL, 'w'},   {"trace", required_argument, NULL, 'r'},
 	{"replay", required_argument, NULL, 'R'},     {"serial", no_argument, NULL, '1'},
-	{"behind", no_argument, NULL, 'b'},           {"no-direct", no_argument, NULL, 'D'},
+	{"behind", no_argument, NULL, 'b'},           {"passthrough", no_argument, NULL, 'D'},
 	{"before", required_argument, NULL, 'B'},     {NULL, 0, NULL, 0},
 };
 
@@ -29,7 +29,7 @@ struct arguments {
 	const char *mount;
 	const char *source;
 	const char *before; /* a command, once the files are there; NULL: none */
-	bool no_direct;
+	bool passthrough;
 };
 
 static unsigned number(const char *text, unsigned max)
@@ -88,7 +88,7 @@ static void take(struct arguments *arguments, int key)
 		run->serial = true;
 		break;
 	case 'D':
-		arguments->no_direct = true;
+		arguments->passthrough = true;
 		break;
 	case 'B':
 		arguments->before = optarg;
@@ -113,7 +113,7 @@ static void parse(int argc, char **argv, struct arguments *arguments)
 		return;
 	fprintf(stderr, "usage: foldfs-torture --mount DIR --source DIR --seed N [--files N] "
 			"[--processes N] [--threads N] [--operations N] [--seconds N]\n"
-			"       [--patience N] [--behind] [--no-direct] [--trace FILE] "
+			"       [--patience N] [--behind] [--passthrough] [--trace FILE] "
 			"[--replay FILE [--serial]]\n"
 			"       [--before COMMAND]\n");
 	exit(OUTCOME_TROUBLE);
@@ -157,7 +157,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "foldfs-torture: no memory\n");
 		return OUTCOME_TROUBLE;
 	}
-	shared->no_direct = arguments.no_direct;
+	shared->passthrough = arguments.passthrough;
 	snprintf(shared->mount, sizeof(shared->mount), "%s", arguments.mount);
 	snprintf(shared->source, sizeof(shared->source), "%s", arguments.source);
 	error = files_create(shared, arguments.run.ops.seed);

@@ -73,18 +73,40 @@ static void check_orphan(struct worker *w, const struct op *op, int fd, const ui
 		fail(w, "mapping of a file without a name does not show what was written to it");
 }
 
-/* Give FILE's content in w->bytes to a new inode at PATH. */
-static errint_t create(struct worker *w, const char *path, size_t length)
+/* Give the name PATH to what FD has open, which was made without one. */
+static errint_t name_it(int fd, const char *path)
 {
-	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+	char self[32];
+
+	snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
+	return linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW) ? -errno : 0;
+}
+
+/* Give LENGTH bytes of w->bytes to a new inode at PATH; NAMELESS: which has no name first. */
+static errint_t create(struct worker *w, const char *path, size_t length, bool nameless)
+{
+	int fd = nameless ? open(w->shared->mount, O_RDWR | O_TMPFILE | O_CLOEXEC, 0644)
+			  : open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
 	errint_t error = 0;
 
 	if (fd < 0)
 		return -errno;
 	if (pwrite(fd, w->bytes, length, 0) != (ssize_t)length)
 		error = errno ? -errno : -EIO;
+	if (!error && nameless)
+		error = name_it(fd, path);
 	close(fd);
 	return error;
+}
+
+/* FRESH comes in the place of PATH, and what PATH was has no name there any more. */
+static errint_t take_place(const char *fresh, const char *path, bool exchange)
+{
+	if (!exchange)
+		return rename(fresh, path) ? -errno : 0;
+	if (renameat2(AT_FDCWD, fresh, AT_FDCWD, path, RENAME_EXCHANGE) || unlink(fresh))
+		return -errno;
+	return 0;
 }
 
 /* Letters at their places, from the operation's letter on. */
@@ -128,10 +150,13 @@ static errint_t renew(struct worker *w, const struct op *op, size_t length, bool
 	file_path(w, op->file, ".new", fresh, sizeof(fresh));
 	if (!rename_over && (unlink(path) || unlink(second)))
 		return -errno;
-	error = create(w, rename_over ? fresh : path, length);
+	error = create(w, rename_over ? fresh : path, length,
+		       rename_over && (op->how & REPLACE_TMPFILE));
+	if (!error && rename_over)
+		error = take_place(fresh, path, op->how & REPLACE_EXCHANGE);
 	if (error)
 		return error;
-	if (rename_over && (rename(fresh, path) || unlink(second)))
+	if (rename_over && unlink(second))
 		return -errno;
 	return link_back(path, second);
 }

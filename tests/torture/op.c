@@ -7,13 +7,18 @@
  * remains when operations are left out is still the same operation.
  *
  * op.how, by kind; the low bits choose a variant:
- *   write            0 pwrite, 1 pwritev2, 2 with RWF_DSYNC, 3 with RWF_NOWAIT
- *   store            0 fresh mapping, munmap; 1 fresh, msync; 2 the lasting one; 3 lasting, msync
- *   fallocate        the mode, as in fallocate(2)
+ *   write            enum write_how: pwrite, or pwritev2 with an RWF_ flag
+ *   store            0 fresh mapping, munmap; 1 fresh, msync; 2 the lasting one; 3 lasting, msync;
+ *                    STORE_READ: not by us, but by read(2) with its buffer there
+ *   fallocate        the mode, as in fallocate(2); madv-remove, space-ioctl: the mode it amounts to
  *   copy             0 as asked; 1 at equal offsets within their pages
+ *   clone            1 dedupe
+ *   replace          1 with the old one mapped, 2 closed then; REPLACE_EXCHANGE: the two change
+ *                    places first; REPLACE_TMPFILE: the new one is made without a name
  *   append           0 O_APPEND; 1 RWF_APPEND
  *   source           0 fsync first; else write-back
- *   read             0 pread; 1 preadv2; 2 with RWF_NOWAIT; mapped: 0 fresh, 1 the lasting mapping
+ *   read             0 pread; 1 preadv2; 2 with RWF_NOWAIT, 3 RWF_HIPRI; mapped: 0 fresh, 1 the
+ * lasting mapping
  */
 #include "torture.h"
 
@@ -32,6 +37,7 @@ static const struct kind kinds[OP_KINDS] = {
 	[OP_WRITEV] = {"writev", 30},
 	[OP_APPEND] = {"append", 20},
 	[OP_URING_WRITE] = {"uring-write", 30},
+	[OP_AIO_WRITE] = {"aio-write", 24},
 	[OP_SENDFILE_IN] = {"sendfile-in", 16},
 	[OP_SPLICE_IN] = {"splice-in", 16},
 	[OP_VMSPLICE_IN] = {"vmsplice-in", 16},
@@ -43,7 +49,11 @@ static const struct kind kinds[OP_KINDS] = {
 	[OP_DOWN_UP] = {"down-up", 24},
 	[OP_OPEN_TRUNC] = {"open-trunc", 4},
 	[OP_FALLOCATE] = {"fallocate", 50},
+	[OP_MADV_REMOVE] = {"madv-remove", 12},
+	[OP_SPACE_IOCTL] = {"space-ioctl", 8},
 	[OP_COPY] = {"copy", 60},
+	[OP_COPY_MAPPED] = {"copy-mapped", 24},
+	[OP_CLONE] = {"clone", 6},
 	[OP_REPLACE] = {"replace", 5},
 	[OP_UNLINK] = {"unlink", 4},
 	[OP_RELINK] = {"relink", 4},
@@ -53,6 +63,7 @@ static const struct kind kinds[OP_KINDS] = {
 	[OP_READV] = {"readv", 40},
 	[OP_MAPPED_READ] = {"mapped-read", 90},
 	[OP_URING_READ] = {"uring-read", 40},
+	[OP_AIO_READ] = {"aio-read", 24},
 	[OP_SENDFILE_OUT] = {"sendfile-out", 24},
 	[OP_SPLICE_OUT] = {"splice-out", 24},
 	[OP_VMSPLICE_OUT] = {"vmsplice-out", 24},
@@ -72,6 +83,14 @@ static const unsigned fallocate_modes[] = {
 	FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
 	FALLOC_FL_COLLAPSE_RANGE,
 	FALLOC_FL_INSERT_RANGE,
+	FALLOC_FL_UNSHARE_RANGE,
+};
+
+/* What the ioctls of XFS amount to. */
+static const unsigned space_modes[] = {
+	FALLOC_FL_KEEP_SIZE,
+	FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+	FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
 };
 
 const char *op_name(unsigned kind)
@@ -185,16 +204,55 @@ static bool is_read(unsigned kind)
 	return kind >= OP_READ && kind <= OP_VMSPLICE_OUT;
 }
 
+/* The range as whole pages. */
+static void whole_pages(struct op *op)
+{
+	op->at &= ~(PAGE - 1);
+	op->length = (op->length + PAGE - 1) & ~(PAGE - 1);
+	if (op->length > FILE_BYTES - op->at)
+		op->length = FILE_BYTES - op->at;
+}
+
+static uint32_t one_of(uint64_t *state, const unsigned *of, size_t count)
+{
+	return of[below(state, (uint32_t)count)];
+}
+
+static void random_fallocate(uint64_t *state, struct op *op)
+{
+	op->how = one_of(state, fallocate_modes,
+			 sizeof(fallocate_modes) / sizeof(fallocate_modes[0]));
+	if (op->how & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE)) {
+		op->at &= ~(PAGE - 1);
+		op->length = PAGE;
+	}
+}
+
 static void random_how(uint64_t *state, struct op *op)
 {
 	op->how = below(state, 4);
-	if (op->kind == OP_FALLOCATE) {
-		op->how = fallocate_modes[below(state, sizeof(fallocate_modes) /
-							       sizeof(fallocate_modes[0]))];
-		if (op->how & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE)) {
-			op->at &= ~(PAGE - 1);
-			op->length = PAGE;
-		}
+	switch (op->kind) {
+	case OP_WRITE:
+		op->how = below(state, 2) ? WRITE_PLAIN : below(state, WRITE_HOWS);
+		break;
+	case OP_STORE:
+		op->how |= below(state, 4) ? 0 : STORE_READ;
+		break;
+	case OP_FALLOCATE:
+		random_fallocate(state, op);
+		break;
+	case OP_MADV_REMOVE:
+		op->how = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+		whole_pages(op);
+		break;
+	case OP_SPACE_IOCTL:
+		op->how = one_of(state, space_modes, sizeof(space_modes) / sizeof(space_modes[0]));
+		break;
+	case OP_REPLACE:
+		op->how |= below(state, 4) << 2;
+		break;
+	default:
+		break;
 	}
 	if (is_read(op->kind)) {
 		if (!below(state, 5))
@@ -223,6 +281,10 @@ void op_random(const struct op_options *options, unsigned worker, uint64_t index
 	op.from = below(&state, 2) ? below(&state, FILE_PAGES) * PAGE : below(&state, FILE_BYTES);
 	if (op.kind == OP_COPY && op.how == 1)
 		op.from = (op.from & ~(PAGE - 1)) | (op.at & (PAGE - 1));
+	if (op.kind == OP_CLONE) {
+		op.from &= ~(PAGE - 1);
+		whole_pages(&op);
+	}
 	*ret_op = op;
 }
 

@@ -51,7 +51,7 @@ static ssize_t get_rest(int fd, uint8_t *bytes, size_t length, off_t at, ssize_t
 static ssize_t get_flags(int fd, uint8_t *bytes, size_t length, off_t at, unsigned how)
 {
 	struct iovec part = {.iov_base = bytes, .iov_len = length};
-	ssize_t got = preadv2(fd, &part, 1, at, how == 2 ? RWF_NOWAIT : 0);
+	ssize_t got = preadv2(fd, &part, 1, at, how == 2 ? RWF_NOWAIT : how == 3 ? RWF_HIPRI : 0);
 
 	if (got < 0 && how == 2 && (errno == EAGAIN || errno == EOPNOTSUPP))
 		got = 0;
@@ -124,6 +124,13 @@ static ssize_t get_uring(struct worker *w, int fd, size_t length, off_t at)
 	return get_rest(fd, w->bytes, length, at, got);
 }
 
+static ssize_t get_aio(struct worker *w, int fd, size_t length, off_t at)
+{
+	ssize_t got = aio_do(w, IOCB_CMD_PREAD, fd, w->bytes, length, at);
+
+	return got < 0 ? got : get_rest(fd, w->bytes, length, at, got);
+}
+
 static ssize_t get_sendfile(struct worker *w, int fd, size_t length, off_t at)
 {
 	size_t got = 0;
@@ -184,6 +191,8 @@ static ssize_t get(struct worker *w, const struct op *op, int fd, size_t length,
 		return get_mapped(w, op, fd, length, size);
 	case OP_URING_READ:
 		return get_uring(w, fd, length, op->at);
+	case OP_AIO_READ:
+		return get_aio(w, fd, length, op->at);
 	case OP_SENDFILE_OUT:
 		return get_sendfile(w, fd, length, op->at);
 	case OP_SPLICE_OUT:

@@ -177,7 +177,7 @@ def program_command(t, place, mount, config, replay, serial, seconds):
     if config["behind"]:
         command += ["--behind"]
     if may_pass_through(config):
-        command += ["--no-direct"]
+        command += ["--passthrough"]
     if seconds:
         command += ["--seconds", str(max(1, int(seconds)))]
     if replay:

@@ -8,9 +8,11 @@
  *   files.c     a worker's descriptors, mappings and buffers
  *   guard.c     mapped memory behind the end of a file
  *   change.c    operations that change content
- *   names.c     operations on names: truncating opens, rename over, unlink, changes behind the
- * mount reading.c   operations that read, each compared with the model compare.c   the end: mount,
- * model and source are the same workers.c   processes and threads, the record of what ran, replay
+ *   copies.c    operations that move bytes from file to file
+ *   names.c     operations on names, and changes behind the mount
+ *   reading.c   operations that read, each compared with the model
+ *   compare.c   the end: mount, model and source are the same
+ *   workers.c   processes and threads, the record of what ran, replay
  *   main.c      the command line
  *
  * Locks, in the order in which they are taken: ranges of files, files in the order of their numbers
@@ -27,7 +29,17 @@
 #include <stdio.h>
 #include <sys/types.h>
 
+#include <linux/aio_abi.h>
+
 #include <liburing.h>
+
+/* Linux has them; libc's headers may be older. */
+#ifndef RWF_NOAPPEND
+#define RWF_NOAPPEND 0x20
+#endif
+#ifndef RWF_DONTCACHE
+#define RWF_DONTCACHE 0x80
+#endif
 
 #define PAGE        4096u
 #define FILES_MAX   24u
@@ -61,6 +73,7 @@ enum op_kind {
 	OP_WRITEV,
 	OP_APPEND,
 	OP_URING_WRITE,
+	OP_AIO_WRITE,
 	OP_SENDFILE_IN,
 	OP_SPLICE_IN,
 	OP_VMSPLICE_IN,
@@ -72,7 +85,11 @@ enum op_kind {
 	OP_DOWN_UP,
 	OP_OPEN_TRUNC,
 	OP_FALLOCATE,
+	OP_MADV_REMOVE,
+	OP_SPACE_IOCTL,
 	OP_COPY,
+	OP_COPY_MAPPED,
+	OP_CLONE,
 	OP_REPLACE,
 	OP_UNLINK,
 	OP_RELINK,
@@ -82,6 +99,7 @@ enum op_kind {
 	OP_READV,
 	OP_MAPPED_READ,
 	OP_URING_READ,
+	OP_AIO_READ,
 	OP_SENDFILE_OUT,
 	OP_SPLICE_OUT,
 	OP_VMSPLICE_OUT,
@@ -99,9 +117,25 @@ enum fd_kind {
 	FD_KINDS
 };
 
+/* op.how of a write. */
+enum write_how {
+	WRITE_PLAIN,
+	WRITE_V2,
+	WRITE_DSYNC,
+	WRITE_NOWAIT,
+	WRITE_SYNC,
+	WRITE_HIPRI,
+	WRITE_DONTCACHE,
+	WRITE_NOAPPEND,
+	WRITE_HOWS
+};
+
 /* Flags of op.how; their meaning is in op.c's table. */
-#define HOW_UNLOCKED 0x100u /* a read beside changes that are under way */
-#define HOW_DROP     0x200u /* the kernel drops its cache of the range first */
+#define STORE_READ       4u
+#define REPLACE_EXCHANGE 4u
+#define REPLACE_TMPFILE  8u
+#define HOW_UNLOCKED     0x100u /* a read beside changes that are under way */
+#define HOW_DROP         0x200u /* the kernel drops its cache of the range first */
 
 struct op {
 	uint8_t kind;
@@ -178,7 +212,9 @@ struct shared {
 	_Atomic uint64_t at_work[WORKERS_MAX]; /* index + 1 of the operation, 0: none */
 	unsigned files;                        /* constant once set up, like what follows */
 	unsigned workers;
-	bool no_direct; /* O_DIRECT would be the source's own, which demands alignment */
+	/* Files may be served by passthrough: O_DIRECT would be the source's own, which demands
+	 * alignment, and RWF_NOAPPEND is not passed on to it. */
+	bool passthrough;
 	char mount[4096];
 	char source[4096];
 	_Atomic uint64_t
@@ -257,7 +293,8 @@ struct worker {
 	int memory; /* memfd of FILE_BYTES */
 	int pipe[2];
 	struct io_uring ring;
-	int ring_state; /* 0: not tried, 1: at hand, -errno */
+	aio_context_t aio; /* 0: not tried */
+	int ring_state;    /* 0: not tried, 1: at hand, -errno */
 	uint8_t *ring_buffer;
 	struct change change;
 	struct sight sight;
@@ -308,6 +345,14 @@ errint_t guard_install(void);
 bool memory_put(struct worker *w, const void *bytes, size_t length);
 bool memory_get(struct worker *w, void *bytes, size_t length);
 errint_t ring_of(struct worker *w, struct io_uring **ret_ring);
+/* One asynchronous request of the kind that io_submit(2) takes (IOCB_CMD_…), and wait for it. Bytes
+ * or -errno. */
+ssize_t aio_do(struct worker *w, unsigned command, int fd, void *bytes, size_t length, off_t at);
+
+/* The end of a change that is to have worked, with ERROR. */
+void finish(struct worker *w, errint_t error, size_t bytes);
+/* The same, where the file system may say that it does not have it: then nothing has changed. */
+void finish_or_refuse(struct worker *w, errint_t error, size_t bytes);
 
 void do_write(struct worker *w, const struct op *op);
 void do_append(struct worker *w, const struct op *op);
