@@ -469,17 +469,58 @@ static errint_t make_durable(const struct fusefs *fs, const struct handle *handl
 	return source_flush(handle->source, wanted == O_DSYNC);
 }
 
-/* The kernel has cached what was written, unless it was by direct I/O. */
-static void note_written(const struct fusefs *fs, const struct handle *handle,
+/* Only direct I/O tells whose it is: what the kernel writes back comes without, and so does an
+ * O_DIRECT write whose pages it could not drop or that was cut short, which goes by its cache. */
+static bool is_direct_write(const struct fusefs *fs, const struct fuse_file_info *fi)
+{
+	return (fi->flags & O_DIRECT || plan_is_direct(fs->plan)) && fi->lock_owner;
+}
+
+/* The kernel has cached what was written, unless it was by direct I/O. Returns whether it may have
+ * cached untrue pages meanwhile, which are on their way out. */
+static bool note_written(const struct fusefs *fs, const struct handle *handle,
 			 const struct fuse_file_info *fi, off_t offset, size_t length)
 {
-	bool direct = (fi->flags & O_DIRECT || plan_is_direct(fs->plan)) && !fi->writepage;
+	bool direct = is_direct_write(fs, fi);
 	uint64_t first = fold_page_of((uint64_t)offset);
 	unsigned pages = (unsigned)fold_pages_in((uint64_t)offset, length);
 
-	if (!fi->writepage)
-		window_written(handle->window, first, pages, direct);
+	bool untrue = !fi->writepage && window_written(handle->window, first, pages, direct);
+
 	note_cached(handle, direct, first, pages);
+	return untrue;
+}
+
+struct write_answer {
+	struct window_answer answer;
+	fuse_req_t req;
+	size_t written;
+};
+
+static void give_write_answer(struct window_answer *answer)
+{
+	struct write_answer *write = caa_container_of(answer, struct write_answer, answer);
+
+	fuse_reply_write(write->req, write->written);
+	free(write);
+}
+
+/* An O_DIRECT write of WRITTEN bytes has met untrue pages: have it answered once they are gone.
+ * False if they are; also without memory, and then they show for a moment more. */
+static bool answer_later(fuse_req_t req, const struct handle *handle, off_t offset, size_t written)
+{
+	struct write_answer *write = malloc(sizeof(*write));
+
+	if (!write)
+		return false;
+	write->answer.give = give_write_answer;
+	write->req = req;
+	write->written = written;
+	if (window_answer_later(handle->window, fold_page_of((uint64_t)offset),
+				(unsigned)fold_pages_in((uint64_t)offset, written), &write->answer))
+		return true;
+	free(write);
+	return false;
 }
 
 void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
@@ -487,6 +528,7 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 {
 	struct fusefs *fs = fusefs_of(req);
 	struct handle *handle = handle_of(fi);
+	bool untrue = false;
 	ssize_t written;
 
 	(void)ino;
@@ -502,7 +544,7 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 		source_drop_cache_soon(handle->source, fs->workers);
 	follow_foreign_change(handle);
 	if (written > 0)
-		note_written(fs, handle, fi, off, (size_t)written);
+		untrue = note_written(fs, handle, fi, off, (size_t)written);
 	if (written > 0) {
 		errint_t error = make_durable(fs, handle, fi->flags);
 
@@ -510,7 +552,8 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 	}
 	if (written < 0)
 		fuse_reply_err(req, (int)-written);
-	else
+	else if (!untrue || !(fi->flags & O_DIRECT) || !fi->lock_owner ||
+		 !answer_later(req, handle, off, (size_t)written))
 		fuse_reply_write(req, (size_t)written);
 }
 

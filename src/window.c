@@ -36,8 +36,10 @@
  *   region->again     which pages those were
  *
  * O_DIRECT writes drop pages by themselves, but asynchronous ones only before they are sent; so
- * pages that a READ brought back are dropped after each. Where there is no window the same holds
- * for all writes, and the whole file is dropped if the kernel caches anything of it.
+ * pages that a READ brought back are dropped after each, and before it is answered: who has the
+ * answer must find no old page to store into, which would be written back whole. Where there is no
+ * window the same holds for all writes, and the whole file is dropped if the kernel caches anything
+ * of it.
  */
 #include "foldfs/rcu.h"
 #include "foldfs/window_internal.h"
@@ -91,6 +93,7 @@ errint_t window_new(uint64_t budget_bytes, window_invalidate_fn invalidate, void
 	CDS_INIT_LIST_HEAD(&window->files);
 	CDS_INIT_LIST_HEAD(&window->stale);
 	CDS_INIT_LIST_HEAD(&window->suspects);
+	CDS_INIT_LIST_HEAD(&window->answers);
 	pthread_mutex_init(&window->lock, NULL);
 	pthread_mutex_init(&window->stop_lock, NULL);
 	pthread_cond_init(&window->wanted, NULL);
@@ -257,14 +260,21 @@ void window_note(struct window_file *file, uint64_t first_page, unsigned pages)
 		wake(window);
 }
 
-static void read_waits_locked(struct window_file *file, uint64_t first_page, unsigned pages,
-			      struct window_read *read)
+/* The regions that PAGES (more than none) from FIRST_PAGE on lie in. */
+static struct window_range regions_of(const struct window_file *file, uint64_t first_page,
+				      unsigned pages)
 {
-	read->regions = (struct window_range){
+	return (struct window_range){
 		.file = file,
 		.first = first_page >> REGION_SHIFT,
 		.end = ((first_page + pages - 1) >> REGION_SHIFT) + 1,
 	};
+}
+
+static void read_waits_locked(struct window_file *file, uint64_t first_page, unsigned pages,
+			      struct window_read *read)
+{
+	read->regions = regions_of(file, first_page, pages);
 	cds_list_add(&read->link, &file->window->reads);
 }
 
@@ -353,19 +363,20 @@ static bool suspect_locked(struct window_file *file, uint64_t first, uint64_t en
 	return any;
 }
 
-void window_written(struct window_file *file, uint64_t first_page, unsigned pages, bool direct)
+bool window_written(struct window_file *file, uint64_t first_page, unsigned pages, bool direct)
 {
 	struct window *window = file->window;
 	uint64_t since = direct ? 0 : atomic_load(&file->written) + 1;
 	bool any = false;
 
 	if (!window->budget) {
-		if (atomic_load(&file->cached))
+		any = atomic_load(&file->cached);
+		if (any)
 			window_invalidate_soon(file);
-		return;
+		return any;
 	}
 	if (!direct && atomic_load(&file->dropped) < since)
-		return;
+		return false;
 	pthread_mutex_lock(&window->lock);
 	fold_rcu_read_lock();
 	any = suspect_locked(file, first_page, first_page + pages, since);
@@ -375,6 +386,62 @@ void window_written(struct window_file *file, uint64_t first_page, unsigned page
 	pthread_mutex_unlock(&window->lock);
 	if (any)
 		pthread_cond_signal(&window->wanted);
+	return any;
+}
+
+/* Whether nothing that was found untrue in these regions waits to be dropped. */
+static bool is_dropped_locked(const struct window_answer *answer)
+{
+	struct window_file *file = answer->file;
+	struct region *region;
+
+	if (file->dropping || !cds_list_empty(&file->stale))
+		return false;
+	cds_list_for_each_entry (region, &file->regions, in_file)
+		if (region->index >= answer->regions.first && region->index < answer->regions.end &&
+		    (cds_lfht_is_node_deleted(&region->node) || !cds_list_empty(&region->suspect)))
+			return false;
+	return true;
+}
+
+bool window_answer_later(struct window_file *file, uint64_t first_page, unsigned pages,
+			 struct window_answer *answer)
+{
+	struct window *window = file->window;
+	bool later;
+
+	answer->file = file;
+	answer->regions = regions_of(file, first_page, pages);
+	pthread_mutex_lock(&window->lock);
+	later = !window->stopping && !is_dropped_locked(answer);
+	if (later) {
+		file->awaited++;
+		cds_list_add_tail(&answer->link, &window->answers);
+	}
+	pthread_mutex_unlock(&window->lock);
+	return later;
+}
+
+void window_give_answers_locked(struct window *window, bool all)
+{
+	struct window_answer *answer;
+	struct window_answer *next;
+	CDS_LIST_HEAD(given);
+
+	cds_list_for_each_entry_safe (answer, next, &window->answers, link) {
+		if (!all && !is_dropped_locked(answer))
+			continue;
+		cds_list_del(&answer->link);
+		cds_list_add_tail(&answer->link, &given);
+		answer->file->awaited--;
+		window_free_file_if_done_locked(answer->file);
+	}
+	if (cds_list_empty(&given))
+		return;
+	pthread_mutex_unlock(&window->lock);
+	cds_list_for_each_entry_safe (answer, next, &given, link)
+		answer->give(answer);
+	pthread_mutex_lock(&window->lock);
 }
 
 /* Take REGION from the noted to the closing ones. Read side for the table. */
@@ -403,7 +470,7 @@ static void close_file_locked(struct window_file *file, uint64_t index)
 
 void window_free_file_if_done_locked(struct window_file *file)
 {
-	if (!file->forgotten || file->dropping || !cds_list_empty(&file->regions))
+	if (!file->forgotten || file->dropping || file->awaited || !cds_list_empty(&file->regions))
 		return;
 	cds_list_del(&file->stale);
 	window_free_counted(file->window, file);

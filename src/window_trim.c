@@ -314,6 +314,7 @@ void window_trim_locked(struct window *window)
 	drops_end_locked(window, &round);
 	window->trimming = false;
 	pthread_cond_broadcast(&window->trimmed_some);
+	window_give_answers_locked(window, false);
 }
 
 static void *trim(void *argument)
@@ -354,5 +355,8 @@ void window_stop(struct window *window)
 	if (window->running)
 		pthread_join(window->trimmer, NULL);
 	window->running = false;
+	pthread_mutex_lock(&window->lock);
+	window_give_answers_locked(window, true);
+	pthread_mutex_unlock(&window->lock);
 	pthread_mutex_unlock(&window->stop_lock);
 }

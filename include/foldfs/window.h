@@ -88,9 +88,27 @@ void window_wait_for_room(struct window_file *file, uint64_t first_page, unsigne
  * A client's WRITE of these pages was handled; before the reply, and before its pages are noted.
  * Not for write-back of mapped pages. DIRECT: not by way of the kernel's cache (O_DIRECT; any where
  * there is no window). What the kernel may have cached of the file meanwhile without these bytes is
- * dropped soon: see the head of window.c. Any thread; no lock where nothing was dropped before.
+ * dropped soon: see the head of window.c. Returns whether there is such a thing. Any thread; no
+ * lock where nothing was dropped before.
  */
-void window_written(struct window_file *file, uint64_t first_page, unsigned pages, bool direct);
+bool window_written(struct window_file *file, uint64_t first_page, unsigned pages, bool direct);
+
+/* What answers a WRITE; its giver's, until it is given. */
+struct window_answer {
+	void (*give)(struct window_answer *answer); /* set by the giver, like the rest is not */
+	struct window_file *file;
+	struct window_range regions;
+	struct cds_list_head link; /* under the window's lock */
+};
+
+/*
+ * Whether ANSWER, to a WRITE of these pages, has to wait: window_written() has found some of them
+ * untrue, and they are not dropped yet. Then it is given as soon as they are, or trimming stops, by
+ * another thread that holds nothing. Only if the kernel has none of the pages locked for that
+ * WRITE, which is so for O_DIRECT alone: for them the drop would wait.
+ */
+bool window_answer_later(struct window_file *file, uint64_t first_page, unsigned pages,
+			 struct window_answer *answer);
 
 /* The kernel holds nothing at or behind FIRST_PAGE any more (truncate, invalidation at open). */
 void window_uncount(struct window_file *file, uint64_t first_page);

@@ -36,6 +36,7 @@ struct window {
 	struct cds_list_head files;    /* all, but forgotten ones; under lock */
 	struct cds_list_head stale;    /* files to invalidate as a whole; under lock */
 	struct cds_list_head suspects; /* regions with suspect pages; under lock */
+	struct cds_list_head answers;  /* that wait for drops; under lock */
 	uint64_t clock;                /* of drops; under lock */
 	bool stopping;                 /* under lock */
 	bool trimming;                 /* the trimmer has regions in hand; under lock */
@@ -52,6 +53,7 @@ struct window_file {
 	struct cds_list_head stale;   /* in window->stale, or empty; under window->lock */
 	bool forgotten;               /* under window->lock */
 	unsigned dropping;            /* uses of the trimmer, which keep it; under window->lock */
+	unsigned awaited;             /* answers that wait, which keep it; under window->lock */
 	atomic_bool
 		cached; /* without a window: the kernel caches something of it; never goes back */
 	_Atomic uint64_t dropped; /* changed under window->lock */
@@ -94,6 +96,9 @@ void window_close_region_locked(struct window *window, struct region *region);
 /* The end of a forgotten file, once nothing is left of it. */
 void window_free_file_if_done_locked(struct window_file *file);
 void window_free_counted(struct window *window, void *block);
+/* Take the answers whose pages are dropped (ALL: all) out of the window, and give them, with the
+ * lock given up for it. */
+void window_give_answers_locked(struct window *window, bool all);
 /* One round of the trimmer. The lock is given up for all that may take time. */
 void window_trim_locked(struct window *window);
 

@@ -8,6 +8,7 @@ the window and with direct I/O; `in_company` runs all rows one after the other w
 same pages, evict, trim and miss all the time.
 """
 
+import ctypes
 import errno
 import fcntl
 import mmap
@@ -15,8 +16,8 @@ import os
 import struct
 
 import harness
-from company import (MADV_REMOVE, MIB, PAGES, TAIL, TINY, TINY_DIRECT, Company, FixedBuffer, Subject)
-from faulty import HANG, READ, FaultySource
+from company import (MADV_REMOVE, MIB, PAGES, TAIL, TINY, TINY_DIRECT, Company, FixedBuffer, Subject, address_of)
+from faulty import HANG, READ, WRITE, FaultySource
 from harness import (FALLOC_COLLAPSE, FALLOC_INSERT, FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE,
                      PAGE, RENAME_EXCHANGE, check, equal, errno_of, fails_with, fallocate, libc_call,
                      make_pages, read_file, renameat2, test, write_file)
@@ -566,6 +567,76 @@ def in_company(t, options):
                 run_row(t, mount, source, number, base, row, in_company=True)
             except harness.Failure as failure:
                 raise harness.Failure("row %s: %s" % (name, failure)) from None
+
+
+class Aio:
+    """One asynchronous request of Linux's own kind (io_submit) at a time, of one page."""
+
+    SETUP, DESTROY, GETEVENTS, SUBMIT = 206, 207, 208, 209
+    PWRITE = 1
+
+    def __init__(self):
+        self.buffer = mmap.mmap(-1, PAGE)
+        self.block = ctypes.create_string_buffer(64)
+        self.context = ctypes.c_ulong(0)
+        libc_call("syscall", self.SETUP, 1, ctypes.byref(self.context))
+
+    def write(self, fd, content, offset):
+        """Begin to write."""
+        self.buffer[:] = content
+        struct.pack_into("<QIIHhIQQqQII", self.block, 0, 0, 0, 0, self.PWRITE, 0, fd, address_of(self.buffer),
+                         PAGE, offset, 0, 0, 0)
+        blocks = (ctypes.c_void_p * 1)(ctypes.addressof(self.block))
+        libc_call("syscall", self.SUBMIT, self.context, ctypes.c_long(1), blocks)
+
+    def end(self):
+        """Wait for it: its result."""
+        event = ctypes.create_string_buffer(32)
+        libc_call("syscall", self.GETEVENTS, self.context, ctypes.c_long(1), ctypes.c_long(1), event, None)
+        return struct.unpack_from("<q", event, 16)[0]
+
+    def close(self):
+        libc_call("syscall", self.DESTROY, self.context)
+
+
+@test(timeout=40, transports="each", variants={"window": [], "direct": ["window=0"]})
+def read_beside_a_direct_write(t, options):
+    """What is read beside an asynchronous O_DIRECT write may be old, but not once the write has ended: a store
+    into a page that was would be written back with it, over what was written.
+    """
+    if len(os.sched_getaffinity(0)) < 2:
+        raise harness.Skip("two processors are needed: a ring serves one request of each at a time")
+    first, second = sorted(os.sched_getaffinity(0))[:2]
+    hanging = FaultySource(t)
+    base = base_of(t)
+    write_file(hanging.backing + "/file", base)
+    mount = t.mount(hanging.point, options)
+    direct = os.open(mount.path("file"), os.O_RDWR | os.O_DIRECT)
+    fd = os.open(mount.path("file"), os.O_RDWR)
+    equal(os.pread(fd, MIB, 0), base, "before")
+    view = mmap.mmap(fd, len(base))
+    view.madvise(mmap.MADV_RANDOM)
+    aio = Aio()
+    for page in range(10, 30):
+        at = page * PAGE
+        new = t.rng.randbytes(PAGE)
+        hanging.set(0, HANG, WRITE, at, at + PAGE - 1)
+        os.sched_setaffinity(0, {first})
+        aio.write(direct, new, at)
+        harness.until(lambda: hanging.applied(0), 10 * t.patience, "the write hangs")
+        os.sched_setaffinity(0, {second})
+        equal(view[at:at + PAGE], base[at:at + PAGE], "page %d, mapped, while it is being written" % page)
+        hanging.clear(0)
+        equal(aio.end(), PAGE, "the write")
+        view[at] = new[0] ^ 1
+        equal(view[at + 1:at + PAGE], new[1:], "page %d, mapped, once it is written" % page)
+        view.flush(at, PAGE)
+        equal(read_file(hanging.backing + "/file")[at:at + PAGE], bytes([new[0] ^ 1]) + new[1:],
+              "page %d in the source" % page)
+    aio.close()
+    view.close()
+    os.close(fd)
+    os.close(direct)
 
 
 @test(timeout=40, transports="full")

@@ -250,6 +250,131 @@ static void what_is_cached_beside_a_direct_write_goes(void **state)
 	fixture_free(fixture);
 }
 
+/* Answers to direct writes. */
+
+struct counted_answer {
+	struct window_answer answer;
+	struct fixture *fixture;
+	uint64_t page; /* that must be gone when it is given */
+	atomic_uint given;
+	atomic_bool too_early;
+};
+
+static void count_given(struct window_answer *answer)
+{
+	struct counted_answer *counted = caa_container_of(answer, struct counted_answer, answer);
+
+	if (is_cached(counted->fixture, 0, counted->page))
+		atomic_store(&counted->too_early, true);
+	atomic_fetch_add(&counted->given, 1);
+}
+
+/* The trimmer, in the kernel, until it is told to go on. */
+static void hold_up(void *context, uint64_t node, off_t offset, off_t length)
+{
+	struct meeting *meeting = context;
+
+	(void)node;
+	(void)offset;
+	(void)length;
+	if (meeting->met)
+		return;
+	meeting->met = true;
+	pthread_barrier_wait(&meeting->inside);
+	pthread_barrier_wait(&meeting->go_on);
+}
+
+static void a_direct_write_is_answered_when_untrue_pages_are_gone(void **state)
+{
+	struct fixture *fixture = fixture_new(1u << 30);
+	struct counted_answer wait = {.answer.give = count_given, .fixture = fixture, .page = 62};
+	struct counted_answer other = {.answer.give = count_given, .fixture = fixture, .page = 70};
+	struct meeting meeting = {.fixture = fixture};
+
+	(void)state;
+	pthread_barrier_init(&meeting.inside, NULL, 2);
+	pthread_barrier_init(&meeting.go_on, NULL, 2);
+	fixture->kernel.during = hold_up;
+	fixture->kernel.context = &meeting;
+	/* Nothing untrue: nothing to wait for. */
+	cache(fixture, 0, 200, 1);
+	assert_false(window_written(fixture->files[0], 62, 4, true));
+	assert_false(window_answer_later(fixture->files[0], 62, 4, &wait.answer));
+	cache(fixture, 0, 60, 20);
+	assert_true(window_written(fixture->files[0], 62, 4, true));
+	assert_true(window_answer_later(fixture->files[0], 62, 4, &wait.answer));
+	start(fixture);
+	pthread_barrier_wait(&meeting.inside);
+	/* Found untrue while another drop is under way: that one is not theirs. */
+	assert_true(window_written(fixture->files[0], 70, 1, true));
+	assert_true(window_answer_later(fixture->files[0], 70, 1, &other.answer));
+	assert_int_equal(atomic_load(&wait.given), 0);
+	pthread_barrier_wait(&meeting.go_on);
+	wait_for(atomic_load(&wait.given) && atomic_load(&other.given));
+	assert_false(atomic_load(&wait.too_early) || atomic_load(&other.too_early));
+	fixture_free(fixture);
+	pthread_barrier_destroy(&meeting.inside);
+	pthread_barrier_destroy(&meeting.go_on);
+}
+
+/* What a READ that waits has locked is dropped later; an answer that needs it waits that long. */
+static void an_answer_waits_for_what_a_read_holds(void **state)
+{
+	struct fixture *fixture = fixture_new(256 * KIB);
+	struct counted_answer wait = {.answer.give = count_given, .fixture = fixture, .page = 5};
+	struct window_read read;
+
+	(void)state;
+	cache(fixture, 0, 0, REGION);
+	window_read_waits(fixture->files[0], 0, 1, &read);
+	assert_true(window_written(fixture->files[0], 5, 1, true));
+	/* Its region is closed before it is dropped as a suspect. */
+	window_uncount(fixture->files[0], 0);
+	assert_true(window_answer_later(fixture->files[0], 5, 1, &wait.answer));
+	start(fixture);
+	for (uint64_t page = 0; page < 1024; page += REGION)
+		cache(fixture, 1, page, REGION);
+	wait_for(usage_of(fixture).bytes <= 512 * KIB);
+	assert_int_equal(atomic_load(&wait.given), 0);
+	assert_true(is_cached(fixture, 0, 5));
+	window_read_goes_on(fixture->window, &read);
+	wait_for(atomic_load(&wait.given));
+	assert_false(atomic_load(&wait.too_early));
+	fixture_free(fixture);
+}
+
+/* Without a window the whole file goes. What is left when trimming stops is answered then; and the
+ * file of an answer stays until it is given. */
+static void every_answer_is_given(void **state)
+{
+	struct fixture *fixture = fixture_new(0);
+	struct counted_answer wait = {.answer.give = count_given, .fixture = fixture, .page = 7};
+
+	(void)state;
+	cache(fixture, 0, 0, 10);
+	assert_true(window_written(fixture->files[0], 0, 1, true));
+	assert_true(window_answer_later(fixture->files[0], 0, 1, &wait.answer));
+	start(fixture);
+	wait_for(atomic_load(&wait.given));
+	assert_false(atomic_load(&wait.too_early));
+	fixture_free(fixture);
+
+	fixture = fixture_new(1u << 30);
+	wait = (struct counted_answer){.answer.give = count_given, .fixture = fixture};
+	cache(fixture, 0, 0, 10);
+	assert_true(window_written(fixture->files[0], 0, 1, true));
+	assert_true(window_answer_later(fixture->files[0], 0, 1, &wait.answer));
+	window_file_forget(fixture->files[0]);
+	fixture->files[0] = NULL;
+	stop(fixture);
+	assert_int_equal(atomic_load(&wait.given), 1);
+	/* From then on nobody waits. */
+	cache(fixture, 1, 0, 10);
+	(void)window_written(fixture->files[1], 0, 1, true);
+	assert_false(window_answer_later(fixture->files[1], 0, 1, &wait.answer));
+	fixture_free(fixture);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -261,6 +386,9 @@ int main(void)
 		cmocka_unit_test(an_edition_shows_when_its_drop_is_over),
 		cmocka_unit_test(what_came_back_during_a_write_goes_again),
 		cmocka_unit_test(what_is_cached_beside_a_direct_write_goes),
+		cmocka_unit_test(a_direct_write_is_answered_when_untrue_pages_are_gone),
+		cmocka_unit_test(an_answer_waits_for_what_a_read_holds),
+		cmocka_unit_test(every_answer_is_given),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
