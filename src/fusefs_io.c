@@ -39,6 +39,9 @@
  * (fio in 86 s instead of 8), with 1 ms neither speed nor the bound suffers. */
 #define WORKER_WAIT_US 20000u
 #define RING_WAIT_US   1000u
+/* How long a direct write waits at most that another thread cannot answer. Rare, so it may be long.
+ */
+#define DROP_WAIT_US   20000u
 #define CACHE_LINE     64u
 #define PREFETCH_BYTES 1024u
 
@@ -505,22 +508,32 @@ static void give_write_answer(struct window_answer *answer)
 	free(write);
 }
 
-/* An O_DIRECT write of WRITTEN bytes has met untrue pages: have it answered once they are gone.
- * False if they are; also without memory, and then they show for a moment more. */
-static bool answer_later(fuse_req_t req, const struct handle *handle, off_t offset, size_t written)
+/*
+ * An O_DIRECT write of WRITTEN bytes has met untrue pages: answer it once they are gone.
+ *
+ * What is answered by another thread on a ring is that thread's from then on: Linux hands the
+ * ring's next request over in the context of who gave the last answer, and if that one waits in the
+ * kernel, as the trimmer does, for this very request, both wait for good (seen as an unkillable
+ * process, on 6.18). So a ring's thread waits itself, and not for ever.
+ */
+static void answer_when_dropped(fuse_req_t req, const struct handle *handle, off_t offset,
+				size_t written)
 {
-	struct write_answer *write = malloc(sizeof(*write));
+	uint64_t first = fold_page_of((uint64_t)offset);
+	unsigned pages = (unsigned)fold_pages_in((uint64_t)offset, written);
+	struct write_answer *write = fusefs_on_ring ? NULL : malloc(sizeof(*write));
 
-	if (!write)
-		return false;
-	write->answer.give = give_write_answer;
-	write->req = req;
-	write->written = written;
-	if (window_answer_later(handle->window, fold_page_of((uint64_t)offset),
-				(unsigned)fold_pages_in((uint64_t)offset, written), &write->answer))
-		return true;
-	free(write);
-	return false;
+	if (write) {
+		write->answer.give = give_write_answer;
+		write->req = req;
+		write->written = written;
+		if (window_answer_later(handle->window, first, pages, &write->answer))
+			return;
+		free(write);
+	} else {
+		window_wait_for_drop(handle->window, first, pages, DROP_WAIT_US);
+	}
+	fuse_reply_write(req, written);
 }
 
 void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
@@ -552,8 +565,9 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 	}
 	if (written < 0)
 		fuse_reply_err(req, (int)-written);
-	else if (!untrue || !(fi->flags & O_DIRECT) || !fi->lock_owner ||
-		 !answer_later(req, handle, off, (size_t)written))
+	else if (untrue && (fi->flags & O_DIRECT) && fi->lock_owner)
+		answer_when_dropped(req, handle, off, (size_t)written);
+	else
 		fuse_reply_write(req, (size_t)written);
 }
 

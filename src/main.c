@@ -686,6 +686,9 @@ static void stop(struct daemon *d)
 	state_stop_scan(&d->state);
 	if (d->session) {
 		unmount(d);
+		/* It may have answers to give. */
+		if (d->fs)
+			fusefs_quiesce(d->fs);
 		fuse_session_destroy(d->session);
 	}
 	/* The asker, should it still wait for the mount, has its answer now. */

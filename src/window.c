@@ -309,6 +309,17 @@ void window_read_goes_on(struct window *window, struct window_read *read)
 		pthread_cond_signal(&window->wanted);
 }
 
+static struct timespec time_in(unsigned microseconds)
+{
+	struct timespec then;
+
+	clock_gettime(CLOCK_MONOTONIC, &then);
+	then.tv_nsec += (long)microseconds * 1000;
+	then.tv_sec += then.tv_nsec / 1000000000;
+	then.tv_nsec %= 1000000000;
+	return then;
+}
+
 void window_wait_for_room(struct window_file *file, uint64_t first_page, unsigned pages,
 			  unsigned microseconds)
 {
@@ -320,10 +331,7 @@ void window_wait_for_room(struct window_file *file, uint64_t first_page, unsigne
 	if (!window->budget || !pages ||
 	    atomic_load_explicit(&window->pages, memory_order_relaxed) <= window->ceiling)
 		return;
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += (long)microseconds * 1000;
-	until.tv_sec += until.tv_nsec / 1000000000;
-	until.tv_nsec %= 1000000000;
+	until = time_in(microseconds);
 	pthread_mutex_lock(&window->lock);
 	read_waits_locked(file, first_page, pages, &read);
 	while (!window->stopping && atomic_load(&window->pages) > window->ceiling &&
@@ -389,16 +397,15 @@ bool window_written(struct window_file *file, uint64_t first_page, unsigned page
 	return any;
 }
 
-/* Whether nothing that was found untrue in these regions waits to be dropped. */
-static bool is_dropped_locked(const struct window_answer *answer)
+/* Whether nothing that was found untrue in these regions of FILE waits to be dropped. */
+static bool is_dropped_locked(struct window_file *file, const struct window_range *regions)
 {
-	struct window_file *file = answer->file;
 	struct region *region;
 
 	if (file->dropping || !cds_list_empty(&file->stale))
 		return false;
 	cds_list_for_each_entry (region, &file->regions, in_file)
-		if (region->index >= answer->regions.first && region->index < answer->regions.end &&
+		if (region->index >= regions->first && region->index < regions->end &&
 		    (cds_lfht_is_node_deleted(&region->node) || !cds_list_empty(&region->suspect)))
 			return false;
 	return true;
@@ -413,13 +420,27 @@ bool window_answer_later(struct window_file *file, uint64_t first_page, unsigned
 	answer->file = file;
 	answer->regions = regions_of(file, first_page, pages);
 	pthread_mutex_lock(&window->lock);
-	later = !window->stopping && !is_dropped_locked(answer);
+	later = !window->stopping && !is_dropped_locked(file, &answer->regions);
 	if (later) {
 		file->awaited++;
 		cds_list_add_tail(&answer->link, &window->answers);
 	}
 	pthread_mutex_unlock(&window->lock);
 	return later;
+}
+
+void window_wait_for_drop(struct window_file *file, uint64_t first_page, unsigned pages,
+			  unsigned microseconds)
+{
+	struct window *window = file->window;
+	struct window_range regions = regions_of(file, first_page, pages);
+	struct timespec until = time_in(microseconds);
+
+	pthread_mutex_lock(&window->lock);
+	while (!window->stopping && !is_dropped_locked(file, &regions))
+		if (pthread_cond_timedwait(&window->trimmed_some, &window->lock, &until))
+			break;
+	pthread_mutex_unlock(&window->lock);
 }
 
 void window_give_answers_locked(struct window *window, bool all)
@@ -429,7 +450,7 @@ void window_give_answers_locked(struct window *window, bool all)
 	CDS_LIST_HEAD(given);
 
 	cds_list_for_each_entry_safe (answer, next, &window->answers, link) {
-		if (!all && !is_dropped_locked(answer))
+		if (!all && !is_dropped_locked(answer->file, &answer->regions))
 			continue;
 		cds_list_del(&answer->link);
 		cds_list_add_tail(&answer->link, &given);

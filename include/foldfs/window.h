@@ -95,7 +95,7 @@ bool window_written(struct window_file *file, uint64_t first_page, unsigned page
 
 /* What answers a WRITE; its giver's, until it is given. */
 struct window_answer {
-	void (*give)(struct window_answer *answer); /* set by the giver, like the rest is not */
+	void (*give)(struct window_answer *answer); /* set by the giver; the rest is the window's */
 	struct window_file *file;
 	struct window_range regions;
 	struct cds_list_head link; /* under the window's lock */
@@ -103,12 +103,18 @@ struct window_answer {
 
 /*
  * Whether ANSWER, to a WRITE of these pages, has to wait: window_written() has found some of them
- * untrue, and they are not dropped yet. Then it is given as soon as they are, or trimming stops, by
- * another thread that holds nothing. Only if the kernel has none of the pages locked for that
+ * untrue, and they are not dropped yet. Then the trimmer gives it as soon as they are, with no lock
+ * held, or who stops the trimmer does. Only if the kernel has none of the pages locked for that
  * WRITE, which is so for O_DIRECT alone: for them the drop would wait.
  */
 bool window_answer_later(struct window_file *file, uint64_t first_page, unsigned pages,
 			 struct window_answer *answer);
+
+/* For a WRITE that cannot be answered by another thread: wait for the same, at most for
+ * MICROSECONDS
+ * (< 10^9), because the drop may be waiting for something behind this very request. */
+void window_wait_for_drop(struct window_file *file, uint64_t first_page, unsigned pages,
+			  unsigned microseconds);
 
 /* The kernel holds nothing at or behind FIRST_PAGE any more (truncate, invalidation at open). */
 void window_uncount(struct window_file *file, uint64_t first_page);

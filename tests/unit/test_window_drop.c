@@ -343,6 +343,22 @@ static void an_answer_waits_for_what_a_read_holds(void **state)
 	fixture_free(fixture);
 }
 
+/* Who waits itself finds them gone too; and does not wait for ever. */
+static void waiting_for_a_drop(void **state)
+{
+	struct fixture *fixture = fixture_new(1u << 30);
+
+	(void)state;
+	cache(fixture, 0, 60, 20);
+	assert_true(window_written(fixture->files[0], 62, 4, true));
+	window_wait_for_drop(fixture->files[0], 62, 4, 1000); /* there is no trimmer yet */
+	assert_true(is_cached(fixture, 0, 62));
+	start(fixture);
+	window_wait_for_drop(fixture->files[0], 62, 4, 999999999);
+	assert_false(is_cached(fixture, 0, 62));
+	fixture_free(fixture);
+}
+
 /* Without a window the whole file goes. What is left when trimming stops is answered then; and the
  * file of an answer stays until it is given. */
 static void every_answer_is_given(void **state)
@@ -388,6 +404,7 @@ int main(void)
 		cmocka_unit_test(what_is_cached_beside_a_direct_write_goes),
 		cmocka_unit_test(a_direct_write_is_answered_when_untrue_pages_are_gone),
 		cmocka_unit_test(an_answer_waits_for_what_a_read_holds),
+		cmocka_unit_test(waiting_for_a_drop),
 		cmocka_unit_test(every_answer_is_given),
 	};
 
