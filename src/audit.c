@@ -313,7 +313,11 @@ static int take_window_sums(struct audit *audit, struct audit_sum sums[])
 							? count.pages_said - count.budget
 							: 0,
 				     .busy = count.trimming || count.closing_said};
-	return 4;
+	sums[4] = (struct audit_sum){.check = AUDIT_WINDOW,
+				     .what = "bytes of the window",
+				     .counted = count.memory,
+				     .said = count.memory_said};
+	return 5;
 }
 
 static int take_inode_sums(struct audit *audit, struct audit_sum sums[])
@@ -331,7 +335,11 @@ static int take_inode_sums(struct audit *audit, struct audit_sum sums[])
 				     .said = count.hashed_said};
 	sums[2] = (struct audit_sum){
 		.check = AUDIT_INODES, .what = "inodes astray", .counted = count.astray};
-	return 3;
+	sums[3] = (struct audit_sum){.check = AUDIT_INODES,
+				     .what = "bytes of inodes",
+				     .counted = count.slab,
+				     .said = count.slab_said};
+	return 4;
 }
 
 /* ---- the course of it ---- */

@@ -326,7 +326,9 @@ static void count_inodes(void *context, struct audit_inodes *ret_inodes)
 					    .live_said = count.live_said,
 					    .hashed = count.hashed,
 					    .hashed_said = count.hashed_said,
-					    .astray = count.astray};
+					    .astray = count.astray,
+					    .slab = count.slab,
+					    .slab_said = count.slab_said};
 }
 
 static bool is_cancelled(void *context)

@@ -737,6 +737,7 @@ static void shard_recount_locked(const struct inode_table *table, const struct s
 void inode_table_recount(struct inode_table *table, struct inode_count *ret_count)
 {
 	struct inode_count count = {0};
+	struct node_slab_count slab;
 
 	for (unsigned index = 0; index < SHARDS; index++) {
 		struct shard *shard = &table->shards[index];
@@ -745,7 +746,10 @@ void inode_table_recount(struct inode_table *table, struct inode_count *ret_coun
 		shard_recount_locked(table, shard, &count);
 		pthread_mutex_unlock(&shard->mutex);
 	}
-	count.live = node_slab_recount(table->slab);
+	node_slab_recount(table->slab, &slab);
+	count.live = slab.live;
 	count.live_said = node_slab_live(table->slab);
+	count.slab = slab.bytes;
+	count.slab_said = node_slab_bytes(table->slab);
 	*ret_count = count;
 }

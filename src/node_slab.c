@@ -261,21 +261,23 @@ uint64_t node_slab_live(const struct node_slab *slab)
 	return atomic_load_explicit(&slab->live, memory_order_relaxed);
 }
 
-static uint64_t place_recount_locked(struct node_slab *slab, uint32_t place)
+static void place_recount_locked(struct node_slab *slab, uint32_t place,
+				 struct node_slab_count *count)
 {
 	struct chunk *chunk =
 		atomic_load_explicit(&slab->places[place].chunk, memory_order_relaxed);
-	uint64_t live = 0;
 
-	for (uint32_t index = 0; chunk && index < CHUNK_SLOTS; index++)
-		live += atomic_load_explicit(&chunk_slot(slab, chunk, index)->id,
-					     memory_order_relaxed) != 0;
-	return live;
+	if (!chunk)
+		return;
+	count->bytes += chunk_bytes(slab);
+	for (uint32_t index = 0; index < CHUNK_SLOTS; index++)
+		count->live += atomic_load_explicit(&chunk_slot(slab, chunk, index)->id,
+						    memory_order_relaxed) != 0;
 }
 
-uint64_t node_slab_recount(struct node_slab *slab)
+void node_slab_recount(struct node_slab *slab, struct node_slab_count *ret_count)
 {
-	uint64_t live = 0;
+	struct node_slab_count count = {0};
 	uint32_t place;
 	bool more = true;
 
@@ -283,8 +285,8 @@ uint64_t node_slab_recount(struct node_slab *slab)
 		pthread_mutex_lock(&slab->mutex);
 		more = place < slab->used_places;
 		if (more)
-			live += place_recount_locked(slab, place);
+			place_recount_locked(slab, place, &count);
 		pthread_mutex_unlock(&slab->mutex);
 	}
-	return live;
+	*ret_count = count;
 }

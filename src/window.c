@@ -91,6 +91,7 @@ errint_t window_new(uint64_t budget_bytes, window_invalidate_fn invalidate, void
 	CDS_INIT_LIST_HEAD(&window->held);
 	CDS_INIT_LIST_HEAD(&window->reads);
 	CDS_INIT_LIST_HEAD(&window->files);
+	CDS_INIT_LIST_HEAD(&window->leaving);
 	CDS_INIT_LIST_HEAD(&window->stale);
 	CDS_INIT_LIST_HEAD(&window->suspects);
 	CDS_INIT_LIST_HEAD(&window->answers);
@@ -109,16 +110,20 @@ errint_t window_new(uint64_t budget_bytes, window_invalidate_fn invalidate, void
 	return 0;
 }
 
+/* What BLOCK takes of the heap. */
+static uint64_t bytes_of(void *block)
+{
+	return malloc_usable_size(block) + sizeof(size_t);
+}
+
 static void count_memory(struct window *window, void *block)
 {
-	atomic_fetch_add_explicit(&window->memory, malloc_usable_size(block) + sizeof(size_t),
-				  memory_order_relaxed);
+	atomic_fetch_add_explicit(&window->memory, bytes_of(block), memory_order_relaxed);
 }
 
 void window_free_counted(struct window *window, void *block)
 {
-	atomic_fetch_sub_explicit(&window->memory, malloc_usable_size(block) + sizeof(size_t),
-				  memory_order_relaxed);
+	atomic_fetch_sub_explicit(&window->memory, bytes_of(block), memory_order_relaxed);
 	free(block);
 }
 
@@ -494,6 +499,7 @@ void window_free_file_if_done_locked(struct window_file *file)
 	if (!file->forgotten || file->dropping || file->awaited || !cds_list_empty(&file->regions))
 		return;
 	cds_list_del(&file->stale);
+	cds_list_del(&file->link);
 	window_free_counted(file->window, file);
 }
 
@@ -508,7 +514,8 @@ void window_file_forget(struct window_file *file)
 	file->forgotten = true;
 	/* Its number may be another file's by the time the trimmer comes to it. */
 	cds_list_del_init(&file->stale);
-	cds_list_del_init(&file->link);
+	cds_list_del(&file->link);
+	cds_list_add_tail(&file->link, &window->leaving);
 	close_file_locked(file, 0);
 	window_free_file_if_done_locked(file);
 	pthread_mutex_unlock(&window->lock);
@@ -619,6 +626,21 @@ static void count_closing(const struct cds_list_head *list, struct window_count 
 	}
 }
 
+/* Of a list of files, with all their regions. Under the lock. */
+static uint64_t memory_of(const struct cds_list_head *files)
+{
+	struct window_file *file;
+	struct region *region;
+	uint64_t bytes = 0;
+
+	cds_list_for_each_entry (file, files, link) {
+		bytes += bytes_of(file);
+		cds_list_for_each_entry (region, &file->regions, in_file)
+			bytes += bytes_of(region);
+	}
+	return bytes;
+}
+
 void window_count(struct window *window, struct window_count *ret_count)
 {
 	struct window_count count = {.budget = window_budget_pages(window)};
@@ -634,6 +656,8 @@ void window_count(struct window *window, struct window_count *ret_count)
 	count_closing(&window->held, &count);
 	count.pages_said = atomic_load(&window->pages);
 	count.closing_said = window->closing_pages;
+	count.memory = memory_of(&window->files) + memory_of(&window->leaving);
+	count.memory_said = atomic_load_explicit(&window->memory, memory_order_relaxed);
 	fold_rcu_read_unlock();
 	count.trims = window->budget && !window->stopping;
 	count.trimming = window->trimming;

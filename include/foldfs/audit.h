@@ -57,6 +57,7 @@ struct audit_inodes {
 	uint64_t live, live_said;
 	uint64_t hashed, hashed_said;
 	uint64_t astray;
+	uint64_t slab, slab_said;
 };
 
 /* What is audited; all borrowed. */

@@ -116,6 +116,8 @@ struct inode_count {
 	uint64_t hashed;      /* inodes found by number; the rest has lost its object */
 	uint64_t hashed_said; /* what the sums say */
 	uint64_t astray;      /* in a wrong chain, unmarked, or without a look-up */
+	uint64_t slab;        /* bytes of the slab */
+	uint64_t slab_said;   /* what the sums say */
 };
 void inode_table_recount(struct inode_table *table, struct inode_count *ret_count);
 

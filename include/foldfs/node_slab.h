@@ -45,9 +45,12 @@ void node_slab_each(struct node_slab *slab, void (*visit)(void *context, struct 
 
 uint64_t node_slab_bytes(const struct node_slab *slab);
 uint64_t node_slab_live(const struct node_slab *slab);
-/* For the audit: the live objects, counted one by one. Holds the slab's mutex for a chunk at a
- * time.
- */
-uint64_t node_slab_recount(struct node_slab *slab);
+/* For the audit: the live objects, counted one by one, and the bytes of all chunks. Holds the
+ * slab's mutex for a chunk at a time. */
+struct node_slab_count {
+	uint64_t live;
+	uint64_t bytes;
+};
+void node_slab_recount(struct node_slab *slab, struct node_slab_count *ret_count);
 
 #endif

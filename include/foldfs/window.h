@@ -142,6 +142,8 @@ struct window_count {
 	uint64_t pages_said;   /* what the sum says */
 	uint64_t closing;      /* of regions on their way out */
 	uint64_t closing_said; /* what the sum says */
+	uint64_t memory;       /* bytes of regions and files */
+	uint64_t memory_said;  /* what the sum says */
 	uint64_t budget;       /* pages */
 	uint64_t misplaced;    /* regions that are found though closed, or not though noted */
 	bool trims;            /* there is a trimmer */

@@ -34,6 +34,7 @@ struct window {
 	struct window_range run;       /* what the trimmer last went to drop; under lock */
 	uint64_t closing_pages;        /* of regions that are closing, still in pages; under lock */
 	struct cds_list_head files;    /* all, but forgotten ones; under lock */
+	struct cds_list_head leaving;  /* forgotten ones that are still of use; under lock */
 	struct cds_list_head stale;    /* files to invalidate as a whole; under lock */
 	struct cds_list_head suspects; /* regions with suspect pages; under lock */
 	struct cds_list_head answers;  /* that wait for drops; under lock */
@@ -49,7 +50,7 @@ struct window_file {
 	struct window *window;
 	uint64_t node;                /* constant */
 	struct cds_list_head regions; /* under window->lock */
-	struct cds_list_head link;    /* in window->files, or empty; under window->lock */
+	struct cds_list_head link;    /* in window->files or leaving; under window->lock */
 	struct cds_list_head stale;   /* in window->stale, or empty; under window->lock */
 	bool forgotten;               /* under window->lock */
 	unsigned dropping;            /* uses of the trimmer, which keep it; under window->lock */

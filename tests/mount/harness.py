@@ -344,12 +344,15 @@ class Mount:
 
     def kill(self):
         """kill -9 and a lazy unmount: what a crash leaves behind, and what the user does then."""
+        self._end()
+        self.t.run(["umount", "-l", self.point], timeout=20)
+
+    def _end(self):
         self.process.kill()
         try:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
             raise Failure("foldfs does not die; its threads:\n" + thread_states(self.process.pid))
-        self.t.run(["umount", "-l", self.point], timeout=20)
 
     def discard(self):
         """Get rid of it whatever state it is in; for the end of a test that failed."""
@@ -357,8 +360,7 @@ class Mount:
         for _ in mounts_under(self.point):
             subprocess.run(["umount", "-l", self.point], timeout=20, stderr=subprocess.DEVNULL)
         if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait(20)
+            self._end()
 
     def daemon_memory(self):
         """Resident bytes of the daemon that are its own (anonymous memory)."""
@@ -503,10 +505,10 @@ class Test:
         problems = []
         for mount in reversed(self.mounts):
             if failed:
-                mount.discard()
+                problems += problem_of(mount.discard)
             elif mount.process.poll() is None or mount.is_mounted():
                 problems += problem_of(mount.unmount)
-                mount.discard()
+                problems += problem_of(mount.discard)
             else:
                 problems += problem_of(mount.check_log)
         for cleanup in reversed(self.cleanups):

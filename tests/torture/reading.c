@@ -215,6 +215,54 @@ static size_t first_difference(const uint8_t *a, const uint8_t *b, size_t length
 	return i;
 }
 
+/* Bytes of the page at AT of FILE, by one way; as many as there are, or -1. The first two open
+ * nothing, which might have the kernel drop what it caches. */
+static ssize_t look_by(struct worker *w, unsigned file, unsigned way, off_t at, uint8_t *page)
+{
+	const uint8_t *mapped = w->mappings[file].address;
+	char path[4200];
+	ssize_t got;
+	int fd;
+
+	if (way == 0)
+		return mapped ? (ssize_t)guarded_copy(page, mapped + at, PAGE) : -1;
+	if (way == 1)
+		return sendfile(w->memory, w->fds[file][w->op->fd], &at, PAGE) > 0 &&
+				       memory_get(w, page, PAGE)
+			       ? (ssize_t)PAGE
+			       : -1;
+	if (way == 2)
+		file_path(w, file, "", path, sizeof(path));
+	else
+		source_path(w, file, "", path, sizeof(path));
+	fd = open(path, way == 2 ? O_RDONLY | O_DIRECT : O_RDONLY);
+	got = fd < 0 ? -1 : pread(fd, page, PAGE, at);
+	if (fd >= 0)
+		close(fd);
+	return got;
+}
+
+/* What is at byte AT of FILE now, read once more: whether it was the kernel's cache, the pool or
+ * the source that was wrong. */
+static void look_again(struct worker *w, unsigned file, uint64_t at, char *text, size_t room)
+{
+	static const char *const ways[] = {"mapped", "by sendfile", "directly", "in the source"};
+	uint8_t *page = w->ring_buffer;
+	char is[128];
+	size_t used = 0;
+	unsigned way;
+	ssize_t got;
+
+	(void)lseek(w->memory, 0, SEEK_SET);
+	for (way = 0; way < 4 && used < room; way++) {
+		got = look_by(w, file, way, (off_t)(at & ~(uint64_t)(PAGE - 1)), page);
+		snprintf(is, sizeof(is), "nothing");
+		if (got > (ssize_t)(at % PAGE))
+			content_describe(page, (size_t)got, at % PAGE, is, sizeof(is));
+		used += (size_t)snprintf(text + used, room - used, "; then %s: %s", ways[way], is);
+	}
+}
+
 /* W found BYTES of a page, from WITHIN on, and not what EXPECTED is. */
 static void report_page(struct worker *w, unsigned file, uint64_t at, size_t where,
 			const uint8_t *found, const uint8_t *expected, size_t within, size_t length,
@@ -222,13 +270,15 @@ static void report_page(struct worker *w, unsigned file, uint64_t at, size_t whe
 {
 	char is[128];
 	char should_be[128];
+	char again[512];
 
+	look_again(w, file, at + where, again, sizeof(again));
 	content_describe(found, length, where, is, sizeof(is));
 	content_describe(expected, PAGE, within + where, should_be, sizeof(should_be));
-	fail(w, "%s: file %u, byte %llu (page %llu, byte %zu of it): found %s; expected %s%s", how,
-	     file, (unsigned long long)(at + where), (unsigned long long)(at / PAGE),
+	fail(w, "%s: file %u, byte %llu (page %llu, byte %zu of it): found %s; expected %s%s%s",
+	     how, file, (unsigned long long)(at + where), (unsigned long long)(at / PAGE),
 	     within + where, is, should_be,
-	     model_size(w->shared, file) <= at + where ? " (behind the end)" : "");
+	     model_size(w->shared, file) <= at + where ? " (behind the end)" : "", again);
 }
 
 void check_held(struct worker *w, unsigned file, uint64_t at, const uint8_t *bytes, size_t length,

@@ -104,7 +104,7 @@ static inline void mount_open(struct mount *mount, uint64_t pool_bytes)
 	expect(!window_start(mount->window));
 	expect(!window_file_new(mount->window, 1, 0, &mount->cached));
 	window_note(mount->cached, 3, 100);
-	mount->inodes = (struct audit_inodes){5, 5, 4, 4, 0};
+	mount->inodes = (struct audit_inodes){5, 5, 4, 4, 0, 9, 9};
 	mount->until_cancelled = UINT32_MAX;
 	mount->subject = (struct audit_subject){
 		.store = fixture->pool.store,

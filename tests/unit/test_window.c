@@ -212,6 +212,8 @@ static void what_a_waiting_read_holds_is_left_for_later(void **state)
 	assert_int_equal(count.closing, 2 * REGION);
 	assert_int_equal(count.closing_said, 2 * REGION);
 	assert_int_equal(count.misplaced, 0);
+	assert_true(count.memory > 8 * sizeof(void *));
+	assert_int_equal(count.memory, count.memory_said);
 	/* What is read meanwhile is not lost sight of. */
 	cache(fixture, 0, 0, 1);
 	window_read_goes_on(fixture->window, &read);
