@@ -18,7 +18,7 @@ from harness import MIB, PAGE, Failure, check, equal
 
 BYSTANDERS = ("bystander-0", "bystander-1")
 COUNTERS = ("hits", "misses", "readahead", "breaks", "merges", "evictions", "fills_discarded",
-            "digest_collisions", "bypassed")
+            "digest_collisions", "bypassed", "adopted")
 AUDIT_SECONDS = 120
 # Those that say what a life was like; no paths.
 OPTIONS = ("pool=", "maps=", "window=", "transport=")
@@ -89,6 +89,7 @@ class Standing:
         self.totals = totals
         self.source = t.make_dir("source")
         self.lives = []
+        self.scanned = False  # before this life
         self.mount = None
         self.memory = None
         self.audited = 0.0
@@ -101,17 +102,27 @@ class Standing:
     # -- lives
 
     def start(self):
-        """A new life: the next transport, other budgets, the same files."""
+        """A new life: the next transport, other budgets, the same files. Half of all lives know from a scan what
+        their files have in common: each transport in turn."""
         transport = self.transports[len(self.lives) % len(self.transports)]
+        self.scanned = (len(self.lives) + 1) // 2 % 2 == 1
+        if self.scanned:
+            self.scan()
         options = ["pool=%dM" % self.t.scaled(16, 4), "maps=1M",
                    "window=" + self.rng.choice(("4M", "1M", "0"))]
         self.mount = self.t.mount(self.source, options, name="mnt-%d" % len(self.lives), transport=transport)
         self.memory = Memory(self.mount)
         self.lives.append(self.memory)
 
+    def scan(self):
+        command = self.t.foldctl_command() + ["scan", "--state=" + self.t.path("state"), self.source]
+        self.t.run(command, timeout=AUDIT_SECONDS * self.t.patience)
+        self.totals["scans"] += 1
+
     def count(self):
         """Add what this life has counted, before it ends."""
         status = self.mount.status()
+        check(status["adopted"] > 0 or not self.scanned, "no page was adopted, though a scan knows of clones")
         for name in COUNTERS:
             self.totals[name] += status[name]
 
