@@ -509,7 +509,7 @@ static void give_write_answer(struct window_answer *answer)
 }
 
 /*
- * An O_DIRECT write of WRITTEN bytes has met untrue pages: answer it once they are gone.
+ * A direct write of WRITTEN bytes has met untrue pages: answer it once they are gone.
  *
  * What is answered by another thread on a ring is that thread's from then on: Linux hands the
  * ring's next request over in the context of who gave the last answer, and if that one waits in the
@@ -565,7 +565,7 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 	}
 	if (written < 0)
 		fuse_reply_err(req, (int)-written);
-	else if (untrue && (fi->flags & O_DIRECT) && fi->lock_owner)
+	else if (untrue && is_direct_write(fs, fi))
 		answer_when_dropped(req, handle, off, (size_t)written);
 	else
 		fuse_reply_write(req, (size_t)written);

@@ -35,7 +35,7 @@
  *   region->dropped   the last drop of pages of it, or of the file when the region was made
  *   region->again     which pages those were
  *
- * O_DIRECT writes drop pages by themselves, but asynchronous ones only before they are sent; so
+ * Direct writes drop pages by themselves, but asynchronous ones only before they are sent; so
  * pages that a READ brought back are dropped after each, and before it is answered: who has the
  * answer must find no old page to store into, which would be written back whole. Where there is no
  * window the same holds for all writes, and the whole file is dropped if the kernel caches anything

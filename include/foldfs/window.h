@@ -105,7 +105,7 @@ struct window_answer {
  * Whether ANSWER, to a WRITE of these pages, has to wait: window_written() has found some of them
  * untrue, and they are not dropped yet. Then the trimmer gives it as soon as they are, with no lock
  * held, or who stops the trimmer does. Only if the kernel has none of the pages locked for that
- * WRITE, which is so for O_DIRECT alone: for them the drop would wait.
+ * WRITE, which is so for direct I/O alone: for them the drop would wait.
  */
 bool window_answer_later(struct window_file *file, uint64_t first_page, unsigned pages,
 			 struct window_answer *answer);

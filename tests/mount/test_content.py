@@ -599,19 +599,21 @@ class Aio:
         libc_call("syscall", self.DESTROY, self.context)
 
 
-@test(timeout=40, transports="each", variants={"window": [], "direct": ["window=0"]})
-def read_beside_a_direct_write(t, options):
-    """What is read beside an asynchronous O_DIRECT write may be old, but not once the write has ended: a store
+@test(timeout=40, transports="each", variants={
+    "window": ([], os.O_DIRECT), "direct": (["window=0"], os.O_DIRECT), "direct and not asked for": (["window=0"], 0)})
+def read_beside_a_direct_write(t, how):
+    """What is read beside an asynchronous direct write may be old, but not once the write has ended: a store
     into a page that was would be written back with it, over what was written.
     """
     if len(os.sched_getaffinity(0)) < 2:
         raise harness.Skip("two processors are needed: a ring serves one request of each at a time")
     first, second = sorted(os.sched_getaffinity(0))[:2]
+    options, flags = how
     hanging = FaultySource(t)
     base = base_of(t)
     write_file(hanging.backing + "/file", base)
     mount = t.mount(hanging.point, options)
-    direct = os.open(mount.path("file"), os.O_RDWR | os.O_DIRECT)
+    direct = os.open(mount.path("file"), os.O_RDWR | flags)
     fd = os.open(mount.path("file"), os.O_RDWR)
     equal(os.pread(fd, MIB, 0), base, "before")
     view = mmap.mmap(fd, len(base))
