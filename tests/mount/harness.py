@@ -245,6 +245,7 @@ class Mount:
         self.log = t.path("log-%d" % len(t.mounts))
         self.expected_log = []
         self.audited = audit  # at its end: see audit()
+        self.all_readable = True  # False: the test has its source fail
         command, environment = t.foldfs_command(), t.environment()
         if bug:
             command[-1] = os.path.join(t.build, "tests", "torture", "foldfs-planted")
@@ -297,7 +298,19 @@ class Mount:
                             timeout=70 * self.t.patience, status=None)
         check(result.returncode == 0, "audit of %s: status %d\n%s%s" % (
             self.point, result.returncode, result.stdout[-6000:], result.stderr))
-        return json.loads(result.stdout)
+        report = json.loads(result.stdout)
+        if idle:
+            self._check_compared(report)
+        return report
+
+    def _check_compared(self, report):
+        """An audit that compared nothing is none. What it cannot find has lost its name, behind the mount or with
+        its last user still under way; what it cannot read must be the test's doing."""
+        check(not report["files_unreadable"] or not self.all_readable,
+              "the audit could not read %d files" % report["files_unreadable"])
+        left_out = sum(report["files_" + why] for why in ("unreadable", "unreachable", "changed_behind"))
+        if not left_out and self.status()["frames_used"]:
+            check(report["checks"]["slots"]["checked"], "the audit compared nothing, but frames are in use")
 
     def audit_at_end(self, idle=True):
         """Every mount that a test started is audited before its end, but for those that the test broke on
