@@ -607,7 +607,8 @@ def read_beside_a_direct_write(t, how):
     """
     if len(os.sched_getaffinity(0)) < 2:
         raise harness.Skip("two processors are needed: a ring serves one request of each at a time")
-    first, second = sorted(os.sched_getaffinity(0))[:2]
+    processors = os.sched_getaffinity(0)
+    first, second = sorted(processors)[:2]
     options, flags = how
     hanging = FaultySource(t)
     base = base_of(t)
@@ -628,6 +629,7 @@ def read_beside_a_direct_write(t, how):
         harness.until(lambda: hanging.applied(0), 10 * t.patience, "the write hangs")
         os.sched_setaffinity(0, {second})
         equal(view[at:at + PAGE], base[at:at + PAGE], "page %d, mapped, while it is being written" % page)
+        os.sched_setaffinity(0, processors)
         hanging.clear(0)
         equal(aio.end(), PAGE, "the write")
         view[at] = new[0] ^ 1

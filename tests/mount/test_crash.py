@@ -36,6 +36,7 @@ class Flushed:
         self.fd = os.open(self.path, os.O_RDWR | flags)
         os.fsync(self.fd)
         self.content = bytearray(40 * PAGE)
+        check(os.path.exists(self.platter), "%s: flushed at the start, it is not there" % name)
         equal(read_file(self.platter), bytes(self.content), "%s: flushed at the start" % name)
 
     def write(self, how=os.pwrite, length=10000, unflushed=True):

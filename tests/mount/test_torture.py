@@ -4,9 +4,11 @@
 tests/torture/run does the same for as long as one likes; its README.md says how.
 """
 
+import importlib
 import os
 import sys
 
+import harness
 from harness import HERE, check, equal, test
 
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "torture"))
@@ -47,6 +49,16 @@ def planted_bugs_are_found(t):
     found = t.run(command, timeout=230, env=place).stdout
     print(found)
     check("\n%d of %d found\n" % (len(planted.BUGS), len(planted.BUGS)) in found, found)
+
+
+@test(suite="full", timeout=120, presets=("release",), variants={bug: bug for bug in planted.ELSEWHERE})
+def what_rounds_do_not_find(t, bug):
+    """A bug that no round of torture finds fails the mount test that the table names, which passes without it."""
+    _, name, *variant = planted.ELSEWHERE[bug]
+    module, function = name.split(".")
+    function = getattr(importlib.import_module("test_" + module), function)
+    check(not harness.finds(t, None, function, *variant), "%s fails without a bug" % name)
+    check(harness.finds(t, bug, function, *variant), "%s does not find it" % name)
 
 
 @test(timeout=60, presets=("release",))

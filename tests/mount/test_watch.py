@@ -11,7 +11,7 @@ import random
 import signal
 import stat
 
-from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, MIB, PAGE, Failure, check, equal, fallocate, finds,
+from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, MIB, PAGE, Failure, check, equal, fallocate,
                      make_pages, read_file, test, until, write_file)
 from faulty import FaultySource
 
@@ -122,13 +122,6 @@ def content_is_followed(t, options):
     os.close(fd)
     os.close(sink)
     equal(read_file(mount.path("other")), other, "the file that shared its pages")
-
-
-@test(suite="full", presets=("release",), timeout=60)
-def without_its_handling(t):
-    """The above fails where reports are not heeded."""
-    check(not finds(t, None, content_is_followed, []), "it passes without a bug")
-    check(finds(t, "unheeded_report", content_is_followed, []), "not found")
 
 
 @test()

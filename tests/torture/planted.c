@@ -59,7 +59,13 @@
 	X(foreign_change_unseen)                                                                   \
 	X(unheeded_report)                                                                         \
 	X(kept_kin)                                                                                \
-	X(stale_window)
+	X(stale_window)                                                                            \
+	X(kept_orphan)                                                                             \
+	X(two_files)                                                                               \
+	X(lost_flush)                                                                              \
+	X(lost_drop)                                                                               \
+	X(early_answer)                                                                            \
+	X(shared_for_ever)
 
 #define ENUMERATOR(name) name,
 #define NAME(name)       #name,
@@ -444,13 +450,81 @@ WRAP(void, page_store_drop, struct page_store *store, struct frame_ref ref)
 		__real_page_store_drop(store, ref);
 }
 
+/* ---- whose content it is ---- */
+
+WRAP(void, file_drop_if_gone, struct file *file, int fd)
+{
+	if (!is_planted(kept_orphan))
+		__real_file_drop_if_gone(file, fd);
+}
+
+WRAP(errint_t, file_table_get, struct file_table *table, const struct stat *st,
+     struct file **ret_file)
+{
+	static _Atomic unsigned count;
+	struct stat other = *st;
+
+	if (is_planted(two_files) && count++ % 2)
+		other.st_dev++;
+	return __real_file_table_get(table, &other, ret_file);
+}
+
+/* ---- flushes ---- */
+
+WRAP(int, fsync, int fd)
+{
+	return is_planted(lost_flush) ? 0 : __real_fsync(fd);
+}
+
+WRAP(int, fdatasync, int fd)
+{
+	return is_planted(lost_flush) ? 0 : __real_fdatasync(fd);
+}
+
+/* ---- plans ---- */
+
+WRAP(errint_t, plan_enter, struct plan *plan, struct plan_hold *hold, const struct plan_open *open)
+{
+	struct plan_open entered = *open;
+	struct stat st = *open->st;
+
+	if (is_planted(shared_for_ever) && hold->opens) {
+		st.st_ctim = hold->ctime;
+		entered.st = &st;
+	}
+	return __real_plan_enter(plan, hold, &entered);
+}
+
+/* ---- what the kernel caches ---- */
+
+WRAP(bool, window_written, struct window_file *file, uint64_t first_page, unsigned pages,
+     bool direct)
+{
+	return !is_planted(lost_drop) && __real_window_written(file, first_page, pages, direct);
+}
+
+WRAP(bool, window_answer_later, struct window_file *file, uint64_t first_page, unsigned pages,
+     struct window_answer *answer)
+{
+	return !is_planted(early_answer) &&
+	       __real_window_answer_later(file, first_page, pages, answer);
+}
+
+WRAP(void, window_wait_for_drop, struct window_file *file, uint64_t first_page, unsigned pages,
+     unsigned microseconds)
+{
+	if (!is_planted(early_answer))
+		__real_window_wait_for_drop(file, first_page, pages, microseconds);
+}
+
 /* ---- what the source did behind the mount ---- */
 
 WRAP(errint_t, file_validate, struct file *file, int fd, bool *ret_unchanged)
 {
 	*ret_unchanged = true;
-	return is_planted(foreign_change_unseen) ? 0
-						 : __real_file_validate(file, fd, ret_unchanged);
+	if (is_planted(foreign_change_unseen))
+		return 0;
+	return __real_file_validate(file, fd, ret_unchanged);
 }
 
 WRAP(void, file_distrust, struct file *file)

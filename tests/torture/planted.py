@@ -48,11 +48,18 @@ BUGS = {
     "foreign_change_unseen": ("an open does not compare the source's stamp", BEHIND),
     "kept_kin": ("what was changed is still taken for what the scan had found", SCANNED),
     "stale_window": ("an open lets the kernel keep what was changed behind the mount", BEHIND),
+    "kept_orphan": ("what is known of a file stays when its last name has gone", SIMPLE),
+    "two_files": ("a file that is opened twice is taken for two", SIMPLE),
 }
 
-# What no round of the tool does: for mount tests to find.
+# What no round of the tool does, or too rarely to wait for: the mount test that finds it, and its variant.
 ELSEWHERE = {
-    "unheeded_report": "a change that fanotify reports is not heeded",
+    "unheeded_report": ("a change that fanotify reports is not heeded", "watch.content_is_followed", []),
+    "lost_flush": ("fsync does not reach the source", "crash.flushed_survives_power_loss", []),
+    "lost_drop": ("pages that came back while they were being written stay", "content.dropped_while_being_written"),
+    "early_answer": ("a direct write is answered before what was read beside it is gone",
+                     "content.read_beside_a_direct_write", ([], os.O_DIRECT)),
+    "shared_for_ever": ("an open joins readers whose file was changed since", "plan.equal_file_that_changes_while_it_is_open"),
 }
 
 
