@@ -426,8 +426,9 @@ bool plan_answer(const struct plan *plan, const struct plan_hold *hold, bool unc
 	fi->noflush = (fi->flags & O_ACCMODE) == O_RDONLY;
 	fi->backing_id = hold->backing_id;
 	fi->direct_io = hold->kind == PLAN_WINDOW && plan->direct;
-	/* Writers of one file go one after the other in cow_break where they have to. */
-	fi->parallel_direct_writes = fi->direct_io;
+	/* Not fi->parallel_direct_writes: such a write keeps mmap(2) of the file waiting, which
+	 * holds the process's memory map, and needs that map to find the bytes that it is to write
+	 * (Linux 6.18): two threads of one program hang. */
 	/* The kernel refuses passthrough with a cache that is kept. */
 	unchanged = unchanged && hold->kind == PLAN_WINDOW;
 	fi->keep_cache = unchanged && !plan->direct;

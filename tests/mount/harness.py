@@ -393,7 +393,7 @@ def thread_states(pid):
             state = [open(base + name, errors="replace").read().strip()
                      for name in ("comm", "wchan")]
             try:
-                state.append(open(base + "stack").read().replace("\n", " <")[:300])
+                state.append(open(base + "stack").read().replace("\n", " <")[:900])
             except OSError:
                 pass
             text.append("  %s %s" % (thread, " ".join(state)))

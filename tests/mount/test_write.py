@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import struct
+import threading
 import time
 
 from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, MIB, PAGE, check, equal,
@@ -484,3 +485,34 @@ def advisory_locks(t):
     t.join([t.fork(lambda: fcntl.lockf(os.open(mount.path("file"), os.O_RDWR),
                                        fcntl.LOCK_EX | fcntl.LOCK_NB))])
     os.close(holder)
+
+
+@test(timeout=40, transports="each", variants={"window": [], "direct": ["window=0"]})
+def mapped_beside_writes_from_memory_not_there_yet(t, options):
+    """One thread maps a file again and again; another writes to it from memory that the kernel has to find first.
+    Neither waits for the other for ever."""
+    source = t.make_dir("source")
+    write_file(source + "/file", bytes(4 * MIB))
+    mount = t.mount(source, options)
+
+    def both():
+        fd = os.open(mount.path("file"), os.O_RDWR)
+        done = threading.Event()
+
+        def write():
+            for _ in range(t.scaled(60, 15)):
+                # In several requests: for each of them the memory is looked for when the one before is over.
+                with mmap.mmap(-1, 4 * MIB) as fresh:
+                    equal(os.pwrite(fd, fresh, 0), 4 * MIB, "bytes written")
+            done.set()
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        while not done.is_set():
+            # Opened anew: the first mapping of a descriptor is the one that waits.
+            with open(mount.path("file"), "r+b") as file, mmap.mmap(file.fileno(), 4 * MIB) as view:
+                equal(view[0], 0, "the first byte, mapped")
+        writer.join()
+        os.close(fd)
+
+    t.join([t.fork(both)], seconds=20)

@@ -131,8 +131,11 @@ def play(place, config, script=None, serial=False, seconds=0):
         result.failed("trouble", "interrupted")
         raise
     finally:
-        for problem in t.finish(result.outcome != "ok"):
-            result.failed("sanitizer" if "sanitizer report" in problem else "log", problem)
+        problems = [("sanitizer" if "sanitizer report" in problem else "log", problem)
+                    for problem in t.finish(result.outcome != "ok")]
+        # A sanitizer's report is why the daemon's status is not 0.
+        for how, problem in sorted(problems, key=lambda problem: problem[0] != "sanitizer"):
+            result.failed(how, problem)
         shutil.rmtree(directory, ignore_errors=True)
     return result
 
@@ -208,6 +211,8 @@ def run_program(t, place, mount, result, replay, serial, seconds):
     text = read_output(output, result)
     if status == 3:
         text += "\nthreads of foldfs:\n" + harness.thread_states(mount.process.pid)
+        for worker in members_of(process.pid):
+            text += "\nthreads of worker process %d:\n%s" % (worker, harness.thread_states(worker))
         harness.abort_fuse_under(mount.point)
     if status:
         end_group(process.pid)
@@ -216,6 +221,16 @@ def run_program(t, place, mount, result, replay, serial, seconds):
             with open(t.path("trace")) as trace:
                 result.script = trace.readlines()
         except FileNotFoundError:
+            pass
+
+
+def members_of(group):
+    """Processes of a process group."""
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdigit() and os.getpgid(int(name)) == group:
+                yield int(name)
+        except ProcessLookupError:
             pass
 
 
