@@ -553,6 +553,26 @@ def without_its_handling(t, name):
     check(not missed, "not found: " + ", ".join(missed))
 
 
+@test(suite="full", presets=("release",), timeout=90, variants={
+    "lost_break": "write", "missed_fallocate": "fallocate", "missed_copy": "copy_file_range"})
+def without_its_handling_in_company(t, name):
+    """Nor does company hide it: what is evicted or trimmed meanwhile may have been put right by then."""
+    bug = next(bug for bug in ("lost_break", "missed_fallocate", "missed_copy") if bug in FINDS[name])
+
+    def row_in_company(t, options):
+        source = t.make_dir("source")
+        base = base_of(t)
+        mount = t.mount(source, options, name="mnt")
+        with Company(t, mount, source, base) as company:
+            company.watch(0)
+            run_row(t, mount, source, 0, base, ROWS[name], in_company=True)
+
+    for options in (TINY, TINY_DIRECT):
+        # Which pages are in the pool as they are changed is a matter of chance.
+        check(any(harness.finds(t, bug, row_in_company, options) for _ in range(4)),
+              "%s is not found with %s" % (bug, options))
+
+
 @test(timeout=60, transports="full", variants={"window": TINY, "direct": TINY_DIRECT})
 def in_company(t, options):
     """All rows in turn (under a sanitizer some, by the seed), while others read the same pages in every way

@@ -149,7 +149,7 @@ def one_round(t, place, result, script, serial, seconds):
     try:
         mount = t.mount(source, options)
     except Failure as failure:
-        result.failed("crash" if "ended with status" in str(failure) else "trouble", str(failure))
+        result.failed("trouble", str(failure))
         return
     run_program(t, place, mount, result, script is not None, serial, seconds)
     if mount.process.poll() is not None:
