@@ -341,6 +341,24 @@ static errint_t open_locked(const char *directory, uint64_t max_bytes, bool *ret
 	return error;
 }
 
+/* What is found in a catalogue is believed: whoever can write to it could make one file's bytes
+ * another's. So the directory is ours (or root's), and nobody else's to write to. */
+static errint_t check_owner(int directory)
+{
+	struct stat st;
+
+	if (fstat(directory, &st))
+		return -errno;
+	if ((st.st_uid && st.st_uid != geteuid()) || st.st_mode & (S_IWGRP | S_IWOTH))
+		return -EPERM;
+	return 0;
+}
+
+const char *catalogue_open_error(errint_t error)
+{
+	return error == -EPERM ? "others may write to it" : strerror(-error);
+}
+
 errint_t catalogue_open(const char *directory, uint64_t max_bytes, bool *ret_moved_aside,
 			struct catalogue **ret_catalogue)
 {
@@ -357,6 +375,8 @@ errint_t catalogue_open(const char *directory, uint64_t max_bytes, bool *ret_mov
 	catalogue->directory = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (catalogue->directory < 0)
 		error = -errno;
+	if (!error)
+		error = check_owner(catalogue->directory);
 	if (!error)
 		error = lock_file(catalogue->directory, LOCK_EX);
 	if (!error) {

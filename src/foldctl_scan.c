@@ -60,7 +60,8 @@ static int open_catalogue(const struct scan_command *command, const char *source
 		error = catalogue_open(directory, CATALOGUE_MAX_BYTES, &moved_aside, ret_catalogue);
 	if (error)
 		status = fail("cannot keep a catalogue of %s: %s: %s.", source,
-			      directory ? directory : "no directory for it", strerror(-error));
+			      directory ? directory : "no directory for it",
+			      catalogue_open_error(error));
 	if (moved_aside)
 		fail("the catalogue in %s was damaged, foreign or full: it is moved aside "
 		     "(data.mdb.aside), and a new one begun.",

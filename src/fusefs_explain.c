@@ -16,7 +16,8 @@
 static void explain(struct fusefs *fs, struct inode *inode, int fd, const struct stat *st,
 		    struct file *file, struct fusefs_plan *ret_plan)
 {
-	const struct plan_open open = {.flags = O_RDONLY, .fd = fd, .st = st, .file = file};
+	const struct plan_open open = {
+		.flags = O_RDONLY, .fd = fd, .st = st, .file = file, .asks = true};
 
 	inode_lock(inode);
 	plan_explain(fs->plan, inode_plan(inode), &open, &ret_plan->kind, &ret_plan->reason);

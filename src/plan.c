@@ -59,6 +59,7 @@ struct plan {
 	bool read_only;      /* constant */
 	bool source_stacked; /* constant */
 	atomic_bool able;    /* the kernel takes backing files; set at init, never set again */
+	atomic_bool able_elsewhere; /* the same, of other devices; only for the log */
 	_Atomic uint64_t inodes[PLAN_SHARED + 1];
 };
 
@@ -145,6 +146,7 @@ void plan_init(struct plan *plan, struct fuse_conn_info *conn)
 	/* 0: another file system may be stacked on the mount, but the source is none itself. */
 	conn->max_backing_stack_depth = plan->source_stacked ? 1 : 0;
 	atomic_store(&plan->able, true);
+	atomic_store(&plan->able_elsewhere, true);
 }
 
 bool plan_is_direct(const struct plan *plan)
@@ -244,7 +246,7 @@ static int open_equal(struct plan *plan, const struct plan_open *open,
 	if (!plan->objects || (uint64_t)stamp->size > plan->max_bytes)
 		return -ENOENT;
 	fd = objects_open(plan->objects, record, (uint64_t)stamp->size);
-	if (fd == -ENOENT)
+	if (fd == -ENOENT && !open->asks)
 		objects_make(plan->objects, record, stamp, open->fd);
 	return fd;
 }
@@ -304,22 +306,29 @@ static struct choice choose(struct plan *plan, const struct plan_open *open, int
 /* ---- entering and leaving ---- */
 
 /* Passthrough failed with ERROR for a file. Where that will be so for every one (no right to it, no
- * such ioctl, or a source that is stacked already), say so once. */
+ * such ioctl, or file systems that are stacked already), say so once; and once more where it is so
+ * for another device than that of the source's root: what is mounted below it, layers of an
+ * overlayfs. */
 static void give_up(struct plan *plan, const struct plan_open *open, errint_t error)
 {
+	bool all = open->st->st_dev == plan->device;
+	const char *hint = "";
+	const char *why = strerror(-error);
+
 	if (error != -EPERM && error != -ENOTTY && error != -ELOOP)
 		return;
-	if (open->st->st_dev != plan->device || !atomic_exchange(&plan->able, false))
+	if (!atomic_exchange(all ? &plan->able : &plan->able_elsewhere, false))
 		return;
-	if (error == -ELOOP)
-		fuse_log(FUSE_LOG_WARNING,
-			 "no kernel passthrough, for the source is on a stacked file system: every "
-			 "file is served from the window. With -o source-stacked there is, but "
-			 "overlayfs cannot be stacked on the mount then.\n");
-	else
-		fuse_log(FUSE_LOG_WARNING,
-			 "no kernel passthrough (%s): every file is served from the window.\n",
-			 strerror(-error));
+	if (error == -ELOOP && plan->source_stacked) {
+		why = "file systems are stacked twice below the mount";
+	} else if (error == -ELOOP) {
+		why = "the source is on a stacked file system";
+		hint = " With -o source-stacked there is, but overlayfs cannot be stacked on the "
+		       "mount then.";
+	}
+	fuse_log(FUSE_LOG_WARNING,
+		 "no kernel passthrough%s, for %s: every file%s is served from the window.%s\n",
+		 all ? "" : " on every device of the source", why, all ? "" : " there", hint);
 }
 
 /* Begin the plan that is best, or `window` if that cannot be had. */

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* A scan in the background is to be felt by nobody: one reader, of lowest priority, slower than any
  * disk, with little memory. */
@@ -46,7 +47,8 @@ static errint_t open_in(const char *directory, const struct options *options, st
 			 "the catalogue in %s was damaged, foreign or full: it is moved aside "
 			 "(data.mdb.aside), and a new one begun.\n",
 			 directory);
-	if (options->coherence_overlay && !options->read_only)
+	/* Copies are for passthrough alone. */
+	if (options->coherence_overlay && !options->read_only && backing_permitted())
 		open_objects(directory, state);
 	return 0;
 }
@@ -57,15 +59,14 @@ void state_open(const struct options *options, const char *source, struct state 
 	errint_t error;
 
 	*ret_state = (struct state){0};
-	/* It decides between plans, and without passthrough there is one. */
-	if (!backing_permitted())
-		return;
 	error = state_directory(options->state, source, &directory);
 	if (!error)
 		error = open_in(directory, options, ret_state);
-	if (error)
+	/* A plain user may have no place for it, and did not ask. */
+	if (error && (options->state || geteuid() == 0))
 		fuse_log(FUSE_LOG_WARNING, "no catalogue of %s is kept: %s: %s.\n", source,
-			 directory ? directory : "no directory for it", strerror(-error));
+			 directory ? directory : "no directory for it",
+			 catalogue_open_error(error));
 	if (error)
 		free(directory);
 	else

@@ -73,6 +73,7 @@ struct plan_open {
 	struct file *file;     /* what is known of its content; NULL: nothing */
 	int flags;             /* the client's */
 	pid_t pid;             /* the thread that opens it */
+	bool asks;             /* nobody opens it: nothing is begun */
 };
 
 /* For the source open as SOURCE_FD. OPTIONS and BACKING are borrowed. -ENOMEM. */

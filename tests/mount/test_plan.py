@@ -426,6 +426,30 @@ def source_on_overlayfs(t):
         mount.unmount()
 
 
+@test(transports="full")
+def source_on_overlayfs_on_overlayfs(t):
+    """That is stacked too often even with source-stacked: said once, everything right; and not that source-stacked
+    would help."""
+    lower, upper, work, middle, upper2, work2, merged = (
+        t.make_dir(name) for name in ("lower", "upper", "work", "middle", "upper2", "work2", "merged"))
+    content = make_pages(t.rng, 50)
+    write_file(lower + "/file", content)
+    for layers in ((lower, upper, work, middle), (middle, upper2, work2, merged)):
+        t.run(["mount", "-t", "overlay", "overlay", "-o", "lowerdir=%s,upperdir=%s,workdir=%s" % layers[:3], layers[3]])
+        t.at_end(lambda point=layers[3]: t.run(["umount", point]))
+    write_file(merged + "/new", content)
+    mount = t.mount(merged, ["passthrough=*", "source-stacked"])
+    mount.expect_log("file systems are stacked twice below the mount: every file( there)? is served from the window")
+    for name in ("file", "new", "file"):
+        with open(mount.path(name), "r+b") as file:
+            equal(plans(mount)["own"], 0, "passed through")
+            equal(file.read(), content, "content")
+        released(mount)
+    lines = [line for line in mount.log_text().splitlines() if "passthrough" in line]
+    check(1 <= len(lines) <= 2 and len(set(lines)) == len(lines), "lines of the log about it: %s" % lines)
+    check(not any("With -o source-stacked" in line for line in lines), "advice that was followed: %s" % lines)
+
+
 def explained(t, path):
     return json.loads(t.run(t.foldctl_command() + ["explain", "--json", path]).stdout)
 
@@ -642,6 +666,28 @@ def equal_file_that_changes_while_it_is_open(t):
         equal(read_file(mount.path("d")), new, "opened when nobody has it open")
         write_file(source + "/d", content)
         scan(t, source)
+
+
+@test(transports="full")
+def explain_keeps_no_copy(t):
+    """With coherence=overlay the first open of an equal file has a copy kept of it. To ask for its plan does not."""
+    source, content = equal_files(t)
+    mount = t.mount(source, ["coherence=overlay"])
+    (state,) = (entry.path for entry in os.scandir(t.path("state")))
+
+    def copies():
+        return [name for _, _, names in os.walk(os.path.join(state, "objects")) for name in names]
+
+    for name in EQUAL:
+        explained(t, mount.path(name))
+    # Copies are made one after the other by one thread: this one comes last.
+    write_file(source + "/marker", content + b"longer")
+    write_file(source + "/other", content + b"longer")
+    scan(t, source)
+    read_file(mount.path("marker"))
+    released(mount)
+    until(copies, 10 * t.patience, "a copy is kept of what was opened")
+    equal(len(copies()), 1, "copies")
 
 
 @test(transports="each", timeout=60)

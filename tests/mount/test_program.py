@@ -353,17 +353,34 @@ def device_for_everybody(t):
         t.skip("device nodes cannot be opened in %s: %s" % (t.directory, error))
 
 
+AS_NOBODY = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+
+
+def need_plain_user(t):
+    """What a plain user's mount needs is there, or the test is skipped."""
+    t.need("fusermount3", "setpriv")
+    if not os.path.exists("/etc/mtab"):
+        t.skip("fusermount3 needs /etc/mtab")
+    if t.run(AS_NOBODY + t.foldctl_command() + ["--version"], status=None).returncode:
+        t.skip("a plain user cannot run the program where it is built")
+    device_for_everybody(t)
+
+
+def as_nobody(t, function):
+    """Run FUNCTION as a plain user, in a child process."""
+    def as_user():
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        function()
+    t.join([t.fork(as_user)])
+
+
 @test(transports="none", timeout=60)
 def plain_user(t):
     """A plain user mounts through fusermount3, reads, writes, asks for the status and unmounts; root can
     ask too, and nobody else gets in."""
-    t.need("fusermount3", "setpriv")
-    if not os.path.exists("/etc/mtab"):
-        t.skip("fusermount3 needs /etc/mtab")
-    runs = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", *t.foldctl_command(), "--version"]
-    if t.run(runs, status=None).returncode:
-        t.skip("a plain user cannot run the program where it is built")
-    device_for_everybody(t)
+    need_plain_user(t)
     source, point = t.make_dir("source"), t.make_dir("mnt")
     content = make_pages(t.rng, 200)
     write_file(source + "/file", content)
@@ -376,14 +393,6 @@ def plain_user(t):
     mount = t.mount(source, user="nobody", transport="dev")
     mount.expect_log("no kernel passthrough, for the daemon has no CAP_SYS_ADMIN")
 
-    def user(function):
-        def as_user():
-            os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
-            function()
-        t.join([t.fork(as_user)])
-
     def works():
         equal(read_file(mount.path("file")), content, "content")
         with open(mount.path("file"), "r+b") as file:
@@ -395,7 +404,7 @@ def plain_user(t):
                               env=t.environment(), check=True).stdout
         equal(json.loads(text)["mountpoint"], mount.point, "status for the owner")
 
-    user(works)
+    as_nobody(t, works)
     equal(mount.status()["mountpoint"], mount.point, "status for root")
     equal(read_file(source + "/file")[10:14], b"mine", "a write, in the source")
 
@@ -406,7 +415,7 @@ def plain_user(t):
         fails_with(errno.EACCES, "another user", os.listdir, mount.point)
 
     t.join([t.fork(other_user)])
-    user(lambda: subprocess.run(["fusermount3", "-u", mount.point], check=True))
+    as_nobody(t, lambda: subprocess.run(["fusermount3", "-u", mount.point], check=True))
     mount.ended(0)
 
 
@@ -427,3 +436,29 @@ def crashed_mount_is_replaced(t):
     again = t.mount(source, transport="dev")
     equal(read_file(again.path("file")), b"content", "content")
     again.unmount()
+
+
+@test(transports="none", timeout=60)
+def scan_of_a_plain_user(t):
+    """A plain user's scan is known to that user's mounts; a place that others may write to is not believed."""
+    need_plain_user(t)
+    source, state, point = t.make_dir("source"), t.make_dir("state"), t.make_dir("mnt")
+    content = t.rng.randbytes(2 * MIB)
+    files = {"one": content, "other": content[:MIB] + b"another" + content[MIB + 7:]}
+    for name, bytes_ in files.items():
+        write_file(os.path.join(source, name), bytes_)
+    for path in (source, state, point, *(os.path.join(source, name) for name in files)):
+        os.chown(path, 65534, 65534)
+    os.chmod(t.directory, 0o777)  # the sanitizers' logs
+    t.run(AS_NOBODY + t.foldctl_command() + ["scan", "--state=" + state, source], timeout=60 * t.patience)
+    (catalogue,) = (entry.path for entry in os.scandir(state))
+    for mode, known in ((0o700, True), (0o777, False)):
+        os.chmod(catalogue, mode)
+        mount = t.mount(source, ["state=" + state], user="nobody", transport="dev")
+        mount.expect_log("no kernel passthrough, for the daemon has no CAP_SYS_ADMIN")
+        if not known:
+            mount.expect_log("no catalogue of .* is kept: .*: others may write to it")
+        for name, expected in files.items():
+            as_nobody(t, lambda: equal(read_file(mount.path(name)), expected, name))
+        equal(mount.status()["adopted"] > 0, known, "whether it knew of the scan, with mode %o" % mode)
+        mount.unmount()

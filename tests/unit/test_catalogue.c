@@ -548,6 +548,29 @@ static void a_directory_that_cannot_be_made_is_an_error(void **state)
 	assert_null(other);
 }
 
+static void a_directory_that_others_may_write_to_is_not_believed(void **state)
+{
+	struct fixture *f = *state;
+	struct catalogue *other = NULL;
+	bool aside;
+
+	catalogue_close(f->catalogue);
+	f->catalogue = NULL;
+	assert_int_equal(chmod(f->directory, 0702), 0);
+	assert_int_equal(catalogue_open(f->directory, MAX_BYTES, &aside, &other), -EPERM);
+	assert_int_equal(chmod(f->directory, 0720), 0);
+	assert_int_equal(catalogue_open(f->directory, MAX_BYTES, &aside, &other), -EPERM);
+	assert_int_equal(chmod(f->directory, 0700), 0);
+	if (!geteuid()) {
+		assert_int_equal(chown(f->directory, 65534, 65534), 0);
+		assert_int_equal(catalogue_open(f->directory, MAX_BYTES, &aside, &other), -EPERM);
+		assert_int_equal(chown(f->directory, 0, 0), 0);
+	}
+	assert_null(other);
+	open_it(f);
+	assert_false(f->aside);
+}
+
 static void two_processes_have_it_at_once(void **state)
 {
 	struct fixture *f = *state;
@@ -604,6 +627,8 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(a_directory_that_cannot_be_made_is_an_error, setup,
 						teardown),
+		cmocka_unit_test_setup_teardown(
+			a_directory_that_others_may_write_to_is_not_believed, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			a_database_that_was_closed_in_order_is_used_as_it_is, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_database_whose_user_was_killed_is_written_anew,
