@@ -378,5 +378,6 @@ def options_that_are_common(t, words):
         names = [word.partition("=")[2] for word in words if word.startswith(("fsname=", "subtype="))]
         check(not names or " - fuse.mine the\\040name " in line, "the user's names: " + line)
         equal(mounts_under(point)[-1][2], "fuse.mine" if names else "fuse.foldfs", "type of the mount")
+        t.run(t.foldctl_command() + ["audit", "--idle", point], timeout=70 * t.patience)
     finally:
         t.run(["umount", point])

@@ -236,6 +236,7 @@ def background(t):
     result = t.run(command, timeout=20 * t.patience)  # its pipes close only if the daemon let go of them
     equal(result.stdout + result.stderr, "", "output of a successful mount")
     equal(read_file(point + "/file"), b"content", "content, at once")
+    t.run(t.foldctl_command() + ["audit", "--idle", point], timeout=70 * t.patience)
     daemon = daemon_of(t, point)
     t.run(["umount", point])
     until(lambda: not os.path.exists("/proc/%d" % daemon) or state_of(daemon) == "Z", 10 * t.patience,
@@ -285,6 +286,7 @@ def mount_type_and_fstab(t):
         equal([kind for _, _, kind in mounts_under(point)], ["fuse.foldfs"], "type of the mount")
         status = json.loads(t.run(t.foldctl_command() + ["status", "--json", point]).stdout)
         equal(status["window"]["budget_bytes"], 2 * MIB, "an option given by mount(8)")
+        t.run(t.foldctl_command() + ["audit", "--idle", point], timeout=70 * t.patience)
         daemon = daemon_of(t, point)
         t.run(["umount", point])
         until(lambda: state_of(daemon) == "Z", 10 * t.patience, "the daemon has ended")

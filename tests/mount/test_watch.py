@@ -11,11 +11,12 @@ import random
 import signal
 import stat
 
-from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, MIB, PAGE, Failure, check, equal, fallocate,
+from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, MIB, PAGE, Failure, check, equal, fallocate, libc_call,
                      make_pages, read_file, test, until, write_file)
 from faulty import FaultySource
 
 BUDGETS = {"window": [], "direct": ["window=0"]}
+AT_SYMLINK_FOLLOW = 0x400
 KEPT = ["watch", "attr_timeout=3600", "entry_timeout=3600"]
 
 
@@ -175,6 +176,29 @@ def names_and_attributes_are_followed(t):
     equal(sorted(os.listdir(mount.path("moved"))), ["inner", "link", "replaced"], "where it went")
 
 
+def change_in_every_way(t, mount):
+    """What own_changes_are_not_others does not: to files of their own, so that the pages of the others stay."""
+    path = mount.path("d")
+    with open(path, "w+b", buffering=0) as file:
+        fallocate(file.fileno(), 0, 0, 8 * PAGE)
+        os.pwrite(file.fileno(), t.rng.randbytes(3 * PAGE), 0)
+        fallocate(file.fileno(), FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, PAGE, PAGE)
+        equal(os.copy_file_range(file.fileno(), file.fileno(), PAGE, 0, 5 * PAGE), PAGE, "bytes copied")
+    os.close(os.open(path, os.O_RDWR | os.O_TRUNC))
+    os.link(path, path + ".link")
+    os.setxattr(path, "trusted.mark", b"value")
+    os.removexattr(path, "trusted.mark")
+    os.utime(path, (5, 5))
+    os.chown(path, 1, 1)
+    os.symlink("d", path + ".symbolic")
+    fd = os.open(mount.point, os.O_TMPFILE | os.O_RDWR, 0o600)
+    os.write(fd, b"no name yet")
+    libc_call("linkat", -100, b"/proc/self/fd/%d" % fd, -100, os.fsencode(path + ".named"), AT_SYMLINK_FOLLOW)
+    os.close(fd)
+    for name in (path, path + ".link", path + ".symbolic", path + ".named"):
+        os.unlink(name)
+
+
 @test(transports="each", variants=BUDGETS)
 def own_changes_are_not_others(t, options):
     """Every kind of change made through the mount is reported as well, and passed over: nothing is
@@ -199,6 +223,8 @@ def own_changes_are_not_others(t, options):
         os.ftruncate(file.fileno(), 190 * PAGE)
     os.rename(mount.path("a"), mount.path("c"))
     os.mkdir(mount.path("directory"))
+    os.rmdir(mount.path("directory"))
+    change_in_every_way(t, mount)
     equal(watch_of(mount)["events"], 0, "changes that are taken for others'")
     before = mount.status()
     handled_so_far(t, mount, source)

@@ -12,7 +12,7 @@ import threading
 import time
 
 from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, MIB, PAGE, check, equal,
-                     fallocate, make_pages, read_file, test, write_file)
+                     fallocate, make_pages, read_file, test, until, write_file)
 
 BUDGETS = {
     "default": [],
@@ -22,6 +22,8 @@ BUDGETS = {
 }
 
 LIMIT = 3 * MIB
+RWF_APPEND = 16
+CLOCK_REALTIME_COARSE = 5  # the one that files' times are taken from
 
 
 class Exerciser:
@@ -240,21 +242,48 @@ def write_only_descriptor(t):
     equal(read_file(source + "/file"), bytes(model), "the source")
 
 
-def appender(path, number, count):
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND)
+def appender(path, flags, number, count):
+    """By descriptors with these flags; without O_APPEND each write asks for it by RWF_APPEND."""
+    fd = os.open(path, os.O_WRONLY | flags)
+    each = 0 if flags & os.O_APPEND else RWF_APPEND
     for record in range(count):
-        equal(os.write(fd, struct.pack("<II", number, record) * 12), 96, "appended bytes")
+        equal(os.pwritev(fd, [struct.pack("<II", number, record) * 12], 0, each), 96, "appended bytes")
     os.close(fd)
 
 
-@test(transports="each", timeout=40, variants={"window": [], "direct": ["window=0"], "own": ["passthrough=*"]})
-def appending_at_once(t, options):
+APPENDERS = {
+    "window": ([], os.O_APPEND),
+    "direct": (["window=0"], os.O_APPEND),
+    "own": (["passthrough=*"], os.O_APPEND),
+}
+
+OTHER_APPENDERS = {
+    "rwf": ([], 0),
+    "rwf-direct": (["window=0"], 0),
+    "rwf-own": (["passthrough=*"], 0),
+    "o-direct": ([], os.O_APPEND | os.O_DIRECT),
+    "o-direct-direct": (["window=0"], os.O_APPEND | os.O_DIRECT),
+}
+
+
+@test(transports="each", timeout=40, variants=APPENDERS)
+def appending_at_once(t, how):
     """Four processes append records by O_APPEND: none is lost, torn or out of its writer's order."""
+    append_at_once(t, *how)
+
+
+@test(transports="full", timeout=40, variants=OTHER_APPENDERS)
+def appending_otherwise(t, how):
+    """So it is by RWF_APPEND, and by O_APPEND with O_DIRECT."""
+    append_at_once(t, *how)
+
+
+def append_at_once(t, options, flags):
     source = t.make_dir("source")
     write_file(source + "/log", b"")
     mount = t.mount(source, options)
     count = t.scaled(500, 100)
-    t.join([t.fork(appender, mount.path("log"), number, count) for number in range(4)])
+    t.join([t.fork(appender, mount.path("log"), flags, number, count) for number in range(4)])
     for where in (mount.path("log"), source + "/log"):
         content = read_file(where)
         equal(len(content), 4 * count * 96, "size of the log at " + where)
@@ -264,6 +293,60 @@ def appending_at_once(t, options):
             equal(content[at:at + 96], struct.pack("<II", number, record) * 12, "record at %d" % at)
             equal(record, following[number], "order of writer %d" % number)
             following[number] += 1
+
+
+CELL = 16
+
+
+def cell_writer(path, flags, owner, owned, seed, rounds):
+    """Every second cell of each page is this writer's; what they hold at the end goes to OWNED, shared memory."""
+    rng = random.Random(seed)
+    fd = os.open(path, os.O_RDWR | flags)
+    for _ in range(rounds):
+        at = (2 * rng.randrange(len(owned) // CELL // 2) + owner) * CELL
+        part = rng.randbytes(CELL)
+        equal(os.pwrite(fd, part, at), CELL, "bytes of a cell written")
+        owned[at:at + CELL] = part
+    os.close(fd)
+
+
+CELL_WRITERS = {
+    "window": ([], (0, 0)),
+    "direct": (["window=0"], (0, 0)),
+    "o-direct": ([], (os.O_DIRECT, os.O_DIRECT)),
+    "mixed": ([], (0, os.O_DIRECT)),
+    "own": (["passthrough=*"], (0, 0)),
+}
+
+
+@test(transports="full", timeout=40, variants=CELL_WRITERS)
+def different_bytes_of_one_page(t, how):
+    """Two processes write different bytes of the same few pages, which another file shares: nothing is lost, in
+    the source and by every way of reading; the other file keeps its pages."""
+    options, flags = how
+    source, pages = t.make_dir("source"), 3
+    base = make_pages(t.rng, pages)
+    for name in ("file", "clone"):
+        write_file(source + "/" + name, base)
+    mount = t.mount(source, options)
+    for name in ("file", "clone"):
+        equal(read_file(mount.path(name)), base, name)
+    owned = [mmap.mmap(-1, pages * PAGE) for _ in flags]
+    for cells in owned:
+        cells[:] = base
+    t.join([t.fork(cell_writer, mount.path("file"), flags[owner], owner, owned[owner], t.rng.random(),
+                   t.scaled(1500, 300)) for owner in range(2)])
+    expected = b"".join(owned[at // CELL % 2][at:at + CELL] for at in range(0, len(base), CELL))
+    check(all(cells[:] != base for cells in owned), "a writer wrote nothing")
+    equal(read_file(source + "/file"), expected, "the source")
+    fd = os.open(mount.path("file"), os.O_RDONLY | os.O_DIRECT)
+    with mmap.mmap(-1, len(base)) as direct:
+        equal(os.preadv(fd, [direct], 0), len(base), "bytes read by O_DIRECT")
+        equal(direct[:], expected, "by O_DIRECT")
+    os.close(fd)
+    # A page that was dropped and read beside a write shows old bytes for a moment (docs/content-changes.md).
+    until(lambda: read_file(mount.path("file")) == expected, 10 * t.patience, "the mount shows both writers' bytes")
+    equal(read_file(mount.path("clone")), base, "the file that shared the pages")
 
 
 # What a client gets whose daemon has gone; the last one for requests on their way by io_uring.
@@ -403,30 +486,46 @@ def copying_with_copy_file_range(t):
 
 @test(transports="full")
 def times_and_sizes_follow(t):
-    """Size and mtime through the mount are the source's after writes, mapped writes and truncates."""
+    """Size, mtime and ctime through the mount are the source's after writes, mapped writes and truncates."""
     source = t.make_dir("source")
     write_file(source + "/file", bytes(10 * PAGE))
-    os.utime(source + "/file", (1, 1))
     mount = t.mount(source)
     path = mount.path("file")
 
     def same(what):
         mine, behind = os.stat(path), os.stat(source + "/file")
-        for field in ("st_size", "st_mtime_ns", "st_blocks", "st_mode", "st_nlink"):
+        for field in ("st_size", "st_mtime_ns", "st_ctime_ns", "st_blocks", "st_mode", "st_nlink"):
             equal(getattr(mine, field), getattr(behind, field), "%s after %s" % (field, what))
         check(mine.st_mtime > 1, "mtime did not move after " + what)
+        check(mine.st_ctime_ns > aged.st_ctime_ns, "ctime did not move after " + what)
 
+    def age():
+        """A past mtime; the ctime of now, and a clock that has moved on since."""
+        os.utime(path, (1, 1))
+        before = os.stat(path)
+        while time.clock_gettime_ns(CLOCK_REALTIME_COARSE) <= before.st_ctime_ns:
+            pass
+        return before
+
+    aged = age()
     fd = os.open(path, os.O_RDWR)
     os.pwrite(fd, b"x" * PAGE, 20 * PAGE)
     os.fsync(fd)
     same("write")
-    os.utime(path, (1, 1))
-    with mmap.mmap(fd, PAGE) as mapped:
-        mapped[0:1] = b"y"
-        mapped.flush()
-    os.fsync(fd)
-    same("mapped write")
-    os.utime(path, (1, 1))
+    aged = age()
+    for way in ("msync", "fsync", "munmap and fsync"):
+        with mmap.mmap(fd, PAGE) as mapped:
+            mapped[0:1] = b"y"
+            if way == "msync":
+                mapped.flush()
+            elif way == "fsync":
+                os.fsync(fd)
+            if way != "munmap and fsync":
+                same("a mapped store and " + way)
+        if way == "munmap and fsync":
+            os.fsync(fd)
+            same("a mapped store, " + way)
+        aged = age()
     os.ftruncate(fd, 3)
     same("truncate")
     os.close(fd)
