@@ -238,6 +238,37 @@ def own_changes_are_not_others(t, options):
     equal(read_file(mount.path("b")), base, "the other file")
 
 
+@test(transports="full")
+def own_changes_in_passthrough(t):
+    """In passthrough the kernel writes in the client's name, so such a write is reported as somebody else's: it is
+    right all the same, and costs no other file its pages."""
+    source = t.tmpfs()
+    base = make_pages(t.rng, 100)
+    for name in ("own", "b", "c"):
+        write_file(source + "/" + name, base)
+    mount = t.mount(source, KEPT + ["passthrough=own"])
+    for name in ("own", "b", "c"):
+        read_file(mount.path(name))
+    sharing = lambda: mount.status()["pages_sharing"]
+    seen(t, lambda: sharing() == 100, "all pages of the other two are shared")
+    model = bytearray(base)
+    with open(mount.path("own"), "r+b", buffering=0) as file:
+        os.pwrite(file.fileno(), b"x" * 9000, 5)
+        model[5:9005] = b"x" * 9000
+        with mmap.mmap(file.fileno(), 0) as mapped:
+            mapped[50 * PAGE] = model[50 * PAGE] = model[50 * PAGE] ^ 1
+            mapped.flush()
+        os.ftruncate(file.fileno(), 90 * PAGE)
+        del model[90 * PAGE:]
+    change_in_every_way(t, mount)
+    seen(t, lambda: watch_of(mount)["events"] and watch_of(mount)["own"], "reports of both kinds")
+    equal(read_file(mount.path("own")), bytes(model), "the file in passthrough")
+    equal(read_file(source + "/own"), bytes(model), "the source")
+    equal(os.stat(mount.path("own")).st_size, len(model), "its size")
+    equal(sharing(), 100, "pages that share frames")
+    equal(watch_of(mount)["overflows"], 0, "overflows")
+
+
 def foreign_writer(path, pages, seed, rounds):
     """Bytes 0 to 15 of every page are this writer's."""
     rng = random.Random(seed)
