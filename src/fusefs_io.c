@@ -39,11 +39,14 @@
  * (fio in 86 s instead of 8), with 1 ms neither speed nor the bound suffers. */
 #define WORKER_WAIT_US 20000u
 #define RING_WAIT_US   1000u
-/* How long a direct write waits at most that another thread cannot answer. Rare, so it may be long.
- */
-#define DROP_WAIT_US   20000u
-#define CACHE_LINE     64u
-#define PREFETCH_BYTES 1024u
+/* How long a write waits at most for pages that were found untrue. The drop takes 0.1 ms, more on a
+ * machine that has too much to do; waiting in vain costs a third of the torture's speed at 1 s,
+ * which has the kernel drop pages all the time, and nothing at 5 ms. */
+#define RING_DROP_WAIT_US  20000u
+#define RING_MAYBE_WAIT_US 2000u
+#define MAYBE_WAIT_US      5000u
+#define CACHE_LINE         64u
+#define PREFETCH_BYTES     1024u
 
 struct handle {
 	uint32_t magic;
@@ -508,16 +511,27 @@ static void give_write_answer(struct window_answer *answer)
 	free(write);
 }
 
+/* Whether the kernel may have a page locked for this very write until its answer: one that it had
+ * not and got a part of, which is the last page of a request, or the only one. */
+static bool may_hold_page(off_t offset, size_t length, bool direct)
+{
+	bool ends_within = ((uint64_t)offset + length) & FOLD_PAGE_MASK;
+
+	return !direct && (ends_within || ((uint64_t)offset & FOLD_PAGE_MASK &&
+					   fold_pages_in((uint64_t)offset, length) == 1));
+}
+
 /*
- * A direct write of WRITTEN bytes has met untrue pages: answer it once they are gone.
+ * A write of WRITTEN bytes has met untrue pages: answer it once they are gone. Where the drop may
+ * be waiting for the answer (MAYBE), not for long.
  *
  * What is answered by another thread on a ring is that thread's from then on: Linux hands the
  * ring's next request over in the context of who gave the last answer, and if that one waits in the
  * kernel, as the trimmer does, for this very request, both wait for good (seen as an unkillable
- * process, on 6.18). So a ring's thread waits itself, and not for ever.
+ * process, on 6.18). So a ring's thread waits itself, for a while: others wait for it.
  */
 static void answer_when_dropped(fuse_req_t req, const struct handle *handle, off_t offset,
-				size_t written)
+				size_t written, bool maybe)
 {
 	uint64_t first = fold_page_of((uint64_t)offset);
 	unsigned pages = (unsigned)fold_pages_in((uint64_t)offset, written);
@@ -527,11 +541,13 @@ static void answer_when_dropped(fuse_req_t req, const struct handle *handle, off
 		write->answer.give = give_write_answer;
 		write->req = req;
 		write->written = written;
-		if (window_answer_later(handle->window, first, pages, &write->answer))
+		if (window_answer_later(handle->window, first, pages, maybe ? MAYBE_WAIT_US : 0,
+					&write->answer))
 			return;
 		free(write);
 	} else {
-		window_wait_for_drop(handle->window, first, pages, DROP_WAIT_US);
+		window_wait_for_drop(handle->window, first, pages,
+				     maybe ? RING_MAYBE_WAIT_US : RING_DROP_WAIT_US);
 	}
 	fuse_reply_write(req, written);
 }
@@ -565,8 +581,9 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 	}
 	if (written < 0)
 		fuse_reply_err(req, (int)-written);
-	else if (untrue && is_direct_write(fs, fi))
-		answer_when_dropped(req, handle, off, (size_t)written);
+	else if (untrue)
+		answer_when_dropped(req, handle, off, (size_t)written,
+				    may_hold_page(off, (size_t)written, is_direct_write(fs, fi)));
 	else
 		fuse_reply_write(req, (size_t)written);
 }

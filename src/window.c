@@ -24,9 +24,12 @@
  * it back as it was: the kernel then caches old bytes that nothing corrects. We cannot see it
  * happen, but when it can have happened: the kernel has one buffered write of an inode under way at
  * a time, so only the first WRITE after a drop can have begun before it. Such a WRITE (a suspect)
- * has its pages dropped once more after it was answered, if a READ brought them back. For a moment
- * the old bytes can be read; to drop them before the answer is not possible, for the kernel may
- * hold these very pages until then.
+ * has the pages that a READ brought back dropped once more, and is answered then: who has the
+ * answer must find no old page, to read or to store into, which would be written back whole. The
+ * kernel may hold a page of the WRITE locked until the answer, one that it did not have and got a
+ * part of; that page is not one that a READ brought back, but may be noted so, or lie among those.
+ * The drop would wait for the answer; so it is given after a moment in any case, by a thread of its
+ * own.
  *
  *   clock             counts drops; drop d is over when the clock says d
  *   file->dropped     the last drop of any of its pages; UNDER_WAY while one is
@@ -36,10 +39,9 @@
  *   region->again     which pages those were
  *
  * Direct writes drop pages by themselves, but asynchronous ones only before they are sent; so
- * pages that a READ brought back are dropped after each, and before it is answered: who has the
- * answer must find no old page to store into, which would be written back whole. Where there is no
- * window the same holds for all writes, and the whole file is dropped if the kernel caches anything
- * of it.
+ * pages that a READ brought back are dropped after each, and then it is answered; of such a WRITE
+ * no page is locked. Where there is no window the same holds for all writes, and the whole file is
+ * dropped if the kernel caches anything of it.
  */
 #include "foldfs/rcu.h"
 #include "foldfs/window_internal.h"
@@ -99,6 +101,7 @@ errint_t window_new(uint64_t budget_bytes, window_invalidate_fn invalidate, void
 	pthread_mutex_init(&window->stop_lock, NULL);
 	pthread_cond_init(&window->wanted, NULL);
 	init_monotonic(&window->trimmed_some);
+	init_monotonic(&window->answer_bounded);
 	fold_rcu_register();
 	window->regions = cds_lfht_new_flavor(64, 64, 0, CDS_LFHT_AUTO_RESIZE | CDS_LFHT_ACCOUNTING,
 					      &urcu_memb_flavor, NULL);
@@ -417,13 +420,15 @@ static bool is_dropped_locked(struct window_file *file, const struct window_rang
 }
 
 bool window_answer_later(struct window_file *file, uint64_t first_page, unsigned pages,
-			 struct window_answer *answer)
+			 unsigned microseconds, struct window_answer *answer)
 {
 	struct window *window = file->window;
 	bool later;
 
 	answer->file = file;
 	answer->regions = regions_of(file, first_page, pages);
+	answer->bounded = microseconds;
+	answer->until = time_in(microseconds);
 	pthread_mutex_lock(&window->lock);
 	later = !window->stopping && !is_dropped_locked(file, &answer->regions);
 	if (later) {
@@ -431,6 +436,8 @@ bool window_answer_later(struct window_file *file, uint64_t first_page, unsigned
 		cds_list_add_tail(&answer->link, &window->answers);
 	}
 	pthread_mutex_unlock(&window->lock);
+	if (later && microseconds)
+		pthread_cond_signal(&window->answer_bounded);
 	return later;
 }
 
@@ -448,14 +455,21 @@ void window_wait_for_drop(struct window_file *file, uint64_t first_page, unsigne
 	pthread_mutex_unlock(&window->lock);
 }
 
+static bool is_before(const struct timespec *a, const struct timespec *b)
+{
+	return a->tv_sec != b->tv_sec ? a->tv_sec < b->tv_sec : a->tv_nsec < b->tv_nsec;
+}
+
 void window_give_answers_locked(struct window *window, bool all)
 {
+	const struct timespec now = time_in(0);
 	struct window_answer *answer;
 	struct window_answer *next;
 	CDS_LIST_HEAD(given);
 
 	cds_list_for_each_entry_safe (answer, next, &window->answers, link) {
-		if (!all && !is_dropped_locked(answer->file, &answer->regions))
+		if (!all && !(answer->bounded && is_before(&answer->until, &now)) &&
+		    !is_dropped_locked(answer->file, &answer->regions))
 			continue;
 		cds_list_del(&answer->link);
 		cds_list_add_tail(&answer->link, &given);
@@ -468,6 +482,38 @@ void window_give_answers_locked(struct window *window, bool all)
 	cds_list_for_each_entry_safe (answer, next, &given, link)
 		answer->give(answer);
 	pthread_mutex_lock(&window->lock);
+}
+
+/* The answer that is overdue next; NULL: there is none. */
+static const struct window_answer *next_bounded_locked(const struct window *window)
+{
+	const struct window_answer *next = NULL;
+	const struct window_answer *answer;
+
+	cds_list_for_each_entry (answer, &window->answers, link)
+		if (answer->bounded && (!next || is_before(&answer->until, &next->until)))
+			next = answer;
+	return next;
+}
+
+void window_give_overdue(struct window *window)
+{
+	const struct window_answer *next;
+	struct timespec until;
+
+	pthread_mutex_lock(&window->lock);
+	while (!window->stopping) {
+		next = next_bounded_locked(window);
+		if (next) {
+			until = next->until;
+			(void)pthread_cond_timedwait(&window->answer_bounded, &window->lock,
+						     &until);
+		} else {
+			pthread_cond_wait(&window->answer_bounded, &window->lock);
+		}
+		window_give_answers_locked(window, false);
+	}
+	pthread_mutex_unlock(&window->lock);
 }
 
 /* Take REGION from the noted to the closing ones. Read side for the table. */
@@ -601,6 +647,7 @@ void window_free(struct window *window)
 		window_trim_locked(window);
 	pthread_mutex_unlock(&window->lock);
 	cds_lfht_destroy(window->regions, NULL);
+	pthread_cond_destroy(&window->answer_bounded);
 	pthread_cond_destroy(&window->trimmed_some);
 	pthread_cond_destroy(&window->wanted);
 	pthread_mutex_destroy(&window->stop_lock);

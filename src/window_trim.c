@@ -336,11 +336,20 @@ static void *trim(void *argument)
 	return NULL;
 }
 
+static void *give_overdue(void *argument)
+{
+	window_give_overdue(argument);
+	return NULL;
+}
+
 errint_t window_start(struct window *window)
 {
 	int error = pthread_create(&window->trimmer, NULL, trim, window);
 
 	window->running = !error;
+	if (!error)
+		error = pthread_create(&window->answerer, NULL, give_overdue, window);
+	window->answerer_runs = !error;
 	return -error;
 }
 
@@ -351,12 +360,17 @@ void window_stop(struct window *window)
 	pthread_mutex_unlock(&window->lock);
 	pthread_cond_signal(&window->wanted);
 	pthread_cond_broadcast(&window->trimmed_some);
+	pthread_cond_signal(&window->answer_bounded);
 	pthread_mutex_lock(&window->stop_lock);
-	if (window->running)
-		pthread_join(window->trimmer, NULL);
-	window->running = false;
+	/* First, for the trimmer may be waiting for an answer. */
+	if (window->answerer_runs)
+		pthread_join(window->answerer, NULL);
+	window->answerer_runs = false;
 	pthread_mutex_lock(&window->lock);
 	window_give_answers_locked(window, true);
 	pthread_mutex_unlock(&window->lock);
+	if (window->running)
+		pthread_join(window->trimmer, NULL);
+	window->running = false;
 	pthread_mutex_unlock(&window->stop_lock);
 }

@@ -18,7 +18,9 @@
 
 #include "foldfs/page.h"
 
+#include <stdbool.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include <urcu/list.h>
 
@@ -98,21 +100,23 @@ struct window_answer {
 	void (*give)(struct window_answer *answer); /* set by the giver; the rest is the window's */
 	struct window_file *file;
 	struct window_range regions;
+	struct timespec until; /* of CLOCK_MONOTONIC; only if it is bounded */
+	bool bounded;
 	struct cds_list_head link; /* under the window's lock */
 };
 
 /*
  * Whether ANSWER, to a WRITE of these pages, has to wait: window_written() has found some of them
- * untrue, and they are not dropped yet. Then the trimmer gives it as soon as they are, with no lock
- * held, or who stops the trimmer does. Only if the kernel has none of the pages locked for that
- * WRITE, which is so for direct I/O alone: for them the drop would wait.
+ * untrue, and they are not dropped yet. Then one of the window's threads gives it as soon as they
+ * are, with no lock held, or who stops them does. If the kernel may have one of the pages locked
+ * for this very WRITE, as for any but direct ones, the drop may be waiting for the answer: then it
+ * is given in MICROSECONDS (< 10^9; 0: never) in any case.
  */
 bool window_answer_later(struct window_file *file, uint64_t first_page, unsigned pages,
-			 struct window_answer *answer);
+			 unsigned microseconds, struct window_answer *answer);
 
-/* For a WRITE that cannot be answered by another thread: wait for the same, at most for
- * MICROSECONDS
- * (< 10^9), because the drop may be waiting for something behind this very request. */
+/* For a WRITE that no other thread can answer: wait for the same, at most for MICROSECONDS (<
+ * 10^9), because the drop may be waiting for something behind this very request. */
 void window_wait_for_drop(struct window_file *file, uint64_t first_page, unsigned pages,
 			  unsigned microseconds);
 

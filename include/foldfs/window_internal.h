@@ -27,6 +27,7 @@ struct window {
 	pthread_mutex_t lock;
 	pthread_cond_t wanted;         /* the trimmer sleeps here */
 	pthread_cond_t trimmed_some;   /* reads that wait for room sleep here */
+	pthread_cond_t answer_bounded; /* the thread that gives overdue answers sleeps here */
 	struct cds_list_head queue;    /* regions, oldest first; under lock */
 	struct cds_list_head closing;  /* regions; under lock */
 	struct cds_list_head held;     /* regions left for a READ that waits; under lock */
@@ -44,6 +45,8 @@ struct window {
 	pthread_mutex_t stop_lock;     /* before lock */
 	bool running;                  /* under stop_lock */
 	pthread_t trimmer;             /* under stop_lock */
+	bool answerer_runs;            /* under stop_lock */
+	pthread_t answerer;            /* gives overdue answers; under stop_lock */
 };
 
 struct window_file {
@@ -100,6 +103,8 @@ void window_free_counted(struct window *window, void *block);
 /* Take the answers whose pages are dropped (ALL: all) out of the window, and give them, with the
  * lock given up for it. */
 void window_give_answers_locked(struct window *window, bool all);
+/* Give answers that are overdue, until the window stops: a thread of its own. */
+void window_give_overdue(struct window *window);
 /* One round of the trimmer. The lock is given up for all that may take time. */
 void window_trim_locked(struct window *window);
 

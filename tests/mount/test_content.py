@@ -666,7 +666,8 @@ def read_beside_a_direct_write(t, how):
 @test(timeout=40, transports="full")
 def dropped_while_being_written(t):
     """The kernel has copied a client's bytes into its page but not sent the WRITE yet, when the window drops
-    the page and a reader brings it back as it was: the reader's old page does not stay.
+    the page and a reader brings it back as it was: once the write has returned the reader's old page is gone, and
+    nobody can store into it, which would be written back over what was written.
 
     The write is held up half way by a buffer whose second page comes from a file system that hangs.
     """
@@ -697,9 +698,17 @@ def dropped_while_being_written(t):
         harness.until(is_within_budget, 10 * t.patience, "the window is within its budget")
         return harness.cached_bytes_of(fd, 11 * PAGE) > harness.cached_bytes_of(fd, 10 * PAGE)
 
+    def write_and_store():
+        equal(os.pwrite(fd, memoryview(buffer)[PAGE:3 * PAGE], 10 * PAGE), 2 * PAGE, "bytes written")
+        view[10 * PAGE] = ord("s")
+        equal(view[10 * PAGE:12 * PAGE], b"s" + b"n" * (2 * PAGE - 1), "mapped, once it is written")
+        view.flush()
+
+    view = mmap.mmap(fd, len(base))
+    view.madvise(mmap.MADV_RANDOM)
     harness.until(is_cached, 10 * t.patience, "the page stays cached")
     hanging.set(0, HANG, READ, 2 * PAGE, 3 * PAGE - 1)
-    writer = t.fork(lambda: os.pwrite(fd, memoryview(buffer)[PAGE:3 * PAGE], 10 * PAGE))
+    writer = t.fork(write_and_store)
     harness.until(lambda: hanging.applied(0), 10 * t.patience, "the write hangs half way")
 
     def dropped():
@@ -709,8 +718,9 @@ def dropped_while_being_written(t):
     harness.until(dropped, 10 * t.patience, "the page is dropped and read as it was")
     hanging.clear(0)
     t.join([writer])
-    harness.until(lambda: os.pread(fd, 2 * PAGE, 10 * PAGE) == b"n" * (2 * PAGE), 10 * t.patience,
-                  "what was written is read")
-    equal(read_file(source + "/file")[10 * PAGE:12 * PAGE], b"n" * (2 * PAGE), "the source")
+    expected = b"s" + b"n" * (2 * PAGE - 1)
+    equal(os.pread(fd, 2 * PAGE, 10 * PAGE), expected, "what was written and stored is read")
+    equal(read_file(source + "/file")[10 * PAGE:12 * PAGE], expected, "the source")
+    view.close()
     buffer.close()
     os.close(fd)

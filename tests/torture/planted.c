@@ -504,10 +504,10 @@ WRAP(bool, window_written, struct window_file *file, uint64_t first_page, unsign
 }
 
 WRAP(bool, window_answer_later, struct window_file *file, uint64_t first_page, unsigned pages,
-     struct window_answer *answer)
+     unsigned microseconds, struct window_answer *answer)
 {
 	return !is_planted(early_answer) &&
-	       __real_window_answer_later(file, first_page, pages, answer);
+	       __real_window_answer_later(file, first_page, pages, microseconds, answer);
 }
 
 WRAP(void, window_wait_for_drop, struct window_file *file, uint64_t first_page, unsigned pages,

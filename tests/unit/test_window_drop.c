@@ -299,15 +299,15 @@ static void a_direct_write_is_answered_when_untrue_pages_are_gone(void **state)
 	/* Nothing untrue: nothing to wait for. */
 	cache(fixture, 0, 200, 1);
 	assert_false(window_written(fixture->files[0], 62, 4, true));
-	assert_false(window_answer_later(fixture->files[0], 62, 4, &wait.answer));
+	assert_false(window_answer_later(fixture->files[0], 62, 4, 0, &wait.answer));
 	cache(fixture, 0, 60, 20);
 	assert_true(window_written(fixture->files[0], 62, 4, true));
-	assert_true(window_answer_later(fixture->files[0], 62, 4, &wait.answer));
+	assert_true(window_answer_later(fixture->files[0], 62, 4, 0, &wait.answer));
 	start(fixture);
 	pthread_barrier_wait(&meeting.inside);
 	/* Found untrue while another drop is under way: that one is not theirs. */
 	assert_true(window_written(fixture->files[0], 70, 1, true));
-	assert_true(window_answer_later(fixture->files[0], 70, 1, &other.answer));
+	assert_true(window_answer_later(fixture->files[0], 70, 1, 0, &other.answer));
 	assert_int_equal(atomic_load(&wait.given), 0);
 	pthread_barrier_wait(&meeting.go_on);
 	wait_for(atomic_load(&wait.given) && atomic_load(&other.given));
@@ -330,7 +330,7 @@ static void an_answer_waits_for_what_a_read_holds(void **state)
 	assert_true(window_written(fixture->files[0], 5, 1, true));
 	/* Its region is closed before it is dropped as a suspect. */
 	window_uncount(fixture->files[0], 0);
-	assert_true(window_answer_later(fixture->files[0], 5, 1, &wait.answer));
+	assert_true(window_answer_later(fixture->files[0], 5, 1, 0, &wait.answer));
 	start(fixture);
 	for (uint64_t page = 0; page < 1024; page += REGION)
 		cache(fixture, 1, page, REGION);
@@ -341,6 +341,31 @@ static void an_answer_waits_for_what_a_read_holds(void **state)
 	wait_for(atomic_load(&wait.given));
 	assert_false(atomic_load(&wait.too_early));
 	fixture_free(fixture);
+}
+
+/* The drop may be waiting for the answer. */
+static void a_bounded_answer_does_not_wait_for_a_drop_that_hangs(void **state)
+{
+	struct fixture *fixture = fixture_new(1u << 30);
+	struct counted_answer wait = {.answer.give = count_given, .fixture = fixture, .page = 200};
+	struct meeting meeting = {.fixture = fixture};
+
+	(void)state;
+	pthread_barrier_init(&meeting.inside, NULL, 2);
+	pthread_barrier_init(&meeting.go_on, NULL, 2);
+	fixture->kernel.during = hold_up;
+	fixture->kernel.context = &meeting;
+	cache(fixture, 0, 60, 20);
+	assert_true(window_written(fixture->files[0], 62, 4, true));
+	assert_true(window_answer_later(fixture->files[0], 62, 4, 1000, &wait.answer));
+	start(fixture);
+	pthread_barrier_wait(&meeting.inside);
+	wait_for(atomic_load(&wait.given));
+	pthread_barrier_wait(&meeting.go_on);
+	fixture_free(fixture);
+	assert_int_equal(atomic_load(&wait.given), 1);
+	pthread_barrier_destroy(&meeting.inside);
+	pthread_barrier_destroy(&meeting.go_on);
 }
 
 /* Who waits itself finds them gone too; and does not wait for ever. */
@@ -369,7 +394,7 @@ static void every_answer_is_given(void **state)
 	(void)state;
 	cache(fixture, 0, 0, 10);
 	assert_true(window_written(fixture->files[0], 0, 1, true));
-	assert_true(window_answer_later(fixture->files[0], 0, 1, &wait.answer));
+	assert_true(window_answer_later(fixture->files[0], 0, 1, 0, &wait.answer));
 	start(fixture);
 	wait_for(atomic_load(&wait.given));
 	assert_false(atomic_load(&wait.too_early));
@@ -379,7 +404,7 @@ static void every_answer_is_given(void **state)
 	wait = (struct counted_answer){.answer.give = count_given, .fixture = fixture};
 	cache(fixture, 0, 0, 10);
 	assert_true(window_written(fixture->files[0], 0, 1, true));
-	assert_true(window_answer_later(fixture->files[0], 0, 1, &wait.answer));
+	assert_true(window_answer_later(fixture->files[0], 0, 1, 0, &wait.answer));
 	window_file_forget(fixture->files[0]);
 	fixture->files[0] = NULL;
 	stop(fixture);
@@ -387,7 +412,7 @@ static void every_answer_is_given(void **state)
 	/* From then on nobody waits. */
 	cache(fixture, 1, 0, 10);
 	(void)window_written(fixture->files[1], 0, 1, true);
-	assert_false(window_answer_later(fixture->files[1], 0, 1, &wait.answer));
+	assert_false(window_answer_later(fixture->files[1], 0, 1, 0, &wait.answer));
 	fixture_free(fixture);
 }
 
@@ -404,6 +429,7 @@ int main(void)
 		cmocka_unit_test(what_is_cached_beside_a_direct_write_goes),
 		cmocka_unit_test(a_direct_write_is_answered_when_untrue_pages_are_gone),
 		cmocka_unit_test(an_answer_waits_for_what_a_read_holds),
+		cmocka_unit_test(a_bounded_answer_does_not_wait_for_a_drop_that_hangs),
 		cmocka_unit_test(waiting_for_a_drop),
 		cmocka_unit_test(every_answer_is_given),
 	};
