@@ -619,7 +619,7 @@ class Aio:
         libc_call("syscall", self.DESTROY, self.context)
 
 
-@test(timeout=40, transports="each", variants={
+@test(timeout=40, transports="full", variants={
     "window": ([], os.O_DIRECT), "direct": (["window=0"], os.O_DIRECT), "direct and not asked for": (["window=0"], 0)})
 def read_beside_a_direct_write(t, how):
     """What is read beside an asynchronous direct write may be old, but not once the write has ended: a store

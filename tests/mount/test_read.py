@@ -55,7 +55,7 @@ def check_mapped(rng, path, content, count):
         equal(tail, content[len(content) // PAGE * PAGE:], path + " mapped: last page")
 
 
-@test(timeout=60, transports="each", variants=BUDGETS)
+@test(timeout=60, transports="full", variants=BUDGETS)
 def every_byte(t, options):
     """Files of every awkward size, read whole, at random and mapped, twice: cold and from the pool.
 
@@ -164,7 +164,7 @@ def random_reader(t, point, tree, seed, seconds, with_mmap):
             check_mapped(rng, path, tree[name], t.scaled(3, 1))
 
 
-@test(timeout=40, transports="each", variants=BUDGETS)
+@test(timeout=40, transports="full", variants=BUDGETS)
 def readers_at_once(t, options):
     """Eight readers, half of them also by mmap, while window and pool are trimmed all the time.
 

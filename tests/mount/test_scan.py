@@ -487,7 +487,7 @@ def wrong_command_lines(t):
     check("cannot keep a catalogue" in result.stderr, result.stderr)
 
 
-@test(transports="none")
+@test(transports="none", presets=("release",))
 def look_ups_read_what_they_need(t):
     """A mount that asks the catalogue of a few files leaves a few pages of it in the kernel's cache, and not the pages
     around them."""

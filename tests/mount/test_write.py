@@ -261,8 +261,8 @@ OTHER_APPENDERS = {
     "rwf": ([], 0),
     "rwf-direct": (["window=0"], 0),
     "rwf-own": (["passthrough=*"], 0),
-    "o-direct": ([], os.O_APPEND | os.O_DIRECT),
-    "o-direct-direct": (["window=0"], os.O_APPEND | os.O_DIRECT),
+    "o-direct": (["passthrough_max=0"], os.O_APPEND | os.O_DIRECT),
+    "o-direct-direct": (["window=0", "passthrough_max=0"], os.O_APPEND | os.O_DIRECT),
 }
 
 
@@ -311,10 +311,11 @@ def cell_writer(path, flags, owner, owned, seed, rounds):
 
 
 CELL_WRITERS = {
-    "window": ([], (0, 0)),
-    "direct": (["window=0"], (0, 0)),
-    "o-direct": ([], (os.O_DIRECT, os.O_DIRECT)),
-    "mixed": ([], (0, os.O_DIRECT)),
+    # In passthrough O_DIRECT is the source's own, which takes no cells.
+    "window": (["passthrough_max=0"], (0, 0)),
+    "direct": (["window=0", "passthrough_max=0"], (0, 0)),
+    "o-direct": (["passthrough_max=0"], (os.O_DIRECT, os.O_DIRECT)),
+    "mixed": (["passthrough_max=0"], (0, os.O_DIRECT)),
     "own": (["passthrough=*"], (0, 0)),
 }
 
@@ -588,7 +589,7 @@ def advisory_locks(t):
     os.close(holder)
 
 
-@test(timeout=40, transports="each", variants={"window": [], "direct": ["window=0"]})
+@test(timeout=40, transports="full", variants={"window": [], "direct": ["window=0"]})
 def mapped_beside_writes_from_memory_not_there_yet(t, options):
     """One thread maps a file again and again; another writes to it from memory that the kernel has to find first.
     Neither waits for the other for ever."""
