@@ -39,12 +39,12 @@
  * (fio in 86 s instead of 8), with 1 ms neither speed nor the bound suffers. */
 #define WORKER_WAIT_US 20000u
 #define RING_WAIT_US   1000u
-/* How long a write waits at most for pages that were found untrue. The drop takes 0.1 ms, more on a
- * machine that has too much to do; waiting in vain costs a third of the torture's speed at 1 s,
- * which has the kernel drop pages all the time, and nothing at 5 ms. */
+/* How long a write waits at most for pages that were found untrue to be dropped, which takes 0.1 ms
+ * where there is not too much else to do: drop_wait(). */
+#define DROP_WAIT_US       999999u
 #define RING_DROP_WAIT_US  20000u
-#define RING_MAYBE_WAIT_US 2000u
 #define MAYBE_WAIT_US      5000u
+#define RING_MAYBE_WAIT_US 2000u
 #define CACHE_LINE         64u
 #define PREFETCH_BYTES     1024u
 
@@ -511,27 +511,40 @@ static void give_write_answer(struct window_answer *answer)
 	free(write);
 }
 
-/* Whether the kernel may have a page locked for this very write until its answer: one that it had
- * not and got a part of, which is the last page of a request, or the only one. */
-static bool may_hold_page(off_t offset, size_t length, bool direct)
+/*
+ * How long a write of LENGTH bytes may wait for untrue pages to be dropped, in microseconds; 0: for
+ * as long as it takes.
+ *
+ * The drop may be waiting for the write's answer: the kernel holds a page locked until then that it
+ * had not and got a part of, which is the last page of a request, or the only one. Such a write
+ * waits in vain, and so not for long: the torture, which has the kernel drop pages all the time,
+ * has a third of its speed with 1 s, and all of it with 5 ms. A direct write locks nothing. A
+ * thread of a ring makes others wait that the drop may be waiting for.
+ */
+static unsigned drop_wait(off_t offset, size_t length, bool direct)
 {
 	bool ends_within = ((uint64_t)offset + length) & FOLD_PAGE_MASK;
+	bool begins_within = (uint64_t)offset & FOLD_PAGE_MASK;
+	bool one_page = fold_pages_in((uint64_t)offset, length) == 1;
 
-	return !direct && (ends_within || ((uint64_t)offset & FOLD_PAGE_MASK &&
-					   fold_pages_in((uint64_t)offset, length) == 1));
+	if (!direct && (ends_within || (begins_within && one_page)))
+		return fusefs_on_ring ? RING_MAYBE_WAIT_US : MAYBE_WAIT_US;
+	if (fusefs_on_ring)
+		return RING_DROP_WAIT_US;
+	return direct ? 0 : DROP_WAIT_US;
 }
 
 /*
- * A write of WRITTEN bytes has met untrue pages: answer it once they are gone. Where the drop may
- * be waiting for the answer (MAYBE), not for long.
+ * A write of WRITTEN bytes has met untrue pages: answer it once they are gone, or it has waited for
+ * MICROSECONDS.
  *
  * What is answered by another thread on a ring is that thread's from then on: Linux hands the
  * ring's next request over in the context of who gave the last answer, and if that one waits in the
  * kernel, as the trimmer does, for this very request, both wait for good (seen as an unkillable
- * process, on 6.18). So a ring's thread waits itself, for a while: others wait for it.
+ * process, on 6.18). So a ring's thread waits itself.
  */
 static void answer_when_dropped(fuse_req_t req, const struct handle *handle, off_t offset,
-				size_t written, bool maybe)
+				size_t written, unsigned microseconds)
 {
 	uint64_t first = fold_page_of((uint64_t)offset);
 	unsigned pages = (unsigned)fold_pages_in((uint64_t)offset, written);
@@ -541,13 +554,12 @@ static void answer_when_dropped(fuse_req_t req, const struct handle *handle, off
 		write->answer.give = give_write_answer;
 		write->req = req;
 		write->written = written;
-		if (window_answer_later(handle->window, first, pages, maybe ? MAYBE_WAIT_US : 0,
-					&write->answer))
+		if (window_answer_later(handle->window, first, pages, microseconds, &write->answer))
 			return;
 		free(write);
 	} else {
 		window_wait_for_drop(handle->window, first, pages,
-				     maybe ? RING_MAYBE_WAIT_US : RING_DROP_WAIT_US);
+				     microseconds ? microseconds : DROP_WAIT_US);
 	}
 	fuse_reply_write(req, written);
 }
@@ -583,7 +595,7 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 		fuse_reply_err(req, (int)-written);
 	else if (untrue)
 		answer_when_dropped(req, handle, off, (size_t)written,
-				    may_hold_page(off, (size_t)written, is_direct_write(fs, fi)));
+				    drop_wait(off, size, is_direct_write(fs, fi)));
 	else
 		fuse_reply_write(req, (size_t)written);
 }
@@ -738,67 +750,6 @@ void fusefs_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 		fuse_reply_err(req, (int)-copied);
 	else
 		fuse_reply_write(req, (size_t)copied);
-}
-
-/* ---- changes that are not of content ---- */
-
-static struct file *file_known(struct fusefs *fs, const struct stat *st)
-{
-	return S_ISREG(st->st_mode) ? file_table_find(fs->files, st->st_dev, st->st_ino) : NULL;
-}
-
-/* FILE's reference is CHANGE's from now on, and FD if CLOSE_IT. */
-static void own_change_begin(struct file *file, int fd, bool close_it, struct own_change *change)
-{
-	if (!file_change_begin(file, fd)) {
-		*change = (struct own_change){.file = file, .fd = fd, .close = close_it};
-		return;
-	}
-	file_put(file);
-	if (close_it)
-		close(fd);
-}
-
-void fusefs_own_change_begin(struct fusefs *fs, int fd, struct own_change *ret_change)
-{
-	struct file *file = NULL;
-	struct stat st;
-
-	*ret_change = (struct own_change){0};
-	if (!fstat(fd, &st))
-		file = file_known(fs, &st);
-	if (file)
-		own_change_begin(file, fd, false, ret_change);
-}
-
-void fusefs_own_change_begin_at(struct fusefs *fs, int directory_fd, const char *name,
-				struct own_change *ret_change)
-{
-	struct file *file = NULL;
-	struct stat st;
-	int fd;
-
-	*ret_change = (struct own_change){0};
-	if (!fstatat(directory_fd, name, &st, AT_SYMLINK_NOFOLLOW))
-		file = file_known(fs, &st);
-	if (!file)
-		return;
-	fd = openat(directory_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		file_put(file);
-	else
-		own_change_begin(file, fd, true, ret_change);
-}
-
-void fusefs_own_change_end(struct own_change *change)
-{
-	if (!change->file)
-		return;
-	file_change_end(change->file, change->fd);
-	/* It may have been its last name. */
-	file_drop_if_gone(change->file, change->fd);
-	if (change->close)
-		close(change->fd);
 }
 
 /* ---- the rest goes to the source as it is ---- */

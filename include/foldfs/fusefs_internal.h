@@ -92,7 +92,7 @@ int fusefs_handle_fd(const struct fuse_file_info *fi);
 /* Free every handle: the connection has ended. */
 void fusefs_handles_free(struct fusefs *fs);
 /*
- * fusefs_io.c: around something of ours that moves the ctime of a file but no content (mode, owner,
+ * fusefs_own.c: around something of ours that moves the ctime of a file but no content (mode, owner,
  * times, xattrs, names), so that it is not taken for a change behind the mount. By descriptor (any
  * kind; the caller's, kept open until the end) or by name. Never fails: at the worst all that is
  * known of the file is forgotten at the next open. Nothing for files that nobody knows the content
