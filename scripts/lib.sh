@@ -306,6 +306,24 @@ build_all() {
 	fi
 }
 
+# --- FUSE over io_uring ----------------------------------------------------------------------------
+
+uring_switch=/sys/module/fuse/parameters/enable_uring
+
+uring_borrowed=0
+
+# Have FUSE over io_uring until uring_return, so that tests run on both transports: it is off by
+# default. Nothing to do where it is on, or where the kernel has none.
+uring_borrow() {
+	if [[ -w $uring_switch && $(<"$uring_switch") == N ]]; then
+		echo Y >"$uring_switch"
+		uring_borrowed=1
+	fi
+}
+uring_return() {
+	((!uring_borrowed)) || echo N >"$uring_switch"
+}
+
 # --- mounts --------------------------------------------------------------------------------------
 
 # A path with its directory resolved, the last component untouched: asking a stuck mount would hang.
