@@ -4,8 +4,9 @@
  *
  * Invariants:
  * A  One thread serves one connection at a time. Reading the request and writing the answer have
- * one deadline each, from when they begin and not from the last byte, so whatever a client does, it
- *    holds up the next one for CLIENT_MS twice at most.
+ *    one deadline each, from when they begin and not from the last byte, so whatever a client does,
+ *    it holds up the next one for CLIENT_MS twice at most. Where nobody else waits, a client that
+ *    does not get to its request (of a machine that has too much to do) is waited for longer.
  * B  What comes in is bounded (CONTROL_REQUEST_MAX) before it is parsed, and is never sent back: an
  *    answer is valid JSON whatever the request was.
  * C  Who may ask is decided by the kernel's word (SO_PEERCRED), besides the socket's mode.
@@ -37,6 +38,7 @@
 #include <unistd.h>
 
 #define CLIENT_MS 1000
+#define ALONE_MS  30000
 #define BACKLOG   16
 /* How long to wait for descriptors to come free when accept has none. */
 #define ACCEPT_RETRY_MS 100
@@ -104,36 +106,54 @@ json_t *control_answer(const struct status_context *status, const char *text, si
 	return answer;
 }
 
-/* Wait until FD has EVENTS. 0; -ETIMEDOUT past DEADLINE; -ECANCELED if the thread is to end. */
-static errint_t wait_for(const struct control *control, int fd, short events, int64_t deadline)
+/* Wait until FD has EVENTS. 0; -ETIMEDOUT past DEADLINE, or once somebody connects to LISTENER (-1:
+ * nobody can); -ECANCELED if the thread is to end. */
+static errint_t wait_while_alone(const struct control *control, int fd, short events,
+				 int64_t deadline, int listener)
 {
 	struct pollfd fds[] = {{.fd = fd, .events = events},
-			       {.fd = control->stop, .events = POLLIN}};
+			       {.fd = control->stop, .events = POLLIN},
+			       {.fd = listener, .events = POLLIN}};
 
 	for (;;) {
 		int64_t left = deadline - now_ms();
-		int ready = left > 0 ? poll(fds, 2, left < INT_MAX ? (int)left : INT_MAX) : 0;
+		int ready = left > 0 ? poll(fds, 3, left < INT_MAX ? (int)left : INT_MAX) : 0;
 
 		if (ready < 0 && errno != EINTR)
 			return -errno;
 		if (ready > 0 && fds[1].revents)
 			return -ECANCELED;
 		if (ready > 0)
-			return 0;
+			return fds[0].revents ? 0 : -ETIMEDOUT;
 		if (ready == 0)
 			return -ETIMEDOUT;
 	}
+}
+
+static errint_t wait_for(const struct control *control, int fd, short events, int64_t deadline)
+{
+	return wait_while_alone(control, fd, events, deadline, -1);
+}
+
+/* Wait for bytes of a request that was begun to be read at START. */
+static errint_t wait_for_request(const struct control *control, int fd, int64_t start)
+{
+	errint_t err = wait_for(control, fd, POLLIN, start + CLIENT_MS);
+
+	if (err != -ETIMEDOUT)
+		return err;
+	return wait_while_alone(control, fd, POLLIN, start + ALONE_MS, control->listener);
 }
 
 /* Read up to a newline into BUFFER of CONTROL_REQUEST_MAX bytes. The bytes before it; -ETIMEDOUT,
  * -EMSGSIZE, -ENODATA (the client said no more before a newline), -ECANCELED or another -errno. */
 static ssize_t read_request(const struct control *control, int fd, char *buffer)
 {
-	int64_t deadline = now_ms() + CLIENT_MS;
+	int64_t start = now_ms();
 	size_t length = 0;
 
 	while (length < CONTROL_REQUEST_MAX) {
-		errint_t err = wait_for(control, fd, POLLIN, deadline);
+		errint_t err = wait_for_request(control, fd, start);
 		const char *newline;
 		ssize_t got;
 
@@ -288,7 +308,7 @@ static bool serve_client(struct control *control, int fd)
 	else if (length == -ENODATA)
 		send_answer(control, fd, error_answer("the request does not end in a newline"));
 	else if (length == -ETIMEDOUT)
-		send_answer(control, fd, error_answer("no whole request came within a second"));
+		send_answer(control, fd, error_answer("no whole request came in time"));
 	return true;
 }
 

@@ -142,7 +142,8 @@ static errint_t converse(int fd, const char *request, int64_t answer_within_ms, 
 
 	if (length == 0)
 		length = send_all(fd, request, deadline);
-	if (length == 0)
+	/* A daemon that has given up says why before it hangs up. */
+	if (length == 0 || length == -EPIPE)
 		length = receive_all(fd, buffer, ANSWER_MAX, deadline);
 	if (length >= 0) {
 		answer = json_loadb(buffer, (size_t)length, 0, NULL);

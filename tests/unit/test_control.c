@@ -9,6 +9,7 @@
 #include "foldfs/stats.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -380,6 +381,20 @@ static void a_silent_client_holds_nobody_up_for_long(void **state)
 	expect_error(receive(silent));
 }
 
+/* One that is slow is waited for as long as nobody else waits. */
+static void a_slow_client_is_waited_for(void **state)
+{
+	struct fixture *f = *state;
+	struct pollfd slow = {.events = POLLIN};
+
+	start(f);
+	slow.fd = connect_client(f);
+	/* Longer than it would have with others behind it. */
+	assert_int_equal(poll(&slow, 1, 1500), 0);
+	assert_int_equal(send(slow.fd, REQUEST, strlen(REQUEST), 0), strlen(REQUEST));
+	expect_status(receive(slow.fd));
+}
+
 /* The end does not wait for a client. */
 static void the_end_interrupts_a_client(void **state)
 {
@@ -618,6 +633,7 @@ int main(void)
 		WITH_FIXTURE(the_socket_answers),
 		WITH_FIXTURE(hostile_clients_lose),
 		WITH_FIXTURE(a_silent_client_holds_nobody_up_for_long),
+		WITH_FIXTURE(a_slow_client_is_waited_for),
 		WITH_FIXTURE(the_end_interrupts_a_client),
 		WITH_FIXTURE(an_audit_leaves_the_thread_to_others),
 		WITH_FIXTURE(an_audit_ends_with_its_client),
