@@ -39,14 +39,13 @@
  * (fio in 86 s instead of 8), with 1 ms neither speed nor the bound suffers. */
 #define WORKER_WAIT_US 20000u
 #define RING_WAIT_US   1000u
-/* How long a write waits at most for pages that were found untrue to be dropped, which takes 0.1 ms
- * where there is not too much else to do: drop_wait(). */
-#define DROP_WAIT_US       999999u
-#define RING_DROP_WAIT_US  20000u
-#define MAYBE_WAIT_US      5000u
-#define RING_MAYBE_WAIT_US 2000u
-#define CACHE_LINE         64u
-#define PREFETCH_BYTES     1024u
+/* How long a write waits at most for pages that were found untrue to be dropped: drop_wait(). A
+ * drop takes 0.1 ms. */
+#define DROP_WAIT_US      999999u
+#define RING_DROP_WAIT_US 20000u
+#define MAYBE_WAIT_US     2000u
+#define CACHE_LINE        64u
+#define PREFETCH_BYTES    1024u
 
 struct handle {
 	uint32_t magic;
@@ -512,31 +511,30 @@ static void give_write_answer(struct window_answer *answer)
 }
 
 /*
- * How long a write of LENGTH bytes may wait for untrue pages to be dropped, in microseconds; 0: for
- * as long as it takes.
+ * How long a write of LENGTH bytes may wait for untrue pages to be dropped.
  *
  * The drop may be waiting for the write's answer: the kernel holds a page locked until then that it
- * had not and got a part of, which is the last page of a request, or the only one. Such a write
- * waits in vain, and so not for long: the torture, which has the kernel drop pages all the time,
- * has a third of its speed with 1 s, and all of it with 5 ms. A direct write locks nothing. A
- * thread of a ring makes others wait that the drop may be waiting for.
+ * had not and got a part of, which is the last page of a request, or the only one. Such a write may
+ * wait in vain once the drop has begun, and so not for long then. A direct write locks nothing. A
+ * thread of a ring makes others wait that the drop, or what is before it, may be waiting for.
  */
-static unsigned drop_wait(off_t offset, size_t length, bool direct)
+static struct window_patience drop_wait(off_t offset, size_t length, bool direct)
 {
 	bool ends_within = ((uint64_t)offset + length) & FOLD_PAGE_MASK;
 	bool begins_within = (uint64_t)offset & FOLD_PAGE_MASK;
 	bool one_page = fold_pages_in((uint64_t)offset, length) == 1;
+	unsigned most = fusefs_on_ring ? RING_DROP_WAIT_US : DROP_WAIT_US;
 
+	if (direct && !fusefs_on_ring)
+		return (struct window_patience){0};
 	if (!direct && (ends_within || (begins_within && one_page)))
-		return fusefs_on_ring ? RING_MAYBE_WAIT_US : MAYBE_WAIT_US;
-	if (fusefs_on_ring)
-		return RING_DROP_WAIT_US;
-	return direct ? 0 : DROP_WAIT_US;
+		return (struct window_patience){.begin_us = most, .drop_us = MAYBE_WAIT_US};
+	return (struct window_patience){.begin_us = most, .drop_us = most};
 }
 
 /*
- * A write of WRITTEN bytes has met untrue pages: answer it once they are gone, or it has waited for
- * MICROSECONDS.
+ * A write of WRITTEN bytes has met untrue pages: answer it once they are gone, or PATIENCE is at
+ * its end.
  *
  * What is answered by another thread on a ring is that thread's from then on: Linux hands the
  * ring's next request over in the context of who gave the last answer, and if that one waits in the
@@ -544,7 +542,7 @@ static unsigned drop_wait(off_t offset, size_t length, bool direct)
  * process, on 6.18). So a ring's thread waits itself.
  */
 static void answer_when_dropped(fuse_req_t req, const struct handle *handle, off_t offset,
-				size_t written, unsigned microseconds)
+				size_t written, struct window_patience patience)
 {
 	uint64_t first = fold_page_of((uint64_t)offset);
 	unsigned pages = (unsigned)fold_pages_in((uint64_t)offset, written);
@@ -554,12 +552,13 @@ static void answer_when_dropped(fuse_req_t req, const struct handle *handle, off
 		write->answer.give = give_write_answer;
 		write->req = req;
 		write->written = written;
-		if (window_answer_later(handle->window, first, pages, microseconds, &write->answer))
+		if (window_answer_later(handle->window, first, pages, patience, &write->answer))
 			return;
 		free(write);
 	} else {
-		window_wait_for_drop(handle->window, first, pages,
-				     microseconds ? microseconds : DROP_WAIT_US);
+		if (!patience.begin_us)
+			patience.begin_us = patience.drop_us = DROP_WAIT_US;
+		window_wait_for_drop(handle->window, first, pages, patience);
 	}
 	fuse_reply_write(req, written);
 }

@@ -12,36 +12,14 @@
  *   held     the same, but in window->held: the kernel has pages of it locked for a READ that
  *            waits. When that goes on it is closing again.
  *
+ * A region's pages may also be dropped by themselves, as suspects of a write: window_write.c.
+ *
  * The trimmer closes the oldest regions when there are more bytes than the budget, waits for the
  * grace period, takes their bits off the count and has the kernel drop the pages, neighbours in one
  * call. It holds no lock while it does so, and no request waits for it for longer than a moment
  * (window_wait_for_room).
  *
  * A file is freed when its node is forgotten and its last region gone.
- *
- * Writes. The kernel copies what a client writes into its page, lets go of the page, and sends the
- * WRITE. A drop between the two takes the page away, and a READ before the WRITE is handled brings
- * it back as it was: the kernel then caches old bytes that nothing corrects. We cannot see it
- * happen, but when it can have happened: the kernel has one buffered write of an inode under way at
- * a time, so only the first WRITE after a drop can have begun before it. Such a WRITE (a suspect)
- * has the pages that a READ brought back dropped once more, and is answered then: who has the
- * answer must find no old page, to read or to store into, which would be written back whole. The
- * kernel may hold a page of the WRITE locked until the answer, one that it did not have and got a
- * part of; that page is not one that a READ brought back, but may be noted so, or lie among those.
- * The drop would wait for the answer; so it is given after a moment in any case, by a thread of its
- * own.
- *
- *   clock             counts drops; drop d is over when the clock says d
- *   file->dropped     the last drop of any of its pages; UNDER_WAY while one is
- *   file->written     the clock when its last buffered WRITE was handled: a later one began after
- *                     all drops up to here
- *   region->dropped   the last drop of pages of it, or of the file when the region was made
- *   region->again     which pages those were
- *
- * Direct writes drop pages by themselves, but asynchronous ones only before they are sent; so
- * pages that a READ brought back are dropped after each, and then it is answered; of such a WRITE
- * no page is locked. Where there is no window the same holds for all writes, and the whole file is
- * dropped if the kernel caches anything of it.
  */
 #include "foldfs/rcu.h"
 #include "foldfs/window_internal.h"
@@ -100,6 +78,8 @@ errint_t window_new(uint64_t budget_bytes, window_invalidate_fn invalidate, void
 	pthread_mutex_init(&window->lock, NULL);
 	pthread_mutex_init(&window->stop_lock, NULL);
 	pthread_cond_init(&window->wanted, NULL);
+	pthread_cond_init(&window->suspected, NULL);
+	pthread_cond_init(&window->answered, NULL);
 	init_monotonic(&window->trimmed_some);
 	init_monotonic(&window->answer_bounded);
 	fold_rcu_register();
@@ -142,6 +122,7 @@ errint_t window_file_new(struct window *window, uint64_t node, uint64_t edition,
 	atomic_init(&file->wanted, edition);
 	atomic_init(&file->shown, edition);
 	CDS_INIT_LIST_HEAD(&file->regions);
+	CDS_INIT_LIST_HEAD(&file->closing);
 	CDS_INIT_LIST_HEAD(&file->stale);
 	count_memory(window, file);
 	pthread_mutex_lock(&window->lock);
@@ -227,8 +208,7 @@ static void wake(struct window *window)
 	pthread_cond_signal(&window->wanted);
 }
 
-/* The pages of PAGE's region from PAGE on, before END. */
-static uint64_t mask_of(uint64_t page, uint64_t end)
+uint64_t window_mask_of(uint64_t page, uint64_t end)
 {
 	unsigned from = page & (REGION_PAGES - 1);
 	uint64_t left = end - page;
@@ -244,6 +224,7 @@ void window_note(struct window_file *file, uint64_t first_page, unsigned pages)
 	uint64_t end = first_page + pages;
 	uint64_t added = 0;
 	uint64_t before;
+	uint64_t limit;
 
 	if (!window->budget) {
 		if (!atomic_load_explicit(&file->cached, memory_order_relaxed))
@@ -252,7 +233,7 @@ void window_note(struct window_file *file, uint64_t first_page, unsigned pages)
 	}
 	fold_rcu_read_lock();
 	while (page < end) {
-		uint64_t mask = mask_of(page, end);
+		uint64_t mask = window_mask_of(page, end);
 		struct region *region = find_or_make(file, page >> REGION_SHIFT);
 
 		if (region && (~atomic_load_explicit(&region->bits, memory_order_relaxed) & mask))
@@ -263,13 +244,14 @@ void window_note(struct window_file *file, uint64_t first_page, unsigned pages)
 	/* Within the read side: the trimmer takes no bits off the count before they are on it. */
 	before = added ? atomic_fetch_add(&window->pages, added) : 0;
 	fold_rcu_read_unlock();
-	if (added && before + added > window_budget_pages(window) &&
-	    before <= window_budget_pages(window))
+	/* The trimmer, once it is done, has left no more than the limit; and whoever makes that
+	 * lower wakes it. */
+	limit = added ? window_limit_pages(window) : 0;
+	if (added && before + added > limit && before <= limit)
 		wake(window);
 }
 
-/* The regions that PAGES (more than none) from FIRST_PAGE on lie in. */
-static struct window_range regions_of(const struct window_file *file, uint64_t first_page,
+struct window_range window_regions_of(const struct window_file *file, uint64_t first_page,
 				      unsigned pages)
 {
 	return (struct window_range){
@@ -282,20 +264,21 @@ static struct window_range regions_of(const struct window_file *file, uint64_t f
 static void read_waits_locked(struct window_file *file, uint64_t first_page, unsigned pages,
 			      struct window_read *read)
 {
-	read->regions = regions_of(file, first_page, pages);
+	read->regions = window_regions_of(file, first_page, pages);
 	cds_list_add(&read->link, &file->window->reads);
 }
 
-/* Returns whether there is something to drop now that was left for READ. */
-static bool read_goes_on_locked(struct window *window, struct window_read *read)
+/* What was left for READ can be dropped now. */
+static void read_goes_on_locked(struct window *window, struct window_read *read)
 {
-	bool any = !cds_list_empty(&window->held);
-
 	cds_list_del(&read->link);
+	if (!cds_list_empty(&window->held))
+		pthread_cond_signal(&window->wanted);
 	/* All of it: the trimmer looks again. */
 	cds_list_splice(&window->held, &window->closing);
 	CDS_INIT_LIST_HEAD(&window->held);
-	return any;
+	if (!cds_list_empty(&window->suspects))
+		pthread_cond_signal(&window->suspected);
 }
 
 void window_read_waits(struct window_file *file, uint64_t first_page, unsigned pages,
@@ -308,16 +291,12 @@ void window_read_waits(struct window_file *file, uint64_t first_page, unsigned p
 
 void window_read_goes_on(struct window *window, struct window_read *read)
 {
-	bool any;
-
 	pthread_mutex_lock(&window->lock);
-	any = read_goes_on_locked(window, read);
+	read_goes_on_locked(window, read);
 	pthread_mutex_unlock(&window->lock);
-	if (any)
-		pthread_cond_signal(&window->wanted);
 }
 
-static struct timespec time_in(unsigned microseconds)
+struct timespec window_time_in(unsigned microseconds)
 {
 	struct timespec then;
 
@@ -334,185 +313,19 @@ void window_wait_for_room(struct window_file *file, uint64_t first_page, unsigne
 	struct window *window = file->window;
 	struct window_read read;
 	struct timespec until;
-	bool any;
 
 	if (!window->budget || !pages ||
 	    atomic_load_explicit(&window->pages, memory_order_relaxed) <= window->ceiling)
 		return;
-	until = time_in(microseconds);
+	until = window_time_in(microseconds);
 	pthread_mutex_lock(&window->lock);
 	read_waits_locked(file, first_page, pages, &read);
 	while (!window->stopping && atomic_load(&window->pages) > window->ceiling &&
-	       !window_ranges_overlap(&read.regions, &window->run))
+	       !window_ranges_overlap(&read.regions, &window->run) &&
+	       !window_ranges_overlap(&read.regions, &window->redrop))
 		if (pthread_cond_timedwait(&window->trimmed_some, &window->lock, &until))
 			break;
-	any = read_goes_on_locked(window, &read);
-	pthread_mutex_unlock(&window->lock);
-	if (any)
-		pthread_cond_signal(&window->wanted);
-}
-
-/* Pages FIRST..END were written: those that a READ brought back after a drop since SINCE (0: all)
- * are suspects. Read side. */
-static bool suspect_locked(struct window_file *file, uint64_t first, uint64_t end, uint64_t since)
-{
-	struct window *window = file->window;
-	bool any = false;
-	uint64_t page;
-
-	for (page = first; page < end; page = (page | (REGION_PAGES - 1)) + 1) {
-		struct region *region = window_find_region(file, page >> REGION_SHIFT);
-		uint64_t mask = mask_of(page, end);
-
-		if (!region || region->dropped < since)
-			continue;
-		mask &= atomic_load(&region->bits);
-		if (since)
-			mask &= region->again;
-		if (!mask)
-			continue;
-		region->suspects |= mask;
-		if (cds_list_empty(&region->suspect))
-			cds_list_add_tail(&region->suspect, &window->suspects);
-		any = true;
-	}
-	return any;
-}
-
-bool window_written(struct window_file *file, uint64_t first_page, unsigned pages, bool direct)
-{
-	struct window *window = file->window;
-	uint64_t since = direct ? 0 : atomic_load(&file->written) + 1;
-	bool any = false;
-
-	if (!window->budget) {
-		any = atomic_load(&file->cached);
-		if (any)
-			window_invalidate_soon(file);
-		return any;
-	}
-	if (!direct && atomic_load(&file->dropped) < since)
-		return false;
-	pthread_mutex_lock(&window->lock);
-	fold_rcu_read_lock();
-	any = suspect_locked(file, first_page, first_page + pages, since);
-	fold_rcu_read_unlock();
-	if (!direct)
-		atomic_store(&file->written, window->clock);
-	pthread_mutex_unlock(&window->lock);
-	if (any)
-		pthread_cond_signal(&window->wanted);
-	return any;
-}
-
-/* Whether nothing that was found untrue in these regions of FILE waits to be dropped. */
-static bool is_dropped_locked(struct window_file *file, const struct window_range *regions)
-{
-	struct region *region;
-
-	if (file->dropping || !cds_list_empty(&file->stale))
-		return false;
-	cds_list_for_each_entry (region, &file->regions, in_file)
-		if (region->index >= regions->first && region->index < regions->end &&
-		    (cds_lfht_is_node_deleted(&region->node) || !cds_list_empty(&region->suspect)))
-			return false;
-	return true;
-}
-
-bool window_answer_later(struct window_file *file, uint64_t first_page, unsigned pages,
-			 unsigned microseconds, struct window_answer *answer)
-{
-	struct window *window = file->window;
-	bool later;
-
-	answer->file = file;
-	answer->regions = regions_of(file, first_page, pages);
-	answer->bounded = microseconds;
-	answer->until = time_in(microseconds);
-	pthread_mutex_lock(&window->lock);
-	later = !window->stopping && !is_dropped_locked(file, &answer->regions);
-	if (later) {
-		file->awaited++;
-		cds_list_add_tail(&answer->link, &window->answers);
-	}
-	pthread_mutex_unlock(&window->lock);
-	if (later && microseconds)
-		pthread_cond_signal(&window->answer_bounded);
-	return later;
-}
-
-void window_wait_for_drop(struct window_file *file, uint64_t first_page, unsigned pages,
-			  unsigned microseconds)
-{
-	struct window *window = file->window;
-	struct window_range regions = regions_of(file, first_page, pages);
-	struct timespec until = time_in(microseconds);
-
-	pthread_mutex_lock(&window->lock);
-	while (!window->stopping && !is_dropped_locked(file, &regions))
-		if (pthread_cond_timedwait(&window->trimmed_some, &window->lock, &until))
-			break;
-	pthread_mutex_unlock(&window->lock);
-}
-
-static bool is_before(const struct timespec *a, const struct timespec *b)
-{
-	return a->tv_sec != b->tv_sec ? a->tv_sec < b->tv_sec : a->tv_nsec < b->tv_nsec;
-}
-
-void window_give_answers_locked(struct window *window, bool all)
-{
-	const struct timespec now = time_in(0);
-	struct window_answer *answer;
-	struct window_answer *next;
-	CDS_LIST_HEAD(given);
-
-	cds_list_for_each_entry_safe (answer, next, &window->answers, link) {
-		if (!all && !(answer->bounded && is_before(&answer->until, &now)) &&
-		    !is_dropped_locked(answer->file, &answer->regions))
-			continue;
-		cds_list_del(&answer->link);
-		cds_list_add_tail(&answer->link, &given);
-		answer->file->awaited--;
-		window_free_file_if_done_locked(answer->file);
-	}
-	if (cds_list_empty(&given))
-		return;
-	pthread_mutex_unlock(&window->lock);
-	cds_list_for_each_entry_safe (answer, next, &given, link)
-		answer->give(answer);
-	pthread_mutex_lock(&window->lock);
-}
-
-/* The answer that is overdue next; NULL: there is none. */
-static const struct window_answer *next_bounded_locked(const struct window *window)
-{
-	const struct window_answer *next = NULL;
-	const struct window_answer *answer;
-
-	cds_list_for_each_entry (answer, &window->answers, link)
-		if (answer->bounded && (!next || is_before(&answer->until, &next->until)))
-			next = answer;
-	return next;
-}
-
-void window_give_overdue(struct window *window)
-{
-	const struct window_answer *next;
-	struct timespec until;
-
-	pthread_mutex_lock(&window->lock);
-	while (!window->stopping) {
-		next = next_bounded_locked(window);
-		if (next) {
-			until = next->until;
-			(void)pthread_cond_timedwait(&window->answer_bounded, &window->lock,
-						     &until);
-		} else {
-			pthread_cond_wait(&window->answer_bounded, &window->lock);
-		}
-		window_give_answers_locked(window, false);
-	}
+	read_goes_on_locked(window, &read);
 	pthread_mutex_unlock(&window->lock);
 }
 
@@ -523,26 +336,29 @@ void window_close_region_locked(struct window *window, struct region *region)
 	cds_lfht_del(window->regions, &region->node);
 	fold_rcu_read_unlock();
 	cds_list_del(&region->link);
-	cds_list_del_init(&region->suspect);
 	cds_list_add_tail(&region->link, &window->closing);
+	cds_list_del(&region->in_file);
+	cds_list_add_tail(&region->in_file, &region->file->closing);
 	region->closing_pages = (uint64_t)__builtin_popcountll(
 		atomic_load_explicit(&region->bits, memory_order_relaxed));
 	window->closing_pages += region->closing_pages;
 }
 
-/* Close FILE's regions from INDEX on. A region that is closing already stands in the list too. */
+/* Close FILE's regions from INDEX on. */
 static void close_file_locked(struct window_file *file, uint64_t index)
 {
 	struct region *region;
+	struct region *next;
 
-	cds_list_for_each_entry (region, &file->regions, in_file)
-		if (region->index >= index && !cds_lfht_is_node_deleted(&region->node))
+	cds_list_for_each_entry_safe (region, next, &file->regions, in_file)
+		if (region->index >= index)
 			window_close_region_locked(file->window, region);
 }
 
 void window_free_file_if_done_locked(struct window_file *file)
 {
-	if (!file->forgotten || file->dropping || file->awaited || !cds_list_empty(&file->regions))
+	if (!file->forgotten || file->dropping || file->awaited ||
+	    !cds_list_empty(&file->regions) || !cds_list_empty(&file->closing))
 		return;
 	cds_list_del(&file->stale);
 	cds_list_del(&file->link);
@@ -648,7 +464,9 @@ void window_free(struct window *window)
 	pthread_mutex_unlock(&window->lock);
 	cds_lfht_destroy(window->regions, NULL);
 	pthread_cond_destroy(&window->answer_bounded);
+	pthread_cond_destroy(&window->answered);
 	pthread_cond_destroy(&window->trimmed_some);
+	pthread_cond_destroy(&window->suspected);
 	pthread_cond_destroy(&window->wanted);
 	pthread_mutex_destroy(&window->stop_lock);
 	pthread_mutex_destroy(&window->lock);
@@ -684,6 +502,8 @@ static uint64_t memory_of(const struct cds_list_head *files)
 		bytes += bytes_of(file);
 		cds_list_for_each_entry (region, &file->regions, in_file)
 			bytes += bytes_of(region);
+		cds_list_for_each_entry (region, &file->closing, in_file)
+			bytes += bytes_of(region);
 	}
 	return bytes;
 }
@@ -707,7 +527,7 @@ void window_count(struct window *window, struct window_count *ret_count)
 	count.memory_said = atomic_load_explicit(&window->memory, memory_order_relaxed);
 	fold_rcu_read_unlock();
 	count.trims = window->budget && !window->stopping;
-	count.trimming = window->trimming;
+	count.trimming = window->trimming || window->uncounting;
 	pthread_mutex_unlock(&window->lock);
 	*ret_count = count;
 }

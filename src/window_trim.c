@@ -31,8 +31,7 @@
  * round costs a grace period. */
 #define SLACK_PAGES 1024u
 /* Regions that one invalidation covers: 4 MiB. The kernel holds the range's pages meanwhile. */
-#define RUN_REGIONS  16u
-#define TRIMMER_NICE (-10)
+#define RUN_REGIONS 16u
 /* A drop that is not over; later than all. */
 #define UNDER_WAY UINT64_MAX
 
@@ -46,7 +45,7 @@ static void close_oldest_locked(struct window *window)
 	uint64_t pages = atomic_load(&window->pages);
 	unsigned regions = 0;
 
-	if (pages <= budget + window->closing_pages)
+	if (pages <= window_limit_pages(window))
 		return;
 	while (pages > keep + window->closing_pages && regions++ < TRIM_BATCH &&
 	       !cds_list_empty(&window->queue))
@@ -64,9 +63,7 @@ static int by_place(const void *a, const void *b)
 	return left->index < right->index ? -1 : left->index > right->index;
 }
 
-/* Whether the kernel holds pages of REGION for a READ that waits. There are no more such READs than
- * threads that serve. */
-static bool is_held_locked(const struct window *window, const struct region *region)
+bool window_is_held_locked(const struct window *window, const struct region *region)
 {
 	const struct window_range range = {
 		.file = region->file, .first = region->index, .end = region->index + 1};
@@ -89,7 +86,7 @@ static unsigned begin_run(struct window *window, struct region *regions[], unsig
 	for (end = 0; end < count && end < RUN_REGIONS; end++)
 		if (regions[end]->file != regions[0]->file ||
 		    regions[end]->index != regions[0]->index + end ||
-		    is_held_locked(window, regions[end]))
+		    window_is_held_locked(window, regions[end]))
 			break;
 	window->run = (struct window_range){.file = regions[0]->file,
 					    .first = regions[0]->index,
@@ -140,12 +137,14 @@ static void finish(struct window *window, struct region *regions[], unsigned cou
 
 		if (regions[i]->held) {
 			/* That READ may have gone on since. */
-			cds_list_add_tail(&regions[i]->link, is_held_locked(window, regions[i])
-								     ? &window->held
-								     : &window->closing);
+			cds_list_add_tail(&regions[i]->link,
+					  window_is_held_locked(window, regions[i])
+						  ? &window->held
+						  : &window->closing);
 			continue;
 		}
 		cds_list_del(&regions[i]->in_file);
+		cds_list_del(&regions[i]->suspect);
 		window->closing_pages -= regions[i]->closing_pages;
 		window_free_counted(window, regions[i]);
 		window_free_file_if_done_locked(file);
@@ -157,25 +156,19 @@ static void finish(struct window *window, struct region *regions[], unsigned cou
 struct round {
 	struct region *regions[TRIM_BATCH];
 	unsigned count;
-	struct region *suspects[TRIM_BATCH];
-	uint64_t masks[TRIM_BATCH]; /* of suspects: their pages */
-	unsigned suspect_count;
 	struct window_file *stale[STALE_BATCH];
 	unsigned stale_count;
-	struct window_file *files[2 * TRIM_BATCH + STALE_BATCH]; /* of all of these */
+	struct window_file *files[TRIM_BATCH + STALE_BATCH]; /* of all of these */
 	unsigned file_count;
 };
 
-/* Pages of FILE are about to be dropped. */
-static void drop_begins_locked(struct round *round, struct window_file *file)
+void window_drop_begins_locked(struct window_file *file)
 {
 	file->dropping++;
 	atomic_store(&file->dropped, UNDER_WAY);
-	round->files[round->file_count++] = file;
 }
 
-/* PAGES (a mask) of REGION are about to be dropped. */
-static void region_drop_begins_locked(struct region *region, uint64_t pages)
+void window_region_drop_begins_locked(struct region *region, uint64_t pages)
 {
 	/* What was dropped before the last write is of no interest any more. */
 	if (region->dropped <= atomic_load(&region->file->written))
@@ -184,25 +177,42 @@ static void region_drop_begins_locked(struct region *region, uint64_t pages)
 	region->dropped = UNDER_WAY;
 }
 
-static void drops_end_locked(struct window *window, struct round *round)
+static void drop_is_over_locked(struct cds_list_head *regions, uint64_t clock)
 {
 	struct region *region;
+
+	cds_list_for_each_entry (region, regions, in_file)
+		if (region->dropped == UNDER_WAY)
+			region->dropped = clock;
+}
+
+void window_drop_ends_locked(struct window_file *file)
+{
+	uint64_t clock = file->window->clock;
+
+	if (--file->dropping)
+		return;
+	atomic_store(&file->dropped, clock);
+	drop_is_over_locked(&file->regions, clock);
+	drop_is_over_locked(&file->closing, clock);
+	window_free_file_if_done_locked(file);
+}
+
+static void take_file_locked(struct round *round, struct window_file *file)
+{
+	window_drop_begins_locked(file);
+	round->files[round->file_count++] = file;
+}
+
+static void drops_end_locked(struct window *window, struct round *round)
+{
 	unsigned i;
 
 	window->clock++;
 	for (i = 0; i < round->stale_count; i++)
 		atomic_store(&round->stale[i]->shown, round->stale[i]->dropping_for);
-	for (i = 0; i < round->file_count; i++) {
-		struct window_file *file = round->files[i];
-
-		if (--file->dropping)
-			continue;
-		atomic_store(&file->dropped, window->clock);
-		cds_list_for_each_entry (region, &file->regions, in_file)
-			if (region->dropped == UNDER_WAY)
-				region->dropped = window->clock;
-		window_free_file_if_done_locked(file);
-	}
+	for (i = 0; i < round->file_count; i++)
+		window_drop_ends_locked(round->files[i]);
 }
 
 static void take_closing_locked(struct window *window, struct round *round)
@@ -215,12 +225,12 @@ static void take_closing_locked(struct window *window, struct round *round)
 		region->held = false;
 		cds_list_del(&region->link);
 		round->regions[round->count++] = region;
-		drop_begins_locked(round, region->file);
+		take_file_locked(round, region->file);
 		fold_rcu_read_lock();
 		again = window_find_region(region->file, region->index);
 		fold_rcu_read_unlock();
 		if (again)
-			region_drop_begins_locked(again, UINT64_MAX);
+			window_region_drop_begins_locked(again, UINT64_MAX);
 	}
 }
 
@@ -235,56 +245,17 @@ static void take_stale_locked(struct window *window, struct round *round)
 		cds_list_del_init(&file->stale);
 		round->stale[round->stale_count++] = file;
 		file->dropping_for = atomic_load(&file->wanted);
-		drop_begins_locked(round, file);
+		take_file_locked(round, file);
 		cds_list_for_each_entry (region, &file->regions, in_file)
-			region_drop_begins_locked(region, UINT64_MAX);
-	}
-}
-
-/* Suspect pages. They are uncounted first, so that what a READ brings from now on is counted. */
-static uint64_t take_suspects_locked(struct window *window, struct round *round)
-{
-	uint64_t uncounted = 0;
-
-	while (round->suspect_count < TRIM_BATCH && !cds_list_empty(&window->suspects)) {
-		struct region *region =
-			cds_list_first_entry(&window->suspects, struct region, suspect);
-		uint64_t mask = region->suspects;
-
-		cds_list_del_init(&region->suspect);
-		region->suspects = 0;
-		round->suspects[round->suspect_count] = region;
-		round->masks[round->suspect_count++] = mask;
-		uncounted += (uint64_t)__builtin_popcountll(atomic_fetch_and(&region->bits, ~mask) &
-							    mask);
-		drop_begins_locked(round, region->file);
-		region_drop_begins_locked(region, mask);
-	}
-	return uncounted;
-}
-
-/* Each from its first to its last page: rarely more than one, and what lies between comes back. */
-static void drop_suspects(struct window *window, const struct round *round)
-{
-	unsigned i;
-
-	for (i = 0; i < round->suspect_count; i++) {
-		const struct region *region = round->suspects[i];
-		unsigned first = (unsigned)__builtin_ctzll(round->masks[i]);
-		unsigned end = REGION_PAGES - (unsigned)__builtin_clzll(round->masks[i]);
-		uint64_t page = (region->index << REGION_SHIFT) + first;
-
-		(void)window->invalidate(window->context, region->file->node,
-					 (off_t)(page << FOLD_PAGE_SHIFT),
-					 (off_t)((uint64_t)(end - first) << FOLD_PAGE_SHIFT));
+			window_region_drop_begins_locked(region, UINT64_MAX);
 	}
 }
 
 static bool has_work_locked(struct window *window)
 {
 	return window->stopping || !cds_list_empty(&window->closing) ||
-	       !cds_list_empty(&window->stale) || !cds_list_empty(&window->suspects) ||
-	       (atomic_load(&window->pages) > window_budget_pages(window) + window->closing_pages &&
+	       !cds_list_empty(&window->stale) ||
+	       (atomic_load(&window->pages) > window_limit_pages(window) &&
 		!cds_list_empty(&window->queue));
 }
 
@@ -293,23 +264,19 @@ static bool has_work_locked(struct window *window)
 void window_trim_locked(struct window *window)
 {
 	struct round round = {0};
-	uint64_t uncounted;
 	unsigned i;
 
 	close_oldest_locked(window);
 	take_stale_locked(window, &round);
 	take_closing_locked(window, &round);
-	uncounted = take_suspects_locked(window, &round);
-	window->trimming = round.count || uncounted;
+	window->trimming = round.count;
 	pthread_mutex_unlock(&window->lock);
-	drop_suspects(window, &round);
 	for (i = 0; i < round.stale_count; i++)
 		(void)window->invalidate(window->context, round.stale[i]->node, 0, 0);
-	if (round.count || uncounted)
+	if (round.count) {
 		fold_rcu_synchronize();
-	atomic_fetch_sub(&window->pages, uncounted);
-	if (round.count)
 		finish(window, round.regions, round.count);
+	}
 	pthread_mutex_lock(&window->lock);
 	drops_end_locked(window, &round);
 	window->trimming = false;
@@ -321,8 +288,6 @@ static void *trim(void *argument)
 {
 	struct window *window = argument;
 
-	/* Of this thread alone (setpriority(2)). A plain user may not; then it has its fair share.
-	 */
 	(void)setpriority(PRIO_PROCESS, 0, TRIMMER_NICE);
 	fold_rcu_register();
 	pthread_mutex_lock(&window->lock);
@@ -336,21 +301,25 @@ static void *trim(void *argument)
 	return NULL;
 }
 
-static void *give_overdue(void *argument)
-{
-	window_give_overdue(argument);
-	return NULL;
-}
-
 errint_t window_start(struct window *window)
 {
 	int error = pthread_create(&window->trimmer, NULL, trim, window);
 
-	window->running = !error;
+	window->trimmer_runs = !error;
 	if (!error)
-		error = pthread_create(&window->answerer, NULL, give_overdue, window);
+		error = pthread_create(&window->dropper, NULL, window_run_dropper, window);
+	window->dropper_runs = !error;
+	if (!error)
+		error = pthread_create(&window->answerer, NULL, window_run_answerer, window);
 	window->answerer_runs = !error;
 	return -error;
+}
+
+static void join(pthread_t thread, bool *runs)
+{
+	if (*runs)
+		pthread_join(thread, NULL);
+	*runs = false;
 }
 
 void window_stop(struct window *window)
@@ -359,18 +328,16 @@ void window_stop(struct window *window)
 	window->stopping = true;
 	pthread_mutex_unlock(&window->lock);
 	pthread_cond_signal(&window->wanted);
+	pthread_cond_signal(&window->suspected);
 	pthread_cond_broadcast(&window->trimmed_some);
 	pthread_cond_signal(&window->answer_bounded);
 	pthread_mutex_lock(&window->stop_lock);
-	/* First, for the trimmer may be waiting for an answer. */
-	if (window->answerer_runs)
-		pthread_join(window->answerer, NULL);
-	window->answerer_runs = false;
+	/* First, for the others may be waiting for an answer. */
+	join(window->answerer, &window->answerer_runs);
 	pthread_mutex_lock(&window->lock);
 	window_give_answers_locked(window, true);
 	pthread_mutex_unlock(&window->lock);
-	if (window->running)
-		pthread_join(window->trimmer, NULL);
-	window->running = false;
+	join(window->dropper, &window->dropper_runs);
+	join(window->trimmer, &window->trimmer_runs);
 	pthread_mutex_unlock(&window->stop_lock);
 }

@@ -10,8 +10,8 @@
  * an invalidation waits for locked pages. A page whose bit was cleared before its reply arrived is
  * dropped by the invalidation that follows; one whose bit is set after that stays counted.
  *
- * Rule: the notify call is made by the trimming thread alone, which holds no lock and which no
- * request waits for but for a moment (KERNEL: every field report of a hung mount breaks this rule).
+ * Rule: the notify call is made by two threads alone, which hold no lock and which no request waits
+ * for but for a moment (KERNEL: every field report of a hung mount breaks this rule).
  */
 #ifndef FOLDFS_WINDOW_H
 #define FOLDFS_WINDOW_H
@@ -41,7 +41,7 @@ struct window_usage {
 /* BUDGET_BYTES 0: no window, notes are ignored (direct I/O). -ENOMEM. */
 errint_t window_new(uint64_t budget_bytes, window_invalidate_fn invalidate, void *context,
 		    struct window **ret_window);
-/* Start the trimming thread; after any fork, once the connection can take notifications. */
+/* Start the threads; after any fork, once the connection can take notifications. */
 errint_t window_start(struct window *window);
 /* Stop trimming: afterwards nothing calls invalidate. Idempotent. */
 void window_stop(struct window *window);
@@ -90,18 +90,25 @@ void window_wait_for_room(struct window_file *file, uint64_t first_page, unsigne
  * A client's WRITE of these pages was handled; before the reply, and before its pages are noted.
  * Not for write-back of mapped pages. DIRECT: not by way of the kernel's cache (O_DIRECT; any where
  * there is no window). What the kernel may have cached of the file meanwhile without these bytes is
- * dropped soon: see the head of window.c. Returns whether there is such a thing. Any thread; no
- * lock where nothing was dropped before.
+ * dropped soon: see the head of window_write.c. Returns whether there is such a thing. Any thread;
+ * no lock where nothing was dropped before.
  */
 bool window_written(struct window_file *file, uint64_t first_page, unsigned pages, bool direct);
+
+/* How long an answer may wait for a drop, in microseconds (< 10^9): until it begins, and from then
+ * on. Both 0: for as long as it takes. */
+struct window_patience {
+	unsigned begin_us;
+	unsigned drop_us;
+};
 
 /* What answers a WRITE; its giver's, until it is given. */
 struct window_answer {
 	void (*give)(struct window_answer *answer); /* set by the giver; the rest is the window's */
 	struct window_file *file;
 	struct window_range regions;
-	struct timespec until; /* of CLOCK_MONOTONIC; only if it is bounded */
-	bool bounded;
+	struct window_patience patience;
+	struct timespec until; /* of CLOCK_MONOTONIC; if it is bounded; under the window's lock */
 	struct cds_list_head link; /* under the window's lock */
 };
 
@@ -109,16 +116,16 @@ struct window_answer {
  * Whether ANSWER, to a WRITE of these pages, has to wait: window_written() has found some of them
  * untrue, and they are not dropped yet. Then one of the window's threads gives it as soon as they
  * are, with no lock held, or who stops them does. If the kernel may have one of the pages locked
- * for this very WRITE, as for any but direct ones, the drop may be waiting for the answer: then it
- * is given in MICROSECONDS (< 10^9; 0: never) in any case.
+ * for this very WRITE, as for any but direct ones, the drop may be waiting for the answer: then
+ * there is an end to PATIENCE.
  */
 bool window_answer_later(struct window_file *file, uint64_t first_page, unsigned pages,
-			 unsigned microseconds, struct window_answer *answer);
+			 struct window_patience patience, struct window_answer *answer);
 
-/* For a WRITE that no other thread can answer: wait for the same, at most for MICROSECONDS (<
- * 10^9), because the drop may be waiting for something behind this very request. */
+/* For a WRITE that no other thread can answer: wait for the same. Not without an end, because the
+ * drop may be waiting for something behind this very request. The window has been started. */
 void window_wait_for_drop(struct window_file *file, uint64_t first_page, unsigned pages,
-			  unsigned microseconds);
+			  struct window_patience patience);
 
 /* The kernel holds nothing at or behind FIRST_PAGE any more (truncate, invalidation at open). */
 void window_uncount(struct window_file *file, uint64_t first_page);
@@ -151,7 +158,7 @@ struct window_count {
 	uint64_t budget;       /* pages */
 	uint64_t misplaced;    /* regions that are found though closed, or not though noted */
 	bool trims;            /* there is a trimmer */
-	bool trimming;         /* it has regions in hand, which are in no list */
+	bool trimming; /* regions are in hand and in no list, or pages are being uncounted */
 };
 void window_count(struct window *window, struct window_count *ret_count);
 

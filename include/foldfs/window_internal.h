@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* window_internal.h - the regions behind window.h: for window.c and window_trim.c */
+/* window_internal.h - the regions behind window.h: for window.c, window_trim.c and window_write.c
+ */
 #ifndef FOLDFS_WINDOW_INTERNAL_H
 #define FOLDFS_WINDOW_INTERNAL_H
 
@@ -14,6 +15,9 @@
 #define REGION_SHIFT 6u
 #define REGION_PAGES (1u << REGION_SHIFT)
 #define REGION_BYTES ((uint64_t)REGION_PAGES << FOLD_PAGE_SHIFT)
+/* Of the threads that have the kernel drop pages (setpriority(2), of a thread alone). A plain user
+ * may not; then they have their fair share. */
+#define TRIMMER_NICE (-10)
 
 struct window {
 	uint64_t budget;  /* constant */
@@ -25,39 +29,43 @@ struct window {
 	_Atomic uint64_t trimmed; /* bytes; relaxed */
 	_Atomic uint64_t memory;  /* bytes of regions and files; relaxed */
 	pthread_mutex_t lock;
-	pthread_cond_t wanted;         /* the trimmer sleeps here */
-	pthread_cond_t trimmed_some;   /* reads that wait for room sleep here */
-	pthread_cond_t answer_bounded; /* the thread that gives overdue answers sleeps here */
-	struct cds_list_head queue;    /* regions, oldest first; under lock */
-	struct cds_list_head closing;  /* regions; under lock */
-	struct cds_list_head held;     /* regions left for a READ that waits; under lock */
-	struct cds_list_head reads;    /* that wait; under lock */
-	struct window_range run;       /* what the trimmer last went to drop; under lock */
-	uint64_t closing_pages;        /* of regions that are closing, still in pages; under lock */
-	struct cds_list_head files;    /* all, but forgotten ones; under lock */
-	struct cds_list_head leaving;  /* forgotten ones that are still of use; under lock */
-	struct cds_list_head stale;    /* files to invalidate as a whole; under lock */
-	struct cds_list_head suspects; /* regions with suspect pages; under lock */
-	struct cds_list_head answers;  /* that wait for drops; under lock */
-	uint64_t clock;                /* of drops; under lock */
-	bool stopping;                 /* under lock */
-	bool trimming;                 /* the trimmer has regions in hand; under lock */
-	pthread_mutex_t stop_lock;     /* before lock */
-	bool running;                  /* under stop_lock */
-	pthread_t trimmer;             /* under stop_lock */
-	bool answerer_runs;            /* under stop_lock */
-	pthread_t answerer;            /* gives overdue answers; under stop_lock */
+	pthread_cond_t wanted;          /* the trimmer sleeps here */
+	pthread_cond_t trimmed_some;    /* reads that wait for room sleep here */
+	pthread_cond_t suspected;       /* the dropper sleeps here */
+	pthread_cond_t answered;        /* writes that wait for a drop sleep here */
+	pthread_cond_t answer_bounded;  /* the answerer sleeps here */
+	struct cds_list_head queue;     /* regions, oldest first; under lock */
+	struct cds_list_head closing;   /* regions; under lock */
+	struct cds_list_head held;      /* regions left for a READ that waits; under lock */
+	struct cds_list_head reads;     /* that wait; under lock */
+	struct window_range run;        /* what the trimmer last went to drop; under lock */
+	_Atomic uint64_t closing_pages; /* of regions that are closing or held, still in pages;
+					   changed under lock */
+	struct cds_list_head files;     /* all, but forgotten ones; under lock */
+	struct cds_list_head leaving;   /* forgotten ones that are still of use; under lock */
+	struct cds_list_head stale;     /* files to invalidate as a whole; under lock */
+	struct cds_list_head suspects;  /* regions with suspect pages; under lock */
+	struct window_range redrop; /* what the dropper is dropping; no file: nothing; under lock */
+	bool uncounting;            /* pages without a bit are still counted; under lock */
+	struct cds_list_head answers;         /* that wait for drops; under lock */
+	uint64_t clock;                       /* of drops; under lock */
+	bool stopping;                        /* under lock */
+	bool trimming;                        /* the trimmer has regions in hand; under lock */
+	pthread_mutex_t stop_lock;            /* before lock */
+	pthread_t trimmer, dropper, answerer; /* under stop_lock */
+	bool trimmer_runs, dropper_runs, answerer_runs; /* the same */
 };
 
 struct window_file {
 	struct window *window;
 	uint64_t node;                /* constant */
-	struct cds_list_head regions; /* under window->lock */
+	struct cds_list_head regions; /* that are noted; under window->lock */
+	struct cds_list_head closing; /* regions that are closing or held; under window->lock */
 	struct cds_list_head link;    /* in window->files or leaving; under window->lock */
 	struct cds_list_head stale;   /* in window->stale, or empty; under window->lock */
 	bool forgotten;               /* under window->lock */
-	unsigned dropping;            /* uses of the trimmer, which keep it; under window->lock */
-	unsigned awaited;             /* answers that wait, which keep it; under window->lock */
+	unsigned dropping; /* uses of trimmer and dropper, which keep it; under window->lock */
+	unsigned awaited;  /* answers that wait, which keep it; under window->lock */
 	atomic_bool
 		cached; /* without a window: the kernel caches something of it; never goes back */
 	_Atomic uint64_t dropped; /* changed under window->lock */
@@ -88,11 +96,25 @@ static inline uint64_t window_budget_pages(const struct window *window)
 	return window->budget >> FOLD_PAGE_SHIFT;
 }
 
+/* Past so many pages there is something to trim: what is on its way out is not to be trimmed again.
+ */
+static inline uint64_t window_limit_pages(const struct window *window)
+{
+	return window_budget_pages(window) + atomic_load(&window->closing_pages);
+}
+
 static inline bool window_ranges_overlap(const struct window_range *a, const struct window_range *b)
 {
 	return a->file == b->file && a->first < b->end && b->first < a->end;
 }
 
+/* The pages of PAGE's region from PAGE on, before END. */
+uint64_t window_mask_of(uint64_t page, uint64_t end);
+/* The regions that PAGES (more than none) from FIRST_PAGE on lie in. */
+struct window_range window_regions_of(const struct window_file *file, uint64_t first_page,
+				      unsigned pages);
+/* Now and MICROSECONDS (< 10^9), of CLOCK_MONOTONIC. */
+struct timespec window_time_in(unsigned microseconds);
 /* The region with these pages, or NULL. Read side. */
 struct region *window_find_region(struct window_file *file, uint64_t index);
 /* Take REGION from the noted to the closing ones. Read side for the table. */
@@ -100,11 +122,22 @@ void window_close_region_locked(struct window *window, struct region *region);
 /* The end of a forgotten file, once nothing is left of it. */
 void window_free_file_if_done_locked(struct window_file *file);
 void window_free_counted(struct window *window, void *block);
-/* Take the answers whose pages are dropped (ALL: all) out of the window, and give them, with the
- * lock given up for it. */
+/* Whether the kernel holds pages of REGION for a READ that waits. There are no more such READs than
+ * threads that serve. */
+bool window_is_held_locked(const struct window *window, const struct region *region);
+
+/* Around a drop of pages of FILE, which stays meanwhile; the clock moves before its end. */
+void window_drop_begins_locked(struct window_file *file);
+void window_drop_ends_locked(struct window_file *file);
+/* PAGES (a mask) of REGION are about to be dropped. */
+void window_region_drop_begins_locked(struct region *region, uint64_t pages);
+
+/* Take the answers whose pages are dropped, or that are overdue (ALL: all), out of the window, and
+ * give them, with the lock given up for it. */
 void window_give_answers_locked(struct window *window, bool all);
-/* Give answers that are overdue, until the window stops: a thread of its own. */
-void window_give_overdue(struct window *window);
+/* Threads, until the window stops: one drops suspects, one gives answers that are overdue. */
+void *window_run_dropper(void *window);
+void *window_run_answerer(void *window);
 /* One round of the trimmer. The lock is given up for all that may take time. */
 void window_trim_locked(struct window *window);
 

@@ -504,17 +504,17 @@ WRAP(bool, window_written, struct window_file *file, uint64_t first_page, unsign
 }
 
 WRAP(bool, window_answer_later, struct window_file *file, uint64_t first_page, unsigned pages,
-     unsigned microseconds, struct window_answer *answer)
+     struct window_patience patience, struct window_answer *answer)
 {
 	return !is_planted(early_answer) &&
-	       __real_window_answer_later(file, first_page, pages, microseconds, answer);
+	       __real_window_answer_later(file, first_page, pages, patience, answer);
 }
 
 WRAP(void, window_wait_for_drop, struct window_file *file, uint64_t first_page, unsigned pages,
-     unsigned microseconds)
+     struct window_patience patience)
 {
 	if (!is_planted(early_answer))
-		__real_window_wait_for_drop(file, first_page, pages, microseconds);
+		__real_window_wait_for_drop(file, first_page, pages, patience);
 }
 
 /* ---- what the source did behind the mount ---- */

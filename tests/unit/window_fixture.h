@@ -23,19 +23,28 @@ struct kernel {
 	atomic_ulong calls;
 	atomic_ulong calls_for_all; /* length 0 */
 	errint_t answer;
-	pthread_t trimmer;
-	atomic_bool trimmer_known;
+	pthread_mutex_t threads_lock;
+	pthread_t threads[2]; /* that have called; under threads_lock */
+	unsigned thread_count;
 	/* Run before the pages are dropped. */
 	void (*during)(void *context, uint64_t node, off_t offset, off_t length);
 	void *context;
 };
 
-/* All calls come from one thread. */
+/* All calls come from the trimmer or the dropper. */
 static inline void check_thread(struct kernel *kernel)
 {
-	if (!atomic_exchange(&kernel->trimmer_known, true))
-		kernel->trimmer = pthread_self();
-	expect(pthread_equal(kernel->trimmer, pthread_self()));
+	unsigned i;
+
+	pthread_mutex_lock(&kernel->threads_lock);
+	for (i = 0; i < kernel->thread_count; i++)
+		if (pthread_equal(kernel->threads[i], pthread_self()))
+			break;
+	if (i == kernel->thread_count) {
+		expect(i < 2);
+		kernel->threads[kernel->thread_count++] = pthread_self();
+	}
+	pthread_mutex_unlock(&kernel->threads_lock);
 }
 
 static inline errint_t invalidate(void *context, uint64_t node, off_t offset, off_t length)
@@ -69,6 +78,7 @@ static inline struct fixture *fixture_new(uint64_t budget)
 	struct fixture *fixture = calloc(1, sizeof(*fixture));
 
 	expect(fixture);
+	pthread_mutex_init(&fixture->kernel.threads_lock, NULL);
 	for (unsigned node = 0; node < NODES; node++)
 		pthread_mutex_init(&fixture->kernel.locks[node], NULL);
 	expect(!window_new(budget, invalidate, &fixture->kernel, &fixture->window));
@@ -109,6 +119,7 @@ static inline void fixture_free(struct fixture *fixture)
 	window_free(fixture->window);
 	for (unsigned node = 0; node < NODES; node++)
 		pthread_mutex_destroy(&fixture->kernel.locks[node]);
+	pthread_mutex_destroy(&fixture->kernel.threads_lock);
 	free(fixture);
 }
 

@@ -1,0 +1,385 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * window_write.c - what a write leaves untrue in the kernel's cache is dropped before it is
+ * answered
+ *
+ * The kernel copies what a client writes into its page, lets go of the page, and sends the WRITE. A
+ * drop between the two takes the page away, and a READ before the WRITE is handled brings it back
+ * as it was: the kernel then caches old bytes that nothing corrects. We cannot see it happen, but
+ * when it can have happened: the kernel has one buffered write of an inode under way at a time, so
+ * only the first WRITE after a drop can have begun before it. Of such a WRITE the pages that a READ
+ * brought back are suspects. They are dropped once more, and then it is answered: who has the
+ * answer must find no old page, to read or to store into, which would be written back whole. That
+ * holds as well for pages of regions that are on their way out: they are still there.
+ *
+ *   clock             counts drops; drop d is over when the clock says d
+ *   file->dropped     the last drop of any of its pages; UNDER_WAY while one is
+ *   file->written     the clock when its last buffered WRITE was handled: a later one began after
+ *                     all drops up to here
+ *   region->dropped   the last drop of pages of it, or of the file when the region was made
+ *   region->again     which pages those were
+ *   region->suspects  which pages are to be dropped for a write
+ *
+ * Suspects have a thread of their own, the dropper: whatever the trimmer waits for, an answer does
+ * not. It drops one region's at a time.
+ *
+ * The kernel may hold a page of the WRITE locked until the answer, one that it did not have and got
+ * a part of; that page is not one that a READ brought back, but may be noted so, or lie among
+ * those. The drop would wait for the answer; so it is given some time after the drop has begun in
+ * any case, by another thread, the answerer. That time is counted from there, and not from the
+ * WRITE, because a drop takes a tenth of a millisecond, but may come late where the machine has too
+ * much to do. If it cannot even begin, what is in its way may be behind the WRITE as well: that has
+ * a bound too.
+ *
+ * Direct writes drop pages by themselves, but asynchronous ones only before they are sent; so pages
+ * that a READ brought back are dropped after each, and then it is answered; of such a WRITE no page
+ * is locked. Where there is no window the same holds for all writes, and the whole file is dropped,
+ * by the trimmer, if the kernel caches anything of it.
+ */
+#include "foldfs/rcu.h"
+#include "foldfs/window_internal.h"
+
+#include <sys/resource.h>
+
+/* ---- suspects ---- */
+
+/* Those of REGION's pages in MASK that a READ brought back after a drop since SINCE (0: all). */
+static bool suspect_region_locked(struct region *region, uint64_t mask, uint64_t since)
+{
+	if (region->dropped < since)
+		return false;
+	mask &= atomic_load(&region->bits);
+	if (since)
+		mask &= region->again;
+	if (!mask)
+		return false;
+	region->suspects |= mask;
+	if (cds_list_empty(&region->suspect))
+		cds_list_add_tail(&region->suspect, &region->file->window->suspects);
+	return true;
+}
+
+/* REGION's pages that lie in FIRST..END. */
+static uint64_t mask_within(const struct region *region, uint64_t first, uint64_t end)
+{
+	uint64_t page = region->index << REGION_SHIFT;
+
+	if (end <= page || first >= page + REGION_PAGES)
+		return 0;
+	return window_mask_of(first > page ? first : page, end);
+}
+
+/* Pages FIRST..END were written. Read side. */
+static bool suspect_locked(struct window_file *file, uint64_t first, uint64_t end, uint64_t since)
+{
+	struct region *region;
+	bool any = false;
+	uint64_t page;
+
+	for (page = first; page < end; page = (page | (REGION_PAGES - 1)) + 1) {
+		region = window_find_region(file, page >> REGION_SHIFT);
+		if (region)
+			any |= suspect_region_locked(region, window_mask_of(page, end), since);
+	}
+	cds_list_for_each_entry (region, &file->closing, in_file) {
+		uint64_t mask = mask_within(region, first, end);
+
+		if (mask)
+			any |= suspect_region_locked(region, mask, since);
+	}
+	return any;
+}
+
+bool window_written(struct window_file *file, uint64_t first_page, unsigned pages, bool direct)
+{
+	struct window *window = file->window;
+	uint64_t since = direct ? 0 : atomic_load(&file->written) + 1;
+	bool any = false;
+
+	if (!window->budget) {
+		any = atomic_load(&file->cached);
+		if (any)
+			window_invalidate_soon(file);
+		return any;
+	}
+	if (!direct && atomic_load(&file->dropped) < since)
+		return false;
+	pthread_mutex_lock(&window->lock);
+	fold_rcu_read_lock();
+	any = suspect_locked(file, first_page, first_page + pages, since);
+	fold_rcu_read_unlock();
+	if (!direct)
+		atomic_store(&file->written, window->clock);
+	pthread_mutex_unlock(&window->lock);
+	if (any)
+		pthread_cond_signal(&window->suspected);
+	return any;
+}
+
+/* ---- answers ---- */
+
+/* Whether nothing that was found untrue in these regions of FILE waits to be dropped. */
+static bool is_dropped_locked(struct window_file *file, const struct window_range *regions)
+{
+	struct window *window = file->window;
+	struct region *region;
+	bool pending = false;
+	uint64_t index;
+
+	/* Without a window there are no regions, and the trimmer drops the file. */
+	if (!window->budget)
+		return !file->dropping && cds_list_empty(&file->stale);
+	if (window_ranges_overlap(&window->redrop, regions))
+		return false;
+	fold_rcu_read_lock();
+	for (index = regions->first; index < regions->end && !pending; index++) {
+		region = window_find_region(file, index);
+		pending = region && region->suspects;
+	}
+	fold_rcu_read_unlock();
+	cds_list_for_each_entry (region, &file->closing, in_file)
+		if (region->index >= regions->first && region->index < regions->end)
+			pending |= region->suspects != 0;
+	return !pending;
+}
+
+/* Have ANSWER, whose giver is set, wait for what window_written() has found untrue of PAGES. False:
+ * there is nothing to wait for. */
+static bool await_locked(struct window_file *file, uint64_t first_page, unsigned pages,
+			 struct window_patience patience, struct window_answer *answer)
+{
+	struct window *window = file->window;
+
+	answer->file = file;
+	answer->regions = window_regions_of(file, first_page, pages);
+	answer->patience = patience;
+	if (window->stopping || is_dropped_locked(file, &answer->regions))
+		return false;
+	file->awaited++;
+	cds_list_add_tail(&answer->link, &window->answers);
+	if (patience.begin_us) {
+		answer->until =
+			window_time_in(window_ranges_overlap(&window->redrop, &answer->regions)
+					       ? patience.drop_us
+					       : patience.begin_us);
+		pthread_cond_signal(&window->answer_bounded);
+	}
+	return true;
+}
+
+bool window_answer_later(struct window_file *file, uint64_t first_page, unsigned pages,
+			 struct window_patience patience, struct window_answer *answer)
+{
+	struct window *window = file->window;
+	bool later;
+
+	pthread_mutex_lock(&window->lock);
+	later = await_locked(file, first_page, pages, patience, answer);
+	pthread_mutex_unlock(&window->lock);
+	return later;
+}
+
+/* Somebody who waits for an answer to be given. */
+struct waiting {
+	struct window_answer answer;
+	struct window *window;
+	bool over; /* under window->lock */
+};
+
+static void end_wait(struct window_answer *answer)
+{
+	struct waiting *waiting = caa_container_of(answer, struct waiting, answer);
+	struct window *window = waiting->window;
+
+	pthread_mutex_lock(&window->lock);
+	waiting->over = true;
+	pthread_cond_broadcast(&window->answered);
+	pthread_mutex_unlock(&window->lock);
+}
+
+void window_wait_for_drop(struct window_file *file, uint64_t first_page, unsigned pages,
+			  struct window_patience patience)
+{
+	struct window *window = file->window;
+	struct waiting waiting = {.answer.give = end_wait, .window = window};
+
+	pthread_mutex_lock(&window->lock);
+	if (await_locked(file, first_page, pages, patience, &waiting.answer))
+		while (!waiting.over)
+			pthread_cond_wait(&window->answered, &window->lock);
+	pthread_mutex_unlock(&window->lock);
+}
+
+static bool is_before(const struct timespec *a, const struct timespec *b)
+{
+	return a->tv_sec != b->tv_sec ? a->tv_sec < b->tv_sec : a->tv_nsec < b->tv_nsec;
+}
+
+static bool is_overdue(const struct window_answer *answer, const struct timespec *now)
+{
+	return answer->patience.begin_us && !is_before(now, &answer->until);
+}
+
+void window_give_answers_locked(struct window *window, bool all)
+{
+	const struct timespec now = window_time_in(0);
+	struct window_answer *answer;
+	struct window_answer *next;
+	CDS_LIST_HEAD(given);
+
+	cds_list_for_each_entry_safe (answer, next, &window->answers, link) {
+		if (!all && !is_overdue(answer, &now) &&
+		    !is_dropped_locked(answer->file, &answer->regions))
+			continue;
+		cds_list_del(&answer->link);
+		cds_list_add_tail(&answer->link, &given);
+		answer->file->awaited--;
+		window_free_file_if_done_locked(answer->file);
+	}
+	if (cds_list_empty(&given))
+		return;
+	pthread_mutex_unlock(&window->lock);
+	cds_list_for_each_entry_safe (answer, next, &given, link)
+		answer->give(answer);
+	pthread_mutex_lock(&window->lock);
+}
+
+/* The answer that is overdue next; NULL: there is none. */
+static const struct window_answer *next_bounded_locked(const struct window *window)
+{
+	const struct window_answer *next = NULL;
+	const struct window_answer *answer;
+
+	cds_list_for_each_entry (answer, &window->answers, link)
+		if (answer->patience.begin_us && (!next || is_before(&answer->until, &next->until)))
+			next = answer;
+	return next;
+}
+
+void *window_run_answerer(void *argument)
+{
+	struct window *window = argument;
+	const struct window_answer *next;
+	struct timespec until;
+
+	fold_rcu_register();
+	pthread_mutex_lock(&window->lock);
+	while (!window->stopping) {
+		next = next_bounded_locked(window);
+		if (next) {
+			until = next->until;
+			(void)pthread_cond_timedwait(&window->answer_bounded, &window->lock,
+						     &until);
+		} else {
+			pthread_cond_wait(&window->answer_bounded, &window->lock);
+		}
+		window_give_answers_locked(window, false);
+	}
+	pthread_mutex_unlock(&window->lock);
+	return NULL;
+}
+
+/* ---- the dropper ---- */
+
+/* The next region whose suspects can be dropped. NULL: there is none. What a READ that waits holds
+ * is left until it goes on, and what is left of a forgotten node is none any more: its number may
+ * be another's. */
+static struct region *next_suspect_locked(struct window *window)
+{
+	struct region *region;
+	struct region *next;
+
+	cds_list_for_each_entry_safe (region, next, &window->suspects, suspect) {
+		if (!region->file->forgotten && window_is_held_locked(window, region))
+			continue;
+		cds_list_del_init(&region->suspect);
+		if (!region->file->forgotten)
+			return region;
+		region->suspects = 0;
+	}
+	return NULL;
+}
+
+/* A drop of what they wait for has begun: from now on they wait for that alone. */
+static void bound_answers_locked(struct window *window)
+{
+	struct window_answer *answer;
+
+	cds_list_for_each_entry (answer, &window->answers, link)
+		if (answer->patience.begin_us &&
+		    window_ranges_overlap(&window->redrop, &answer->regions))
+			answer->until = window_time_in(answer->patience.drop_us);
+	pthread_cond_signal(&window->answer_bounded);
+}
+
+/* Drop the suspects of REGION, from the first to the last: rarely more than one, and what lies
+ * between comes back. They are uncounted first, so that what a READ brings from now on is counted.
+ * Returns how many; the lock is given up meanwhile, and REGION may be gone then. */
+static uint64_t drop_suspects_locked(struct window *window, struct region *region)
+{
+	struct window_file *file = region->file;
+	uint64_t mask = region->suspects;
+	unsigned first = (unsigned)__builtin_ctzll(mask);
+	unsigned end = REGION_PAGES - (unsigned)__builtin_clzll(mask);
+	uint64_t page = (region->index << REGION_SHIFT) + first;
+	uint64_t uncounted =
+		(uint64_t)__builtin_popcountll(atomic_fetch_and(&region->bits, ~mask) & mask);
+
+	region->suspects = 0;
+	window->redrop = (struct window_range){
+		.file = file, .first = region->index, .end = region->index + 1};
+	window->uncounting |= uncounted != 0;
+	window_drop_begins_locked(file);
+	window_region_drop_begins_locked(region, mask);
+	bound_answers_locked(window);
+	pthread_mutex_unlock(&window->lock);
+	/* Failure is of no consequence: the node is gone (ENOENT), or the connection. */
+	(void)window->invalidate(window->context, file->node, (off_t)(page << FOLD_PAGE_SHIFT),
+				 (off_t)((uint64_t)(end - first) << FOLD_PAGE_SHIFT));
+	pthread_mutex_lock(&window->lock);
+	window->redrop.file = NULL;
+	window->clock++;
+	window_drop_ends_locked(file);
+	window_give_answers_locked(window, false);
+	return uncounted;
+}
+
+/* UNCOUNTED pages have lost their bits; who set them may not have counted them yet. */
+static void uncount_locked(struct window *window, uint64_t uncounted)
+{
+	pthread_mutex_unlock(&window->lock);
+	fold_rcu_synchronize();
+	atomic_fetch_sub(&window->pages, uncounted);
+	pthread_mutex_lock(&window->lock);
+	window->uncounting = false;
+	pthread_cond_broadcast(&window->trimmed_some);
+	/* It may have slept because there were more pages than bits to take. */
+	pthread_cond_signal(&window->wanted);
+}
+
+void *window_run_dropper(void *argument)
+{
+	struct window *window = argument;
+	uint64_t uncounted = 0;
+	struct region *region;
+
+	/* As the trimmer. */
+	(void)setpriority(PRIO_PROCESS, 0, TRIMMER_NICE);
+	fold_rcu_register();
+	pthread_mutex_lock(&window->lock);
+	while (!window->stopping) {
+		region = next_suspect_locked(window);
+		if (region) {
+			uncounted += drop_suspects_locked(window, region);
+		} else if (uncounted) {
+			uncount_locked(window, uncounted);
+			uncounted = 0;
+		} else {
+			pthread_cond_wait(&window->suspected, &window->lock);
+		}
+	}
+	if (uncounted)
+		uncount_locked(window, uncounted);
+	pthread_mutex_unlock(&window->lock);
+	return NULL;
+}
