@@ -123,10 +123,14 @@ static void finish(struct window *window, struct region *regions[], unsigned cou
 	qsort(regions, count, sizeof(regions[0]), by_place);
 	invalidate_regions(window, regions, count);
 	for (i = 0; i < count; i++) {
-		uint64_t noted = (uint64_t)__builtin_popcountll(atomic_load(&regions[i]->bits));
+		uint64_t noted;
 
-		pages += regions[i]->held ? 0 : noted;
-		trimmed += regions[i]->held || regions[i]->forgotten ? 0 : noted;
+		if (regions[i]->held)
+			continue;
+		/* Taken, for the dropper uncounts those that it takes. */
+		noted = (uint64_t)__builtin_popcountll(atomic_exchange(&regions[i]->bits, 0));
+		pages += noted;
+		trimmed += regions[i]->forgotten ? 0 : noted;
 	}
 	atomic_fetch_sub(&window->pages, pages);
 	atomic_fetch_add_explicit(&window->trimmed, trimmed << FOLD_PAGE_SHIFT,

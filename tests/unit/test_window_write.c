@@ -347,6 +347,40 @@ static void what_cannot_begin_has_an_end_too(void **state)
 	fixture_free(fixture);
 }
 
+/* Two threads take pages off the count, trimmer and dropper: each page once. */
+static void write_and_read(void *context, unsigned index)
+{
+	struct fixture *fixture = context;
+
+	for (unsigned round = 0; round < ROUNDS(1000000); round++) {
+		uint64_t page = (round * 7 + index * 3) % 16 * REGION;
+
+		if (index % 2)
+			(void)window_written(fixture->files[0], page, 2 * REGION, true);
+		else
+			cache(fixture, 0, page, 2 * REGION);
+	}
+}
+
+static bool is_counted(struct fixture *fixture)
+{
+	struct window_count count;
+
+	window_count(fixture->window, &count);
+	return !count.trimming && count.pages == count.pages_said;
+}
+
+static void each_page_is_uncounted_once(void **state)
+{
+	struct fixture *fixture = fixture_new(512 * KIB);
+
+	(void)state;
+	start(fixture);
+	crew_run(4, write_and_read, fixture);
+	wait_for(is_counted(fixture));
+	fixture_free(fixture);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -360,6 +394,7 @@ int main(void)
 		cmocka_unit_test(what_cannot_begin_has_an_end_too),
 		cmocka_unit_test(waiting_for_a_drop),
 		cmocka_unit_test(every_answer_is_given),
+		cmocka_unit_test(each_page_is_uncounted_once),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
