@@ -665,10 +665,11 @@ static errint_t start(struct daemon *d)
 	(void)bdi_limit_dirty(d->entry.device_major, d->entry.device_minor,
 			      d->options.window_bytes);
 	err = detach(d);
-	if (!err)
-		err = start_threads(d);
+	/* Before the threads: one of them looks at the scan when the status is asked. */
 	if (!err)
 		state_start_scan(&d->options, d->source_fd, &d->state);
+	if (!err)
+		err = start_threads(d);
 	if (!err && send(d->asker, "", 1, MSG_NOSIGNAL) != 1)
 		err = complain("the process that started the mount is gone.");
 	return err;

@@ -81,6 +81,7 @@ void state_start_scan(const struct options *options, int source_fd, struct state
 		.rate = BACKGROUND_RATE,
 		.memory = BACKGROUND_MEMORY,
 	};
+	struct scan *made = NULL;
 	errint_t error;
 
 	if (!options->scan_background)
@@ -90,12 +91,16 @@ void state_start_scan(const struct options *options, int source_fd, struct state
 			 "scan=background does nothing: there is no catalogue.\n");
 		return;
 	}
-	error = scan_new(source_fd, &scan, &state->scan);
+	error = scan_new(source_fd, &scan, &made);
 	if (!error)
-		error = scan_start(state->scan);
-	if (error)
-		fuse_log(FUSE_LOG_WARNING, "cannot scan in the background: %s.\n",
-			 strerror(-error));
+		error = scan_start(made);
+	if (!error) {
+		state->scan = made;
+		return;
+	}
+	/* Its tables would be counted, and held, to the mount's end. */
+	scan_free(made);
+	fuse_log(FUSE_LOG_WARNING, "cannot scan in the background: %s.\n", strerror(-error));
 }
 
 void state_stop_scan(struct state *state)
