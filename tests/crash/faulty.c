@@ -10,17 +10,26 @@
  * A call that fails has not been made: what the kernel did on the way to a true failure is the
  * source's affair.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <lmdb.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/fanotify.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -28,7 +37,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Of the same numbers in tests/mount/test_sweep.py. */
+/* Of the same numbers in tests/mount/sweep.py. */
 enum {
 	CLASS_READ = 1,
 	CLASS_WRITE = 2,
@@ -44,6 +53,10 @@ enum {
 	CLASS_DIRECTORY = 2048,
 	CLASS_ALLOCATION = 4096,
 	CLASS_THREAD = 8192,
+	CLASS_BACKING = 16384,   /* what passthrough and comparing extents take, from ioctl(2) on */
+	CLASS_REPORT = 32768,    /* of a watch, and whatever else is read by read(2) */
+	CLASS_CATALOGUE = 65536, /* LMDB's, which fail with errors of its own, too */
+	CLASS_START = 131072,    /* what is called at the start and the end of a mount */
 };
 
 struct control {
@@ -132,6 +145,7 @@ CALL(CLASS_STAT, int, statx,
      (int fd, const char *path, int flags, unsigned int mask, struct statx *stx),
      (fd, path, flags, mask, stx))
 CALL(CLASS_STAT, int, fstatvfs, (int fd, struct statvfs *st), (fd, st))
+CALL(CLASS_STAT, int, fstatfs, (int fd, struct statfs *fs), (fd, fs))
 CALL(CLASS_SIZE, int, ftruncate, (int fd, off_t size), (fd, size))
 CALL(CLASS_SIZE, int, truncate, (const char *path, off_t size), (path, size))
 CALL(CLASS_SIZE, int, fallocate, (int fd, int mode, off_t offset, off_t length),
@@ -167,7 +181,55 @@ CALL(CLASS_ATTRIBUTE, int, setxattr,
      (path, name, value, size, flags))
 CALL(CLASS_ATTRIBUTE, int, removexattr, (const char *path, const char *name), (path, name))
 
+CALL(CLASS_REPORT, ssize_t, read, (int fd, void *buffer, size_t size), (fd, buffer, size))
+CALL(CLASS_START, int, mkdir, (const char *path, mode_t mode), (path, mode))
+CALL(CLASS_START, int, rename, (const char *old, const char *new), (old, new))
+CALL(CLASS_START, int, unlink, (const char *path), (path))
+CALL(CLASS_START, int, flock, (int fd, int operation), (fd, operation))
+CALL(CLASS_START, int, eventfd, (unsigned int value, int flags), (value, flags))
+CALL(CLASS_START, int, fanotify_init, (unsigned int flags, unsigned int event_flags),
+     (flags, event_flags))
+CALL(CLASS_START, int, fanotify_mark,
+     (int fd, unsigned int flags, uint64_t mask, int directory, const char *path),
+     (fd, flags, mask, directory, path))
+CALL(CLASS_START, int, open_tree, (int fd, const char *path, unsigned int flags), (fd, path, flags))
+CALL(CLASS_START, int, mount_setattr,
+     (int fd, const char *path, unsigned int flags, struct mount_attr *attr, size_t size),
+     (fd, path, flags, attr, size))
+CALL(CLASS_START, ssize_t, getrandom, (void *buffer, size_t size, unsigned int flags),
+     (buffer, size, flags))
+
+/* ---- directories, by the C library ---- */
+
+DIR *faulty_fdopendir(int fd);
+DIR *faulty_fdopendir(int fd)
+{
+	return fails(CLASS_DIRECTORY) ? NULL : fdopendir(fd);
+}
+
+struct dirent *faulty_readdir(DIR *directory);
+struct dirent *faulty_readdir(DIR *directory)
+{
+	return fails(CLASS_DIRECTORY) ? NULL : readdir(directory);
+}
+
 /* ---- calls with a variable number of arguments ---- */
+
+int faulty_ioctl(int fd, unsigned long request, void *argument);
+int faulty_ioctl(int fd, unsigned long request, void *argument)
+{
+	return fails(CLASS_BACKING) ? -1 : ioctl(fd, request, argument);
+}
+
+int faulty_fcntl(int fd, int command, long argument);
+int faulty_fcntl(int fd, int command, long argument)
+{
+	if (command == F_DUPFD_CLOEXEC && fails(CLASS_OPEN_PATH))
+		return -1;
+	if (command == F_SETLEASE && argument != F_UNLCK && fails(CLASS_BACKING))
+		return -1;
+	return fcntl(fd, command, argument);
+}
 
 static uint32_t class_of_open(int flags)
 {
@@ -203,6 +265,8 @@ long faulty_syscall(long number, long a, long b, long c, long d, long e, long f)
 long faulty_syscall(long number, long a, long b, long c, long d, long e, long f)
 {
 	if (number == SYS_getdents64 && fails(CLASS_DIRECTORY))
+		return -1;
+	if (number == SYS_openat2 && fails(CLASS_BACKING))
 		return -1;
 	return syscall(number, a, b, c, d, e, f);
 }
@@ -263,7 +327,53 @@ ssize_t faulty_copy_file_range(int in, off_t *from, int out, off_t *to, size_t l
 	return copy_file_range(in, from, out, to, length, flags);
 }
 
+/* ---- the catalogue's database, whose calls return what failed ---- */
+
+#define DATABASE_CALL(name, parameters, arguments)                                                 \
+	int faulty_##name parameters;                                                              \
+	int faulty_##name parameters                                                               \
+	{                                                                                          \
+		return fails(CLASS_CATALOGUE) ? control->error : name arguments;                   \
+	}
+
+DATABASE_CALL(mdb_env_create, (MDB_env * *env), (env))
+DATABASE_CALL(mdb_env_open, (MDB_env * env, const char *path, unsigned flags, mdb_mode_t mode),
+	      (env, path, flags, mode))
+DATABASE_CALL(mdb_env_sync, (MDB_env * env, int force), (env, force))
+DATABASE_CALL(mdb_dbi_open, (MDB_txn * txn, const char *name, unsigned flags, MDB_dbi *dbi),
+	      (txn, name, flags, dbi))
+DATABASE_CALL(mdb_txn_begin, (MDB_env * env, MDB_txn *parent, unsigned flags, MDB_txn **txn),
+	      (env, parent, flags, txn))
+DATABASE_CALL(mdb_get, (MDB_txn * txn, MDB_dbi dbi, MDB_val *key, MDB_val *value),
+	      (txn, dbi, key, value))
+DATABASE_CALL(mdb_put, (MDB_txn * txn, MDB_dbi dbi, MDB_val *key, MDB_val *value, unsigned flags),
+	      (txn, dbi, key, value, flags))
+DATABASE_CALL(mdb_del, (MDB_txn * txn, MDB_dbi dbi, MDB_val *key, MDB_val *value),
+	      (txn, dbi, key, value))
+DATABASE_CALL(mdb_cursor_open, (MDB_txn * txn, MDB_dbi dbi, MDB_cursor **cursor),
+	      (txn, dbi, cursor))
+DATABASE_CALL(mdb_cursor_get,
+	      (MDB_cursor * cursor, MDB_val *key, MDB_val *value, MDB_cursor_op operation),
+	      (cursor, key, value, operation))
+
+/* A transaction is gone after its commit, however that ends. */
+int faulty_mdb_txn_commit(MDB_txn *txn);
+int faulty_mdb_txn_commit(MDB_txn *txn)
+{
+	if (!fails(CLASS_CATALOGUE))
+		return mdb_txn_commit(txn);
+	mdb_txn_abort(txn);
+	return control->error;
+}
+
 /* ---- memory, threads, the clock ---- */
+
+void *faulty_mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset);
+void *faulty_mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset)
+{
+	return fails(CLASS_ALLOCATION) ? MAP_FAILED
+				       : mmap(address, length, protection, flags, fd, offset);
+}
 
 void *faulty_malloc(size_t size);
 void *faulty_malloc(size_t size)

@@ -14,7 +14,7 @@ import faulty
 from faulty import FaultySource
 from harness import (MIB, PAGE, abort_fuse_under, check, equal, errno_of, fallocate, make_pages, read_file,
                      socket_of, test, until, write_file)
-from test_sweep import mount_faulty
+from sweep import mount_faulty
 
 BUDGETS = {"window": [], "direct": ["window=0"]}
 # What a client gets whose daemon has gone; the last one for requests on their way by io_uring.

@@ -1,183 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every call of foldfs to its source and for memory fails once, one by one.
+"""Every call of foldfs to its source, for memory and for what it needs besides fails once, one by one.
 
-A fixed list of operations with known results (class Scenario) is run for n = 1, 2, ...: the n-th call
-of the chosen classes fails, until a run reaches no fault any more. Each operation gives the right
-result, or the fault's errno and nothing wrong: it is then repeated and succeeds. What must not
-show (EINTR, short counts, a pool or worker without memory) gives the right result at once.
-
-`tests/crash/run --sweep` takes every n; here a stride is taken, with a random start.
+`tests/crash/run --sweep` takes every n; here a stride is taken, with a random start. See sweep.py.
 """
 
 import contextlib
 import errno
+import glob
 import mmap
 import os
+import shutil
 import stat
-import struct
 
-from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, Failure, MIB, PAGE,
-                     RENAME_EXCHANGE, check, equal, errno_of, fallocate, read_file, renameat2, test,
-                     write_file)
-
-# Classes of calls, as in tests/crash/faulty.c.
-(READ, WRITE, OPEN, OPEN_PATH, HANDLE, STAT, SIZE, COPY, SYNC, NAME, ATTRIBUTE, DIRECTORY, ALLOCATION,
- THREAD) = (1 << bit for bit in range(14))
-SOURCE = ALLOCATION - 1
-CONTROL = struct.Struct("<IIiIIIq")
-STRIDE = int(os.environ.get("FOLDFS_SWEEP_STRIDE", "0"))
-SLOW = 60 if STRIDE else 1
+from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, Failure, PAGE, RENAME_EXCHANGE,
+                     check, equal, errno_of, fallocate, make_clone, read_file, renameat2, test, until, write_file)
+from sweep import (ALLOCATION, CATALOGUE, Fault, IMPLIED, MACHINERY, MDB_MAP_FULL, OPEN, OPEN_PATH, READ, REPORT,
+                   SLOW, SOURCE, START, Scenario, THREAD, fail_every_call, faulty, strides, tell)
+from test_plan import scan
 
 
-class Faults:
-    """What foldfs-faulty is told."""
-
-    def __init__(self, path):
-        write_file(path, bytes(PAGE))
-        with open(path, "r+b") as file:
-            self.memory = mmap.mmap(file.fileno(), PAGE)
-
-    def arm(self, classes, nth, code):
-        CONTROL.pack_into(self.memory, 0, 0, nth, code, 0, 0, 0, self.clock())
-        struct.pack_into("<I", self.memory, 0, classes)
-
-    def disarm(self):
-        struct.pack_into("<I", self.memory, 0, 0)
-
-    def applied(self):
-        return CONTROL.unpack_from(self.memory, 0)[4]
-
-    def hit(self):
-        return CONTROL.unpack_from(self.memory, 0)[5]
-
-    def clock(self, seconds=None):
-        """Set how far CLOCK_REALTIME is ahead of the truth, or tell."""
-        if seconds is not None:
-            struct.pack_into("<q", self.memory, 24, seconds)
-        return CONTROL.unpack_from(self.memory, 0)[6]
-
-
-def mount_faulty(t, source, options, **kwargs):
-    program = os.path.join(t.build, "tests", "crash", "foldfs-faulty")
-    if not os.access(program, os.X_OK):
-        t.skip("foldfs-faulty is not built here (not for ThreadSanitizer, not without unit tests)")
-    faults = Faults(t.path("faults-of-calls"))
-    os.environ["FOLDFS_FAULTS"] = t.path("faults-of-calls")
-    command = t.foldfs_command()
-    t.foldfs_command = lambda: command[:-1] + [program]
-    return t.mount(source, options, **kwargs), faults
-
-
-class Fault:
-    """A kind of fault: which calls, what they say, and which errnos the user may see of it."""
-
-    def __init__(self, classes, code, visible=None):
-        self.classes = classes
-        self.code = code
-        self.visible = {code} if visible is None else visible
-
-
-# What an errno of the source becomes where it cannot be told from it: a page that is mapped and
-# cannot be read is EFAULT to a system call.
-IMPLIED = {errno.EFAULT}
-FAULTS = {
-    "EIO": Fault(SOURCE, errno.EIO),
-    "ENOSPC": Fault(WRITE | SIZE | COPY | SYNC | NAME | ATTRIBUTE | OPEN, errno.ENOSPC),
-    "EDQUOT": Fault(WRITE | SIZE | COPY | SYNC | NAME, errno.EDQUOT),
-    "EMFILE": Fault(OPEN | OPEN_PATH | THREAD, errno.EMFILE),
-    "EINTR": Fault(READ | WRITE | OPEN | SIZE | COPY | SYNC, errno.EINTR, set()),
-    "short": Fault(READ | WRITE | COPY, 0, set()),
-    "ENOMEM": Fault(ALLOCATION, errno.ENOMEM),
-}
-
-
-class Scenario:
-    """The operations. Each is repeated after the fault; `model` is what files must hold."""
-
-    def __init__(self, mount, source, faults, fault, rng):
-        self.top = mount.path("scenario")
-        self.below = os.path.join(source, "scenario")
-        self.faults = faults
-        self.fault = fault
-        self.rng = rng
-        self.model = {}
-        self.open = {}
-
-    def path(self, name):
-        return os.path.join(self.top, name)
-
-    def do(self, what, call, *args, done=None, content=False, failed=None):
-        """CALL(*ARGS), once more if the fault hit it. DONE: errno that says that it was done the first
-        time. CONTENT: of an open file, which does not depend on memory. FAILED() checks what a failure
-        leaves, before the call is repeated."""
-        try:
-            return call(*args)
-        except OSError as error:
-            code = error.errno
-        except Failure as failure:
-            raise Failure("%s: %s" % (what, failure))
-        name = errno.errorcode.get(code, code)
-        check(self.faults.applied(), "%s: %s, and nothing had failed" % (what, name))
-        check(code in self.fault.visible | (IMPLIED if self.fault.visible else set()),
-              "%s: %s shows, of a fault in class %d" % (what, name, self.faults.hit()))
-        check(not (content and self.fault.code == errno.ENOMEM), "%s: fails without memory" % what)
-        if failed:
-            failed()
-        try:
-            return call(*args)
-        except OSError as error:
-            check(error.errno == done, "%s: %s when repeated" % (
-                what, errno.errorcode.get(error.errno, error.errno)))
-
-    def close(self, fd):
-        """Closed whatever it says: close(2) tells of an error, and is never repeated."""
-        code = errno_of(os.close, fd)
-        check(not code or self.faults.applied() and code in self.fault.visible, "close: errno %d" % code)
-
-    # -- pieces of content
-
-    def create(self, name):
-        def call():
-            self.open[name] = os.open(self.path(name), os.O_RDWR | os.O_CREAT, 0o644)
-        self.do("create " + name, call)
-        self.model[name] = bytearray()
-
-    def serves_the_source(self, name):
-        """Whatever a change that failed has left: the mount has what the source has."""
-        self.drop_cache(name)
-        wanted = read_file(os.path.join(self.below, name))
-        equal(os.pread(self.open[name], len(wanted) + PAGE, 0), wanted, "%s after a change that failed" % name)
-
-    def write(self, name, length, at):
-        part = self.rng.randbytes(length)
-
-        def call():
-            done = 0
-            while done < length:
-                done += os.pwrite(self.open[name], part[done:], at + done)
-        self.do("write %s" % name, call, content=True, failed=lambda: self.serves_the_source(name))
-        model = self.model[name]
-        if len(model) < at + length:
-            model += bytes(at + length - len(model))
-        model[at:at + length] = part
-
-    def read(self, name, length, at, fd=None):
-        fd = self.open[name] if fd is None else fd
-        wanted = bytes(self.model[name][at:at + length])
-
-        def call():
-            found = os.pread(fd, length, at)
-            # A read that runs into an error gives what is before it.
-            if len(found) < len(wanted) and self.faults.applied() and self.fault.visible and \
-                    self.fault.code != errno.ENOMEM and wanted.startswith(found):
-                found = os.pread(fd, length, at)
-            equal(found, wanted, "content of " + name)
-        self.do("read %s" % name, call, content=True)
-
-    def drop_cache(self, name):
-        os.posix_fadvise(self.open[name], 0, 0, os.POSIX_FADV_DONTNEED)
-
-    # -- the list
+class Changes(Scenario):
+    """Everything that changes content, names and attributes, served from the window."""
 
     def run(self):
         self.do("mkdir", os.mkdir, self.top, done=errno.EEXIST)
@@ -349,72 +192,413 @@ class Scenario:
         self.do("rmdir", os.rmdir, self.top, done=errno.ENOENT)
 
 
-def clean_up(mount, source):
-    for path in (source, mount.point):
-        equal(os.listdir(path), ["filler"], "what the scenario leaves in " + path)
-
-
-def sweep(t, mount, source, faults, kind):
-    """Every STRIDE-th fault of a kind. Returns how many applied."""
-    fault = FAULTS[kind]
-    stride = STRIDE or (60 if t.suite == "full" else 150)
-    nth = 1 + t.rng.randrange(stride) if stride > 1 else 1
-    applied = 0
-    while True:
-        faults.arm(fault.classes, nth, fault.code)
-
-        def run():
-            try:
-                Scenario(mount, source, faults, fault, t.rng).run()
-            except BaseException:
-                print("the fault: %s in call %d, class %d" % (kind, nth, faults.hit()))
-                raise
-
-        t.rng.random()  # other bytes in each run: the pool must not know them yet
-        t.join([t.fork(run)], seconds=20)
-        faults.disarm()
-        clean_up(mount, source)
-        if not faults.applied():
-            return applied
-        applied += 1
-        nth += stride
-
-
-def fail_every_call(t, options, descriptors=None):
-    source = t.make_dir("source")
-    t.make_dir("source", "filler")
-    for number in range(60):
-        write_file("%s/filler/%d" % (source, number), b"x")
-    common = ["pool=1M", "attr_timeout=0", "entry_timeout=0", "passthrough_max=0"]
-    mount, faults = mount_faulty(t, source, common + options, limit_nofile=descriptors)
-    kept = [os.open(mount.path("filler", str(number)), os.O_PATH) for number in range(60 if descriptors else 0)]
-    total = 0
-    for kind in FAULTS:
-        applied = sweep(t, mount, source, faults, kind)
-        print("%s: %d faults" % (kind, applied), flush=True)
-        check(applied or STRIDE != 1, "no fault of kind %s applied" % kind)
-        total += applied
-    check(total > 3, "only %d faults applied" % total)
-    for fd in kept:
-        os.close(fd)
-    mount.unmount()  # which audits: no frame is lost
-    return "%d faults of %d kinds, each followed by a full comparison" % (total, len(FAULTS)) if STRIDE else None
-
-
 @test(timeout=60 * SLOW, transports="full")
 def every_call_fails_once(t):
     """Each call to the source, and each allocation, fails once: no wrong byte, no hang, no frame lost, an
     errno only where there is one to tell, and everything works afterwards."""
-    return fail_every_call(t, ["window=0"])
+    return fail_every_call(t, Changes, ["window=0"])
 
 
 @test(suite="full", timeout=60 * SLOW, transports="full")
 def every_call_fails_once_behind_the_window(t):
     """The same with the kernel's cache in between, which is trimmed meanwhile."""
-    return fail_every_call(t, ["window=256K"])
+    return fail_every_call(t, Changes, ["window=256K"])
 
 
 @test(suite="full", timeout=60 * SLOW, transports="full")
 def every_call_fails_once_with_handles(t):
     """The same with so few descriptors that most inodes are found again by their handle."""
-    return fail_every_call(t, ["window=0"], descriptors=64)
+    return fail_every_call(t, Changes, ["window=0"], descriptors=64)
+
+
+# ---- rows beyond the window ----------------------------------------------------------------------
+
+class Known(Scenario):
+    """Files that are there before; they make fewer calls."""
+
+    directory = "known"
+    leaves = {"known"}
+    strides = {"quick": 25, "full": 15}
+
+    @classmethod
+    def begin(cls, t, source):
+        t.make_dir("source", "known")
+
+
+class Own(Known):
+    """Files that the kernel serves by itself: one that the user named, and one that a scan found to share nothing."""
+
+    kinds = ("EIO", "ENOSPC", "EMFILE", "EINTR", "ENOMEM", "machinery EIO", "machinery ENOMEM", "catalogue full")
+    options = ("pool=1M", "attr_timeout=0", "entry_timeout=0", "passthrough=asked")
+
+    @classmethod
+    def prepare(cls, t, source):
+        for name in ("asked", "unique"):
+            write_file(os.path.join(source, "known", name), t.rng.randbytes(30 * PAGE))
+        scan(t, source)
+
+    def run(self):
+        self.known("asked", "unique")
+        for name, again in (("asked", 1), ("unique", 0)):
+            self.opened_for_all(name)
+            self.settled()
+            # What was written is not known any more.
+            self.opened(name)
+            self.proves_plan("own", again)
+            self.read_all(name)
+            self.close(self.open[name])
+            self.opened(name, os.O_RDWR)
+            self.write(name, 100, 20 * PAGE - 50)
+            self.read_all(name)
+            self.close(self.open[name])
+            self.settled()
+        self.as_in_the_source()
+
+    def opened_for_all(self, name):
+        reader = self.opened(name)
+        self.proves_plan("own", 1)
+        self.read_all(name)
+        writer = self.opened(name, os.O_RDWR)
+        self.write(name, 5000, 3000)
+        self.read_all(name, reader)
+        with mmap.mmap(reader, len(self.model[name]), prot=mmap.PROT_READ) as mapped:
+            self.read_mapped(name, mapped)
+        self.do("truncate", os.ftruncate, writer, 20 * PAGE + 9, failed=lambda: self.serves_the_source(name))
+        del self.model[name][20 * PAGE + 9:]
+        equal(self.do("fstat", os.fstat, reader).st_size, 20 * PAGE + 9, "size")
+        self.do("fsync", os.fsync, writer)
+        self.read_all(name, reader)
+        self.close(writer)
+        self.close(reader)
+
+
+class SharedReadOnly(Known):
+    """Files that a scan found equal, in a read-only mount: all from one of them."""
+
+    kinds = ("EIO", "EMFILE", "ENOMEM", "machinery EIO", "machinery ENOMEM", "catalogue full")
+    options = ("ro", "pool=1M", "attr_timeout=0", "entry_timeout=0")
+    equals = ("a", "b", "c")
+
+    @classmethod
+    def begin(cls, t, source):
+        super().begin(t, source)
+        content = t.rng.randbytes(30 * PAGE)
+        for name in cls.equals:
+            write_file(os.path.join(source, "known", name), content)
+        write_file(os.path.join(source, "known", "nearly"), content[:-1] + bytes([content[-1] ^ 1]))
+        scan(t, source)
+
+    def run(self):
+        self.known("nearly", *self.equals)
+        self.several_at_once()
+        self.settled()
+        self.one_by_one()
+        equal(set(self.do("listdir", os.listdir, self.top)), set(self.model), "names")
+
+    def several_at_once(self):
+        fds = {name: self.opened(name) for name in self.model}
+        self.proves_plan("shared", len(self.equals))
+        maps = {name: mmap.mmap(fd, len(self.model[name]), prot=mmap.PROT_READ) for name, fd in fds.items()}
+        for name, fd in fds.items():
+            self.read_all(name, fd)
+            self.read_mapped(name, maps[name])
+            equal(self.do("fstat", os.fstat, fd).st_size, len(self.model[name]), "size")
+            again = self.opened(name)
+            self.read_all(name, again)
+            self.close(again)
+        for name, fd in fds.items():
+            self.close(fd)
+            self.read_mapped(name, maps[name])
+            maps[name].close()
+
+    def one_by_one(self):
+        for name in self.model:
+            fd = self.opened(name)
+            self.read_all(name, fd)
+            self.close(fd)
+            self.settled()
+
+
+class Overlay(Known):
+    """The same where one can write: from a copy that is kept, and who writes gets an inode of its own."""
+
+    kinds = ("EIO", "ENOSPC", "EMFILE", "EINTR", "short", "ENOMEM", "machinery EIO", "machinery ENOMEM",
+             "catalogue full")
+    options = ("coherence=overlay", "pool=1M", "attr_timeout=0", "entry_timeout=0")
+    equals = ("a", "b", "c")
+    seconds = 60
+    log = "cannot keep a copy of what equal files hold"
+
+    @classmethod
+    def begin(cls, t, source):
+        super().begin(t, source)
+        cls.state = t.path("state")
+
+    @classmethod
+    def prepare(cls, t, source):
+        content = t.rng.randbytes(30 * PAGE)
+        for name in cls.equals:
+            write_file(os.path.join(source, "known", name), content)
+        scan(t, source)
+        for path in cls.kept():
+            os.unlink(path)
+
+    @classmethod
+    def kept(cls):
+        return glob.glob(os.path.join(cls.state, "*", "objects", "*"))
+
+    def run(self):
+        self.known(*self.equals)
+        until(self.keeps_a_copy, 40, "a copy is kept")
+        old = bytes(self.model["a"])
+        readers = {name: self.opened(name) for name in self.equals}
+        self.proves_plan("shared", len(self.equals))
+        maps = {name: mmap.mmap(fd, len(old), prot=mmap.PROT_READ) for name, fd in readers.items()}
+        for name, fd in readers.items():
+            self.read_all(name, fd)
+        self.changed()
+        for name, fd in readers.items():
+            self.keeps_what_it_opened(name, fd, maps[name], old)
+        for name in self.equals:
+            fd = self.opened(name)
+            self.read_all(name, fd)
+            self.close(fd)
+        self.as_in_the_source()
+
+    def keeps_a_copy(self):
+        """What fails once is wished for again by the next open."""
+        self.opened("a")
+        self.read_all("a")
+        self.close(self.open["a"])
+        self.settled()
+        return self.kept()
+
+    def changed(self):
+        self.opened("a", os.O_RDWR)
+        self.write("a", 5000, 7000)
+        self.read_all("a")
+        self.do("truncate", os.truncate, self.path("b"), 5 * PAGE + 1)
+        del self.model["b"][5 * PAGE + 1:]
+        self.close(self.open["a"])
+
+    def keeps_what_it_opened(self, name, fd, mapped, old):
+        # Without a shared file, for a fault, who has it open sees what is written, as in any mount.
+        seen = self.do("read " + name, os.pread, fd, len(old), 0, content=True)
+        if seen != bytes(self.model[name]) or not self.faults.applied():
+            equal(seen, old, name + ", by who had it open")
+            self.read_mapped(name, mapped, old)
+        self.close(fd)
+        mapped.close()
+
+
+class Watched(Known):
+    """A source that others change: seen, whatever fails of the watch or of what follows."""
+
+    kinds = ("EIO", "EMFILE", "EINTR", "ENOMEM", "machinery EIO", "machinery ENOMEM")
+    options = ("watch", "pool=1M", "attr_timeout=3600", "entry_timeout=3600", "passthrough_max=0")
+
+    @classmethod
+    def prepare(cls, t, source):
+        write_file(os.path.join(source, "known", "file"), t.rng.randbytes(30 * PAGE))
+
+    def run(self):
+        self.known("file")
+        self.sees("file", "what is there", self.holds_the_model)
+        fd = self.opened("file")
+        with mmap.mmap(fd, 30 * PAGE, prot=mmap.PROT_READ) as mapped, \
+                open(os.path.join(self.below, "file"), "r+b", buffering=0) as behind:
+            self.read_mapped("file", mapped)
+            self.changed_behind(behind, 5000, 3 * PAGE - 10)
+            self.read_mapped("file", mapped)
+            self.changed_behind(behind, 2 * PAGE, 30 * PAGE)
+        self.sees("file", "a size", lambda: os.fstat(fd).st_size == len(self.model["file"]))
+        self.names_behind()
+        self.close(fd)
+        self.as_in_the_source()
+
+    def changed_behind(self, behind, length, at):
+        part = self.rng.randbytes(length)
+        os.pwrite(behind.fileno(), part, at)
+        self.model["file"][at:at + length] = part
+        self.sees("file", "a change", self.holds_the_model)
+
+    def holds_the_model(self):
+        return read_file(self.path("file")) == bytes(self.model["file"])
+
+    def sees(self, name, what, condition):
+        until(lambda: self.do("see %s of %s" % (what, name), condition), 10, "seen of %s: %s" % (name, what))
+
+    def names_behind(self):
+        made, moved = os.path.join(self.below, "made"), os.path.join(self.below, "moved")
+        write_file(made, b"made")
+        self.sees("made", "it", lambda: errno_of(os.stat, self.path("made")) == 0)
+        os.chmod(made, 0o600)
+        self.sees("made", "its mode", lambda: os.stat(self.path("made")).st_mode & 0o777 == 0o600)
+        os.rename(made, moved)
+        self.sees("moved", "it", lambda: set(os.listdir(self.top)) == {"file", "moved"})
+        self.sees("made", "its end", lambda: errno_of(os.stat, self.path("made")) == errno.ENOENT)
+        os.unlink(moved)
+        self.sees("moved", "its end", lambda: errno_of(os.stat, self.path("moved")) == errno.ENOENT)
+
+
+class Clones(Known):
+    """Files whose pages a scan found equal at the same places: read once for all, until they are written."""
+
+    kinds = ("EIO", "ENOSPC", "EMFILE", "EINTR", "short", "ENOMEM", "machinery EIO", "machinery ENOMEM",
+             "catalogue full")
+    options = ("pool=2M", "attr_timeout=0", "entry_timeout=0", "passthrough_max=0")
+    clones = ("one", "other", "third")
+
+    @classmethod
+    def prepare(cls, t, source):
+        base = t.rng.randbytes(128 * PAGE)
+        for name in cls.clones:
+            write_file(os.path.join(source, "known", name), make_clone(t.rng, base, 5))
+        scan(t, source)
+
+    def run(self):
+        self.known(*self.clones)
+        before = self.mount.status()["adopted"] if not self.faults.armed() else 0
+        for name in self.clones[:2]:
+            self.opened(name, os.O_RDWR)
+            self.read_all(name)
+        self.proves("adopted", lambda status: status["adopted"], lambda found: found > before)
+        # Before it has adopted all.
+        self.opened("third", os.O_RDWR)
+        self.read("third", 100 * 1024, 0)
+        for name in self.clones:
+            self.cut(name)
+        for name in self.clones:
+            self.drop_cache(name)
+            self.read_all(name)
+            self.close(self.open[name])
+        self.as_in_the_source()
+
+    def cut(self, name):
+        fd, model = self.open[name], self.model[name]
+
+        def same():
+            self.serves_the_source(name)
+        self.write(name, 5000, 3 * PAGE + 7)
+        self.write(name, 8 * PAGE, 100 * PAGE)
+        self.do("punch", fallocate, fd, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, 50 * PAGE + 9, 40000, failed=same)
+        model[50 * PAGE + 9:50 * PAGE + 9 + 40000] = bytes(40000)
+        self.do("truncate", os.ftruncate, fd, 120 * PAGE + 5, failed=same)
+        del model[120 * PAGE + 5:]
+        self.do("truncate up", os.ftruncate, fd, 125 * PAGE, failed=same)
+        model += bytes(125 * PAGE - len(model))
+
+
+@test(suite="full", timeout=60 * SLOW, transports="full")
+def own_passthrough_fails_at_every_call(t):
+    """Every call fails once while the kernel serves files by itself, and when they are opened, closed and opened
+    again: what passthrough and the catalogue take is never a reason to fail."""
+    return fail_every_call(t, Own, [])
+
+
+@test(timeout=60 * SLOW, transports="full")
+def shared_passthrough_fails_at_every_call(t):
+    """The same of equal files in a read-only mount, opened and mapped all at once, and one by one."""
+    return fail_every_call(t, SharedReadOnly, [])
+
+
+@test(suite="full", timeout=120 * SLOW, transports="full")
+def overlay_fails_at_every_call(t):
+    """The same with coherence=overlay: making the copy fails at every call, readers keep what they opened, and a
+    writer's open is answered ESTALE without anybody's seeing it."""
+    return fail_every_call(t, Overlay, [])
+
+
+@test(suite="full", timeout=60 * SLOW, transports="full")
+def watch_fails_at_every_call(t):
+    """The same with -o watch: what others change is seen, be it that a report is lost and everything is asked anew."""
+    return fail_every_call(t, Watched, [])
+
+
+@test(suite="full", timeout=60 * SLOW, transports="full")
+def adopting_fails_at_every_call(t):
+    """The same of clones that a scan knows: pages adopted from the family, and cut out of the kin by changes."""
+    return fail_every_call(t, Clones, ["window=0"])
+
+
+# ---- the start and the end -----------------------------------------------------------------------
+
+START_KINDS = {
+    "EIO": Fault(SOURCE | MACHINERY | START, errno.EIO),
+    "EMFILE": Fault(OPEN | OPEN_PATH | THREAD | START, errno.EMFILE),
+    "EINTR": Fault(READ | OPEN | REPORT, errno.EINTR, set()),
+    "short": Fault(READ, 0, set()),
+    "ENOMEM": Fault(ALLOCATION | MACHINERY | START, errno.ENOMEM),
+    "catalogue full": Fault(CATALOGUE, MDB_MAP_FULL),
+}
+# What a mount says that goes on without what failed.
+SAID = "no catalogue of|cannot scan|scan=background|moved aside|shares nothing|cannot keep a copy"
+
+
+def mounted_under_a_fault(t, source, options, faults):
+    """The mount; None if it refused, and said why."""
+    try:
+        return t.mount(source, options)
+    except Failure as failure:
+        check(faults.applied(), str(failure))
+        refused = t.mounts.pop()
+        equal(refused.process.poll(), 1, "exit status of a mount that refuses; %s" % failure)
+        check(refused.log_text().strip() and not refused.is_mounted(), "it ends without a word, or stays mounted")
+        return None
+
+
+def scan_is_over(mount, faults):
+    try:
+        return mount.status()["memory"]["scan_bytes"] == 0
+    except Failure:
+        check(faults.applied(), "no status, and nothing had failed")
+        return False
+
+
+def start_once(t, source, options, files, faults, fault, nth):
+    """Mount, wait for the end of the scan, read, unmount: with the fault anywhere in that."""
+    faults.arm(fault.classes, nth, fault.code)
+    mount = mounted_under_a_fault(t, source, options, faults)
+    if mount:
+        until(lambda: scan_is_over(mount, faults), 20 * t.patience, "the scan is over")
+        before = faults.applied()
+        for name, content in files.items():
+            code = errno_of(lambda: equal(read_file(mount.path(name)), content, name))
+            check(not code or not before and code in fault.visible | IMPLIED, "%s: errno %d" % (name, code))
+        faults.disarm()
+        for name, content in files.items():
+            equal(read_file(mount.path(name)), content, name)
+        mount.audit()
+        mount.audited = False
+        faults.arm_again(fault.classes)
+        mount.expect_log(SAID)
+        mount.unmount()
+        t.mounts.remove(mount)
+    faults.disarm()
+    check(faults.applied() or not mount.log_text(), "nothing had failed, but something is in the log")
+
+
+@test(suite="full", timeout=120 * SLOW, transports="full", variants={"plain": ["ro"], "everything": [
+    "watch", "coherence=overlay", "scan=background"]})
+def start_fails_at_every_call(t, options):
+    """Every call from the start of a mount to its end fails once, with a scan in the background, a watch and kept
+    copies: it refuses and says why, or serves every byte; the catalogue it leaves is one that the next can use."""
+    source, faults = t.make_dir("source"), faulty(t)
+    content = t.rng.randbytes(80 * PAGE)
+    files = {"a": content, "b": content, "clone": make_clone(t.rng, content, 5), "small": b"x",
+             "zeroes": bytes(3 * PAGE)}
+    for name, bytes_ in files.items():
+        write_file(os.path.join(source, name), bytes_)
+    applied = {}
+    for kind, fault in START_KINDS.items():
+        for applied[kind], nth in enumerate(strides(t)):
+            shutil.rmtree(t.path("state"), ignore_errors=True)
+            if nth % 2:
+                scan(t, source)
+            try:
+                start_once(t, source, options, files, faults, fault, nth)
+            except Failure as failure:
+                raise Failure("%s in call %d, class %d: %s" % (kind, nth, faults.hit(), failure))
+            if not faults.applied():
+                break
+    return tell(t, applied)
