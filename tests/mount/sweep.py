@@ -16,6 +16,7 @@ import os
 import struct
 
 from harness import Failure, PAGE, check, equal, errno_of, mounts_under, read_file, until, write_file
+from results import record_result
 
 # Classes of calls, as in tests/crash/faulty.c.
 (READ, WRITE, OPEN, OPEN_PATH, HANDLE, STAT, SIZE, COPY, SYNC, NAME, ATTRIBUTE, DIRECTORY, ALLOCATION,
@@ -314,6 +315,7 @@ def tell(t, applied):
     check(sum(applied.values()) or STRIDE > 1, "no fault applied")
     for kind, count in applied.items():
         check(count or STRIDE != 1, "no fault of kind %s applied" % kind)
+    record_result(t, faults=applied)
     return "%d faults of %d kinds, each followed by a full comparison" % (
         sum(applied.values()), len(applied)) if STRIDE else None
 

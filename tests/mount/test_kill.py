@@ -6,6 +6,7 @@ to make (`begun`), after the acknowledgement the same (`done`). Whatever the mom
 has each change that was acknowledged; the one that was under way may have happened or not.
 """
 
+import collections
 import mmap
 import os
 import random
@@ -15,11 +16,14 @@ import time
 
 from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, PAGE, check, equal, fallocate, make_pages,
                      read_file, test, write_file)
+from results import record_result
 from test_write import GONE, record_writer
 
 ROUNDS = int(os.environ.get("FOLDFS_CRASH_ROUNDS", "0"))
 PAGES = 128
 RECORD = 96
+KINDS = {"a": "written or stored", "b": "written or stored", "appended": "appended", "sized": "resized",
+         "copied": "copied or punched"}
 # The last two are trimmed all the time: a thread of the daemon then often waits for a page of a client.
 OPTIONS = ([], ["window=0"], ["pool=1M", "window=0"], ["pool=1M", "window=256K"], ["pool=1M", "window=256K"])
 
@@ -58,6 +62,9 @@ class Records:
                       "%d begun" % (page, self.path, word & 0xffffffff, done, begun))
                 check(word == 0 or word >> 32 == self.owner << 24 | page, "page %d: %#x" % (page, word))
 
+    def acknowledged(self):
+        return max(struct.unpack_from("<Q", self.log, page * 16 + 8)[0] for page in range(PAGES))
+
 
 class Appended:
     """O_APPEND."""
@@ -84,6 +91,9 @@ class Appended:
         wanted = b"".join(struct.pack("<Q", number) * (RECORD // 8) for number in range(1, begun + 1))
         equal(content, wanted[:len(content)], "what was appended")
 
+    def acknowledged(self):
+        return struct.unpack_from("<Q", self.log, 8)[0]
+
 
 class Sized:
     """truncate down and up, fallocate that extends; behind the first page all is zeroes."""
@@ -105,7 +115,7 @@ class Sized:
                 fallocate(fd, 0, old, size - old)
             else:
                 os.ftruncate(fd, size)
-            struct.pack_into("<Q", self.log, 8, size)
+            struct.pack_into("<QQ", self.log, 8, size, number)
         until_gone(path, os.O_RDWR, resize)
 
     def verify(self):
@@ -115,13 +125,16 @@ class Sized:
             len(content), sizes[1], sizes[0]))
         equal(content, b"\xff" * PAGE + bytes(len(content) - PAGE), "content of what was resized")
 
+    def acknowledged(self):
+        return struct.unpack_from("<Q", self.log, 16)[0]
+
 
 class Copied:
     """copy_file_range from another file, and holes punched."""
 
     def __init__(self, source, owner):
         self.path = source
-        self.log = mmap.mmap(-1, PAGES * 16)
+        self.log = mmap.mmap(-1, PAGES * 16 + 8)
         self.master = make_pages(random.Random(owner), 32)
         write_file(source + ".master", self.master)
         write_file(source, bytes(PAGES * PAGE))
@@ -141,6 +154,7 @@ class Copied:
             else:
                 fallocate(fd, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, page * PAGE, PAGE)
             struct.pack_into("<Q", self.log, page * 16 + 8, origin)
+            struct.pack_into("<Q", self.log, PAGES * 16, number)
         until_gone(path, os.O_RDWR, copy)
 
     def origin(self, number):
@@ -155,8 +169,12 @@ class Copied:
             check(found in (self.origin(begun), self.origin(done)),
                   "page %d is neither copy %d, which was acknowledged, nor %d" % (page, done, begun))
 
+    def acknowledged(self):
+        return struct.unpack_from("<Q", self.log, PAGES * 16)[0]
 
-def one_round(t, source, number):
+
+def one_round(t, source):
+    """How many changes of each kind were acknowledged."""
     options = t.rng.choice(OPTIONS)
     kinds = {"a": Records, "b": Records, "appended": Appended, "sized": Sized, "copied": Copied}
     changers = {name: kind(os.path.join(source, name), owner + 1)
@@ -176,6 +194,7 @@ def one_round(t, source, number):
         equal(read_file(again.path(name)), read_file(os.path.join(source, name)), name + " through a new mount")
     again.unmount()
     t.mounts.clear()
+    return {name: changer.acknowledged() for name, changer in changers.items()}
 
 
 @test(timeout=60 + 10 * ROUNDS)
@@ -187,6 +206,9 @@ def killed_again_and_again(t):
     """
     source = t.make_dir("source")
     rounds = ROUNDS or (3 if t.suite == "full" else 1)
-    for number in range(rounds):
-        one_round(t, source, number)
+    acknowledged = collections.Counter()
+    for _ in range(rounds):
+        for name, count in one_round(t, source).items():
+            acknowledged[KINDS[name]] += count
+    record_result(t, rounds=rounds, acknowledged=acknowledged)
     return "%d rounds" % rounds if ROUNDS else None

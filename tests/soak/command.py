@@ -146,7 +146,7 @@ class Soak:
     def document(self):
         return {
             "format": 1, "outcome": self.outcome, "failure": self.failure,
-            "about": summary.about(self.t),
+            "about": summary.about(self.t.foldctl_command()),
             "preset": self.arguments.preset, "transport": self.arguments.transport, "seed": self.seed,
             "hours": self.arguments.hours, "seconds": round(time.monotonic() - self.started),
             "figures": self.totals,

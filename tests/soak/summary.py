@@ -7,9 +7,6 @@ import os
 import platform
 import subprocess
 
-MARK_BEGIN = "<!-- soak:begin -->"
-MARK_END = "<!-- soak:end -->"
-
 # Figure -> what it is called in tables; those with None are in the JSON only.
 FIGURES = {
     "rounds": "rounds of everything",
@@ -67,12 +64,12 @@ def first_line(command, **kwargs):
     return (done.stdout.strip().splitlines() or [""])[0]
 
 
-def about(t):
-    """What was soaked, and on what; no names of this machine."""
+def about(foldctl):
+    """What was run, and on what; no names of this machine."""
     top = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE")
     return {
-        "foldfs": first_line(t.foldctl_command() + ["--version"]).removeprefix("foldctl "),
+        "foldfs": first_line(foldctl + ["--version"]).removeprefix("foldctl "),
         "revision": first_line(["git", "describe", "--always", "--dirty"], cwd=top) or "unknown",
         "machine": "%s, %d processors, %.0f GiB" % (platform.machine(), os.cpu_count(), memory / (1 << 30)),
         "kernel": platform.release(),
@@ -140,9 +137,10 @@ def load(path):
         return json.load(file)
 
 
-def into(text, new):
-    """TEXT with NEW between the marks."""
-    begin, end = text.find(MARK_BEGIN), text.find(MARK_END)
+def into(text, name, new):
+    """TEXT with NEW between the marks of that NAME."""
+    marks = ["<!-- %s:%s -->" % (name, end) for end in ("begin", "end")]
+    begin, end = map(text.find, marks)
     if begin < 0 or end < begin:
-        raise ValueError("no %s … %s" % (MARK_BEGIN, MARK_END))
-    return "%s\n%s\n%s" % (text[:begin + len(MARK_BEGIN)], new, text[end:])
+        raise ValueError("no %s … %s" % tuple(marks))
+    return "%s\n%s\n%s" % (text[:begin + len(marks[0])], new, text[end:])
