@@ -43,12 +43,13 @@ def called(arguments):
 def run(command, arguments):
     """Run the tests and write arguments.output; their status."""
     started = time.monotonic()
+    about = summary.about([os.path.join(arguments.build, "foldctl")])
     with tempfile.NamedTemporaryFile("r", encoding="utf-8") as results:
         status, text = shown(command, dict(os.environ, FOLDFS_CRASH_RESULTS=results.name))
         rows = [json.loads(line) for line in results]
     document = {
         "command": called(arguments),
-        "about": summary.about([os.path.join(arguments.build, "foldctl")]),
+        "about": about,
         "preset": arguments.preset,
         "seed": number_of(r"^foldfs of .* seed (\d+)$", text),
         "seconds": round(time.monotonic() - started),
