@@ -463,11 +463,13 @@ class Clones(Known):
             self.opened(name, os.O_RDWR)
             self.read_all(name)
         self.proves("adopted", lambda status: status["adopted"], lambda found: found > before)
-        # Before it has adopted all.
+        # Before it has adopted what is cut first.
         self.opened("third", os.O_RDWR)
-        self.read("third", 100 * 1024, 0)
-        for name in self.clones:
+        self.read("third", 100, 0)
+        # While the others still have the pages that it has no more.
+        for name in reversed(self.clones):
             self.cut(name)
+            self.read_all(name)
         for name in self.clones:
             self.drop_cache(name)
             self.read_all(name)
@@ -479,8 +481,8 @@ class Clones(Known):
 
         def same():
             self.serves_the_source(name)
-        self.write(name, 5000, 3 * PAGE + 7)
         self.write(name, 8 * PAGE, 100 * PAGE)
+        self.write(name, 5000, 3 * PAGE + 7)
         self.do("punch", fallocate, fd, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, 50 * PAGE + 9, 40000, failed=same)
         model[50 * PAGE + 9:50 * PAGE + 9 + 40000] = bytes(40000)
         self.do("truncate", os.ftruncate, fd, 120 * PAGE + 5, failed=same)
