@@ -17,7 +17,9 @@
 #include <errno.h>
 #include <linux/capability.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -32,6 +34,7 @@ struct thread_identity {
 	bool root;   /* can take on another identity */
 	gid_t gid;   /* the daemon's */
 	bool groups; /* can take on other groups */
+	bool sees;   /* /proc tells of callers */
 	struct __user_cap_data_struct kept[_LINUX_CAPABILITY_U32S_3]; /* while another */
 };
 
@@ -73,6 +76,23 @@ static errint_t read_capabilities(struct thread_identity *self)
 	return 0;
 }
 
+/* Whether /proc is that of our own pid namespace, which requests name their callers in. In another
+ * one's, the same number is somebody else. */
+static bool proc_is_ours(void)
+{
+	char line[128];
+	FILE *status = fopen("/proc/thread-self/status", "re");
+	bool ours = status != NULL;
+
+	/* Our number in that namespace, and in each one below it down to ours. */
+	while (status && fgets(line, sizeof(line), status))
+		if (!strncmp(line, "NSpid:\t", 7))
+			ours = !strchr(line + 7, '\t');
+	if (status)
+		fclose(status);
+	return ours;
+}
+
 /* A umask of its own, and none of the groups that the daemon was started with. */
 static errint_t thread_prepare(struct thread_identity *self)
 {
@@ -82,6 +102,7 @@ static errint_t thread_prepare(struct thread_identity *self)
 		return -errno;
 	self->root = geteuid() == 0;
 	self->gid = getegid();
+	self->sees = proc_is_ours();
 	if (self->root) {
 		errint_t error = read_capabilities(self);
 
@@ -112,12 +133,12 @@ static bool groups_matter(const struct fuse_ctx *ctx, int directory_fd)
 
 /*
  * The caller's supplementary groups: in LIST, or in a new array if they are more. A caller that is
- * not to be found any more (killed, or in a pid namespace that we do not see) has none. -ENOMEM.
+ * not to be found (killed, or in a pid namespace that we do not see) has none. -ENOMEM.
  */
-static errint_t read_groups(fuse_req_t req, gid_t list[GROUPS_ON_STACK], gid_t **ret_groups,
-			    int *ret_count)
+static errint_t read_groups(const struct thread_identity *self, fuse_req_t req,
+			    gid_t list[GROUPS_ON_STACK], gid_t **ret_groups, int *ret_count)
 {
-	int count = fuse_req_getgroups(req, GROUPS_ON_STACK, list);
+	int count = self->sees ? fuse_req_getgroups(req, GROUPS_ON_STACK, list) : 0;
 	gid_t *groups = list;
 
 	if (count > GROUPS_ON_STACK) {
@@ -135,12 +156,13 @@ static errint_t read_groups(fuse_req_t req, gid_t list[GROUPS_ON_STACK], gid_t *
 	return 0;
 }
 
-static errint_t assume_groups(fuse_req_t req, struct identity *identity)
+static errint_t assume_groups(fuse_req_t req, const struct thread_identity *self,
+			      struct identity *identity)
 {
 	gid_t on_stack[GROUPS_ON_STACK];
 	gid_t *groups;
 	int count;
-	errint_t error = read_groups(req, on_stack, &groups, &count);
+	errint_t error = read_groups(self, req, on_stack, &groups, &count);
 
 	if (error)
 		return error;
@@ -154,12 +176,14 @@ static errint_t assume_groups(fuse_req_t req, struct identity *identity)
 
 bool identity_in_group(fuse_req_t req, gid_t gid)
 {
+	struct thread_identity *self = &thread_identity;
 	gid_t on_stack[GROUPS_ON_STACK];
 	bool found = fuse_req_ctx(req)->gid == gid;
 	gid_t *groups;
 	int count;
 
-	if (found || read_groups(req, on_stack, &groups, &count) < 0)
+	if (found || thread_prepare(self) < 0 ||
+	    read_groups(self, req, on_stack, &groups, &count) < 0)
 		return found;
 	for (int index = 0; index < count && !found; index++)
 		found = groups[index] == gid;
@@ -178,7 +202,7 @@ static errint_t assume_ids(fuse_req_t req, int directory_fd, struct thread_ident
 	if (ctx->uid == (uid_t)-1 || ctx->gid == (gid_t)-1)
 		return -EOVERFLOW;
 	if (self->groups && groups_matter(ctx, directory_fd))
-		error = assume_groups(req, identity);
+		error = assume_groups(req, self, identity);
 	if (!error && ctx->gid != self->gid) {
 		error = set_gid(ctx->gid);
 		identity->gid_assumed = !error;

@@ -269,10 +269,13 @@ def in_user_namespace(t, uid, gid, groups, function):
         os.close(fd)
 
 
-def in_pid_namespace(t, function):
-    """Run it in a new pid namespace."""
+def in_pid_namespace(t, function, enter=None):
+    """Run it in a new pid namespace, or in that which ENTER, a descriptor, stands for."""
     def outside():
-        libc_call("unshare", CLONE_NEWPID)
+        if enter is None:
+            libc_call("unshare", CLONE_NEWPID)
+        else:
+            libc_call("setns", enter, CLONE_NEWPID)
         t.join([t.fork(function)])
 
     t.join([t.fork(outside)])
@@ -337,3 +340,51 @@ def callers_in_a_pid_namespace(t):
         act_as(native, mount, 0, 1234, True)
 
     in_pid_namespace(t, inside)
+
+
+@test(transports="full")
+def daemon_in_a_pid_namespace(t):
+    """A daemon in a pid namespace that does not see the caller, or whose /proc is another namespace's: where
+    the daemon acts for him, the caller has no other groups, and never those of who has that number there."""
+    foldfs = t.foldfs_command()
+    t.foldfs_command = lambda: ["unshare", "--pid", "--fork", "--kill-child"] + foldfs
+    _, mount = both(t, 2)
+    base = mount.point
+    parent = mount.process.pid
+    with open("/proc/%d/task/%d/children" % (parent, parent)) as file:
+        namespace = os.open("/proc/%s/ns/pid" % file.read().split()[0], os.O_RDONLY)
+
+    def outside():
+        os.umask(0)
+        become(1234, 2345, [GROUP])
+        found = deeds(base + "/0", "x")
+        for name in ("open", "open among members", "mknod", "O_TMPFILE"):
+            equal(found[name], (oct(stat.S_IFREG | 0o775), 1234, GROUP), name + " of a member")
+        equal(found["read"], b"content", "what the kernel decides for a member")
+
+    def member():
+        os.setgroups([GROUP])
+        os.write(tell, b"x")
+        os.read(asked, 1)
+
+    def inside():
+        with open("/proc/sys/kernel/ns_last_pid", "w") as file:
+            file.write(str(namesake.pid - 1))
+        t.join([t.fork(of_the_same_number)])
+
+    def of_the_same_number():
+        equal(os.getpid(), namesake.pid, "the number in the daemon's namespace")
+        os.umask(0)
+        become(1234, 2345, [])
+        check_deeds(deeds(base + "/1", "x"), 1234, False, "who is no member")
+
+    t.join([t.fork(outside)])
+    told, tell = os.pipe()
+    asked, ask = os.pipe()
+    namesake = t.fork(member)
+    os.read(told, 1)
+    in_pid_namespace(t, inside, namespace)
+    os.write(ask, b"x")
+    t.join([namesake])
+    for fd in (told, tell, asked, ask, namespace):
+        os.close(fd)
