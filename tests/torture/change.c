@@ -123,28 +123,16 @@ static errint_t put_parts(int fd, uint8_t *bytes, size_t length, off_t at)
 
 static errint_t put_uring(struct worker *w, int fd, const uint8_t *bytes, size_t length, off_t at)
 {
-	struct io_uring *ring;
-	struct io_uring_cqe *cqe;
-	struct io_uring_sqe *sqe;
-	errint_t error = ring_of(w, &ring);
-	int done;
+	ssize_t done;
 
-	if (error) {
+	if (!has_ring(w)) {
 		atomic_fetch_add(&w->shared->refused, 1);
 		return put_plain(fd, bytes, length, at);
 	}
 	memcpy(w->ring_buffer, bytes, length);
-	sqe = io_uring_get_sqe(ring);
-	io_uring_prep_write_fixed(sqe, fd, w->ring_buffer, (unsigned)length, (uint64_t)at, 0);
-	error = io_uring_submit_and_wait(ring, 1);
-	if (error >= 0)
-		error = io_uring_wait_cqe(ring, &cqe);
-	if (error < 0)
-		return error;
-	done = cqe->res;
-	io_uring_cqe_seen(ring, cqe);
+	done = uring_do(w, true, fd, length, at);
 	if (done < 0)
-		return done;
+		return (errint_t)done;
 	return put_plain(fd, bytes + done, length - (size_t)done, at + done);
 }
 

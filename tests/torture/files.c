@@ -164,22 +164,63 @@ bool memory_get(struct worker *w, void *bytes, size_t length)
 	return false;
 }
 
-errint_t ring_of(struct worker *w, struct io_uring **ret_ring)
+bool has_ring(struct worker *w)
 {
 	struct iovec buffer = {.iov_base = w->ring_buffer, .iov_len = URING_BYTES};
+	int none = -1;
 	int error;
 
 	if (!w->ring_state) {
 		error = io_uring_queue_init(4, &w->ring, 0);
 		if (!error) {
 			error = io_uring_register_buffers(&w->ring, &buffer, 1);
+			if (!error)
+				error = io_uring_register_files(&w->ring, &none, 1);
 			if (error)
 				io_uring_queue_exit(&w->ring);
 		}
 		w->ring_state = error ? error : 1;
 	}
-	*ret_ring = &w->ring;
-	return w->ring_state < 0 ? w->ring_state : 0;
+	return w->ring_state > 0;
+}
+
+/* The only place of the ring's table: a registered file stays open. */
+static errint_t ring_register(struct worker *w, int fd)
+{
+	int done = io_uring_register_files_update(&w->ring, 0, &fd, 1);
+
+	return done < 0 ? done : 0;
+}
+
+ssize_t uring_do(struct worker *w, bool write, int fd, size_t length, off_t at)
+{
+	bool registered = at & 1;
+	int file = registered ? 0 : fd;
+	ssize_t done = registered ? ring_register(w, fd) : 0;
+	struct io_uring_sqe *sqe;
+	struct io_uring_cqe *cqe;
+
+	if (done < 0)
+		return done;
+	sqe = io_uring_get_sqe(&w->ring);
+	if (write)
+		io_uring_prep_write_fixed(sqe, file, w->ring_buffer, (unsigned)length, (uint64_t)at,
+					  0);
+	else
+		io_uring_prep_read_fixed(sqe, file, w->ring_buffer, (unsigned)length, (uint64_t)at,
+					 0);
+	if (registered)
+		sqe->flags |= IOSQE_FIXED_FILE;
+	done = io_uring_submit_and_wait(&w->ring, 1);
+	if (done >= 0)
+		done = io_uring_wait_cqe(&w->ring, &cqe);
+	if (done >= 0) {
+		done = cqe->res;
+		io_uring_cqe_seen(&w->ring, cqe);
+	}
+	if (registered && ring_register(w, -1) < 0)
+		return -EIO;
+	return done;
 }
 
 ssize_t aio_do(struct worker *w, unsigned command, int fd, void *bytes, size_t length, off_t at)

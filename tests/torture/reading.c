@@ -99,25 +99,13 @@ static ssize_t get_mapped(struct worker *w, const struct op *op, int fd, size_t 
 
 static ssize_t get_uring(struct worker *w, int fd, size_t length, off_t at)
 {
-	struct io_uring *ring;
-	struct io_uring_cqe *cqe;
-	struct io_uring_sqe *sqe;
-	errint_t error = ring_of(w, &ring);
 	ssize_t got;
 
-	if (error) {
+	if (!has_ring(w)) {
 		atomic_fetch_add(&w->shared->refused, 1);
 		return get_plain(fd, w->bytes, length, at);
 	}
-	sqe = io_uring_get_sqe(ring);
-	io_uring_prep_read_fixed(sqe, fd, w->ring_buffer, (unsigned)length, (uint64_t)at, 0);
-	error = io_uring_submit_and_wait(ring, 1);
-	if (error >= 0)
-		error = io_uring_wait_cqe(ring, &cqe);
-	if (error < 0)
-		return error;
-	got = cqe->res;
-	io_uring_cqe_seen(ring, cqe);
+	got = uring_do(w, false, fd, length, at);
 	if (got < 0)
 		return got;
 	memcpy(w->bytes, w->ring_buffer, (size_t)got);

@@ -344,7 +344,11 @@ errint_t guard_install(void);
 /* Pipes and memory files, for those that move bytes through them. */
 bool memory_put(struct worker *w, const void *bytes, size_t length);
 bool memory_get(struct worker *w, void *bytes, size_t length);
-errint_t ring_of(struct worker *w, struct io_uring **ret_ring);
+/* Whether the worker has a ring, which is made at the first call. */
+bool has_ring(struct worker *w);
+/* One request of the ring that reads into, or writes from, ring_buffer, which is registered, as FD
+ * is where AT is odd; and wait for it. Bytes or -errno. */
+ssize_t uring_do(struct worker *w, bool write, int fd, size_t length, off_t at);
 /* One asynchronous request of the kind that io_submit(2) takes (IOCB_CMD_…), and wait for it. Bytes
  * or -errno. */
 ssize_t aio_do(struct worker *w, unsigned command, int fd, void *bytes, size_t length, off_t at);
