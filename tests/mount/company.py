@@ -15,8 +15,9 @@ import random
 import struct
 import time
 
-from harness import LIBC, MIB, PAGE, check, equal, make_pages, read_file, write_file
+from harness import MIB, PAGE, check, equal, make_pages, read_file, write_file
 
+LEAF = 64 * PAGE
 PAGES = 150  # two leaves of a page map and a bit
 TAIL = 100
 NOISE = 3 * MIB
@@ -227,60 +228,3 @@ class Company:
             trimmed = [status["window"]["trimmed_bytes"] for status in (self.before, after)]
             check(trimmed[1] > trimmed[0] or not after["window"]["budget_bytes"],
                   "nothing was trimmed: %d, then %d bytes" % tuple(trimmed))
-
-
-# ---- io_uring with registered buffers ------------------------------------------------------------
-
-class FixedBuffer:
-    """One registered buffer and a ring to read and write with it, one operation at a time."""
-
-    SETUP, ENTER, REGISTER = 425, 426, 427
-    READ_FIXED, WRITE_FIXED = 4, 5
-    OFFSET_SQES = 0x10000000
-
-    def __init__(self, size):
-        parameters = (ctypes.c_uint32 * 30)()
-        self.fd = self._call(self.SETUP, 1, ctypes.byref(parameters))
-        self.sq_tail, self.sq_mask, self.sq_array = parameters[11], parameters[12], parameters[16]
-        self.cq_head, self.cq_mask, self.cqes = parameters[20], parameters[22], parameters[25]
-        self.ring = mmap.mmap(self.fd, max(self.sq_array + 4 * parameters[0], self.cqes + 16 * parameters[1]))
-        self.sqes = mmap.mmap(self.fd, 64 * parameters[0], offset=self.OFFSET_SQES)
-        self.buffer = mmap.mmap(-1, size)
-        iovec = (ctypes.c_uint64 * 2)(address_of(self.buffer), size)
-        self._call(self.REGISTER, self.fd, 0, ctypes.byref(iovec), 1)
-
-    @staticmethod
-    def _call(*args):
-        result = LIBC.syscall(*(ctypes.c_long(a) if isinstance(a, int) else a for a in args))
-        if result < 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        return result
-
-    def _u32(self, at):
-        return struct.unpack_from("<I", self.ring, at)[0]
-
-    def operate(self, operation, fd, length, offset):
-        """The operation's result; a negative one is an OSError."""
-        tail = self._u32(self.sq_tail)
-        struct.pack_into("<BBHiQQIIQHHi16x", self.sqes, 0, operation, 0, 0, fd, offset,
-                         address_of(self.buffer), length, 0, 0, 0, 0, 0)
-        struct.pack_into("<I", self.ring, self.sq_array + 4 * (tail & self._u32(self.sq_mask)), 0)
-        struct.pack_into("<I", self.ring, self.sq_tail, tail + 1)
-        self._call(self.ENTER, self.fd, 1, 1, 1, None, 0)
-        head = self._u32(self.cq_head)
-        _, result, _ = struct.unpack_from("<QiI", self.ring,
-                                          self.cqes + 16 * (head & self._u32(self.cq_mask)))
-        struct.pack_into("<I", self.ring, self.cq_head, head + 1)
-        if result < 0:
-            raise OSError(-result, os.strerror(-result))
-        return result
-
-    def write(self, fd, part, offset):
-        self.buffer[:len(part)] = part
-        return self.operate(self.WRITE_FIXED, fd, len(part), offset)
-
-    def read(self, fd, length, offset):
-        return self.buffer[:self.operate(self.READ_FIXED, fd, length, offset)]
-
-    def close(self):
-        os.close(self.fd)

@@ -16,11 +16,12 @@ import os
 import struct
 
 import harness
-from company import (MADV_REMOVE, MIB, PAGES, TAIL, TINY, TINY_DIRECT, Company, FixedBuffer, Subject, address_of)
+from company import (LEAF, MADV_REMOVE, MIB, PAGES, TAIL, TINY, TINY_DIRECT, Company, Subject, address_of)
 from faulty import HANG, READ, WRITE, FaultySource
 from harness import (FALLOC_COLLAPSE, FALLOC_INSERT, FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE,
                      PAGE, RENAME_EXCHANGE, check, equal, errno_of, fails_with, fallocate, libc_call,
                      make_pages, read_file, renameat2, test, write_file)
+from rings import row_io_uring, row_io_uring_linked, row_io_uring_sizes, row_io_uring_splice
 
 FALLOC_UNSHARE = 64
 RWF_HIPRI, RWF_DSYNC, RWF_SYNC, RWF_NOWAIT, RWF_APPEND, RWF_NOAPPEND = 1, 2, 4, 8, 16, 32
@@ -28,7 +29,6 @@ RWF_ATOMIC, RWF_DONTCACHE = 64, 128
 FICLONE, FICLONERANGE, FIDEDUPERANGE = 0x40049409, 0x4020940d, 0xc0189436
 FS_IOC_RESVSP64, FS_IOC_UNRESVSP64, FS_IOC_ZERO_RANGE = 0x4030582a, 0x4030582b, 0x40305839
 AT_SYMLINK_FOLLOW = 0x400
-LEAF = 64 * PAGE
 
 
 # ---- write(2) and its kin ------------------------------------------------------------------------
@@ -79,6 +79,16 @@ def row_direct(s):
     s.same("writes by O_DIRECT")
 
 
+def refuse_flags(*fds):
+    """The flags of one call that the kernel's FUSE has not: refused whatever is asked, and nothing is done."""
+    buffer = mmap.mmap(-1, PAGE)
+    for flags in (RWF_NOWAIT, RWF_ATOMIC, RWF_DONTCACHE):
+        for fd in fds:
+            for call, more in ((os.pwritev, 0), (os.pwritev, RWF_APPEND), (os.pwritev, RWF_DSYNC), (os.preadv, 0)):
+                fails_with(errno.EOPNOTSUPP, "%s with flag %#x" % (call.__name__, flags | more), call, fd, [buffer],
+                           8 * PAGE, flags | more)
+
+
 def row_vectors_and_flags(s):
     """writev, pwritev2 and its flags; a flag that is refused has changed nothing."""
     os.lseek(s.fd, 3 * PAGE - 5, os.SEEK_SET)
@@ -93,32 +103,8 @@ def row_vectors_and_flags(s):
     os.pwritev(s.fd, [part], 0, RWF_APPEND)
     s.put(len(s.model), part)
     s.same("vectors and flags")
-    for flags in (RWF_NOWAIT, RWF_ATOMIC, RWF_DONTCACHE):
-        part = s.noise(PAGE)
-        for fd in (s.fd, s.direct):
-            code = errno_of(os.pwritev, fd, [s.aligned(part)], 8 * PAGE, flags)
-            check(code in (0, errno.EOPNOTSUPP, errno.EAGAIN, errno.EINVAL), "errno of flag %#x: %d" % (flags, code))
-            if not code:
-                s.put(8 * PAGE, part)
-    s.same("flags that may be refused")
-
-
-def row_io_uring(s):
-    """io_uring with a registered buffer, buffered and by O_DIRECT, reads and writes."""
-    try:
-        ring = FixedBuffer(64 * PAGE)
-    except OSError as error:
-        if error.errno in (errno.ENOSYS, errno.EPERM, errno.ENOMEM):
-            return
-        raise
-    for fd, offset, length in ((s.fd, 5, 2 * PAGE), (s.direct, 12 * PAGE, 40 * PAGE), (s.fd, LEAF - 9, 20)):
-        part = s.noise(length)
-        equal(ring.write(fd, part, offset), length, "bytes written by io_uring")
-        s.put(offset, part)
-        s.agree(lambda: ring.read(s.fd, length, offset), part, "read back by io_uring")
-        s.agree(lambda: ring.read(s.direct, length, offset), part, "read back by io_uring and O_DIRECT")
-    ring.close()
-    s.same("io_uring")
+    refuse_flags(s.fd, s.direct)
+    s.same("flags that are refused")
 
 
 # ---- mappings ------------------------------------------------------------------------------------
@@ -521,6 +507,9 @@ FINDS = {
     "direct": WRITES[:1],
     "vectors_and_flags": WRITES[:1],
     "io_uring": WRITES[:1],
+    "io_uring_linked": WRITES[:1],
+    "io_uring_sizes": ("missed_fallocate", "missed_truncate"),
+    "io_uring_splice": WRITES[:1],
     "mapped_store": STORES,
     "mapped_and_written": STORES,
     "mapped_by_who_ends": STORES,
@@ -587,6 +576,22 @@ def in_company(t, options):
                 run_row(t, mount, source, number, base, row, in_company=True)
             except harness.Failure as failure:
                 raise harness.Failure("row %s: %s" % (name, failure)) from None
+
+
+@test(transports="full", variants={"window": ["passthrough=*"], "direct": ["passthrough=*", "window=0"]})
+def flags_refused_in_passthrough(t, options):
+    """In passthrough the kernel refuses them too, also where the source file has them."""
+    source = t.make_dir("source")
+    base = base_of(t)
+    write_file(source + "/file", base)
+    mount = t.mount(source, options)
+    fds = [os.open(mount.path("file"), os.O_RDWR | flags) for flags in (0, os.O_DIRECT)]
+    equal(mount.status()["plans"]["own"], 1, "files in passthrough")
+    refuse_flags(*fds)
+    equal(os.pread(fds[0], 2 * MIB, 0), base, "the file")
+    equal(read_file(source + "/file"), base, "the source")
+    for fd in fds:
+        os.close(fd)
 
 
 class Aio:
