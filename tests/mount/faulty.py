@@ -10,10 +10,11 @@ import subprocess
 
 from harness import HERE, ROOT, Skip, abort_fuse_under, mounts_under, until
 
-RECORD = struct.Struct("<IIQQII")
+RECORD = struct.Struct("<IIQQII32s")
 FAULTS = 16
 ERROR, HANG = 1, 2
-READ, WRITE, FSYNC, GETATTR, OPEN = 1, 2, 4, 8, 16
+(READ, WRITE, FSYNC, GETATTR, OPEN, CREATE, TRUNCATE, FALLOCATE, RENAME, UNLINK, READDIR,
+ FLUSH) = (1 << bit for bit in range(12))
 EVERYWHERE = (1 << 64) - 1
 
 
@@ -60,10 +61,10 @@ class FaultySource:
             self.memory = mmap.mmap(file.fileno(), RECORD.size * FAULTS)
         t.at_end(self._unmount)
 
-    def set(self, index, kind, calls, first=0, last=EVERYWHERE, error=0):
+    def set(self, index, kind, calls, first=0, last=EVERYWHERE, error=0, under=""):
         at = index * RECORD.size
         self.clear(index)
-        RECORD.pack_into(self.memory, at, 0, calls, first, last, error, 0)
+        RECORD.pack_into(self.memory, at, 0, calls, first, last, error, 0, under.encode())
         struct.pack_into("<I", self.memory, at, kind)
 
     def clear(self, index):

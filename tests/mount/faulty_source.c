@@ -34,7 +34,20 @@
 #define FAULTS 16
 
 enum fault_kind { FAULT_NONE, FAULT_ERROR, FAULT_HANG };
-enum fault_call { CALL_READ = 1, CALL_WRITE = 2, CALL_FSYNC = 4, CALL_GETATTR = 8, CALL_OPEN = 16 };
+enum fault_call {
+	CALL_READ = 1,
+	CALL_WRITE = 2,
+	CALL_FSYNC = 4,
+	CALL_GETATTR = 8,
+	CALL_OPEN = 16,
+	CALL_CREATE = 32,
+	CALL_TRUNCATE = 64,
+	CALL_FALLOCATE = 128,
+	CALL_RENAME = 256,
+	CALL_UNLINK = 512,
+	CALL_READDIR = 1024,
+	CALL_FLUSH = 2048,
+};
 
 struct fault {
 	_Atomic uint32_t kind;
@@ -43,6 +56,7 @@ struct fault {
 	uint64_t last;  /* inclusive */
 	uint32_t error; /* errno of FAULT_ERROR */
 	_Atomic uint32_t applied;
+	char under[32]; /* begin of the paths that it is about; empty: all */
 };
 
 static struct fault *faults;
@@ -65,8 +79,13 @@ static void nap(void)
 	nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
 }
 
+static bool is_under(const char *path, const struct fault *fault)
+{
+	return !strncmp(path, fault->under, strnlen(fault->under, sizeof(fault->under)));
+}
+
 /* Wait while a fault says so; the error that one demands, negative, or 0. */
-static int fault_for(uint32_t call, uint64_t first, uint64_t length)
+static int fault_for(uint32_t call, const char *path, uint64_t first, uint64_t length)
 {
 	uint64_t last = length ? first + length - 1 : first;
 
@@ -75,7 +94,7 @@ static int fault_for(uint32_t call, uint64_t first, uint64_t length)
 		uint32_t kind = atomic_load(&fault->kind);
 
 		if (kind == FAULT_NONE || !(fault->calls & call) || first > fault->last ||
-		    last < fault->first)
+		    last < fault->first || !is_under(path, fault))
 			continue;
 		atomic_fetch_add(&fault->applied, 1);
 		while (atomic_load(&fault->kind) == FAULT_HANG)
@@ -84,6 +103,12 @@ static int fault_for(uint32_t call, uint64_t first, uint64_t length)
 			return -(int)fault->error;
 	}
 	return 0;
+}
+
+/* The same for calls that are about no bytes. */
+static int fault_of(uint32_t call, const char *path)
+{
+	return fault_for(call, path, 0, UINT64_MAX);
 }
 
 /* Bytes before the first one that a read error is set for: a disk gives what precedes a bad block.
@@ -102,7 +127,7 @@ static uint64_t before_fault(uint64_t first, uint64_t length)
 
 static int fs_getattr(const char *path, struct stat *st, struct fuse_file_info *fi)
 {
-	int error = fault_for(CALL_GETATTR, 0, UINT64_MAX);
+	int error = fault_of(CALL_GETATTR, path);
 
 	if (error)
 		return error;
@@ -113,7 +138,7 @@ static int fs_getattr(const char *path, struct stat *st, struct fuse_file_info *
 
 static int fs_open(const char *path, struct fuse_file_info *fi)
 {
-	int error = fault_for(CALL_OPEN, 0, UINT64_MAX);
+	int error = fault_of(CALL_OPEN, path);
 	int fd;
 
 	if (error)
@@ -128,14 +153,24 @@ static int fs_open(const char *path, struct fuse_file_info *fi)
 
 static int fs_create(const char *path, mode_t mode, struct fuse_file_info *fi)
 {
-	int fd = openat(backing_fd, beneath(path), (fi->flags & ~(O_DIRECT | O_APPEND)) | O_CREAT,
-			mode);
+	int error = fault_of(CALL_CREATE, path);
+	int fd;
 
+	if (error)
+		return error;
+	fd = openat(backing_fd, beneath(path), (fi->flags & ~(O_DIRECT | O_APPEND)) | O_CREAT,
+		    mode);
 	if (fd < 0)
 		return -errno;
 	fi->fh = (uint64_t)fd;
 	fi->direct_io = 1;
 	return 0;
+}
+
+static int fs_flush(const char *path, struct fuse_file_info *fi)
+{
+	(void)fi;
+	return fault_of(CALL_FLUSH, path);
 }
 
 static int fs_release(const char *path, struct fuse_file_info *fi)
@@ -149,10 +184,9 @@ static int fs_read(const char *path, char *buffer, size_t size, off_t offset,
 		   struct fuse_file_info *fi)
 {
 	uint64_t length = before_fault((uint64_t)offset, size);
-	int error = fault_for(CALL_READ, (uint64_t)offset, length);
+	int error = fault_for(CALL_READ, path, (uint64_t)offset, length);
 	ssize_t done;
 
-	(void)path;
 	if (error)
 		return error;
 	done = pread((int)fi->fh, buffer, length, offset);
@@ -162,10 +196,9 @@ static int fs_read(const char *path, char *buffer, size_t size, off_t offset,
 static int fs_write(const char *path, const char *buffer, size_t size, off_t offset,
 		    struct fuse_file_info *fi)
 {
-	int error = fault_for(CALL_WRITE, (uint64_t)offset, size);
+	int error = fault_for(CALL_WRITE, path, (uint64_t)offset, size);
 	ssize_t done;
 
-	(void)path;
 	if (error)
 		return error;
 	done = pwrite((int)fi->fh, buffer, size, offset);
@@ -179,9 +212,8 @@ static int fs_write(const char *path, const char *buffer, size_t size, off_t off
 
 static int fs_fsync(const char *path, int datasync, struct fuse_file_info *fi)
 {
-	int error = fault_for(CALL_FSYNC, 0, UINT64_MAX);
+	int error = fault_of(CALL_FSYNC, path);
 
-	(void)path;
 	(void)datasync;
 	if (!error)
 		error = result_of(fsync((int)fi->fh));
@@ -192,7 +224,7 @@ static int fs_fsync(const char *path, int datasync, struct fuse_file_info *fi)
 
 static int fs_fsyncdir(const char *path, int datasync, struct fuse_file_info *fi)
 {
-	int error = fault_for(CALL_FSYNC, 0, UINT64_MAX);
+	int error = fault_of(CALL_FSYNC, path);
 
 	(void)datasync;
 	(void)fi;
@@ -204,8 +236,9 @@ static int fs_fsyncdir(const char *path, int datasync, struct fuse_file_info *fi
 static int fs_fallocate(const char *path, int mode, off_t offset, off_t length,
 			struct fuse_file_info *fi)
 {
-	(void)path;
-	return result_of(fallocate((int)fi->fh, mode, offset, length));
+	int error = fault_of(CALL_FALLOCATE, path);
+
+	return error ? error : result_of(fallocate((int)fi->fh, mode, offset, length));
 }
 
 static int fs_link(const char *from, const char *to)
@@ -215,8 +248,11 @@ static int fs_link(const char *from, const char *to)
 
 static int fs_truncate(const char *path, off_t size, struct fuse_file_info *fi)
 {
-	int fd, error;
+	int error = fault_of(CALL_TRUNCATE, path);
+	int fd;
 
+	if (error)
+		return error;
 	if (fi)
 		return result_of(ftruncate((int)fi->fh, size));
 	fd = openat(backing_fd, beneath(path), O_WRONLY);
@@ -230,13 +266,16 @@ static int fs_truncate(const char *path, off_t size, struct fuse_file_info *fi)
 static int fs_readdir(const char *path, void *buffer, fuse_fill_dir_t fill, off_t offset,
 		      struct fuse_file_info *fi, enum fuse_readdir_flags flags)
 {
-	int fd = openat(backing_fd, beneath(path), O_RDONLY | O_DIRECTORY);
+	int error = fault_of(CALL_READDIR, path);
+	int fd = error ? -1 : openat(backing_fd, beneath(path), O_RDONLY | O_DIRECTORY);
 	DIR *directory = fd < 0 ? NULL : fdopendir(fd);
 	const struct dirent *entry;
 
 	(void)offset;
 	(void)fi;
 	(void)flags;
+	if (error)
+		return error;
 	if (!directory)
 		return -errno;
 	while ((entry = readdir(directory)))
@@ -252,7 +291,9 @@ static int fs_mkdir(const char *path, mode_t mode)
 
 static int fs_unlink(const char *path)
 {
-	return result_of(unlinkat(backing_fd, beneath(path), 0));
+	int error = fault_of(CALL_UNLINK, path);
+
+	return error ? error : result_of(unlinkat(backing_fd, beneath(path), 0));
 }
 
 static int fs_rmdir(const char *path)
@@ -262,8 +303,11 @@ static int fs_rmdir(const char *path)
 
 static int fs_rename(const char *from, const char *to, unsigned int flags)
 {
-	return flags ? -EINVAL
-		     : result_of(renameat(backing_fd, beneath(from), backing_fd, beneath(to)));
+	int error = fault_of(CALL_RENAME, from);
+
+	if (error || flags)
+		return error ? error : -EINVAL;
+	return result_of(renameat(backing_fd, beneath(from), backing_fd, beneath(to)));
 }
 
 static int fs_statfs(const char *path, struct statvfs *st)
@@ -280,7 +324,8 @@ static int fs_utimens(const char *path, const struct timespec times[2], struct f
 
 static void *fs_init(struct fuse_conn_info *connection, struct fuse_config *config)
 {
-	(void)connection;
+	/* Files of foldfs in passthrough are mapped through ours. */
+	fuse_set_feature_flag(connection, FUSE_CAP_DIRECT_IO_ALLOW_MMAP);
 	config->use_ino = 1;
 	config->entry_timeout = config->attr_timeout = config->negative_timeout = 0;
 	return NULL;
@@ -291,6 +336,7 @@ static const struct fuse_operations operations = {
 	.getattr = fs_getattr,
 	.open = fs_open,
 	.create = fs_create,
+	.flush = fs_flush,
 	.release = fs_release,
 	.read = fs_read,
 	.write = fs_write,
