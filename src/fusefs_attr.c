@@ -59,6 +59,16 @@ static void object_end(const struct object *object)
 	inode_path_end(object->inode, object->fd);
 }
 
+/* The end of having asked for its attributes. -ESTALE: it has gone, and its numbers may mean
+ * another one by now; the kernel looks the name up again, and is to find that. */
+static errint_t object_asked(struct fusefs *fs, const struct object *object, errint_t error)
+{
+	if (error == -ESTALE)
+		inode_detach(fs->inodes, object->inode);
+	object_end(object);
+	return error;
+}
+
 /* ---- getattr and statx ---- */
 
 /* An open handle saves opening the inode, and knows a file whose name is gone for certain. The
@@ -78,7 +88,7 @@ static errint_t do_getattr(struct fusefs *fs, fuse_ino_t node, const struct fuse
 			return error;
 		if (fstat(object.fd, ret_stat) < 0)
 			error = -errno;
-		object_end(&object);
+		error = object_asked(fs, &object, error);
 	}
 	if (!error)
 		fusefs_stat_show(fs, ret_stat);
@@ -126,8 +136,7 @@ static errint_t do_statx(struct fusefs *fs, fuse_ino_t node, int flags, int mask
 	if (error)
 		return error;
 	error = statx_fd(fs, object.fd, flags, mask, ret_statx);
-	object_end(&object);
-	return error;
+	return object_asked(fs, &object, error);
 }
 
 void fusefs_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fuse_file_info *fi)

@@ -6,7 +6,9 @@
  *  I.1  An inode is hashed under (device, inode number) as long as that pair means its object. An
  *       inode with a descriptor pins its object, so the pair cannot come to mean another one. One
  *       with a handle only does not: a look-up compares handles, and an inode whose object has gone
- *       is taken out of the hash, to be answered with ESTALE until the kernel forgets it.
+ *       is taken out of the hash, to be answered with ESTALE until the kernel forgets it. So is one
+ *       with a descriptor when the source says ESTALE of it: a network file system gives the
+ *       number of a removed file away, whoever has a descriptor.
  *  I.2  The look-up count changes under the shard's mutex only, and an inode leaves the hash in the
  *       same critical section in which its count reaches zero.
  *  I.3  A descriptor, once an inode has it, stays until its end.
@@ -448,6 +450,8 @@ void inode_detach(struct inode_table *table, struct inode *inode)
 {
 	struct shard *shard = shard_of(table, inode->device, inode->number);
 
+	if (inode_is_root(table, inode))
+		return;
 	pthread_mutex_lock(&shard->mutex);
 	shard_remove_locked(shard, inode);
 	pthread_mutex_unlock(&shard->mutex);
@@ -499,6 +503,7 @@ int inode_open(struct inode_table *table, struct inode *inode, int flags)
 {
 	int path_fd = atomic_load_explicit(&inode->fd, memory_order_acquire);
 	char path[PROC_PATH_LENGTH];
+	errint_t error;
 	int fd;
 
 	/* A FIFO would block, a device would act. */
@@ -511,7 +516,12 @@ int inode_open(struct inode_table *table, struct inode *inode, int flags)
 		proc_path(path, path_fd);
 		fd = TEMP_FAILURE_RETRY(open(path, flags));
 	}
-	return fd < 0 ? -errno : fd;
+	if (fd >= 0)
+		return fd;
+	error = -errno;
+	if (error == -ESTALE)
+		inode_detach(table, inode);
+	return error;
 }
 
 void inode_keep(struct inode_table *table, int directory_fd, const char *name)

@@ -59,7 +59,7 @@ struct inode *inode_find(struct inode_table *table, dev_t device, ino_t number);
 void inode_forget(struct inode_table *table, struct inode *inode, uint64_t count);
 
 /* The next look-up of the inode's object finds another inode: who has this one open keeps it, and
- * nobody may open it again. */
+ * nobody may open it again. Not of the root, which stays what it is. */
 void inode_detach(struct inode_table *table, struct inode *inode);
 bool inode_is_detached(const struct inode *inode);
 
@@ -83,7 +83,8 @@ ino_t inode_number_shown(struct inode_table *table, dev_t device, ino_t number);
 struct inode *inode_shown(struct inode_table *table, ino_t shown);
 
 /* A new descriptor of the inode, as open(2) with FLAGS would give; the caller closes it. Regular
- * files and directories only: -ENXIO for the rest, which the kernel opens itself. -errno. */
+ * files and directories only: -ENXIO for the rest, which the kernel opens itself. -errno; with
+ * -ESTALE the inode is detached, so that the kernel finds what its name means now. */
 int inode_open(struct inode_table *table, struct inode *inode, int flags);
 
 /* What the content side keeps with an inode (fusefs_io.c): its window_file, made at the first open.

@@ -17,6 +17,7 @@ from harness import (MIB, ROOT, check, equal, errno_of, fails_with, libc_call, m
 sys.path.insert(0, os.path.join(ROOT, "tests", "posix"))
 
 import differences
+from faulty import FaultySource
 
 # libfuse's defaults are nosuid and nodev; the probe makes devices and set-id programs.
 PRIVILEGED = ["suid", "dev"]
@@ -312,6 +313,32 @@ def inode_numbers_that_are_given_again(t):
         equal(read_file(mount.path("new-" + name)), b"new " + name.encode(), "content of a new name")
     os.close(held)
     check(again == 0 or "error" in outcomes, "no handle went stale, though %d inode numbers came again" % again)
+
+
+@test(transports="full", variants={"window": ["passthrough_max=0"], "passthrough": ["passthrough=*"]})
+def inode_numbers_that_nobody_holds(t, options):
+    """A source that gives the number of a removed file away although foldfs has a descriptor of it, as a network
+    file system may: the new file can be read, written and looked at."""
+    t.loop_file_system(name="backing")  # where nobody else makes files
+    source = FaultySource(t)
+    write_file(source.backing + "/old", b"old")
+    number = os.stat(source.backing + "/old").st_ino
+    mount = t.mount(source.point, options + ["attr_timeout=0", "entry_timeout=0"])
+    held = os.open(mount.path("old"), os.O_PATH)  # so that the kernel does not forget it
+    os.unlink(mount.path("old"))
+    again = 0
+    for turn in range(10):
+        # Made by way of the mount and behind it.
+        name = "new-%d" % turn
+        write_file((source.backing + "/" if turn % 2 else mount.path("")) + name, name.encode())
+        equal(os.stat(mount.path(name)).st_size, len(name), "size of a new file")
+        equal(read_file(mount.path(name)), name.encode(), "a new file")
+        with open(mount.path(name), "ab") as file:
+            file.write(b"more")
+        equal(read_file(source.backing + "/" + name), name.encode() + b"more", "a new file in the source")
+        again += os.stat(source.backing + "/" + name).st_ino == number
+    os.close(held)
+    check(again, "the file system did not give the number away again")
 
 
 @test(transports="full")
