@@ -83,6 +83,19 @@ def as_the_source_in_passthrough(t):
     compare(t, t.make_dir("native"), t.make_dir("source"), ["passthrough=*"], ["-b"], ["io.append.switched-"])
 
 
+@test(suite="full", timeout=120, presets=PROBED)
+def as_the_source_on_xfs(t):
+    """All questions but those of device numbers, which XFS has fewer of, with the source on XFS. Its xattrs have up to
+    64 KiB and its ACLs more entries than FUSE takes; what else differs there, docs/posix.md says below its table."""
+    t.loop_file_system("xfs", 320 * MIB)
+    topics = ("access sticky create directory statx io map lock chmod chown set-id rename link unlink open path size time "
+              "xattr acl").split()
+    users = ("owner", "member", "primary", "other")
+    compare(t, t.make_dir("loop", "native"), t.make_dir("loop", "mounted"), [], [] if t.suite == "full" else ["-b"],
+            ["acl.entries.", "io.request.clone:", "size.truncate.empty.0:"] +
+            ["size.by.%s.6777.5:" % user for user in users], topics)
+
+
 @test(suite="full", timeout=300, presets=("release",), transports="full")
 def large_directories(t):
     """Directories of 100,000 entries: read, sought in, read while they change, emptied while they are read."""

@@ -392,8 +392,11 @@ def plain_user(t):
     os.chmod(source + "/secret", 0o600)
     # The sanitizers' logs of a plain user's daemon need a place that it may write to.
     os.chmod(t.directory, 0o777)
-    mount = t.mount(source, user="nobody", transport="dev")
+    mount = t.mount(source, ["fsname=mine", "subtype=special"], user="nobody", transport="dev")
     mount.expect_log("no kernel passthrough, for the daemon has no CAP_SYS_ADMIN")
+    equal(mounts_under(mount.point)[-1][2], "fuse.special", "type")
+    with open("/proc/self/mounts") as table:
+        check(any(line.split()[:2] == ["mine", mount.point] for line in table), "fsname")
 
     def works():
         equal(read_file(mount.path("file")), content, "content")
