@@ -21,6 +21,7 @@ BUDGETS = {
     "tiny-pool": ["pool=1M", "window=256K"],
 }
 
+GIB, TIB = 1 << 30, 1 << 40
 LIMIT = 3 * MIB
 RWF_APPEND = 16
 CLOCK_REALTIME_COARSE = 5  # the one that files' times are taken from
@@ -467,6 +468,61 @@ def seek_data_and_hole(t):
         return found
 
     equal(walk(mount.path("file")), walk(source + "/file"), "places of data and holes")
+
+
+@test(transports="full", variants={"window": [], "direct": ["window=0"]})
+def file_of_8_tib(t, options):
+    """A sparse file of 8 TiB, in whose far parts pages are written, stored, copied, punched and cut off: the source
+    has them where they belong, they are shared with a small file, and the map of the rest takes no memory."""
+    source = t.make_dir("source")
+    content = make_pages(t.rng, 10)
+    size = 8 * TIB + 123
+    write_file(source + "/twin", content)
+    mount = t.mount(source, options)
+    equal(read_file(mount.path("twin")), content, "the file that shares its pages")
+    fd = os.open(mount.path("file"), os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        os.ftruncate(fd, size)
+    except OSError as error:
+        check(error.errno == errno.EFBIG, "errno %d" % error.errno)
+        t.skip("the file system of %s has no files of 8 TiB" % source)
+    places = {at: content for at in (4 * GIB - 3 * PAGE, TIB - 5 * PAGE, 8 * TIB - 10 * PAGE)}
+
+    def check_all(what):
+        for path in (mount.path("file"), source + "/file"):
+            with open(path, "rb", buffering=0) as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                for at, part in places.items():
+                    found = os.pread(file.fileno(), len(part) + 2 * PAGE, at - PAGE)
+                    end = max(0, min(PAGE, os.fstat(fd).st_size - at - len(part)))
+                    equal(found, bytes(PAGE) + part + bytes(end), "%s: at %d in %s" % (what, at, path))
+
+    for at, part in places.items():
+        equal(os.pwrite(fd, part, at), len(part), "bytes written")
+    check_all("written")
+    with mmap.mmap(fd, 10 * PAGE, offset=8 * TIB - 10 * PAGE) as mapped:
+        mapped[3 * PAGE:3 * PAGE + 6] = b"stored"
+        mapped.flush()
+    places[8 * TIB - 10 * PAGE] = content[:3 * PAGE] + b"stored" + content[3 * PAGE + 6:]
+    with open(mount.path("twin"), "rb", buffering=0) as twin:
+        equal(os.copy_file_range(twin.fileno(), fd, 10 * PAGE, 0, 5 * TIB), 10 * PAGE, "bytes copied")
+    places[5 * TIB] = content
+    fallocate(fd, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, TIB - 2 * PAGE, 4 * PAGE)
+    places[TIB - 5 * PAGE] = content[:3 * PAGE] + bytes(4 * PAGE) + content[7 * PAGE:]
+    check_all("stored, copied and punched")
+    equal(os.lseek(fd, 2 * TIB, os.SEEK_DATA), 5 * TIB, "the next data")
+    # All but the page that was stored to and the four that were punched; shared after they were answered.
+    until(lambda: mount.status()["pages_sharing"] == 4 * 10 - 1 - 4, 10 * t.patience,
+          lambda: "35 pages are shared, not %d" % mount.status()["pages_sharing"])
+    maps = mount.status()["memory"]["maps_bytes"]
+    check(maps < MIB, "memory of maps: %d bytes" % maps)
+    os.ftruncate(fd, 5 * TIB + 3 * PAGE + 9)
+    os.ftruncate(fd, size)
+    places[5 * TIB] = content[:3 * PAGE + 9] + bytes(7 * PAGE - 9)
+    places[8 * TIB - 10 * PAGE] = bytes(10 * PAGE)
+    check_all("cut and extended")
+    os.close(fd)
+    equal(os.stat(mount.path("file")).st_size, size, "the size")
 
 
 @test(transports="full")
