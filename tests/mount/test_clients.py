@@ -371,7 +371,7 @@ WAYS = {"window": ["passthrough_max=0"], "direct": ["passthrough_max=0", "window
         "passthrough": ["passthrough=*"]}
 
 
-@test(transports="each", timeout=60, variants=WAYS)
+@test(transports="full", timeout=60, variants=WAYS)
 def killed_at_everything(t, options):
     """kill -9 of a client within each kind of request: it is gone once the source goes on."""
     def kill(client, place, rest):
