@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""README.md: what it says to type works as typed."""
+
+import os
+import re
+
+from containers import need_containers, tree_directory
+from harness import ROOT, check, equal, mounts_under, read_file, test, until
+from runner import name_of, namespace_of, processes_in
+
+# What the walk-through writes to. In the test's own mount namespace these are directories of the test.
+REDIRECTED = ("/srv", "/mnt", "/var/lib", "/run")
+# What is not for a test to do: its result is taken as there.
+INSTALLS = "scripts/build && cmake --install build/release && apt-get install -y runc util-linux-extra\n"
+
+
+def blocks(title):
+    """The shell blocks of a section."""
+    text = read_file(os.path.join(ROOT, "README.md")).decode()
+    section = re.search(r"^## %s\n(.*?)^## " % re.escape(title), text, re.MULTILINE | re.DOTALL).group(1)
+    return re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+
+
+def programs(t):
+    """A directory of the build's programs, as `cmake --install` would have put them on the path."""
+    directory = t.make_dir("bin")
+    for name, command in (("foldfs", t.foldfs_command()), ("foldctl", t.foldctl_command())):
+        with open(os.path.join(directory, name), "w") as script:
+            script.write("#!/bin/sh\nexec %s \"$@\"\n" % " ".join(command))
+        os.chmod(os.path.join(directory, name), 0o755)
+    return directory
+
+
+def redirect(t):
+    for place in REDIRECTED:
+        t.run(["mount", "--bind", t.make_dir("machine", place.lstrip("/")), place])
+        t.at_end(lambda place=place: t.run(["umount", "--recursive", "--lazy", place]))
+
+
+def unmounted_and_ended(t):
+    """No mount is left, and no daemon."""
+    equal(mounts_under("/mnt/trees") + mounts_under("/srv/containers"), [], "mounts that are left")
+
+    def daemons():
+        return [pid for pid in processes_in(namespace_of(os.getpid())) if "foldfs" in name_of(pid).split(" ")[0]]
+
+    until(lambda: not daemons(), 20 * t.patience, "the daemon has ended")
+
+
+def resident(fincore):
+    """Of fincore's table: the files of which something is in memory."""
+    rows = [line.split() for line in fincore.splitlines() if "/usr/bin/python3" in line and "/srv/trees" in line]
+    equal(len(rows), 4, "rows of fincore in: " + fincore)
+    return [row[-1] for row in rows if row[0] != "0B"]
+
+
+@test(suite="full", timeout=240, presets=("release",))
+def containers(t):
+    """The walk-through with containers, block after block, in one shell each as root in a checkout: they run, equal
+    files are in memory once, the tree that was written to is the only one that changes, and nothing is left mounted."""
+    need_containers(t)
+    t.need("fincore")
+    tree_directory("python3")
+    shared, end, written = blocks("Containers")
+    check(INSTALLS in shared, "the walk-through begins otherwise: " + shared)
+    environment = dict(t.environment(), PATH=programs(t) + ":" + os.environ["PATH"])
+    redirect(t)
+
+    def typed(block):
+        return t.run(["sh", "-eu", "-c", block], cwd=ROOT, env=environment, timeout=200).stdout
+
+    printed = typed(shared.replace(INSTALLS, ""))
+    equal(len(re.findall(r"^OpenSSL \d", printed, re.MULTILINE)), 4, "containers that ran, in: " + printed)
+    check(re.search(r"shared passthrough.*equal", printed), "what explain says, in: " + printed)
+    equal(len(resident(printed)), 1, "files that are in memory, in: " + printed)
+    t.run(t.foldctl_command() + ["audit", "--idle", "/mnt/trees"], timeout=70)
+    typed(end)
+    unmounted_and_ended(t)
+
+    printed = typed(written)
+    equal(printed.splitlines().count("written by one"), 2, "by the container and in the source: " + printed)
+    equal(read_file("/srv/trees/two/etc/motd"), read_file(tree_directory("python3") + "/etc/motd"), "another tree")
+    unmounted_and_ended(t)
