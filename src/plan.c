@@ -5,6 +5,7 @@
  * What decides, in this order:
  *
  *   the user named it (-o passthrough=GLOB)                     own
+ *   it may be mapped still by who wrote to it in own            own
  *   equal as a whole to other files, nobody can write here      shared
  *   known to share less than a twentieth, and not too large     own
  *   everything else                                             window
@@ -277,8 +278,16 @@ static bool choose_known(struct plan *plan, const struct plan_open *open, struct
 	return true;
 }
 
+/* Whether somebody may still have the file of HOLD, which nobody has open, mapped for writing in
+ * `own`. The daemon's own descriptor for writing hides what the kernel would say. */
+static bool is_mapped(const struct plan_hold *hold, const struct plan_open *open)
+{
+	return hold->mapped && (is_for_writing(open) || source_check_unwritten(open->fd));
+}
+
 /* *ret_fd: what to register, other than the file itself; -1 if it is that. The caller's. */
-static struct choice choose(struct plan *plan, const struct plan_open *open, int *ret_fd)
+static struct choice choose(struct plan *plan, const struct plan_open *open, bool mapped,
+			    int *ret_fd)
 {
 	struct choice choice;
 
@@ -289,6 +298,8 @@ static struct choice choose(struct plan *plan, const struct plan_open *open, int
 		return (struct choice){PLAN_WINDOW, PLAN_SET_ID};
 	if (is_asked(plan, open->fd))
 		return (struct choice){PLAN_OWN, PLAN_ASKED};
+	if (mapped)
+		return (struct choice){PLAN_OWN, PLAN_MAPPED};
 	if (!open->st->st_size)
 		return (struct choice){PLAN_WINDOW, PLAN_EMPTY};
 	if (choose_known(plan, open, &choice, ret_fd))
@@ -334,9 +345,11 @@ static void give_up(struct plan *plan, const struct plan_open *open, errint_t er
 /* Begin the plan that is best, or `window` if that cannot be had. */
 static void begin(struct plan *plan, struct plan_hold *hold, const struct plan_open *open)
 {
+	struct choice choice;
 	int fd;
-	struct choice choice = choose(plan, open, &fd);
 
+	hold->mapped = is_mapped(hold, open);
+	choice = choose(plan, open, hold->mapped, &fd);
 	hold->backing_id = 0;
 	hold->written = false;
 	hold->ctime = open->st->st_ctim;
@@ -406,6 +419,8 @@ void plan_leave(struct plan *plan, struct plan_hold *hold, struct file *file)
 	backing_unregister(plan->backing, hold->backing_id);
 	hold->backing_id = 0;
 	atomic_fetch_sub_explicit(&plan->inodes[hold->kind], 1, memory_order_relaxed);
+	if (hold->kind == PLAN_OWN && hold->written)
+		hold->mapped = true;
 	/* What becomes known of it later is another edition. */
 	if (!file)
 		return;
@@ -453,7 +468,7 @@ void plan_explain(struct plan *plan, const struct plan_hold *hold, const struct 
 	int fd = -1;
 
 	if (!hold->opens)
-		choice = choose(plan, open, &fd);
+		choice = choose(plan, open, is_mapped(hold, open), &fd);
 	if (fd >= 0)
 		close(fd);
 	*ret_kind = choice.kind;

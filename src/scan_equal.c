@@ -23,7 +23,6 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -54,19 +53,6 @@ static bool is_in_memory_alone(int fd)
 	return fstatfs(fd, &fs) || fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC;
 }
 
-/* Whether the kernel says that somebody has it open for writing. */
-static bool is_being_written(int fd)
-{
-	/* Should an opener be kept waiting for a moment, we are told by a signal that is ignored by
-	 * default, and not by SIGIO, which would end the process. */
-	if (fcntl(fd, F_SETSIG, SIGURG))
-		return false;
-	if (fcntl(fd, F_SETLEASE, F_RDLCK))
-		return errno == EAGAIN;
-	(void)fcntl(fd, F_SETLEASE, F_UNLCK);
-	return false;
-}
-
 /* Open it if it is what the catalogue knows and nobody writes to it: rules A to C. */
 void scan_twin_open(const struct scan *scan, struct scan_twin *twin)
 {
@@ -78,7 +64,7 @@ void scan_twin_open(const struct scan *scan, struct scan_twin *twin)
 	twin->unfit = fd < 0 || source_new(fd, &twin->source);
 	if (twin->unfit)
 		return;
-	twin->unfit = is_in_memory_alone(fd) || is_being_written(fd) ||
+	twin->unfit = is_in_memory_alone(fd) || source_check_unwritten(fd) == -EBUSY ||
 		      sync_file_range(fd, 0, 0,
 				      SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
 					      SYNC_FILE_RANGE_WAIT_AFTER) ||

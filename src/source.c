@@ -18,6 +18,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/magic.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -235,6 +236,18 @@ bool source_stamp_equal(const struct source_stamp *a, const struct source_stamp 
 {
 	return a->device == b->device && a->inode == b->inode && a->size == b->size &&
 	       same_time(&a->mtime, &b->mtime) && same_time(&a->ctime, &b->ctime);
+}
+
+errint_t source_check_unwritten(int fd)
+{
+	/* Should an opener be kept waiting for a moment, we are told by a signal that is ignored by
+	 * default, and not by SIGIO, which would end the process. */
+	if (fcntl(fd, F_SETSIG, SIGURG))
+		return -errno;
+	if (fcntl(fd, F_SETLEASE, F_RDLCK))
+		return errno == EAGAIN ? -EBUSY : -errno;
+	(void)fcntl(fd, F_SETLEASE, F_UNLCK);
+	return 0;
 }
 
 static bool kernel_is_from(unsigned major, unsigned minor)

@@ -10,8 +10,10 @@
  *
  * The kernel fails an open with EIO if it does not fit those that the inode has already. So an
  * inode's plan is chosen at its first open and held until its last release: a struct plan_hold in
- * the inode, under inode_lock(), counts the opens. What a client maps keeps its file open, so the
- * release comes after munmap.
+ * the inode, under inode_lock(), counts the opens. What a client maps of a `window` keeps its file
+ * open, so the release comes after munmap. In passthrough it keeps the backing file open and not
+ * ours: the release comes with the last close, and stores go on behind it. So what was open for
+ * writing in `own` stays in it until the kernel says that nobody has the source file so any more.
  *
  * The two sides see an open end at different moments: the kernel first. Between the two the daemon
  * still holds a plan that the kernel does not, which is harmless: to the kernel any plan is right
@@ -43,6 +45,7 @@ enum plan_kind {
 	X(LARGE, "it shares next to nothing, but is larger than passthrough_max")                  \
 	X(UNIQUE, "it shares next to nothing")                                                     \
 	X(ASKED, "the option passthrough names it")                                                \
+	X(MAPPED, "it may still be mapped by who wrote to it in passthrough")                      \
 	X(EQUAL, "it is equal to other files, and nobody can write to it here")                    \
 	X(SET_ID, "it has set-id bits, which a write by way of the daemon takes from it")          \
 	X(EMPTY, "it is empty")                                                                    \
@@ -61,6 +64,7 @@ struct plan_hold {
 	uint8_t kind;       /* enum plan_kind; while open */
 	uint8_t reason;     /* enum plan_reason; while open */
 	bool written;       /* was opened for writing while the daemon is out of the way */
+	bool mapped;        /* may be mapped by who wrote to it in `own`, though it is not open */
 	pid_t alone;        /* the thread that has the only open, for writing; 0: nobody */
 	struct timespec
 		ctime; /* the file's, as `shared` began: what is shared is true as of this */

@@ -61,6 +61,11 @@ void source_drop_cache_soon(struct source *source, struct workers *workers);
 
 void source_stamp_of(const struct stat *st, struct source_stamp *ret_stamp);
 bool source_stamp_equal(const struct source_stamp *a, const struct source_stamp *b);
+/* Whether nobody has the file open as FD, for reading, open for writing, or mapped so: 0. -EBUSY:
+ * somebody has; other -errno: the kernel does not say (another's file, some file systems). Who
+ * opens it for writing at this moment may wait for some microseconds. */
+errint_t source_check_unwritten(int fd);
+
 /* Whether the file system has multigrain timestamps (Linux 6.13: ext4, XFS, btrfs, tmpfs): one that
  * was looked at is never given again. */
 bool source_is_multigrain(const struct statfs *fs);
