@@ -9,6 +9,7 @@
  *   digests  device, inode, part -> 64-bit digests of CATALOGUE_PART pages that are not zero; or
  * the sketch classes  class -> device, inode of each member (sorted: the order of catalogue_member)
  *   runs     device, inode -> struct runs_value and its runs: catalogue_runs.c
+ *   objects  class -> struct object_value: catalogue_objects.c
  *
  * `files` is keyed without the stamp, so a file that changed replaces what was known of it; the
  * stamp is compared at every look-up. LMDB writes copies of pages and syncs before it switches, so

@@ -26,8 +26,8 @@
 #include <unistd.h>
 
 #define MAGIC   0x666f6c6463617461ull /* foldcata */
-#define VERSION 3u
-#define TABLES  5
+#define VERSION 4u
+#define TABLES  6
 #define READERS 512
 /* Of the file `clean`. */
 #define MARK_BYTES 192
@@ -75,6 +75,8 @@ int catalogue_open_tables(struct catalogue *catalogue, MDB_txn *txn, unsigned fl
 				      &catalogue->classes);
 	if (!result)
 		result = mdb_dbi_open(txn, "runs", flags, &catalogue->runs);
+	if (!result)
+		result = mdb_dbi_open(txn, "objects", flags, &catalogue->objects);
 	return result;
 }
 

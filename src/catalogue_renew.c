@@ -116,6 +116,9 @@ static int copy_tables(struct renewal *renewal)
 	if (!result)
 		result = copy_table(renewal, old->runs, new->runs, catalogue_is_valid_runs,
 				    MDB_APPEND);
+	if (!result)
+		result = copy_table(renewal, old->objects, new->objects, catalogue_is_valid_object,
+				    MDB_APPEND);
 	return result ? result : mdb_txn_commit(renewal->to);
 }
 

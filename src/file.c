@@ -41,12 +41,6 @@
 #include <urcu/list.h>
 #include <urcu/rculfhash.h>
 
-/* A file system's coarse clock ticks at least this often (CONFIG_HZ=100), and then some. */
-#define RACY_NANOSECONDS 20000000
-/* There are file systems that keep whole seconds (ext4 with inodes of 128 bytes), or every other
- * one. */
-#define COARSE_NANOSECONDS 2020000000
-
 /* Pages that file_sharing() looks at. Of a file that shares a tenth of its pages, 89 of 100
  * samples of this size have more than a twentieth of shared ones (binomial distribution). */
 #define SHARE_SAMPLES 64u
@@ -224,20 +218,9 @@ uint64_t file_table_bytes(const struct file_table *table)
 	return atomic_load_explicit(&table->bytes, memory_order_relaxed);
 }
 
-/* Whether a stamp taken now may be that of a later state too. A time of whole seconds is seldom
- * chance: then the file system has no others, whatever its kind promises. */
 bool file_table_doubts(const struct file_table *table, const struct source_stamp *stamp)
 {
-	bool coarse = !stamp->ctime.tv_nsec;
-	struct timespec now;
-	int64_t age;
-
-	if (table->multigrain && stamp->device == table->device && !coarse)
-		return false;
-	clock_gettime(CLOCK_REALTIME, &now);
-	age = (int64_t)(now.tv_sec - stamp->ctime.tv_sec) * 1000000000 + now.tv_nsec -
-	      stamp->ctime.tv_nsec;
-	return age < (coarse ? COARSE_NANOSECONDS : RACY_NANOSECONDS);
+	return source_stamp_is_racy(stamp, table->multigrain && stamp->device == table->device);
 }
 
 static void take_stamp_locked(struct file *file, const struct stat *st)

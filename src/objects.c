@@ -4,11 +4,14 @@
  *
  * Made by one thread, which starts with the first wish and works at the lowest priority: into a
  * file without a name, synced, and named only when the file it was copied from still has the stamp
- * under which it is a member of its class. So an object that has a name is whole and right.
+ * under which it is a member of its class. So an object was whole and right when it got its name.
+ * With what stamp it did, the catalogue is told then; an object that has another one, or of which
+ * nothing was told, is not used. Only the maker removes it, so that no open waits for that.
  */
 #include "foldfs/objects.h"
 
 #include "foldfs/backing.h"
+#include "foldfs/source.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -23,6 +26,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/statfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <urcu/list.h>
@@ -33,6 +38,8 @@
 #define COPY_BYTES (8u << 20)
 /* Wishes that wait; further ones are forgotten, and come again with the next open. */
 #define WISHES_MAX 256u
+/* Between two looks at whether a stamp is old enough. */
+#define STAMP_WAIT_NS 5000000
 
 struct wish {
 	struct cds_list_head link; /* under objects->lock */
@@ -42,9 +49,11 @@ struct wish {
 };
 
 struct objects {
-	struct backing *view; /* read-only, of the directory; constant */
-	int directory_fd;     /* constant */
-	pthread_mutex_t lock; /* a leaf */
+	struct catalogue *catalogue; /* borrowed */
+	struct backing *view;        /* read-only, of the directory; constant */
+	int directory_fd;            /* constant */
+	bool multigrain;             /* of its file system; constant */
+	pthread_mutex_t lock;        /* a leaf */
 	pthread_cond_t wanted;
 	struct cds_list_head wishes; /* under lock; the first is being made */
 	unsigned count;              /* under lock */
@@ -76,7 +85,21 @@ static bool is_wanted(struct catalogue *catalogue, const char *name)
 	return strcmp(name, expected) == 0;
 }
 
-static void remove_unwanted(struct objects *objects, struct catalogue *catalogue)
+/* Remove the object called NAME, and what the catalogue was told of it. */
+static void remove_object(struct objects *objects, const char *name)
+{
+	struct catalogue_batch *batch;
+
+	(void)unlinkat(objects->directory_fd, name, 0);
+	if (catalogue_begin(objects->catalogue, &batch))
+		return;
+	if (catalogue_remove_object(batch, strtoull(name, NULL, 16)))
+		catalogue_abort(batch);
+	else
+		(void)catalogue_commit(batch);
+}
+
+static void remove_unwanted(struct objects *objects)
 {
 	int fd = openat(objects->directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *directory = fd < 0 ? NULL : fdopendir(fd);
@@ -88,8 +111,8 @@ static void remove_unwanted(struct objects *objects, struct catalogue *catalogue
 		return;
 	}
 	while ((entry = readdir(directory)))
-		if (entry->d_name[0] != '.' && !is_wanted(catalogue, entry->d_name))
-			(void)unlinkat(objects->directory_fd, entry->d_name, 0);
+		if (entry->d_name[0] != '.' && !is_wanted(objects->catalogue, entry->d_name))
+			remove_object(objects, entry->d_name);
 	closedir(directory);
 }
 
@@ -97,6 +120,7 @@ errint_t objects_new(const char *directory, struct catalogue *catalogue,
 		     struct objects **ret_objects)
 {
 	struct objects *objects;
+	struct statfs fs;
 	errint_t error;
 
 	if (mkdir(directory, 0700) && errno != EEXIST)
@@ -107,15 +131,18 @@ errint_t objects_new(const char *directory, struct catalogue *catalogue,
 	pthread_mutex_init(&objects->lock, NULL);
 	pthread_cond_init(&objects->wanted, NULL);
 	CDS_INIT_LIST_HEAD(&objects->wishes);
+	objects->catalogue = catalogue;
 	objects->directory_fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	error = objects->directory_fd < 0 ? -errno : 0;
-	if (!error)
+	error = objects->directory_fd < 0 || fstatfs(objects->directory_fd, &fs) ? -errno : 0;
+	if (!error) {
+		objects->multigrain = source_is_multigrain(&fs);
 		error = backing_new(objects->directory_fd, &objects->view);
+	}
 	if (error) {
 		objects_free(objects);
 		return error;
 	}
-	remove_unwanted(objects, catalogue);
+	remove_unwanted(objects);
 	*ret_objects = objects;
 	return 0;
 }
@@ -149,30 +176,38 @@ void objects_free(struct objects *objects)
 	free(objects);
 }
 
-int objects_open(struct objects *objects, const struct catalogue_record *record, uint64_t size)
+/* The stamp of the object open as FD, as the catalogue keeps it. */
+static errint_t stamp_of(int fd, struct source_stamp *ret_stamp)
+{
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return -errno;
+	source_stamp_of(&st, ret_stamp);
+	ret_stamp->device = 0;
+	return 0;
+}
+
+/* Whether the object of CLASS, open as FD, is as it was made. */
+static bool is_as_made(struct objects *objects, uint64_t class, int fd)
+{
+	struct source_stamp made;
+	struct source_stamp now;
+
+	return !catalogue_object(objects->catalogue, class, &made) && !stamp_of(fd, &now) &&
+	       source_stamp_equal(&made, &now);
+}
+
+int objects_open(struct objects *objects, const struct catalogue_record *record)
 {
 	char name[NAME_BYTES];
-	struct stat st;
-	errint_t error;
 	int fd;
 
 	name_of(record, name);
 	fd = backing_open_read_only(objects->view, name);
-	if (fd < 0)
-		return fd;
-	error = fstat(fd, &st) ? -errno : 0;
-	if (!error && (uint64_t)st.st_size == size)
+	if (fd < 0 || is_as_made(objects, record->class, fd))
 		return fd;
 	close(fd);
-	/* Damaged. If it cannot be removed, no other can be made in its place. */
-	if (!error && unlinkat(objects->directory_fd, name, 0))
-		error = -errno;
-	if (error)
-		return error;
-	fuse_log(FUSE_LOG_WARNING,
-		 "objects/%s in the state directory, a copy of what equal files hold, had another "
-		 "size: it was removed.\n",
-		 name);
 	return -ENOENT;
 }
 
@@ -209,7 +244,34 @@ static bool has_stamp(int fd, const struct source_stamp *stamp)
 	return source_stamp_equal(&now, stamp);
 }
 
-/* Give the file open as FD its name. */
+/* Whether the object of RECORD is there, as it was made: then somebody else has made it. One that
+ * is not is removed. */
+static bool is_made(struct objects *objects, const struct catalogue_record *record)
+{
+	struct source_stamp made;
+	char name[NAME_BYTES];
+	bool right;
+	int fd;
+
+	name_of(record, name);
+	fd = openat(objects->directory_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	right = is_as_made(objects, record->class, fd);
+	close(fd);
+	if (right)
+		return true;
+	/* Of one that was told of, somebody else has changed something. */
+	if (!catalogue_object(objects->catalogue, record->class, &made))
+		fuse_log(FUSE_LOG_WARNING,
+			 "objects/%s in the state directory, a copy of what equal files hold, was "
+			 "changed by somebody: it is made anew.\n",
+			 name);
+	remove_object(objects, name);
+	return false;
+}
+
+/* Give the file open as FD its name. -ECANCELED: somebody else's has it. */
 static errint_t give_name(const struct objects *objects, int fd,
 			  const struct catalogue_record *record)
 {
@@ -218,17 +280,49 @@ static errint_t give_name(const struct objects *objects, int fd,
 
 	name_of(record, name);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	if (linkat(AT_FDCWD, path, objects->directory_fd, name, AT_SYMLINK_FOLLOW) &&
-	    errno != EEXIST)
-		return -errno;
+	if (linkat(AT_FDCWD, path, objects->directory_fd, name, AT_SYMLINK_FOLLOW))
+		return errno == EEXIST ? -ECANCELED : -errno;
 	return fsync(objects->directory_fd) ? -errno : 0;
+}
+
+/* The stamp that the object open as FD, which has its name, keeps as long as nobody touches it. */
+static errint_t last_stamp(const struct objects *objects, int fd, struct source_stamp *ret_stamp)
+{
+	static const struct timespec moment = {.tv_nsec = STAMP_WAIT_NS};
+	errint_t error = stamp_of(fd, ret_stamp);
+
+	while (!error && source_stamp_is_racy(ret_stamp, objects->multigrain)) {
+		if (atomic_load(&objects->stopping))
+			return -ECANCELED;
+		nanosleep(&moment, NULL);
+		error = stamp_of(fd, ret_stamp);
+	}
+	return error;
+}
+
+static errint_t tell(struct objects *objects, uint64_t class, const struct source_stamp *stamp)
+{
+	struct catalogue_batch *batch;
+	errint_t error = catalogue_begin(objects->catalogue, &batch);
+
+	if (error)
+		return error;
+	error = catalogue_put_object(batch, class, stamp);
+	if (!error)
+		return catalogue_commit(batch);
+	catalogue_abort(batch);
+	return error;
 }
 
 static errint_t make(struct objects *objects, const struct wish *wish)
 {
-	int fd = openat(objects->directory_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0400);
+	struct source_stamp stamp;
 	errint_t error;
+	int fd;
 
+	if (is_made(objects, &wish->record))
+		return 0;
+	fd = openat(objects->directory_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0400);
 	if (fd < 0)
 		return -errno;
 	error = copy(objects, wish->fd, fd, wish->stamp.size);
@@ -238,6 +332,10 @@ static errint_t make(struct objects *objects, const struct wish *wish)
 		error = -ESTALE;
 	if (!error)
 		error = give_name(objects, fd, &wish->record);
+	if (!error)
+		error = last_stamp(objects, fd, &stamp);
+	if (!error)
+		error = tell(objects, wish->record.class, &stamp);
 	close(fd);
 	return error;
 }

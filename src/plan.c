@@ -246,7 +246,7 @@ static int open_equal(struct plan *plan, const struct plan_open *open,
 		return open_member(plan, record->class);
 	if (!plan->objects || (uint64_t)stamp->size > plan->max_bytes)
 		return -ENOENT;
-	fd = objects_open(plan->objects, record, (uint64_t)stamp->size);
+	fd = objects_open(plan->objects, record);
 	if (fd == -ENOENT && !open->asks)
 		objects_make(plan->objects, record, stamp, open->fd);
 	return fd;

@@ -30,6 +30,12 @@
 #define RWF_DONTCACHE 0x00000080 /* Linux 6.14, include/uapi/linux/fs.h */
 #endif
 
+/* A file system's coarse clock ticks at least this often (CONFIG_HZ=100), and then some. */
+#define RACY_NANOSECONDS 20000000
+/* There are file systems that keep whole seconds (ext4 with inodes of 128 bytes), or every other
+ * one. */
+#define COARSE_NANOSECONDS 2020000000
+
 /* Writes of less than this many bytes are gathered in the kernel's cache and dropped later. */
 #define SMALL_WRITE (64u << 10)
 /* Bytes read or written after which what is left in the kernel's cache is dropped. */
@@ -236,6 +242,22 @@ bool source_stamp_equal(const struct source_stamp *a, const struct source_stamp 
 {
 	return a->device == b->device && a->inode == b->inode && a->size == b->size &&
 	       same_time(&a->mtime, &b->mtime) && same_time(&a->ctime, &b->ctime);
+}
+
+/* A time of whole seconds is seldom chance: then the file system has no others, whatever its kind
+ * promises. */
+bool source_stamp_is_racy(const struct source_stamp *stamp, bool multigrain)
+{
+	bool coarse = !stamp->ctime.tv_nsec;
+	struct timespec now;
+	int64_t age;
+
+	if (multigrain && !coarse)
+		return false;
+	clock_gettime(CLOCK_REALTIME, &now);
+	age = (int64_t)(now.tv_sec - stamp->ctime.tv_sec) * 1000000000 + now.tv_nsec -
+	      stamp->ctime.tv_nsec;
+	return age < (coarse ? COARSE_NANOSECONDS : RACY_NANOSECONDS);
 }
 
 errint_t source_check_unwritten(int fd)

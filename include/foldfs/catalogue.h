@@ -106,6 +106,11 @@ errint_t catalogue_digests(struct catalogue *catalogue, const struct source_stam
 errint_t catalogue_runs(struct catalogue *catalogue, const struct source_stamp *stamp,
 			uint64_t *ret_family, struct catalogue_run **ret_runs, size_t *ret_count);
 
+/* The stamp, without a device, that the object of CLASS (objects.h) had when it was made. -ENOENT:
+ * none was made, or it was not told of. */
+errint_t catalogue_object(struct catalogue *catalogue, uint64_t class,
+			  struct source_stamp *ret_stamp);
+
 /* Changes are made in batches; one at a time, over all processes: begin waits for the other's end.
  * What a batch puts is there for readers once it is committed. */
 errint_t catalogue_begin(struct catalogue *catalogue, struct catalogue_batch **ret_batch);
@@ -134,6 +139,11 @@ errint_t catalogue_remove(struct catalogue_batch *batch, dev_t device, ino_t ino
 errint_t catalogue_put_runs(struct catalogue_batch *batch, const struct source_stamp *stamp,
 			    const struct source_stamp *of, const struct catalogue_run runs[],
 			    size_t count);
+/* The object of CLASS has STAMP now. */
+errint_t catalogue_put_object(struct catalogue_batch *batch, uint64_t class,
+			      const struct source_stamp *stamp);
+/* There is no object of CLASS any more. Nothing if there was none. */
+errint_t catalogue_remove_object(struct catalogue_batch *batch, uint64_t class);
 /* A class number that no record has. */
 errint_t catalogue_new_class(struct catalogue_batch *batch, uint64_t *ret_class);
 /* Both end BATCH, whatever they return. */

@@ -41,6 +41,16 @@ struct runs_value {
 	uint64_t family;
 };
 
+struct object_value {
+	uint64_t class; /* again, as a check */
+	uint64_t inode;
+	int64_t size;
+	int64_t mtime;
+	int64_t mtime_ns;
+	int64_t ctime;
+	int64_t ctime_ns;
+};
+
 /* All constant once open. */
 struct catalogue {
 	MDB_env *env;
@@ -49,6 +59,7 @@ struct catalogue {
 	MDB_dbi digests;
 	MDB_dbi classes;
 	MDB_dbi runs;
+	MDB_dbi objects;
 	int directory; /* locked by who opens or closes */
 	int users;     /* open.lock in it: a lock for as long as it is open */
 	uint8_t secret[CATALOGUE_SECRET_BYTES];
@@ -70,8 +81,9 @@ static inline MDB_val catalogue_value_of(const void *bytes, size_t size)
 /* Whether KEY and VALUE, of `files`, are what put_file() writes: all their reader relies on. */
 bool catalogue_is_valid_file(const MDB_val *key, const MDB_val *value);
 
-/* The same of `runs`. */
+/* The same of `runs`, and of `objects`. */
 bool catalogue_is_valid_runs(const MDB_val *key, const MDB_val *value);
+bool catalogue_is_valid_object(const MDB_val *key, const MDB_val *value);
 
 /* The entry of the file with STAMP within TXN. LMDB's results; MDB_NOTFOUND: it is not known, or
  * under another stamp. */

@@ -61,6 +61,9 @@ void source_drop_cache_soon(struct source *source, struct workers *workers);
 
 void source_stamp_of(const struct stat *st, struct source_stamp *ret_stamp);
 bool source_stamp_equal(const struct source_stamp *a, const struct source_stamp *b);
+/* Whether STAMP, taken now, may be that of a later state too. MULTIGRAIN: it is of a file system of
+ * which source_is_multigrain() says so (below). */
+bool source_stamp_is_racy(const struct source_stamp *stamp, bool multigrain);
 /* Whether nobody has the file open as FD, for reading, open for writing, or mapped so: 0. -EBUSY:
  * somebody has; other -errno: the kernel does not say (another's file, some file systems). Who
  * opens it for writing at this moment may wait for some microseconds. */

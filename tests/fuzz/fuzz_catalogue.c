@@ -63,6 +63,8 @@ static errint_t put(struct catalogue *catalogue, unsigned file)
 		return error;
 	snprintf(member.path, sizeof(member.path), "directory/file-%u", file);
 	error = catalogue_put(batch, &member, &record, digests, file % 7 * 100);
+	if (!error && record.class)
+		error = catalogue_put_object(batch, record.class, &member.stamp);
 	if (error) {
 		catalogue_abort(batch);
 		return error;
@@ -119,6 +121,7 @@ static void read_all(struct catalogue *catalogue)
 	static struct catalogue_member member;
 	struct catalogue_record record;
 	struct source_stamp after;
+	struct source_stamp object;
 	uint64_t *digests;
 	errint_t error;
 	size_t count;
@@ -134,6 +137,8 @@ static void read_all(struct catalogue *catalogue)
 		if (!error)
 			free(digests);
 	}
+	for (uint64_t class = 1; class < 3; class ++)
+		expect(catalogue_object(catalogue, class, &object) <= 0);
 	for (uint64_t class = 1; class < 3; class ++)
 		for (unsigned n = 0; n < FILES; n++)
 			expect_member(catalogue_member(catalogue, class, n, &member), &member);

@@ -668,28 +668,6 @@ def equal_file_that_changes_while_it_is_open(t):
         scan(t, source)
 
 
-@test(transports="full")
-def explain_keeps_no_copy(t):
-    """With coherence=overlay the first open of an equal file has a copy kept of it. To ask for its plan does not."""
-    source, content = equal_files(t)
-    mount = t.mount(source, ["coherence=overlay"])
-    (state,) = (entry.path for entry in os.scandir(t.path("state")))
-
-    def copies():
-        return [name for _, _, names in os.walk(os.path.join(state, "objects")) for name in names]
-
-    for name in EQUAL:
-        explained(t, mount.path(name))
-    # Copies are made one after the other by one thread: this one comes last.
-    write_file(source + "/marker", content + b"longer")
-    write_file(source + "/other", content + b"longer")
-    scan(t, source)
-    read_file(mount.path("marker"))
-    released(mount)
-    until(copies, 10 * t.patience, "a copy is kept of what was opened")
-    equal(len(copies()), 1, "copies")
-
-
 @test(transports="each", timeout=60)
 def coherence_overlay(t):
     """coherence=overlay: who has an equal file open or mapped keeps what it opened; who opens it afterwards sees

@@ -289,20 +289,63 @@ static void runs_that_make_no_sense_are_not_handed_on(void **state)
 }
 
 /* Without its mark the database is copied record by record. */
-static void runs_outlive_a_renewal(void **state)
+static void renew(struct fixture *f)
 {
-	static const struct catalogue_run runs[] = {{10, 5}, {100, 900}};
-	struct fixture *f = *state;
 	char mark[96];
 
-	put_files(f, 2);
-	assert_int_equal(put_runs(f, 2, 1, runs, 2), 0);
 	catalogue_close(f->catalogue);
 	snprintf(mark, sizeof(mark), "%s/clean", f->directory);
 	assert_int_equal(unlink(mark), 0);
 	assert_int_equal(catalogue_open(f->directory, MAX_BYTES, &f->aside, &f->catalogue), 0);
 	assert_false(f->aside);
+}
+
+static void runs_outlive_a_renewal(void **state)
+{
+	static const struct catalogue_run runs[] = {{10, 5}, {100, 900}};
+	struct fixture *f = *state;
+
+	put_files(f, 2);
+	assert_int_equal(put_runs(f, 2, 1, runs, 2), 0);
+	renew(f);
 	(void)expect_runs(f, 2, runs, 2);
+}
+
+static void put_object(struct fixture *f, uint64_t class, const struct source_stamp *stamp)
+{
+	struct catalogue_batch *batch;
+
+	assert_int_equal(catalogue_begin(f->catalogue, &batch), 0);
+	assert_int_equal(stamp ? catalogue_put_object(batch, class, stamp)
+			       : catalogue_remove_object(batch, class),
+			 0);
+	assert_int_equal(catalogue_commit(batch), 0);
+}
+
+/* The stamp of a class's copy: as it was put, but for the device. */
+static void stamps_of_objects_are_kept(void **state)
+{
+	const struct source_stamp stamp = {.inode = 3, .size = 4, .mtime = {5, 6}, .ctime = {7, 8}};
+	struct source_stamp other = stamp;
+	struct source_stamp found;
+	struct fixture *f = *state;
+
+	other.device = 9;
+	other.ctime.tv_nsec++;
+	assert_int_equal(catalogue_object(f->catalogue, 1, &found), -ENOENT);
+	put_object(f, 1, &other);
+	put_object(f, 1, &stamp);
+	put_object(f, 2, &other);
+	put_object(f, 3, &stamp);
+	put_object(f, 3, NULL);
+	put_object(f, 3, NULL);
+	renew(f);
+	assert_int_equal(catalogue_object(f->catalogue, 1, &found), 0);
+	assert_true(source_stamp_equal(&found, &stamp));
+	assert_int_equal(catalogue_object(f->catalogue, 2, &found), 0);
+	other.device = 0;
+	assert_true(source_stamp_equal(&found, &other));
+	assert_int_equal(catalogue_object(f->catalogue, 3, &found), -ENOENT);
 }
 
 int main(void)
@@ -316,6 +359,7 @@ int main(void)
 		TEST(a_file_that_is_not_known_joins_nothing),
 		TEST(runs_that_make_no_sense_are_not_handed_on),
 		TEST(runs_outlive_a_renewal),
+		TEST(stamps_of_objects_are_kept),
 #undef TEST
 	};
 
