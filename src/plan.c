@@ -64,7 +64,9 @@ struct plan {
 	_Atomic uint64_t inodes[PLAN_SHARED + 1];
 };
 
-/* Members of a class that are tried as its backing file before it is given up. */
+/* Members of a class that are tried as its backing file before it is given up: each takes a look-up
+ * and two system calls, and an open waits for them. A scan takes out those that are not what they
+ * were; until then the pool has what the others share. */
 #define MEMBERS_TRIED 16u
 
 struct choice {

@@ -158,10 +158,38 @@ static void set_class(const void *context, struct catalogue_record *record)
 	record->class = *(const uint64_t *)context;
 }
 
+struct seen {
+	uint64_t *class;
+};
+
+static void see_class(const void *context, struct catalogue_record *record)
+{
+	const struct seen *seen = context;
+
+	*seen->class = record->class;
+}
+
+/* The class of the file that the others of NOTE are equal to: what an earlier part of the group
+ * gave it, or a new one. */
+static errint_t class_of(struct catalogue_batch *batch, const struct scan_note *note,
+			 uint64_t *ret_class)
+{
+	const struct seen seen = {.class = ret_class};
+	errint_t error;
+
+	*ret_class = note->class;
+	if (*ret_class)
+		return 0;
+	error = catalogue_amend(batch, &note->stamp, see_class, &seen);
+	if (error && error != -ENOENT)
+		return error;
+	return *ret_class ? 0 : catalogue_new_class(batch, ret_class);
+}
+
 static errint_t put_class(struct catalogue_batch *batch, const struct scan_note *note)
 {
-	uint64_t class = note->class;
-	errint_t error = class ? 0 : catalogue_new_class(batch, &class);
+	uint64_t class;
+	errint_t error = class_of(batch, note, &class);
 
 	for (size_t i = 0; i < note->count && !error; i++) {
 		error = catalogue_amend(batch, &note->stamps[i], set_class, &class);
@@ -387,8 +415,10 @@ void scan_tell_progress(struct scan *scan)
 
 static void count_memory(struct scan *scan)
 {
-	uint64_t bytes = sample_bytes(scan->pages) + sample_bytes(scan->contents);
+	uint64_t bytes = 0;
 
+	if (scan->pages)
+		bytes += sample_bytes(scan->pages) + sample_bytes(scan->contents);
 	if (scan->candidates)
 		bytes += malloc_usable_size(scan->candidates);
 	if (scan->kin)
@@ -408,6 +438,8 @@ static void share_memory(struct scan *scan)
 	uint64_t walk = atomic_load_explicit(&scan->walk_memory, memory_order_relaxed);
 	uint64_t budget = scan->options.memory / 8 * 7;
 
+	if (!scan->pages)
+		return;
 	sample_limit(scan->pages, budget > walk ? budget - walk : 0);
 }
 
@@ -507,7 +539,8 @@ static void compare_pages(struct scan *scan)
 	count_memory(scan);
 }
 
-static void sum_up(struct scan *scan)
+/* What the tables of digests tell. The steps that follow have other uses for their memory. */
+static void use_up_tables(struct scan *scan)
 {
 	struct scan_result *result = &scan->result;
 
@@ -516,24 +549,37 @@ static void sum_up(struct scan *scan)
 	result->files_share = sample_share(scan->contents);
 	result->different_files = sample_distinct(scan->contents, &result->files_error);
 	result->equal_bytes = sample_repeated(scan->contents);
-	result->read_bytes = atomic_load_explicit(&scan->read_bytes, memory_order_relaxed);
+	sample_free(scan->pages);
+	sample_free(scan->contents);
+	scan->pages = NULL;
+	scan->contents = NULL;
+	count_memory(scan);
+}
+
+/* The steps for which a catalogue is needed. */
+static void follow_up(struct scan *scan)
+{
+	begin_step(scan, SCAN_COUNTING, scan->result.files);
+	scan->error = scan_count_records(scan);
+	use_up_tables(scan);
+	if (!scan->error && !scan_is_cancelled(scan))
+		compare_files(scan);
+	if (!scan->error && !scan_is_cancelled(scan))
+		compare_pages(scan);
 }
 
 errint_t scan_run(struct scan *scan, struct scan_result *ret_result)
 {
 	int64_t started = scan_now_ns();
 
+	scan_lower_priority();
 	read_files(scan);
 	if (scan->options.catalogue && !scan->error && !scan->result.catalogue_error &&
-	    !scan_is_cancelled(scan)) {
-		begin_step(scan, SCAN_COUNTING, scan->result.files);
-		scan->error = scan_count_records(scan);
-		if (!scan->error && !scan_is_cancelled(scan))
-			compare_files(scan);
-		if (!scan->error && !scan_is_cancelled(scan))
-			compare_pages(scan);
-	}
-	sum_up(scan);
+	    !scan_is_cancelled(scan))
+		follow_up(scan);
+	else
+		use_up_tables(scan);
+	scan->result.read_bytes = atomic_load_explicit(&scan->read_bytes, memory_order_relaxed);
 	scan->result.complete = !scan->error && !scan_is_cancelled(scan);
 	scan->result.seconds = (double)(scan_now_ns() - started) / 1e9;
 	*ret_result = scan->result;
@@ -545,13 +591,8 @@ static void *run_thread(void *arg)
 	struct scan *scan = arg;
 	struct scan_result result;
 
-	scan_lower_priority();
 	/* What it found is in the catalogue; a scan that failed leaves things as they were. */
 	(void)scan_run(scan, &result);
-	sample_free(scan->pages);
-	sample_free(scan->contents);
-	scan->pages = NULL;
-	scan->contents = NULL;
 	atomic_store(&scan->table_memory, 0);
 	atomic_store(&scan->walk_memory, 0);
 	return NULL;

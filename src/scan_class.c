@@ -15,7 +15,8 @@
  * The third step nominates files of one size and digest, and has each group compared. Nominees are
  * kept by a hash, in as many rounds as memory needs. Of a group, all are compared with its first
  * one that is in a class already, or else with its first; those that are not equal to that go on
- * among themselves.
+ * among themselves. What the catalogue has of them is looked up as it is needed: of a group that is
+ * large, all of it would be ten times the nominees' memory.
  */
 #include "foldfs/scan_internal.h"
 
@@ -29,6 +30,8 @@
 #define ROUND_LEAST 1024u
 /* Changes to records are written after so many. */
 #define CHANGES 1024u
+/* Equal files are told of in parts of so many, or a few more. */
+#define CLASS_PART 4096u
 
 /* ---- counting ---- */
 
@@ -310,9 +313,16 @@ errint_t scan_nominate(struct scan *scan, unsigned round, unsigned rounds)
 
 struct comparer {
 	struct scan *scan;
-	uint8_t *buffers;         /* two of SCAN_CHUNK */
-	struct scan_twin **twins; /* of the group; those that are done are NULL */
+	uint8_t *buffers; /* two of SCAN_CHUNK */
+	const struct scan_candidate *group;
+	bool *done; /* of the group: nothing is to be found out of it any more */
 	size_t count;
+};
+
+/* A file that is compared, and where in the group it is. */
+struct entrant {
+	struct scan_twin *twin;
+	size_t place;
 };
 
 /* The next group of candidates with one hash: it belongs to who has moved the cursor over it. */
@@ -331,61 +341,48 @@ static size_t next_group(struct scan *scan, size_t *ret_first)
 	return end - first;
 }
 
-static errint_t load_twin(struct comparer *comparer, const struct scan_candidate *candidate)
+/* The one at PLACE. NULL: it is done with, maybe because it has changed since it was nominated. */
+static errint_t load(struct comparer *comparer, size_t place, struct scan_twin **ret_twin)
 {
-	struct catalogue *catalogue = comparer->scan->options.catalogue;
-	struct scan_twin *twin = calloc(1, sizeof(*twin));
-	struct scan_twin *fitting;
+	const struct scan_candidate *candidate = &comparer->group[place];
 	errint_t error;
 
-	if (!twin)
-		return -ENOMEM;
-	error = catalogue_get(catalogue, candidate->device, candidate->inode, &twin->file,
-			      &twin->record);
-	/* It has changed since it was nominated. */
-	if (!error && hash_of(&twin->file, &twin->record) != candidate->hash)
-		error = -ENOENT;
-	if (error) {
-		free(twin);
-		return error == -ENOENT ? 0 : error;
+	*ret_twin = NULL;
+	if (comparer->done[place])
+		return 0;
+	error = scan_twin_load(comparer->scan, candidate->device, candidate->inode, ret_twin);
+	if (*ret_twin && hash_of(&(*ret_twin)->file, &(*ret_twin)->record) != candidate->hash) {
+		free(*ret_twin);
+		*ret_twin = NULL;
 	}
-	/* Paths are short: what a group takes is not the longest path times its files. */
-	fitting =
-		realloc(twin, offsetof(struct scan_twin, file.path) + strlen(twin->file.path) + 1);
-	comparer->twins[comparer->count++] = fitting ? fitting : twin;
-	return 0;
+	comparer->done[place] = !*ret_twin;
+	return error;
 }
 
 /* The one that others are compared with: of a class if there is one. NULL: none is left. */
-static struct scan_twin *take_first(struct comparer *comparer)
+static errint_t take_first(struct comparer *comparer, struct scan_twin **ret_first)
 {
-	size_t chosen = comparer->count;
+	struct entrant first = {0};
 	struct scan_twin *twin;
+	errint_t error = 0;
 
-	for (size_t i = 0; i < comparer->count; i++) {
-		if (!comparer->twins[i])
+	for (size_t i = 0; i < comparer->count && !error; i++) {
+		error = load(comparer, i, &twin);
+		if (!twin)
 			continue;
-		if (chosen == comparer->count)
-			chosen = i;
-		if (comparer->twins[i]->record.class) {
-			chosen = i;
+		if (first.twin && !twin->record.class) {
+			free(twin);
+			continue;
+		}
+		free(first.twin);
+		first = (struct entrant){.twin = twin, .place = i};
+		if (twin->record.class)
 			break;
-		}
 	}
-	if (chosen == comparer->count)
-		return NULL;
-	twin = comparer->twins[chosen];
-	comparer->twins[chosen] = NULL;
-	return twin;
-}
-
-static void drop_class(struct comparer *comparer, uint64_t class)
-{
-	for (size_t i = 0; class && i < comparer->count; i++)
-		if (comparer->twins[i] && comparer->twins[i]->record.class == class) {
-			free(comparer->twins[i]);
-			comparer->twins[i] = NULL;
-		}
+	if (first.twin)
+		comparer->done[first.place] = true;
+	*ret_first = first.twin;
+	return error;
 }
 
 static errint_t add_stamp(struct scan_note *note, const struct scan_twin *twin)
@@ -405,41 +402,64 @@ static errint_t add_stamp(struct scan_note *note, const struct scan_twin *twin)
 	return 0;
 }
 
-/* Compare ROUND[0], the first, with the others, which stand at PLACES; those that are equal or not
- * fit are done with. */
-static errint_t compare_round(struct comparer *comparer, struct scan_twin *round[],
-			      const size_t places[], unsigned count, struct scan_note *note)
+/* Have the receiver know of what is in *NOTE: a part of those that are equal to FIRST, which is in
+ * the first part itself if it has no class. What is NULL then is made anew. */
+static errint_t tell_part(struct comparer *comparer, const struct scan_twin *first, bool *told,
+			  struct scan_note **note)
 {
-	errint_t error = scan_compare(comparer->scan, round, count, comparer->buffers);
+	errint_t error = 0;
 
+	if (!first->record.class && !*told)
+		error = add_stamp(*note, first);
+	if (error)
+		return error;
+	(*note)->class = first->record.class;
+	(*note)->stamp = first->file.stamp;
+	scan_note_push(comparer->scan, *note);
+	*told = true;
+	*note = scan_note_new(SCAN_NOTE_CLASS);
+	return *note ? 0 : -ENOMEM;
+}
+
+/* Compare ENTRANTS, COUNT of them, of which the first is not freed, with that first one; those that
+ * are equal or not fit are done with. */
+static errint_t compare_round(struct comparer *comparer, const struct entrant entrants[],
+			      unsigned count, struct scan_note *note)
+{
+	struct scan_twin *twins[SCAN_TWINS_MAX];
+	errint_t error;
+
+	for (unsigned i = 0; i < count; i++)
+		twins[i] = entrants[i].twin;
+	error = count > 1 ? scan_compare(comparer->scan, twins, count, comparer->buffers) : 0;
 	for (unsigned i = 1; i < count; i++) {
-		if (!error && round[i]->equal)
-			error = add_stamp(note, round[i]);
-		if (error || round[i]->equal || round[i]->unfit) {
-			free(round[i]);
-			comparer->twins[places[i]] = NULL;
-		}
+		if (!error && twins[i]->equal)
+			error = add_stamp(note, twins[i]);
+		comparer->done[entrants[i].place] = twins[i]->equal || twins[i]->unfit;
+		free(twins[i]);
 	}
 	return error;
 }
 
-static errint_t compare_with(struct comparer *comparer, struct scan_twin *first,
-			     struct scan_note *note)
+/* The next ones to be compared with ENTRANTS[0], from *PLACE on. Those of its class are done. */
+static errint_t next_round(struct comparer *comparer, size_t *place, struct entrant entrants[],
+			   unsigned *ret_count)
 {
-	struct scan_twin *round[SCAN_TWINS_MAX] = {first};
-	size_t places[SCAN_TWINS_MAX] = {0};
-	unsigned count = 1;
+	uint64_t class = entrants[0].twin->record.class;
+	struct scan_twin *twin;
 	errint_t error = 0;
 
-	for (size_t i = 0; i < comparer->count && !error && !first->unfit; i++) {
-		if (comparer->twins[i]) {
-			round[count] = comparer->twins[i];
-			places[count++] = i;
+	*ret_count = 1;
+	for (; *place < comparer->count && *ret_count < SCAN_TWINS_MAX && !error; ++*place) {
+		error = load(comparer, *place, &twin);
+		if (!twin)
+			continue;
+		if (class && twin->record.class == class) {
+			comparer->done[*place] = true;
+			free(twin);
+			continue;
 		}
-		if (count == SCAN_TWINS_MAX || (i + 1 == comparer->count && count > 1)) {
-			error = compare_round(comparer, round, places, count, note);
-			count = 1;
-		}
+		entrants[(*ret_count)++] = (struct entrant){.twin = twin, .place = *place};
 	}
 	return error;
 }
@@ -448,40 +468,46 @@ static errint_t compare_with(struct comparer *comparer, struct scan_twin *first,
 static errint_t compare_first(struct comparer *comparer, struct scan_twin *first)
 {
 	struct scan_note *note = scan_note_new(SCAN_NOTE_CLASS);
+	struct entrant entrants[SCAN_TWINS_MAX] = {{.twin = first}};
+	bool told = false;
+	size_t place = 0;
+	unsigned count;
 	errint_t error = note ? 0 : -ENOMEM;
 
-	drop_class(comparer, first->record.class);
-	if (!error)
-		error = compare_with(comparer, first, note);
-	if (!error && note->count && !first->record.class)
-		error = add_stamp(note, first);
-	if (error || !note->count) {
-		scan_note_free(note);
-		return error;
+	while (place < comparer->count && !error && !first->unfit) {
+		errint_t loaded = next_round(comparer, &place, entrants, &count);
+
+		error = compare_round(comparer, entrants, count, note);
+		error = error ? error : loaded;
+		if (!error && note->count >= CLASS_PART)
+			error = tell_part(comparer, first, &told, &note);
 	}
-	note->class = first->record.class;
-	scan_note_push(comparer->scan, note);
-	return 0;
+	if (!error && note->count)
+		error = tell_part(comparer, first, &told, &note);
+	scan_note_free(note);
+	return error;
 }
 
 static errint_t compare_group(struct comparer *comparer, size_t first, size_t count)
 {
 	struct scan *scan = comparer->scan;
 	struct scan_twin *twin;
+	bool left = true;
 	errint_t error = 0;
 
-	comparer->count = 0;
-	comparer->twins = calloc(count, sizeof(*comparer->twins));
-	if (!comparer->twins)
+	comparer->group = &scan->candidates[first];
+	comparer->count = count;
+	comparer->done = calloc(count, sizeof(*comparer->done));
+	if (!comparer->done)
 		return -ENOMEM;
-	for (size_t i = 0; i < count && !error; i++)
-		error = load_twin(comparer, &scan->candidates[first + i]);
-	while ((twin = take_first(comparer))) {
-		if (!error)
+	while (left && !error) {
+		error = take_first(comparer, &twin);
+		left = twin;
+		if (left && !error)
 			error = compare_first(comparer, twin);
 		free(twin);
 	}
-	free(comparer->twins);
+	free(comparer->done);
 	atomic_fetch_add_explicit(&scan->done_files, count, memory_order_relaxed);
 	return error;
 }

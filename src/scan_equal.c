@@ -53,6 +53,19 @@ static bool is_in_memory_alone(int fd)
 	return fstatfs(fd, &fs) || fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC;
 }
 
+errint_t scan_twin_load(struct scan *scan, dev_t device, ino_t inode, struct scan_twin **ret_twin)
+{
+	struct scan_twin *twin = calloc(1, sizeof(*twin));
+	errint_t error = twin ? catalogue_get(scan->options.catalogue, device, inode, &twin->file,
+					      &twin->record)
+			      : -ENOMEM;
+
+	*ret_twin = error ? NULL : twin;
+	if (error)
+		free(twin);
+	return error == -ENOENT ? 0 : error;
+}
+
 /* Open it if it is what the catalogue knows and nobody writes to it: rules A to C. */
 void scan_twin_open(const struct scan *scan, struct scan_twin *twin)
 {

@@ -12,7 +12,8 @@
  * founds a family of its own, and is not compared again.
  *
  * Of memory, half a scan's budget: sketches of leaders (1.5 KiB each) and 32 bytes for each file.
- * What does not fit is not compared in this scan.
+ * What does not fit is not compared in this scan. A quarter is for the runs that are being found
+ * (scan_runs.c).
  */
 #include "foldfs/scan_internal.h"
 
@@ -276,23 +277,6 @@ errint_t scan_nominate_kin(struct scan *scan)
 
 /* ---- comparing ---- */
 
-/* NULL: it is not known any more. */
-static struct scan_twin *load_twin(struct scan *scan, dev_t device, ino_t inode,
-				   errint_t *ret_error)
-{
-	struct scan_twin *twin = calloc(1, sizeof(*twin));
-
-	*ret_error = twin ? catalogue_get(scan->options.catalogue, device, inode, &twin->file,
-					  &twin->record)
-			  : -ENOMEM;
-	if (!*ret_error)
-		return twin;
-	free(twin);
-	if (*ret_error == -ENOENT)
-		*ret_error = 0;
-	return NULL;
-}
-
 /* RUNS, owned from now on, of FILE and OF. */
 static errint_t tell(struct scan *scan, const struct scan_twin *file, const struct scan_twin *of,
 		     struct scan_runs *runs)
@@ -345,13 +329,13 @@ static errint_t compare(struct scan *scan, struct scan_twin *file, struct scan_t
 
 static errint_t compare_kin(struct scan *scan, const struct scan_kin *kin, uint8_t *buffers)
 {
-	struct scan_twin *file;
 	struct scan_twin *of = NULL;
+	struct scan_twin *file;
 	errint_t error;
 
-	file = load_twin(scan, kin->file.device, kin->file.inode, &error);
+	error = scan_twin_load(scan, kin->file.device, kin->file.inode, &file);
 	if (file)
-		of = load_twin(scan, kin->of.device, kin->of.inode, &error);
+		error = scan_twin_load(scan, kin->of.device, kin->of.inode, &of);
 	if (of)
 		error = compare(scan, file, of, buffers);
 	free(file);

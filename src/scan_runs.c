@@ -22,6 +22,7 @@ struct comparison {
 	union scan_extents *maps; /* two; NULL: extents are not asked for */
 	uint64_t asked_until;     /* up to here extents do not prove anything */
 	uint64_t end;             /* bytes to compare */
+	size_t most;              /* runs that there is memory for */
 	struct scan_runs *runs;
 };
 
@@ -120,7 +121,8 @@ static errint_t compare_all(struct comparison *c)
 	uint64_t offset = 0;
 	errint_t error = 0;
 
-	while (offset < c->end && !error && !c->twins[0]->unfit && !c->twins[1]->unfit) {
+	while (offset < c->end && !error && !c->twins[0]->unfit && !c->twins[1]->unfit &&
+	       c->runs->count < c->most) {
 		uint64_t from = offset;
 		size_t want;
 
@@ -142,6 +144,14 @@ static errint_t compare_all(struct comparison *c)
 	return error;
 }
 
+/* A quarter of the budget is for the workers' lists, which have twice the room that they need at
+ * most. What lies behind the last run that fits is not known to be equal, which is no untruth. */
+static size_t most_runs(const struct scan *scan)
+{
+	return (size_t)(scan->options.memory / 4 / scan->options.workers /
+			(2 * sizeof(struct catalogue_run)));
+}
+
 /* Extents are true of what is on the disk. */
 static union scan_extents *maps_for(struct scan_twin *twins[])
 {
@@ -160,6 +170,7 @@ errint_t scan_compare_pages(struct scan *scan, struct scan_twin *a, struct scan_
 	errint_t error = 0;
 
 	*ret_runs = (struct scan_runs){0};
+	c.most = most_runs(scan);
 	c.end = size_a < size_b ? size_a : size_b;
 	if (size_a != size_b)
 		c.end &= ~FOLD_PAGE_MASK;

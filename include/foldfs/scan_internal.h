@@ -51,7 +51,7 @@ enum scan_note_kind {
 	SCAN_NOTE_FILE,       /* a file was read, or was known */
 	SCAN_NOTE_CHANGED,    /* it changed meanwhile */
 	SCAN_NOTE_UNREADABLE, /* with error */
-	SCAN_NOTE_CLASS,      /* stamps of files that are equal */
+	SCAN_NOTE_CLASS,      /* stamps of files that are equal to the one with STAMP */
 	SCAN_NOTE_RUNS,       /* of two files, stamps[0] the one that was there */
 	SCAN_NOTE_FAILED,     /* the worker cannot go on: error */
 };
@@ -70,7 +70,7 @@ struct scan_note {
 	uint64_t pages;    /* SCAN_NOTE_FILE: that are not zero */
 	struct digest content;
 	struct source_stamp stamp;
-	uint64_t class;              /* SCAN_NOTE_CLASS: 0 for a new one */
+	uint64_t class;              /* SCAN_NOTE_CLASS: 0 for that of STAMP, or a new one */
 	struct source_stamp *stamps; /* owned */
 	struct scan_sketch *sketch;  /* SCAN_NOTE_FILE: owned; NULL: none is kept */
 	uint64_t proved;             /* of them, by their extents */
@@ -217,9 +217,12 @@ struct scan_twin {
 	struct source *source; /* while it is compared */
 	bool equal;
 	bool proved;
-	bool unfit;                   /* is not what the catalogue knows, or is being written to */
-	struct catalogue_member file; /* the last: its path has no more room than it needs */
+	bool unfit; /* is not what the catalogue knows, or is being written to */
+	struct catalogue_member file;
 };
+
+/* The file as the catalogue knows it. NULL: it does not any more. -errno; 0. The caller's. */
+errint_t scan_twin_load(struct scan *scan, dev_t device, ino_t inode, struct scan_twin **ret_twin);
 
 /* Compare up to COUNT - 1 files with the first; says in `equal` which are, in full, while no stamp
  * changed. BUFFERS: two of SCAN_CHUNK. -ECANCELED. */
@@ -258,8 +261,9 @@ struct scan_runs {
 	uint64_t data_pages; /* of these, those that are not in a hole of both */
 };
 
-/* Compare A with B page by page. Of files that are not what the catalogue knows, before or after,
- * nothing is returned. BUFFERS: two of SCAN_CHUNK. -ECANCELED; -ENOMEM. */
+/* Compare A with B page by page, up to the end or as many runs as there is memory for. Of files
+ * that are not what the catalogue knows, before or after, nothing is returned. BUFFERS: two of
+ * SCAN_CHUNK. -ECANCELED; -ENOMEM. */
 errint_t scan_compare_pages(struct scan *scan, struct scan_twin *a, struct scan_twin *b,
 			    uint8_t *buffers, struct scan_runs *ret_runs);
 

@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 
-from harness import (MIB, PAGE, PageCount, cached_bytes, check, equal, make_pages, make_tree, read_file, sync_source,
-                     test, until, write_file)
+from harness import (LIBC, MIB, PAGE, PageCount, cached_bytes, check, equal, make_pages, make_tree, read_file,
+                     sync_source, test, until, write_file)
 from images import image_directory
 
 import faulty
 from faulty import FaultySource
+
+SYS_IOPRIO_GET = 252 if os.uname().machine == "x86_64" else 31
 
 
 def scan_command(t, directory, *options):
@@ -510,3 +512,67 @@ def look_ups_read_what_they_need(t):
     check(os.path.getsize(data) > MIB, "the catalogue has %d bytes" % os.path.getsize(data))
     check(0 < grown <= 40 * PAGE, "ten look-ups brought %d of %d bytes into the cache" % (grown, os.path.getsize(data)))
     mount.unmount()
+
+
+def priorities(pid):
+    """Of each thread of a process: the policy of its scheduling (5 is SCHED_IDLE), and its class of input and output
+    (3 is idle)."""
+    found = []
+    for thread in os.listdir("/proc/%d/task" % pid):
+        policy = os.sched_getscheduler(int(thread))
+        found.append((policy, LIBC.syscall(SYS_IOPRIO_GET, 1, int(thread)) >> 13))  # IOPRIO_WHO_PROCESS
+    return found
+
+
+@test(transports="none")
+def lowest_priority(t):
+    """Every thread of a scan, also the first one, is idle to the processor and the disk."""
+    source = t.make_dir("source")
+    for name in ("one", "other"):
+        write_file(os.path.join(source, name), make_pages(t.rng, 2000))
+    with subprocess.Popen(scan_command(t, source, "--rate=4K", "--workers=2"), stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL, env=t.environment()) as running:
+        try:
+            # The walk's thread ends soon; the first one and those that read stay.
+            until(lambda: [(os.SCHED_IDLE, 3)] * 3 == priorities(running.pid), 20 * t.patience,
+                  lambda: "all threads are idle: %s" % priorities(running.pid))
+        finally:
+            running.terminate()
+
+
+@test(suite="full", timeout=120, presets=("release",))
+def equal_files_in_parts(t):
+    """More equal files than are told of at once are one class all the same: one of them is in memory when all have been
+    read through the mount."""
+    source = t.make_dir("source")
+    content = t.rng.randbytes(10000)
+    names = ["%d" % number for number in range(4096 + 500)]
+    for name in names:
+        write_file(os.path.join(source, name), content)
+    sync_source(source)
+    found = scan(t, source, "--memory=1M")
+    equal((found["compared_files"], found["unrecorded_files"]), (len(names), 0), "files found equal, and too young")
+    mount = t.mount(source, ["ro"])
+    t.run(["sh", "-c", "echo 1 >/proc/sys/vm/drop_caches"])
+    for name in names[::50] + names[-1:]:
+        equal(read_file(mount.path(name)), content, name)
+    cached = [name for name in names if cached_bytes(os.path.join(source, name))]
+    check(len(cached) <= 1, "in memory: %s" % cached)
+
+
+@test(suite="full", timeout=60)
+def runs_within_memory(t):
+    """Of two files that are equal in every other page, as many runs are kept as there is memory for: those are right."""
+    source = t.make_dir("source")
+    one = make_pages(t.rng, 3000)
+    other = b"".join(one[at:at + PAGE] if at // PAGE % 2 else t.rng.randbytes(PAGE) for at in range(0, len(one), PAGE))
+    write_file(source + "/one", one)
+    write_file(source + "/other", other)
+    sync_source(source)
+    for memory, pages in (("1M", 1500), ("128K", 1024)):
+        found = json.loads(t.run(t.foldctl_command() + [
+            "scan", "--json", "--state=" + t.path("state-" + memory), "--workers=1", "--memory=" + memory, source]).stdout)
+        equal(found["family_pages"], pages, "pages in runs with " + memory)
+    mount = t.mount(source, ["state=" + t.path("state-128K")])
+    equal(read_file(mount.path("one")), one, "one")
+    equal(read_file(mount.path("other")), other, "other")
