@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The copies that coherence=overlay keeps of what equal files hold."""
+"""What backs equal files: one of them, or, with coherence=overlay, a copy that is kept of what they hold."""
 
 import glob
 import os
 
-from harness import equal, read_file, test, until, write_file
+from harness import equal, make_pages, read_file, test, until, write_file
 from test_plan import EQUAL, equal_files, explained, plans, released, scan
 
 
@@ -67,3 +67,32 @@ def changed_copy_is_not_served(t):
         equal(read_file(copy), content, "the copy, " + life)
         mount.unmount()
         put_byte(copy)
+
+
+@test(suite="full", timeout=60)
+def equal_files_of_which_most_have_changed(t):
+    """Any file of a class that still is what it was backs the others, whichever have changed; of those that are tried at
+    an open (16) one has to be, until a scan has taken the changed ones out."""
+    source = t.make_dir("source")
+    content = make_pages(t.rng, 10)
+    names = [str(number) for number in range(40)]
+    for name in names:
+        write_file(os.path.join(source, name), content)
+    scan(t, source)
+
+    def share(count):
+        mount = t.mount(source, ["ro"], name="mnt-%d" % count)
+        fds = [os.open(mount.path(name), os.O_RDONLY) for name in names[-count:]]
+        equal(plans(mount)["shared"], count, "files that share their backing file")
+        for fd in fds:
+            equal(os.pread(fd, len(content), 0), content, "content")
+            os.close(fd)
+        mount.unmount()
+
+    for name in names[:15]:
+        write_file(os.path.join(source, name), b"changed")
+    share(25)
+    for name in names[15:-2]:
+        os.unlink(os.path.join(source, name))
+    scan(t, source)
+    share(2)
