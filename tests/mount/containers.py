@@ -34,10 +34,10 @@ def tree_directory(name):
     return directory
 
 
-def make_tree_copy(t, name, target):
+def make_tree_copy(t, name, target, left_out=LEFT_OUT):
     """A tree with all that its files have, without the parts that no test needs."""
     os.makedirs(target)
-    leave = shlex.join("--exclude=./" + path for path in LEFT_OUT)
+    leave = shlex.join("--exclude=./" + path for path in left_out)
     t.run(["sh", "-c", 'tar -C "$0" %s -cf - . | tar -C "$1" -xpf -' % leave, tree_directory(name), target], timeout=60)
 
 
