@@ -344,7 +344,7 @@ def _cold_known(bench):
 
 
 def unique(bench):
-    """Files that share nothing, as foldctl scan has found: native against foldfs, first read and hot."""
+    """Files that share nothing, as foldctl scan has found: native against foldfs, first read, hot, and written."""
     span = 64 * MIB if bench.quick else 128 * MIB
     directory, paths = data.unique_files(bench, 4, span)
     names = [os.path.basename(path) for path in paths]
@@ -366,6 +366,44 @@ def unique(bench):
             turns.all_rounds(subjects)
             for transport in bench.transports:
                 turns.judge(transport, "native", None, UNIQUE_LIMIT, "warm, after a scan")
+    _unique_writes(bench, paths[0])
+
+
+def _unique_writes(bench, path):
+    """Writes to a copy of such a file, always in the same place, which the kernel passes through."""
+    directory = os.path.join(bench.cache, "bench", "unique-written")
+    target = os.path.join(directory, os.path.basename(path))
+    shutil.rmtree(directory, ignore_errors=True)
+    os.makedirs(directory)
+    try:
+        data.copy_file(path, target)
+        native = [Native(directory)] if bench.wants("native") else []
+        subjects = native + [Foldfs(bench, directory, transport, pool="1G", window="1G", passthrough="*")
+                             for transport in bench.transports]
+        names = [os.path.basename(target)]
+
+        def written_out(subject):
+            """What others left to be written is on the disk, and the file is in memory."""
+            os.sync()
+            warm(bench, subject, names)
+
+        with bench.started(subjects):
+            for work in _unique_write_works():
+                turns = Turns(bench, "unique", work, names, written_out)
+                turns.all_rounds(subjects)
+                for transport in bench.transports:
+                    turns.judge(transport, "native", None, UNIQUE_LIMIT, "warm, passthrough")
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _unique_write_works():
+    return [
+        Work("write, 4 KiB random", "write", "rand", 4 * KIB, 1, 20000),
+        Work("write, 4 KiB random, fsync after each", "write", "rand", 4 * KIB, 1, 300, sync="each"),
+        Work("write, 1 MiB sequential", "write", "seq", MIB, 1),
+        Work("write, 1 MiB sequential, fsync at the end", "write", "seq", MIB, 1, sync="end"),
+    ]
 
 
 def _write_works(half):
