@@ -3,6 +3,8 @@
 
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 
@@ -515,8 +517,7 @@ def look_ups_read_what_they_need(t):
 
 
 def priorities(pid):
-    """Of each thread of a process: the policy of its scheduling (5 is SCHED_IDLE), and its class of input and output
-    (3 is idle)."""
+    """Of each thread of a process: the policy of its scheduling, and its class of input and output (3 is idle)."""
     found = []
     for thread in os.listdir("/proc/%d/task" % pid):
         policy = os.sched_getscheduler(int(thread))
@@ -542,8 +543,8 @@ def lowest_priority(t):
 
 @test(suite="full", timeout=120, presets=("release",))
 def equal_files_in_parts(t):
-    """More equal files than are told of at once are one class all the same: one of them is in memory when all have been
-    read through the mount."""
+    """More equal files than are told of at once are one class all the same: one of them is in memory when all have
+    been read through the mount."""
     source = t.make_dir("source")
     content = t.rng.randbytes(10000)
     names = ["%d" % number for number in range(4096 + 500)]
@@ -562,17 +563,96 @@ def equal_files_in_parts(t):
 
 @test(suite="full", timeout=60)
 def runs_within_memory(t):
-    """Of two files that are equal in every other page, as many runs are kept as there is memory for: those are right."""
+    """Of two files that are equal in every other page, as many runs are kept as there is memory for, and right."""
     source = t.make_dir("source")
     one = make_pages(t.rng, 3000)
-    other = b"".join(one[at:at + PAGE] if at // PAGE % 2 else t.rng.randbytes(PAGE) for at in range(0, len(one), PAGE))
+    other = b"".join(one[at:at + PAGE] if at // PAGE % 2 else t.rng.randbytes(PAGE)
+                     for at in range(0, len(one), PAGE))
     write_file(source + "/one", one)
     write_file(source + "/other", other)
     sync_source(source)
     for memory, pages in (("1M", 1500), ("128K", 1024)):
-        found = json.loads(t.run(t.foldctl_command() + [
-            "scan", "--json", "--state=" + t.path("state-" + memory), "--workers=1", "--memory=" + memory, source]).stdout)
+        command = t.foldctl_command() + ["scan", "--json", "--state=" + t.path("state-" + memory)]
+        found = json.loads(t.run(command + ["--workers=1", "--memory=" + memory, source]).stdout)
         equal(found["family_pages"], pages, "pages in runs with " + memory)
     mount = t.mount(source, ["state=" + t.path("state-128K")])
     equal(read_file(mount.path("one")), one, "one")
     equal(read_file(mount.path("other")), other, "other")
+
+
+def plan_when_opened(t, mount, name):
+    """The plan of a file that nobody has opened before, while it is open."""
+    with open(mount.path(name), "rb"):
+        return plan_of(t, mount.path(name))
+
+
+@test(transports="full", timeout=60)
+def plans_at_the_border(t):
+    """After a scan the first open knows: a file that shares less than 5 % of its pages, be it by one, and is not
+    larger than passthrough_max, be it by one byte, is passed through; the others are not."""
+    source = t.make_dir("source")
+    library = make_pages(t.rng, 100)
+    write_file(source + "/library", library)
+    contents, expected = {}, {}
+    own = "own passthrough"
+    for shared, plan in ((0, own), (19, own), (20, "window"), (21, "window")):
+        contents["shares-%d" % shared] = library[:shared * PAGE] + make_pages(t.rng, 400 - shared)
+        expected["shares-%d" % shared] = plan
+    for size, plan in ((2 * MIB - 1, own), (2 * MIB, own), (2 * MIB + 1, "window")):
+        contents["size-%d" % size] = t.rng.randbytes(size)
+        expected["size-%d" % size] = plan
+    for name, content in contents.items():
+        write_file(os.path.join(source, name), content)
+    until(lambda: scan(t, source)["unrecorded_files"] == 0, 20 * t.patience, "every file's stamp is old enough")
+    for options in (["passthrough_max=2M"], ["passthrough_max=2M", "ro"]):
+        mount = t.mount(source, options, name="mnt-%d" % len(options))
+        for name, plan in expected.items():
+            equal(plan_when_opened(t, mount, name), plan, "%s with %s" % (name, ",".join(options)))
+            equal(read_file(mount.path(name)), contents[name], name)
+        mount.unmount()
+
+
+SHOWN = re.compile(r"reading   +\[([#.]{24})\] +(\d+) %  (\d+) files, [\d.]+ [KM]iB, [\d.]+ [KM]iB/s, .+ left")
+
+
+def terminal_of(command, environment):
+    """What a program prints on its standard error, a terminal, and its status."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=theirs,
+                          env=environment) as process:
+        os.close(theirs)
+        printed = b""
+        while True:
+            try:
+                part = os.read(ours, 65536)
+            except OSError:  # EIO: nobody has it open any more
+                break
+            if not part:
+                break
+            printed += part
+    os.close(ours)
+    return printed.decode(), process.returncode
+
+
+@test(suite="full", timeout=90, transports="none")
+def progress(t):
+    """On a terminal a scan shows in one line how far it is: bar, files, bytes, rate, time left; and it wipes it
+    out in the end. Elsewhere it says nothing."""
+    source = t.make_dir("source")
+    for number in range(24):
+        write_file("%s/%d" % (source, number), make_pages(t.rng, 128))
+    for command in (scan_command(t, source), t.foldfs_command() + ["--estimate", "--json", source]):
+        command = command + ["--rate=4M", "--workers=1"]
+        printed, status = terminal_of(command, t.environment())
+        equal(status, 0, "status; printed: " + printed)
+        lines = printed.split("\r\033[K")
+        shown = [found for found in map(SHOWN.fullmatch, lines) if found]
+        check(len(shown) >= 3, "lines that tell all: %r" % lines)
+        parts = [int(found.group(2)) for found in shown]
+        equal(parts, sorted(parts), "the parts, which grow")
+        for found in shown:
+            bar = int(found.group(2)) * 24 / 100
+            check(abs(found.group(1).count("#") - bar) <= 1, "the bar of %r" % found.group(0))
+        check(printed.endswith("\r\033[K"), "the line is wiped out: %r" % printed[-40:])
+        check("\n" not in printed, "one line: %r" % printed)
+        equal(t.run(command, timeout=60).stderr, "", "said where there is no terminal")
