@@ -18,11 +18,10 @@ ERROR, HANG = 1, 2
 EVERYWHERE = (1 << 64) - 1
 
 
-def build():
-    """The program, built if it is not there or older than its source."""
-    sources = [os.path.join(HERE, name) for name in ("faulty_source.c", "platter.c", "platter.h")]
+def build(name, *sources, flags=()):
+    """The program of that name, built if it is not there or older than its sources. Headers count as sources."""
     directory = os.path.join(ROOT, "build", "tests-mount")
-    program = os.path.join(directory, "faulty_source")
+    program = os.path.join(directory, name)
     os.makedirs(directory, exist_ok=True)
     with open(os.path.join(directory, ".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -31,14 +30,19 @@ def build():
             return program
         path = os.path.join(ROOT, "build", "deps", "libfuse", "lib", "pkgconfig")
         environment = dict(os.environ, PKG_CONFIG_PATH=path + ":" + os.environ.get("PKG_CONFIG_PATH", ""))
-        flags = subprocess.run(["pkg-config", "--cflags", "--libs", "fuse3 >= 3.18"], env=environment,
+        found = subprocess.run(["pkg-config", "--cflags", "--libs", "fuse3 >= 3.18"], env=environment,
                                capture_output=True, text=True)
-        if flags.returncode:
-            raise Skip("faulty_source needs libfuse's development files: " + flags.stderr.strip())
+        if found.returncode:
+            raise Skip(name + " needs libfuse's development files: " + found.stderr.strip())
         subprocess.run(["cc", "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror",
-                        "-pthread"] + sources[:2] + ["-o", program + ".new"] + flags.stdout.split(), check=True)
+                        "-pthread", *flags] + [source for source in sources if source.endswith(".c")] +
+                       ["-o", program + ".new"] + found.stdout.split(), check=True)
         os.rename(program + ".new", program)
     return program
+
+
+def faulty_source():
+    return build("faulty_source", *(os.path.join(HERE, name) for name in ("faulty_source.c", "platter.c", "platter.h")))
 
 
 class FaultySource:
@@ -53,7 +57,7 @@ class FaultySource:
         control = t.path("faults")
         self.log = open(t.path("faulty-log"), "w")
         self.process = subprocess.Popen(
-            [build(), self.backing, control, t.make_dir("platter") if platter else "", self.point, "-f", "-o",
+            [faulty_source(), self.backing, control, t.make_dir("platter") if platter else "", self.point, "-f", "-o",
              "allow_other,default_permissions,fsname=faulty,max_threads=64,max_idle_threads=64"],
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
         until(lambda: mounts_under(self.point) and os.path.exists(control), 20, "the faulty source mounted")
