@@ -344,7 +344,7 @@ def _cold_known(bench):
 
 
 def unique(bench):
-    """Files that share nothing, as foldctl scan has found: native against foldfs, first read, hot, and written."""
+    """Files that share nothing, as foldctl scan has found: native against foldfs, first read, hot, written."""
     span = 64 * MIB if bench.quick else 128 * MIB
     directory, paths = data.unique_files(bench, 4, span)
     names = [os.path.basename(path) for path in paths]

@@ -19,7 +19,7 @@ EVERYWHERE = (1 << 64) - 1
 
 
 def build(name, *sources, flags=()):
-    """The program of that name, built if it is not there or older than its sources. Headers count as sources."""
+    """The program of that name, built if it is not there or older than its sources, headers included."""
     directory = os.path.join(ROOT, "build", "tests-mount")
     program = os.path.join(directory, name)
     os.makedirs(directory, exist_ok=True)
@@ -42,7 +42,8 @@ def build(name, *sources, flags=()):
 
 
 def faulty_source():
-    return build("faulty_source", *(os.path.join(HERE, name) for name in ("faulty_source.c", "platter.c", "platter.h")))
+    names = ("faulty_source.c", "platter.c", "platter.h")
+    return build("faulty_source", *(os.path.join(HERE, name) for name in names))
 
 
 class FaultySource:

@@ -320,7 +320,7 @@ http {
 """
 
 # What the server does not need; there are many trees.
-NOT_SERVED = LEFT_OUT + ("usr/share", "var/lib/dpkg", "var/cache", "usr/lib/apt", "usr/lib/x86_64-linux-gnu/security")
+NOT_SERVED = LEFT_OUT + ("usr/share", "var/lib/dpkg", "var/cache", "usr/lib/apt")
 SERVED = ("bin/perl", "bin/dpkg", "lib/x86_64-linux-gnu/libc.so.6", "bin/apt")
 
 
@@ -353,8 +353,8 @@ def fetch_all(expected, rounds, seconds):
 
 @test(suite="full", timeout=300, presets=PRESETS)
 def web_servers(t):
-    """nginx in a container on each of sixteen copies of a tree, which serve files of their trees with sendfile, at the
-    same time: the right bytes, in memory once."""
+    """nginx in a container on each of sixteen copies of a tree, which serve files of their trees with
+    sendfile, at the same time: the right bytes, in memory once."""
     need_containers(t)
     source = t.make_dir("source")
     trees = ["tree-%d" % number for number in range(t.scaled(16, 3))]
@@ -366,7 +366,8 @@ def web_servers(t):
     write_file(t.make_dir("conf") + "/nginx.conf", NGINX.encode())
     mount = t.mount(source, ["ro", "suid", "dev"])
     drop_cached(t, source)
-    containers = [Container(t, mount.path(tree), readonly=True, binds={t.path("conf"): "/mnt"}) for tree in trees]
+    binds = {t.path("conf"): "/mnt"}
+    containers = [Container(t, mount.path(tree), readonly=True, binds=binds) for tree in trees]
     servers = [container.start("nginx", "-c", "/mnt/nginx.conf") for container in containers]
     clients = [t.fork(in_network_of, container.pid(), fetch_all, content, t.scaled(20, 5), 60 * t.patience)
                for container in containers]

@@ -14,7 +14,8 @@ def copies(t):
 
 @test(transports="full")
 def explain_keeps_no_copy(t):
-    """With coherence=overlay the first open of an equal file has a copy kept of it. To ask for its plan does not."""
+    """With coherence=overlay the first open of an equal file has a copy kept of it. To ask for its plan does
+    not."""
     source, content = equal_files(t)
     mount = t.mount(source, ["coherence=overlay"])
     for name in EQUAL:
@@ -49,8 +50,8 @@ def put_byte(path):
 
 @test(transports="full", timeout=60)
 def changed_copy_is_not_served(t):
-    """A copy that anybody has changed, if only in a byte, is not served from the next first open on, in this mount and
-    the next one: it is made anew, which the log says."""
+    """A copy that anybody has changed, if only in a byte, is not served from the next first open on, in this
+    mount and the next one: it is made anew, which the log says."""
     source, content = equal_files(t)
     for life in ("changed while it is mounted", "changed between mounts"):
         mount = t.mount(source, ["coherence=overlay"], name=life.split()[1])
@@ -71,8 +72,8 @@ def changed_copy_is_not_served(t):
 
 @test(suite="full", timeout=60)
 def equal_files_of_which_most_have_changed(t):
-    """Any file of a class that still is what it was backs the others, whichever have changed; of those that are tried at
-    an open (16) one has to be, until a scan has taken the changed ones out."""
+    """Any file of a class that still is what it was backs the others, whichever have changed; of those that
+    are tried at an open (16) one has to be, until a scan has taken the changed ones out."""
     source = t.make_dir("source")
     content = make_pages(t.rng, 10)
     names = [str(number) for number in range(40)]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the kernel makes of the ways in which a FUSE server may have a file opened: what src/plan.c relies on.
 
-By a server that opens each file as the test says (open_modes.c). Each test is a fact that was measured once; on
-another kernel it may be another one, and then plan.c has to be looked at. foldfs itself never comes upon those that
-fail: that is what test_opens.py and test_plan.py are for.
+By a server that opens each file as the test says (open_modes.c). Each test is a fact that was measured once;
+on another kernel it may be another one, and then plan.c has to be looked at. foldfs itself never comes upon
+those that fail: that is what test_opens.py and test_plan.py are for.
 """
 
 import errno
@@ -29,8 +29,9 @@ class Server:
         for name in FILES:
             write_file(os.path.join(self.directory, name), self.content)
         self.control, self.point = t.path("control"), t.make_dir("open-modes")
-        program = build("open_modes", os.path.join(HERE, "open_modes.c"), os.path.join(ROOT, "src", "backing.c"),
-                        flags=("-I" + os.path.join(ROOT, "include"), "-DFUSE_USE_VERSION=318"))
+        sources = os.path.join(HERE, "open_modes.c"), os.path.join(ROOT, "src", "backing.c")
+        program = build("open_modes", *sources, flags=(
+            "-I" + os.path.join(ROOT, "include"), "-DFUSE_USE_VERSION=318"))
         self.process = subprocess.Popen([program, self.directory, self.control, str(depth), how, self.point])
         t.at_end(self._end)
         until(lambda: mounts_under(self.point), 20 * t.patience, "mounted")
@@ -64,21 +65,23 @@ def who_may_pass_through(t):
 
 @test(transports="none", suite="full")
 def depth_of_stacking(t):
-    """libfuse adds 1. With 0 the source is no overlayfs, and overlayfs can be stacked on the mount; with 1 the other
-    way round; 2 switches passthrough off."""
+    """libfuse adds 1. With 0 the source is no overlayfs, and overlayfs can be stacked on the mount; with 1
+    the other way round; 2 switches passthrough off."""
     lower, upper, work, merged = (t.make_dir("below", part) for part in ("lower", "upper", "work", "merged"))
     options = "lowerdir=%s,upperdir=%s,workdir=%s"
     t.run(["mount", "-t", "overlay", "overlay", "-o", options % (lower, upper, work), merged])
     t.at_end(lambda: t.run(["umount", merged]))
     on = [t.make_dir("above", part) for part in ("upper", "work", "merged")]
-    for depth, plain, stacked, above in ((0, 0, errno.ELOOP, 0), (1, 0, 0, 32), (2, errno.EPERM, errno.EPERM, 0)):
+    refused = 32  # mount(8)
+    for depth, plain, stacked, above in ((0, 0, errno.ELOOP, 0), (1, 0, 0, refused),
+                                         (2, errno.EPERM, errno.EPERM, 0)):
         for directory, code in ((None, plain), (merged, stacked)):
             server = Server(t, depth=depth, directory=directory)
             what = "depth %d, source on %s" % (depth, "overlayfs" if directory else "a plain file system")
             equal(server.opens("a", "a"), code, what)
             if not directory:
-                done = t.run(["mount", "-t", "overlay", "overlay", "-o", options % (server.point, on[0], on[1]), on[2]],
-                             status=None)
+                layers = options % (server.point, on[0], on[1])
+                done = t.run(["mount", "-t", "overlay", "overlay", "-o", layers, on[2]], status=None)
                 equal(done.returncode, above, "overlayfs on it, " + what)
                 if not done.returncode:
                     t.run(["umount", on[2]])
@@ -126,8 +129,8 @@ def one_backing_file_for_several(t):
 
 @test(transports="none", suite="full")
 def direct_beside_passthrough(t):
-    """Both at once: reads come to the server, mappings go to the backing file. One after the other: both work, but
-    the first one cannot be mapped any more."""
+    """Both at once: reads come to the server, mappings go to the backing file. One after the other: both
+    work, but the first one cannot be mapped any more."""
     server = Server(t)
     fd = server.open("a", "direct a", os.O_RDWR)
     equal(server.first_byte(fd), b"S", "read")
@@ -138,7 +141,7 @@ def direct_beside_passthrough(t):
     os.close(fd)
     first = server.open("b", "direct")
     second = server.open("b", "b")
-    equal((server.first_byte(first), server.first_byte(second)), (b"S", b"F"), "read by the first, and the second")
+    equal((server.first_byte(first), server.first_byte(second)), (b"S", b"F"), "read by both")
     fails_with(errno.ENODEV, "the first one mapped", lambda: Mapping(first, PAGE, READ, mmap.MAP_SHARED))
     Mapping(second, PAGE, READ, mmap.MAP_SHARED).close()
     os.close(first)
@@ -147,7 +150,8 @@ def direct_beside_passthrough(t):
 
 @test(transports="none", suite="full")
 def mapped_without_a_descriptor(t):
-    """A mapping keeps the backing file, not the mount's: after the last close(2) the inode may be opened anyhow."""
+    """A mapping keeps the backing file, not the mount's: after the last close(2) the inode may be opened
+    anyhow."""
     server = Server(t)
     fd = server.open("a", "a", os.O_RDWR)
     mapping = Mapping(fd, len(server.content), WRITE, mmap.MAP_SHARED)

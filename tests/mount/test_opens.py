@@ -277,7 +277,8 @@ def mount_of_plan(t, plan, source):
 
 @test(suite="full", timeout=120, transports="each", variants={plan: plan for plan in PLANS})
 def two_processes_in_every_order_and_mode(t, plan):
-    """Invariant 7. Files that are equal to begin with, one for each pair of ways to open it and order to close it."""
+    """Invariant 7. Files that are equal to begin with, one for each pair of ways to open it and order to
+    close it."""
     source, twins = t.make_dir("source"), t.tmpfs(name="twins") if plan == "shared" else t.make_dir("twins")
     content = program(t)
     cases = {str(number): case for number, case in enumerate(itertools.product(KINDS, KINDS, (True, False)))}
@@ -306,8 +307,9 @@ def two_processes_in_every_order_and_mode(t, plan):
 
 @test(transports="full")
 def mapped_when_every_descriptor_is_closed(t):
-    """In passthrough a mapping keeps the backing file open, and not the mount's: the last close ends the plan, and what
-    is stored later is seen at once all the same, for the next open is served in the same way, until nobody has it mapped."""
+    """In passthrough a mapping keeps the backing file open, and not the mount's: the last close ends the
+    plan, and what is stored later is seen at once all the same, for the next open is served in the same way,
+    until nobody has it mapped."""
     source = t.make_dir("source")
     content = make_pages(t.rng, 8)
     write_file(source + "/file", content)
@@ -323,7 +325,7 @@ def mapped_when_every_descriptor_is_closed(t):
     with open(mount.path("file"), "rb", 0) as reader:
         equal(plans(mount)["own"], 1, "passed through, as it is mapped")
         for number in range(3):
-            equal(os.pread(reader.fileno(), 6, 0), b"stored" if not number else b"again%d" % number, "a store")
+            equal(os.pread(reader.fileno(), 6, 0), b"again%d" % number if number else b"stored", "a store")
             mapping.store(0, b"again%d" % (number + 1))
         equal(mapping.bytes(len(content))[6:], content[6:], "the rest")
         why = t.run(t.foldctl_command() + ["explain", mount.path("file")]).stdout

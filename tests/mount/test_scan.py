@@ -517,7 +517,8 @@ def look_ups_read_what_they_need(t):
 
 
 def priorities(pid):
-    """Of each thread of a process: the policy of its scheduling, and its class of input and output (3 is idle)."""
+    """Of each thread of a process: the policy of its scheduling, and its class of input and output (3 is
+    idle)."""
     found = []
     for thread in os.listdir("/proc/%d/task" % pid):
         policy = os.sched_getscheduler(int(thread))
@@ -543,8 +544,8 @@ def lowest_priority(t):
 
 @test(suite="full", timeout=120, presets=("release",))
 def equal_files_in_parts(t):
-    """More equal files than are told of at once are one class all the same: one of them is in memory when all have
-    been read through the mount."""
+    """More equal files than are told of at once are one class all the same: one of them is in memory when all
+    have been read through the mount."""
     source = t.make_dir("source")
     content = t.rng.randbytes(10000)
     names = ["%d" % number for number in range(4096 + 500)]
@@ -552,7 +553,7 @@ def equal_files_in_parts(t):
         write_file(os.path.join(source, name), content)
     sync_source(source)
     found = scan(t, source, "--memory=1M")
-    equal((found["compared_files"], found["unrecorded_files"]), (len(names), 0), "files found equal, and too young")
+    equal((found["compared_files"], found["unrecorded_files"]), (len(names), 0), "found equal, and too young")
     mount = t.mount(source, ["ro"])
     t.run(["sh", "-c", "echo 1 >/proc/sys/vm/drop_caches"])
     for name in names[::50] + names[-1:]:
@@ -563,7 +564,8 @@ def equal_files_in_parts(t):
 
 @test(suite="full", timeout=60)
 def runs_within_memory(t):
-    """Of two files that are equal in every other page, as many runs are kept as there is memory for, and right."""
+    """Of two files that are equal in every other page, as many runs are kept as there is memory for, and
+    right."""
     source = t.make_dir("source")
     one = make_pages(t.rng, 3000)
     other = b"".join(one[at:at + PAGE] if at // PAGE % 2 else t.rng.randbytes(PAGE)
@@ -588,8 +590,8 @@ def plan_when_opened(t, mount, name):
 
 @test(transports="full", timeout=60)
 def plans_at_the_border(t):
-    """After a scan the first open knows: a file that shares less than 5 % of its pages, be it by one, and is not
-    larger than passthrough_max, be it by one byte, is passed through; the others are not."""
+    """After a scan the first open knows: a file that shares less than 5 % of its pages, be it by one, and is
+    not larger than passthrough_max, be it by one byte, is passed through; the others are not."""
     source = t.make_dir("source")
     library = make_pages(t.rng, 100)
     write_file(source + "/library", library)
@@ -603,7 +605,7 @@ def plans_at_the_border(t):
         expected["size-%d" % size] = plan
     for name, content in contents.items():
         write_file(os.path.join(source, name), content)
-    until(lambda: scan(t, source)["unrecorded_files"] == 0, 20 * t.patience, "every file's stamp is old enough")
+    until(lambda: not scan(t, source)["unrecorded_files"], 20 * t.patience, "every stamp is old enough")
     for options in (["passthrough_max=2M"], ["passthrough_max=2M", "ro"]):
         mount = t.mount(source, options, name="mnt-%d" % len(options))
         for name, plan in expected.items():
@@ -612,7 +614,8 @@ def plans_at_the_border(t):
         mount.unmount()
 
 
-SHOWN = re.compile(r"reading   +\[([#.]{24})\] +(\d+) %  (\d+) files, [\d.]+ [KM]iB, [\d.]+ [KM]iB/s, .+ left")
+SHOWN = re.compile(
+    r"reading   +\[([#.]{24})\] +(\d+) %  (\d+) files, [\d.]+ [KM]iB, [\d.]+ [KM]iB/s, .+ left")
 
 
 def terminal_of(command, environment):
@@ -636,8 +639,8 @@ def terminal_of(command, environment):
 
 @test(suite="full", timeout=90, transports="none")
 def progress(t):
-    """On a terminal a scan shows in one line how far it is: bar, files, bytes, rate, time left; and it wipes it
-    out in the end. Elsewhere it says nothing."""
+    """On a terminal a scan shows in one line how far it is: bar, files, bytes, rate, time left; and it wipes
+    it out in the end. Elsewhere it says nothing."""
     source = t.make_dir("source")
     for number in range(24):
         write_file("%s/%d" % (source, number), make_pages(t.rng, 128))
