@@ -68,18 +68,17 @@ struct file {
 	_Atomic(struct kin *) kin; /* one reference; set under lock, taken away by exchange */
 	struct range_lock ranges;
 	_Atomic uint64_t size;
-	_Atomic uint64_t edition;    /* see edition_begin() */
-	atomic_bool writer_expected; /* relaxed; orders nothing */
-	atomic_bool distrusted;      /* changes under way may have used what was true before */
-	unsigned references;         /* under table->lock */
-	bool gone;                   /* had no name when it was last closed; under table->lock */
-	struct cds_list_head use;    /* under table->lock */
-	struct cds_lfht_node node;   /* changed under table->lock */
-	struct rcu_head head;        /* once it has left the table */
-	pthread_mutex_t lock;        /* of what follows */
-	struct source_stamp stamp;   /* the map is true as of this */
-	bool racy;                   /* and the stamp may be given again */
-	unsigned changers;           /* changes of this mount under way */
+	_Atomic uint64_t edition;  /* see edition_begin() */
+	atomic_bool distrusted;    /* changes under way may have used what was true before */
+	unsigned references;       /* under table->lock */
+	bool gone;                 /* had no name when it was last closed; under table->lock */
+	struct cds_list_head use;  /* under table->lock */
+	struct cds_lfht_node node; /* changed under table->lock */
+	struct rcu_head head;      /* once it has left the table */
+	pthread_mutex_t lock;      /* of what follows */
+	struct source_stamp stamp; /* the map is true as of this */
+	bool racy;                 /* and the stamp may be given again */
+	unsigned changers;         /* changes of this mount under way */
 };
 
 errint_t file_table_new(struct page_map_memory *memory, uint64_t budget_bytes,
@@ -474,16 +473,6 @@ enum file_sharing file_sharing(struct file *file)
 	if (!used || known * 10 < samples * 9)
 		return FILE_UNKNOWN;
 	return shared * 20 < used ? FILE_UNIQUE : FILE_SHARES;
-}
-
-void file_expect_writer(struct file *file, bool expected)
-{
-	atomic_store_explicit(&file->writer_expected, expected, memory_order_relaxed);
-}
-
-bool file_expects_writer(const struct file *file)
-{
-	return atomic_load_explicit(&file->writer_expected, memory_order_relaxed);
 }
 
 /* The kin first: see kin.h. */

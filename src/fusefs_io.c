@@ -193,6 +193,7 @@ static errint_t handle_open(struct fusefs *fs, struct inode *inode, int fd, stru
 {
 	struct stat st;
 	bool unchanged;
+	bool detached;
 	errint_t error = source_new(fd, &handle->source);
 
 	if (error)
@@ -207,10 +208,16 @@ static errint_t handle_open(struct fusefs *fs, struct inode *inode, int fd, stru
 		return error;
 	inode_lock(inode);
 	error = enter_plan_locked(fs, inode, handle, &st, pid, fi);
+	detached = inode_is_detached(inode);
 	/* Under the lock: no open that follows joins what this one was refused. */
-	if (error == -ESTALE)
+	if (error == -ESTALE && !detached) {
+		plan_await(fs->plan, &st);
 		inode_detach(fs->inodes, inode);
+	}
 	inode_unlock(inode);
+	/* By another of the file's names, whose inode is an old one to the kernel. */
+	if (error == -ESTALE && detached && (fi->flags & O_ACCMODE) != O_RDONLY)
+		fusefs_detach_readers(fs, &st);
 	if (error)
 		return error;
 	handle->inode = inode;
@@ -599,40 +606,6 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 		fuse_reply_write(req, (size_t)written);
 }
 
-/* Whether a change by way of INODE is for another one (see plan_may_change()): then this one is
- * detached, and -ESTALE has the kernel look the name up again. */
-static errint_t make_way(struct fusefs *fs, struct inode *inode)
-{
-	bool may_change;
-
-	inode_lock(inode);
-	may_change = !inode_is_detached(inode) && plan_may_change(inode_plan(inode));
-	if (!may_change)
-		inode_detach(fs->inodes, inode);
-	inode_unlock(inode);
-	return may_change ? 0 : -ESTALE;
-}
-
-/* open(2) with O_RDONLY and O_TRUNC comes as an open that reads and a truncate without a handle.
- * That was refused; its next try looks no more like a writer's. */
-static void expect_writer(struct fusefs *fs, struct inode *inode)
-{
-	int fd = inode_path_begin(fs->inodes, inode);
-	struct file *file = NULL;
-	struct stat st;
-
-	if (fd < 0)
-		return;
-	/* Without memory for it the next try is refused like this one. */
-	if (fstat(fd, &st) || file_table_get(fs->files, &st, &file))
-		file = NULL;
-	inode_path_end(inode, fd);
-	if (!file)
-		return;
-	file_expect_writer(file, true);
-	file_put(file);
-}
-
 /* Truncate a file that is open as FD; by PATH if it is not NULL. */
 static errint_t truncate_file(struct fusefs *fs, struct inode *inode, int fd, const char *path,
 			      off_t size)
@@ -690,12 +663,10 @@ static errint_t truncate_to_nothing(struct fusefs *fs, struct inode *inode)
 errint_t fusefs_truncate(struct fusefs *fs, struct inode *inode, struct fuse_file_info *fi,
 			 off_t size)
 {
-	errint_t error = make_way(fs, inode);
+	errint_t error = fusefs_make_way(fs, inode);
 
-	if (error) {
-		expect_writer(fs, inode);
+	if (error)
 		return error;
-	}
 	if (fi && handle_of(fi))
 		return truncate_file(fs, inode, fusefs_handle_fd(fi), NULL, size);
 	return size ? truncate_by_path(fs, inode, size) : truncate_to_nothing(fs, inode);

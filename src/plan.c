@@ -24,6 +24,9 @@
  * (HANDLE_KILLPRIV_V2), so a file with such bits is not written in passthrough: it gets no plan of
  * that kind by an open for writing, and while it has one it gets no bits.
  *
+ * Who is refused comes again, and must not be refused then, by an inode that a reader was faster to
+ * open: so the file's next plan is `window` until he is there (plan_await()).
+ *
  * A hold of `shared` takes no open either that finds the file with another ctime than the first one
  * did: it was changed since, behind the mount or by a truncate that was under way.
  *
@@ -46,7 +49,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
+
+/* Files whose changer was refused a moment ago. A retry takes microseconds; what is forgotten when
+ * more come in one moment costs an ESTALE at worst. */
+#define AWAITED_MAX     64u
+#define AWAITED_SECONDS 10
+
+struct awaited {
+	dev_t device;
+	ino_t inode;
+	struct timespec ctime; /* once it is changed it is not shared anyway */
+	time_t until;
+};
 
 struct plan {
 	struct backing *backing;     /* borrowed */
@@ -62,6 +78,10 @@ struct plan {
 	atomic_bool able;    /* the kernel takes backing files; set at init, never set again */
 	atomic_bool able_elsewhere; /* the same, of other devices; only for the log */
 	_Atomic uint64_t inodes[PLAN_SHARED + 1];
+	_Atomic time_t awaited_until;        /* the last of those below; written under the lock */
+	pthread_mutex_t awaited_lock;        /* a leaf */
+	struct awaited awaited[AWAITED_MAX]; /* a ring, under awaited_lock, like what follows */
+	unsigned awaited_next;
 };
 
 /* Members of a class that are tried as its backing file before it is given up: each takes a look-up
@@ -101,6 +121,7 @@ errint_t plan_new(const struct options *options, int source_fd, struct backing *
 
 	if (!plan)
 		return -ENOMEM;
+	pthread_mutex_init(&plan->awaited_lock, NULL);
 	plan->backing = backing;
 	plan->globs = options->passthrough;
 	/* Who wants no window wants memory to be what is shared, and nothing cached besides. */
@@ -120,6 +141,7 @@ void plan_free(struct plan *plan)
 {
 	if (!plan)
 		return;
+	pthread_mutex_destroy(&plan->awaited_lock);
 	free(plan->root);
 	free(plan);
 }
@@ -155,6 +177,51 @@ void plan_init(struct plan *plan, struct fuse_conn_info *conn)
 bool plan_is_direct(const struct plan *plan)
 {
 	return plan->direct;
+}
+
+/* ---- who was refused ---- */
+
+static time_t seconds_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return now.tv_sec;
+}
+
+static bool is_same_time(const struct timespec *a, const struct timespec *b)
+{
+	return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
+void plan_await(struct plan *plan, const struct stat *st)
+{
+	time_t until = seconds_now() + AWAITED_SECONDS;
+
+	pthread_mutex_lock(&plan->awaited_lock);
+	plan->awaited[plan->awaited_next++ % AWAITED_MAX] =
+		(struct awaited){st->st_dev, st->st_ino, st->st_ctim, until};
+	atomic_store(&plan->awaited_until, until);
+	pthread_mutex_unlock(&plan->awaited_lock);
+}
+
+static bool is_awaited(struct plan *plan, const struct stat *st)
+{
+	time_t now = seconds_now();
+	bool found = false;
+	unsigned i;
+
+	if (now > atomic_load(&plan->awaited_until))
+		return false;
+	pthread_mutex_lock(&plan->awaited_lock);
+	for (i = 0; i < AWAITED_MAX && !found; i++) {
+		const struct awaited *awaited = &plan->awaited[i];
+
+		found = awaited->inode == st->st_ino && awaited->device == st->st_dev &&
+			awaited->until >= now && is_same_time(&awaited->ctime, &st->st_ctim);
+	}
+	pthread_mutex_unlock(&plan->awaited_lock);
+	return found;
 }
 
 /* ---- choosing ---- */
@@ -266,8 +333,7 @@ static bool choose_known(struct plan *plan, const struct plan_open *open, struct
 	source_stamp_of(open->st, &stamp);
 	if (catalogue_find(plan->catalogue, &stamp, &record))
 		return false;
-	if (record.class && !is_for_writing(open) &&
-	    !(open->file && file_expects_writer(open->file))) {
+	if (record.class && !is_for_writing(open)) {
 		*ret_fd = open_equal(plan, open, &record, &stamp);
 		if (*ret_fd >= 0) {
 			*ret_choice = (struct choice){PLAN_SHARED, PLAN_EQUAL};
@@ -302,6 +368,8 @@ static struct choice choose(struct plan *plan, const struct plan_open *open, boo
 		return (struct choice){PLAN_OWN, PLAN_ASKED};
 	if (mapped)
 		return (struct choice){PLAN_OWN, PLAN_MAPPED};
+	if (is_awaited(plan, open->st))
+		return (struct choice){PLAN_WINDOW, PLAN_AWAITED};
 	if (!open->st->st_size)
 		return (struct choice){PLAN_WINDOW, PLAN_EMPTY};
 	if (choose_known(plan, open, &choice, ret_fd))
@@ -377,8 +445,6 @@ static void begin(struct plan *plan, struct plan_hold *hold, const struct plan_o
  * all see what it writes. */
 static errint_t may_join(const struct plan_hold *hold, const struct plan_open *open)
 {
-	const struct timespec *now = &open->st->st_ctim;
-
 	switch (hold->kind) {
 	case PLAN_OWN:
 		if (!is_for_writing(open) || !has_set_id(open))
@@ -387,8 +453,7 @@ static errint_t may_join(const struct plan_hold *hold, const struct plan_open *o
 	case PLAN_SHARED:
 		/* Whatever changes the content moves the ctime, which was old enough to be trusted
 		 * when the file was compared. */
-		return is_for_writing(open) || now->tv_sec != hold->ctime.tv_sec ||
-				       now->tv_nsec != hold->ctime.tv_nsec
+		return is_for_writing(open) || !is_same_time(&open->st->st_ctim, &hold->ctime)
 			       ? -ESTALE
 			       : 0;
 	default:
@@ -423,13 +488,9 @@ void plan_leave(struct plan *plan, struct plan_hold *hold, struct file *file)
 	atomic_fetch_sub_explicit(&plan->inodes[hold->kind], 1, memory_order_relaxed);
 	if (hold->kind == PLAN_OWN && hold->written)
 		hold->mapped = true;
-	/* What becomes known of it later is another edition. */
-	if (!file)
-		return;
-	if (hold->kind != PLAN_SHARED)
-		file_expect_writer(file, false);
-	/* The kernel may still cache what it was before, from an earlier plan. */
-	if (hold->written)
+	/* What becomes known of it later is another edition: the kernel may still cache what it was
+	 * before, from an earlier plan. */
+	if (file && hold->written)
 		file_distrust(file);
 }
 

@@ -87,11 +87,6 @@ enum file_sharing {
 };
 enum file_sharing file_sharing(struct file *file);
 
-/* An open that will change the file does not say so: until a later one has ended, it is not to be
- * taken for one that only reads. Any thread, no lock. */
-void file_expect_writer(struct file *file, bool expected);
-bool file_expects_writer(const struct file *file);
-
 /* Everything is forgotten, its kin too. */
 void file_forget(struct file *file);
 

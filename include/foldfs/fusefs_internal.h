@@ -92,11 +92,11 @@ int fusefs_handle_fd(const struct fuse_file_info *fi);
 /* Free every handle: the connection has ended. */
 void fusefs_handles_free(struct fusefs *fs);
 /*
- * fusefs_own.c: around something of ours that moves the ctime of a file but no content (mode, owner,
- * times, xattrs, names), so that it is not taken for a change behind the mount. By descriptor (any
- * kind; the caller's, kept open until the end) or by name. Never fails: at the worst all that is
- * known of the file is forgotten at the next open. Nothing for files that nobody knows the content
- * of.
+ * fusefs_own.c: around something of ours that moves the ctime of a file but no content (mode,
+ * owner, times, xattrs, names), so that it is not taken for a change behind the mount. By
+ * descriptor (any kind; the caller's, kept open until the end) or by name. Never fails: at the
+ * worst all that is known of the file is forgotten at the next open. Nothing for files that nobody
+ * knows the content of.
  */
 struct own_change {
 	struct file *file; /* NULL: nothing to do */
@@ -107,6 +107,15 @@ void fusefs_own_change_begin(struct fusefs *fs, int fd, struct own_change *ret_c
 void fusefs_own_change_begin_at(struct fusefs *fs, int directory_fd, const char *name,
 				struct own_change *ret_change);
 void fusefs_own_change_end(struct own_change *change);
+/* fusefs_refuse.c */
+/* Somebody who is going to change the file found as ST is told to come again: the inode that it has
+ * now will take him. */
+void fusefs_detach_readers(struct fusefs *fs, const struct stat *st);
+/* Before a change by way of INODE. -ESTALE: it is for another one (see plan_may_change()), which
+ * the kernel will find. What comes then is, of O_RDONLY with O_TRUNC, an open that looks like a
+ * reader's. */
+errint_t fusefs_make_way(struct fusefs *fs, struct inode *inode);
+
 /* fusefs_io.c: truncate by handle (FI not NULL) or by inode. -errno. */
 errint_t fusefs_truncate(struct fusefs *fs, struct inode *inode, struct fuse_file_info *fi,
 			 off_t size);

@@ -48,6 +48,7 @@ enum plan_kind {
 	X(MAPPED, "it may still be mapped by who wrote to it in passthrough")                      \
 	X(EQUAL, "it is equal to other files, and nobody can write to it here")                    \
 	X(SET_ID, "it has set-id bits, which a write by way of the daemon takes from it")          \
+	X(AWAITED, "somebody is about to change it, whom its readers' inode did not take")         \
 	X(EMPTY, "it is empty")                                                                    \
 	X(UNABLE, "the kernel or the daemon's rights do not allow passthrough")
 
@@ -111,6 +112,12 @@ void plan_leave(struct plan *plan, struct plan_hold *hold, struct file *file);
 /* Whether the content of the inode's file may change under its readers, by way of this inode. Under
  * the inode's lock. */
 bool plan_may_change(const struct plan_hold *hold);
+
+/* Somebody's open or truncate of the file found as ST is being answered with ESTALE: he comes
+ * again, by another inode. Whoever opens that one before him must not begin what refuses him again,
+ * for the kernel asks twice and no more: for some seconds the file's next plan is the window.
+ * Before anybody can find the other inode. Any thread. */
+void plan_await(struct plan *plan, const struct stat *st);
 
 /* Whether PID may give the inode's file set-id bits. Not while others could write to it with the
  * daemon out of the way, where nobody would take the bits away again. Under the inode's lock. */

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fusefs_refuse.c - who is going to change a file does not get the inode that its readers have
+ *
+ * He is answered with ESTALE, once: the kernel looks the name up again and asks for what it finds,
+ * and hands a second ESTALE on to the client. So what it finds must take him. The readers' inode is
+ * detached, so that it is not found; and plan_await() sees to it that the next one is not made
+ * another of that kind by a reader who is faster.
+ */
+#include "foldfs/fusefs_internal.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+
+void fusefs_detach_readers(struct fusefs *fs, const struct stat *st)
+{
+	struct inode *inode;
+
+	plan_await(fs->plan, st);
+	inode = inode_find(fs->inodes, st->st_dev, st->st_ino);
+	if (!inode)
+		return;
+	inode_lock(inode);
+	if (!plan_may_change(inode_plan(inode)))
+		inode_detach(fs->inodes, inode);
+	inode_unlock(inode);
+	inode_forget(fs->inodes, inode, 1);
+}
+
+errint_t fusefs_make_way(struct fusefs *fs, struct inode *inode)
+{
+	bool may_change;
+	struct stat st;
+	errint_t error;
+	int fd;
+
+	inode_lock(inode);
+	may_change = !inode_is_detached(inode) && plan_may_change(inode_plan(inode));
+	inode_unlock(inode);
+	if (may_change)
+		return 0;
+	fd = inode_path_begin(fs->inodes, inode);
+	if (fd < 0)
+		return fd;
+	error = fstat(fd, &st) ? -errno : -ESTALE;
+	inode_path_end(inode, fd);
+	if (error == -ESTALE)
+		fusefs_detach_readers(fs, &st);
+	return error;
+}
