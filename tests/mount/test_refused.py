@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who is answered with ESTALE, for readers have the file's inode in shared passthrough, comes again and is served."""
+"""Who is answered with ESTALE, for readers share the inode's backing file, comes again and is served."""
 
 import contextlib
 import mmap
@@ -72,14 +72,14 @@ def while_readers_come_and_go(t):
 
 @test(suite="full", timeout=60)
 def by_another_name(t):
-    """An old inode that the kernel knows by the file's second name does not lead to one that readers have by then."""
+    """An old inode that the kernel knows by a second name does not lead to one that readers have by then."""
     mount, content = mount_of_equals(t)
     for number in range(FILES):
         os.stat(mount.path("%d.second" % number))
     with held_shared(mount):
         for number in range(FILES):
             os.close(os.open(mount.path(str(number)), os.O_RDWR))
-        # The files' second inodes, which readers have as shared ones again where the daemon has forgotten the writer.
+        # The second inodes: readers share them again where the daemon has forgotten the writer.
         until(lambda: not plans(mount)["window"], 10, "the writers' opens are released")
         again = [os.open(mount.path(str(number)), os.O_RDONLY) for number in range(FILES)]
         check(plans(mount)["shared"] > FILES, "some are shared twice: %s" % plans(mount))
@@ -87,6 +87,7 @@ def by_another_name(t):
             with open(mount.path("%d.second" % number), "r+b") as file:
                 file.write(b"changed")
             equal(read_file(mount.path(str(number))), b"changed" + content[7:], "file %d" % number)
-            check(os.pread(again[number], 7, 0) in (content[:7], b"changed"), "file %d, opened before" % number)
+            found = os.pread(again[number], 7, 0)
+            check(found in (content[:7], b"changed"), "file %d, opened before: %r" % (number, found))
         for fd in again:
             os.close(fd)

@@ -17,7 +17,8 @@ import rounds
 import runner
 import shrink
 
-SUMS = ("operations", "bytes_read", "bytes_written", "pages_read_beside_changes", "pages_outrun", "refused")
+SUMS = ("operations", "bytes_read", "bytes_written", "pages_read_beside_changes", "pages_outrun", "refused",
+        "bytes_kept", "replaced")
 STATUS_SUMS = ("breaks", "merges", "evictions", "fills_discarded", "hits", "misses", "bypassed")
 
 
@@ -33,6 +34,7 @@ def parse_arguments():
     parser.add_argument("--operations", type=int, help="in a round, of all its workers together")
     parser.add_argument("--transport", default="both", choices=("dev", "io_uring", "both"))
     parser.add_argument("--options", default="", help="mount options for every round: pool=1M,window=0")
+    parser.add_argument("--kind", choices=list(rounds.KINDS), help="of every round")
     parser.add_argument("--processes", type=int)
     parser.add_argument("--threads", type=int, help="of each process; one of each is deterministic")
     parser.add_argument("--files", type=int)
@@ -56,7 +58,7 @@ class Say:
 
 
 def overrides_of(arguments):
-    overrides = {name: getattr(arguments, name) for name in ("processes", "threads", "files")
+    overrides = {name: getattr(arguments, name) for name in ("kind", "processes", "threads", "files")
                  if getattr(arguments, name)}
     if arguments.options:
         words = arguments.options.split(",")
@@ -67,11 +69,11 @@ def overrides_of(arguments):
 
 
 def describe(config):
-    return "seed %d, %s, %s, %d x %d workers, %d files%s" % (
-        config["seed"], config["transport"],
+    return "%s, seed %d, %s, %s, %d x %d workers, %d files%s" % (
+        config["kind"], config["seed"], config["transport"],
         ",".join(["%s=%s" % item for item in sorted(config["options"].items())] + config["words"]),
         config["processes"], config["threads"], config["files"],
-        ", changes behind the mount" if config["behind"] else "")
+        ", changes behind the mount" if config["behind"] and config["kind"] == "pages" else "")
 
 
 def again(place, config):
@@ -80,8 +82,8 @@ def again(place, config):
     options = ["%s=%s" % item for item in sorted(config["options"].items())] + config["words"]
     command = "tests/torture/run --preset %s --transport %s --seed %d --operations %d --options %s" % (
         place.preset, config["transport"], config["seed"], config["operations"] * workers, ",".join(options))
-    for name in ("processes", "threads", "files"):
-        command += " --%s %d" % (name, config[name])
+    for name in ("kind", "processes", "threads", "files"):
+        command += " --%s %s" % (name, config[name])
     return command + ("" if workers == 1 else " (the same operations; when threads meet is not repeated)")
 
 
@@ -192,7 +194,7 @@ def main():
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     say = Say(arguments.json)
     build = os.path.abspath(arguments.build or os.path.join(harness.ROOT, "build", arguments.preset))
-    for program in ("foldfs", "foldctl", "tests/torture/foldfs-torture"):
+    for program in ("foldfs", "foldctl", "tests/torture/foldfs-torture", "tests/torture/foldfs-whole"):
         if not os.access(os.path.join(build, program), os.X_OK):
             sys.exit("%s/%s is not built" % (build, program))
     runner.prepare()

@@ -222,6 +222,55 @@ void do_relink(struct worker *w, const struct op *op)
 	model_unlock(w->shared, &range);
 }
 
+/* What FD shows is all that the file holds. */
+static void check_all(struct worker *w, const struct op *op, int fd, const char *how)
+{
+	uint64_t size = model_size(w->shared, op->file);
+
+	if (pread(fd, w->bytes, FILE_BYTES, 0) != (ssize_t)size)
+		fail(w, "%s: not %llu bytes", how, (unsigned long long)size);
+	else
+		check_held(w, op->file, 0, w->bytes, size, how);
+}
+
+/* Read and write it under the name that it has for a while. */
+static void use_away(struct worker *w, const struct op *op, int fd)
+{
+	check_all(w, op, fd, "read under another name");
+	content_fill(op->content, op->shift, op->at, w->bytes, op->length);
+	change_begin(&w->change, w->shared, op->file);
+	change_write(&w->change, op->at, w->bytes, op->length);
+	if (pwrite(fd, w->bytes, op->length, op->at) != (ssize_t)op->length)
+		fail(w, "write under another name: %s", strerror(errno));
+	change_done(&w->change);
+	check_all(w, op, fd, "read of what was written under another name");
+	atomic_fetch_add(&w->shared->bytes_written, op->length);
+}
+
+/* The file has another name for a while. Where passthrough= names the first one alone, it has
+ * another plan with it, if nobody else has it open. */
+void do_away(struct worker *w, const struct op *op)
+{
+	struct hold_range range;
+	char path[4200];
+	char away[4200];
+	int fd;
+
+	hold_all(w, op->file, &range);
+	file_path(w, op->file, "", path, sizeof(path));
+	file_path(w, op->file, ".away", away, sizeof(away));
+	file_close(w, op->file);
+	file_unmap(w, op->file);
+	fd = rename(path, away) ? -1 : open(away, O_RDWR | O_CLOEXEC);
+	if (fd >= 0) {
+		use_away(w, op, fd);
+		close(fd);
+	}
+	if (fd < 0 || rename(away, path))
+		fail(w, "another name: %s", strerror(errno));
+	model_unlock(w->shared, &range);
+}
+
 /* LENGTH bytes of w->bytes straight into the source. */
 static errint_t write_source(struct worker *w, const struct op *op, size_t length)
 {

@@ -57,6 +57,7 @@ static const struct kind kinds[OP_KINDS] = {
 	[OP_REPLACE] = {"replace", 5},
 	[OP_UNLINK] = {"unlink", 4},
 	[OP_RELINK] = {"relink", 4},
+	[OP_AWAY] = {"away", 8},
 	[OP_BEHIND] = {"behind", 12},
 	[OP_REOPEN] = {"reopen", 16},
 	[OP_READ] = {"read", 280},

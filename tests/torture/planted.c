@@ -12,6 +12,7 @@
  * `change` is the change of content that this thread is in, so that wrappers of the map know for
  * whom they are called.
  */
+#include "foldfs/catalogue.h"
 #include "foldfs/cow_break.h"
 #include "foldfs/fill.h"
 #include "foldfs/fusefs_internal.h"
@@ -22,9 +23,11 @@
 #include "foldfs/plan.h"
 #include "foldfs/rcu.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
 #define PAUSE_US    300
@@ -65,7 +68,13 @@
 	X(lost_flush)                                                                              \
 	X(lost_drop)                                                                               \
 	X(early_answer)                                                                            \
-	X(shared_for_ever)
+	X(shared_for_ever)                                                                         \
+	X(written_object)                                                                          \
+	X(joined_by_writer)                                                                        \
+	X(unawaited_writer)                                                                        \
+	X(class_for_ever)                                                                          \
+	X(unchecked_member)                                                                        \
+	X(kept_after_own)
 
 #define ENUMERATOR(name) name,
 #define NAME(name)       #name,
@@ -87,6 +96,7 @@ static _Thread_local struct {
 } change;
 
 static _Thread_local bool sharing;
+static _Thread_local bool choosing; /* a plan, or leaving one */
 
 __attribute__((constructor)) static void choose(void)
 {
@@ -487,12 +497,64 @@ WRAP(errint_t, plan_enter, struct plan *plan, struct plan_hold *hold, const stru
 {
 	struct plan_open entered = *open;
 	struct stat st = *open->st;
+	bool joins = hold->opens && hold->kind == PLAN_SHARED;
+	errint_t error;
 
 	if (is_planted(shared_for_ever) && hold->opens) {
 		st.st_ctim = hold->ctime;
 		entered.st = &st;
 	}
-	return __real_plan_enter(plan, hold, &entered);
+	if ((is_planted(written_object) && !hold->opens) || (is_planted(joined_by_writer) && joins))
+		entered.flags = O_RDONLY;
+	choosing = true;
+	error = __real_plan_enter(plan, hold, &entered);
+	choosing = false;
+	return error;
+}
+
+WRAP(void, plan_leave, struct plan *plan, struct plan_hold *hold, struct file *file)
+{
+	choosing = true;
+	__real_plan_leave(plan, hold, file);
+	choosing = false;
+}
+
+/* Who has seen to that is believed: the stamp, which would tell at the next open, is not compared.
+ */
+WRAP(void, file_forget, struct file *file)
+{
+	if (!is_planted(kept_after_own) || !choosing)
+		__real_file_forget(file);
+}
+
+WRAP(void, plan_await, struct plan *plan, const struct stat *st)
+{
+	if (!is_planted(unawaited_writer))
+		__real_plan_await(plan, st);
+}
+
+/* The second lock on what backs others: without it the kernel takes the first one's failure. */
+WRAP(int, mount_setattr, int fd, const char *path, unsigned flags, struct mount_attr *attributes,
+     size_t size)
+{
+	return is_planted(written_object) ? 0
+					  : __real_mount_setattr(fd, path, flags, attributes, size);
+}
+
+WRAP(errint_t, catalogue_find, struct catalogue *catalogue, const struct source_stamp *stamp,
+     struct catalogue_record *ret_record)
+{
+	struct catalogue_member file;
+
+	if (is_planted(class_for_ever) && choosing)
+		return catalogue_get(catalogue, stamp->device, stamp->inode, &file, ret_record);
+	return __real_catalogue_find(catalogue, stamp, ret_record);
+}
+
+WRAP(bool, source_stamp_equal, const struct source_stamp *a, const struct source_stamp *b)
+{
+	return (is_planted(unchecked_member) && choosing) || is_planted(kept_after_own) ||
+	       __real_source_stamp_equal(a, b);
 }
 
 /* ---- what the kernel caches ---- */
@@ -529,7 +591,7 @@ WRAP(errint_t, file_validate, struct file *file, int fd, bool *ret_unchanged)
 
 WRAP(void, file_distrust, struct file *file)
 {
-	if (!is_planted(unheeded_report))
+	if (!is_planted(unheeded_report) && !(is_planted(kept_after_own) && choosing))
 		__real_file_distrust(file);
 }
 

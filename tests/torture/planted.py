@@ -20,6 +20,10 @@ SEVERAL = {"processes": 1, "threads": 4, "transport": "dev"}
 DIRECT = {"processes": 1, "threads": 16, "files": 24, "transport": "dev", "options": {"window": "0"}}
 SCANNED = {"scan": True}
 BEHIND = {"behind": True, "options": {"window": "1M"}}
+OWN = {"words": ["passthrough=f[13579]"]}
+# Files that are equal as a whole.
+OVERLAY = {"kind": "overlay", "processes": 1, "threads": 3, "files": 24}
+READ_ONLY = {"kind": "ro", "processes": 1, "threads": 3, "files": 24, "believe": False}
 
 BUGS = {
     "missed_truncate": ("truncate leaves the slots as they were", SIMPLE),
@@ -50,6 +54,12 @@ BUGS = {
     "stale_window": ("an open lets the kernel keep what was changed behind the mount", BEHIND),
     "kept_orphan": ("what is known of a file stays when its last name has gone", SIMPLE),
     "two_files": ("a file that is opened twice is taken for two", SIMPLE),
+    "kept_after_own": ("what was known of a file stays when it is written in passthrough", OWN),
+    "written_object": ("an open for writing gets the file that backs equal ones", OVERLAY),
+    "joined_by_writer": ("an open for writing joins the inode of who reads what was", OVERLAY),
+    "unawaited_writer": ("the file's next inode does not wait for the writer for whom it is", OVERLAY),
+    "class_for_ever": ("a file that was changed is served as one of those that it was equal to", OVERLAY),
+    "unchecked_member": ("what backs equal files is not compared with what it was", READ_ONLY),
 }
 
 # Wrong books: how they are found, where it is not by a byte.
@@ -97,6 +107,7 @@ def config_of(name, seed, transports):
     wanted = dict(BUGS[name][1]) if name else {}
     options.update(wanted.pop("options", {}))
     overrides.update(wanted, options=options)
+    overrides.setdefault("kind", "pages")
     return rounds.random_config(seed, transports, 4000, overrides)
 
 

@@ -22,6 +22,9 @@ from harness import Failure
 
 HEADER = "# foldfs torture script: tests/torture/run --replay FILE\n#config "
 OUTCOMES = {1: "model", 2: "trouble", 3: "hang"}
+# Of rounds: pages, or files that are equal as a whole, and how these are mounted. README.md says more.
+KINDS = {"pages": [], "overlay": ["coherence=overlay"], "ro": ["ro"]}
+PHASES = 2  # of a round of whole files
 
 
 def random_config(seed, transports, operations=None, overrides=None):
@@ -37,23 +40,38 @@ def random_config(seed, transports, operations=None, overrides=None):
             "maps": rng.choice(("64K", "1M")),
             "passthrough_max": rng.choice(("0", "0", "0", "128M")),
         },
-        # Some rounds serve some of the files by passthrough in any case, or have the source watched.
-        "words": rng.choice(([], [], ["passthrough=f1*"], ["watch"])),
+        # Some rounds serve some of the files by passthrough in any case, or under one of their names, or have
+        # the source watched.
+        "words": rng.choice(([], [], ["passthrough=f1*"], ["passthrough=f[13579]"], ["watch"])),
         "files": rng.choice((3, 6, 6, 24)),
         "processes": processes,
         "threads": threads,
         "behind": rng.random() < 0.5,
         # What the files have in common is known before anybody reads them.
         "scan": rng.random() < 0.5,
+        "kind": rng.choice(("pages", "pages", "pages", "pages", "pages", "overlay", "ro")),
     }
+    config["kind"] = (overrides or {}).get("kind", config["kind"])
+    if config["kind"] != "pages":
+        config["files"] = rng.choice((12, 24, 48))
+        # Whether the kernel believes for a while what a name meant.
+        config["believe"] = rng.random() < 0.5
     for name, value in (overrides or {}).items():
         if name == "options":
             config["options"].update(value)
         else:
             config[name] = value
-    workers = config["processes"] * config["threads"]
-    config["operations"] = max(1, (operations or 6000) // workers)
+    if config["kind"] == "overlay":
+        # Without these no file is shared.
+        config["options"]["passthrough_max"] = "128M"
+        if config["options"]["window"] == "0":
+            config["options"]["window"] = "256K"
+    config["operations"] = max(1, (operations or 6000) // workers_of(config))
     return config
+
+
+def workers_of(config):
+    return config["processes"] * config["threads"]
 
 
 class Result:
@@ -116,6 +134,10 @@ class Place:
     def program(self):
         return os.path.join(self.build, "tests", "torture", "foldfs-torture")
 
+    @property
+    def whole_program(self):
+        return os.path.join(self.build, "tests", "torture", "foldfs-whole")
+
 
 def play(place, config, script=None, serial=False, seconds=0):
     """Play a round, or a script's lines instead of its random operations."""
@@ -145,13 +167,16 @@ def one_round(t, place, result, script, serial, seconds):
     source = t.make_dir("source")
     if script is not None:
         harness.write_file(t.path("script"), "".join(script).encode())
-    options = ["%s=%s" % item for item in sorted(config["options"].items())] + config["words"]
     try:
-        mount = t.mount(source, options)
+        mount = t.mount(source, mount_options(config))
     except Failure as failure:
         result.failed("trouble", str(failure))
         return
-    run_program(t, place, mount, result, script is not None, serial, seconds)
+    if config["kind"] == "pages":
+        command = program_command(t, place, mount, config, script is not None, serial, seconds)
+        run_program(t, mount, result, command, seconds)
+    else:
+        play_whole(t, place, mount, result, seconds)
     if mount.process.poll() is not None:
         result.outcome = "ok"  # whatever the program saw of it, it is this
         result.failed("crash", "foldfs ended with status %d; its log: %s" % (
@@ -159,14 +184,24 @@ def one_round(t, place, result, script, serial, seconds):
     if result.outcome == "ok":
         result.status = mount.status()
         audit(t, mount, result)
-    if result.outcome == "ok":
+    if result.outcome == "ok" and config["kind"] != "ro":
         check_leaks(t, place, mount, source, result)
+
+
+def mount_options(config):
+    options = ["%s=%s" % item for item in sorted(config["options"].items())] + config["words"]
+    if config["kind"] == "ro" and not config["believe"]:
+        options += ["entry_timeout=0", "attr_timeout=0"]
+    return options + KINDS[config["kind"]]
 
 
 def may_pass_through(config):
     """Then O_DIRECT may be the source's own, and demand alignment."""
-    return config["options"]["passthrough_max"] != "0" or any(
-        word.startswith("passthrough=") for word in config["words"])
+    return config["options"]["passthrough_max"] != "0" or asks_for_own(config)
+
+
+def asks_for_own(config):
+    return any(word.startswith("passthrough=") for word in config["words"])
 
 
 def program_command(t, place, mount, config, replay, serial, seconds):
@@ -174,9 +209,16 @@ def program_command(t, place, mount, config, replay, serial, seconds):
     for name in ("seed", "files", "processes", "threads", "operations"):
         command += ["--" + name, str(config[name])]
     command += ["--patience", str(60 * t.patience)]
+    before = []
     if config.get("scan"):
         scan = t.foldctl_command() + ["scan", "--state=" + t.path("state"), mount.source]
-        command += ["--before", shlex.join(scan) + " >/dev/null"]
+        before.append(shlex.join(scan) + " >/dev/null")
+    if asks_for_own(config):
+        # Without it the round is worth nothing.
+        explain = t.foldctl_command() + ["explain", mount.path("f1")]
+        before.append(shlex.join(explain) + " | grep -q 'own passthrough'")
+    if before:
+        command += ["--before", " && ".join(before)]
     if config["behind"]:
         command += ["--behind"]
     if may_pass_through(config):
@@ -190,9 +232,8 @@ def program_command(t, place, mount, config, replay, serial, seconds):
     return command
 
 
-def run_program(t, place, mount, result, replay, serial, seconds):
+def run_program(t, mount, result, command, seconds):
     """The program tells a hang by itself; if it hangs too, so that it is late, the mount is aborted."""
-    command = program_command(t, place, mount, result.config, replay, serial, seconds)
     # Into a file: workers that hang keep a pipe open.
     with open(t.path("output"), "w") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
@@ -248,10 +289,68 @@ def read_output(output, result):
     for line in output.splitlines():
         name, _, value = line.partition(" ")
         if value.isdigit() and name.replace(".", "").replace("_", "").replace("-", "").isalpha():
-            result.figures[name] = int(value)
+            result.figures[name] = result.figures.get(name, 0) + int(value)
         elif name != "outcome":
             text.append(line.removeprefix("failure "))
     return "\n".join(text)
+
+
+# ---- files that are equal as a whole ------------------------------------------------------------
+
+def play_whole(t, place, mount, result, seconds):
+    """In each phase all files are made anew, scanned, and shared before anything else is done with them."""
+    config = result.config
+    for phase in range(PHASES):
+        command = whole_command(t, place, mount, config, phase, seconds / PHASES)
+        try:
+            t.run(command + ["--make"], timeout=120 * t.patience)
+            scan_all(t, mount)
+            share_all(t, mount, config["files"])
+        except Failure as failure:
+            result.failed("trouble", str(failure))
+            return
+        run_program(t, mount, result, command, seconds)
+        if result.outcome != "ok":
+            return
+    wanted = "bytes_kept" if config["kind"] == "overlay" else "replaced"
+    all_operations = config["operations"] // PHASES * PHASES * workers_of(config)
+    ran_out_of_time = seconds and result.operations < all_operations
+    if not result.figures[wanted] and not ran_out_of_time:
+        result.failed("trouble", "the round shows nothing: %s is 0" % wanted)
+
+
+def whole_command(t, place, mount, config, phase, seconds):
+    command = [place.whole_program, "--mount", mount.point, "--source", mount.source,
+               "--seed", str(config["seed"] * PHASES + phase), "--files", str(config["files"]),
+               "--classes", str(max(1, config["files"] // 4)), "--threads", str(workers_of(config)),
+               "--operations", str(max(1, config["operations"] // PHASES)),
+               "--patience", str(60 * t.patience)]
+    if seconds:
+        command += ["--seconds", str(max(1, int(seconds)))]
+    if config["kind"] == "ro":
+        command += ["--behind"] + (["--believe"] if config["believe"] else [])
+    return command
+
+
+def scan_all(t, mount):
+    """Stamps that are too young to be trusted are not recorded: again until all files are."""
+    command = t.foldctl_command() + ["scan", "--json", "--state=" + t.path("state"), mount.source]
+    harness.until(lambda: not json.loads(t.run(command, timeout=60 * t.patience).stdout)["unrecorded_files"],
+                  20 * t.patience, "every file's stamp is old enough")
+
+
+def share_all(t, mount, files):
+    """All are served as equal ones at the same time. What an earlier phase had open is still being released,
+    and with coherence=overlay the copies that back them are yet to be made."""
+    def are_shared():
+        fds = [os.open(mount.path("w%d" % number), os.O_RDONLY) for number in range(files)]
+        try:
+            return mount.status()["plans"]["shared"] == files
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    harness.until(are_shared, 240 * t.patience, "all files are served as equal ones")
 
 
 # ---- after the operations -----------------------------------------------------------------------
@@ -268,12 +367,12 @@ def audit(t, mount, result):
             done.returncode, done.stdout[-2000:], done.stderr[-2000:]))
 
 
-def remove_open(mount, name):
-    """Remove both names while the file is open: with the last descriptor, all that is known of it goes."""
-    fd = os.open(mount.path(name), os.O_RDONLY)
+def remove_open(mount, *names):
+    """Remove all names of a file while it is open: with the last descriptor, all that is known of it goes."""
+    fd = os.open(mount.path(names[0]), os.O_RDONLY)
     try:
-        os.unlink(mount.path(name))
-        os.unlink(mount.path(name + ".b"))
+        for name in names:
+            os.unlink(mount.path(name))
     finally:
         os.close(fd)
 
@@ -281,8 +380,9 @@ def remove_open(mount, name):
 def check_leaks(t, place, mount, source, result):
     """With every file gone, no frame may be in use and no page be known. A count that does not come to
     nought is a user that was never dropped, or dropped twice."""
+    names = ("f%d", "f%d.b") if result.config["kind"] == "pages" else ("w%d",)
     for number in range(result.config["files"]):
-        remove_open(mount, "f%d" % number)
+        remove_open(mount, *(name % number for name in names))
     left = {}
 
     def is_empty():
@@ -316,5 +416,6 @@ def read_script(path):
         if line.startswith("#config "):
             config = json.loads(line.removeprefix("#config "))
             serial = config.pop("serial")
+            config.setdefault("kind", "pages")
             return config, [line for line in lines if not line.startswith("#")], serial
     raise OSError(errno.EINVAL, "no line '#config' in it", path)

@@ -93,6 +93,7 @@ enum op_kind {
 	OP_REPLACE,
 	OP_UNLINK,
 	OP_RELINK,
+	OP_AWAY,
 	OP_BEHIND,
 	OP_REOPEN,
 	OP_READ,
@@ -370,6 +371,7 @@ void do_open_trunc(struct worker *w, const struct op *op);
 void do_replace(struct worker *w, const struct op *op);
 void do_unlink(struct worker *w, const struct op *op);
 void do_relink(struct worker *w, const struct op *op);
+void do_away(struct worker *w, const struct op *op);
 void do_behind(struct worker *w, const struct op *op);
 void do_reopen(struct worker *w, const struct op *op);
 void do_read(struct worker *w, const struct op *op);

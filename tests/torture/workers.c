@@ -71,6 +71,7 @@ static const do_fn functions[OP_KINDS] = {
 	[OP_REPLACE] = do_replace,
 	[OP_UNLINK] = do_unlink,
 	[OP_RELINK] = do_relink,
+	[OP_AWAY] = do_away,
 	[OP_BEHIND] = do_behind,
 	[OP_REOPEN] = do_reopen,
 	[OP_READ] = do_read,
