@@ -221,7 +221,9 @@ class Rest:
         os.rename(self.path("new"), self.path("moved"))
         os.truncate(self.path("moved"), 1)
         equal(os.stat(self.path("moved")).st_size, 1, "a size for somebody else")
-        equal(sorted(os.listdir(self.path("."))), ["moved", "shared"], "what is listed for somebody else")
+        # faulty_source hides a file that is removed while its last release is on the way.
+        names = [name for name in os.listdir(self.path(".")) if not name.startswith(".fuse_hidden")]
+        equal(sorted(names), ["moved", "shared"], "what is listed for somebody else")
         os.unlink(self.path("moved"))
 
     def is_served(self, t):
@@ -371,7 +373,7 @@ WAYS = {"window": ["passthrough_max=0"], "direct": ["passthrough_max=0", "window
         "passthrough": ["passthrough=*"]}
 
 
-@test(transports="full", timeout=60, variants=WAYS)
+@test(transports="full", timeout=180, variants=WAYS)
 def killed_at_everything(t, options):
     """kill -9 of a client within each kind of request: it is gone once the source goes on."""
     def kill(client, place, rest):
@@ -382,7 +384,7 @@ def killed_at_everything(t, options):
     at_each(t, options, kill, signal.SIGKILL)
 
 
-@test(suite="full", transports="full", timeout=60, variants=WAYS)
+@test(suite="full", transports="full", timeout=180, variants=WAYS)
 def interrupted_at_everything(t, options):
     """A signal with a handler, without SA_RESTART: the call is done, or says EINTR and has done nothing."""
     def interrupt(client, place, rest):
@@ -393,7 +395,7 @@ def interrupted_at_everything(t, options):
     at_each(t, options, interrupt)
 
 
-@test(suite="full", transports="full", timeout=60, variants=WAYS)
+@test(suite="full", transports="full", timeout=180, variants=WAYS)
 def suspended_at_everything(t, options):
     """A client that is suspended within a request holds up nobody once the source goes on: neither in its
     directory, nor with a file that it uses."""
@@ -423,7 +425,7 @@ def suspended_at_everything(t, options):
     at_each(t, options, suspend)
 
 
-@test(transports="full", variants=WAYS)
+@test(transports="full", timeout=60, variants=WAYS)
 def suspended_with_locks(t, options):
     """A client that is suspended has locks, and has stored through a mapping: others see that, change the
     file, and have its pages dropped; they get other locks at once, and his when he is killed."""
