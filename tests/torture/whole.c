@@ -162,9 +162,11 @@ static errint_t make_one(const struct play *play, unsigned name)
 	const struct whole *file = atomic_load(&play->table[name].versions[0]);
 	char fresh[4200];
 	char path[4200];
+	char second[4200];
 	errint_t error = 0;
 	int fd;
 
+	path_in(directory, name, ".b", second, sizeof(second));
 	path_in(directory, name, ".new", fresh, sizeof(fresh));
 	path_in(directory, name, "", path, sizeof(path));
 	fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
@@ -175,7 +177,11 @@ static errint_t make_one(const struct play *play, unsigned name)
 	close(fd);
 	if (!error && rename(fresh, path))
 		error = -errno;
-	return error;
+	if (error || !has_second(play, name))
+		return error;
+	if (unlink(second) && errno != ENOENT)
+		return -errno;
+	return link(path, second) ? -errno : 0;
 }
 
 static enum outcome make_all(const struct play *play)

@@ -90,6 +90,11 @@ errint_t model_make(struct play *play)
 	return i < play->names ? -ENOMEM : 0;
 }
 
+bool has_second(const struct play *play, unsigned name)
+{
+	return !play->behind && name % 2 == 0;
+}
+
 struct whole *whole_named(struct play *play, unsigned name)
 {
 	struct name *entry = &play->table[name];
@@ -116,13 +121,13 @@ static void may_show(struct descriptor *d, struct whole *file, bool now)
 	d->shown[d->count++] = (struct shown){.file = file, .now = now};
 }
 
-static int open_name(struct player *p, const struct descriptor *d)
+static int open_name(struct player *p, const struct descriptor *d, const char *suffix)
 {
 	char path[4200];
 	unsigned tries = 0;
 	int fd;
 
-	path_in(p->play->mount, d->name, "", path, sizeof(path));
+	path_in(p->play->mount, d->name, suffix, path, sizeof(path));
 	/* Who gives names away behind the mount can do so again before the kernel's second try. */
 	do
 		fd = open(path, d->flags | O_CLOEXEC);
@@ -139,7 +144,7 @@ static void open_behind(struct player *p, struct descriptor *d)
 	struct name *entry = &p->play->table[d->name];
 	unsigned version = p->play->believe ? 0 : atomic_load(&entry->done);
 
-	d->fd = open_name(p, d);
+	d->fd = open_name(p, d, "");
 	for (; version <= atomic_load(&entry->started); version++)
 		may_show(d, atomic_load(&entry->versions[version]), false);
 }
@@ -148,16 +153,19 @@ static void open_here(struct player *p, struct descriptor *d)
 {
 	struct name *entry = &p->play->table[d->name];
 	bool writes = (d->flags & O_ACCMODE) != O_RDONLY;
+	const char *suffix = "";
 	struct whole *file;
 	int before;
 	int after;
 
 	pthread_rwlock_rdlock(&entry->lock);
 	file = whole_named(p->play, d->name);
+	if (has_second(p->play, d->name) && !atomic_load(&entry->done) && draw(p, 2))
+		suffix = ".b";
 	if (writes)
 		whole_opened(file);
 	before = atomic_load(&file->state);
-	d->fd = open_name(p, d);
+	d->fd = open_name(p, d, suffix);
 	after = atomic_load(&file->state);
 	if (!writes && before != STATE_CHANGED)
 		may_show(d, file, false);
