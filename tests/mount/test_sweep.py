@@ -537,16 +537,29 @@ START_KINDS = {
 SAID = "no catalogue of|cannot scan|scan=background|moved aside|shares nothing|cannot keep a copy"
 
 
+def refused(t, faults, mount):
+    """A mount that ended at its start, which is for a fault and said so."""
+    check(faults.applied(), "it ends, and nothing had failed: " + mount.log_text())
+    equal(mount.process.wait(20), 1, "exit status of a mount that refuses: " + mount.log_text())
+    check(mount.log_text().strip() and not mount.is_mounted(), "it ends without a word, or stays mounted")
+    t.mounts.remove(mount)
+
+
 def mounted_under_a_fault(t, source, options, faults):
-    """The mount; None if it refused, and said why."""
+    """The mount, when its scan is over; None if it refused."""
     try:
-        return t.mount(source, options)
-    except Failure as failure:
-        check(faults.applied(), str(failure))
-        refused = t.mounts.pop()
-        equal(refused.process.poll(), 1, "exit status of a mount that refuses; %s" % failure)
-        check(refused.log_text().strip() and not refused.is_mounted(), "it ends without a word, or stays mounted")
-        return None
+        mount = t.mount(source, options)
+    except Failure:
+        mount = t.mounts[-1]
+        if mount.process.poll() is None:
+            raise
+    # One that was there for a moment may end yet.
+    until(lambda: mount.process.poll() is not None or scan_is_over(mount, faults), 20 * t.patience,
+          "the scan is over")
+    if mount.process.poll() is None:
+        return mount
+    refused(t, faults, mount)
+    return None
 
 
 def scan_is_over(mount, faults):
@@ -562,22 +575,25 @@ def start_once(t, source, options, files, faults, fault, nth):
     faults.arm(fault.classes, nth, fault.code)
     mount = mounted_under_a_fault(t, source, options, faults)
     if mount:
-        until(lambda: scan_is_over(mount, faults), 20 * t.patience, "the scan is over")
-        before = faults.applied()
-        for name, content in files.items():
-            code = errno_of(lambda: equal(read_file(mount.path(name)), content, name))
-            check(not code or not before and code in fault.visible | IMPLIED, "%s: errno %d" % (name, code))
-        faults.disarm()
-        for name, content in files.items():
-            equal(read_file(mount.path(name)), content, name)
-        mount.audit()
-        mount.audited = False
-        faults.arm_again(fault.classes)
-        mount.expect_log(SAID)
-        mount.unmount()
-        t.mounts.remove(mount)
+        read_and_unmount(t, mount, files, faults, fault)
+        check(faults.applied() or not mount.log_text(), "nothing had failed, but something is in the log")
     faults.disarm()
-    check(faults.applied() or not mount.log_text(), "nothing had failed, but something is in the log")
+
+
+def read_and_unmount(t, mount, files, faults, fault):
+    before = faults.applied()
+    for name, content in files.items():
+        code = errno_of(lambda: equal(read_file(mount.path(name)), content, name))
+        check(not code or not before and code in fault.visible | IMPLIED, "%s: errno %d" % (name, code))
+    faults.disarm()
+    for name, content in files.items():
+        equal(read_file(mount.path(name)), content, name)
+    mount.audit()
+    mount.audited = False
+    faults.arm_again(fault.classes)
+    mount.expect_log(SAID)
+    mount.unmount()
+    t.mounts.remove(mount)
 
 
 @test(suite="full", timeout=120 * SLOW, transports="full", variants={"plain": ["ro"], "everything": [
