@@ -553,8 +553,8 @@ def mounted_under_a_fault(t, source, options, faults):
         mount = t.mounts[-1]
         if mount.process.poll() is None:
             raise
-    # One that was there for a moment may end yet.
-    until(lambda: mount.process.poll() is not None or scan_is_over(mount, faults), 20 * t.patience,
+    # One that was there for a moment may end yet; and a scan has the lowest priority of all.
+    until(lambda: mount.process.poll() is not None or scan_is_over(mount, faults), 60 * t.patience,
           "the scan is over")
     if mount.process.poll() is None:
         return mount
