@@ -89,7 +89,7 @@ def result_of(document):
         words.append("%s faults" % counted(faults))
     rounds = sum(row.get("rounds", 0) for row in document["rows"])
     if rounds:
-        words.append("%s kills; acknowledged, and found in the source: %s" % (counted(rounds), ", ".join(
+        words.append("%s kills; changes acknowledged, none of which the source lacks: %s" % (counted(rounds), ", ".join(
             "%s %s" % (counted(count), kind)
             for kind, count in added_up(document["rows"], "acknowledged").items())))
     return ", ".join(words)
