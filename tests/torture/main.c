@@ -32,20 +32,6 @@ struct arguments {
 	bool passthrough;
 };
 
-static unsigned number(const char *text, unsigned max)
-{
-	char *end;
-	unsigned long value;
-
-	errno = 0;
-	value = strtoul(text, &end, 10);
-	if (errno || *end || end == text || value > max) {
-		fprintf(stderr, "foldfs-torture: '%s' is no number up to %u\n", text, max);
-		exit(OUTCOME_TROUBLE);
-	}
-	return (unsigned)value;
-}
-
 static void take(struct arguments *arguments, int key)
 {
 	struct run_options *run = &arguments->run;
@@ -61,22 +47,22 @@ static void take(struct arguments *arguments, int key)
 		run->ops.seed = strtoull(optarg, NULL, 10);
 		break;
 	case 'f':
-		run->ops.files = number(optarg, FILES_MAX);
+		run->ops.files = op_number(optarg, FILES_MAX);
 		break;
 	case 'p':
-		run->processes = number(optarg, WORKERS_MAX);
+		run->processes = op_number(optarg, WORKERS_MAX);
 		break;
 	case 't':
-		run->threads = number(optarg, WORKERS_MAX);
+		run->threads = op_number(optarg, WORKERS_MAX);
 		break;
 	case 'o':
-		run->operations = number(optarg, 1u << 24);
+		run->operations = op_number(optarg, 1u << 24);
 		break;
 	case 'T':
-		run->seconds = number(optarg, 1u << 20);
+		run->seconds = op_number(optarg, 1u << 20);
 		break;
 	case 'w':
-		run->patience = number(optarg, 3600);
+		run->patience = op_number(optarg, 3600);
 		break;
 	case 'r':
 		run->trace = optarg;

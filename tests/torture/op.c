@@ -25,6 +25,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct kind {
@@ -97,6 +99,21 @@ static const unsigned space_modes[] = {
 const char *op_name(unsigned kind)
 {
 	return kinds[kind].name;
+}
+
+unsigned op_number(const char *text, unsigned max)
+{
+	char *end;
+	unsigned long value;
+
+	errno = 0;
+	value = strtoul(text, &end, 10);
+	if (errno || *end || end == text || value > max) {
+		fprintf(stderr, "%s: '%s' is no number up to %u\n", program_invocation_short_name,
+			text, max);
+		exit(OUTCOME_TROUBLE);
+	}
+	return (unsigned)value;
 }
 
 /* splitmix64 ("Fast splittable pseudorandom number generators", OOPSLA 2014). */

@@ -164,6 +164,9 @@ void op_print(FILE *out, unsigned worker, const struct op *op);
 /* -EINVAL: LINE is no operation. */
 errint_t op_parse(const char *line, unsigned *ret_worker, struct op *ret_op);
 const char *op_name(unsigned kind);
+/* The number that a word of the command line is; the program ends where it is none, or above MAX.
+ */
+unsigned op_number(const char *text, unsigned max);
 uint64_t random_of(uint64_t seed, uint64_t a, uint64_t b);
 
 /* ---- the model ---- */

@@ -77,20 +77,6 @@ void path_in(const char *directory, unsigned name, const char *suffix, char *pat
 	snprintf(path, room, "%s/w%u%s", directory, name, suffix);
 }
 
-static unsigned number(const char *text, unsigned max)
-{
-	char *end;
-	unsigned long value;
-
-	errno = 0;
-	value = strtoul(text, &end, 10);
-	if (errno || *end || end == text || value > max) {
-		fprintf(stderr, "foldfs-whole: '%s' is no number up to %u\n", text, max);
-		exit(OUTCOME_TROUBLE);
-	}
-	return (unsigned)value;
-}
-
 static void take(struct play *play, struct arguments *arguments, int key)
 {
 	switch (key) {
@@ -104,22 +90,22 @@ static void take(struct play *play, struct arguments *arguments, int key)
 		play->seed = strtoull(optarg, NULL, 10);
 		break;
 	case 'f':
-		play->names = number(optarg, WHOLE_NAMES);
+		play->names = op_number(optarg, WHOLE_NAMES);
 		break;
 	case 'c':
-		play->classes = number(optarg, WHOLE_NAMES);
+		play->classes = op_number(optarg, WHOLE_NAMES);
 		break;
 	case 't':
-		arguments->threads = number(optarg, WORKERS_MAX);
+		arguments->threads = op_number(optarg, WORKERS_MAX);
 		break;
 	case 'o':
-		arguments->operations = number(optarg, 1u << 24);
+		arguments->operations = op_number(optarg, 1u << 24);
 		break;
 	case 'T':
-		arguments->seconds = number(optarg, 1u << 20);
+		arguments->seconds = op_number(optarg, 1u << 20);
 		break;
 	case 'w':
-		arguments->patience = number(optarg, 3600);
+		arguments->patience = op_number(optarg, 3600);
 		break;
 	case 'M':
 		arguments->make = true;
