@@ -287,7 +287,8 @@ class Mount:
         return os.path.join(self.point, *names)
 
     def status(self):
-        result = self.t.run(self.t.foldctl_command() + ["status", "--json", self.point], timeout=20)
+        result = self.t.run(self.t.foldctl_command() + ["status", "--json", self.point],
+                            timeout=60 * self.t.patience)
         return json.loads(result.stdout)
 
     def audit(self, idle=True):
