@@ -304,6 +304,22 @@ void fusefs_handles_free(struct fusefs *fs)
 	CDS_INIT_LIST_HEAD(&fs->handles);
 }
 
+/* INODE is about to be opened for writing: while it is not, the kernel tells whether somebody else
+ * has it so, or mapped. */
+static void look_mapped(struct fusefs *fs, struct inode *inode)
+{
+	int fd = -1;
+
+	inode_lock(inode);
+	if (plan_may_be_mapped(inode_plan(inode)))
+		fd = inode_open(fs->inodes, inode, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd >= 0) {
+		plan_look_mapped(inode_plan(inode), fd);
+		close(fd);
+	}
+	inode_unlock(inode);
+}
+
 static errint_t do_open(struct fusefs *fs, fuse_req_t req, fuse_ino_t ino,
 			struct fuse_file_info *fi)
 {
@@ -312,6 +328,8 @@ static errint_t do_open(struct fusefs *fs, fuse_req_t req, fuse_ino_t ino,
 
 	if (!inode)
 		return -ESTALE;
+	if ((fi->flags & O_ACCMODE) != O_RDONLY)
+		look_mapped(fs, inode);
 	fd = inode_open(fs->inodes, inode, plan_source_flags(fi->flags));
 	return fd < 0 ? fd : fusefs_handle_new(fs, inode, fd, fuse_req_ctx(req)->pid, fi);
 }

@@ -346,8 +346,20 @@ static bool choose_known(struct plan *plan, const struct plan_open *open, struct
 	return true;
 }
 
+bool plan_may_be_mapped(const struct plan_hold *hold)
+{
+	return hold->mapped && !hold->opens;
+}
+
+void plan_look_mapped(struct plan_hold *hold, int fd)
+{
+	if (!source_check_unwritten(fd))
+		hold->mapped = false;
+}
+
 /* Whether somebody may still have the file of HOLD, which nobody has open, mapped for writing in
- * `own`. The daemon's own descriptor for writing hides what the kernel would say. */
+ * `own`. The daemon's own descriptor for writing hides what the kernel would say: who opens it so
+ * has looked before. */
 static bool is_mapped(const struct plan_hold *hold, const struct plan_open *open)
 {
 	return hold->mapped && (is_for_writing(open) || source_check_unwritten(open->fd));

@@ -105,6 +105,12 @@ bool plan_is_direct(const struct plan *plan);
  */
 errint_t plan_enter(struct plan *plan, struct plan_hold *hold, const struct plan_open *open);
 
+/* Whether the file of HOLD is to be looked at before it is opened for writing: nobody has it open,
+ * but it may be mapped by who wrote to it in `own`. Under the inode's lock. */
+bool plan_may_be_mapped(const struct plan_hold *hold);
+/* Look at it: it is open as FD for reading alone. Under the same hold of the lock. */
+void plan_look_mapped(struct plan_hold *hold, int fd);
+
 /* The end of an open that was counted, of FILE (NULL: nothing is known of it). Under the inode's
  * lock. */
 void plan_leave(struct plan *plan, struct plan_hold *hold, struct file *file);

@@ -17,7 +17,7 @@ import subprocess
 
 from harness import (LIBC, PAGE, check, equal, errno_of, fails_with, make_pages, read_file, test, until,
                      write_file)
-from test_plan import plans, released, scan
+from test_plan import explained, plans, released, scan
 
 READ, WRITE = mmap.PROT_READ, mmap.PROT_READ | mmap.PROT_WRITE
 KINDS = {  # flags of open(2); protection and flags of mmap(2), after which the descriptor is closed
@@ -356,3 +356,34 @@ def mapped_when_every_descriptor_is_closed(t):
         return found
 
     until(in_the_window, 20 * t.patience, "served as any file, when nobody has it mapped")
+
+
+@test(variants={"read": os.O_RDONLY, "written": os.O_RDWR})
+def no_longer_mapped(t, flags):
+    """What was written in passthrough stays in it while it is mapped, and no longer: a file that has grown past
+    passthrough_max meanwhile goes to the window at its next open, for reading and for writing."""
+    source = t.make_dir("source")
+    write_file(source + "/file", make_pages(t.rng, 100))
+    scan(t, source)
+    mount = t.mount(source, ["passthrough_max=1M"])
+    path = mount.path("file")
+
+    def plan_of_open():
+        fd = os.open(path, flags)
+        plan = explained(t, path)["plan"]
+        os.close(fd)
+        released(mount)
+        return plan
+
+    fd = os.open(path, os.O_RDWR)
+    equal(explained(t, path)["plan"], "own passthrough", "plan of a file that shares nothing")
+    os.ftruncate(fd, 2 << 20)
+    mapping = Mapping(fd, 100 * PAGE, WRITE, mmap.MAP_SHARED)
+    os.close(fd)
+    released(mount)
+    equal(plan_of_open(), "own passthrough", "plan while it is mapped")
+    mapping.store(5 * PAGE, b"stored")
+    equal(read_file(path)[5 * PAGE:5 * PAGE + 6], b"stored", "seen by who opens it")
+    released(mount)
+    mapping.close()
+    equal(plan_of_open(), "window", "plan when it is mapped no longer")
