@@ -79,7 +79,8 @@ static void storm_work(void *context, unsigned index)
 		while (!atomic_load(&storm->done))
 			storm_step(storm, &rng, buffer);
 	} else {
-		for (unsigned round = 0; round < ROUNDS(40); round++) {
+		/* The others may not have begun yet, where there is too much else to do. */
+		for (unsigned round = 0; round < ROUNDS(40) || !storm->checked; round++) {
 			expect(!audit_run(&storm->subject, false, &storm->report));
 			for (unsigned i = 0; i < storm->report.findings; i++)
 				fprintf(stderr, "found: %s\n", storm->report.texts[i]);
@@ -111,7 +112,6 @@ static void what_is_under_way_is_no_difference(void **state)
 		.context = storm,
 	};
 	crew_run(4, storm_work, storm);
-	assert_true(storm->checked > 0);
 	expect(!audit_run(&storm->subject, true, &storm->report));
 	assert_int_equal(audit_differences(&storm->report), 0);
 	for (unsigned i = 0; i < STORM_FILES; i++)
