@@ -143,7 +143,7 @@ static void leaf_free(struct rcu_head *head)
 {
 	struct family_leaf *leaf = caa_container_of(head, struct family_leaf, head);
 
-	FOLD_TSAN_ACQUIRE(head);
+	fold_rcu_called(head);
 	atomic_fetch_sub_explicit(&leaf->table->leaving, (int64_t)sizeof(*leaf),
 				  memory_order_relaxed);
 	family_table_count(leaf->table, -(int64_t)sizeof(*leaf));

@@ -162,7 +162,7 @@ static uint64_t bytes_of(struct file *file)
 
 static void free_after_grace(struct rcu_head *head)
 {
-	FOLD_TSAN_ACQUIRE(head);
+	fold_rcu_called(head);
 	free(caa_container_of(head, struct file, head));
 }
 

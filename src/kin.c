@@ -114,7 +114,7 @@ static void free_after_grace(struct rcu_head *head)
 {
 	struct kin *kin = caa_container_of(head, struct kin, head);
 
-	FOLD_TSAN_ACQUIRE(head);
+	fold_rcu_called(head);
 	family_table_count(kin->families, -bytes_of(kin));
 	family_put(kin->family);
 	kin_free(kin);

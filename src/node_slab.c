@@ -190,8 +190,7 @@ static bool chunk_retire_locked(struct node_slab *slab, struct chunk *chunk)
 
 static void chunk_free(struct rcu_head *head)
 {
-	FOLD_TSAN_ACQUIRE(head);
-	FOLD_TSAN_ACQUIRE(&fold_rcu_tsan_token);
+	fold_rcu_called(head);
 	free(caa_container_of(head, struct chunk, rcu));
 }
 

@@ -111,8 +111,7 @@ static void grace_ended(struct rcu_head *head)
 	struct map_node *node;
 	struct map_node *next;
 
-	FOLD_TSAN_ACQUIRE(head);
-	FOLD_TSAN_ACQUIRE(&fold_rcu_tsan_token);
+	fold_rcu_called(head);
 	for (node = memory->leaving; node; node = next) {
 		next = node->next_retired;
 		atomic_fetch_sub_explicit(&memory->leaving_bytes, map_block_bytes(node),

@@ -70,7 +70,7 @@ static void barrier_reached(struct rcu_head *head)
 {
 	struct barrier *barrier = caa_container_of(head, struct barrier, head);
 
-	FOLD_TSAN_ACQUIRE(head);
+	fold_rcu_called(head);
 	pthread_mutex_lock(&barrier->mutex);
 	barrier->done = true;
 	pthread_cond_signal(&barrier->reached);

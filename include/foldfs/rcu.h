@@ -69,6 +69,14 @@ void fold_rcu_synchronize(void);
  * Never blocks. */
 void fold_rcu_call(struct rcu_head *head, void (*callback)(struct rcu_head *));
 
+/* The first thing that a callback does. */
+static inline void fold_rcu_called(struct rcu_head *head)
+{
+	/* After who handed it over, and after the readers that the grace period waited for. */
+	FOLD_TSAN_ACQUIRE(head);
+	FOLD_TSAN_ACQUIRE(&fold_rcu_tsan_token);
+}
+
 /* Wait until every callback handed over so far has run. Not within a read side. */
 void fold_rcu_barrier(void);
 

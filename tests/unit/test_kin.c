@@ -545,6 +545,41 @@ static void changed_and_read_by_all_at_once(void **state)
 	pair_close(&pair);
 }
 
+/* A kin may be given up, and is freed, while a change cuts it: the cut is in a read side. */
+
+struct giving_up {
+	struct pair pair;
+	atomic_bool done;
+};
+
+static void cut_or_give_up(void *context, unsigned index)
+{
+	const struct catalogue_run all = {.first = 0, .pages = PAGES};
+	struct giving_up *giving_up = context;
+	struct subject *subject = &giving_up->pair.a;
+
+	if (index) {
+		while (!atomic_load(&giving_up->done))
+			file_cut_kin(subject->file, 5, 7);
+		return;
+	}
+	for (unsigned round = 0; round < ROUNDS(20000); round++) {
+		make_kin(&giving_up->pair, subject, &all, 1);
+		file_forget(subject->file);
+	}
+	atomic_store(&giving_up->done, true);
+}
+
+static void a_kin_is_given_up_while_it_is_cut(void **state)
+{
+	struct giving_up giving_up = {0};
+
+	(void)state;
+	pair_open(&giving_up.pair, 16 * MIB);
+	crew_run(2, cut_or_give_up, &giving_up);
+	pair_close(&giving_up.pair);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -552,6 +587,7 @@ int main(void)
 		cmocka_unit_test(only_the_runs_are_adopted),
 		cmocka_unit_test(what_this_mount_changed_is_cut_out),
 		cmocka_unit_test(without_memory_all_is_cut),
+		cmocka_unit_test(a_kin_is_given_up_while_it_is_cut),
 		cmocka_unit_test(a_changed_file_tells_nothing),
 		cmocka_unit_test(a_change_behind_the_mount_ends_it),
 		cmocka_unit_test(a_kin_of_another_state_is_not_taken),
