@@ -273,7 +273,7 @@ void window_trim_locked(struct window *window)
 	close_oldest_locked(window);
 	take_stale_locked(window, &round);
 	take_closing_locked(window, &round);
-	window->trimming = round.count;
+	window->trimming = round.count || round.stale_count;
 	pthread_mutex_unlock(&window->lock);
 	for (i = 0; i < round.stale_count; i++)
 		(void)window->invalidate(window->context, round.stale[i]->node, 0, 0);

@@ -47,12 +47,12 @@ struct window {
 	struct cds_list_head suspects;  /* regions with suspect pages; under lock */
 	struct window_range redrop; /* what the dropper is dropping; no file: nothing; under lock */
 	bool uncounting;            /* pages without a bit are still counted; under lock */
-	struct cds_list_head answers;         /* that wait for drops; under lock */
-	uint64_t clock;                       /* of drops; under lock */
-	bool stopping;                        /* under lock */
-	bool trimming;                        /* the trimmer has regions in hand; under lock */
-	pthread_mutex_t stop_lock;            /* before lock */
-	pthread_t trimmer, dropper, answerer; /* under stop_lock */
+	struct cds_list_head answers; /* that wait for drops; under lock */
+	uint64_t clock;               /* of drops; under lock */
+	bool stopping;                /* under lock */
+	bool trimming;                /* the trimmer has regions or files in hand; under lock */
+	pthread_mutex_t stop_lock;    /* before lock */
+	pthread_t trimmer, dropper, answerer;           /* under stop_lock */
 	bool trimmer_runs, dropper_runs, answerer_runs; /* the same */
 };
 

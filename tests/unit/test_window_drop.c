@@ -98,6 +98,32 @@ static void an_edition_shows_when_its_drop_is_over(void **state)
 	pthread_barrier_destroy(&meeting.go_on);
 }
 
+/* Who counts what is past the budget meanwhile is told that the trimmer has not seen it yet. */
+static void a_trimmer_that_drops_a_file_is_at_work(void **state)
+{
+	struct fixture *fixture = fixture_new(256 * KIB);
+	struct meeting meeting = {.fixture = fixture};
+	struct window_count count;
+
+	(void)state;
+	pthread_barrier_init(&meeting.inside, NULL, 2);
+	pthread_barrier_init(&meeting.go_on, NULL, 2);
+	fixture->kernel.during = meet_during;
+	fixture->kernel.context = &meeting;
+	start(fixture);
+	window_invalidate_soon(fixture->files[0]);
+	pthread_barrier_wait(&meeting.inside);
+	cache(fixture, 1, 0, 2 * REGION);
+	window_count(fixture->window, &count);
+	assert_int_equal(count.pages_said, 2 * REGION);
+	assert_true(count.trimming);
+	pthread_barrier_wait(&meeting.go_on);
+	wait_for(usage_of(fixture).bytes <= 256 * KIB);
+	fixture_free(fixture);
+	pthread_barrier_destroy(&meeting.inside);
+	pthread_barrier_destroy(&meeting.go_on);
+}
+
 static void a_forgotten_node_is_not_invalidated(void **state)
 {
 	struct fixture *fixture = fixture_new(256 * KIB);
@@ -177,6 +203,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(forget_while_trimming),
+		cmocka_unit_test(a_trimmer_that_drops_a_file_is_at_work),
 		cmocka_unit_test(a_forgotten_node_is_not_invalidated),
 		cmocka_unit_test(invalidate_soon_drops_all_of_the_file),
 		cmocka_unit_test(invalidate_soon_drops_what_was_never_noted),
