@@ -535,9 +535,9 @@ def lowest_priority(t):
     with subprocess.Popen(scan_command(t, source, "--rate=4K", "--workers=2"), stdout=subprocess.DEVNULL,
                           stderr=subprocess.DEVNULL, env=t.environment()) as running:
         try:
-            # The walk's thread ends soon; the first one and those that read stay.
-            until(lambda: [(os.SCHED_IDLE, 3)] * 3 == priorities(running.pid), 20 * t.patience,
-                  lambda: "all threads are idle: %s" % priorities(running.pid))
+            # The first one and those that read, and for some time that of the walk.
+            until(lambda: len(found := priorities(running.pid)) >= 3 and set(found) == {(os.SCHED_IDLE, 3)},
+                  20 * t.patience, lambda: "all threads are idle: %s" % priorities(running.pid))
         finally:
             running.terminate()
 
