@@ -27,6 +27,7 @@ START_LIMIT = 1 / 1.10
 OPEN_LIMIT = 1 / 1.15
 HOT_LIMIT = 0.95
 OWN_FILES = 3
+SCAN_BUDGETS = (1 * MIB, 64 * MIB)
 
 # What the starts run: nearly nothing, and what loads many libraries.
 PROGRAMS = {
@@ -222,6 +223,34 @@ def _judge_memory(bench, transport, case, one, taken, limit, own_bytes):
                               "group_parts": taken[-1]["group_parts"], "one_group_parts": one[-1]["group_parts"]})
 
 
+# ---- memory of a scan ---------------------------------------------------------------------------
+
+def _anonymous_bytes(pid):
+    """None when the process has ended."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/status", encoding="ascii") as lines:
+        for line in lines:
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * KIB
+    return None
+
+
+def _scan_memory(bench, copies):
+    """What a first scan of all copies takes beside its budget: anonymous memory, looked at again and again."""
+    for budget in SCAN_BUDGETS:
+        bench.progress(f"containers: foldctl scan --memory={budget >> 20}M")
+        command = [bench.tool("foldctl"), "scan", "--json", f"--memory={budget >> 20}M",
+                   f"--state={os.path.join(bench.work, f'scan-{budget}.state')}", copies.directory]
+        highest = 0
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as scanning:
+            while scanning.poll() is None:
+                highest = max(highest, _anonymous_bytes(scanning.pid) or 0)
+                time.sleep(0.01)
+            if scanning.returncode:
+                raise BenchError(f"foldctl scan: status {scanning.returncode}: {scanning.stderr.read().strip()}")
+        bench.results.amount("containers", f"scan of {len(copies.names)} copies with --memory={budget >> 20}M, "
+                             "its anonymous memory at the most", None, "bytes", [highest], None)
+
+
 # ---- starts -------------------------------------------------------------------------------------
 
 def _settings(root, arguments):
@@ -388,6 +417,8 @@ def containers(bench):
     copies = Copies(bench, 4 if bench.quick else 16)
     _memory(bench, copies, transport)
     copies.scan()
+    if not bench.quick:
+        _scan_memory(bench, copies)
     _starts(bench, copies, transport)
     _opens(bench, copies, transport)
     _hot(bench, copies, transport)

@@ -180,6 +180,26 @@ static inline uint8_t *bytes_of(struct mount *mount, unsigned file, uint64_t pag
 	return page_store_bytes(mount->fixture.pool.store, frame_of(mount, file, page));
 }
 
+/*
+ * Damage BYTES, a page of the pool, at AT so that its digest is another: with 8 bits of it kept, one
+ * change in 256 does not show. Returns the byte that was there.
+ */
+static inline uint8_t spoil(struct mount *mount, uint8_t *bytes, size_t at)
+{
+	const struct page_store *store = mount->fixture.pool.store;
+	struct digest was;
+	struct digest is;
+	uint8_t old = bytes[at];
+
+	page_store_digest(store, bytes, &was);
+	do {
+		bytes[at]++;
+		expect(bytes[at] != old);
+		page_store_digest(store, bytes, &is);
+	} while (is.low == was.low && is.high == was.high);
+	return old;
+}
+
 #define WITH_MOUNT                                                                                 \
 	struct mount *mount = malloc(sizeof(*mount));                                              \
 	struct page_store *store;                                                                  \
