@@ -14,7 +14,7 @@ import os
 from . import data, machine, others
 from .groups import Group
 from .machine import BenchError
-from .peers import Foldfs, Native, scan
+from .peers import Foldfs, Native, NullFuse, scan
 from .timed import Turns
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -121,6 +121,7 @@ class Storm:
         self.names = data.clone_names(CLONES)
         self.touched = trace_bytes() * len(self.names)
         self.limit = self.touched // MEMORY_SHARE
+        self.window = self.limit // 16 // MIB * MIB
         image = data.boot_image(bench)
         kinds = {"native": lambda: Native(data.clones(bench, image, CLONES)),
                  "reflink-xfs": lambda: _loop_clones(bench, "reflink-xfs", "xfs", image),
@@ -144,11 +145,16 @@ class Storm:
 
     def foldfs(self, name, transport, state):
         """What serves the clones on a storage that is mounted, in the memory that all have."""
-        options = {"pool": self.limit * 11 // 20 // MIB * MIB, "window": self.limit // 16 // MIB * MIB,
+        options = {"pool": self.limit * 11 // 20 // MIB * MIB, "window": self.window,
                    "maps": 16 * MIB, "state": state}
         served = Foldfs(self.bench, self.storages[name].below.path, transport, **options)
         served.name = "foldfs" if name == "native" else f"foldfs over {name}"
         return served
+
+    def floor(self, transport):
+        """A server that reads nothing and has nothing to look up, with the same window."""
+        paths = [os.path.join(self.storages["native"].below.path, name) for name in self.names]
+        return NullFuse(self.bench, paths, transport, window=self.window)
 
 
 def _once(bench, storm, turns, storage, served, seed, throttle):
@@ -206,14 +212,18 @@ def _rounds(bench, storm, entries, turns, rounds, throttle):
 
 
 def _judge(bench, storm, turns, limits, state):
-    """foldfs over copies against each peer, and over reflink clones against them."""
+    """foldfs over copies against each peer, and over reflink clones against them; and what no FUSE server exceeds,
+    against native."""
     extra = {"memory_limit": storm.limit, "touched_bytes": storm.touched, "clones": len(storm.names)}
     for each in turns:
         for ours, transport in [key for key in each.runs if key[0].startswith("foldfs")]:
             for (peer, peer_transport) in [key for key in each.runs if not key[0].startswith("foldfs")]:
-                if ours == "foldfs over reflink-xfs" and peer == "native":
+                if (ours == "foldfs over reflink-xfs" and peer == "native") or (
+                        peer == "null_fuse" and transport != peer_transport):
                     continue
                 each.judge(transport, peer, peer_transport, limits.get(peer), state, ours=ours, more=extra)
+        for ours, transport in [key for key in each.runs if key[0] == "null_fuse"]:
+            each.judge(transport, "native", None, None, state, ours=ours, more=extra)
 
 
 def storm(bench):
@@ -231,6 +241,8 @@ def storm(bench):
         entries = _entries(bench, run, transports, over)
         if throttle:
             entries = [entry for entry in entries if entry[0].name != "zfs-fuse"]
+        elif "native" in run.storages and bench.wants("null_fuse"):
+            entries.append((run.storages["native"], lambda: run.floor(transports[-1])))
         turns = [Turns(bench, "storm", Boots(f"{len(run.names)} clones boot {when}, {disk}"), run.names)
                  for when in ("first", "again")]
         rounds = 1 if bench.quick else rounds
