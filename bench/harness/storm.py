@@ -244,7 +244,7 @@ def storm(bench):
         elif "native" in run.storages and bench.wants("null_fuse"):
             entries.append((run.storages["native"], lambda: run.floor(transports[-1])))
         turns = [Turns(bench, "storm", Boots(f"{len(run.names)} clones boot {when}, {disk}"), run.names)
-                 for when in ("first", "again")]
+                 for when in (("first",) if throttle else ("first", "again"))]
         rounds = 1 if bench.quick else rounds
         _rounds(bench, run, entries, turns, rounds, throttle)
         _judge(bench, run, turns, limits, memory)

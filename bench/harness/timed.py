@@ -23,6 +23,9 @@ COLD_HASHING_LIMIT = 0.05
 COLD_KNOWN_LIMIT = 1.0
 WRITE_LIMIT = 0.95
 UNIQUE_LIMIT = 0.95
+# Of those without a limit, and of 16 images each time.
+ROUNDS_BESIDE = 2
+KNOWN_ROUNDS = 3
 
 # What hashes and compares, by the names of the functions: of xxhash, of ours around it, of the C library.
 HASHING = re.compile(r"^(XXH|hash_index_digest|page_store_digest|fold_page_is_zero|match_page|_*memcmp|_*bcmp)")
@@ -70,9 +73,10 @@ class Turns:
         taken = self.work.run(self.bench, subject, self.names, seed)
         self.runs.setdefault(key, []).append(taken)
 
-    def all_rounds(self, subjects):
+    def all_rounds(self, subjects, beside=()):
+        """Those BESIDE have no limit to be held to, and take part in the first rounds only."""
         for seed in range(1, self.bench.rounds + 1):
-            for subject in subjects:
+            for subject in [*subjects, *(beside if seed <= ROUNDS_BESIDE else ())]:
                 self.take(subject, seed)
 
     def values(self, key):
@@ -109,7 +113,6 @@ class Turns:
                 return
 
 
-ROUNDS_BESIDE = 2  # of a scenario that takes long
 OTHERS = {"bindfs": others.Bindfs, "mergerfs": others.Mergerfs, "fuse-overlayfs": others.FuseOverlayfs,
           "overlayfs": others.Overlayfs}
 
@@ -156,7 +159,7 @@ def hot(bench):
             for work in _hot_works(count, where):
                 turns = Turns(bench, "hot", work, names, warm_again)
                 with_others = beside if count == 1 and "mmap" not in work.case else []
-                turns.all_rounds(subjects + with_others)
+                turns.all_rounds(subjects, with_others)
                 for transport in bench.transports:
                     turns.judge(transport, "native", None, HOT_LIMIT, state)
                     turns.judge(transport, "null_fuse", floor, None, state)
@@ -250,7 +253,8 @@ def _pool_reads(bench, subjects, names, where, label, transport):
         ]
         for work in works:
             turns = Turns(bench, "pool", work, names, source_again)
-            turns.all_rounds(subjects)
+            turns.all_rounds([each for each in subjects if each.name not in OTHERS],
+                             [each for each in subjects if each.name in OTHERS])
             for peer, limit in POOL_PEERS.items():
                 turns.judge(transport, peer, transport, limit, state)
             judge_others(bench, turns, [each for each in subjects if each.name in OTHERS], state)
@@ -289,9 +293,8 @@ def cold(bench):
     _cold_known(bench)
 
 
-def _cold_rounds(bench, turns, subjects, paths, beside=()):
-    """Those BESIDE have no limit to be held to, and take part in the first rounds only."""
-    for seed in range(1, bench.rounds + 1):
+def _cold_rounds(bench, turns, subjects, paths, beside=(), rounds=None):
+    for seed in range(1, (rounds or bench.rounds) + 1):
         for subject in [*subjects, *(beside if seed <= ROUNDS_BESIDE else ())]:
             _cold_once(bench, turns, subject, seed, paths)
 
@@ -338,7 +341,8 @@ def _cold_known(bench):
     subjects = [Native(directory)] + [Foldfs(bench, directory, transport, pool="2G", window="256M", state=state)
                                       for transport in bench.transports]
     turns = Turns(bench, "cold", Work(f"{count} clones after a scan, 1 MiB sequential, 1 reader"), names)
-    _cold_rounds(bench, turns, subjects, [os.path.join(directory, name) for name in names])
+    _cold_rounds(bench, turns, subjects, [os.path.join(directory, name) for name in names],
+                 rounds=min(KNOWN_ROUNDS, bench.rounds))
     for transport in bench.transports:
         turns.judge(transport, "native", None, COLD_KNOWN_LIMIT, "cold, catalogue filled by foldctl scan")
 
@@ -444,7 +448,7 @@ def _write_rounds(bench, scratch, half):
     works = [work for work in _write_works(half) if not (bench.quick and "private" in work.case)]
     all_turns = [Turns(bench, "write", work, names) for work in works]
     for seed in range(1, bench.rounds + 1):
-        for subject in subjects + beside:
+        for subject in subjects + (beside if seed <= ROUNDS_BESIDE else []):
             scratch.restore()
             machine.drop_files([scratch.target, scratch.twin])
             with bench.started([subject]):
