@@ -348,7 +348,8 @@ def _cold_known(bench):
 
 
 def unique(bench):
-    """Files that share nothing, as foldctl scan has found: native against foldfs, first read, hot, written."""
+    """Files that share nothing, as foldctl scan has found: native against foldfs, first read, hot, written. The
+    kernel serves them; what passthrough_hp, which does no more than ask it to, loses against native is the kernel's."""
     span = 64 * MIB if bench.quick else 128 * MIB
     directory, paths = data.unique_files(bench, 4, span)
     names = [os.path.basename(path) for path in paths]
@@ -356,11 +357,10 @@ def unique(bench):
     scan(bench, directory, state)
     native = [Native(directory)] if bench.wants("native") else []
     subjects = native + [Foldfs(bench, directory, transport, pool="1G", window="1G", state=state)
-                         for transport in bench.transports]
+                         for transport in bench.transports] + _unique_floor(bench, directory)
     turns = Turns(bench, "unique", Work("first read, 1 MiB sequential, 1 reader"), names)
     _cold_rounds(bench, turns, subjects, paths)
-    for transport in bench.transports:
-        turns.judge(transport, "native", None, UNIQUE_LIMIT, "cold, after a scan")
+    _judge_unique(bench, turns, "cold, after a scan")
 
     with bench.started(subjects):
         for work in (Work("hot, 4 KiB random, 1 reader", "read", "rand", 4 * KIB, 1, 200000),
@@ -368,9 +368,20 @@ def unique(bench):
             turns = Turns(bench, "unique", work, names,
                           lambda subject: warm(bench, subject, names))
             turns.all_rounds(subjects)
-            for transport in bench.transports:
-                turns.judge(transport, "native", None, UNIQUE_LIMIT, "warm, after a scan")
+            _judge_unique(bench, turns, "warm, after a scan")
     _unique_writes(bench, paths[0])
+
+
+def _unique_floor(bench, directory):
+    return ([PassthroughHp(bench, directory, bench.transports[-1], "passthrough")]
+            if bench.wants("passthrough_hp") else [])
+
+
+def _judge_unique(bench, turns, state):
+    for transport in bench.transports:
+        turns.judge(transport, "native", None, UNIQUE_LIMIT, state)
+        turns.judge(transport, "passthrough_hp", transport, None, state)
+    turns.judge(bench.transports[-1], "native", None, None, state, ours="passthrough_hp")
 
 
 def _unique_writes(bench, path):
@@ -383,7 +394,7 @@ def _unique_writes(bench, path):
         data.copy_file(path, target)
         native = [Native(directory)] if bench.wants("native") else []
         subjects = native + [Foldfs(bench, directory, transport, pool="1G", window="1G", passthrough="*")
-                             for transport in bench.transports]
+                             for transport in bench.transports] + _unique_floor(bench, directory)
         names = [os.path.basename(target)]
 
         def written_out(subject):
@@ -395,8 +406,7 @@ def _unique_writes(bench, path):
             for work in _unique_write_works():
                 turns = Turns(bench, "unique", work, names, written_out)
                 turns.all_rounds(subjects)
-                for transport in bench.transports:
-                    turns.judge(transport, "native", None, UNIQUE_LIMIT, "warm, passthrough")
+                _judge_unique(bench, turns, "warm, passthrough")
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
