@@ -248,8 +248,8 @@ errint_t fusefs_serve(struct fusefs *fs, struct fuse_session *se)
 	if (!error)
 		error = fuse_session_loop_mt(se, config);
 	fuse_loop_cfg_destroy(config);
-	/* An aborted connection has ended as an unmounted one has: to most threads Linux says ENODEV,
-	 * as after an unmount, but this to one that was just being given a request
+	/* An aborted connection has ended as an unmounted one has: to most threads Linux says
+	 * ENODEV, as after an unmount, but this to one that was just being given a request
 	 * (fuse_dev_do_read() in fs/fuse/dev.c). */
 	if (error == -ECONNABORTED)
 		error = 0;

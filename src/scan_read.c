@@ -47,15 +47,15 @@ struct reader {
 	struct scan *scan;
 	struct catalogue_member *known; /* for look-ups */
 	XXH3_state_t *state;
-	uint8_t *buffer; /* of SCAN_CHUNK */
+	uint8_t *buffer;   /* of SCAN_CHUNK */
+	uint64_t *digests; /* of CATALOGUE_PART */
 
 	/* Of the file being read. */
 	const struct scan_file *file;
 	struct source *source;
 	struct source_stamp stamp;
 	bool record;
-	uint64_t *digests; /* of CATALOGUE_PART; NULL: none yet */
-	size_t count;
+	size_t count; /* of digests */
 	uint64_t part;
 	uint64_t pages;
 	uint64_t counted_bytes; /* told as done */
@@ -125,18 +125,20 @@ static struct scan_note *note_of(const struct reader *reader, enum scan_note_kin
 	return NULL;
 }
 
-/* The digests gathered so far become NOTE's. */
-static void give_digests(struct reader *reader, struct scan_note *note)
+/* NOTE gets the digests gathered so far, in memory of their size: many notes of small files wait at
+ * a time. -ENOMEM. */
+static errint_t give_digests(struct reader *reader, struct scan_note *note)
 {
-	uint64_t *fitting = NULL;
-
-	if (reader->count)
-		fitting = realloc(reader->digests, reader->count * sizeof(*reader->digests));
-	note->digests = fitting ? fitting : reader->digests;
+	if (reader->count) {
+		note->digests = malloc(reader->count * sizeof(*note->digests));
+		if (!note->digests)
+			return -ENOMEM;
+		memcpy(note->digests, reader->digests, reader->count * sizeof(*note->digests));
+	}
 	note->count = reader->count;
 	note->part = reader->part++;
-	reader->digests = NULL;
 	reader->count = 0;
+	return 0;
 }
 
 /* Without memory the file is in no family, until it is read again. */
@@ -155,7 +157,10 @@ static errint_t tell_part(struct reader *reader)
 
 	if (!note)
 		return -ENOMEM;
-	give_digests(reader, note);
+	if (give_digests(reader, note)) {
+		scan_note_free(note);
+		return -ENOMEM;
+	}
 	scan_note_push(reader->scan, note);
 	return scan_is_cancelled(reader->scan) ? -ECANCELED : 0;
 }
@@ -176,7 +181,10 @@ static errint_t tell_end(struct reader *reader, enum scan_note_kind kind, errint
 		note->content = (struct digest){.low = hash.low64, .high = hash.high64};
 		note->pages = reader->pages;
 		note->too_young = !reader->record && reader->scan->options.catalogue;
-		give_digests(reader, note);
+		if (give_digests(reader, note)) {
+			scan_note_free(note);
+			return -ENOMEM;
+		}
 		give_sketch(reader, note);
 	}
 	scan_note_push(reader->scan, note);
@@ -199,11 +207,6 @@ static errint_t add_page(struct reader *reader, const uint8_t *page, uint64_t nu
 		error = tell_part(reader);
 		if (error)
 			return error;
-	}
-	if (!reader->digests) {
-		reader->digests = malloc(CATALOGUE_PART * sizeof(*reader->digests));
-		if (!reader->digests)
-			return -ENOMEM;
 	}
 	entry.hash = XXH3_128bits_withSecret(page, FOLD_PAGE_SIZE, reader->scan->secret,
 					     CATALOGUE_SECRET_BYTES);
@@ -344,8 +347,6 @@ static errint_t read_file(struct reader *reader)
 		error = tell_end(reader, SCAN_NOTE_CHANGED, error);
 	else if (error != -ECANCELED && error != -ENOMEM)
 		error = tell_end(reader, SCAN_NOTE_UNREADABLE, error);
-	free(reader->digests);
-	reader->digests = NULL;
 	return error;
 }
 
@@ -437,13 +438,15 @@ void *scan_read_thread(void *arg)
 	reader.known = malloc(sizeof(*reader.known));
 	reader.state = XXH3_createState();
 	reader.buffer = aligned_alloc(FOLD_PAGE_SIZE, SCAN_CHUNK);
-	if (!reader.known || !reader.state || !reader.buffer)
+	reader.digests = malloc(CATALOGUE_PART * sizeof(*reader.digests));
+	if (!reader.known || !reader.state || !reader.buffer || !reader.digests)
 		scan_note_failure(reader.scan, -ENOMEM);
 	else
 		while ((file = scan_file_pop(reader.scan))) {
 			take_file(&reader, file);
 			free(file);
 		}
+	free(reader.digests);
 	free(reader.buffer);
 	XXH3_freeState(reader.state);
 	free(reader.known);

@@ -181,8 +181,8 @@ static inline uint8_t *bytes_of(struct mount *mount, unsigned file, uint64_t pag
 }
 
 /*
- * Damage BYTES, a page of the pool, at AT so that its digest is another: with 8 bits of it kept, one
- * change in 256 does not show. Returns the byte that was there.
+ * Damage BYTES, a page of the pool, at AT so that its digest is another: with 8 bits of it kept,
+ * one change in 256 does not show. Returns the byte that was there.
  */
 static inline uint8_t spoil(struct mount *mount, uint8_t *bytes, size_t at)
 {
