@@ -13,9 +13,8 @@ import mmap
 import os
 import random
 import struct
-import time
 
-from harness import MIB, PAGE, check, equal, make_pages, read_file, write_file
+from harness import MIB, PAGE, Limit, check, equal, make_pages, read_file, write_file
 
 LEAF = 64 * PAGE
 PAGES = 150  # two leaves of a page map and a bit
@@ -109,8 +108,8 @@ class Subject:
         moment: there the kernel's page can be dropped and read again while it is being written (the one exception
         of docs/content-changes.md), and is dropped once more by the window's thread when that is over."""
         may_lag = by_cache and self.in_company and "window=0" not in self.mount.options
-        end = time.monotonic() + (self.t.patience if may_lag else 0)
-        while (found := read()) != expected and time.monotonic() < end:
+        limit = Limit(self.t.patience if may_lag else 0)
+        while (found := read()) != expected and not limit.passed():
             pass
         equal(found, expected, what)
 

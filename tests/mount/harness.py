@@ -125,14 +125,43 @@ def fails_with(code, what, function, *args, **kwargs):
             what, errno.errorcode.get(found, found), errno.errorcode.get(code, code)))
 
 
+class Limit:
+    """A time limit that is asked again and again whether it has passed. Where nobody asked for longer than
+    STANDSTILL, the machine stood still (a virtual one whose host suspends it does so for a minute and
+    more), and that counts for no more."""
+
+    STANDSTILL = 2
+
+    def __init__(self, seconds):
+        self.left = seconds
+        self.asked = time.monotonic()
+
+    def passed(self):
+        now = time.monotonic()
+        self.left -= min(now - self.asked, self.STANDSTILL)
+        self.asked = now
+        return self.left < 0
+
+
+def communicate(process, seconds):
+    """As Popen.communicate(), within a Limit."""
+    limit = Limit(seconds)
+    while True:
+        try:
+            return process.communicate(timeout=1)
+        except subprocess.TimeoutExpired:
+            if limit.passed():
+                raise
+
+
 def until(condition, seconds, what, every=0.02):
     """Wait until condition() is true and return what it returned."""
-    end = time.monotonic() + seconds
+    limit = Limit(seconds)
     while True:
         value = condition()
         if value:
             return value
-        if time.monotonic() > end:
+        if limit.passed():
             raise Failure("after %g s still not so: %s" % (seconds, what() if callable(what) else what))
         time.sleep(every)
 
@@ -344,11 +373,9 @@ class Mount:
         check(not self.is_mounted(), "still mounted after signal %d" % number)
 
     def ended(self, status):
-        try:
-            found = self.process.wait(30 * self.t.patience)
-        except subprocess.TimeoutExpired:
-            raise Failure("foldfs does not end; its threads:\n" + thread_states(self.process.pid))
-        equal(found, status, "exit status of foldfs (log: %s)" % self.log_text())
+        until(lambda: self.process.poll() is not None, 30 * self.t.patience,
+              lambda: "foldfs has ended; its threads:\n" + thread_states(self.process.pid))
+        equal(self.process.returncode, status, "exit status of foldfs (log: %s)" % self.log_text())
         self.check_log()
 
     def check_log(self):
@@ -408,7 +435,7 @@ def thread_states(pid):
 class Test:
     """What a running test is given. t.rng is the only source of randomness, from the printed seed."""
 
-    def __init__(self, identity, directory, preset, suite, transport, seed, build, deadline):
+    def __init__(self, identity, directory, preset, suite, transport, seed, build, limit):
         self.identity = identity
         self.suite = suite
         self.directory = directory
@@ -417,7 +444,7 @@ class Test:
         self.seed = seed
         self.rng = random.Random(seed)
         self.build = build
-        self.deadline = deadline  # of time.monotonic(), enforced from outside
+        self.limit = limit  # seconds, enforced from outside
         self.sanitized = preset in SANITIZERS
         self.patience = 3 if self.sanitized else 1
         self.mounts = []
@@ -453,11 +480,16 @@ class Test:
     def run(self, command, timeout=30, status=0, **kwargs):
         """Run a program that must end with the given status (None: any)."""
         kwargs.setdefault("env", self.environment())
-        try:
-            result = subprocess.run(command, timeout=timeout, stdin=subprocess.DEVNULL, text=True,
-                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
-        except subprocess.TimeoutExpired:
-            raise Failure("%s: not done after %g s" % (" ".join(command), timeout))
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, text=True, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, **kwargs) as process:
+            try:
+                output, errors = communicate(process, timeout)
+            except BaseException as reason:
+                process.kill()
+                if isinstance(reason, subprocess.TimeoutExpired):
+                    raise Failure("%s: not done after %g s" % (" ".join(command), timeout))
+                raise
+        result = subprocess.CompletedProcess(command, process.returncode, output, errors)
         if status is not None and result.returncode != status:
             raise Failure("%s: status %d, expected %d: %s%s" % (
                 " ".join(command), result.returncode, status, result.stdout[-2000:],
@@ -543,9 +575,9 @@ class Test:
         return Child(function, args, may_die_of)
 
     def join(self, children, seconds=60):
-        end = time.monotonic() + seconds * self.patience
+        limit = Limit(seconds * self.patience)
         for child in children:
-            child.join(end)
+            child.join(limit)
 
 
 def finds(t, bug, function, *args):
@@ -600,12 +632,12 @@ class Child:
         """Whether it has; join() is still to be called."""
         return bool(os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT))
 
-    def join(self, end):
+    def join(self, limit):
         while True:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 break
-            if time.monotonic() > end:
+            if limit.passed():
                 states = thread_states(self.pid)
                 os.kill(self.pid, signal.SIGKILL)
                 raise Failure("a child process hangs:\n" + states)

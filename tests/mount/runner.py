@@ -96,7 +96,8 @@ class Running:
         self.result = os.path.join(self.directory, "result")
         self.started = time.monotonic()
         slower = 4 if arguments.preset in harness.SANITIZERS else 1
-        self.deadline = self.started + case.declared.timeout * slower
+        self.seconds = case.declared.timeout * slower
+        self.limit = harness.Limit(self.seconds)
         sys.stdout.flush()
         ready, tell = os.pipe()
         self.pid = os.fork()
@@ -126,7 +127,7 @@ class Running:
         files = os.path.join(self.directory, "files")
         os.mkdir(files)
         t = Test(self.case.name, files, arguments.preset, arguments.suite,
-                 self.case.transport, seed, arguments.build, self.deadline)
+                 self.case.transport, seed, arguments.build, self.seconds)
         outcome, text = "passed", ""
         try:
             text = self.case.call(t) or ""
@@ -158,7 +159,7 @@ class Running:
         """Collect the verdict, and end whatever is left. Returns (outcome, text)."""
         outcome, text = "failed", ""
         if late:
-            text = "no end after %d s\n%s" % (self.deadline - self.started, "\n".join(
+            text = "no end after %d s\n%s" % (self.seconds, "\n".join(
                 "process %d (%s):\n%s" % (pid, name_of(pid), harness.thread_states(pid))
                 for pid in processes_in(self.namespace)))
             kill_all_in(self.namespace, self.directory)
@@ -177,8 +178,8 @@ class Running:
         return outcome, text + (self._printed() if outcome == "failed" else "")
 
     def _left_behind(self):
-        grace = time.monotonic() + 2
-        while processes_in(self.namespace) and time.monotonic() < grace:
+        grace = harness.Limit(2)
+        while processes_in(self.namespace) and not grace.passed():
             time.sleep(0.02)
         left = ["%d (%s)" % (pid, name_of(pid)) for pid in processes_in(self.namespace)]
         if left:
@@ -308,11 +309,10 @@ def run_all(cases, arguments, base, seed):
         while waiting or running:
             while waiting and len(running) < arguments.jobs and may_start(waiting[0], running):
                 running.append(Running(waiting.pop(0), arguments, base, seed))
-            soonest = min(test.deadline for test in running) - time.monotonic()
-            select.select([test.pidfd for test in running], [], [], max(0, min(soonest, 1)))
+            select.select([test.pidfd for test in running], [], [], 1)
             for test in list(running):
                 done = bool(select.select([test.pidfd], [], [], 0)[0])
-                late = not done and time.monotonic() > test.deadline
+                late = not done and test.limit.passed()
                 if not done and not late:
                     continue
                 running.remove(test)

@@ -7,7 +7,7 @@ import re
 import subprocess
 import time
 
-from harness import check, equal, test
+from harness import Limit, check, equal, test
 from images import boot_directory, copy_image
 
 # How each machine's disk is opened.
@@ -79,7 +79,8 @@ def two_machines(t):
     machines = [Machine(t, mount.path("one.img"), 11, DISKS["none"]),
                 Machine(t, mount.path("two.img"), 22, DISKS["writeback"])]
     most_shared = 0
-    while any(machine.process.poll() is None for machine in machines) and time.monotonic() < t.deadline - 60:
+    limit = Limit(t.limit - 60)
+    while any(machine.process.poll() is None for machine in machines) and not limit.passed():
         most_shared = max(most_shared, mount.status()["pages_sharing"])
         time.sleep(1)
     hashes = [machine.finish(10) for machine in machines]

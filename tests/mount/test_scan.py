@@ -582,6 +582,28 @@ def runs_within_memory(t):
     equal(read_file(mount.path("other")), other, "other")
 
 
+def anonymous_bytes(pid):
+    """0 when the process has ended."""
+    with open("/proc/%d/status" % pid) as lines:
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), 0)
+
+
+@test(timeout=60, presets=("release",), transports="none")
+def notes_of_small_files_are_small(t):
+    """What is told of thousands of small files at a time takes the memory of what is told: with 1 MiB for
+    tables, a scan of 10,000 files with one page each never has 32 MiB."""
+    source = t.make_dir("source")
+    for number in range(10000):
+        write_file("%s/%d" % (source, number), t.rng.randbytes(100))
+    sync_source(source)
+    highest = 0
+    with subprocess.Popen(scan_command(t, source, "--memory=1M"), stdout=subprocess.PIPE) as running:
+        while running.poll() is None:
+            highest = max(highest, anonymous_bytes(running.pid))
+        equal(json.load(running.stdout)["files"], 10000, "files")
+    check(MIB < highest < 32 * MIB, "anonymous memory was %d KiB at the most" % (highest // 1024))
+
+
 def plan_when_opened(t, mount, name):
     """The plan of a file that nobody has opened before, while it is open."""
     with open(mount.path(name), "rb"):

@@ -4,7 +4,8 @@
 import json
 import os
 
-from harness import ROOT, check, equal, test
+import harness
+from harness import ROOT, Limit, check, equal, test
 
 SOAK = os.path.join(ROOT, "tests", "soak")
 
@@ -31,3 +32,27 @@ def one_round(t):
 def the_page_is_what_the_results_say(t):
     """docs/reliability.md has the table of the result files, and each test that it names is there."""
     t.run([os.path.join(SOAK, "report"), "--check"])
+
+
+@test(presets=("release",), transports="none")
+def a_limit_is_of_time_in_which_the_machine_ran(t):
+    """Time limits of all tests: a minute in which nobody could ask counts for two seconds, one in which
+    somebody did counts whole."""
+    class Clock:
+        now = 0.0
+
+        def monotonic(self):
+            return self.now
+
+    real, harness.time = harness.time, Clock()
+    try:
+        limit = Limit(30)
+        harness.time.now += 60
+        check(not limit.passed(), "a machine that stood still for a minute used up 30 seconds")
+        for _ in range(27):
+            harness.time.now += 1
+            check(not limit.passed(), "passed with %g s left" % limit.left)
+        harness.time.now += 2
+        check(limit.passed(), "not passed after 31 s that count")
+    finally:
+        harness.time = real

@@ -70,7 +70,7 @@ class Soak:
         files = os.path.join(directory, "files")
         os.mkdir(files)
         self.t = harness.Test("soak", files, arguments.preset, "full", transports[0], seed, arguments.build,
-                              self.started + 3600 * arguments.hours)
+                              3600 * arguments.hours)
         self.standing = standing.Standing(self.t, self.rng, transports, self.totals)
 
     def left(self):

@@ -63,7 +63,7 @@ def run_torture(soak, command, log, seconds):
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=file, text=True,
                                    env=dict(os.environ, FOLDFS_TEST_DIR=soak.directory), start_new_session=True)
     try:
-        output, _ = process.communicate(timeout=seconds)
+        output, _ = harness.communicate(process, seconds)
         return process.returncode, output
     except BaseException:
         for number in (signal.SIGINT, signal.SIGKILL):
@@ -132,14 +132,14 @@ def run_fio(soak, command):
     """Watch the mount until fio has ended. Returns what fio reports."""
     work = soak.t.make_dir("fio")
     out, err = os.path.join(work, "out"), os.path.join(work, "err")
-    deadline = time.monotonic() + 900 * soak.t.patience
+    limit = harness.Limit(900 * soak.t.patience)
     with open(out, "w") as stdout, open(err, "w") as stderr:
         fio = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, cwd=work,
                                start_new_session=True)
     try:
         while fio.poll() is None:
             soak.standing.watch()
-            check(time.monotonic() < deadline, "fio hangs; threads of foldfs:\n" +
+            check(not limit.passed(), "fio hangs; threads of foldfs:\n" +
                   harness.thread_states(soak.standing.mount.process.pid))
             time.sleep(0.2)
         with open(out) as stdout, open(err) as stderr:

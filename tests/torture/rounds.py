@@ -15,7 +15,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 
 import harness
 from harness import Failure
@@ -100,7 +99,7 @@ class Surroundings(harness.Test):
 
     def __init__(self, place, config, directory):
         super().__init__("torture", directory, place.preset, "full", config["transport"], config["seed"],
-                         place.build, time.monotonic() + 3600)
+                         place.build, 3600)
         self.daemon = place.daemon
         self.bug = place.bug
 
