@@ -17,7 +17,7 @@ from .timed import Turns
 FILES = 100_000
 SPARE_DESCRIPTORS = 2_000  # directories of the files, and what a server has open besides
 QUICK_FILES = 5_000
-ROUNDS = 3
+ROUNDS = 5
 LIMIT = 0.95
 DAY = 86400
 
