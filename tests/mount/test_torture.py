@@ -77,7 +77,7 @@ def failures_are_shrunk_and_replayed(t):
         result = rounds.play(place, config)
         if result.outcome != "ok":
             break
-    equal(result.outcome, "model", "how it was found")
+    check(result.outcome == "model", "found by %s: %s" % (result.outcome, result.text))
     shrinker = shrink.Shrinker(place, result, 600, print, tries=8)
     lines = shrinker.shrink(result.script)
     check(lines and len(lines) < len(result.script), "%d operations are left of %d" % (

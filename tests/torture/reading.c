@@ -204,7 +204,8 @@ static size_t first_difference(const uint8_t *a, const uint8_t *b, size_t length
 }
 
 /* Bytes of the page at AT of FILE, by one way; as many as there are, or -1. The first two open
- * nothing, which might have the kernel drop what it caches. */
+ * nothing, which might have the kernel drop what it caches; the second needs an operation, whose
+ * descriptor it takes, and there is none any more when all files are compared at the end. */
 static ssize_t look_by(struct worker *w, unsigned file, unsigned way, off_t at, uint8_t *page)
 {
 	const uint8_t *mapped = w->mappings[file].address;
@@ -215,7 +216,7 @@ static ssize_t look_by(struct worker *w, unsigned file, unsigned way, off_t at, 
 	if (way == 0)
 		return mapped ? (ssize_t)guarded_copy(page, mapped + at, PAGE) : -1;
 	if (way == 1)
-		return sendfile(w->memory, w->fds[file][w->op->fd], &at, PAGE) > 0 &&
+		return w->op && sendfile(w->memory, w->fds[file][w->op->fd], &at, PAGE) > 0 &&
 				       memory_get(w, page, PAGE)
 			       ? (ssize_t)PAGE
 			       : -1;
