@@ -3,10 +3,12 @@
  * readahead.c - fills frames ahead of sequential readers
  *
  * A stream becomes active with a miss; from then on its requests are watched. Requests that follow
- * each other (or arrive a little out of order, as the kernel's own read-ahead makes them) prove it
- * sequential, and ranges ahead of it are handed to the workers, farther ahead each time. A range
- * that turns out to be resident as a whole ends the activity, so a reader of pooled content takes
- * no lock here.
+ * each other (or arrive a little out of order, as the kernel's own read-ahead makes them), with few
+ * gaps, prove it sequential, and ranges ahead of it are handed to the workers, farther ahead each
+ * time. Gaps are what tells a booting machine's reads, many of them near each other: of what is
+ * read ahead of those two thirds are never asked for (bench/data/boot.trace), and cost the pool
+ * what is. A range that turns out to be resident as a whole ends the activity, so a reader of
+ * pooled content takes no lock here.
  *
  * Who owns a job: workers.h. It stands in its stream's list all the time, under stream->lock, which
  * keeps it from being freed. Lock order: stream->lock, then that of the workers.
@@ -35,7 +37,8 @@ struct stream {
 	atomic_bool active;        /* a hint; changed under lock */
 	uint64_t next;             /* where the reader is expected; under lock */
 	uint64_t ahead;            /* end of what was handed out; under lock */
-	uint64_t run;              /* bytes read in sequence; under lock */
+	uint64_t begin;            /* where the sequence began; under lock */
+	uint64_t run;              /* bytes read in it; under lock */
 	uint64_t depth;            /* under lock */
 	bool closed;               /* freed by its last job; under lock */
 };
@@ -158,6 +161,7 @@ static bool follow_locked(struct stream *stream, uint64_t offset, uint64_t end)
 		/* What was to be read ahead of the old place is not wanted any more. */
 		cds_list_for_each_entry_safe (job, following, &stream->jobs, in_stream)
 			(void)cancel_locked(job);
+		stream->begin = end;
 		stream->run = 0;
 		stream->ahead = 0;
 		stream->depth = DEPTH_MIN;
@@ -169,7 +173,7 @@ static bool follow_locked(struct stream *stream, uint64_t offset, uint64_t end)
 		stream->run += end - (offset > stream->next ? offset : stream->next);
 		stream->next = end;
 	}
-	return stream->run >= PROOF;
+	return stream->run >= PROOF && stream->run >= (stream->next - stream->begin) / 4 * 3;
 }
 
 void stream_note(struct stream *stream, off_t offset, size_t length, bool missed)

@@ -177,6 +177,25 @@ static void what_is_skipped_proves_nothing(void **state)
 	ahead_free(ahead);
 }
 
+/* Larger reads with gaps, as a machine that boots makes them: they are near each other, and no
+ * sequence. */
+static void reads_with_gaps_prove_nothing(void **state)
+{
+	struct ahead *ahead = ahead_new(BYTES, 1);
+	unsigned reads = (unsigned)(BYTES / (3 * STEP));
+
+	(void)state;
+	assert_true(reads * STEP > (256u << 10));
+	for (unsigned i = 0; i < reads; i++)
+		request(ahead, (off_t)(i * 3 * STEP), STEP);
+	stream_free(ahead->stream);
+	ahead->stream = NULL;
+	workers_free(ahead->workers);
+	assert_int_equal(atomic_load(&ahead->bytes), reads * STEP);
+	expect(!workers_new(1, &ahead->workers));
+	ahead_free(ahead);
+}
+
 /* Who reads what is pooled already has no use for workers. */
 static void a_reader_that_hits_causes_nothing(void **state)
 {
@@ -380,6 +399,7 @@ int main(void)
 		cmocka_unit_test(small_sequential_reads_count_too),
 		cmocka_unit_test(a_jumping_reader_causes_nothing),
 		cmocka_unit_test(what_is_skipped_proves_nothing),
+		cmocka_unit_test(reads_with_gaps_prove_nothing),
 		cmocka_unit_test(a_reader_that_hits_causes_nothing),
 		cmocka_unit_test(a_reader_waits_for_the_worker_at_its_range),
 		cmocka_unit_test(elsewhere_nobody_waits),
