@@ -324,6 +324,8 @@ static int fs_utimens(const char *path, const struct timespec times[2], struct f
 
 static void *fs_init(struct fuse_conn_info *connection, struct fuse_config *config)
 {
+	/* A look-up that hangs holds up no other in its directory. */
+	fuse_set_feature_flag(connection, FUSE_CAP_PARALLEL_DIROPS);
 	/* Files of foldfs in passthrough are mapped through ours. */
 	fuse_set_feature_flag(connection, FUSE_CAP_DIRECT_IO_ALLOW_MMAP);
 	config->use_ino = 1;
