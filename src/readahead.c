@@ -23,7 +23,7 @@
 #define CHUNK        (512u << 10) /* bytes of one job */
 #define DEPTH_MIN    (512u << 10) /* how far ahead of the reader, at first */
 #define DEPTH_MAX    (4u << 20)   /* and at most */
-#define PROOF        (128u << 10) /* bytes read in sequence that make a sequential reader */
+#define PROOF        (256u << 10) /* bytes read in sequence that make a sequential reader */
 #define OUT_OF_ORDER (1u << 20)   /* how far from its expected place a request may be */
 
 struct stream {
