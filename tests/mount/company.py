@@ -14,7 +14,8 @@ import os
 import random
 import struct
 
-from harness import MIB, PAGE, Limit, check, equal, make_pages, read_file, write_file
+from harness import MIB, PAGE, check, equal, make_pages, read_file, write_file
+from limits import Limit
 
 LEAF = 64 * PAGE
 PAGES = 150  # two leaves of a page map and a bit

@@ -24,6 +24,8 @@ import sys
 import time
 import traceback
 
+from limits import Limit, communicate
+
 PAGE = 4096
 MIB = 1 << 20
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -123,35 +125,6 @@ def fails_with(code, what, function, *args, **kwargs):
     if found != code:
         raise Failure("%s: errno %s, expected %s" % (
             what, errno.errorcode.get(found, found), errno.errorcode.get(code, code)))
-
-
-class Limit:
-    """A time limit that is asked again and again whether it has passed. Where nobody asked for longer than
-    STANDSTILL, the machine stood still (a virtual one whose host suspends it does so for a minute and
-    more), and that counts for no more."""
-
-    STANDSTILL = 2
-
-    def __init__(self, seconds):
-        self.left = seconds
-        self.asked = time.monotonic()
-
-    def passed(self):
-        now = time.monotonic()
-        self.left -= min(now - self.asked, self.STANDSTILL)
-        self.asked = now
-        return self.left < 0
-
-
-def communicate(process, seconds):
-    """As Popen.communicate(), within a Limit."""
-    limit = Limit(seconds)
-    while True:
-        try:
-            return process.communicate(timeout=1)
-        except subprocess.TimeoutExpired:
-            if limit.passed():
-                raise
 
 
 def until(condition, seconds, what, every=0.02):

@@ -25,6 +25,7 @@ import time
 import traceback
 
 import harness
+import limits
 from harness import Failure, Skip, Test
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -97,7 +98,7 @@ class Running:
         self.started = time.monotonic()
         slower = 4 if arguments.preset in harness.SANITIZERS else 1
         self.seconds = case.declared.timeout * slower
-        self.limit = harness.Limit(self.seconds)
+        self.limit = limits.Limit(self.seconds)
         sys.stdout.flush()
         ready, tell = os.pipe()
         self.pid = os.fork()
@@ -178,7 +179,7 @@ class Running:
         return outcome, text + (self._printed() if outcome == "failed" else "")
 
     def _left_behind(self):
-        grace = harness.Limit(2)
+        grace = limits.Limit(2)
         while processes_in(self.namespace) and not grace.passed():
             time.sleep(0.02)
         left = ["%d (%s)" % (pid, name_of(pid)) for pid in processes_in(self.namespace)]

@@ -7,8 +7,9 @@ import re
 import subprocess
 import time
 
-from harness import Limit, check, equal, test
+from harness import check, equal, test
 from images import boot_directory, copy_image
+from limits import Limit
 
 # How each machine's disk is opened.
 DISKS = {

@@ -12,6 +12,7 @@ import sys
 import time
 
 import harness
+import limits
 from harness import MIB, PAGE, ROOT, Failure, check, equal
 from standing import Shared
 
@@ -63,7 +64,7 @@ def run_torture(soak, command, log, seconds):
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=file, text=True,
                                    env=dict(os.environ, FOLDFS_TEST_DIR=soak.directory), start_new_session=True)
     try:
-        output, _ = harness.communicate(process, seconds)
+        output, _ = limits.communicate(process, seconds)
         return process.returncode, output
     except BaseException:
         for number in (signal.SIGINT, signal.SIGKILL):
@@ -132,7 +133,7 @@ def run_fio(soak, command):
     """Watch the mount until fio has ended. Returns what fio reports."""
     work = soak.t.make_dir("fio")
     out, err = os.path.join(work, "out"), os.path.join(work, "err")
-    limit = harness.Limit(900 * soak.t.patience)
+    limit = limits.Limit(900 * soak.t.patience)
     with open(out, "w") as stdout, open(err, "w") as stderr:
         fio = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, cwd=work,
                                start_new_session=True)
