@@ -349,7 +349,7 @@ def _cold_known(bench):
 
 def unique(bench):
     """Files that share nothing, as foldctl scan has found: native against foldfs, first read, hot, written. The
-    kernel serves them; what passthrough_hp, which does no more than ask it to, loses against native is the kernel's."""
+    kernel serves them; passthrough_hp, whose reads it serves too, stands beside."""
     span = 64 * MIB if bench.quick else 128 * MIB
     directory, paths = data.unique_files(bench, 4, span)
     names = [os.path.basename(path) for path in paths]
