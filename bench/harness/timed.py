@@ -413,7 +413,7 @@ def _unique_writes(bench, path):
 
 def _unique_write_works():
     return [
-        Work("write, 4 KiB random", "write", "rand", 4 * KIB, 1, 20000),
+        Work("write, 4 KiB random", "write", "rand", 4 * KIB, 1, 200000),
         Work("write, 4 KiB random, fsync after each", "write", "rand", 4 * KIB, 1, 300, sync="each"),
         Work("write, 1 MiB sequential", "write", "seq", MIB, 1),
         Work("write, 1 MiB sequential, fsync at the end", "write", "seq", MIB, 1, sync="end"),
