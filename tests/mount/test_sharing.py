@@ -11,6 +11,7 @@ import time
 from harness import (FALLOC_COLLAPSE, FALLOC_INSERT, FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE,
                      FALLOC_ZERO_RANGE, MIB, PAGE, PageCount, check, check_tree, equal, fallocate,
                      make_clone, make_pages, make_tree, read_file, sync_source, test, until, write_file)
+from stamps import stamped, stamps
 
 SHARING = ("pages_shared", "pages_unshared", "pages_sharing", "zero_pages")
 
@@ -319,9 +320,9 @@ def a_write_costs_one_page(t):
 WORD = struct.Struct("<Q")
 
 
-def stamped(owner, page, sequence):
-    """A page every word of which says whose it is, which it is, and by which write."""
-    return WORD.pack(owner << 56 | page << 32 | sequence) * (PAGE // 8)
+def page_of(owner, page, sequence):
+    """What both files began with is their write 0."""
+    return stamped(page, sequence << 1 | owner if sequence else 0)
 
 
 class Shadow:
@@ -360,7 +361,7 @@ def shadow_writer(mount, shadow, owner, seed, seconds):
         count = min(rng.choice((1, 1, 1, 2, 7)), shadow.pages - first)
         for page in range(first, first + count):
             shadow.begin(owner, page, sequence)
-        content = b"".join(stamped(owner, page, sequence) for page in range(first, first + count))
+        content = b"".join(page_of(owner, page, sequence) for page in range(first, first + count))
         if rng.randrange(4):
             os.pwrite(fd, content, first * PAGE)
         else:
@@ -386,13 +387,14 @@ def shadow_reader(mount, shadow, seed, seconds, by_map):
         else:
             content = os.pread(descriptors[owner], PAGE, page * PAGE)
         latest = shadow.begun(owner, page)
-        for (word,) in WORD.iter_unpack(content):
-            whose, which, sequence = word >> 56, word >> 32 & 0xffffff, word & 0xffffffff
-            if sequence == 0:
-                whose = owner  # the content both files began with
+        for which, write in stamps(content):
+            if write is None:
+                check(earliest < latest, "page %d of file %d is torn, and nobody wrote" % (page, owner))
+                continue
+            whose, sequence = write & 1 if write else owner, write >> 1
             check((whose, which) == (owner, page) and earliest <= sequence <= latest,
-                  "page %d of file %d has word %#x (file %d, page %d, write %d); writes %d to %d were "
-                  "possible" % (page, owner, word, whose, which, sequence, earliest, latest))
+                  "page %d of file %d has page %d of file %d, write %d; writes %d to %d were possible"
+                  % (page, owner, which, whose, sequence, earliest, latest))
 
 
 @test(timeout=60, transports="each", variants={
@@ -405,7 +407,7 @@ def two_writers_four_readers(t, options):
     """
     source = t.make_dir("source")
     pages = 512
-    base = b"".join(stamped(0, page, 0) for page in range(pages))
+    base = b"".join(page_of(0, page, 0) for page in range(pages))
     for name in "ab":
         write_file(source + "/" + name, base)
     mount = t.mount(source, options)
@@ -419,8 +421,7 @@ def two_writers_four_readers(t, options):
     t.join(writers + readers)
 
     def last(owner):
-        return b"".join(stamped(owner if shadow.done(owner, page) else 0, page, shadow.done(owner, page))
-                        for page in range(pages))
+        return b"".join(page_of(owner, page, shadow.done(owner, page)) for page in range(pages))
 
     for owner in (0, 1):
         equal(read_file(mount.path("ab"[owner])), last(owner), "file %d at the end" % owner)
