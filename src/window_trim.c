@@ -10,8 +10,8 @@
  *   - what a READ holds that waits, for the source or for the trimmer, is left for later;
  *   - it runs at a higher priority than those whose pages it drops;
  *   - the kernel itself holds back those who change mapped pages (bdi.c);
- *   - past the ceiling a READ waits for the trimmer, for a moment only: the page that the trimmer
- *     waits for may be behind this READ. See window_wait_for_room().
+ *   - past the ceiling a READ waits for the trimmer for a moment, and only while the trimmer gets
+ *     on: the page that it waits for may be behind this READ. See window_wait_for_room().
  *
  * Measured with window=1M, three fio verify jobs through mappings and a reader of other files: at
  * most 50-97 MiB without all that, 6-11 MiB with it, in the same time.
@@ -91,6 +91,7 @@ static unsigned begin_run(struct window *window, struct region *regions[], unsig
 	window->run = (struct window_range){.file = regions[0]->file,
 					    .first = regions[0]->index,
 					    .end = regions[0]->index + end};
+	window->runs++;
 	pthread_mutex_unlock(&window->lock);
 	return end;
 }

@@ -39,6 +39,7 @@ struct window {
 	struct cds_list_head held;      /* regions left for a READ that waits; under lock */
 	struct cds_list_head reads;     /* that wait; under lock */
 	struct window_range run;        /* what the trimmer last went to drop; under lock */
+	uint64_t runs;                  /* how often it went; under lock */
 	_Atomic uint64_t closing_pages; /* of regions that are closing or held, still in pages;
 					   changed under lock */
 	struct cds_list_head files;     /* all, but forgotten ones; under lock */
