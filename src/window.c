@@ -137,14 +137,6 @@ errint_t window_file_new(struct window *window, uint64_t node, uint64_t edition,
 	return 0;
 }
 
-static unsigned long hash_of(const struct window_file *file, uint64_t index)
-{
-	/* Fibonacci hashing (Knuth, TAOCP 3, 6.4) of the two. */
-	return (unsigned long)((((uintptr_t)file >> 4) + (index << 32 | index >> 32)) *
-				       UINT64_C(11400714819323198485) >>
-			       7);
-}
-
 static struct region *region_of(struct cds_lfht_node *node)
 {
 	return caa_container_of(node, struct region, node);
@@ -166,7 +158,8 @@ struct region *window_find_region(struct window_file *file, uint64_t index)
 	struct cds_lfht_iter iter;
 	struct cds_lfht_node *node;
 
-	cds_lfht_lookup(file->window->regions, hash_of(file, index), match_region, &key, &iter);
+	cds_lfht_lookup(file->window->regions, window_hash_of(file, index), match_region, &key,
+			&iter);
 	node = cds_lfht_iter_get_node(&iter);
 	return node ? region_of(node) : NULL;
 }
@@ -190,7 +183,7 @@ static struct region *find_or_make(struct window_file *file, uint64_t index)
 	region = window_find_region(file, index);
 	if (!region) {
 		FOLD_TSAN_RELEASE(&made->node);
-		cds_lfht_add(window->regions, hash_of(file, index), &made->node);
+		cds_lfht_add(window->regions, window_hash_of(file, index), &made->node);
 		cds_list_add_tail(&made->link, &window->queue);
 		cds_list_add_tail(&made->in_file, &file->regions);
 		CDS_INIT_LIST_HEAD(&made->suspect);

@@ -104,6 +104,18 @@ static inline uint64_t window_limit_pages(const struct window *window)
 	return window_budget_pages(window) + atomic_load(&window->closing_pages);
 }
 
+/* Of a region, for the table, which takes the low bits first: so each of them depends on every bit
+ * of the two. The output function of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom
+ * number generators, OOPSLA 2014; constants: Vigna). */
+static inline unsigned long window_hash_of(const struct window_file *file, uint64_t index)
+{
+	uint64_t z = (uintptr_t)file + index * UINT64_C(0x9e3779b97f4a7c15);
+
+	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+	return (unsigned long)(z ^ z >> 31);
+}
+
 static inline bool window_ranges_overlap(const struct window_range *a, const struct window_range *b)
 {
 	return a->file == b->file && a->first < b->end && b->first < a->end;

@@ -4,6 +4,7 @@
  *
  * What is dropped for other reasons than the budget is in test_window_drop.c.
  */
+#include "foldfs/window_internal.h"
 #include "window_fixture.h"
 
 #include <semaphore.h>
@@ -56,6 +57,41 @@ static void reads_wait_for_a_trimmer_that_is_behind(void **state)
 		window_wait_for_room(fixture->files[1], 0, 1, 999999);
 	fixture_free(fixture);
 	sem_destroy(&go);
+}
+
+#define HASHED  4096u
+#define BUCKETS 4096u
+
+/* How many regions share the fullest of BUCKETS buckets, which the table takes the low bits for. */
+static unsigned longest_chain(uint64_t index_step, uintptr_t file_step)
+{
+	static unsigned chains[BUCKETS];
+	unsigned longest = 0;
+
+	memset(chains, 0, sizeof(chains));
+	for (uint64_t i = 0; i < HASHED; i++) {
+		/* Addresses as malloc gives them; nobody looks behind them. */
+		uintptr_t file = UINT64_C(0x7f1234500010) + i * file_step;
+		unsigned *chain =
+			&chains[window_hash_of((struct window_file *)file, i * index_step) %
+				BUCKETS];
+
+		if (++*chain > longest)
+			longest = *chain;
+	}
+	return longest;
+}
+
+/* As many regions as buckets: at random 6 to 9 of them meet in one. */
+static void regions_spread_over_the_table(void **state)
+{
+	(void)state;
+	for (unsigned shift = 0; shift < 24; shift++)
+		assert_in_range(longest_chain(UINT64_C(1) << shift, 0), 1, 16);
+	for (uintptr_t file_step = 16; file_step < 1u << 20; file_step *= 2) {
+		assert_in_range(longest_chain(0, file_step), 1, 16);
+		assert_in_range(longest_chain(1, file_step), 1, 16);
+	}
 }
 
 static void pages_are_counted_once(void **state)
@@ -542,6 +578,7 @@ static void a_storm_stays_counted_and_bounded(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(regions_spread_over_the_table),
 		cmocka_unit_test(pages_are_counted_once),
 		cmocka_unit_test(reads_wait_for_a_trimmer_that_is_behind),
 		cmocka_unit_test(any_set_of_notes_is_counted_exactly),
