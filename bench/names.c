@@ -2,12 +2,13 @@
 /*
  * names.c - create, stat, list or unlink many files; prints one JSON object
  *
- *	names create|stat|list|unlink DIRECTORY FILES
+ *	names create|stat|list|unlink DIRECTORY FILES [PASSES]
  *
  * FILES empty files, 1000 to a directory below DIRECTORY, which must exist. Each piece of work goes
- * over all of them once, in an order that is the same for everybody; only that is timed. stat
- * visits the files in another order than create made them. list reads every directory to its end
- * and counts: another number than FILES is an error.
+ * over all of them PASSES times (1; create and unlink know no other number), in an order that is
+ *the same for everybody; only that is timed. stat visits the files in another order than create
+ *made them. list reads every directory to its end and counts: another number than FILES is an
+ *error.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -138,22 +139,24 @@ int main(int argc, char *argv[])
 		     {"stat", stat_all},
 		     {"list", list_all},
 		     {"unlink", unlink_all}};
-	uint64_t files = argc == 4 ? strtoumax(argv[3], NULL, 10) : 0;
+	uint64_t files = argc == 4 || argc == 5 ? strtoumax(argv[3], NULL, 10) : 0;
+	uint64_t passes = argc == 5 ? strtoumax(argv[4], NULL, 10) : 1;
 
-	for (size_t i = 0; files && i < sizeof(works) / sizeof(works[0]); i++) {
+	for (size_t i = 0; files && passes && i < sizeof(works) / sizeof(works[0]); i++) {
 		if (strcmp(argv[1], works[i].name) != 0)
 			continue;
 		top = open(argv[2], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		if (top < 0)
 			die(argv[2]);
 		uint64_t began = now_ns();
-		works[i].work(files);
+		for (uint64_t pass = 0; pass < passes; pass++)
+			works[i].work(files);
 		double seconds = (double)(now_ns() - began) / 1e9;
 		printf("{\"op\": \"%s\", \"ops\": %" PRIu64 ", \"seconds\": %.6f, "
 		       "\"ops_per_s\": %.1f}\n",
-		       argv[1], files, seconds, (double)files / seconds);
+		       argv[1], files * passes, seconds, (double)(files * passes) / seconds);
 		return 0;
 	}
-	fprintf(stderr, "usage: names create|stat|list|unlink DIRECTORY FILES\n");
+	fprintf(stderr, "usage: names create|stat|list|unlink DIRECTORY FILES [PASSES]\n");
 	return 2;
 }

@@ -21,7 +21,9 @@ ROUNDS = 5
 LIMIT = 0.95
 DAY = 86400
 
-CASES = (("create", "create"), ("stat, first", "stat"), ("stat, again", "stat"), ("list", "list"), ("unlink", "unlink"))
+# Name, what is done, how often: what the kernel answers is over in a moment.
+CASES = (("create", "create", 1), ("stat, first", "stat", 1), ("stat, again", "stat", 10), ("list", "list", 1),
+         ("unlink", "unlink", 1))
 
 
 class Names:
@@ -30,13 +32,15 @@ class Names:
     metric = "ops_per_s"
     compare_sums = False
 
-    def __init__(self, case, op, files):
+    def __init__(self, case, op, passes, files):
         self.case = f"{case}, {files:,} files"
         self.op = op
+        self.passes = passes
         self.files = files
 
     def run(self, bench, served, names, _seed):
-        command = [bench.tool("names"), self.op, os.path.join(served.path, names[0]), str(self.files)]
+        command = [bench.tool("names"), self.op, os.path.join(served.path, names[0]), str(self.files),
+                   str(self.passes)]
         return json.loads(machine.run(command, 600, served.abort))
 
 
@@ -79,7 +83,8 @@ def _files_for_peers(bench):
 
 def _measure(bench, directory):
     count = min(QUICK_FILES if bench.quick else FILES, _files_for_peers(bench))
-    all_turns = [Turns(bench, "metadata", Names(case, op, count), ["files"]) for case, op in CASES]
+    all_turns = [Turns(bench, "metadata", Names(case, op, passes, count), ["files"])
+                 for case, op, passes in CASES]
     subjects = [Native(directory)] if bench.wants("native") else []
     for transport in bench.transports:
         subjects.append(Foldfs(bench, directory, transport, pool="64M", attr_timeout=DAY, entry_timeout=DAY))
