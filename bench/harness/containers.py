@@ -28,7 +28,7 @@ START_LIMIT = 1 / 1.10
 OPEN_LIMIT = 1 / 1.15
 HOT_LIMIT = 0.95
 OWN_FILES = 3
-STARTS = 16
+STARTS, QUICK_STARTS = 16, 4
 MEMORY_ROUNDS = 2  # they differ by less than a hundredth
 SCAN_BUDGETS = (1 * MIB, 64 * MIB)
 
@@ -201,7 +201,8 @@ def _memory(bench, copies, transport):
     rounds = 1 if bench.quick else MEMORY_ROUNDS
     one = [_memory_of(bench, [Native(copies.directory)], copies.names[:1]) for _ in range(rounds)]
     copies.scan()
-    _memory_of_names(bench, copies, transport)
+    if not bench.quick:
+        _memory_of_names(bench, copies, transport)
     taken = [_memory_of(bench, [copies.mount(transport)], copies.names) for _ in range(rounds)]
     _judge_memory(bench, transport, f"{count} copies", one, taken, COPIES_SHARE, 0)
     with copies.as_variants() as own_bytes:
@@ -332,7 +333,7 @@ def _start_all(bench, subject, names, program, round_number):
     one after the other as it takes for STARTS of them: one by itself takes 15 ms, or twice that."""
     bundles = [_bundle(bench, os.path.join(subject.path, name), program) for name in names]
     bench.progress(f"containers: {len(names)} starts of {program}, {subject.name}, round {round_number}")
-    times = max(STARTS // len(names), 1)
+    times = max((QUICK_STARTS if bench.quick else STARTS) // len(names), 1)
     began = time.monotonic()
     for _ in range(times):
         _run_together(bench, subject, bundles)
@@ -432,7 +433,7 @@ def containers(bench):
         bench.note("containers: needs root, to drop the caches and to run containers")
         return
     transport = bench.transports[-1]
-    copies = Copies(bench, 4 if bench.quick else 16)
+    copies = Copies(bench, 2 if bench.quick else 16)
     _memory(bench, copies, transport)
     copies.scan()
     if not bench.quick:

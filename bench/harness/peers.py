@@ -198,6 +198,15 @@ def scan(bench, source, state):
             raise BenchError("foldctl scan does not come to an end")
 
 
+def catalogue_of(bench, source):
+    """What a scan knows of SOURCE, which nothing changes during the run: the state, made once."""
+    if source not in bench.catalogues:
+        state = os.path.join(bench.work, f"scanned-{bench.next_number()}.state")
+        scan(bench, source, state)
+        bench.catalogues[source] = state
+    return bench.catalogues[source]
+
+
 class NullFuse(Mount):
     """The floor; shows the same names and sizes as the source's FILES, with other bytes. With
     BUFFER it answers from that much memory instead of a buffer that stays in the processor."""

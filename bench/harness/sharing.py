@@ -18,7 +18,7 @@ FILES = 8
 FILE_BYTES = 64 * MIB
 QUICK_FILE_BYTES = 32 * MIB
 WINDOW = 32 * MIB
-ROUNDS = 3
+ROUNDS, QUICK_ROUNDS = 3, 1
 MEMORY_OF = {"used": "the whole system", "group": "the cgroup"}
 
 
@@ -52,7 +52,7 @@ def _first_read(bench, percent, directory, names):
     turns = Turns(bench, "sharing", Work(f"{percent} % equal pages, first read, 1 MiB sequential"), names)
     subjects = [Native(directory)] + [Foldfs(bench, directory, transport, pool="1G", window=WINDOW)
                                       for transport in bench.transports]
-    for seed in range(1, ROUNDS + 1):
+    for seed in range(1, (QUICK_ROUNDS if bench.quick else ROUNDS) + 1):
         for subject in subjects:
             machine.drop_caches()
             with bench.started([subject]):
@@ -70,7 +70,7 @@ def _from_pool(bench, percent, directory, names):
         for subject in subjects:
             warm(bench, subject, names)
         turns = Turns(bench, "sharing", work, names)
-        for seed in range(1, ROUNDS + 1):
+        for seed in range(1, (QUICK_ROUNDS if bench.quick else ROUNDS) + 1):
             for subject in subjects:
                 turns.take(subject, seed)
     for transport in bench.transports:

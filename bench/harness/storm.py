@@ -14,7 +14,7 @@ import os
 from . import data, machine, others
 from .groups import Group
 from .machine import BenchError
-from .peers import Foldfs, Native, NullFuse, scan
+from .peers import Foldfs, Native, NullFuse, catalogue_of, scan
 from .timed import Turns
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -23,7 +23,7 @@ CLONES = 16
 MEMORY_SHARE = 4
 THROTTLE = (3000, 125_000_000)  # reads and bytes a second
 THROTTLED_ROUNDS = 3
-QUICK_PEERS = ("native", "reflink-xfs")
+QUICK_PEERS = ("native",)
 # What a peer gets of the memory that the others have: with less zfs-fuse is ended by the kernel.
 MEMORY_FACTOR = {"zfs-fuse": 4}
 
@@ -137,6 +137,8 @@ class Storm:
 
     def scan(self, name):
         """What the catalogue knows of the clones on a storage, as a user would let it know before."""
+        if name == "native":
+            return catalogue_of(self.bench, self.storages[name].below.path)
         state = os.path.join(self.bench.work, f"storm-{name}.state")
         below = self.storages[name].below
         with self.bench.started([below]):

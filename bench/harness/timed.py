@@ -11,7 +11,7 @@ import re
 import shutil
 
 from . import data, machine, others
-from .peers import Foldfs, Native, NullFuse, PassthroughHp, scan
+from .peers import Foldfs, Native, NullFuse, PassthroughHp, catalogue_of, scan
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -336,8 +336,7 @@ def _cold_known(bench):
     count = 4 if bench.quick else 16
     directory = data.clones(bench, data.boot_image(bench), 16)
     names = data.clone_names(count)
-    state = os.path.join(bench.work, "clones.state")
-    scan(bench, directory, state)
+    state = catalogue_of(bench, directory)
     subjects = [Native(directory)] + [Foldfs(bench, directory, transport, pool="2G", window="256M", state=state)
                                       for transport in bench.transports]
     turns = Turns(bench, "cold", Work(f"{count} clones after a scan, 1 MiB sequential, 1 reader"), names)
