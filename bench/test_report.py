@@ -19,7 +19,6 @@ from harness.results import Results
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 KEPT = os.path.join(TOP, "docs", "results", "2026-11-26.json")
-KEPT_PLANS = os.path.join(TOP, "docs", "results", "2026-11-26-plans.json")
 
 LATENCY = {"p50": 1.0, "p90": 2.0, "p99": 3.0, "p999": 4.0, "max": 5.0}
 
@@ -57,8 +56,8 @@ def made():
     return json.loads(json.dumps(results.document(peers, {"hot": 3})))
 
 
-def kept(path=None):
-    with open(path or KEPT, encoding="utf-8") as file:
+def kept():
+    with open(KEPT, encoding="utf-8") as file:
         return json.load(file)
 
 
@@ -122,12 +121,11 @@ def what_failed_twice_is_one_row():
 
 
 def the_documents_say_what_the_result_file_says():
-    """README.md, docs/plans.md and docs/benchmarks.md are what bench/report makes; no figure in them was typed."""
+    """README.md and docs/benchmarks.md are what bench/report makes; no figure in them was typed."""
     document, name = kept(), os.path.basename(KEPT)
-    for path, of in (("README.md", document), ("docs/plans.md", kept(KEPT_PLANS))):
-        with open(os.path.join(TOP, path), encoding="utf-8") as file:
-            text = file.read()
-        expect(report.into(text, report.short(of)) == text, path)
+    with open(os.path.join(TOP, "README.md"), encoding="utf-8") as file:
+        text = file.read()
+    expect(report.into(text, report.short(document)) == text, "README.md")
     with open(os.path.join(TOP, "docs", "benchmarks.md"), encoding="utf-8") as file:
         expect(file.read() == report.whole(document, name), "docs/benchmarks.md")
 
