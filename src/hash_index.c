@@ -13,15 +13,13 @@
 #include "foldfs/hash_index.h"
 
 #include "foldfs/rcu.h"
+#include "foldfs/xxh3.h"
 
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
 #define SECRET_BYTES XXH3_SECRET_SIZE_MIN
 #define BUCKETS_MIN  1024u
@@ -93,6 +91,7 @@ errint_t hash_index_new(uint64_t max_entries, const struct hash_index_owner *own
 		free(index);
 		return error;
 	}
+	fold_xxh3_prepare();
 	index->owner = *owner;
 	index->buckets_max = power_of_two_from(max_entries);
 	if (index->buckets_max < BUCKETS_MIN)

@@ -10,6 +10,7 @@
  * C  A full catalogue, or one that fails, ends recording and not the scan.
  */
 #include "foldfs/scan_internal.h"
+#include "foldfs/xxh3.h"
 
 #include <errno.h>
 #include <malloc.h>
@@ -58,6 +59,7 @@ static unsigned workers_of(const struct scan_options *options)
 
 static errint_t init_secret(struct scan *scan)
 {
+	fold_xxh3_prepare();
 	if (scan->options.catalogue) {
 		memcpy(scan->secret, catalogue_secret(scan->options.catalogue),
 		       sizeof(scan->secret));

@@ -11,6 +11,7 @@
  * zero, so that holes cost nothing and look like the zeroes that they are.
  */
 #include "foldfs/scan_internal.h"
+#include "foldfs/xxh3.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -21,8 +22,6 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
-
-#include <xxhash.h>
 
 /* No file system's stamps are coarser than this (FAT's are of two seconds). */
 #define STAMP_SECONDS 2

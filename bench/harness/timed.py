@@ -314,13 +314,13 @@ def _cold_hashing(bench, images, names, transport):
         machine.run([*record, bench.tool("load"), "--block", str(MIB), *paths], bench.load_limit_s, subject.abort)
         server = str(subject.process.pid)
     total = hashing = 0
-    for line in machine.run(["perf", "script", "-i", found, "-F", "comm,pid,ip,sym"], 120).splitlines():
+    for line in machine.run(["perf", "script", "-i", found, "-F", "comm,pid,ip,sym,dso"], 120).splitlines():
         words = line.split()
-        # COMMAND PID ADDRESS SYMBOL; a command's name may have spaces.
-        if len(words) < 4 or (words[-3] != server and words[0] != "load"):
+        # COMMAND PID ADDRESS SYMBOL (FILE); a command's name may have spaces.
+        if len(words) < 5 or (words[-4] != server and words[0] != "load"):
             continue
         total += 1
-        hashing += bool(HASHING.match(words[-1]))
+        hashing += bool(HASHING.match(words[-2])) or "libxxhash" in words[-1]
     os.unlink(found)
     if total < 100:
         bench.note(f"cold: perf took only {total} samples of foldfs and its reader")
