@@ -39,8 +39,8 @@
 #define SLACK_BYTES ((uint64_t)4 << 20)
 /* A trimmer that takes longer for one call waits for a page. (A call takes 0.1 ms for each MiB.)
  * Reads that went on waiting for it cost a storm of booting clones a third of its speed, because
- * that page was behind them; with half of this the window grows to twice as much beside mapped
- * writes. */
+ * that page was behind them; with a quarter of this the window grows to twice as much beside
+ * mapped writes. */
 #define STUCK_US 200u
 
 struct region_key {
