@@ -84,5 +84,9 @@ def failures_are_shrunk_and_replayed(t):
         len(lines or ()), len(result.script)))
     path = t.path("script")
     rounds.write_script(path, result.config, lines, shrinker.serial, shrinker.text)
-    equal(rounds.play(place, *rounds.read_script(path)).outcome, "model", "the script with the bug")
+    # What a race decides, or what the kernel has dropped by then, does not fail in every try.
+    outcomes = []
+    while "model" not in outcomes and len(outcomes) < planted.ATTEMPTS:
+        outcomes.append(rounds.play(place, *rounds.read_script(path)).outcome)
+    check("model" in outcomes, "the script with the bug: %s" % outcomes)
     equal(rounds.play(place_of(t), *rounds.read_script(path)).outcome, "ok", "the script without it")
