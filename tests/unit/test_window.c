@@ -279,44 +279,37 @@ static void a_read_that_goes_on_during_the_round_leaves_nothing_behind(void **st
 	sem_destroy(&go);
 }
 
-/* The trimmer waits for such a READ, so that one is not to wait for the trimmer: if it did, this
- * would take a quarter of an hour. */
-static void a_read_of_what_is_being_dropped_does_not_wait(void **state)
+/* READs of node NODE, while the trimmer's call for a part of node 0 does not end: if they waited
+ * for as long as they may, this would take a quarter of an hour. */
+static void read_beside_a_trimmer_that_is_held(unsigned node)
 {
 	struct fixture *fixture = fixture_new(1u << 20);
 	sem_t go;
 
-	(void)state;
 	hold_trimmer(fixture, &go);
 	start(fixture);
 	cache(fixture, 0, 0, 2048);
 	wait_for(atomic_load(&fixture->kernel.calls));
 	for (unsigned i = 0; i < ROUNDS(1000); i++)
-		window_wait_for_room(fixture->files[0], 0, 1, 999999);
+		window_wait_for_room(fixture->files[node], 0, 1, 999999);
 	assert_true(usage_of(fixture).bytes > 5u << 20);
 	sem_post(&go);
 	fixture_free(fixture);
 	sem_destroy(&go);
 }
 
-/* What the trimmer waits for may be behind this READ: if the READ waited for as long as it may,
- * this would take a quarter of an hour. */
+/* The trimmer waits for such a READ. */
+static void a_read_of_what_is_being_dropped_does_not_wait(void **state)
+{
+	(void)state;
+	read_beside_a_trimmer_that_is_held(0);
+}
+
+/* What the trimmer waits for may be behind such a READ. */
 static void nobody_waits_for_a_trimmer_that_does_not_get_on(void **state)
 {
-	struct fixture *fixture = fixture_new(1u << 20);
-	sem_t go;
-
 	(void)state;
-	hold_trimmer(fixture, &go);
-	start(fixture);
-	cache(fixture, 0, 0, 2048);
-	wait_for(atomic_load(&fixture->kernel.calls));
-	for (unsigned i = 0; i < ROUNDS(1000); i++)
-		window_wait_for_room(fixture->files[1], 0, 1, 999999);
-	assert_true(usage_of(fixture).bytes > 5u << 20);
-	sem_post(&go);
-	fixture_free(fixture);
-	sem_destroy(&go);
+	read_beside_a_trimmer_that_is_held(1);
 }
 
 static void nothing_is_trimmed_within_the_budget(void **state)
