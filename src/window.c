@@ -317,7 +317,7 @@ void window_wait_for_room(struct window_file *file, uint64_t first_page, unsigne
 			  unsigned microseconds)
 {
 	struct window *window = file->window;
-	unsigned slices = microseconds / STUCK_US + 1;
+	unsigned slices = (microseconds + STUCK_US - 1) / STUCK_US;
 	struct window_read read;
 
 	if (!window->budget || !pages ||

@@ -14,7 +14,7 @@
  *     on: the page that it waits for may be behind this READ. See window_wait_for_room().
  *
  * Measured with window=1M, three fio verify jobs through mappings and a reader of other files: at
- * most 50-97 MiB without all that, 6-11 MiB with it, in the same time.
+ * most 50-97 MiB without all that, 7-12 MiB with it, in the same time.
  */
 #include "foldfs/rcu.h"
 #include "foldfs/window_internal.h"

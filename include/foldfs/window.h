@@ -80,9 +80,9 @@ void window_read_waits(struct window_file *file, uint64_t first_page, unsigned p
 void window_read_goes_on(struct window *window, struct window_read *read);
 
 /* Past a quarter above the budget (4 MiB for a small one) a READ of these pages waits until the
- * trimmer has caught up, at most for MICROSECONDS (< 10^9), and no longer than while it gets on: it
- * may be waiting for something behind this very request. Before window_note(); holds nothing, in no
- * read side. Costs one load where there is room. */
+ * trimmer has caught up, at most for MICROSECONDS (< 10^9, in steps of 200), and no longer than
+ * while it gets on: it may be waiting for something behind this very request. Before window_note();
+ * holds nothing, in no read side. Costs one load where there is room. */
 void window_wait_for_room(struct window_file *file, uint64_t first_page, unsigned pages,
 			  unsigned microseconds);
 
