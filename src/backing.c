@@ -5,8 +5,14 @@
  * libfuse has fuse_passthrough_open(), which needs a request at hand and hides why it failed. A
  * file is also given up where there is none (an open whose answer did not arrive), and the cause
  * decides what the user is told, so the two ioctls are made here.
+ *
+ * What the kernel does for clients afterwards, it does with the rights that the registering thread
+ * had (fs/fuse/backing.c). Those are nobody's: a write takes set-id bits away, and finds no block
+ * that is reserved for root.
  */
 #include "foldfs/backing.h"
+
+#include "foldfs/identity.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -87,11 +93,15 @@ bool backing_permitted(void)
 int backing_register(struct backing *backing, int fd)
 {
 	struct backing_map map = {.fd = fd};
-	int id = ioctl(backing->session_fd, BACKING_OPEN, &map);
+	int id = identity_assume_nobody();
 
+	if (id)
+		return id;
+	id = ioctl(backing->session_fd, BACKING_OPEN, &map);
 	if (id < 0)
-		return -errno;
-	return id > 0 ? id : -EINVAL;
+		id = -errno;
+	identity_restore();
+	return id ? id : -EINVAL;
 }
 
 void backing_unregister(struct backing *backing, int id)

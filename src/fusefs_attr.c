@@ -4,11 +4,9 @@
  *
  * Each request is two functions: do_x() decides and returns an errno, fusefs_x() only replies.
  *
- * The kernel has checked the caller (default_permissions), with capabilities and user namespace,
- * which a request does not carry; so attributes are changed as the daemon, and what the source does
- * on its own account (set-id bits at chown, the ACL's mask at chmod) it does. The one thing that
- * depends on the caller's groups at the source is an access ACL of a set-gid file: that is set
- * under the caller's identity.
+ * Attributes are changed as the caller (identity.h), by one system call of the source each, so it
+ * is the source that checks, at that moment, and that does what goes with it (set-id bits at chown,
+ * the ACL's mask at chmod).
  *
  * Objects are reached by O_PATH descriptors; calls that do not take one go through /proc/self/fd,
  * whose links lead to the object itself, to a symlink as well, and no further.
@@ -18,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/capability.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -153,84 +152,50 @@ void fusefs_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fu
 
 /* ---- setattr ---- */
 
-/* The set-id bits that a file loses when REQ's caller, without CAP_FSETID, writes it or changes its
- * owner, as in the kernel: set-gid without execution by the group stays for the members of that
- * group. */
-static mode_t bits_to_kill(fuse_req_t req, const struct stat *st)
-{
-	mode_t kill = st->st_mode & S_ISUID;
-
-	if ((st->st_mode & S_ISGID) &&
-	    ((st->st_mode & S_IXGRP) || !identity_in_group(req, st->st_gid)))
-		kill |= S_ISGID;
-	return kill;
-}
-
-static errint_t chmod_fd(int fd, mode_t mode)
-{
-	char path[32];
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return chmod(path, mode) < 0 ? -errno : 0;
-}
-
-errint_t fusefs_kill_suidgid(fuse_req_t req, int fd)
-{
-	struct stat st;
-	mode_t kill;
-
-	if (fstat(fd, &st) < 0)
-		return -errno;
-	kill = S_ISREG(st.st_mode) ? bits_to_kill(req, &st) : 0;
-	return kill ? chmod_fd(fd, st.st_mode & 07777 & ~kill) : 0;
-}
-
 /*
- * The source takes capabilities and set-id bits of a file that changes hands by itself, but judges
- * the set-gid bit of one that its group cannot execute by the daemon, who is root. By the caller it
- * may have to go; that depends on the group that the file had.
+ * Each of these is one system call on the source, made as the caller: the source checks, and takes
+ * set-id bits and capabilities away, under its own lock. No mode is read here and written back:
+ * between the two somebody else may have changed it.
  */
+
+static errint_t result_of(int result)
+{
+	return result < 0 ? -errno : 0;
+}
+
 static errint_t set_owner(fuse_req_t req, const struct object *object, const struct stat *attr,
 			  int to_set)
 {
 	uid_t uid = to_set & FUSE_SET_ATTR_UID ? attr->st_uid : (uid_t)-1;
 	gid_t gid = to_set & FUSE_SET_ATTR_GID ? attr->st_gid : (gid_t)-1;
-	struct stat before;
-	struct stat now;
+	struct identity identity;
+	errint_t error = identity_assume(req, object->fd, to_set & FUSE_SET_ATTR_GID, &identity);
 
-	if (fstat(object->fd, &before) < 0)
-		return -errno;
-	if (fchownat(object->fd, "", uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) < 0)
-		return -errno;
-	if (fuse_req_ctx(req)->uid == 0 || S_ISDIR(before.st_mode) ||
-	    !(bits_to_kill(req, &before) & S_ISGID))
-		return 0;
-	if (fstat(object->fd, &now) < 0)
-		return -errno;
-	return now.st_mode & S_ISGID ? chmod_fd(object->fd, now.st_mode & 07777 & ~S_ISGID) : 0;
+	if (error)
+		return error;
+	do
+		error = result_of(
+			fchownat(object->fd, "", uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW));
+	while (identity_insist(&identity, error));
+	identity_restore();
+	return error;
 }
 
 /*
  * A request that sets nothing comes from chown(2) of neither owner nor group, and before a write
- * that takes set-id bits or capabilities away. For root and the owner both mean: off with them, and
- * a new ctime; but root's write keeps set-id bits, and is told by the capabilities that the kernel
- * sent it for. From everybody else, of a file with set-id bits, chown(2) is to be refused; but an
- * error here would also fail a write, so only objects that are not written by FUSE say so.
+ * that takes set-id bits or capabilities away. Both are chown(2) here. But root's write keeps
+ * set-id bits, and is told by the capabilities that the kernel sent it for, which the write itself
+ * takes. And chown(2) of a file with set-id bits is not everybody's: an error would fail a write as
+ * well, so of files that FUSE writes it is not said.
  */
-static errint_t set_nothing(fuse_req_t req, const struct object *object, const struct stat *attr)
+static errint_t set_nothing(fuse_req_t req, const struct object *object)
 {
-	uid_t uid = fuse_req_ctx(req)->uid;
-	struct stat st;
+	errint_t error;
 
-	if (fstat(object->fd, &st) < 0)
-		return -errno;
-	if (uid == 0 && getxattr(object->path, CAPABILITY, NULL, 0) >= 0)
+	if (fuse_req_ctx(req)->uid == 0 && getxattr(object->path, CAPABILITY, NULL, 0) >= 0)
 		return 0;
-	if (uid == 0 || uid == st.st_uid || S_ISLNK(st.st_mode))
-		return set_owner(req, object, attr, 0);
-	if (!S_ISDIR(st.st_mode) && bits_to_kill(req, &st))
-		return S_ISREG(st.st_mode) ? 0 : -EPERM;
-	return chmod_fd(object->fd, st.st_mode & 07777);
+	error = set_owner(req, object, NULL, 0);
+	return error == -EPERM && inode_is_regular(object->inode) ? 0 : error;
 }
 
 static struct timespec time_to_set(int to_set, int flag, int now_flag, struct timespec time)
@@ -242,14 +207,23 @@ static struct timespec time_to_set(int to_set, int flag, int now_flag, struct ti
 	return (struct timespec){.tv_nsec = UTIME_OMIT};
 }
 
-static errint_t set_times(const struct object *object, const struct stat *attr, int to_set)
+static errint_t set_times(fuse_req_t req, const struct object *object, const struct stat *attr,
+			  int to_set)
 {
 	const struct timespec times[2] = {
 		time_to_set(to_set, FUSE_SET_ATTR_ATIME, FUSE_SET_ATTR_ATIME_NOW, attr->st_atim),
 		time_to_set(to_set, FUSE_SET_ATTR_MTIME, FUSE_SET_ATTR_MTIME_NOW, attr->st_mtim),
 	};
+	struct identity identity;
+	errint_t error = identity_assume(req, object->fd, false, &identity);
 
-	return utimensat(object->fd, "", times, AT_EMPTY_PATH) < 0 ? -errno : 0;
+	if (error)
+		return error;
+	do
+		error = result_of(utimensat(object->fd, "", times, AT_EMPTY_PATH));
+	while (identity_insist(&identity, error));
+	identity_restore();
+	return error;
 }
 
 #define SET_OWNER (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)
@@ -258,17 +232,30 @@ static errint_t set_times(const struct object *object, const struct stat *attr, 
 	 FUSE_SET_ATTR_MTIME_NOW)
 #define KILL_SUIDGID (FUSE_SET_ATTR_KILL_SUID | FUSE_SET_ATTR_KILL_SGID)
 
+static errint_t chmod_as_caller(fuse_req_t req, const struct object *object, mode_t mode)
+{
+	struct identity identity;
+	errint_t error = identity_assume(req, object->fd, mode & S_ISGID, &identity);
+
+	if (error)
+		return error;
+	do
+		error = result_of(chmod(object->path, mode));
+	while (identity_insist(&identity, error));
+	identity_restore();
+	return error;
+}
+
 /* chmod(2), where the plan that the file has allows set-id bits; else they are ignored, as POSIX
  * leaves it to the implementation. */
 static errint_t set_mode(fuse_req_t req, const struct object *object, mode_t mode)
 {
-	errint_t error = 0;
+	errint_t error;
 
 	inode_lock(object->inode);
 	if (!plan_allows_set_id(inode_plan(object->inode), fuse_req_ctx(req)->pid))
 		mode &= ~(mode_t)(S_ISUID | S_ISGID);
-	if (chmod(object->path, mode) < 0)
-		error = -errno;
+	error = chmod_as_caller(req, object, mode);
 	inode_unlock(object->inode);
 	return error;
 }
@@ -284,17 +271,16 @@ static errint_t set_parts(fuse_req_t req, const struct object *object, const str
 	errint_t error = 0;
 
 	if (!to_set)
-		error = set_nothing(req, object, attr);
+		error = set_nothing(req, object);
 	if (to_set & SET_OWNER)
 		error = set_owner(req, object, attr, to_set);
 	if (!error && (to_set & FUSE_SET_ATTR_MODE))
 		error = set_mode(req, object, attr->st_mode & 07777);
 	if (!error && (to_set & FUSE_SET_ATTR_SIZE))
-		error = fusefs_truncate(fusefs_of(req), object->inode, fi, attr->st_size);
-	if (!error && (to_set & KILL_SUIDGID) && !(to_set & (SET_OWNER | FUSE_SET_ATTR_MODE)))
-		error = fusefs_kill_suidgid(req, object->fd);
+		error = fusefs_truncate(req, object->inode, fi, attr->st_size,
+					to_set & KILL_SUIDGID);
 	if (!error && (to_set & SET_TIMES))
-		error = set_times(object, attr, to_set);
+		error = set_times(req, object, attr, to_set);
 	return error;
 }
 
@@ -331,18 +317,24 @@ void fusefs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_se
 
 /* ---- xattrs ---- */
 
-/* See the head of this file. */
+static bool is_acl(const char *name)
+{
+	return strcmp(name, ACL_ACCESS) == 0 || strcmp(name, ACL_DEFAULT) == 0;
+}
+
 static errint_t setxattr_as_caller(fuse_req_t req, const struct object *object, const char *name,
 				   const char *value, size_t size, int flags)
 {
 	struct identity identity;
-	errint_t error = identity_assume(req, -1, &identity);
+	/* Of a set-gid file an ACL takes the bit, unless its group is the caller's. */
+	errint_t error = identity_assume(req, object->fd, false, &identity);
 
 	if (error)
 		return error;
-	if (setxattr(object->path, name, value, size, flags) < 0)
-		error = -errno;
-	identity_restore(&identity);
+	do
+		error = result_of(setxattr(object->path, name, value, size, flags));
+	while (identity_insist(&identity, error));
+	identity_restore();
 	return error;
 }
 
@@ -352,15 +344,11 @@ static errint_t do_setxattr(struct fusefs *fs, fuse_req_t req, fuse_ino_t node, 
 	struct object object;
 	struct own_change change;
 	errint_t error = object_begin(fs, node, &object);
-	struct stat st;
 
 	if (error)
 		return error;
 	fusefs_own_change_begin(fs, object.fd, &change);
-	if (strcmp(name, ACL_ACCESS) == 0 && fstat(object.fd, &st) == 0 && (st.st_mode & S_ISGID))
-		error = setxattr_as_caller(req, &object, name, value, size, flags);
-	else if (setxattr(object.path, name, value, size, flags) < 0)
-		error = -errno;
+	error = setxattr_as_caller(req, &object, name, value, size, flags);
 	fusefs_own_change_end(&change);
 	object_end(&object);
 	return error;
@@ -372,13 +360,49 @@ void fusefs_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const cha
 	fuse_reply_err(req, -do_setxattr(fusefs_of(req), req, ino, name, value, size, flags));
 }
 
+/* What the kernel asks for on its own account (ACLs, file capabilities) is not the caller's to see
+ * or not; who may see trusted.* it has decided by the caller's capabilities. */
+static bool is_asked_by_kernel(const char *name)
+{
+	return is_acl(name) || strncmp(name, "security.", strlen("security.")) == 0 ||
+	       strncmp(name, TRUSTED_PREFIX, strlen(TRUSTED_PREFIX)) == 0;
+}
+
+static ssize_t getxattr_as_caller(fuse_req_t req, const struct object *object, const char *name,
+				  char *value, size_t size)
+{
+	struct identity identity;
+	ssize_t length = identity_assume(req, object->fd, false, &identity);
+
+	if (length)
+		return length;
+	do {
+		length = getxattr(object->path, name, value, size);
+		if (length < 0)
+			length = -errno;
+	} while (identity_insist(&identity, length));
+	identity_restore();
+	return length;
+}
+
+static ssize_t getxattr_for(fuse_req_t req, const struct object *object, const char *name,
+			    char *value, size_t size)
+{
+	ssize_t length;
+
+	if (!is_asked_by_kernel(name))
+		return getxattr_as_caller(req, object, name, value, size);
+	length = getxattr(object->path, name, value, size);
+	return length < 0 ? -errno : length;
+}
+
 /* Bytes of the value, in a new buffer of the caller's if SIZE is not 0. */
-static ssize_t do_getxattr(struct fusefs *fs, fuse_ino_t node, const char *name, size_t size,
+static ssize_t do_getxattr(fuse_req_t req, fuse_ino_t node, const char *name, size_t size,
 			   char **ret_value)
 {
 	struct object object;
 	char *value = NULL;
-	ssize_t length = object_begin(fs, node, &object);
+	ssize_t length = object_begin(fusefs_of(req), node, &object);
 
 	if (length < 0)
 		return length;
@@ -386,13 +410,12 @@ static ssize_t do_getxattr(struct fusefs *fs, fuse_ino_t node, const char *name,
 		value = malloc(size);
 	if (size > 0 && !value)
 		length = -ENOMEM;
-	else if ((length = getxattr(object.path, name, value, size)) < 0)
-		length = -errno;
+	else
+		length = getxattr_for(req, &object, name, value, size);
 	object_end(&object);
 	/* The kernel asks for ACLs to check permissions, and an error would refuse access: a source
 	 * without ACLs has none. */
-	if (length == -EOPNOTSUPP &&
-	    (strcmp(name, ACL_ACCESS) == 0 || strcmp(name, ACL_DEFAULT) == 0))
+	if (length == -EOPNOTSUPP && is_acl(name))
 		length = -ENODATA;
 	if (length < 0)
 		free(value);
@@ -418,22 +441,28 @@ static void reply_xattr(fuse_req_t req, ssize_t length, size_t size, char *value
 void fusefs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
 	char *value = NULL;
-	ssize_t length = do_getxattr(fusefs_of(req), ino, name, size, &value);
+	ssize_t length = do_getxattr(req, ino, name, size, &value);
 
 	reply_xattr(req, length, size, value);
 }
 
-/* Take the names that only root may see out of LIST; the bytes left. */
-static size_t list_without_trusted(char *list, size_t length)
+/* Take the names that need CAP_SYS_ADMIN out of LIST, unless REQ's caller has it; the bytes left.
+ */
+static size_t list_visible(fuse_req_t req, char *list, size_t length)
 {
+	bool asked = false;
 	size_t kept = 0;
 
 	for (size_t at = 0, bytes; at < length; at += bytes) {
 		bytes = strnlen(list + at, length - at) + 1;
 		if (bytes > length - at)
 			bytes = length - at;
-		if (strncmp(list + at, TRUSTED_PREFIX, strlen(TRUSTED_PREFIX)) == 0)
+		if (strncmp(list + at, TRUSTED_PREFIX, strlen(TRUSTED_PREFIX)) == 0) {
+			if (!asked && identity_has_capability(req, CAP_SYS_ADMIN))
+				return length;
+			asked = true;
 			continue;
+		}
 		memmove(list + kept, list + at, bytes);
 		kept += bytes;
 	}
@@ -441,11 +470,10 @@ static size_t list_without_trusted(char *list, size_t length)
 }
 
 /* Bytes of the list of names that the caller may see, in a new buffer of the caller's. */
-static ssize_t do_listxattr(struct fusefs *fs, fuse_ino_t node, uid_t uid, size_t size,
-			    char **ret_list)
+static ssize_t do_listxattr(fuse_req_t req, fuse_ino_t node, size_t size, char **ret_list)
 {
 	struct object object;
-	ssize_t length = object_begin(fs, node, &object);
+	ssize_t length = object_begin(fusefs_of(req), node, &object);
 	char *list;
 
 	if (length < 0)
@@ -456,8 +484,8 @@ static ssize_t do_listxattr(struct fusefs *fs, fuse_ino_t node, uid_t uid, size_
 	else if ((length = listxattr(object.path, list, XATTR_LIST_MAX)) < 0)
 		length = -errno;
 	object_end(&object);
-	if (length > 0 && uid != 0)
-		length = (ssize_t)list_without_trusted(list, (size_t)length);
+	if (length > 0)
+		length = (ssize_t)list_visible(req, list, (size_t)length);
 	if (size > 0 && length > 0 && (size_t)length > size)
 		length = -ERANGE;
 	if (length < 0)
@@ -470,12 +498,31 @@ static ssize_t do_listxattr(struct fusefs *fs, fuse_ino_t node, uid_t uid, size_
 void fusefs_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
 	char *list = NULL;
-	ssize_t length = do_listxattr(fusefs_of(req), ino, fuse_req_ctx(req)->uid, size, &list);
+	ssize_t length = do_listxattr(req, ino, size, &list);
 
 	reply_xattr(req, length, size, list);
 }
 
-static errint_t do_removexattr(struct fusefs *fs, fuse_ino_t node, const char *name)
+static errint_t removexattr_as_caller(fuse_req_t req, const struct object *object, const char *name)
+{
+	struct identity identity;
+	errint_t error;
+
+	/* The kernel has a write take file capabilities away, whoever writes. Who asks for it, it
+	 * has checked; and nobody gets a right by it. */
+	if (strcmp(name, CAPABILITY) == 0)
+		return result_of(removexattr(object->path, name));
+	error = identity_assume(req, object->fd, false, &identity);
+	if (error)
+		return error;
+	do
+		error = result_of(removexattr(object->path, name));
+	while (identity_insist(&identity, error));
+	identity_restore();
+	return error;
+}
+
+static errint_t do_removexattr(struct fusefs *fs, fuse_req_t req, fuse_ino_t node, const char *name)
 {
 	struct object object;
 	struct own_change change;
@@ -484,8 +531,7 @@ static errint_t do_removexattr(struct fusefs *fs, fuse_ino_t node, const char *n
 	if (error)
 		return error;
 	fusefs_own_change_begin(fs, object.fd, &change);
-	if (removexattr(object.path, name) < 0)
-		error = -errno;
+	error = removexattr_as_caller(req, &object, name);
 	fusefs_own_change_end(&change);
 	object_end(&object);
 	return error;
@@ -493,7 +539,7 @@ static errint_t do_removexattr(struct fusefs *fs, fuse_ino_t node, const char *n
 
 void fusefs_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
-	fuse_reply_err(req, -do_removexattr(fusefs_of(req), ino, name));
+	fuse_reply_err(req, -do_removexattr(fusefs_of(req), req, ino, name));
 }
 
 /* ---- statfs ---- */

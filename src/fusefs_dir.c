@@ -155,8 +155,8 @@ static void handle_release(struct fusefs *fs, struct directory_handle *handle, b
 	handle_free(handle);
 }
 
-static errint_t do_opendir(struct fusefs *fs, fuse_ino_t node, struct directory_handle **ret_handle,
-			   struct fuse_file_info *fi)
+static errint_t do_opendir(struct fusefs *fs, fuse_req_t req, fuse_ino_t node,
+			   struct directory_handle **ret_handle, struct fuse_file_info *fi)
 {
 	struct inode *inode = inode_of(fs->inodes, node);
 	struct stat st;
@@ -165,7 +165,7 @@ static errint_t do_opendir(struct fusefs *fs, fuse_ino_t node, struct directory_
 
 	if (!inode)
 		return -ESTALE;
-	fd = inode_open(fs->inodes, inode, O_RDONLY | O_DIRECTORY);
+	fd = fusefs_open_as_caller(fs, req, inode, O_RDONLY | O_DIRECTORY);
 	error = fd < 0 ? fd : handle_new(fd, ret_handle, &st);
 	if (!error)
 		hold_open(fs, inode, *ret_handle, &st, fi);
@@ -176,7 +176,7 @@ void fusefs_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct fusefs *fs = fusefs_of(req);
 	struct directory_handle *handle = NULL;
-	errint_t error = do_opendir(fs, ino, &handle, fi);
+	errint_t error = do_opendir(fs, req, ino, &handle, fi);
 
 	if (error) {
 		fuse_reply_err(req, -error);

@@ -31,6 +31,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define HANDLE_MAGIC 0x666f6c64u
@@ -57,6 +58,8 @@ struct handle {
 	struct stream *stream;      /* NULL: cannot be read from */
 	struct fusefs *fs;
 	int flags; /* the client's, of its open */
+	uid_t uid; /* who opened it: whose pages those are that the kernel writes back */
+	gid_t gid;
 	struct source *source;
 	struct inode *inode;       /* a look-up counted while it is open */
 	struct cds_list_head link; /* in fs->handles, under fs->handles_lock */
@@ -227,8 +230,8 @@ static errint_t handle_open(struct fusefs *fs, struct inode *inode, int fd, stru
 	return 0;
 }
 
-errint_t fusefs_handle_new(struct fusefs *fs, struct inode *inode, int fd, pid_t pid,
-			   struct fuse_file_info *fi)
+errint_t fusefs_handle_new(struct fusefs *fs, struct inode *inode, int fd,
+			   const struct fuse_ctx *caller, struct fuse_file_info *fi)
 {
 	struct handle *handle = calloc(1, sizeof(*handle));
 	errint_t error;
@@ -239,7 +242,9 @@ errint_t fusefs_handle_new(struct fusefs *fs, struct inode *inode, int fd, pid_t
 	}
 	atomic_init(&handle->references, 1);
 	handle->flags = fi->flags;
-	error = handle_open(fs, inode, fd, handle, pid, fi);
+	handle->uid = caller->uid;
+	handle->gid = caller->gid;
+	error = handle_open(fs, inode, fd, handle, caller->pid, fi);
 	if (error) {
 		handle_put(handle);
 		return error;
@@ -320,6 +325,51 @@ static void look_mapped(struct fusefs *fs, struct inode *inode)
 	inode_unlock(inode);
 }
 
+/* The open(2) flag of execve(2), which the kernel hands on (__FMODE_EXEC, include/linux/fs.h). */
+#define O_FOR_EXEC 0x20
+
+/* Open the object open as PATH_FD as the caller. A program is read on the kernel's account, which
+ * execution alone is needed for. */
+static int open_path_as_caller(fuse_req_t req, int path_fd, int flags, bool for_exec)
+{
+	struct identity identity;
+	char path[32];
+	int fd = identity_assume(req, path_fd, false, &identity);
+
+	if (fd)
+		return fd;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", path_fd);
+	do {
+		fd = for_exec ? (int)syscall(SYS_faccessat2, path_fd, "", X_OK,
+					     AT_EACCESS | AT_EMPTY_PATH)
+			      : TEMP_FAILURE_RETRY(open(path, flags));
+		if (fd < 0)
+			fd = -errno;
+	} while (identity_insist(&identity, fd));
+	identity_restore();
+	return fd;
+}
+
+int fusefs_open_as_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode, int client_flags)
+{
+	int flags = plan_source_flags(client_flags) | (client_flags & O_DIRECTORY);
+	bool for_exec = client_flags & O_FOR_EXEC;
+	int path_fd;
+	int fd;
+
+	/* Root may, as the daemon itself. */
+	if (fuse_req_ctx(req)->uid == 0)
+		return inode_open(fs->inodes, inode, flags);
+	if (!inode_may_be_opened(inode))
+		return -ENXIO;
+	path_fd = inode_path_begin(fs->inodes, inode);
+	if (path_fd < 0)
+		return path_fd;
+	fd = open_path_as_caller(req, path_fd, flags, for_exec);
+	inode_path_end(inode, path_fd);
+	return for_exec && !fd ? inode_open(fs->inodes, inode, flags) : fd;
+}
+
 static errint_t do_open(struct fusefs *fs, fuse_req_t req, fuse_ino_t ino,
 			struct fuse_file_info *fi)
 {
@@ -330,8 +380,8 @@ static errint_t do_open(struct fusefs *fs, fuse_req_t req, fuse_ino_t ino,
 		return -ESTALE;
 	if ((fi->flags & O_ACCMODE) != O_RDONLY)
 		look_mapped(fs, inode);
-	fd = inode_open(fs->inodes, inode, plan_source_flags(fi->flags));
-	return fd < 0 ? fd : fusefs_handle_new(fs, inode, fd, fuse_req_ctx(req)->pid, fi);
+	fd = fusefs_open_as_caller(fs, req, inode, fi->flags);
+	return fd < 0 ? fd : fusefs_handle_new(fs, inode, fd, fuse_req_ctx(req), fi);
 }
 
 void fusefs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -428,7 +478,7 @@ static void reply_pages(fuse_req_t req, const struct iovec iov[], int count, siz
 
 void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
-	struct fusefs *fs = fusefs_of(req);
+	struct fusefs *fs = fusefs_of_lent(req);
 	struct handle *handle = handle_of(fi);
 	struct iovec iov[FOLD_REQUEST_PAGES];
 	struct window_read wait;
@@ -588,22 +638,45 @@ static void answer_when_dropped(fuse_req_t req, const struct handle *handle, off
 	fuse_reply_write(req, written);
 }
 
+/*
+ * Be who writes to HANDLE: so reserved blocks, quotas and set-id bits are the source's to see to. A
+ * page that the kernel writes back was stored by somebody who had the file open, which takes no
+ * set-id bits away. KILL_SET_ID: the kernel says that the caller has no CAP_FSETID.
+ */
+static errint_t lend_to_writer(fuse_req_t req, const struct handle *handle, bool writeback,
+			       bool kill_set_id)
+{
+	const struct fuse_ctx *caller = fuse_req_ctx(req);
+	int fd = source_fd(handle->source);
+	struct identity identity;
+	struct stat st;
+
+	if (writeback)
+		return identity_lend(handle->uid, handle->gid, true);
+	if (fstat(fd, &st))
+		return -errno;
+	/* A set-gid bit may stay for the members of the file's group. */
+	if (caller->uid && st.st_mode & S_ISGID)
+		return identity_assume(req, fd, true, &identity);
+	return identity_lend(caller->uid, caller->gid, !caller->uid && !kill_set_id);
+}
+
 void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
 		  struct fuse_file_info *fi)
 {
-	struct fusefs *fs = fusefs_of(req);
+	struct fusefs *fs = fusefs_of_lent(req);
 	struct handle *handle = handle_of(fi);
 	bool untrue = false;
 	ssize_t written;
 
 	(void)ino;
 	written = handle ? handle_content(handle) : -EBADF;
+	if (!written)
+		written = lend_to_writer(req, handle, fi->writepage, fi->kill_suidgid);
 	if (written < 0) {
 		fuse_reply_err(req, (int)-written);
 		return;
 	}
-	if (fi->kill_suidgid)
-		(void)fusefs_kill_suidgid(req, source_fd(handle->source));
 	written = cow_break_write(&fs->cow, handle->file, handle->source, buf, size, off);
 	if (source_wants_drop(handle->source))
 		source_drop_cache_soon(handle->source, fs->workers);
@@ -649,65 +722,92 @@ static errint_t truncate_file(struct fusefs *fs, struct inode *inode, int fd, co
 	return error;
 }
 
-/* truncate(2): without a handle, and to some size. */
-static errint_t truncate_by_path(struct fusefs *fs, struct inode *inode, off_t size)
+/* truncate(2) of the inode open as PATH_FD. To 0 the kernel sends the same for O_TRUNC, which is
+ * what is done to files that are empty, and moves their times on every file system. */
+static errint_t truncate_path(struct fusefs *fs, struct inode *inode, int path_fd, off_t size)
 {
 	char path[32];
-	int fd = inode_path_begin(fs->inodes, inode);
 	errint_t error;
+	int fd;
 
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", path_fd);
+	if (size)
+		return truncate_file(fs, inode, path_fd, path, size);
+	fd = TEMP_FAILURE_RETRY(open(path, O_WRONLY | O_CLOEXEC | O_NONBLOCK));
 	if (fd < 0)
-		return fd;
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	error = truncate_file(fs, inode, fd, path, size);
-	inode_path_end(inode, fd);
-	return error;
-}
-
-/* O_TRUNC, or truncate(2) to 0: the kernel sends the same for both. The first is what is done to
- * files that are empty, and moves their times on every file system. */
-static errint_t truncate_to_nothing(struct fusefs *fs, struct inode *inode)
-{
-	int fd = inode_open(fs->inodes, inode, O_WRONLY | O_CLOEXEC | O_NONBLOCK);
-	errint_t error;
-
-	if (fd < 0)
-		return fd;
+		return -errno;
 	error = truncate_file(fs, inode, fd, NULL, 0);
 	close(fd);
 	return error;
 }
 
-errint_t fusefs_truncate(struct fusefs *fs, struct inode *inode, struct fuse_file_info *fi,
-			 off_t size)
+static errint_t truncate_as_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode,
+				   int path_fd, off_t size)
 {
+	struct identity identity;
+	errint_t error = identity_assume(req, path_fd, false, &identity);
+
+	if (error)
+		return error;
+	do
+		error = truncate_path(fs, inode, path_fd, size);
+	while (identity_insist(&identity, error));
+	identity_restore();
+	return error;
+}
+
+/* Without a handle: by somebody who may write to the file. Who is root may lack CAP_FSETID. */
+static errint_t truncate_by_path(struct fusefs *fs, fuse_req_t req, struct inode *inode, off_t size,
+				 bool kill_set_id)
+{
+	const struct fuse_ctx *caller = fuse_req_ctx(req);
+	int path_fd = inode_path_begin(fs->inodes, inode);
+	errint_t error;
+
+	if (path_fd < 0)
+		return path_fd;
+	if (caller->uid) {
+		error = truncate_as_caller(fs, req, inode, path_fd, size);
+	} else {
+		error = identity_lend(0, caller->gid, !kill_set_id);
+		if (!error)
+			error = truncate_path(fs, inode, path_fd, size);
+		identity_make_own();
+	}
+	inode_path_end(inode, path_fd);
+	return error;
+}
+
+errint_t fusefs_truncate(fuse_req_t req, struct inode *inode, struct fuse_file_info *fi, off_t size,
+			 bool kill_set_id)
+{
+	struct fusefs *fs = fusefs_of(req);
+	struct handle *handle = fi ? handle_of(fi) : NULL;
 	errint_t error = fusefs_make_way(fs, inode);
 
 	if (error)
 		return error;
-	if (fi && handle_of(fi))
-		return truncate_file(fs, inode, fusefs_handle_fd(fi), NULL, size);
-	return size ? truncate_by_path(fs, inode, size) : truncate_to_nothing(fs, inode);
-}
-
-/* The kernel leaves set-id bits to us (HANDLE_KILLPRIV_V2), and says with a write whether they must
- * go. These two operations it does not say it of: they go for everybody but root. */
-static void kill_suidgid_unless_root(fuse_req_t req, const struct handle *handle)
-{
-	if (fuse_req_ctx(req)->uid)
-		(void)fusefs_kill_suidgid(req, source_fd(handle->source));
+	if (!handle)
+		return truncate_by_path(fs, req, inode, size, kill_set_id);
+	error = lend_to_writer(req, handle, false, kill_set_id);
+	if (!error)
+		error = truncate_file(fs, inode, source_fd(handle->source), NULL, size);
+	identity_make_own();
+	return error;
 }
 
 void fusefs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
 		      struct fuse_file_info *fi)
 {
-	struct fusefs *fs = fusefs_of(req);
+	struct fusefs *fs = fusefs_of_lent(req);
 	struct handle *handle = handle_of(fi);
 	errint_t error = handle ? handle_content(handle) : -EBADF;
 
 	(void)ino;
+	/* The kernel does not say whether set-id bits must go: they go for everybody but root. */
+	if (!error)
+		error = lend_to_writer(req, handle, false, false);
 	if (!error) {
-		kill_suidgid_unless_root(req, handle);
 		error = cow_break_fallocate(&fs->cow, handle->file, source_fd(handle->source), mode,
 					    offset, length);
 		follow_foreign_change(handle);
@@ -719,7 +819,7 @@ void fusefs_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 			    struct fuse_file_info *fi_in, fuse_ino_t ino_out, off_t off_out,
 			    struct fuse_file_info *fi_out, size_t len, int flags)
 {
-	struct fusefs *fs = fusefs_of(req);
+	struct fusefs *fs = fusefs_of_lent(req);
 	struct handle *in = handle_of(fi_in);
 	struct handle *out = handle_of(fi_out);
 	ssize_t copied = in && out ? handle_content(out) : -EBADF;
@@ -728,8 +828,9 @@ void fusefs_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 	(void)ino_out;
 	if (flags)
 		copied = -EINVAL;
-	else if (!copied) {
-		kill_suidgid_unless_root(req, out);
+	if (!copied)
+		copied = lend_to_writer(req, out, false, false);
+	if (!copied) {
 		copied = cow_break_copy(&fs->cow, source_fd(in->source), off_in, out->file,
 					source_fd(out->source), off_out, len);
 		follow_foreign_change(out);

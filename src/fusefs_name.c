@@ -6,7 +6,7 @@
  *
  * Invariants:
  *  - Names are made, moved and removed under the caller's identity; the way from assume to restore
- *    holds one system call on the source, and never a reply.
+ *    holds one system call on the source, made twice at most, and never a reply.
  *  - A look-up is counted before the reply that tells the kernel of it, and given back if the
  *    kernel did not take the reply.
  *  - A create never opens a file that was there before: the kernel, which believed that there was
@@ -232,20 +232,31 @@ static errint_t make_at(int directory_fd, const struct making *making)
 	return result < 0 ? -errno : 0;
 }
 
+static errint_t make_as_caller(fuse_req_t req, int directory_fd, const struct making *making)
+{
+	struct identity identity;
+	errint_t error = identity_take_umask(req);
+
+	if (!error)
+		error = identity_assume(req, directory_fd, false, &identity);
+	if (error)
+		return error;
+	do
+		error = make_at(directory_fd, making);
+	while (identity_insist(&identity, error));
+	identity_restore();
+	return error;
+}
+
 static errint_t do_make(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent,
 			const struct making *making, struct found *ret_found)
 {
 	struct directory directory;
-	struct identity identity;
 	errint_t error = directory_begin(fs, parent, &directory);
 
 	if (error)
 		return error;
-	error = identity_assume(req, directory.fd, &identity);
-	if (!error) {
-		error = make_at(directory.fd, making);
-		identity_restore(&identity);
-	}
+	error = make_as_caller(req, directory.fd, making);
 	if (!error)
 		error = inode_lookup_at(fs->inodes, directory.fd, making->name, &ret_found->inode,
 					&ret_found->st);
@@ -285,34 +296,43 @@ void fusefs_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const c
 
 /* ---- files that are made and opened ---- */
 
+static int open_as_caller(fuse_req_t req, int directory_fd, const char *name, int flags,
+			  mode_t mode)
+{
+	struct identity identity;
+	int fd = identity_take_umask(req);
+
+	if (!fd)
+		fd = identity_assume(req, directory_fd, false, &identity);
+	if (fd)
+		return fd;
+	do {
+		fd = TEMP_FAILURE_RETRY(openat(directory_fd, name, flags, mode));
+		if (fd < 0)
+			fd = -errno;
+	} while (identity_insist(&identity, fd));
+	identity_restore();
+	return fd;
+}
+
 /* Open NAME, or an unnamed file if NULL, in PARENT as the caller; it did not exist before. */
 static int open_new(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, const char *name,
 		    mode_t mode, int client_flags)
 {
 	int flags = plan_source_flags(client_flags) & ~(O_CREAT | O_EXCL | O_TRUNC | O_TMPFILE);
 	struct directory directory;
-	struct identity identity;
 	errint_t error = directory_begin(fs, parent, &directory);
-	int fd = -1;
+	int fd;
 
 	if (error)
 		return error;
 	flags |= O_CLOEXEC | O_NOFOLLOW;
 	flags |= name ? O_CREAT | O_EXCL : O_TMPFILE | (client_flags & O_EXCL);
-	error = identity_assume(req, directory.fd, &identity);
-	if (!error) {
-		fd = TEMP_FAILURE_RETRY(
-			openat(directory.fd, name ? name : ".", flags, mode & 07777));
-		if (fd < 0)
-			error = -errno;
-		identity_restore(&identity);
-	}
+	fd = open_as_caller(req, directory.fd, name ? name : ".", flags, mode & 07777);
 	directory_end(&directory);
 	/* Somebody else made it, behind the mount perhaps. With ESTALE the kernel looks the name up
 	 * again, and opens what is there if the caller may. */
-	if (error == -EEXIST && !(client_flags & O_EXCL))
-		error = -ESTALE;
-	return error ? error : fd;
+	return fd == -EEXIST && !(client_flags & O_EXCL) ? -ESTALE : fd;
 }
 
 /* NAME as in open_new(). */
@@ -329,7 +349,7 @@ static errint_t do_create(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, 
 		close(fd);
 		return error;
 	}
-	error = fusefs_handle_new(fs, ret_found->inode, fd, fuse_req_ctx(req)->pid, fi);
+	error = fusefs_handle_new(fs, ret_found->inode, fd, fuse_req_ctx(req), fi);
 	if (error)
 		inode_forget(fs->inodes, ret_found->inode, 1);
 	return error;
@@ -356,11 +376,25 @@ void fusefs_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_
 
 /* ---- remove ---- */
 
+static errint_t remove_at(fuse_req_t req, int directory_fd, const char *name, int flags)
+{
+	struct identity identity;
+	errint_t error = identity_assume(req, directory_fd, false, &identity);
+
+	if (error)
+		return error;
+	identity_takes(&identity, directory_fd, name);
+	do
+		error = unlinkat(directory_fd, name, flags) < 0 ? -errno : 0;
+	while (identity_insist(&identity, error));
+	identity_restore();
+	return error;
+}
+
 static errint_t do_remove(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, const char *name,
 			  int flags)
 {
 	struct directory directory;
-	struct identity identity;
 	struct own_change change;
 	errint_t error = directory_begin(fs, parent, &directory);
 
@@ -369,12 +403,7 @@ static errint_t do_remove(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, 
 	inode_keep(fs->inodes, directory.fd, name);
 	/* Other names of the file, and whoever has it open, go on with what is known of it. */
 	fusefs_own_change_begin_at(fs, directory.fd, name, &change);
-	error = identity_assume(req, directory.fd, &identity);
-	if (!error) {
-		if (unlinkat(directory.fd, name, flags) < 0)
-			error = -errno;
-		identity_restore(&identity);
-	}
+	error = remove_at(req, directory.fd, name, flags);
 	fusefs_own_change_end(&change);
 	directory_end(&directory);
 	return error;
@@ -396,14 +425,18 @@ static errint_t rename_at(fuse_req_t req, int from_fd, const char *name, int to_
 			  const char *newname, unsigned int flags)
 {
 	struct identity identity;
-	/* One of two directories says nothing of the other: the caller's groups are needed. */
-	errint_t error = identity_assume(req, from_fd == to_fd ? from_fd : -1, &identity);
+	/* One of two directories says nothing of the other, nor of a directory that is moved: the
+	 * caller's groups are needed. */
+	errint_t error = identity_assume(req, from_fd, from_fd != to_fd, &identity);
 
 	if (error)
 		return error;
-	if (renameat2(from_fd, name, to_fd, newname, flags) < 0)
-		error = -errno;
-	identity_restore(&identity);
+	identity_takes(&identity, from_fd, name);
+	identity_takes(&identity, to_fd, newname);
+	do
+		error = renameat2(from_fd, name, to_fd, newname, flags) < 0 ? -errno : 0;
+	while (identity_insist(&identity, error));
+	identity_restore();
 	return error;
 }
 
@@ -455,12 +488,16 @@ static errint_t link_at(fuse_req_t req, int fd, int directory_fd, const char *na
 	/* AT_EMPTY_PATH would ask for CAP_DAC_READ_SEARCH; this way serves a plain user too, links
 	 * a symlink itself, and finds a file that has no name yet. */
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	error = identity_assume(req, directory_fd, &identity);
+	error = identity_assume(req, directory_fd, false, &identity);
 	if (error)
 		return error;
-	if (linkat(AT_FDCWD, path, directory_fd, name, AT_SYMLINK_FOLLOW) < 0)
-		error = -errno;
-	identity_restore(&identity);
+	/* fs.protected_hardlinks asks the file, too. */
+	identity.other_fd = fd;
+	do
+		error = linkat(AT_FDCWD, path, directory_fd, name, AT_SYMLINK_FOLLOW) < 0 ? -errno
+											  : 0;
+	while (identity_insist(&identity, error));
+	identity_restore();
 	return error;
 }
 

@@ -3,14 +3,16 @@
  * identity.c - do something on the source as the caller would
  *
  * Invariants:
- *  - Only the effective uid and gid of one thread change, never the real or saved ones: the caller
- *    can neither signal nor trace the daemon meanwhile, and the way back is always open.
- *  - A thread that is not between assume and restore has the daemon's own identity and no
- *    supplementary groups.
+ *  - Only the file-system uid and gid, the supplementary groups and the effective capabilities of
+ *    one thread change. The permitted capabilities and the other uids stay, so the way back is
+ *    always open, and callers can neither signal, trace nor slow down the daemon meanwhile.
+ *  - A thread that is its own (identity_is_own) has the daemon's identity and no supplementary
+ *    groups. Every other one has the identity that its struct thread_identity says.
+ *  - A thread made by one that is lent has that one's identity, and does not know it: the first use
+ *    (identity_make_own()) gives each thread its own.
  *
- * The effective uid is taken rather than the file-system uid alone, because leaving uid 0 so drops
- * every effective capability: CAP_FSETID, CAP_SYS_RESOURCE and whatever is added to Linux later.
- * What must stay is put back by name.
+ * setfsuid(2) does not tell whether it failed, so it is asked for its result: an operation under
+ * the wrong uid is never made.
  */
 #include "foldfs/identity.h"
 
@@ -22,124 +24,237 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #define GROUPS_ON_STACK 64
-#define KEPT_CAPABILITIES                                                                          \
-	(1u << CAP_DAC_OVERRIDE | 1u << CAP_DAC_READ_SEARCH | 1u << CAP_FOWNER | 1u << CAP_MKNOD)
+#define BIT(capability) (UINT64_C(1) << (capability))
+#define ALL             UINT64_MAX
+/* The uid and gid that Linux gives to whom it knows none of. */
+#define NOBODY 65534u
 
-/* What a thread has to be prepared for once. */
+/* Where the kernel's word is all that is known of a caller, what stands for that word. */
+#define KERNEL_DECIDED                                                                             \
+	(BIT(CAP_DAC_OVERRIDE) | BIT(CAP_DAC_READ_SEARCH) | BIT(CAP_FOWNER) | BIT(CAP_MKNOD))
+/* What the root of a user namespace may use over objects that are mapped there. */
+#define OF_NAMESPACE                                                                               \
+	(BIT(CAP_CHOWN) | BIT(CAP_DAC_OVERRIDE) | BIT(CAP_DAC_READ_SEARCH) | BIT(CAP_FSETID) |     \
+	 BIT(CAP_SETFCAP))
+
+/* What a thread is, and what it was made for. */
 struct thread_identity {
-	bool prepared;
-	bool root;   /* can take on another identity */
-	gid_t gid;   /* the daemon's */
-	bool groups; /* can take on other groups */
-	bool sees;   /* /proc tells of callers */
-	struct __user_cap_data_struct kept[_LINUX_CAPABILITY_U32S_3]; /* while another */
+	bool prepared;      /* what follows is known; constant then, up to the blank line */
+	bool able;          /* can take on another identity */
+	bool groups_able;   /* can take on other groups */
+	bool sees;          /* /proc tells of callers */
+	bool outermost;     /* our user namespace has every id, as it is */
+	uint64_t permitted; /* capabilities */
+
+	uid_t uid; /* of the file system: what the thread has now */
+	gid_t gid;
+	bool groups;
+	uint64_t effective;
+	bool umask_apart; /* its umask is its own */
+	mode_t umask;     /* then */
 };
 
+__thread bool identity_is_own;
+
 /* Of the calling thread alone. */
-static __thread struct thread_identity thread_identity;
+static __thread struct thread_identity self;
+
+/* ---- the thread's own credentials ---- */
 
 static errint_t set_uid(uid_t uid)
 {
-	return syscall(SYS_setresuid, -1, uid, -1) < 0 ? -errno : 0;
+	if (self.uid == uid)
+		return 0;
+	(void)syscall(SYS_setfsuid, uid);
+	if ((uid_t)syscall(SYS_setfsuid, -1) != uid)
+		return -EPERM;
+	self.uid = uid;
+	return 0;
 }
 
 static errint_t set_gid(gid_t gid)
 {
-	return syscall(SYS_setresgid, -1, gid, -1) < 0 ? -errno : 0;
+	if (self.gid == gid)
+		return 0;
+	(void)syscall(SYS_setfsgid, gid);
+	if ((gid_t)syscall(SYS_setfsgid, -1) != gid)
+		return -EPERM;
+	self.gid = gid;
+	return 0;
 }
 
 static errint_t set_groups(int count, const gid_t *groups)
 {
-	return syscall(SYS_setgroups, count, groups) < 0 ? -errno : 0;
-}
-
-static errint_t set_kept_capabilities(struct thread_identity *self)
-{
-	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-
-	return syscall(SYS_capset, &header, self->kept) < 0 ? -errno : 0;
-}
-
-/* The capabilities to keep: those named, as far as the daemon has them. */
-static errint_t read_capabilities(struct thread_identity *self)
-{
-	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-
-	if (syscall(SYS_capget, &header, self->kept) < 0)
+	if (syscall(SYS_setgroups, count, groups) < 0)
 		return -errno;
-	self->kept[0].effective = self->kept[0].permitted & KEPT_CAPABILITIES;
-	for (unsigned index = 1; index < _LINUX_CAPABILITY_U32S_3; index++)
-		self->kept[index].effective = 0;
+	self.groups = count > 0;
 	return 0;
+}
+
+/* Of WANTED, those that the daemon has. Always a call: a change of uid changes them, too. */
+static errint_t set_capabilities(uint64_t wanted)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	uint64_t effective = wanted & self.permitted;
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {
+		{.effective = (uint32_t)effective, .permitted = (uint32_t)self.permitted},
+		{.effective = (uint32_t)(effective >> 32),
+		 .permitted = (uint32_t)(self.permitted >> 32)},
+	};
+
+	if (syscall(SYS_capset, &header, data) < 0)
+		return -errno;
+	self.effective = effective;
+	return 0;
+}
+
+static uint64_t read_permitted(void)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+
+	if (syscall(SYS_capget, &header, data) < 0)
+		return 0;
+	return (uint64_t)data[1].permitted << 32 | data[0].permitted;
+}
+
+/* ---- what /proc says ---- */
+
+/* The value behind KEY ("Name:\t") in the file at PATH, one line of it. */
+static bool read_value(const char *path, const char *key, char *value, size_t size)
+{
+	char line[256];
+	size_t length = strlen(key);
+	FILE *file = fopen(path, "re");
+	bool found = false;
+
+	while (file && !found && fgets(line, sizeof(line), file)) {
+		found = strncmp(line, key, length) == 0;
+		if (found)
+			snprintf(value, size, "%s", line + length);
+	}
+	if (file)
+		fclose(file);
+	return found;
 }
 
 /* Whether /proc is that of our own pid namespace, which requests name their callers in. In another
  * one's, the same number is somebody else. */
 static bool proc_is_ours(void)
 {
-	char line[128];
-	FILE *status = fopen("/proc/thread-self/status", "re");
-	bool ours = status != NULL;
+	char value[128];
 
 	/* Our number in that namespace, and in each one below it down to ours. */
-	while (status && fgets(line, sizeof(line), status))
-		if (!strncmp(line, "NSpid:\t", 7))
-			ours = !strchr(line + 7, '\t');
-	if (status)
-		fclose(status);
-	return ours;
+	return read_value("/proc/thread-self/status", "NSpid:\t", value, sizeof(value)) &&
+	       !strchr(value, '\t');
 }
 
-/* A umask of its own, and none of the groups that the daemon was started with. */
-static errint_t thread_prepare(struct thread_identity *self)
+/* Whether the map of ids at PATH has ID, which is as it is in our namespace. */
+static bool map_has(const char *path, uint64_t id)
 {
-	if (self->prepared)
-		return 0;
-	if (unshare(CLONE_FS) < 0)
-		return -errno;
-	self->root = geteuid() == 0;
-	self->gid = getegid();
-	self->sees = proc_is_ours();
-	if (self->root) {
-		errint_t error = read_capabilities(self);
+	unsigned long long inside, first, count;
+	FILE *file = fopen(path, "re");
+	bool has = false;
 
-		if (error)
-			return error;
-		/* Not allowed in some user namespaces: then groups stay as they are. */
-		self->groups = set_groups(0, NULL) == 0;
+	while (file && !has && fscanf(file, "%llu %llu %llu", &inside, &first, &count) == 3)
+		has = id >= first && id - first < count;
+	if (file)
+		fclose(file);
+	return has;
+}
+
+/* Whether the map at PATH is that of a namespace with every id, as it is: the outermost one, or one
+ * that cannot be told from it. */
+static bool map_is_whole(const char *path)
+{
+	unsigned long long inside, first, count;
+	FILE *file = fopen(path, "re");
+	bool whole = file && fscanf(file, "%llu %llu %llu", &inside, &first, &count) == 3 &&
+		     inside == 0 && first == 0 && count == UINT32_MAX;
+
+	if (file)
+		fclose(file);
+	return whole;
+}
+
+/* ---- a thread for the first time ---- */
+
+static void prepare(void)
+{
+	self.permitted = read_permitted();
+	self.able = geteuid() == 0 && self.permitted & BIT(CAP_SETUID);
+	self.sees = proc_is_ours();
+	self.outermost = map_is_whole("/proc/self/uid_map");
+	/* It may have been made by a thread that is lent: everything is set, whatever it is. */
+	self.uid = self.able ? (uid_t)-1 : geteuid();
+	self.gid = self.able ? (gid_t)-1 : getegid();
+	self.prepared = true;
+}
+
+void identity_make_own_slowly(void)
+{
+	bool first = !self.prepared;
+
+	if (first)
+		prepare();
+	if (self.able) {
+		/* Capabilities first: the rest needs them. */
+		if (set_capabilities(ALL) || set_uid(0) || set_gid(getegid()))
+			abort();
+		/* None of the groups that the daemon was started with. Not allowed in some user
+		 * namespaces: then groups stay as they are. */
+		if (first)
+			self.groups_able = set_groups(0, NULL) == 0;
+		else if (self.groups && set_groups(0, NULL))
+			abort();
 	}
-	self->prepared = true;
-	return 0;
+	identity_is_own = true;
+}
+
+void identity_restore(void)
+{
+	identity_make_own();
+}
+
+/* ---- callers ---- */
+
+static bool has_acl(int fd)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return getxattr(path, "system.posix_acl_access", NULL, 0) > 0;
 }
 
 /*
- * Whether the caller's groups can make a difference in the directory. They cannot for its owner,
- * whom the owner's permissions alone concern, unless it is set-gid: there, who is not in its group
- * loses the set-gid bit of an executable file.
+ * Whether supplementary groups can make a difference to what is open as FD. They cannot for its
+ * owner, whom the owner's permissions alone concern, nor where the group may do what others may.
+ * But a set-gid bit is kept for members alone.
  */
-static bool groups_matter(const struct fuse_ctx *ctx, int directory_fd)
+static bool groups_matter(const struct fuse_ctx *ctx, int fd)
 {
 	struct stat st;
 
-	if (ctx->uid == 0)
-		return false;
-	if (directory_fd < 0 || fstat(directory_fd, &st) < 0)
+	if (fstat(fd, &st) < 0)
 		return true;
-	return st.st_uid != ctx->uid || (st.st_mode & S_ISGID);
+	if (st.st_mode & S_ISGID)
+		return true;
+	if (st.st_uid == ctx->uid)
+		return false;
+	return (st.st_mode >> 3 & 7) != (st.st_mode & 7) || has_acl(fd);
 }
 
-/*
- * The caller's supplementary groups: in LIST, or in a new array if they are more. A caller that is
- * not to be found (killed, or in a pid namespace that we do not see) has none. -ENOMEM.
- */
-static errint_t read_groups(const struct thread_identity *self, fuse_req_t req,
-			    gid_t list[GROUPS_ON_STACK], gid_t **ret_groups, int *ret_count)
+/* Take on the caller's supplementary groups. -ENOMEM. */
+static errint_t assume_groups(fuse_req_t req)
 {
-	int count = self->sees ? fuse_req_getgroups(req, GROUPS_ON_STACK, list) : 0;
-	gid_t *groups = list;
+	gid_t on_stack[GROUPS_ON_STACK];
+	gid_t *groups = on_stack;
+	int count = fuse_req_getgroups(req, GROUPS_ON_STACK, on_stack);
+	errint_t error = 0;
 
 	if (count > GROUPS_ON_STACK) {
 		int capacity = count;
@@ -151,95 +266,217 @@ static errint_t read_groups(const struct thread_identity *self, fuse_req_t req,
 		if (count > capacity)
 			count = capacity;
 	}
-	*ret_groups = groups;
-	*ret_count = count > 0 ? count : 0;
-	return 0;
-}
-
-static errint_t assume_groups(fuse_req_t req, const struct thread_identity *self,
-			      struct identity *identity)
-{
-	gid_t on_stack[GROUPS_ON_STACK];
-	gid_t *groups;
-	int count;
-	errint_t error = read_groups(self, req, on_stack, &groups, &count);
-
-	if (error)
-		return error;
 	if (count > 0)
 		error = set_groups(count, groups);
-	identity->groups_assumed = count > 0 && !error;
 	if (groups != on_stack)
 		free(groups);
 	return error;
 }
 
-bool identity_in_group(fuse_req_t req, gid_t gid)
+/* The thread is its own, and able. */
+static errint_t assume_ids(fuse_req_t req, uid_t uid, gid_t gid, bool groups)
 {
-	struct thread_identity *self = &thread_identity;
-	gid_t on_stack[GROUPS_ON_STACK];
-	bool found = fuse_req_ctx(req)->gid == gid;
-	gid_t *groups;
-	int count;
+	bool known = self.sees && fuse_req_ctx(req)->pid;
+	errint_t error = 0;
 
-	if (found || thread_prepare(self) < 0 ||
-	    read_groups(self, req, on_stack, &groups, &count) < 0)
-		return found;
-	for (int index = 0; index < count && !found; index++)
-		found = groups[index] == gid;
-	if (groups != on_stack)
-		free(groups);
-	return found;
+	identity_is_own = false;
+	if (groups && known && self.groups_able)
+		error = assume_groups(req);
+	if (!error)
+		error = set_gid(gid);
+	if (!error)
+		error = set_uid(uid);
+	/* Whose groups cannot be known is whom the kernel has let through. */
+	if (!error && uid)
+		error = set_capabilities(groups && !known ? KERNEL_DECIDED : 0);
+	return error;
 }
 
-static errint_t assume_ids(fuse_req_t req, int directory_fd, struct thread_identity *self,
-			   struct identity *identity)
+errint_t identity_assume(fuse_req_t req, int fd, bool groups, struct identity *ret_identity)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 	errint_t error = 0;
 
+	*ret_identity = (struct identity){
+		.req = req,
+		.fd = fd,
+		.other_fd = -1,
+		.victims = {{.directory_fd = -1}, {.directory_fd = -1}},
+	};
+	identity_make_own();
+	if (!self.able || (!ctx->uid && ctx->gid == self.gid))
+		return 0;
 	/* (uid_t)-1 would mean "as it is": never let it through. */
 	if (ctx->uid == (uid_t)-1 || ctx->gid == (gid_t)-1)
 		return -EOVERFLOW;
-	if (self->groups && groups_matter(ctx, directory_fd))
-		error = assume_groups(req, self, identity);
-	if (!error && ctx->gid != self->gid) {
-		error = set_gid(ctx->gid);
-		identity->gid_assumed = !error;
-	}
-	if (!error && ctx->uid != 0) {
-		error = set_uid(ctx->uid);
-		identity->uid_assumed = !error;
-		if (!error)
-			error = set_kept_capabilities(self);
-	}
+	error = assume_ids(req, ctx->uid, ctx->gid, ctx->uid && (groups || groups_matter(ctx, fd)));
+	if (error)
+		identity_restore();
 	return error;
 }
 
-errint_t identity_assume(fuse_req_t req, int directory_fd, struct identity *ret_identity)
+void identity_takes(struct identity *identity, int directory_fd, const char *name)
 {
-	struct thread_identity *self = &thread_identity;
-	struct identity identity = {0};
-	errint_t error = thread_prepare(self);
+	unsigned next = identity->victims[0].directory_fd >= 0;
 
+	identity->victims[next] =
+		(struct identity_victim){.directory_fd = directory_fd, .name = name};
+	identity->other_fd = directory_fd;
+}
+
+errint_t identity_take_umask(fuse_req_t req)
+{
+	mode_t wanted = fuse_req_ctx(req)->umask & 0777;
+
+	if (!self.umask_apart && unshare(CLONE_FS) < 0)
+		return -errno;
+	if (!self.umask_apart || self.umask != wanted)
+		umask(wanted);
+	self.umask_apart = true;
+	self.umask = wanted;
+	return 0;
+}
+
+/* ---- capabilities of callers ---- */
+
+/* The caller's effective ones, in whatever namespace; 0: none, or not to be known. */
+static uint64_t read_effective(pid_t pid)
+{
+	char path[48];
+	char value[64];
+
+	if (!self.sees || pid <= 0)
+		return 0;
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	return read_value(path, "CapEff:\t", value, sizeof(value)) ? strtoull(value, NULL, 16) : 0;
+}
+
+static bool is_outermost(pid_t pid)
+{
+	char path[48];
+
+	snprintf(path, sizeof(path), "/proc/%d/uid_map", pid);
+	return map_is_whole(path);
+}
+
+/* Whether owner and group of ST are mapped in the caller's user namespace. */
+static bool is_mapped(pid_t pid, const struct stat *st)
+{
+	char path[48];
+	bool has;
+
+	snprintf(path, sizeof(path), "/proc/%d/uid_map", pid);
+	has = map_has(path, st->st_uid);
+	snprintf(path, sizeof(path), "/proc/%d/gid_map", pid);
+	return has && map_has(path, st->st_gid);
+}
+
+static bool is_mapped_fd(pid_t pid, int fd)
+{
+	struct stat st;
+
+	return fd < 0 || (!fstat(fd, &st) && is_mapped(pid, &st));
+}
+
+/* What is not there does not go. */
+static bool is_mapped_victim(pid_t pid, const struct identity_victim *victim)
+{
+	struct stat st;
+
+	if (victim->directory_fd < 0)
+		return true;
+	if (fstatat(victim->directory_fd, victim->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT;
+	return is_mapped(pid, &st);
+}
+
+/* What a caller in a user namespace may use: over the objects at work, and CAP_FOWNER over those
+ * that go as well (a sticky directory asks it of what is removed). */
+static uint64_t usable_in_namespace(const struct identity *identity, pid_t pid)
+{
+	uint64_t usable;
+
+	if (!is_mapped_fd(pid, identity->fd) || !is_mapped_fd(pid, identity->other_fd))
+		return 0;
+	usable = OF_NAMESPACE;
+	if (is_mapped_victim(pid, &identity->victims[0]) &&
+	    is_mapped_victim(pid, &identity->victims[1]))
+		usable |= BIT(CAP_FOWNER);
+	return usable;
+}
+
+static bool is_refusal(ssize_t result)
+{
+	return result == -EPERM || result == -EACCES || result == -ENOSPC || result == -EDQUOT;
+}
+
+bool identity_insist(struct identity *identity, ssize_t result)
+{
+	pid_t pid = fuse_req_ctx(identity->req)->pid;
+	uint64_t usable;
+
+	if (identity->insisted || identity_is_own || !self.outermost || !self.uid ||
+	    !is_refusal(result))
+		return false;
+	identity->insisted = true;
+	usable = read_effective(pid);
+	if (usable && !is_outermost(pid))
+		usable &= usable_in_namespace(identity, pid);
+	/* Those that the thread has already have not helped. */
+	usable &= self.permitted & ~self.effective;
+	return usable && !set_capabilities(usable | self.effective);
+}
+
+bool identity_has_capability(fuse_req_t req, unsigned capability)
+{
+	pid_t pid = fuse_req_ctx(req)->pid;
+
+	identity_make_own();
+	return self.outermost && read_effective(pid) & BIT(capability) && is_outermost(pid);
+}
+
+/* ---- content ---- */
+
+errint_t identity_lend(uid_t uid, gid_t gid, bool keep_set_id)
+{
+	uint64_t wanted = (uid ? 0 : ~BIT(CAP_FSETID)) | (keep_set_id ? BIT(CAP_FSETID) : 0);
+	errint_t error = 0;
+
+	if (!self.prepared)
+		identity_make_own();
+	if (!self.able)
+		return 0;
+	if (uid == (uid_t)-1 || gid == (gid_t)-1)
+		return -EOVERFLOW;
+	if (self.uid == uid && self.gid == gid && !self.groups &&
+	    self.effective == (wanted & self.permitted))
+		return 0;
+	identity_make_own();
+	identity_is_own = false;
+	error = set_gid(gid);
+	if (!error)
+		error = set_uid(uid);
+	if (!error)
+		error = set_capabilities(wanted);
 	if (error)
-		return error;
-	identity.umask = umask(fuse_req_ctx(req)->umask & 0777);
-	if (self->root)
-		error = assume_ids(req, directory_fd, self, &identity);
-	if (error)
-		identity_restore(&identity);
-	else
-		*ret_identity = identity;
+		identity_restore();
 	return error;
 }
 
-void identity_restore(const struct identity *identity)
+errint_t identity_assume_nobody(void)
 {
-	/* Back to uid 0 first: it brings the capabilities for the rest. */
-	if ((identity->uid_assumed && set_uid(0) < 0) ||
-	    (identity->gid_assumed && set_gid(thread_identity.gid) < 0) ||
-	    (identity->groups_assumed && set_groups(0, NULL) < 0))
-		abort();
-	umask(identity->umask);
+	errint_t error;
+
+	identity_make_own();
+	if (!self.able)
+		return 0;
+	identity_is_own = false;
+	error = set_gid(NOBODY);
+	if (!error)
+		error = set_uid(NOBODY);
+	if (!error)
+		error = set_capabilities(BIT(CAP_SYS_ADMIN));
+	if (error)
+		identity_restore();
+	return error;
 }

@@ -480,6 +480,16 @@ fuse_ino_t inode_node(const struct inode *inode)
 	return atomic_load_explicit(&inode->slot.id, memory_order_relaxed);
 }
 
+bool inode_is_regular(const struct inode *inode)
+{
+	return inode->type == S_IFREG;
+}
+
+bool inode_may_be_opened(const struct inode *inode)
+{
+	return inode->type == S_IFREG || inode->type == S_IFDIR;
+}
+
 int inode_path_begin(struct inode_table *table, struct inode *inode)
 {
 	int fd = atomic_load_explicit(&inode->fd, memory_order_acquire);
@@ -506,8 +516,7 @@ int inode_open(struct inode_table *table, struct inode *inode, int flags)
 	errint_t error;
 	int fd;
 
-	/* A FIFO would block, a device would act. */
-	if (!(flags & O_PATH) && inode->type != S_IFREG && inode->type != S_IFDIR)
+	if (!(flags & O_PATH) && !inode_may_be_opened(inode))
 		return -ENXIO;
 	flags = (flags & ~(O_NOFOLLOW | O_CREAT | O_EXCL)) | O_CLOEXEC;
 	if (path_fd < 0) {

@@ -61,7 +61,8 @@ extern char fusefs_tsan_kernel;
 extern __thread bool fusefs_on_ring;
 void fusefs_ring_begin(struct fusefs *fs);
 
-static inline struct fusefs *fusefs_of(fuse_req_t req)
+/* For requests that need no right of the daemon's own: the thread may be lent (identity_lend()). */
+static inline struct fusefs *fusefs_of_lent(fuse_req_t req)
 {
 	struct fusefs *fs = fuse_req_userdata(req);
 
@@ -71,20 +72,27 @@ static inline struct fusefs *fusefs_of(fuse_req_t req)
 	return fs;
 }
 
+/* For all others. */
+static inline struct fusefs *fusefs_of(fuse_req_t req)
+{
+	identity_make_own();
+	return fusefs_of_lent(req);
+}
+
 /* Fill ENTRY for INODE (whose look-up was counted). */
 void fusefs_entry(const struct fusefs *fs, struct inode *inode, const struct stat *st,
 		  struct fuse_entry_param *ret_entry);
 
 /* Fit a stat of the source for the client: see inode_number_shown(). */
 void fusefs_stat_show(const struct fusefs *fs, struct stat *st);
-/* Take the set-id bits from the file open as FD (O_PATH or not) that it loses when REQ's caller,
- * who has no CAP_FSETID, writes or truncates it: to be called when the kernel says so. -errno. */
-errint_t fusefs_kill_suidgid(fuse_req_t req, int fd);
 
-/* fusefs_io.c: make a handle of the thread PID for INODE out of FD, open on the source (taken over,
- * also on failure), and set FI's fh and flags. -errno. Used by open, create and tmpfile. */
-errint_t fusefs_handle_new(struct fusefs *fs, struct inode *inode, int fd, pid_t pid,
-			   struct fuse_file_info *fi);
+/* fusefs_io.c: make a handle of CALLER's for INODE out of FD, open on the source (taken over, also
+ * on failure), and set FI's fh and flags. -errno. Used by open, create and tmpfile. */
+errint_t fusefs_handle_new(struct fusefs *fs, struct inode *inode, int fd,
+			   const struct fuse_ctx *caller, struct fuse_file_info *fi);
+/* A new descriptor of INODE (a regular file or a directory), as REQ's caller gets it from the
+ * source by an open with CLIENT_FLAGS. -errno. */
+int fusefs_open_as_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode, int client_flags);
 /* The reply to the open did not reach the kernel: undo. */
 void fusefs_handle_undo(struct fuse_file_info *fi);
 /* The source descriptor of an open handle. */
@@ -116,9 +124,10 @@ void fusefs_detach_readers(struct fusefs *fs, const struct stat *st);
  * reader's. */
 errint_t fusefs_make_way(struct fusefs *fs, struct inode *inode);
 
-/* fusefs_io.c: truncate by handle (FI not NULL) or by inode. -errno. */
-errint_t fusefs_truncate(struct fusefs *fs, struct inode *inode, struct fuse_file_info *fi,
-			 off_t size);
+/* fusefs_io.c: truncate by handle (FI not NULL) or by inode, as REQ's caller. KILL_SET_ID: the
+ * kernel says that the caller has no CAP_FSETID. -errno. */
+errint_t fusefs_truncate(fuse_req_t req, struct inode *inode, struct fuse_file_info *fi, off_t size,
+			 bool kill_set_id);
 
 /* The operations by file; each replies exactly once. */
 void fusefs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);

@@ -39,6 +39,10 @@ void inode_table_on_forget(struct inode_table *table, void (*forget)(struct wind
 /* The inode of a node id that the kernel sent. NULL if it never was one: answer ESTALE. */
 struct inode *inode_of(struct inode_table *table, fuse_ino_t node);
 fuse_ino_t inode_node(const struct inode *inode);
+bool inode_is_regular(const struct inode *inode);
+/* Whether it is a regular file or a directory: a FIFO would block, a device would act, and the
+ * kernel opens such objects itself. */
+bool inode_may_be_opened(const struct inode *inode);
 
 /* The inode of NAME in PARENT, one look-up counted; *ret_stat is its attributes. -errno. Any
  * thread. */

@@ -1,0 +1,479 @@
+# SPDX-License-Identifier: Apache-2.0
+"""As the caller, not as root: what a user may do through the mount is what the source says at that moment.
+
+The kernel checks callers against attributes that it may keep for long: every mount here keeps them for an hour, the
+attacker has it learn them, and root changes the source behind the mount. What is tried then is tried as the attacker,
+on the source as well, and has to come to the same.
+"""
+
+import ctypes
+import errno
+import os
+import stat
+import struct
+import threading
+
+from harness import LIBC, MIB, check, equal, errno_of, libc_call, read_file, test, until, write_file
+from test_identity import CAPABILITY_VERSION, GROUP, in_user_namespace, result_of
+
+USER, OTHER = 70001, 70002
+OLD = ["attr_timeout=3600", "entry_timeout=3600"]
+CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_SYS_ADMIN = 1, 3, 21
+PRIO_PROCESS, PR_SET_KEEPCAPS = 0, 8
+SET_ID = 0o4755
+FILE_CAPABILITY = struct.pack("<IIIII", 0x02000001, 1 << 7, 0, 0, 0)
+
+
+def become(uid, groups=()):
+    os.setgroups(list(groups))
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    os.umask(0)
+
+
+def as_user(t, uid, function, *args, groups=()):
+    """Run it as that user, to its end."""
+    def child():
+        become(uid, groups)
+        function(*args)
+
+    t.join([t.fork(child)])
+
+
+class Attacker:
+    """A user's process: it looks first, and acts when it is told to."""
+
+    def __init__(self, t, uid, look, act):
+        self.t = t
+        ready, tell_ready = os.pipe()
+        wait, self.go = os.pipe()
+
+        def child():
+            become(uid)
+            state = look()
+            os.write(tell_ready, b"x")
+            os.read(wait, 1)
+            act(state)
+
+        self.child = t.fork(child)
+        os.close(tell_ready)
+        check(os.read(ready, 1) == b"x", "the attacker has looked")
+        for fd in (ready, wait):
+            os.close(fd)
+
+    def act(self):
+        os.write(self.go, b"x")
+        os.close(self.go)
+        self.t.join([self.child])
+
+
+def opened(path, flags):
+    os.close(os.open(path, flags))
+
+
+def set_xattr(path):
+    os.setxattr(path, "user.x", b"x")
+
+
+# Everything that is done to a file by name: each is refused to who is not its owner.
+DEEDS = {
+    "chmod": lambda path: os.chmod(path, 0o666),
+    "chgrp": lambda path: os.chown(path, -1, USER),
+    "times": lambda path: os.utime(path, (1, 1)),
+    "now": os.utime,
+    "truncate": lambda path: os.truncate(path, 1),
+    "truncate to nothing": lambda path: os.truncate(path, 0),
+    "open for reading": lambda path: opened(path, os.O_RDONLY),
+    "open for writing": lambda path: opened(path, os.O_WRONLY),
+    "open and truncate": lambda path: opened(path, os.O_RDWR | os.O_TRUNC),
+    "setxattr": set_xattr,
+    "removexattr": lambda path: os.removexattr(path, "user.mine"),
+    "getxattr": lambda path: os.getxattr(path, "user.mine"),
+}
+
+
+@test(transports="each", variants=DEEDS)
+def the_former_owner(t, deed):
+    """Root takes a user's file over in the source; the kernel still believes that it is the user's."""
+    source = t.make_dir("source")
+    for name in ("taken", "native"):
+        write_file(source + "/" + name, b"content")
+        os.setxattr(source + "/" + name, "user.mine", b"x")
+        os.chown(source + "/" + name, USER, USER)
+        os.chmod(source + "/" + name, 0o644)
+    mount = t.mount(source, OLD)
+
+    def act(_):
+        expected = errno_of(deed, source + "/native")
+        check(expected in (errno.EACCES, errno.EPERM), "natively refused: %d" % expected)
+        equal(errno_of(deed, mount.path("taken")), expected, "errno")
+
+    attacker = Attacker(t, USER, lambda: os.stat(mount.path("taken")), act)
+    for name in ("taken", "native"):
+        os.chown(source + "/" + name, 0, 0)
+        os.chmod(source + "/" + name, 0o600)
+    before = os.stat(source + "/taken")
+    attacker.act()
+    after = os.stat(source + "/taken")
+    equal(read_file(source + "/taken"), b"content", "the file in the source")
+    equal((after.st_mode, after.st_uid, after.st_gid, after.st_mtime_ns), (
+        before.st_mode, before.st_uid, before.st_gid, before.st_mtime_ns), "its attributes")
+    equal(os.listxattr(source + "/taken"), ["user.mine"], "its xattrs")
+
+
+@test(transports="each")
+def the_former_owner_of_a_directory(t):
+    """The same of a directory: nothing is listed, made, renamed or removed in it any more."""
+    source = t.make_dir("source")
+    directory = source + "/taken"
+    os.mkdir(directory)
+    write_file(directory + "/file", b"content")
+    os.chown(directory, USER, USER)
+    mount = t.mount(source, OLD)
+    inside = mount.path("taken")
+    deeds = (lambda: os.listdir(inside),
+             lambda: write_file(inside + "/new", b""),
+             lambda: os.mkdir(inside + "/new"),
+             lambda: os.mknod(inside + "/new", stat.S_IFIFO | 0o600),
+             lambda: os.symlink("x", inside + "/new"),
+             lambda: os.rename(inside + "/file", inside + "/other"),
+             lambda: os.unlink(inside + "/file"))
+
+    def act(_):
+        for number, deed in enumerate(deeds):
+            equal(errno_of(deed), errno.EACCES, "deed %d" % number)
+
+    def look():
+        os.stat(inside)
+        os.stat(inside + "/file")
+
+    attacker = Attacker(t, USER, look, act)
+    os.chown(directory, 0, 0)
+    os.chmod(directory, 0o700)
+    attacker.act()
+    equal(os.listdir(directory), ["file"], "what is in it")
+
+
+@test(transports="each", variants={"unlink": os.unlink, "rename": lambda path: os.rename(path, path + "2")})
+def a_name_in_a_sticky_directory(t, deed):
+    """The name that the kernel knows as the attacker's is another user's by now."""
+    source = t.make_dir("source")
+    os.mkdir(source + "/sticky")
+    os.chmod(source + "/sticky", 0o1777)
+    write_file(source + "/sticky/x", b"")
+    os.chown(source + "/sticky/x", USER, USER)
+    mount = t.mount(source, OLD)
+    attacker = Attacker(t, USER, lambda: os.stat(mount.path("sticky/x")),
+                        lambda _: equal(errno_of(deed, mount.path("sticky/x")), errno.EPERM, "errno"))
+    os.unlink(source + "/sticky/x")
+    write_file(source + "/sticky/x", b"of the other user")
+    os.chown(source + "/sticky/x", OTHER, OTHER)
+    attacker.act()
+    equal(os.listdir(source + "/sticky"), ["x"], "what is in the directory")
+
+
+@test(transports="each", timeout=60)
+def nothing_is_undone_by_a_chown_of_nothing(t):
+    """chown(path, -1, -1) is anybody's, and comes as a request that sets nothing: it brings no mode back that was
+    taken away meanwhile."""
+    source = t.make_dir("source")
+    write_file(source + "/file", b"secret")
+    os.chmod(source + "/file", 0o644)
+    mount = t.mount(source, ["attr_timeout=0"])
+    ready, tell_ready = os.pipe()
+
+    def loop():
+        become(USER)
+        os.write(tell_ready, b"x")
+        while True:
+            errno_of(os.chown, mount.path("file"), -1, -1)
+
+    children = [t.fork(loop) for _ in range(2)]
+    for _ in children:
+        os.read(ready, 1)
+    undone = 0
+    for _ in range(t.scaled(1500, 300)):
+        os.chmod(source + "/file", 0o600)
+        # The request that may bring it back is under way now; one that was sent after this is answered after it.
+        os.chown(mount.path("file"), -1, -1)
+        os.chown(mount.path("file"), -1, -1)
+        undone += stat.S_IMODE(os.stat(source + "/file").st_mode) != 0o600
+        os.chmod(source + "/file", 0o644)
+    for child in children:
+        os.kill(child.pid, 9)
+        os.waitpid(child.pid, 0)
+        os.close(child.reader)
+    equal(undone, 0, "modes that came back")
+
+
+@test(transports="each", variants={"window": [], "own passthrough": ["passthrough=*"]})
+def rights_given_while_a_user_writes(t, options):
+    """A file gets a set-id bit or a capability, in the source, while a user has it open for writing: it is gone
+    with the next write, as on any file system."""
+    source = t.make_dir("source")
+    mount = t.mount(source, options)
+    for kind in ("set-user-ID", "capability"):
+        path = source + "/" + kind
+        write_file(path, t.rng.randbytes(65536))
+        os.chmod(path, 0o777)
+        attacker = Attacker(t, USER, lambda: os.open(mount.path(kind), os.O_RDWR),
+                            lambda fd: os.pwrite(fd, b"evil", 0))
+        if kind == "capability":
+            os.setxattr(path, "security.capability", FILE_CAPABILITY)
+        else:
+            os.chmod(path, 0o4777)
+        attacker.act()
+        equal(stat.S_IMODE(os.stat(path).st_mode), 0o777, "the mode")
+        check("security.capability" not in os.listxattr(path), "the capability is gone")
+        equal(read_file(path)[:4], b"evil", "the content")
+
+
+@test(transports="each", variants={"window": [], "own passthrough": ["passthrough=*"]})
+def reserved_blocks_are_roots(t, options):
+    """A user's writes, of every kind, end where they end natively: at the blocks that are reserved for root."""
+    source = t.loop_file_system("ext4", 24 * MIB)
+    t.run(["tune2fs", "-m", "20", t.path("loop.img")], status=None)
+    t.run(["mount", "-o", "remount", source], status=None)
+    os.chmod(source, 0o777)
+    reserved = os.statvfs(source)
+    reserved = (reserved.f_bfree - reserved.f_bavail) * reserved.f_frsize
+    check(reserved > MIB, "there are reserved blocks: %d bytes" % reserved)
+    mount = t.mount(source, options)
+
+    def fill():
+        fd = os.open(mount.path("file"), os.O_CREAT | os.O_RDWR, 0o644)
+        size = 0
+        for step in (MIB, 4096):
+            while not errno_of(os.pwrite, fd, bytes(step), size):
+                size += step
+        equal(errno_of(os.pwrite, fd, bytes(step), size), errno.ENOSPC, "errno of a write")
+        equal(errno_of(os.posix_fallocate, fd, size, MIB), errno.ENOSPC, "errno of fallocate")
+        os.fsync(fd)
+
+    as_user(t, USER, fill)
+    left = os.statvfs(source)
+    check(left.f_bfree * left.f_frsize >= reserved * 0.9, "%d bytes of %d reserved ones are left" % (
+        left.f_bfree * left.f_frsize, reserved))
+    if not options:
+        write_file(mount.path("of root"), bytes(MIB // 2))
+
+
+@test(transports="full")
+def supplementary_groups_count(t):
+    """What a file's group may do, its supplementary members may do, and nobody else; a group that may less than
+    others is held to that."""
+    source = t.make_dir("source")
+    for name, mode in (("readable", 0o640), ("writable", 0o660), ("for others", 0o604)):
+        write_file(source + "/" + name, b"content")
+        os.chown(source + "/" + name, 0, GROUP)
+        os.chmod(source + "/" + name, mode)
+    mount = t.mount(source)
+    names = ("readable", "writable", "for others")
+
+    def compare(base, member):
+        found = [[result_of(opened, "%s/%s" % (base, name), flags) for flags in (os.O_RDONLY, os.O_RDWR)]
+                 for name in names]
+        refused = ["EACCES"] * 2
+        expected = [[None, "EACCES"], [None] * 2, refused] if member else [refused, refused, [None, "EACCES"]]
+        equal(found, expected, "in " + base)
+
+    for groups in ((), (GROUP,)):
+        for base in (source, mount.point):
+            as_user(t, USER, compare, base, bool(groups), groups=groups)
+
+
+@test(transports="full")
+def programs_that_are_not_readable_run(t):
+    """Execution asks for no right to read."""
+    source = t.make_dir("source")
+    for name, mode in (("program", 0o711), ("of nobody", 0o700)):
+        write_file(source + "/" + name, read_file("/bin/true"))
+        os.chmod(source + "/" + name, mode)
+    mount = t.mount(source)
+
+    def run(name):
+        pid = os.fork()
+        if not pid:
+            try:
+                os.execv(mount.path(name), [name])
+            except OSError as error:
+                os._exit(error.errno)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    def user():
+        equal(run("program"), 0, "status of the program")
+        equal(run("of nobody"), errno.EACCES, "errno of the other")
+        equal(errno_of(opened, mount.path("program"), os.O_RDONLY), errno.EACCES, "errno of reading it")
+
+    as_user(t, USER, user)
+
+
+# ---- capabilities --------------------------------------------------------------------------------
+
+def set_capabilities(bits):
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
+    low, high = bits & 0xffffffff, bits >> 32
+    libc_call("capset", header, (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0))
+
+
+def with_capabilities(t, uid, capabilities, function):
+    """Run it as that user, with just these."""
+    def child():
+        libc_call("prctl", PR_SET_KEEPCAPS, 1, 0, 0, 0)
+        become(uid)
+        set_capabilities(sum(1 << capability for capability in capabilities))
+        function()
+
+    t.join([t.fork(child)])
+
+
+@test(transports="each")
+def capabilities_of_users(t):
+    """A user with CAP_DAC_OVERRIDE, or CAP_FOWNER, may what that is for, and no more."""
+    source = t.make_dir("source")
+    write_file(source + "/file", b"content")
+    os.chmod(source + "/file", 0o600)
+    mount = t.mount(source)
+
+    def override():
+        for base in (source, mount.point):
+            equal(read_file(base + "/file"), b"content", "read with CAP_DAC_OVERRIDE")
+            equal(errno_of(os.chmod, base + "/file", 0o666), errno.EPERM, "chmod with CAP_DAC_OVERRIDE")
+
+    def owner():
+        for base in (source, mount.point):
+            equal(errno_of(opened, base + "/file", os.O_RDONLY), errno.EACCES, "open with CAP_FOWNER")
+            equal(errno_of(os.chmod, base + "/file", 0o600), 0, "chmod with CAP_FOWNER")
+
+    with_capabilities(t, USER, [CAP_DAC_OVERRIDE], override)
+    with_capabilities(t, USER, [CAP_FOWNER], owner)
+
+
+@test(transports="full")
+def trusted_names_are_for_administrators(t):
+    """trusted.* is seen by callers with CAP_SYS_ADMIN, whatever their uid."""
+    source = t.make_dir("source")
+    write_file(source + "/file", b"")
+    os.setxattr(source + "/file", "user.x", b"x")
+    os.setxattr(source + "/file", "trusted.x", b"x")
+    mount = t.mount(source)
+
+    def seen(expected):
+        for base in (source, mount.point):
+            equal(sorted(os.listxattr(base + "/file")), expected, "names in " + base)
+
+    seen(["trusted.x", "user.x"])
+    with_capabilities(t, 0, [CAP_DAC_OVERRIDE], lambda: seen(["user.x"]))
+    with_capabilities(t, USER, [CAP_SYS_ADMIN, CAP_DAC_OVERRIDE], lambda: seen(["trusted.x", "user.x"]))
+    as_user(t, USER, seen, ["user.x"])
+
+
+@test(transports="full")
+def system_xattrs_are_not_set_for_users(t):
+    """What is not an ACL is set as the caller: the answer is the source's."""
+    source = t.make_dir("source")
+    write_file(source + "/file", b"")
+    mount = t.mount(source)
+
+    def user():
+        for name in ("system.x", "system.nfs4_acl", "system.posix_acl_access", "security.x", "trusted.x"):
+            found, expected = (result_of(os.setxattr, base + "/file", name, b"x") for base in (mount.point, source))
+            equal(found, expected, name)
+
+    as_user(t, USER, user)
+
+
+@test(transports="each")
+def roots_of_user_namespaces(t):
+    """Root of a user namespace may with objects that are mapped there what root may, and nothing with others."""
+    source = t.make_dir("source")
+    os.mkdir(source + "/sticky")
+    os.chown(source + "/sticky", USER + 5, USER + 5)
+    os.chmod(source + "/sticky", 0o1777)
+    for name, uid in (("mapped", USER + 5), ("foreign", 0), ("sticky/mapped", USER + 6), ("sticky/foreign", 0)):
+        write_file(source + "/" + name, b"content")
+        os.chown(source + "/" + name, uid, uid)
+        os.chmod(source + "/" + name, 0o600)
+    os.chmod(source + "/foreign", 0o4755)
+    mount = t.mount(source)
+
+    def inside():
+        for base in (mount.point, source):
+            equal(read_file(base + "/mapped"), b"content", "what is mapped is read")
+            equal(errno_of(os.chmod, base + "/mapped", 0o640), 0, "its mode is changed")
+            equal(errno_of(os.chown, base + "/mapped", 7, 7), 0, "its owner, too")
+            equal(errno_of(os.chmod, base + "/foreign", 0o777), errno.EPERM, "the mode of what is not mapped")
+            equal(errno_of(opened, base + "/foreign", os.O_WRONLY), errno.EACCES, "writing to it")
+            equal(errno_of(os.unlink, base + "/sticky/foreign"), errno.EPERM, "its removal")
+            equal(errno_of(os.rename, base + "/sticky/foreign", base + "/sticky/x"), errno.EPERM, "another name")
+            check(errno_of(os.link, base + "/foreign", base + "/sticky/link") in (errno.EPERM, 0),
+                  "a hard link is protected, or nothing is")
+        equal(errno_of(os.unlink, mount.path("sticky/mapped")), 0, "the removal of what is mapped")
+
+    in_user_namespace(t, USER, USER, [], inside)
+    protected = read_file("/proc/sys/fs/protected_hardlinks").strip() == b"1"
+    equal(os.path.lexists(source + "/sticky/link"), not protected, "there is a link of it")
+
+
+# ---- the daemon itself ---------------------------------------------------------------------------
+
+@test(transports="each", timeout=60)
+def a_lent_thread_is_nobodys(t):
+    """While a thread writes for a user, that user can neither signal it, change its priority, nor see into it."""
+    source = t.make_dir("source")
+    write_file(source + "/file", bytes(MIB))
+    os.chown(source + "/file", USER, USER)
+    mount = t.mount(source)
+    end = threading.Event()
+
+    def attack():
+        become(USER)
+        fd = os.open(mount.path("file"), os.O_RDWR)
+
+        def write():
+            while not end.is_set():
+                os.pwrite(fd, b"x" * 8192, 0)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        pid = mount.process.pid
+        try:
+            for _ in range(300):
+                for task in os.listdir("/proc/%d/task" % pid):
+                    check(LIBC.setpriority(PRIO_PROCESS, int(task), 19) < 0, "priority of thread " + task)
+                    equal(errno_of(os.sched_setaffinity, int(task), {0}), errno.EPERM, "processors of thread " + task)
+                    equal(errno_of(os.kill, int(task), 0), errno.EPERM, "signal to thread " + task)
+                    equal(errno_of(os.readlink, "/proc/%d/exe" % int(task)), errno.EACCES, "program of thread " + task)
+        finally:
+            end.set()
+            writer.join()
+
+    t.join([t.fork(attack)])
+
+
+@test(transports="each", timeout=60)
+def many_identities_on_few_threads(t):
+    """Writes of several users by turns, with requests of the daemon's own between them: what each makes is its own,
+    and nobody writes with another's rights."""
+    source = t.make_dir("source")
+    os.chmod(source, 0o1777)
+    mount = t.mount(source)
+
+    def user(uid):
+        become(uid)
+        for number in range(t.scaled(150, 40)):
+            path = mount.path("%d-%d" % (uid, number))
+            fd = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+            os.pwrite(fd, b"%d" % uid, 0)
+            equal(os.fstat(fd).st_uid, uid, "the owner")
+            os.ftruncate(fd, 3)
+            os.close(fd)
+            other = mount.path("%d-%d" % (USER + (uid - USER + 1) % 4, number))
+            check(errno_of(opened, other, os.O_RDONLY) in (errno.EACCES, errno.ENOENT), "another's file is closed")
+            if number % 3 == 0:
+                os.unlink(path)
+
+    t.join([t.fork(user, USER + n) for n in range(4)], 120)
+    for name in os.listdir(source):
+        equal(os.stat(source + "/" + name).st_uid, int(name.split("-")[0]), "owner of " + name)
+    until(lambda: mount.status()["inodes"] >= 1, 10, "the status answers")
