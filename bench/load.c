@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <grp.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -46,6 +47,7 @@ struct part {
 };
 
 struct job {
+	uid_t uid; /* who works; 0: whoever started it */
 	enum op op;
 	enum sync sync;
 	bool random;
@@ -490,6 +492,9 @@ static int run(struct job *job)
 	pthread_barrier_init(&job->start, NULL, job->threads);
 	for (unsigned i = 0; i < job->threads; i++)
 		worker_init(&workers[i], job, i);
+	if (job->uid && (setgroups(0, NULL) || setresgid(job->uid, job->uid, job->uid) ||
+			 setresuid(job->uid, job->uid, job->uid)))
+		die("another user", errno);
 	for (unsigned i = 0; i < job->threads; i++) {
 		if (pthread_create(&workers[i].thread, NULL, work, &workers[i])) {
 			fprintf(stderr, "load: no more threads\n");
@@ -527,6 +532,7 @@ static void usage(void)
 			"    --sync never|each|end  fdatasync after each write, or once (never)\n"
 			"    --remap                mmap anew after as many blocks as the set has\n"
 			"    --trace FILE           read what FILE says; a thread for each file\n"
+			"    --uid N                as that user, once the files are open\n"
 			"    --no-latency           only the whole is timed\n");
 	exit(2);
 }
@@ -591,6 +597,9 @@ static void parse_option(struct job *job, int option, const char *value, const c
 	case 'm':
 		job->remap = true;
 		break;
+	case 'u':
+		job->uid = (uid_t)number_of(value);
+		break;
 	default:
 		usage();
 	}
@@ -599,19 +608,13 @@ static void parse_option(struct job *job, int option, const char *value, const c
 int main(int argc, char *argv[])
 {
 	static const struct option options[] = {
-		{"op", required_argument, NULL, 'o'},
-		{"order", required_argument, NULL, 'r'},
-		{"block", required_argument, NULL, 'b'},
-		{"threads", required_argument, NULL, 't'},
-		{"ops", required_argument, NULL, 'n'},
-		{"offset", required_argument, NULL, 'f'},
-		{"span", required_argument, NULL, 's'},
-		{"seed", required_argument, NULL, 'e'},
-		{"sync", required_argument, NULL, 'y'},
-		{"no-latency", no_argument, NULL, 'l'},
-		{"remap", no_argument, NULL, 'm'},
-		{"trace", required_argument, NULL, 'a'},
-		{0},
+		{"op", required_argument, NULL, 'o'},    {"order", required_argument, NULL, 'r'},
+		{"block", required_argument, NULL, 'b'}, {"threads", required_argument, NULL, 't'},
+		{"ops", required_argument, NULL, 'n'},   {"offset", required_argument, NULL, 'f'},
+		{"span", required_argument, NULL, 's'},  {"seed", required_argument, NULL, 'e'},
+		{"sync", required_argument, NULL, 'y'},  {"no-latency", no_argument, NULL, 'l'},
+		{"remap", no_argument, NULL, 'm'},       {"trace", required_argument, NULL, 'a'},
+		{"uid", required_argument, NULL, 'u'},   {0},
 	};
 	struct job job = {.block = PAGE_BYTES, .threads = 1, .seed = 1};
 	const char *trace = NULL;

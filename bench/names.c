@@ -2,17 +2,18 @@
 /*
  * names.c - create, stat, list or unlink many files; prints one JSON object
  *
- *	names create|stat|list|unlink DIRECTORY FILES [PASSES]
+ *	names create|stat|list|unlink DIRECTORY FILES [PASSES [UID]]
  *
  * FILES empty files, 1000 to a directory below DIRECTORY, which must exist. Each piece of work goes
  * over all of them PASSES times (1; create and unlink know no other number), in an order that is
  *the same for everybody; only that is timed. stat visits the files in another order than create
  *made them. list reads every directory to its end and counts: another number than FILES is an
- *error.
+ *error. With UID all is done as that user, who must own DIRECTORY.
  */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -130,6 +131,14 @@ static void unlink_all(uint64_t files)
 	}
 }
 
+static void become(const char *user)
+{
+	uid_t uid = (uid_t)strtoumax(user, NULL, 10);
+
+	if (!uid || setgroups(0, NULL) || setresgid(uid, uid, uid) || setresuid(uid, uid, uid))
+		die(user);
+}
+
 int main(int argc, char *argv[])
 {
 	static const struct {
@@ -139,8 +148,8 @@ int main(int argc, char *argv[])
 		     {"stat", stat_all},
 		     {"list", list_all},
 		     {"unlink", unlink_all}};
-	uint64_t files = argc == 4 || argc == 5 ? strtoumax(argv[3], NULL, 10) : 0;
-	uint64_t passes = argc == 5 ? strtoumax(argv[4], NULL, 10) : 1;
+	uint64_t files = argc >= 4 && argc <= 6 ? strtoumax(argv[3], NULL, 10) : 0;
+	uint64_t passes = argc >= 5 ? strtoumax(argv[4], NULL, 10) : 1;
 
 	for (size_t i = 0; files && passes && i < sizeof(works) / sizeof(works[0]); i++) {
 		if (strcmp(argv[1], works[i].name) != 0)
@@ -148,6 +157,8 @@ int main(int argc, char *argv[])
 		top = open(argv[2], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		if (top < 0)
 			die(argv[2]);
+		if (argc == 6)
+			become(argv[5]);
 		uint64_t began = now_ns();
 		for (uint64_t pass = 0; pass < passes; pass++)
 			works[i].work(files);
@@ -157,6 +168,6 @@ int main(int argc, char *argv[])
 		       argv[1], files * passes, seconds, (double)(files * passes) / seconds);
 		return 0;
 	}
-	fprintf(stderr, "usage: names create|stat|list|unlink DIRECTORY FILES [PASSES]\n");
+	fprintf(stderr, "usage: names create|stat|list|unlink DIRECTORY FILES [PASSES [UID]]\n");
 	return 2;
 }

@@ -3,6 +3,7 @@
 
 "stat, first" follows a drop of the kernel's names and attributes, so each file is looked up; "stat, again"
 is answered by the kernel, which both servers allow for a day. Every round works on a directory of its own.
+"as a user": a client that is not root against one that is, on foldfs: what acting as the caller costs.
 """
 
 import json
@@ -11,7 +12,7 @@ import resource
 import shutil
 
 from . import machine, others
-from .peers import Foldfs, Native, PassthroughHp
+from .peers import Foldfs, FoldfsForUser, Native, PassthroughHp
 from .timed import Turns
 
 FILES = 100_000
@@ -40,7 +41,7 @@ class Names:
 
     def run(self, bench, served, names, _seed):
         command = [bench.tool("names"), self.op, os.path.join(served.path, names[0]), str(self.files),
-                   str(self.passes)]
+                   str(self.passes)] + ([str(served.uid)] if served.uid else [])
         return json.loads(machine.run(command, 600, served.abort))
 
 
@@ -48,6 +49,7 @@ def _round(bench, all_turns, subject, directory, seed):
     """All cases in their order, in a new directory NAMES[0] of the source."""
     work = os.path.join(directory, all_turns[0].names[0])
     os.mkdir(work)
+    os.chown(work, subject.uid, subject.uid)
     try:
         with bench.started([subject]):
             for turns in all_turns:
@@ -87,7 +89,8 @@ def _measure(bench, directory):
                  for case, op, passes in CASES]
     subjects = [Native(directory)] if bench.wants("native") else []
     for transport in bench.transports:
-        subjects.append(Foldfs(bench, directory, transport, pool="64M", attr_timeout=DAY, entry_timeout=DAY))
+        for kind in (Foldfs, FoldfsForUser):
+            subjects.append(kind(bench, directory, transport, pool="64M", attr_timeout=DAY, entry_timeout=DAY))
         if bench.wants("passthrough_hp"):
             subjects.append(PassthroughHp(bench, directory, transport, "cached"))
     beside = [kind(bench, directory) for name, kind in (("bindfs", others.Bindfs), ("mergerfs", others.Mergerfs))
@@ -100,6 +103,7 @@ def _measure(bench, directory):
         for transport in bench.transports:
             turns.judge(transport, "passthrough_hp", transport, LIMIT, state)
             turns.judge(transport, "native", None, None, state)
+            turns.judge(transport, "foldfs", transport, LIMIT, state, ours="as a user")
         for subject in beside:
             turns.judge(bench.transports[-1], subject.name, subject.transport, None, state)
 

@@ -43,6 +43,7 @@ class KernelMount:
     """A file system of the kernel over what is there, mounted by one command."""
 
     transport = None
+    uid = 0
 
     def __init__(self, bench, name, command):
         self.bench = bench

@@ -58,6 +58,7 @@ class Native:
 
     name = "native"
     transport = None
+    uid = 0
 
     def __init__(self, source):
         self.path = source
@@ -74,6 +75,8 @@ class Native:
 
 class Mount:
     """A FUSE server in the foreground, with its mount point."""
+
+    uid = 0  # whose work is done on it; 0: root's
 
     def __init__(self, bench, name, transport, command):
         self.bench = bench
@@ -185,6 +188,19 @@ class Foldfs(Mount):
         used = self.status()["transport"]
         if used not in (self.transport, "none"):
             raise BenchError(f"foldfs took transport {used} where {self.transport} was asked for")
+
+
+USER = 70001  # any that is not root
+
+
+class FoldfsForUser(Foldfs):
+    """foldfs with a client that is not root: what acting as the caller costs."""
+
+    uid = USER
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.name = "as a user"
 
 
 def scan(bench, source, state):

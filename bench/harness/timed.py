@@ -11,7 +11,7 @@ import re
 import shutil
 
 from . import data, machine, others
-from .peers import Foldfs, Native, NullFuse, PassthroughHp, catalogue_of, scan
+from .peers import Foldfs, FoldfsForUser, Native, NullFuse, PassthroughHp, catalogue_of, scan
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -22,6 +22,7 @@ COLD_LIMIT = 0.97
 COLD_HASHING_LIMIT = 0.05
 COLD_KNOWN_LIMIT = 1.0
 WRITE_LIMIT = 0.95
+USER_LIMIT = 0.95  # of what root gets
 UNIQUE_LIMIT = 0.95
 # Of those without a limit, and of 16 images each time.
 ROUNDS_BESIDE = 2
@@ -45,7 +46,7 @@ class Work:
 
     def run(self, bench, served, names, seed):
         paths = [os.path.join(served.path, name) for name in names]
-        command = [bench.tool("load"), *self.arguments, "--seed", str(seed), *paths]
+        command = [bench.tool("load"), *self.arguments, "--uid", str(served.uid), "--seed", str(seed), *paths]
         return json.loads(machine.run(bench.in_group(command), bench.load_limit_s, served.abort))
 
 
@@ -448,7 +449,8 @@ def write(bench):
 def _write_rounds(bench, scratch, half):
     subjects = [Native(scratch.directory)] if bench.wants("native") else []
     for transport in bench.transports:
-        subjects.append(Foldfs(bench, scratch.directory, transport, pool="1G", window="128M"))
+        subjects += [kind(bench, scratch.directory, transport, pool="1G", window="128M")
+                     for kind in (Foldfs, FoldfsForUser)]
         if bench.wants("passthrough_hp"):
             subjects.append(PassthroughHp(bench, scratch.directory, transport, "writethrough"))
     beside = other_peers(bench, scratch.directory, ("bindfs", "mergerfs"))
@@ -471,6 +473,8 @@ def _write_rounds(bench, scratch, half):
             turns.judge(transport, "passthrough_hp", transport, WRITE_LIMIT,
                         "warm, a fresh copy in each round")
             turns.judge(transport, "native", None, None, "warm, a fresh copy in each round")
+            turns.judge(transport, "foldfs", transport, USER_LIMIT, "warm, a fresh copy in each round",
+                        ours="as a user")
         judge_others(bench, turns, beside, "warm, a fresh copy in each round")
 
 
