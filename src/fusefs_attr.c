@@ -259,17 +259,27 @@ static errint_t set_times(const struct object *object, const struct stat *attr, 
 #define KILL_SUIDGID (FUSE_SET_ATTR_KILL_SUID | FUSE_SET_ATTR_KILL_SGID)
 
 /* chmod(2), where the plan that the file has allows set-id bits; else they are ignored, as POSIX
- * leaves it to the implementation. */
+ * leaves it to the implementation. Not under the inode's lock: it waits for who writes to the file
+ * in the source, and he may have himself waited for. */
 static errint_t set_mode(fuse_req_t req, const struct object *object, mode_t mode)
 {
-	errint_t error = 0;
+	struct plan_hold *hold = inode_plan(object->inode);
+	bool granting = false;
+	errint_t error;
 
-	inode_lock(object->inode);
-	if (!plan_allows_set_id(inode_plan(object->inode), fuse_req_ctx(req)->pid))
-		mode &= ~(mode_t)(S_ISUID | S_ISGID);
-	if (chmod(object->path, mode) < 0)
-		error = -errno;
-	inode_unlock(object->inode);
+	if (mode & (S_ISUID | S_ISGID) && inode_is_regular(object->inode)) {
+		inode_lock(object->inode);
+		granting = plan_grant_begin(hold, fuse_req_ctx(req)->pid);
+		inode_unlock(object->inode);
+		if (!granting)
+			mode &= ~(mode_t)(S_ISUID | S_ISGID);
+	}
+	error = chmod(object->path, mode) < 0 ? -errno : 0;
+	if (granting) {
+		inode_lock(object->inode);
+		plan_grant_end(hold);
+		inode_unlock(object->inode);
+	}
 	return error;
 }
 
@@ -290,7 +300,7 @@ static errint_t set_parts(fuse_req_t req, const struct object *object, const str
 	if (!error && (to_set & FUSE_SET_ATTR_MODE))
 		error = set_mode(req, object, attr->st_mode & 07777);
 	if (!error && (to_set & FUSE_SET_ATTR_SIZE))
-		error = fusefs_truncate(fusefs_of(req), object->inode, fi, attr->st_size);
+		error = fusefs_truncate(fusefs_of(req), req, object->inode, fi, attr->st_size);
 	if (!error && (to_set & KILL_SUIDGID) && !(to_set & (SET_OWNER | FUSE_SET_ATTR_MODE)))
 		error = fusefs_kill_suidgid(req, object->fd);
 	if (!error && (to_set & SET_TIMES))

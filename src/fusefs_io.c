@@ -56,7 +56,9 @@ struct handle {
 	struct window_file *window; /* the inode's */
 	struct stream *stream;      /* NULL: cannot be read from */
 	struct fusefs *fs;
-	int flags; /* the client's, of its open */
+	int flags;      /* the client's, of its open */
+	uint64_t bytes; /* counted in fs->handles_bytes; under the inode's lock */
+	uid_t user;     /* who opened it: a handle of his share of fs->open_handles */
 	struct source *source;
 	struct inode *inode;       /* a look-up counted while it is open */
 	struct cds_list_head link; /* in fs->handles, under fs->handles_lock */
@@ -77,6 +79,14 @@ int fusefs_handle_fd(const struct fuse_file_info *fi)
 	return handle ? source_fd(handle->source) : -1;
 }
 
+uid_t fusefs_handle_user(uint64_t fh)
+{
+	const struct fuse_file_info fi = {.fh = fh};
+	const struct handle *handle = handle_of(&fi);
+
+	return handle ? handle->user : 0;
+}
+
 /* ---- open and release ---- */
 
 static void handle_put(struct handle *handle)
@@ -90,8 +100,9 @@ static void handle_put(struct handle *handle)
 		file_put(handle->file);
 	if (handle->source)
 		source_put(handle->source);
-	if (handle->fs)
-		file_table_trim(handle->fs->files);
+	file_table_trim(handle->fs->files);
+	fusefs_handle_give(handle->fs, handle->user);
+	atomic_fetch_sub_explicit(&handle->fs->handles_bytes, handle->bytes, memory_order_relaxed);
 	handle->magic = 0;
 	free(handle);
 }
@@ -112,6 +123,13 @@ static bool may_keep_cache(const struct handle *handle)
 	return window_shows(handle->window, edition);
 }
 
+/* More memory of HANDLE's. */
+static void count_bytes(struct handle *handle, uint64_t bytes)
+{
+	handle->bytes += bytes;
+	atomic_fetch_add_explicit(&handle->fs->handles_bytes, bytes, memory_order_relaxed);
+}
+
 /* Make what HANDLE has not of what serves its content, see the head of this file. */
 static errint_t make_content_locked(struct fusefs *fs, struct inode *inode, struct handle *handle,
 				    const struct stat *st)
@@ -128,9 +146,12 @@ static errint_t make_content_locked(struct fusefs *fs, struct inode *inode, stru
 	if (!error && !*window)
 		error = window_file_new(fs->window, inode_node(inode), file_edition(handle->file),
 					window);
-	if (!error && !handle->stream && (handle->flags & O_ACCMODE) != O_WRONLY)
+	if (!error && !handle->stream && (handle->flags & O_ACCMODE) != O_WRONLY) {
 		error = stream_new(&fs->filler, fs->workers, handle->file, handle->source,
 				   &handle->stream);
+		if (!error)
+			count_bytes(handle, stream_bytes());
+	}
 	if (error)
 		return error;
 	kin_learn(fs->catalogue, handle->file, source_fd(handle->source));
@@ -227,25 +248,28 @@ static errint_t handle_open(struct fusefs *fs, struct inode *inode, int fd, stru
 	return 0;
 }
 
-errint_t fusefs_handle_new(struct fusefs *fs, struct inode *inode, int fd, pid_t pid,
+errint_t fusefs_handle_new(struct fusefs *fs, fuse_req_t req, struct inode *inode, int fd,
 			   struct fuse_file_info *fi)
 {
 	struct handle *handle = calloc(1, sizeof(*handle));
 	errint_t error;
 
 	if (!handle) {
+		fusefs_handle_give(fs, fuse_req_ctx(req)->uid);
 		close(fd);
 		return -ENOMEM;
 	}
 	atomic_init(&handle->references, 1);
+	handle->fs = fs;
 	handle->flags = fi->flags;
-	error = handle_open(fs, inode, fd, handle, pid, fi);
+	handle->user = fuse_req_ctx(req)->uid;
+	count_bytes(handle, sizeof(*handle) + source_bytes());
+	error = handle_open(fs, inode, fd, handle, fuse_req_ctx(req)->pid, fi);
 	if (error) {
 		handle_put(handle);
 		return error;
 	}
 	handle->magic = HANDLE_MAGIC;
-	handle->fs = fs;
 	pthread_mutex_lock(&fs->handles_lock);
 	cds_list_add(&handle->link, &fs->handles);
 	pthread_mutex_unlock(&fs->handles_lock);
@@ -324,14 +348,23 @@ static errint_t do_open(struct fusefs *fs, fuse_req_t req, fuse_ino_t ino,
 			struct fuse_file_info *fi)
 {
 	struct inode *inode = inode_of(fs->inodes, ino);
+	errint_t error;
 	int fd;
 
 	if (!inode)
 		return -ESTALE;
+	error = fusefs_handle_take(fs, req);
+	if (error)
+		return error;
 	if ((fi->flags & O_ACCMODE) != O_RDONLY)
 		look_mapped(fs, inode);
-	fd = inode_open(fs->inodes, inode, plan_source_flags(fi->flags));
-	return fd < 0 ? fd : fusefs_handle_new(fs, inode, fd, fuse_req_ctx(req)->pid, fi);
+	fd = fusefs_open_source(fs, req, inode, plan_source_flags(fi->flags),
+				!(fi->flags & O_NONBLOCK));
+	if (fd < 0) {
+		fusefs_handle_give(fs, fuse_req_ctx(req)->uid);
+		return fd;
+	}
+	return fusefs_handle_new(fs, req, inode, fd, fi);
 }
 
 void fusefs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -649,37 +682,29 @@ static errint_t truncate_file(struct fusefs *fs, struct inode *inode, int fd, co
 	return error;
 }
 
-/* truncate(2): without a handle, and to some size. */
-static errint_t truncate_by_path(struct fusefs *fs, struct inode *inode, off_t size)
+/*
+ * Without a handle: truncate(2), or O_TRUNC, which comes as to 0. The two look alike then. The
+ * latter is what is done to files that are empty, and moves their times on every file system, so it
+ * is by descriptor. The other is by path, which breaks leases and waits for them: there is none
+ * while the file is open for writing.
+ */
+static errint_t truncate_unopened(struct fusefs *fs, fuse_req_t req, struct inode *inode,
+				  off_t size)
 {
+	int fd = fusefs_open_source(fs, req, inode, O_WRONLY | O_CLOEXEC, true);
 	char path[32];
-	int fd = inode_path_begin(fs->inodes, inode);
 	errint_t error;
 
 	if (fd < 0)
 		return fd;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	error = truncate_file(fs, inode, fd, path, size);
-	inode_path_end(inode, fd);
-	return error;
-}
-
-/* O_TRUNC, or truncate(2) to 0: the kernel sends the same for both. The first is what is done to
- * files that are empty, and moves their times on every file system. */
-static errint_t truncate_to_nothing(struct fusefs *fs, struct inode *inode)
-{
-	int fd = inode_open(fs->inodes, inode, O_WRONLY | O_CLOEXEC | O_NONBLOCK);
-	errint_t error;
-
-	if (fd < 0)
-		return fd;
-	error = truncate_file(fs, inode, fd, NULL, 0);
+	error = truncate_file(fs, inode, fd, size ? path : NULL, size);
 	close(fd);
 	return error;
 }
 
-errint_t fusefs_truncate(struct fusefs *fs, struct inode *inode, struct fuse_file_info *fi,
-			 off_t size)
+errint_t fusefs_truncate(struct fusefs *fs, fuse_req_t req, struct inode *inode,
+			 struct fuse_file_info *fi, off_t size)
 {
 	errint_t error = fusefs_make_way(fs, inode);
 
@@ -687,7 +712,7 @@ errint_t fusefs_truncate(struct fusefs *fs, struct inode *inode, struct fuse_fil
 		return error;
 	if (fi && handle_of(fi))
 		return truncate_file(fs, inode, fusefs_handle_fd(fi), NULL, size);
-	return size ? truncate_by_path(fs, inode, size) : truncate_to_nothing(fs, inode);
+	return truncate_unopened(fs, req, inode, size);
 }
 
 /* The kernel leaves set-id bits to us (HANDLE_KILLPRIV_V2), and says with a write whether they must

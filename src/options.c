@@ -489,7 +489,7 @@ static errint_t add_defaults(const struct raw_options *raw, struct options *opti
 		out_of_memory |= fuse_opt_add_opt(&list, "default_permissions") != 0;
 	if (!raw->allow_other && geteuid() == 0)
 		out_of_memory |= fuse_opt_add_opt(&list, "allow_other") != 0;
-	if (options->transport != TRANSPORT_DEV)
+	if (options->transport == TRANSPORT_IO_URING)
 		out_of_memory |= fuse_opt_add_opt(&list, "io_uring") != 0;
 	if (options->debug)
 		out_of_memory |= fuse_opt_add_opt(&list, "debug") != 0;
