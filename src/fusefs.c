@@ -22,8 +22,11 @@
 /* Workers that read ahead: I/O waits, so a few more than one do not cost processors. */
 #define WORKERS 2u
 /* Requests that the kernel may have under way in the background (its own read-ahead, async I/O,
- * write-back, releases), of all users: what is bounded by user is bounded by serve.c. */
-#define BACKGROUND_MAX 1024u
+ * write-back, releases), of all users together: more than serve.c takes, which bounds them by user.
+ */
+#define BACKGROUND_MAX 8192u
+/* Beyond this it reads no further ahead. */
+#define BACKGROUND_ENOUGH 48u
 /* Descriptors that the daemon itself may need: its threads', clients of the control socket. */
 #define OTHER_MAX 1024u
 /* Of libfuse, lib/fuse_i.h: what a request needs beside its payload. */
@@ -217,7 +220,7 @@ static void init(void *userdata, struct fuse_conn_info *conn)
 	conn->max_write = FOLD_REQUEST_BYTES;
 	conn->max_readahead = FOLD_REQUEST_BYTES;
 	conn->max_background = BACKGROUND_MAX;
-	conn->congestion_threshold = BACKGROUND_MAX * 3 / 4;
+	conn->congestion_threshold = BACKGROUND_ENOUGH;
 	if (fuse_get_feature_flag(conn, FUSE_CAP_OVER_IO_URING) &&
 	    fs->transport == TRANSPORT_IO_URING)
 		atomic_store(&fs->rings_bytes, payload * RING_DEPTH * (uint64_t)get_nprocs_conf());

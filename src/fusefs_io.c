@@ -16,7 +16,7 @@
  * happen within the read side that keeps them valid. With libfuse before 3.19 a request that came
  * by io_uring must be answered on the thread it came on (later commit "fuse_uring: serialise all
  * ring submission under ring_lock"), so a miss is read there too, on either transport: on /dev/fuse
- * libfuse starts another thread when all are busy, and on io_uring the read-ahead keeps misses
+ * serve.c starts another thread when all are busy, and on io_uring the read-ahead keeps misses
  * rare.
  *
  * No lock is held while replying.

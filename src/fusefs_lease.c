@@ -57,7 +57,8 @@ static int open_after_lease(struct fusefs *fs, fuse_req_t req, struct inode *ino
 	while (fd == -EAGAIN && now_ms() < until) {
 		struct timespec pause = {.tv_nsec = pause_ms * 1000000L};
 
-		if (fuse_req_interrupted(req))
+		/* At the end of the session nobody waits for the answer any more. */
+		if (fuse_req_interrupted(req) || fuse_session_exited(fs->session))
 			return -EINTR;
 		nanosleep(&pause, NULL);
 		fd = inode_open(fs->inodes, inode, flags);

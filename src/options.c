@@ -641,7 +641,7 @@ void options_print_help(const char *program)
 	       "                         /var/lib/foldfs)\n"
 	       "  -o scan=background     read SOURCE once, slowly, for what its files share "
 	       "(default: off)\n"
-	       "  -o transport=WAY       auto, io_uring or dev (default: auto)\n"
+	       "  -o transport=WAY       auto (which is dev), dev or io_uring\n"
 	       "  -o attr_timeout=SEC    how long the kernel may keep attributes (default: 1.0)\n"
 	       "  -o entry_timeout=SEC   how long the kernel may keep names (default: 1.0)\n"
 	       "  -o negative_timeout=SEC\n"

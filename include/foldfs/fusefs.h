@@ -7,6 +7,7 @@
  * fusefs_attr.c  attributes: getattr, statx, setattr, xattrs, statfs
  * fusefs_dir.c   directories: opendir, readdir, readdirplus, releasedir, fsyncdir
  * fusefs_io.c    content: open, create, read, write, fsync, fallocate, lseek, copy_file_range
+ * fusefs_lease.c opens that may meet somebody's lease
  * fusefs_own.c   changes of ours that are not of content
  * fusefs_watch.c what others change in the source, with -o watch
  */

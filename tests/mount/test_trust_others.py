@@ -13,11 +13,13 @@ import threading
 
 import faulty
 from faulty import FaultySource
-from harness import PAGE, check, equal, errno_of, fails_with, make_pages, read_file, test, until, write_file
+from harness import PAGE, abort_fuse_under, check, equal, errno_of, fails_with, make_pages, read_file, test, until, write_file
 
 ATTACKER, OTHER = 70001, 70002
 # More than libfuse's loop had threads; of one user's share of ours, and beyond it.
 MANY, BEYOND = 40, 200
+# libfuse's own words, when one of its threads was just taking a request.
+ABORTED = "^fuse: reading device: Software caused connection abort$"
 
 
 def become(uid):
@@ -251,6 +253,29 @@ def what_cannot_be_parked_is_refused(t):
     equal(mount.status()["memory"]["handles_bytes"], 0, "memory of handles")
 
 
+@test(timeout=120, variants={"SIGTERM": "SIGTERM", "abort": "abort"})
+def the_end_does_not_wait_for_leases(t, how):
+    """The daemon is told to end, or its connection is aborted, while requests wait for leases, in hand and parked:
+    it ends in order, and so do they."""
+    long_leases(t)
+    source = t.make_dir("source")
+    make_source(t, source)
+    mount = t.mount(source, transport="dev", audit=False)
+    leases = Leases(t, source + "/attacker", 8)
+    paths = [mount.path("attacker", leases.names[i % 8]) for i in range(BEYOND)]
+    crowd = Crowd(t, ATTACKER, [lambda path=path: open_and_close(path) for path in paths])
+    until(lambda: sum(mount.status()["serving"][key] for key in ("handled", "parked")) == BEYOND, 60, "all wait")
+    if how == "abort":
+        mount.expect_log(ABORTED)
+        abort_fuse_under(mount.point)
+    else:
+        mount.process.terminate()
+    equal(mount.process.wait(60), 0, "how the daemon ended")
+    crowd.join()
+    check(255 not in crowd.errors[:BEYOND], "an open was granted")
+    leases.give_back()
+
+
 @test(timeout=60)
 def waiting_for_a_lease_can_be_interrupted(t):
     """A signal ends the wait of a client, with EINTR; the lease stays where it is."""
@@ -304,7 +329,7 @@ def a_ring_does_not_wait_for_leases(t):
 @test(timeout=120, variants={"window": [], "own": ["passthrough=*"], "set-id": ["passthrough=*", "suid"]})
 def writers_in_the_source_hold_nobody_up(t, options):
     """A user's write(2) in the source takes its bytes from a file system that does not answer, and so keeps the
-    file locked there: chmods through the mount wait, and nobody else does, not even for those files."""
+    file locked there: chmods and truncates through the mount wait, and nobody else does, not even for those files."""
     source = t.make_dir("source")
     make_source(t, source)
     names = ["held-%d" % i for i in range(MANY)]
@@ -328,24 +353,28 @@ def writers_in_the_source_hold_nobody_up(t, options):
     writers = Crowd(t, ATTACKER, [lambda index=index: write(index) for index in range(MANY)])
     until(lambda: silent.applied(0) >= MANY, 30, "all writers wait for their bytes")
     mode = 0o4711 if "suid" in options else 0o600
-    chmods = Crowd(t, ATTACKER, [lambda name=name: os.chmod(mount.path("attacker", name), mode) for name in names])
-    until(lambda: mount.status()["serving"]["handled"] >= MANY, 60, "the chmods are under way")
+    paths = [mount.path("attacker", name) for name in names]
+    calls = [lambda path=path: os.chmod(path, mode) for path in paths[:-10]]
+    calls += [lambda path=path: os.truncate(path, 5) for path in paths[-10:]]
+    crowd = Crowd(t, ATTACKER, calls)
+    until(lambda: mount.status()["serving"]["handled"] >= MANY, 60, "all of them are under way")
     others_are_served(t, mount)
-    for name in names:
-        equal(os.stat(mount.path("attacker", name)).st_uid, ATTACKER, "the owner of a file that is locked")
-        equal(read_file(mount.path("attacker", name)), b"held", "a file that is locked")
+    for path in paths:
+        equal(os.stat(path).st_uid, ATTACKER, "the owner of a file that is locked")
+        equal(read_file(path), b"held", "a file that is locked")
     # Who opens a file for writing that is getting set-id bits is not served by the kernel.
-    fd = os.open(mount.path("attacker", names[0]), os.O_RDWR)
+    fd = os.open(paths[0], os.O_RDWR)
     plan = "own" if "passthrough=*" in options and "suid" not in options else "window"
     equal(mount.status()["plans"], dict({"window": 0, "own": 0, "shared": 0}, **{plan: 1}), "plans")
     os.close(fd)
-    equal(chmods.ended(), 0, "chmods that did not wait")
+    equal(crowd.ended(), 0, "calls that did not wait")
     silent.clear(0)
     memory.close()
     writers.join()
-    chmods.join()
-    equal(set(chmods.errors[:MANY]), {255}, "how the chmods ended")
-    equal({os.stat(source + "/attacker/" + name).st_mode & 0o7777 for name in names}, {mode}, "modes")
+    crowd.join()
+    equal(set(crowd.errors[:MANY]), {255}, "how they ended")
+    equal({os.stat(source + "/attacker/" + name).st_mode & 0o7777 for name in names[:-10]}, {mode}, "modes")
+    equal({os.stat(source + "/attacker/" + name).st_size for name in names[-10:]}, {5}, "sizes")
 
 
 @test(timeout=120, transports="each")
