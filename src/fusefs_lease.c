@@ -68,12 +68,26 @@ static int open_after_lease(struct fusefs *fs, fuse_req_t req, struct inode *ino
 	return fd;
 }
 
+/* inode_open() for who does not wait. A lease of our own (source_check_unwritten()) is held for a
+ * moment, under this lock, and is nothing to tell him of. */
+static int open_without_ours(struct fusefs *fs, struct inode *inode, int flags)
+{
+	int fd;
+
+	inode_lock(inode);
+	fd = inode_open(fs->inodes, inode, flags);
+	inode_unlock(inode);
+	return fd;
+}
+
 int fusefs_open_source(struct fusefs *fs, fuse_req_t req, struct inode *inode, int flags, bool wait)
 {
 	int fd = inode_open(fs->inodes, inode, flags | O_NONBLOCK);
 
 	if (fd == -EAGAIN && wait)
 		fd = open_after_lease(fs, req, inode, flags | O_NONBLOCK);
+	else if (fd == -EAGAIN)
+		fd = open_without_ours(fs, inode, flags | O_NONBLOCK);
 	/* A source that is a FUSE file system itself would see it with every read. */
 	if (fd >= 0 && fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0) {
 		errint_t error = -errno;
