@@ -83,7 +83,9 @@ static errint_t open_handles_new(struct fusefs *fs)
 
 errint_t fusefs_handle_take(struct fusefs *fs, fuse_req_t req)
 {
-	return shares_take(fs->open_handles, fuse_req_ctx(req)->uid, 1) ? 0 : -ENFILE;
+	errint_t error = shares_take(fs->open_handles, fuse_req_ctx(req)->uid, 1);
+
+	return error == -EAGAIN ? -ENFILE : error;
 }
 
 void fusefs_handle_give(struct fusefs *fs, uid_t user)

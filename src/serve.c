@@ -54,6 +54,12 @@ struct request {
 	char bytes[];
 };
 
+/* A request that is being handled. */
+struct turn {
+	uid_t user;
+	bool counted; /* to his share: not where no share is asked for, or for want of memory */
+};
+
 /* The parked requests of one user. */
 struct queue {
 	struct cds_list_head link; /* in serve->queues */
@@ -179,13 +185,13 @@ static bool must_not_fail(const struct fuse_in_header *in)
 static errint_t park_locked(struct serve *serve, const struct fuse_buf *buffer, uid_t user)
 {
 	uint64_t cost = cost_of(buffer->size);
-	bool taken = must_not_fail(buffer->mem) ? shares_force(serve->parking, user, cost)
-						: shares_take(serve->parking, user, cost);
+	errint_t error = must_not_fail(buffer->mem) ? shares_force(serve->parking, user, cost)
+						    : shares_take(serve->parking, user, cost);
 	struct request *request;
 	struct queue *queue;
 
-	if (!taken)
-		return -EAGAIN;
+	if (error)
+		return error;
 	request = request_copy(buffer);
 	queue = request ? find_queue_locked(serve, user) : NULL;
 	if (!queue) {
@@ -215,16 +221,18 @@ static void unpark_locked(struct serve *serve, struct queue *queue, struct reque
 
 /* A parked request whose user may have a thread now, which is the caller; users take turns. NULL:
  * there is none. */
-static struct request *next_locked(struct serve *serve, uid_t *ret_user)
+static struct request *next_locked(struct serve *serve, struct turn *ret_turn)
 {
 	struct request *request;
 	struct queue *queue;
 
 	cds_list_for_each_entry (queue, &serve->queues, link) {
-		if (!shares_take(serve->handling, queue->user, 1))
+		errint_t error = shares_take(serve->handling, queue->user, 1);
+
+		if (error == -EAGAIN)
 			continue;
+		*ret_turn = (struct turn){.user = queue->user, .counted = !error};
 		request = cds_list_first_entry(&queue->requests, struct request, link);
-		*ret_user = queue->user;
 		unpark_locked(serve, queue, request);
 		return request;
 	}
@@ -289,41 +297,43 @@ static bool is_counted(const struct fuse_in_header *in)
 }
 
 /* What becomes of a request that was read. */
-struct admission {
-	errint_t error; /* 0, or with what it is to be answered */
-	bool parked;
-};
+enum fate { HANDLED, PARKED, REFUSED };
 
-/* BUFFER, of USER, is to be handled by the caller unless the answer says something else. */
-static struct admission admit(struct serve *serve, const struct fuse_buf *buffer, uid_t user)
+/* Take a thread for BUFFER, of TURN's user, or park it. A request that could do neither for want of
+ * memory is handled all the same if it must not fail. *ret_error: with what it is to be refused. */
+static enum fate admit_locked(struct serve *serve, const struct fuse_buf *buffer, struct turn *turn,
+			      errint_t *ret_error)
 {
-	struct admission admission = {0};
+	errint_t error;
 
-	pthread_mutex_lock(&serve->lock);
-	if (is_counted(buffer->mem) && !shares_take(serve->handling, user, 1)) {
-		admission.error = park_locked(serve, buffer, user);
-		admission.parked = !admission.error;
-	}
-	if (admission.error)
-		serve->refused++;
-	else if (!admission.parked)
-		leave_reading_locked(serve);
-	pthread_mutex_unlock(&serve->lock);
-	return admission;
+	turn->counted = false;
+	if (!is_counted(buffer->mem))
+		return HANDLED;
+	error = shares_take(serve->handling, turn->user, 1);
+	turn->counted = !error;
+	if (error != -EAGAIN)
+		return HANDLED;
+	error = park_locked(serve, buffer, turn->user);
+	if (!error)
+		return PARKED;
+	if (must_not_fail(buffer->mem))
+		return HANDLED;
+	serve->refused++;
+	*ret_error = error;
+	return REFUSED;
 }
 
-/* A request that counted to USER is done. Returns the caller's next one and whose it is, or NULL if
- * the caller is a reader again. */
-static struct request *finish(struct serve *serve, bool counted, uid_t *user)
+/* TURN's request is done. Returns the caller's next one, and whose turn it is, or NULL if the
+ * caller is a reader again. */
+static struct request *finish(struct serve *serve, struct turn *turn)
 {
 	struct request *next = NULL;
 
 	pthread_mutex_lock(&serve->lock);
-	if (counted) {
-		shares_give(serve->handling, *user, 1);
-		if (!serve->ending)
-			next = next_locked(serve, user);
-	}
+	if (turn->counted)
+		shares_give(serve->handling, turn->user, 1);
+	if (!serve->ending)
+		next = next_locked(serve, turn);
 	if (!next)
 		serve->reading++;
 	pthread_mutex_unlock(&serve->lock);
@@ -331,17 +341,15 @@ static struct request *finish(struct serve *serve, bool counted, uid_t *user)
 }
 
 /* Handle what SELF has read, and what was parked meanwhile. */
-static void handle(struct thread *self, uid_t user)
+static void handle(struct thread *self, struct turn *turn)
 {
-	bool counted = is_counted(self->buffer.mem);
 	struct serve *serve = self->serve;
 	struct request *next;
 
 	fuse_session_process_buf(serve->session, &self->buffer);
-	while ((next = finish(serve, counted, &user))) {
+	while ((next = finish(serve, turn))) {
 		fuse_session_process_buf(serve->session, &next->buffer);
 		free(next);
-		counted = true;
 	}
 }
 
@@ -349,20 +357,25 @@ static void take(struct thread *self)
 {
 	const struct fuse_in_header *in = self->buffer.mem;
 	struct serve *serve = self->serve;
-	struct admission admission;
-	uid_t user;
+	errint_t error = 0;
+	struct turn turn;
+	enum fate fate;
 
 	if (in->opcode == FUSE_INTERRUPT) {
 		if (!interrupt_parked(serve, in))
 			fuse_session_process_buf(serve->session, &self->buffer);
 		return;
 	}
-	user = serve->user_of(in);
-	admission = admit(serve, &self->buffer, user);
-	if (admission.error)
-		answer_error(serve, in->unique, admission.error);
-	else if (!admission.parked)
-		handle(self, user);
+	turn.user = serve->user_of(in);
+	pthread_mutex_lock(&serve->lock);
+	fate = admit_locked(serve, &self->buffer, &turn, &error);
+	if (fate == HANDLED)
+		leave_reading_locked(serve);
+	pthread_mutex_unlock(&serve->lock);
+	if (fate == REFUSED)
+		answer_error(serve, in->unique, error);
+	else if (fate == HANDLED)
+		handle(self, &turn);
 }
 
 /* ---- the loop ---- */

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 #define BUCKETS 256u
@@ -80,41 +81,41 @@ static bool may_take_locked(const struct shares *shares, uid_t uid, uint64_t has
 	return taken < most && has + amount <= most - taken;
 }
 
-static bool take_locked(struct shares *shares, uid_t uid, uint64_t amount, bool force)
+static errint_t take_locked(struct shares *shares, uid_t uid, uint64_t amount, bool force)
 {
 	struct user **link = find_locked(shares, uid);
 	struct user *user = *link;
 
 	if (!force && !may_take_locked(shares, uid, user ? user->has : 0, amount))
-		return false;
+		return -EAGAIN;
 	if (!user) {
 		user = calloc(1, sizeof(*user));
 		if (!user)
-			return false;
+			return -ENOMEM;
 		user->uid = uid;
 		*link = user;
 	}
 	user->has += amount;
 	atomic_fetch_add_explicit(&shares->taken, amount, memory_order_relaxed);
-	return true;
+	return 0;
 }
 
-static bool take(struct shares *shares, uid_t uid, uint64_t amount, bool force)
+static errint_t take(struct shares *shares, uid_t uid, uint64_t amount, bool force)
 {
-	bool taken;
+	errint_t error;
 
 	pthread_mutex_lock(&shares->lock);
-	taken = take_locked(shares, uid, amount, force);
+	error = take_locked(shares, uid, amount, force);
 	pthread_mutex_unlock(&shares->lock);
-	return taken;
+	return error;
 }
 
-bool shares_take(struct shares *shares, uid_t uid, uint64_t amount)
+errint_t shares_take(struct shares *shares, uid_t uid, uint64_t amount)
 {
 	return take(shares, uid, amount, false);
 }
 
-bool shares_force(struct shares *shares, uid_t uid, uint64_t amount)
+errint_t shares_force(struct shares *shares, uid_t uid, uint64_t amount)
 {
 	return take(shares, uid, amount, true);
 }

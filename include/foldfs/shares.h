@@ -17,7 +17,6 @@
 
 #include "foldfs/page.h"
 
-#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -27,10 +26,11 @@ struct shares;
 errint_t shares_new(uint64_t budget, uint64_t reserve, uid_t own, struct shares **ret_shares);
 void shares_free(struct shares *shares);
 
-/* UID takes AMOUNT units. False: that is more than his share, or there is no memory to note it. */
-bool shares_take(struct shares *shares, uid_t uid, uint64_t amount);
-/* The same, whatever his share is: of what cannot be refused. False: no memory, nothing taken. */
-bool shares_force(struct shares *shares, uid_t uid, uint64_t amount);
+/* UID takes AMOUNT units. -EAGAIN: that is more than his share; -ENOMEM: there is no memory to note
+ * it. Nothing is taken then. */
+errint_t shares_take(struct shares *shares, uid_t uid, uint64_t amount);
+/* The same, whatever his share is: of what cannot be refused. -ENOMEM. */
+errint_t shares_force(struct shares *shares, uid_t uid, uint64_t amount);
 /* UID gives AMOUNT units back that he took. */
 void shares_give(struct shares *shares, uid_t uid, uint64_t amount);
 

@@ -2,6 +2,7 @@
 /* test_shares.c - what one user may have of something scarce */
 #include "foldfs/shares.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -24,7 +25,7 @@ static unsigned take_all(struct shares *shares, uid_t uid)
 {
 	unsigned count = 0;
 
-	while (shares_take(shares, uid, 1))
+	while (!shares_take(shares, uid, 1))
 		count++;
 	return count;
 }
@@ -62,7 +63,7 @@ static void users_get_equal_shares(void **state)
 
 	(void)state;
 	for (unsigned turn = 0; turn < 400; turn++)
-		got[turn % 3] += shares_take(shares, 1001 + turn % 3, 1);
+		got[turn % 3] += !shares_take(shares, 1001 + turn % 3, 1);
 	for (unsigned user = 0; user < 3; user++)
 		assert_in_range(got[user], 99, 100);
 	shares_free(shares);
@@ -75,7 +76,7 @@ static void reserve_is_for_the_privileged(void **state)
 	(void)state;
 	assert_int_equal(take_all(shares, 0), 100);
 	assert_int_equal(take_all(shares, 1001), 0);
-	assert_false(shares_take(shares, OWN, 1));
+	assert_int_equal(shares_take(shares, OWN, 1), -EAGAIN);
 	shares_give(shares, 0, 20);
 	assert_int_equal(take_all(shares, 1001), 0);
 	assert_int_equal(take_all(shares, OWN), 20);
@@ -87,14 +88,14 @@ static void what_is_given_back_can_be_taken(void **state)
 	struct shares *shares = make(100, 0);
 
 	(void)state;
-	assert_true(shares_take(shares, 1001, 40));
-	assert_false(shares_take(shares, 1001, 40));
+	assert_int_equal(shares_take(shares, 1001, 40), 0);
+	assert_int_equal(shares_take(shares, 1001, 40), -EAGAIN);
 	/* What cannot be refused counts all the same. */
-	assert_true(shares_force(shares, 1001, 40));
-	assert_false(shares_take(shares, 1002, 21));
-	assert_true(shares_take(shares, 1002, 10));
+	assert_int_equal(shares_force(shares, 1001, 40), 0);
+	assert_int_equal(shares_take(shares, 1002, 21), -EAGAIN);
+	assert_int_equal(shares_take(shares, 1002, 10), 0);
 	shares_give(shares, 1001, 80);
-	assert_true(shares_take(shares, 1001, 45));
+	assert_int_equal(shares_take(shares, 1001, 45), 0);
 	shares_give(shares, 1001, 45);
 	shares_give(shares, 1002, 10);
 	assert_int_equal(shares_taken(shares), 0);
@@ -108,7 +109,7 @@ static void *take_and_give(void *argument)
 	for (unsigned i = 0; i < 20000; i++) {
 		uid_t uid = 1000 + i % 300;
 
-		if (shares_take(shares, uid, 1 + i % 3))
+		if (!shares_take(shares, uid, 1 + i % 3))
 			shares_give(shares, uid, 1 + i % 3);
 	}
 	return NULL;
