@@ -71,6 +71,9 @@ static void print_reads(const json_t *status)
 	print_count("readahead", number(status, "readahead"), "pages read from the source ahead");
 	print_count("merged", number(status, "merges"), "pages found equal to one in the pool");
 	print_count("broken", number(status, "breaks"), "pages in the pool that changed");
+	print_count("threads", number(status, "serving.threads"), "that read or handle requests");
+	print_count("parked", number(status, "serving.parked"),
+		    "requests whose user has his share of threads");
 }
 
 static void print_memory(const json_t *status)
@@ -87,6 +90,7 @@ static void print_memory(const json_t *status)
 	print_size("inodes", number(status, "memory.inodes_bytes"),
 		   "what the kernel knows by number");
 	print_size("notes", number(status, "memory.notes_bytes"), "what the window holds");
+	print_size("handles", number(status, "memory.handles_bytes"), "open files, directories");
 	print_size("transport", number(status, "memory.transport_bytes"), "buffers of requests");
 	if (number(status, "memory.scan_bytes") > 0)
 		print_size("scan", number(status, "memory.scan_bytes"), "tables of the scan");

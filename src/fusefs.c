@@ -21,10 +21,14 @@
 
 /* Workers that read ahead: I/O waits, so a few more than one do not cost processors. */
 #define WORKERS 2u
-/* Threads that serve /dev/fuse: each may wait for the source; libfuse starts them as needed. */
-#define THREADS_MAX 16u
-/* Requests that the kernel may have under way in the background (its own read-ahead, async I/O). */
-#define BACKGROUND_MAX 64u
+/* Requests that the kernel may have under way in the background (its own read-ahead, async I/O,
+ * write-back, releases), of all users together: more than serve.c takes, which bounds them by user.
+ */
+#define BACKGROUND_MAX 8192u
+/* Beyond this it reads no further ahead. */
+#define BACKGROUND_ENOUGH 48u
+/* Descriptors that the daemon itself may need: its threads', clients of the control socket. */
+#define OTHER_MAX 1024u
 /* Of libfuse, lib/fuse_i.h: what a request needs beside its payload. */
 #define HEADER_BYTES 4096u
 /* Of libfuse: payloads that a queue has, one queue for each processor. */
@@ -48,6 +52,47 @@ static errint_t invalidate(void *context, uint64_t node, off_t offset, off_t len
 	return fuse_lowlevel_notify_inval_inode(fs->session, node, offset, length);
 }
 
+/* What the kernel sends on its own account (write-back, releases) counts to who opened the file. */
+static uid_t user_of(const struct fuse_in_header *in)
+{
+	/* The handle comes first in all three. */
+	const uint64_t *handle = (const void *)(in + 1);
+
+	if (in->pid || in->uid)
+		return in->uid;
+	switch (in->opcode) {
+	case FUSE_WRITE:
+	case FUSE_RELEASE:
+		return fusefs_handle_user(*handle);
+	case FUSE_RELEASEDIR:
+		return fusefs_directory_user(*handle);
+	default:
+		return 0;
+	}
+}
+
+/* Of the descriptors that inodes leave: some for what the daemon itself opens, requests that are
+ * under way included, the rest for open files. */
+static errint_t open_handles_new(struct fusefs *fs)
+{
+	uint64_t spare = inode_table_spare(fs->inodes);
+	uint64_t budget = spare - (spare / 4 < OTHER_MAX ? spare / 4 : OTHER_MAX);
+
+	return shares_new(budget, budget / 16, geteuid(), &fs->open_handles);
+}
+
+errint_t fusefs_handle_take(struct fusefs *fs, fuse_req_t req)
+{
+	errint_t error = shares_take(fs->open_handles, fuse_req_ctx(req)->uid, 1);
+
+	return error == -EAGAIN ? -ENFILE : error;
+}
+
+void fusefs_handle_give(struct fusefs *fs, uid_t user)
+{
+	shares_give(fs->open_handles, user, 1);
+}
+
 static errint_t build(struct fusefs *fs, const struct options *options)
 {
 	errint_t error;
@@ -67,9 +112,13 @@ static errint_t build(struct fusefs *fs, const struct options *options)
 	if (!error)
 		error = workers_new(WORKERS, &fs->workers);
 	if (!error)
+		error = serve_new(user_of, &fs->serve);
+	if (!error)
 		error = window_new(options->window_bytes, invalidate, fs, &fs->window);
 	if (!error)
 		error = inode_table_new(fs->source_fd, &fs->inodes);
+	if (!error)
+		error = open_handles_new(fs);
 	if (!error)
 		error = file_table_source(fs->files, fs->source_fd);
 	if (!error)
@@ -130,6 +179,7 @@ void fusefs_free(struct fusefs *fs)
 	watch_free(fs->watch);
 	/* What clients still had open when the connection ended. */
 	fusefs_handles_free(fs);
+	serve_free(fs->serve);
 	workers_free(fs->workers);
 	inode_table_free(fs->inodes);
 	window_free(fs->window);
@@ -140,6 +190,7 @@ void fusefs_free(struct fusefs *fs)
 	filler_destroy(&fs->filler);
 	plan_free(fs->plan);
 	backing_free(fs->backing);
+	shares_free(fs->open_handles);
 	stats_free(fs->stats);
 	pthread_mutex_destroy(&fs->handles_lock);
 	free(fs);
@@ -171,12 +222,11 @@ static void init(void *userdata, struct fuse_conn_info *conn)
 	conn->max_write = FOLD_REQUEST_BYTES;
 	conn->max_readahead = FOLD_REQUEST_BYTES;
 	conn->max_background = BACKGROUND_MAX;
-	conn->congestion_threshold = BACKGROUND_MAX * 3 / 4;
-	if (fuse_get_feature_flag(conn, FUSE_CAP_OVER_IO_URING) && fs->transport != TRANSPORT_DEV)
-		payload *= RING_DEPTH * (uint64_t)get_nprocs_conf() + 1;
-	else
-		payload *= THREADS_MAX;
-	atomic_store(&fs->transport_bytes, payload);
+	conn->congestion_threshold = BACKGROUND_ENOUGH;
+	if (fuse_get_feature_flag(conn, FUSE_CAP_OVER_IO_URING) &&
+	    fs->transport == TRANSPORT_IO_URING)
+		atomic_store(&fs->rings_bytes, payload * RING_DEPTH * (uint64_t)get_nprocs_conf());
+	atomic_store(&fs->begun, true);
 }
 
 const struct fuse_lowlevel_ops fusefs_operations = {
@@ -234,20 +284,13 @@ static errint_t start_threads(struct fusefs *fs)
 
 errint_t fusefs_serve(struct fusefs *fs, struct fuse_session *se)
 {
-	struct fuse_loop_config *config;
 	errint_t error;
 
 	fs->session = se;
 	backing_session(fs->backing, fuse_session_fd(se));
-	config = fuse_loop_cfg_create();
-	if (!config)
-		return -ENOMEM;
-	fuse_loop_cfg_set_clone_fd(config, 1);
-	fuse_loop_cfg_set_max_threads(config, THREADS_MAX);
 	error = start_threads(fs);
 	if (!error)
-		error = fuse_session_loop_mt(se, config);
-	fuse_loop_cfg_destroy(config);
+		error = serve_run(fs->serve, se);
 	/* An aborted connection has ended as an unmounted one has: to most threads Linux says
 	 * ENODEV, as after an unmount, but this to one that was just being given a request
 	 * (fuse_dev_do_read() in fs/fuse/dev.c). */
@@ -255,9 +298,14 @@ errint_t fusefs_serve(struct fusefs *fs, struct fuse_session *se)
 		error = 0;
 	/* After an error the mount may still stand, with reads that nobody answers: then the caller
 	 * ends the connection first, and fusefs_free() waits for them. */
-	if (error >= 0)
+	if (!error)
 		stop_callers(fs);
-	return error > 0 ? 0 : error;
+	return error;
+}
+
+void fusefs_end(struct fusefs *fs)
+{
+	serve_end(fs->serve);
 }
 
 void fusefs_quiesce(struct fusefs *fs)
@@ -269,7 +317,7 @@ const char *fusefs_transport(const struct fusefs *fs)
 {
 	if (atomic_load_explicit(&fs->uses_io_uring, memory_order_relaxed))
 		return "io_uring";
-	return atomic_load(&fs->transport_bytes) ? "dev" : "none";
+	return atomic_load(&fs->begun) ? "dev" : "none";
 }
 
 const struct stats *fusefs_stats(const struct fusefs *fs)
@@ -289,7 +337,10 @@ void fusefs_usage(const struct fusefs *fs, struct fusefs_usage *ret_usage)
 	ret_usage->shared_inodes = plan_inodes(fs->plan, PLAN_SHARED);
 	ret_usage->inodes = inode_table_count(fs->inodes);
 	ret_usage->inodes_bytes = inode_table_bytes(fs->inodes);
-	ret_usage->transport_bytes = atomic_load(&fs->transport_bytes);
+	ret_usage->open_handles = shares_taken(fs->open_handles);
+	ret_usage->handles_bytes = atomic_load_explicit(&fs->handles_bytes, memory_order_relaxed);
+	serve_usage(fs->serve, &ret_usage->serve);
+	ret_usage->transport_bytes = atomic_load(&fs->rings_bytes) + ret_usage->serve.bytes;
 }
 
 /* ---- the audit ---- */
@@ -311,9 +362,9 @@ static int open_source(void *context, dev_t device, ino_t number)
 	if (!inode)
 		return -ENOENT;
 	/* Not to be seen by who looks at access times, where that is ours to choose. */
-	fd = inode_open(inodes, inode, O_RDONLY | O_NOATIME);
+	fd = inode_open(inodes, inode, O_RDONLY | O_NONBLOCK | O_NOATIME);
 	if (fd == -EPERM)
-		fd = inode_open(inodes, inode, O_RDONLY);
+		fd = inode_open(inodes, inode, O_RDONLY | O_NONBLOCK);
 	inode_forget(inodes, inode, 1);
 	if (fd < 0 || (!fstat(fd, &st) && st.st_dev == device && st.st_ino == number))
 		return fd;

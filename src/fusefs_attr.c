@@ -247,16 +247,27 @@ static errint_t chmod_as_caller(fuse_req_t req, const struct object *object, mod
 }
 
 /* chmod(2), where the plan that the file has allows set-id bits; else they are ignored, as POSIX
- * leaves it to the implementation. */
+ * leaves it to the implementation. Not under the inode's lock: it waits for who writes to the file
+ * in the source, and he may have himself waited for. */
 static errint_t set_mode(fuse_req_t req, const struct object *object, mode_t mode)
 {
+	struct plan_hold *hold = inode_plan(object->inode);
+	bool granting = false;
 	errint_t error;
 
-	inode_lock(object->inode);
-	if (!plan_allows_set_id(inode_plan(object->inode), fuse_req_ctx(req)->pid))
-		mode &= ~(mode_t)(S_ISUID | S_ISGID);
+	if (mode & (S_ISUID | S_ISGID) && inode_is_regular(object->inode)) {
+		inode_lock(object->inode);
+		granting = plan_grant_begin(hold, fuse_req_ctx(req)->pid);
+		inode_unlock(object->inode);
+		if (!granting)
+			mode &= ~(mode_t)(S_ISUID | S_ISGID);
+	}
 	error = chmod_as_caller(req, object, mode);
-	inode_unlock(object->inode);
+	if (granting) {
+		inode_lock(object->inode);
+		plan_grant_end(hold);
+		inode_unlock(object->inode);
+	}
 	return error;
 }
 

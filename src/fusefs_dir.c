@@ -5,9 +5,9 @@
  * Each request is two functions: do_x() decides and returns an errno, fusefs_x() only replies.
  *
  * Offsets are the source's own (d_off), which file systems keep stable while a directory changes:
- * reading on from an offset neither skips nor repeats an entry that was there all the time. What
- * was read from the source but not yet handed on stays with the handle, until the kernel comes with
- * another offset than the one it was left at, or with 0 (rewinddir: show what is there now).
+ * reading on from an offset neither skips nor repeats an entry that was there all the time. So a
+ * handle keeps no entries between two requests, and a client's open directories cost no buffers.
+ * What was read but did not fit is read again, so no more is read than is likely to fit.
  *
  * Lists. Where the kernel may keep names and attributes for a while, it may keep a directory's list
  * as well (with short times it would then look up one by one what a readdirplus brings at once).
@@ -19,7 +19,7 @@
  * through a tree once leaves none behind.
  *
  * Invariants:
- *  - A handle's mutex protects its position and buffer; no reply is sent holding it.
+ *  - A handle's mutex protects its descriptor's position; no reply is sent holding it.
  *  - A look-up is counted for an entry only after it is known that the entry fits, and never for
  *    "." and "..", for which the kernel counts none.
  */
@@ -33,8 +33,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define DIRECTORY_MAGIC  0x666f6c6464697221u
-#define DIRECTORY_BUFFER (32u << 10)
+#define DIRECTORY_MAGIC 0x666f6c6464697221u
+/* Entries are read in such portions; the smaller one has room for any single entry. */
+#define PORTION_MAX (32u << 10)
+#define PORTION_MIN 512u
+/* How much longer entries with attributes are than without, for names of usual length. */
+#define PLUS_FACTOR 4u
 /* Seconds for which names and attributes have to be kept to keep lists. */
 #define LIST_TIMEOUT 30.0
 
@@ -42,13 +46,11 @@ struct directory_handle {
 	uint64_t magic; /* constant: tells a handle from a stray number */
 	int fd;         /* constant */
 	dev_t device;   /* constant */
+	uid_t user;     /* constant: who opened it, a handle of his share of fs->open_handles */
 	struct inode
 		*inode; /* constant; with a look-up and counted in its hold. NULL: not counted */
 	pthread_mutex_t mutex;
-	off_t offset;                              /* of the next entry; under mutex */
-	size_t used;                               /* bytes of the buffer handed on; under mutex */
-	size_t filled;                             /* bytes of the buffer read; under mutex */
-	_Alignas(8) char buffer[DIRECTORY_BUFFER]; /* struct dirent64 each; under mutex */
+	off_t position; /* of the next entry that fd would read; under mutex */
 };
 
 /* One answer being put together. */
@@ -59,6 +61,9 @@ struct listing {
 	char *bytes;
 	size_t size;
 	size_t used;
+	char *entries; /* of the source, struct dirent64 each */
+	size_t taken;  /* bytes of them handed on */
+	size_t filled; /* bytes of them read */
 };
 
 static struct directory_handle *handle_of(const struct fuse_file_info *fi)
@@ -69,18 +74,30 @@ static struct directory_handle *handle_of(const struct fuse_file_info *fi)
 	return handle && handle->magic == DIRECTORY_MAGIC ? handle : NULL;
 }
 
+uid_t fusefs_directory_user(uint64_t fh)
+{
+	const struct fuse_file_info fi = {.fh = fh};
+	const struct directory_handle *handle = handle_of(&fi);
+
+	return handle ? handle->user : 0;
+}
+
 /* ---- open and release ---- */
 
-static void handle_free(struct directory_handle *handle)
+static void handle_free(struct fusefs *fs, struct directory_handle *handle)
 {
 	close(handle->fd);
+	fusefs_handle_give(fs, handle->user);
+	atomic_fetch_sub_explicit(&fs->handles_bytes, sizeof(*handle), memory_order_relaxed);
 	pthread_mutex_destroy(&handle->mutex);
 	handle->magic = 0;
 	free(handle);
 }
 
-/* FD is the handle's from now on, also on failure. */
-static errint_t handle_new(int fd, struct directory_handle **ret_handle, struct stat *ret_stat)
+/* FD, and what fusefs_handle_take() took for USER, are the handle's from now on; on failure FD is
+ * closed. */
+static errint_t handle_new(struct fusefs *fs, int fd, uid_t user,
+			   struct directory_handle **ret_handle, struct stat *ret_stat)
 {
 	struct directory_handle *handle = calloc(1, sizeof(*handle));
 
@@ -94,6 +111,8 @@ static errint_t handle_new(int fd, struct directory_handle **ret_handle, struct 
 	handle->magic = DIRECTORY_MAGIC;
 	handle->fd = fd;
 	handle->device = ret_stat->st_dev;
+	handle->user = user;
+	atomic_fetch_add_explicit(&fs->handles_bytes, sizeof(*handle), memory_order_relaxed);
 	pthread_mutex_init(&handle->mutex, NULL);
 	*ret_handle = handle;
 	return 0;
@@ -152,22 +171,28 @@ static void handle_release(struct fusefs *fs, struct directory_handle *handle, b
 		inode_unlock(inode);
 		inode_forget(fs->inodes, inode, 1);
 	}
-	handle_free(handle);
+	handle_free(fs, handle);
 }
 
 static errint_t do_opendir(struct fusefs *fs, fuse_req_t req, fuse_ino_t node,
 			   struct directory_handle **ret_handle, struct fuse_file_info *fi)
 {
 	struct inode *inode = inode_of(fs->inodes, node);
+	uid_t user = fuse_req_ctx(req)->uid;
 	struct stat st;
 	errint_t error;
 	int fd;
 
 	if (!inode)
 		return -ESTALE;
-	fd = fusefs_open_as_caller(fs, req, inode, O_RDONLY | O_DIRECTORY);
-	error = fd < 0 ? fd : handle_new(fd, ret_handle, &st);
-	if (!error)
+	error = fusefs_handle_take(fs, req);
+	if (error)
+		return error;
+	fd = fusefs_open_source(fs, req, inode, O_RDONLY | O_DIRECTORY, true);
+	error = fd < 0 ? fd : handle_new(fs, fd, user, ret_handle, &st);
+	if (error)
+		fusefs_handle_give(fs, user);
+	else
 		hold_open(fs, inode, *ret_handle, &st, fi);
 	return error;
 }
@@ -216,42 +241,55 @@ void fusefs_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_f
 
 /* ---- the source's entries ---- */
 
-/* Have the next entry be the one at OFFSET. */
+/* Have the next entry be the one at OFFSET. 0 is rewinddir(3): show what is there now. */
 static errint_t handle_seek_locked(struct directory_handle *handle, off_t offset)
 {
-	if (offset == handle->offset && offset != 0)
+	if (offset == handle->position && offset != 0)
 		return 0;
-	handle->used = 0;
-	handle->filled = 0;
 	if (lseek(handle->fd, offset, SEEK_SET) < 0)
 		return -errno;
-	handle->offset = offset;
+	handle->position = offset;
 	return 0;
 }
 
-/* The next entry, which stays the next one until handle_step_locked(); NULL at the end. */
-static errint_t handle_peek_locked(struct directory_handle *handle,
-				   const struct dirent64 **ret_entry)
+/* What to read for the room that is left in LISTING. */
+static size_t portion(const struct listing *listing)
 {
-	if (handle->used == handle->filled) {
-		long bytes = syscall(SYS_getdents64, handle->fd, handle->buffer, DIRECTORY_BUFFER);
+	size_t room = (listing->size - listing->used) / (listing->plus ? PLUS_FACTOR : 1);
+
+	if (room < PORTION_MIN)
+		return PORTION_MIN;
+	return room < PORTION_MAX ? room : PORTION_MAX;
+}
+
+/* The next entry, which stays the next one until listing_step(); NULL at the end. */
+static errint_t listing_peek_locked(struct listing *listing, struct directory_handle *handle,
+				    const struct dirent64 **ret_entry)
+{
+	if (listing->taken == listing->filled) {
+		long bytes =
+			syscall(SYS_getdents64, handle->fd, listing->entries, portion(listing));
 
 		if (bytes < 0)
 			return -errno;
-		handle->used = 0;
-		handle->filled = (size_t)bytes;
+		listing->taken = 0;
+		listing->filled = (size_t)bytes;
+		/* Where it is now only the last entry says: unknown, if that is not handed on. */
+		handle->position = -1;
 	}
 	*ret_entry =
-		handle->filled
-			? (const struct dirent64 *)(const void *)(handle->buffer + handle->used)
+		listing->filled
+			? (const struct dirent64 *)(const void *)(listing->entries + listing->taken)
 			: NULL;
 	return 0;
 }
 
-static void handle_step_locked(struct directory_handle *handle, const struct dirent64 *entry)
+static void listing_step_locked(struct listing *listing, struct directory_handle *handle,
+				const struct dirent64 *entry)
 {
-	handle->offset = entry->d_off;
-	handle->used += entry->d_reclen;
+	listing->taken += entry->d_reclen;
+	if (listing->taken == listing->filled)
+		handle->position = entry->d_off;
 }
 
 /* ---- the listing ---- */
@@ -310,13 +348,13 @@ static errint_t listing_fill_locked(struct listing *listing, struct directory_ha
 	errint_t error = handle_seek_locked(handle, offset);
 
 	while (!error) {
-		error = handle_peek_locked(handle, &dirent);
+		error = listing_peek_locked(listing, handle, &dirent);
 		if (error || !dirent)
 			break;
 		if (entry_bytes(listing, dirent->d_name) > listing->size - listing->used)
 			break;
 		listing_add(listing, handle, dirent);
-		handle_step_locked(handle, dirent);
+		listing_step_locked(listing, handle, dirent);
 	}
 	/* What was collected goes out first; the error comes again with the next request. */
 	return listing->used > 0 ? 0 : error;
@@ -330,7 +368,8 @@ static errint_t do_readdir(struct listing *listing, off_t offset, const struct f
 	if (!handle)
 		return -EBADF;
 	listing->bytes = malloc(listing->size);
-	if (!listing->bytes)
+	listing->entries = malloc(PORTION_MAX);
+	if (!listing->bytes || !listing->entries)
 		return -ENOMEM;
 	pthread_mutex_lock(&handle->mutex);
 	error = listing_fill_locked(listing, handle, offset);
@@ -350,6 +389,7 @@ static void reply_readdir(fuse_req_t req, size_t size, off_t offset, bool plus,
 	else
 		fuse_reply_buf(req, listing.bytes, listing.used);
 	free(listing.bytes);
+	free(listing.entries);
 }
 
 void fusefs_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,

@@ -16,7 +16,7 @@
  * happen within the read side that keeps them valid. With libfuse before 3.19 a request that came
  * by io_uring must be answered on the thread it came on (later commit "fuse_uring: serialise all
  * ring submission under ring_lock"), so a miss is read there too, on either transport: on /dev/fuse
- * libfuse starts another thread when all are busy, and on io_uring the read-ahead keeps misses
+ * serve.c starts another thread when all are busy, and on io_uring the read-ahead keeps misses
  * rare.
  *
  * No lock is held while replying.
@@ -31,7 +31,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #define HANDLE_MAGIC 0x666f6c64u
@@ -57,9 +56,11 @@ struct handle {
 	struct window_file *window; /* the inode's */
 	struct stream *stream;      /* NULL: cannot be read from */
 	struct fusefs *fs;
-	int flags; /* the client's, of its open */
-	uid_t uid; /* who opened it: whose pages those are that the kernel writes back */
-	gid_t gid;
+	int flags;      /* the client's, of its open */
+	uint64_t bytes; /* counted in fs->handles_bytes; under the inode's lock */
+	uid_t user;     /* who opened it: a handle of his share of fs->open_handles, and whose pages
+			 * those are that the kernel writes back */
+	gid_t group;    /* his */
 	struct source *source;
 	struct inode *inode;       /* a look-up counted while it is open */
 	struct cds_list_head link; /* in fs->handles, under fs->handles_lock */
@@ -80,6 +81,14 @@ int fusefs_handle_fd(const struct fuse_file_info *fi)
 	return handle ? source_fd(handle->source) : -1;
 }
 
+uid_t fusefs_handle_user(uint64_t fh)
+{
+	const struct fuse_file_info fi = {.fh = fh};
+	const struct handle *handle = handle_of(&fi);
+
+	return handle ? handle->user : 0;
+}
+
 /* ---- open and release ---- */
 
 static void handle_put(struct handle *handle)
@@ -93,8 +102,9 @@ static void handle_put(struct handle *handle)
 		file_put(handle->file);
 	if (handle->source)
 		source_put(handle->source);
-	if (handle->fs)
-		file_table_trim(handle->fs->files);
+	file_table_trim(handle->fs->files);
+	fusefs_handle_give(handle->fs, handle->user);
+	atomic_fetch_sub_explicit(&handle->fs->handles_bytes, handle->bytes, memory_order_relaxed);
 	handle->magic = 0;
 	free(handle);
 }
@@ -115,6 +125,13 @@ static bool may_keep_cache(const struct handle *handle)
 	return window_shows(handle->window, edition);
 }
 
+/* More memory of HANDLE's. */
+static void count_bytes(struct handle *handle, uint64_t bytes)
+{
+	handle->bytes += bytes;
+	atomic_fetch_add_explicit(&handle->fs->handles_bytes, bytes, memory_order_relaxed);
+}
+
 /* Make what HANDLE has not of what serves its content, see the head of this file. */
 static errint_t make_content_locked(struct fusefs *fs, struct inode *inode, struct handle *handle,
 				    const struct stat *st)
@@ -131,9 +148,12 @@ static errint_t make_content_locked(struct fusefs *fs, struct inode *inode, stru
 	if (!error && !*window)
 		error = window_file_new(fs->window, inode_node(inode), file_edition(handle->file),
 					window);
-	if (!error && !handle->stream && (handle->flags & O_ACCMODE) != O_WRONLY)
+	if (!error && !handle->stream && (handle->flags & O_ACCMODE) != O_WRONLY) {
 		error = stream_new(&fs->filler, fs->workers, handle->file, handle->source,
 				   &handle->stream);
+		if (!error)
+			count_bytes(handle, stream_bytes());
+	}
 	if (error)
 		return error;
 	kin_learn(fs->catalogue, handle->file, source_fd(handle->source));
@@ -230,27 +250,29 @@ static errint_t handle_open(struct fusefs *fs, struct inode *inode, int fd, stru
 	return 0;
 }
 
-errint_t fusefs_handle_new(struct fusefs *fs, struct inode *inode, int fd,
-			   const struct fuse_ctx *caller, struct fuse_file_info *fi)
+errint_t fusefs_handle_new(struct fusefs *fs, fuse_req_t req, struct inode *inode, int fd,
+			   struct fuse_file_info *fi)
 {
 	struct handle *handle = calloc(1, sizeof(*handle));
 	errint_t error;
 
 	if (!handle) {
+		fusefs_handle_give(fs, fuse_req_ctx(req)->uid);
 		close(fd);
 		return -ENOMEM;
 	}
 	atomic_init(&handle->references, 1);
+	handle->fs = fs;
 	handle->flags = fi->flags;
-	handle->uid = caller->uid;
-	handle->gid = caller->gid;
-	error = handle_open(fs, inode, fd, handle, caller->pid, fi);
+	handle->user = fuse_req_ctx(req)->uid;
+	handle->group = fuse_req_ctx(req)->gid;
+	count_bytes(handle, sizeof(*handle) + source_bytes());
+	error = handle_open(fs, inode, fd, handle, fuse_req_ctx(req)->pid, fi);
 	if (error) {
 		handle_put(handle);
 		return error;
 	}
 	handle->magic = HANDLE_MAGIC;
-	handle->fs = fs;
 	pthread_mutex_lock(&fs->handles_lock);
 	cds_list_add(&handle->link, &fs->handles);
 	pthread_mutex_unlock(&fs->handles_lock);
@@ -325,63 +347,26 @@ static void look_mapped(struct fusefs *fs, struct inode *inode)
 	inode_unlock(inode);
 }
 
-/* The open(2) flag of execve(2), which the kernel hands on (__FMODE_EXEC, include/linux/fs.h). */
-#define O_FOR_EXEC 0x20
-
-/* Open the object open as PATH_FD as the caller. A program is read on the kernel's account, which
- * execution alone is needed for. */
-static int open_path_as_caller(fuse_req_t req, int path_fd, int flags, bool for_exec)
-{
-	struct identity identity;
-	char path[32];
-	int fd = identity_assume(req, path_fd, false, &identity);
-
-	if (fd)
-		return fd;
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", path_fd);
-	do {
-		fd = for_exec ? (int)syscall(SYS_faccessat2, path_fd, "", X_OK,
-					     AT_EACCESS | AT_EMPTY_PATH)
-			      : TEMP_FAILURE_RETRY(open(path, flags));
-		if (fd < 0)
-			fd = -errno;
-	} while (identity_insist(&identity, fd));
-	identity_restore();
-	return fd;
-}
-
-int fusefs_open_as_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode, int client_flags)
-{
-	int flags = plan_source_flags(client_flags) | (client_flags & O_DIRECTORY);
-	bool for_exec = client_flags & O_FOR_EXEC;
-	int path_fd;
-	int fd;
-
-	/* Root may, as the daemon itself. */
-	if (fuse_req_ctx(req)->uid == 0)
-		return inode_open(fs->inodes, inode, flags);
-	if (!inode_may_be_opened(inode))
-		return -ENXIO;
-	path_fd = inode_path_begin(fs->inodes, inode);
-	if (path_fd < 0)
-		return path_fd;
-	fd = open_path_as_caller(req, path_fd, flags, for_exec);
-	inode_path_end(inode, path_fd);
-	return for_exec && !fd ? inode_open(fs->inodes, inode, flags) : fd;
-}
-
 static errint_t do_open(struct fusefs *fs, fuse_req_t req, fuse_ino_t ino,
 			struct fuse_file_info *fi)
 {
 	struct inode *inode = inode_of(fs->inodes, ino);
+	errint_t error;
 	int fd;
 
 	if (!inode)
 		return -ESTALE;
+	error = fusefs_handle_take(fs, req);
+	if (error)
+		return error;
 	if ((fi->flags & O_ACCMODE) != O_RDONLY)
 		look_mapped(fs, inode);
-	fd = fusefs_open_as_caller(fs, req, inode, fi->flags);
-	return fd < 0 ? fd : fusefs_handle_new(fs, inode, fd, fuse_req_ctx(req), fi);
+	fd = fusefs_open_source(fs, req, inode, fi->flags, !(fi->flags & O_NONBLOCK));
+	if (fd < 0) {
+		fusefs_handle_give(fs, fuse_req_ctx(req)->uid);
+		return fd;
+	}
+	return fusefs_handle_new(fs, req, inode, fd, fi);
 }
 
 void fusefs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -652,7 +637,7 @@ static errint_t lend_to_writer(fuse_req_t req, const struct handle *handle, bool
 	struct stat st;
 
 	if (writeback)
-		return identity_lend(handle->uid, handle->gid, true);
+		return identity_lend(handle->user, handle->group, true);
 	if (fstat(fd, &st))
 		return -errno;
 	/* A set-gid bit may stay for the members of the file's group. */
@@ -722,59 +707,53 @@ static errint_t truncate_file(struct fusefs *fs, struct inode *inode, int fd, co
 	return error;
 }
 
-/* truncate(2) of the inode open as PATH_FD. To 0 the kernel sends the same for O_TRUNC, which is
- * what is done to files that are empty, and moves their times on every file system. */
-static errint_t truncate_path(struct fusefs *fs, struct inode *inode, int path_fd, off_t size)
+/*
+ * truncate(2), or O_TRUNC, which comes as to 0, of a file open as FD. The two look alike then. The
+ * latter is what is done to files that are empty, and moves their times on every file system, so it
+ * is by descriptor. The other is by path.
+ */
+static errint_t truncate_open(struct fusefs *fs, struct inode *inode, int fd, off_t size)
 {
 	char path[32];
-	errint_t error;
-	int fd;
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", path_fd);
-	if (size)
-		return truncate_file(fs, inode, path_fd, path, size);
-	fd = TEMP_FAILURE_RETRY(open(path, O_WRONLY | O_CLOEXEC | O_NONBLOCK));
-	if (fd < 0)
-		return -errno;
-	error = truncate_file(fs, inode, fd, NULL, 0);
-	close(fd);
-	return error;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return truncate_file(fs, inode, fd, size ? path : NULL, size);
 }
 
-static errint_t truncate_as_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode,
-				   int path_fd, off_t size)
+/* Who is root may lack CAP_FSETID. */
+static errint_t truncate_as_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode, int fd,
+				   off_t size, bool kill_set_id)
 {
+	const struct fuse_ctx *caller = fuse_req_ctx(req);
 	struct identity identity;
-	errint_t error = identity_assume(req, path_fd, false, &identity);
+	errint_t error;
 
+	if (caller->uid == 0) {
+		error = identity_lend(0, caller->gid, !kill_set_id);
+		return error ? error : truncate_open(fs, inode, fd, size);
+	}
+	error = identity_assume(req, fd, false, &identity);
 	if (error)
 		return error;
 	do
-		error = truncate_path(fs, inode, path_fd, size);
+		error = truncate_open(fs, inode, fd, size);
 	while (identity_insist(&identity, error));
-	identity_restore();
 	return error;
 }
 
-/* Without a handle: by somebody who may write to the file. Who is root may lack CAP_FSETID. */
-static errint_t truncate_by_path(struct fusefs *fs, fuse_req_t req, struct inode *inode, off_t size,
-				 bool kill_set_id)
+/* Without a handle: by who may write to the file. To truncate by path breaks leases and waits for
+ * them: there is none while the file is open for writing. */
+static errint_t truncate_unopened(struct fusefs *fs, fuse_req_t req, struct inode *inode,
+				  off_t size, bool kill_set_id)
 {
-	const struct fuse_ctx *caller = fuse_req_ctx(req);
-	int path_fd = inode_path_begin(fs->inodes, inode);
+	int fd = fusefs_open_source(fs, req, inode, O_WRONLY, true);
 	errint_t error;
 
-	if (path_fd < 0)
-		return path_fd;
-	if (caller->uid) {
-		error = truncate_as_caller(fs, req, inode, path_fd, size);
-	} else {
-		error = identity_lend(0, caller->gid, !kill_set_id);
-		if (!error)
-			error = truncate_path(fs, inode, path_fd, size);
-		identity_make_own();
-	}
-	inode_path_end(inode, path_fd);
+	if (fd < 0)
+		return fd;
+	error = truncate_as_caller(fs, req, inode, fd, size, kill_set_id);
+	identity_make_own();
+	close(fd);
 	return error;
 }
 
@@ -788,7 +767,7 @@ errint_t fusefs_truncate(fuse_req_t req, struct inode *inode, struct fuse_file_i
 	if (error)
 		return error;
 	if (!handle)
-		return truncate_by_path(fs, req, inode, size, kill_set_id);
+		return truncate_unopened(fs, req, inode, size, kill_set_id);
 	error = lend_to_writer(req, handle, false, kill_set_id);
 	if (!error)
 		error = truncate_file(fs, inode, source_fd(handle->source), NULL, size);

@@ -339,17 +339,20 @@ static int open_new(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, const 
 static errint_t do_create(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, const char *name,
 			  mode_t mode, struct fuse_file_info *fi, struct found *ret_found)
 {
-	int fd = open_new(fs, req, parent, name, mode, fi->flags);
-	errint_t error;
+	errint_t error = fusefs_handle_take(fs, req);
+	int fd;
 
-	if (fd < 0)
-		return fd;
-	error = inode_lookup_fd(fs->inodes, fd, &ret_found->inode, &ret_found->st);
+	if (error)
+		return error;
+	fd = open_new(fs, req, parent, name, mode, fi->flags);
+	error = fd < 0 ? fd : inode_lookup_fd(fs->inodes, fd, &ret_found->inode, &ret_found->st);
 	if (error) {
-		close(fd);
+		fusefs_handle_give(fs, fuse_req_ctx(req)->uid);
+		if (fd >= 0)
+			close(fd);
 		return error;
 	}
-	error = fusefs_handle_new(fs, ret_found->inode, fd, fuse_req_ctx(req), fi);
+	error = fusefs_handle_new(fs, req, ret_found->inode, fd, fi);
 	if (error)
 		inode_forget(fs->inodes, ret_found->inode, 1);
 	return error;

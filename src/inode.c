@@ -40,6 +40,8 @@
 #define SHARDS           128u
 #define FIRST_BUCKETS    16u
 #define BUDGET_MAX       32768 /* a descriptor pins an inode and a dentry of the source: 1-2 KiB */
+#define DESCRIPTORS_MIN  256   /* that every process may have */
+#define DESCRIPTORS_MAX  (1 << 30)
 #define DEVICES          16 /* file systems below the source whose inode numbers are told apart */
 #define DEVICE_SHIFT     56
 #define PROC_PATH_LENGTH 32
@@ -78,6 +80,7 @@ struct inode_table {
 	int root_fd;                          /* borrowed; constant */
 	struct handles objects;               /* file handles of the source; constant */
 	long budget;                    /* descriptors to keep while there are handles; constant */
+	long spare;                     /* descriptors beside the budget; constant */
 	_Atomic long kept;              /* descriptors kept */
 	atomic_bool handles;            /* an inode may have a handle only; never goes back */
 	_Atomic uint64_t bytes;         /* of handles and buckets */
@@ -628,16 +631,20 @@ struct directory_hold *inode_directory(struct inode *inode)
 
 /* Raise the limit of descriptors to the hard one; half of it is for inodes, the rest for open files
  * and everything else. */
-static long descriptor_budget(void)
+static void share_descriptors(struct inode_table *table)
 {
 	struct rlimit limit;
 
+	table->budget = table->spare = DESCRIPTORS_MIN / 2;
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return 128;
+		return;
 	limit.rlim_cur = limit.rlim_max;
 	if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
 		getrlimit(RLIMIT_NOFILE, &limit);
-	return limit.rlim_cur / 2 < BUDGET_MAX ? (long)(limit.rlim_cur / 2) : BUDGET_MAX;
+	if (limit.rlim_cur > DESCRIPTORS_MAX)
+		limit.rlim_cur = DESCRIPTORS_MAX;
+	table->budget = limit.rlim_cur / 2 < BUDGET_MAX ? (long)(limit.rlim_cur / 2) : BUDGET_MAX;
+	table->spare = (long)limit.rlim_cur - table->budget;
 }
 
 static errint_t table_init_shards(struct inode_table *table)
@@ -681,7 +688,7 @@ errint_t inode_table_new(int root_fd, struct inode_table **ret_table)
 		return -ENOMEM;
 	table->root_fd = root_fd;
 	table->objects.mount_fd = -1;
-	table->budget = descriptor_budget();
+	share_descriptors(table);
 	atomic_init(&table->root.fd, -1);
 	error = node_slab_new(sizeof(struct inode), &table->slab);
 	if (!error)
@@ -729,6 +736,11 @@ uint64_t inode_table_bytes(const struct inode_table *table)
 	return sizeof(*table) + SHARDS * FIRST_BUCKETS * sizeof(struct inode *) +
 	       node_slab_bytes(table->slab) +
 	       atomic_load_explicit(&table->bytes, memory_order_relaxed);
+}
+
+uint64_t inode_table_spare(const struct inode_table *table)
+{
+	return (uint64_t)table->spare;
 }
 
 uint64_t inode_table_count(const struct inode_table *table)

@@ -60,8 +60,8 @@
 extern char **environ;
 
 #ifdef __SANITIZE_ADDRESS__
-/* libfuse ends its threads by pthread_cancel(), which leaves AddressSanitizer's marks of the frames
- * that were unwound; its own use of the stack afterwards would trip over them. */
+/* Threads that read requests end by pthread_cancel(), which leaves AddressSanitizer's marks of the
+ * frames that were unwound; its own use of the stack afterwards would trip over them. */
 const char *__asan_default_options(void);
 const char *__asan_default_options(void)
 {
@@ -483,7 +483,7 @@ static void *wait_for_end(void *arg)
 		limit_end(d);
 		flush_mount(d);
 		fusefs_quiesce(d->fs);
-		fuse_session_exit(d->session);
+		fusefs_end(d->fs);
 		pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
 	}
 	return NULL;

@@ -489,7 +489,7 @@ static errint_t add_defaults(const struct raw_options *raw, struct options *opti
 		out_of_memory |= fuse_opt_add_opt(&list, "default_permissions") != 0;
 	if (!raw->allow_other && geteuid() == 0)
 		out_of_memory |= fuse_opt_add_opt(&list, "allow_other") != 0;
-	if (options->transport != TRANSPORT_DEV)
+	if (options->transport == TRANSPORT_IO_URING)
 		out_of_memory |= fuse_opt_add_opt(&list, "io_uring") != 0;
 	if (options->debug)
 		out_of_memory |= fuse_opt_add_opt(&list, "debug") != 0;
@@ -641,7 +641,7 @@ void options_print_help(const char *program)
 	       "                         /var/lib/foldfs)\n"
 	       "  -o scan=background     read SOURCE once, slowly, for what its files share "
 	       "(default: off)\n"
-	       "  -o transport=WAY       auto, io_uring or dev (default: auto)\n"
+	       "  -o transport=WAY       auto (which is dev), dev or io_uring\n"
 	       "  -o attr_timeout=SEC    how long the kernel may keep attributes (default: 1.0)\n"
 	       "  -o entry_timeout=SEC   how long the kernel may keep names (default: 1.0)\n"
 	       "  -o negative_timeout=SEC\n"

@@ -22,7 +22,8 @@
  *
  * Set-id bits go when somebody without CAP_FSETID writes. That is the daemon's to do
  * (HANDLE_KILLPRIV_V2), so a file with such bits is not written in passthrough: it gets no plan of
- * that kind by an open for writing, and while it has one it gets no bits.
+ * that kind by an open for writing, and while it has one it gets no bits. While a chmod that gives
+ * bits is under way (granting) it counts as having them.
  *
  * Who is refused comes again, and must not be refused then, by an inode that a reader was faster to
  * open: so the file's next plan is `window` until he is there (plan_await()).
@@ -261,13 +262,12 @@ static bool is_for_writing(const struct plan_open *open)
 	return (open->flags & O_ACCMODE) != O_RDONLY;
 }
 
-/* Whether a write has something to take from the file. As it is now: under the inode's lock nobody
- * gives it bits. */
-static bool has_set_id(const struct plan_open *open)
+/* Whether a write has something to take from the file, or will have in a moment. */
+static bool has_set_id(const struct plan_hold *hold, const struct plan_open *open)
 {
 	struct stat st;
 
-	return fstat(open->fd, &st) || st.st_mode & (S_ISUID | S_ISGID);
+	return hold->granting || fstat(open->fd, &st) || st.st_mode & (S_ISUID | S_ISGID);
 }
 
 static struct choice choose_own(const struct plan *plan, const struct plan_open *open)
@@ -366,21 +366,25 @@ static bool is_mapped(const struct plan_hold *hold, const struct plan_open *open
 }
 
 /* *ret_fd: what to register, other than the file itself; -1 if it is that. The caller's. */
-static struct choice choose(struct plan *plan, const struct plan_open *open, bool mapped,
-			    int *ret_fd)
+static struct choice choose(struct plan *plan, const struct plan_hold *hold,
+			    const struct plan_open *open, bool mapped, int *ret_fd)
 {
 	struct choice choice;
+	bool awaited;
 
 	*ret_fd = -1;
 	if (!atomic_load_explicit(&plan->able, memory_order_relaxed))
 		return (struct choice){PLAN_WINDOW, PLAN_UNABLE};
-	if (is_for_writing(open) && has_set_id(open))
+	if (is_for_writing(open) && has_set_id(hold, open))
 		return (struct choice){PLAN_WINDOW, PLAN_SET_ID};
-	if (is_asked(plan, open->fd))
+	/* Also a file that was named: it may be about to get set-id bits by way of the inode that
+	 * its changer was refused by. */
+	awaited = is_awaited(plan, open->st);
+	if (!awaited && is_asked(plan, open->fd))
 		return (struct choice){PLAN_OWN, PLAN_ASKED};
 	if (mapped)
 		return (struct choice){PLAN_OWN, PLAN_MAPPED};
-	if (is_awaited(plan, open->st))
+	if (awaited)
 		return (struct choice){PLAN_WINDOW, PLAN_AWAITED};
 	if (!open->st->st_size)
 		return (struct choice){PLAN_WINDOW, PLAN_EMPTY};
@@ -431,7 +435,7 @@ static void begin(struct plan *plan, struct plan_hold *hold, const struct plan_o
 	int fd;
 
 	hold->mapped = is_mapped(hold, open);
-	choice = choose(plan, open, hold->mapped, &fd);
+	choice = choose(plan, hold, open, hold->mapped, &fd);
 	hold->backing_id = 0;
 	hold->written = false;
 	hold->ctime = open->st->st_ctim;
@@ -459,7 +463,7 @@ static errint_t may_join(const struct plan_hold *hold, const struct plan_open *o
 {
 	switch (hold->kind) {
 	case PLAN_OWN:
-		if (!is_for_writing(open) || !has_set_id(open))
+		if (!is_for_writing(open) || !has_set_id(hold, open))
 			return 0;
 		return hold->written ? -ETXTBSY : -ESTALE;
 	case PLAN_SHARED:
@@ -511,10 +515,17 @@ bool plan_may_change(const struct plan_hold *hold)
 	return !hold->opens || hold->kind != PLAN_SHARED;
 }
 
-bool plan_allows_set_id(const struct plan_hold *hold, pid_t pid)
+bool plan_grant_begin(struct plan_hold *hold, pid_t pid)
 {
-	return !hold->opens || hold->kind != PLAN_OWN || !hold->written ||
-	       (pid && hold->alone == pid);
+	if (hold->opens && hold->kind == PLAN_OWN && hold->written && (!pid || hold->alone != pid))
+		return false;
+	hold->granting++;
+	return true;
+}
+
+void plan_grant_end(struct plan_hold *hold)
+{
+	hold->granting--;
 }
 
 bool plan_answer(const struct plan *plan, const struct plan_hold *hold, bool unchanged,
@@ -543,7 +554,7 @@ void plan_explain(struct plan *plan, const struct plan_hold *hold, const struct 
 	int fd = -1;
 
 	if (!hold->opens)
-		choice = choose(plan, open, is_mapped(hold, open), &fd);
+		choice = choose(plan, hold, open, is_mapped(hold, open), &fd);
 	if (fd >= 0)
 		close(fd);
 	*ret_kind = choice.kind;

@@ -230,3 +230,8 @@ bool stream_wait(struct stream *stream, off_t offset, size_t length)
 	pthread_mutex_unlock(&stream->lock);
 	return waited;
 }
+
+uint64_t stream_bytes(void)
+{
+	return sizeof(struct stream);
+}

@@ -297,3 +297,8 @@ bool source_stamps_first(const struct statfs *fs)
 {
 	return is_one_of_the_disk(fs) && kernel_is_from(5, 18);
 }
+
+uint64_t source_bytes(void)
+{
+	return sizeof(struct source);
+}

@@ -51,8 +51,8 @@ static uint64_t total_bytes(const struct reading *r)
 	const struct fusefs_usage *usage = &r->usage;
 
 	return usage->store.pool_bytes + usage->maps_bytes + usage->store.index_bytes +
-	       usage->inodes_bytes + usage->window.memory_bytes + usage->transport_bytes +
-	       r->scan_bytes;
+	       usage->inodes_bytes + usage->handles_bytes + usage->window.memory_bytes +
+	       usage->transport_bytes + r->scan_bytes;
 }
 
 /* JSON is UTF-8, a path is any bytes: one that is no UTF-8 shows U+FFFD for each byte beyond ASCII.

@@ -80,6 +80,18 @@
 	X("plans.shared", "inodes", NUMBER, r->usage.shared_inodes,                                \
 	  "Files that are open now and that the kernel serves by itself from one file for all "    \
 	  "that are equal.")                                                                       \
+	X("open_handles", "handles", NUMBER, r->usage.open_handles,                                \
+	  "Files and directories that clients have open, each with a descriptor of the daemon.")   \
+	X("serving.threads", "threads", NUMBER, r->usage.serve.threads,                            \
+	  "Threads that read requests from the fuse device or handle one.")                        \
+	X("serving.handled", "requests", NUMBER, r->usage.serve.handled,                           \
+	  "Requests that such threads are handling.")                                              \
+	X("serving.parked", "requests", NUMBER, r->usage.serve.parked,                             \
+	  "Requests that wait because their user has his share of threads.")                       \
+	X("serving.refused", "events", NUMBER, r->usage.serve.refused,                             \
+	  "Requests that were answered with an error because their user had his share of what "    \
+	  "may "                                                                                   \
+	  "wait, too.")                                                                            \
 	X("window.budget_bytes", "bytes", NUMBER, r->usage.window.budget_bytes,                    \
 	  "What the kernel may cache of this mount; 0 means direct I/O.")                          \
 	X("window.bytes", "bytes", NUMBER, r->usage.window.bytes, "What it caches now, at most.")  \
@@ -96,6 +108,8 @@
 	  "Memory of the index that finds a frame by its digest.")                                 \
 	X("memory.inodes_bytes", "bytes", NUMBER, r->usage.inodes_bytes,                           \
 	  "Memory of what is kept about inodes.")                                                  \
+	X("memory.handles_bytes", "bytes", NUMBER, r->usage.handles_bytes,                         \
+	  "Memory of what is kept about open files and directories.")                              \
 	X("memory.notes_bytes", "bytes", NUMBER, r->usage.window.memory_bytes,                     \
 	  "Memory of the notes of what the window holds.")                                         \
 	X("memory.transport_bytes", "bytes", NUMBER, r->usage.transport_bytes,                     \

@@ -7,6 +7,7 @@
  * fusefs_attr.c  attributes: getattr, statx, setattr, xattrs, statfs
  * fusefs_dir.c   directories: opendir, readdir, readdirplus, releasedir, fsyncdir
  * fusefs_io.c    content: open, create, read, write, fsync, fallocate, lseek, copy_file_range
+ * fusefs_source.c opens of the source as the caller, and what waits for leases
  * fusefs_own.c   changes of ours that are not of content
  * fusefs_watch.c what others change in the source, with -o watch
  */
@@ -18,6 +19,7 @@
 #include "foldfs/fill.h"
 #include "foldfs/options.h"
 #include "foldfs/plan.h"
+#include "foldfs/serve.h"
 #include "foldfs/window.h"
 
 #include <fuse_lowlevel.h>
@@ -44,8 +46,12 @@ extern const struct fuse_lowlevel_ops fusefs_operations;
  * After any fork. 0, or -errno that ended it. */
 errint_t fusefs_serve(struct fusefs *fs, struct fuse_session *se);
 
+/* Have fusefs_serve() return as soon as the requests in hand are done, also if it has not begun.
+ * Any thread but those that handle requests; does not wait. */
+void fusefs_end(struct fusefs *fs);
+
 /* The end is near, requests are still answered: stop what waits for the kernel. To be called before
- * fuse_session_exit() on a session that is still mounted; then again is harmless. Blocks shortly.
+ * fusefs_end() on a session that is still mounted; then again is harmless. Blocks shortly.
  */
 void fusefs_quiesce(struct fusefs *fs);
 
@@ -74,6 +80,9 @@ struct fusefs_usage {
 	uint64_t own_inodes;
 	uint64_t shared_inodes;
 	uint64_t inodes_bytes;
+	uint64_t open_handles; /* files and directories that clients have open */
+	uint64_t handles_bytes;
+	struct serve_usage serve;
 	uint64_t transport_bytes;
 };
 void fusefs_usage(const struct fusefs *fs, struct fusefs_usage *ret_usage);

@@ -10,6 +10,7 @@
 #include "foldfs/plan.h"
 #include "foldfs/rcu.h"
 #include "foldfs/readahead.h"
+#include "foldfs/shares.h"
 #include "foldfs/watch.h"
 
 #include <pthread.h>
@@ -36,17 +37,21 @@ struct fusefs {
 		*catalogue; /* borrowed; NULL: there is none. Set before the first thread */
 	struct filler filler;
 	struct cow_break cow;
+	struct serve *serve;
+	struct shares *open_handles; /* files and directories that clients have open, by user */
 	struct workers *workers;
 	struct window *window;
 	struct inode_table *inodes;
 	struct watch *watch; /* NULL: not asked for. Set before the first thread */
 
-	struct fuse_session *session;     /* set in fusefs_serve(), before the first request */
-	atomic_bool uses_io_uring;        /* set by the first request that came that way */
-	_Atomic uint64_t transport_bytes; /* set when the kernel has agreed to something */
+	struct fuse_session *session; /* set in fusefs_serve(), before the first request */
+	atomic_bool uses_io_uring;    /* set by the first request that came that way */
+	atomic_bool begun;            /* set when the kernel has agreed to something */
+	_Atomic uint64_t rings_bytes; /* the same; 0: there are none */
 
-	pthread_mutex_t handles_lock; /* a leaf */
-	struct cds_list_head handles; /* open ones; under handles_lock */
+	_Atomic uint64_t handles_bytes; /* of open files and directories */
+	pthread_mutex_t handles_lock;   /* a leaf */
+	struct cds_list_head handles;   /* open ones; under handles_lock */
 };
 
 /* Requests come after the replies that were sent before them: see tsan_replies.c. */
@@ -86,17 +91,31 @@ void fusefs_entry(const struct fusefs *fs, struct inode *inode, const struct sta
 /* Fit a stat of the source for the client: see inode_number_shown(). */
 void fusefs_stat_show(const struct fusefs *fs, struct stat *st);
 
-/* fusefs_io.c: make a handle of CALLER's for INODE out of FD, open on the source (taken over, also
- * on failure), and set FI's fh and flags. -errno. Used by open, create and tmpfile. */
-errint_t fusefs_handle_new(struct fusefs *fs, struct inode *inode, int fd,
-			   const struct fuse_ctx *caller, struct fuse_file_info *fi);
-/* A new descriptor of INODE (a regular file or a directory), as REQ's caller gets it from the
- * source by an open with CLIENT_FLAGS. -errno. */
-int fusefs_open_as_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode, int client_flags);
+/* fusefs_source.c: a new descriptor of INODE (a regular file or a directory), as REQ's caller gets
+ * it from the source by an open with CLIENT_FLAGS, never waiting in the kernel for somebody's
+ * lease. WAIT: the client waits until it is given back or taken away, or is interrupted (-EINTR);
+ * -EAGAIN if not, or if there is no end of it. Without a lock. O_NONBLOCK is not set in the result.
+ */
+int fusefs_open_source(struct fusefs *fs, fuse_req_t req, struct inode *inode, int client_flags,
+		       bool wait);
+
+/* One more open file or directory for REQ's user. -ENFILE: that is beyond his share of what the
+ * daemon may have open. Before anything is opened or made; fusefs_handle_give() undoes it. */
+errint_t fusefs_handle_take(struct fusefs *fs, fuse_req_t req);
+void fusefs_handle_give(struct fusefs *fs, uid_t user);
+
+/* fusefs_io.c: make a handle of REQ's caller for INODE out of FD, open on the source, and of what
+ * fusefs_handle_take() took (both taken over, also on failure), and set FI's fh and flags. -errno.
+ * Used by open, create and tmpfile. */
+errint_t fusefs_handle_new(struct fusefs *fs, fuse_req_t req, struct inode *inode, int fd,
+			   struct fuse_file_info *fi);
 /* The reply to the open did not reach the kernel: undo. */
 void fusefs_handle_undo(struct fuse_file_info *fi);
 /* The source descriptor of an open handle. */
 int fusefs_handle_fd(const struct fuse_file_info *fi);
+/* Who opened the file or directory whose handle the kernel names as FH; as in its requests. */
+uid_t fusefs_handle_user(uint64_t fh);
+uid_t fusefs_directory_user(uint64_t fh);
 /* Free every handle: the connection has ended. */
 void fusefs_handles_free(struct fusefs *fs);
 /*

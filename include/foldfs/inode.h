@@ -31,6 +31,9 @@ errint_t inode_table_new(int root_fd, struct inode_table **ret_table);
 void inode_table_free(struct inode_table *table);
 /* Bytes of the inodes. */
 uint64_t inode_table_bytes(const struct inode_table *table);
+/* Descriptors of the process that inodes leave to others. Inodes of a source without file handles
+ * may take more than their half. Constant. */
+uint64_t inode_table_spare(const struct inode_table *table);
 uint64_t inode_table_count(const struct inode_table *table);
 
 /* Called when an inode goes, with the window_file it had, if any. Set once, before use. */

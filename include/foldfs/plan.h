@@ -64,6 +64,7 @@ struct plan_hold {
 	int32_t backing_id; /* of `own` and `shared` while open */
 	uint8_t kind;       /* enum plan_kind; while open */
 	uint8_t reason;     /* enum plan_reason; while open */
+	uint16_t granting;  /* chmods under way that may give set-id bits */
 	bool written;       /* was opened for writing while the daemon is out of the way */
 	bool mapped;        /* may be mapped by who wrote to it in `own`, though it is not open */
 	pid_t alone;        /* the thread that has the only open, for writing; 0: nobody */
@@ -125,9 +126,12 @@ bool plan_may_change(const struct plan_hold *hold);
  * Before anybody can find the other inode. Any thread. */
 void plan_await(struct plan *plan, const struct stat *st);
 
-/* Whether PID may give the inode's file set-id bits. Not while others could write to it with the
- * daemon out of the way, where nobody would take the bits away again. Under the inode's lock. */
-bool plan_allows_set_id(const struct plan_hold *hold, pid_t pid);
+/* PID is about to give the inode's file a mode with set-id bits. False: he may not, for others
+ * could write to it with the daemon out of the way, where nobody would take the bits away again. If
+ * he may, nobody gets such a plan until plan_grant_end(). Both under the inode's lock, which is not
+ * held for the change itself: that may wait for whoever has the file locked in the source. */
+bool plan_grant_begin(struct plan_hold *hold, pid_t pid);
+void plan_grant_end(struct plan_hold *hold);
 
 /* Set FI's flags for an open that HOLD has just counted. UNCHANGED: what the kernel may still cache
  * of the inode is true and may stay. Returns whether it stays. Under the inode's lock. */

@@ -21,6 +21,8 @@ errint_t stream_new(struct filler *filler, struct workers *workers, struct file 
 		    struct source *source, struct stream **ret_stream);
 /* No further note; ranges that are queued for it are dropped, being read are finished. */
 void stream_free(struct stream *stream);
+/* Memory of one, but for what is queued. */
+uint64_t stream_bytes(void);
 
 /* A read of LENGTH bytes at OFFSET is about to be served; MISSED says whether it has to go to the
  * source. May hand ranges to the workers. Any thread; a mutex of this handle only; never blocks on

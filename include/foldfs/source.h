@@ -36,6 +36,8 @@ errint_t source_new(int fd, struct source **ret_source);
 struct source *source_get(struct source *source);
 /* The last reference closes the descriptor. */
 void source_put(struct source *source);
+/* Memory of one. */
+uint64_t source_bytes(void);
 int source_fd(const struct source *source);
 /* What the kernel caches of the file is not a second copy, and stays. Before others use SOURCE. */
 void source_keep_cache(struct source *source);

@@ -101,24 +101,30 @@ class Running:
         self.limit = limits.Limit(self.seconds)
         sys.stdout.flush()
         ready, tell = os.pipe()
+        wait, go = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             os.close(ready)
-            self._child(arguments, seed, tell)
+            os.close(go)
+            self._child(arguments, seed, tell, wait)
         self.pidfd = os.pidfd_open(self.pid)
         # Its namespace tells its processes, whoever became their parent. Held open, for a number that
-        # nobody holds is given to the next one.
+        # nobody holds is given to the next one. It goes on when that is done: one that has ended has none.
         os.close(tell)
+        os.close(wait)
         os.read(ready, 1)
         os.close(ready)
         self.namespace_fd = os.open("/proc/%d/ns/mnt" % self.pid, os.O_RDONLY)
         self.namespace = os.readlink("/proc/self/fd/%d" % self.namespace_fd)
+        os.close(go)
 
-    def _child(self, arguments, seed, tell):
+    def _child(self, arguments, seed, tell, wait):
         os.setsid()
         harness.unshare_mounts()
         os.write(tell, b"x")
         os.close(tell)
+        os.read(wait, 1)
+        os.close(wait)
         harness.LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         out = os.open(self.output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(out, 1)

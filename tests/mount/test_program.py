@@ -126,7 +126,7 @@ def status_keys(t):
         check(keys <= set(found), "%s lacks %s" % (what, sorted(keys - set(found))))
         for key, value in found.items():
             kinds = str if key in ("version", "source", "mountpoint", "transport", "state") else \
-                dict if key in ("window", "memory", "plans", "watch") else int
+                dict if key in ("window", "memory", "plans", "watch", "serving") else int
             check(isinstance(value, kinds), "%s.%s is %r" % (what, key, value))
     equal(status["source"], source, "source")
     equal(status["mountpoint"], mount.point, "mountpoint")

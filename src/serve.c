@@ -1,0 +1,558 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * serve.c - the loop that reads requests from the fuse device and has them handled
+ *
+ * A handler may wait for the source, and a user may make the source wait: for a lease of his, for a
+ * lock that he holds. So each user has a share of the threads (shares.h). What comes beyond it is
+ * copied and parked, and the thread that read it reads on. Who has finished a request takes a
+ * parked one whose user may have a thread now. What is parked is bounded too, by user; beyond that
+ * a request is answered with EAGAIN at once. What must not fail is never refused: releases, and
+ * what the kernel writes back.
+ *
+ * Invariants:
+ *  S.1  There is always a thread that reads, or one is being started: requests in hand are fewer
+ *       than threads may be. So interrupts always arrive.
+ *  S.2  While requests are parked, each of their users has all that he may: whoever gives something
+ *       back under the lock takes the next one in the same critical section.
+ *  S.3  A thread can be cancelled only while it reads from the device, where it holds nothing.
+ *
+ * An interrupt of a parked request answers it with EINTR: nothing was done of it yet. All others
+ * are libfuse's to deliver, which also keeps one that comes before its request.
+ *
+ * Descriptors are not cloned (clone_fd): requests then stay with the connection whoever read them.
+ *
+ * The threads of a ring are stopped by the end of libfuse's own loop and by nothing else that is
+ * public. So that loop is run when ours is over: it finds the session at its end.
+ */
+#include "foldfs/serve.h"
+
+#include "foldfs/shares.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <urcu/list.h>
+
+#define THREADS_MAX 256u
+#define HANDLED_MAX (THREADS_MAX - 1) /* S.1 */
+#define RESERVE     32u               /* of those for root */
+/* Readers beyond this many end; to start one takes some 50 us. */
+#define IDLE_MAX 10u
+/* Copies of parked requests. Each counts for 64 KiB at least, so there are 4096 at most. */
+#define PARKED_BYTES_MAX ((uint64_t)256 << 20)
+#define PARKED_RESERVE   ((uint64_t)32 << 20)
+#define PARKED_COST_MIN  ((uint64_t)64 << 10)
+/* Of libfuse, lib/fuse_i.h: what a request needs beside its payload. */
+#define HEADER_BYTES 4096u
+
+struct request {
+	struct cds_list_head link; /* in its queue; under the lock */
+	struct fuse_buf buffer;    /* of bytes */
+	char bytes[];
+};
+
+/* A request that is being handled. */
+struct turn {
+	uid_t user;
+	bool counted; /* to his share: not where no share is asked for, or for want of memory */
+};
+
+/* The parked requests of one user. */
+struct queue {
+	struct cds_list_head link; /* in serve->queues */
+	struct cds_list_head requests;
+	uid_t user;
+};
+
+struct serve {
+	uid_t (*user_of)(const struct fuse_in_header *request); /* constant */
+	struct shares *handling;                                /* requests in hand */
+	struct shares *parking;       /* bytes of parked ones, see cost_of() */
+	struct fuse_session *session; /* set before the first thread; under lock for others */
+	pthread_mutex_t lock;
+	pthread_cond_t ended;
+	/* All under lock: */
+	struct cds_list_head threads;
+	struct cds_list_head queues; /* of users who have something parked, whose turn is next */
+	unsigned thread_count;
+	unsigned reading; /* threads that read, or soon will */
+	uint64_t parked;
+	uint64_t parked_bytes;
+	uint64_t refused;
+	errint_t error;
+	bool ending;
+};
+
+struct thread {
+	struct cds_list_head link;
+	pthread_t id;
+	struct serve *serve;
+	struct fuse_buf buffer; /* libfuse allocates it at the first read; the thread's own */
+};
+
+static void *thread_main(void *argument);
+
+/* ---- threads ---- */
+
+static errint_t start_thread_locked(struct serve *serve)
+{
+	struct thread *thread = calloc(1, sizeof(*thread));
+	int error;
+
+	if (!thread)
+		return -ENOMEM;
+	thread->serve = serve;
+	error = pthread_create(&thread->id, NULL, thread_main, thread);
+	if (error) {
+		free(thread);
+		return -error;
+	}
+	cds_list_add(&thread->link, &serve->threads);
+	serve->thread_count++;
+	serve->reading++;
+	return 0;
+}
+
+/* The caller, a reader, has something else to do: somebody else has to read. Where no thread can be
+ * had, requests wait until the caller is back. */
+static void leave_reading_locked(struct serve *serve)
+{
+	serve->reading--;
+	if (!serve->reading && serve->thread_count < THREADS_MAX && !serve->ending)
+		(void)start_thread_locked(serve);
+}
+
+static void thread_free(struct thread *thread)
+{
+	free(thread->buffer.mem);
+	free(thread);
+}
+
+/* ---- parked requests ---- */
+
+static uint64_t cost_of(size_t bytes)
+{
+	return bytes > PARKED_COST_MIN ? bytes : PARKED_COST_MIN;
+}
+
+static struct queue *find_queue_locked(struct serve *serve, uid_t user)
+{
+	struct queue *queue;
+
+	cds_list_for_each_entry (queue, &serve->queues, link)
+		if (queue->user == user)
+			return queue;
+	queue = malloc(sizeof(*queue));
+	if (!queue)
+		return NULL;
+	queue->user = user;
+	CDS_INIT_LIST_HEAD(&queue->requests);
+	cds_list_add_tail(&queue->link, &serve->queues);
+	return queue;
+}
+
+static struct request *request_copy(const struct fuse_buf *buffer)
+{
+	struct request *request = malloc(sizeof(*request) + buffer->size);
+
+	if (!request)
+		return NULL;
+	request->buffer = (struct fuse_buf){.size = buffer->size, .mem = request->bytes};
+	memcpy(request->bytes, buffer->mem, buffer->size);
+	return request;
+}
+
+/* Whether an error would lose something that nobody is told of. */
+static bool must_not_fail(const struct fuse_in_header *in)
+{
+	const struct fuse_write_in *write = (const void *)(in + 1);
+
+	switch (in->opcode) {
+	case FUSE_RELEASE:
+	case FUSE_RELEASEDIR:
+		return true;
+	case FUSE_WRITE:
+		return write->write_flags & FUSE_WRITE_CACHE;
+	default:
+		return false;
+	}
+}
+
+/* Park a copy of BUFFER, a request of USER. -EAGAIN: that is beyond his share. */
+static errint_t park_locked(struct serve *serve, const struct fuse_buf *buffer, uid_t user)
+{
+	uint64_t cost = cost_of(buffer->size);
+	errint_t error = must_not_fail(buffer->mem) ? shares_force(serve->parking, user, cost)
+						    : shares_take(serve->parking, user, cost);
+	struct request *request;
+	struct queue *queue;
+
+	if (error)
+		return error;
+	request = request_copy(buffer);
+	queue = request ? find_queue_locked(serve, user) : NULL;
+	if (!queue) {
+		free(request);
+		shares_give(serve->parking, user, cost);
+		return -ENOMEM;
+	}
+	cds_list_add_tail(&request->link, &queue->requests);
+	serve->parked++;
+	serve->parked_bytes += sizeof(*request) + buffer->size;
+	return 0;
+}
+
+/* Take REQUEST out of QUEUE, which ends with its last one. The caller's to free. */
+static void unpark_locked(struct serve *serve, struct queue *queue, struct request *request)
+{
+	cds_list_del(&request->link);
+	cds_list_del(&queue->link);
+	serve->parked--;
+	serve->parked_bytes -= sizeof(*request) + request->buffer.size;
+	shares_give(serve->parking, queue->user, cost_of(request->buffer.size));
+	if (cds_list_empty(&queue->requests))
+		free(queue);
+	else
+		cds_list_add_tail(&queue->link, &serve->queues);
+}
+
+/* A parked request whose user may have a thread now, which is the caller; users take turns. NULL:
+ * there is none. */
+static struct request *next_locked(struct serve *serve, struct turn *ret_turn)
+{
+	struct request *request;
+	struct queue *queue;
+
+	cds_list_for_each_entry (queue, &serve->queues, link) {
+		errint_t error = shares_take(serve->handling, queue->user, 1);
+
+		if (error == -EAGAIN)
+			continue;
+		*ret_turn = (struct turn){.user = queue->user, .counted = !error};
+		request = cds_list_first_entry(&queue->requests, struct request, link);
+		unpark_locked(serve, queue, request);
+		return request;
+	}
+	return NULL;
+}
+
+static struct request *unpark_unique_locked(struct serve *serve, uint64_t unique)
+{
+	struct request *request;
+	struct queue *queue;
+
+	cds_list_for_each_entry (queue, &serve->queues, link)
+		cds_list_for_each_entry (request, &queue->requests, link) {
+			const struct fuse_in_header *in = request->buffer.mem;
+
+			if (in->unique == unique) {
+				unpark_locked(serve, queue, request);
+				return request;
+			}
+		}
+	return NULL;
+}
+
+/* ---- requests ---- */
+
+/* It fails where the kernel does not wait for the answer any more, which is just as well. */
+static void answer_error(struct serve *serve, uint64_t unique, errint_t error)
+{
+	const struct fuse_out_header out = {.len = sizeof(out), .error = error, .unique = unique};
+
+	(void)TEMP_FAILURE_RETRY(write(fuse_session_fd(serve->session), &out, sizeof(out)));
+}
+
+/* False: it is none of a parked request. */
+static bool interrupt_parked(struct serve *serve, const struct fuse_in_header *in)
+{
+	const struct fuse_interrupt_in *interrupt = (const void *)(in + 1);
+	struct request *request;
+
+	pthread_mutex_lock(&serve->lock);
+	request = unpark_unique_locked(serve, interrupt->unique);
+	pthread_mutex_unlock(&serve->lock);
+	if (!request)
+		return false;
+	free(request);
+	answer_error(serve, interrupt->unique, -EINTR);
+	return true;
+}
+
+/* Whether a request counts to its user's share. The others do not wait for what a user may hold. */
+static bool is_counted(const struct fuse_in_header *in)
+{
+	switch (in->opcode) {
+	case FUSE_INIT:
+	case FUSE_DESTROY:
+	case FUSE_FORGET:
+	case FUSE_BATCH_FORGET:
+		return false;
+	default:
+		return true;
+	}
+}
+
+/* What becomes of a request that was read. */
+enum fate { HANDLED, PARKED, REFUSED };
+
+/* Take a thread for BUFFER, of TURN's user, or park it. A request that could do neither for want of
+ * memory is handled all the same if it must not fail. *ret_error: with what it is to be refused. */
+static enum fate admit_locked(struct serve *serve, const struct fuse_buf *buffer, struct turn *turn,
+			      errint_t *ret_error)
+{
+	errint_t error;
+
+	turn->counted = false;
+	if (!is_counted(buffer->mem))
+		return HANDLED;
+	error = shares_take(serve->handling, turn->user, 1);
+	turn->counted = !error;
+	if (error != -EAGAIN)
+		return HANDLED;
+	error = park_locked(serve, buffer, turn->user);
+	if (!error)
+		return PARKED;
+	if (must_not_fail(buffer->mem))
+		return HANDLED;
+	serve->refused++;
+	*ret_error = error;
+	return REFUSED;
+}
+
+/* TURN's request is done. Returns the caller's next one, and whose turn it is, or NULL if the
+ * caller is a reader again. */
+static struct request *finish(struct serve *serve, struct turn *turn)
+{
+	struct request *next = NULL;
+
+	pthread_mutex_lock(&serve->lock);
+	if (turn->counted)
+		shares_give(serve->handling, turn->user, 1);
+	if (!serve->ending)
+		next = next_locked(serve, turn);
+	if (!next)
+		serve->reading++;
+	pthread_mutex_unlock(&serve->lock);
+	return next;
+}
+
+/* Handle what SELF has read, and what was parked meanwhile. */
+static void handle(struct thread *self, struct turn *turn)
+{
+	struct serve *serve = self->serve;
+	struct request *next;
+
+	fuse_session_process_buf(serve->session, &self->buffer);
+	while ((next = finish(serve, turn))) {
+		fuse_session_process_buf(serve->session, &next->buffer);
+		free(next);
+	}
+}
+
+static void take(struct thread *self)
+{
+	const struct fuse_in_header *in = self->buffer.mem;
+	struct serve *serve = self->serve;
+	errint_t error = 0;
+	struct turn turn;
+	enum fate fate;
+
+	if (in->opcode == FUSE_INTERRUPT) {
+		if (!interrupt_parked(serve, in))
+			fuse_session_process_buf(serve->session, &self->buffer);
+		return;
+	}
+	turn.user = serve->user_of(in);
+	pthread_mutex_lock(&serve->lock);
+	fate = admit_locked(serve, &self->buffer, &turn, &error);
+	if (fate == HANDLED)
+		leave_reading_locked(serve);
+	pthread_mutex_unlock(&serve->lock);
+	if (fate == REFUSED)
+		answer_error(serve, in->unique, error);
+	else if (fate == HANDLED)
+		handle(self, &turn);
+}
+
+/* ---- the loop ---- */
+
+static void end_with(struct serve *serve, errint_t error)
+{
+	pthread_mutex_lock(&serve->lock);
+	if (!serve->error)
+		serve->error = error;
+	serve->ending = true;
+	pthread_cond_signal(&serve->ended);
+	pthread_mutex_unlock(&serve->lock);
+}
+
+/* Read the next request; false at the end. */
+static bool receive(struct thread *self)
+{
+	struct serve *serve = self->serve;
+	int got = -EINTR;
+
+	while (got == -EINTR || got == -EAGAIN) {
+		if (fuse_session_exited(serve->session)) {
+			got = 0;
+			break;
+		}
+		pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
+		got = fuse_session_receive_buf(serve->session, &self->buffer);
+		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	}
+	if (got <= 0)
+		end_with(serve, got);
+	return got > 0;
+}
+
+/* Whether there are readers enough without SELF, which ends then. */
+static bool is_superfluous(struct thread *self)
+{
+	struct serve *serve = self->serve;
+	bool superfluous;
+
+	pthread_mutex_lock(&serve->lock);
+	superfluous = serve->reading > IDLE_MAX && !serve->ending;
+	if (superfluous) {
+		serve->reading--;
+		serve->thread_count--;
+		cds_list_del(&self->link);
+		pthread_detach(self->id);
+	}
+	pthread_mutex_unlock(&serve->lock);
+	return superfluous;
+}
+
+static void *thread_main(void *argument)
+{
+	struct thread *self = argument;
+
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	while (receive(self)) {
+		take(self);
+		if (is_superfluous(self)) {
+			thread_free(self);
+			break;
+		}
+	}
+	return NULL;
+}
+
+/* ---- start and stop ---- */
+
+errint_t serve_new(uid_t (*user_of)(const struct fuse_in_header *request), struct serve **ret_serve)
+{
+	struct serve *serve = calloc(1, sizeof(*serve));
+	errint_t error;
+
+	if (!serve)
+		return -ENOMEM;
+	serve->user_of = user_of;
+	pthread_mutex_init(&serve->lock, NULL);
+	pthread_cond_init(&serve->ended, NULL);
+	CDS_INIT_LIST_HEAD(&serve->threads);
+	CDS_INIT_LIST_HEAD(&serve->queues);
+	error = shares_new(HANDLED_MAX, RESERVE, geteuid(), &serve->handling);
+	if (!error)
+		error = shares_new(PARKED_BYTES_MAX, PARKED_RESERVE, geteuid(), &serve->parking);
+	if (error) {
+		serve_free(serve);
+		return error;
+	}
+	*ret_serve = serve;
+	return 0;
+}
+
+/* Their clients are answered by the end of the connection. */
+static void drop_parked(struct serve *serve)
+{
+	struct request *request;
+	struct queue *queue;
+
+	pthread_mutex_lock(&serve->lock);
+	while (!cds_list_empty(&serve->queues)) {
+		queue = cds_list_first_entry(&serve->queues, struct queue, link);
+		request = cds_list_first_entry(&queue->requests, struct request, link);
+		unpark_locked(serve, queue, request);
+		free(request);
+	}
+	pthread_mutex_unlock(&serve->lock);
+}
+
+void serve_free(struct serve *serve)
+{
+	if (!serve)
+		return;
+	shares_free(serve->parking);
+	shares_free(serve->handling);
+	pthread_cond_destroy(&serve->ended);
+	pthread_mutex_destroy(&serve->lock);
+	free(serve);
+}
+
+/* Wake those that read, and wait for those that handle something. */
+static void join_threads(struct serve *serve)
+{
+	struct thread *thread;
+
+	pthread_mutex_lock(&serve->lock);
+	cds_list_for_each_entry (thread, &serve->threads, link)
+		pthread_cancel(thread->id);
+	while (!cds_list_empty(&serve->threads)) {
+		thread = cds_list_first_entry(&serve->threads, struct thread, link);
+		cds_list_del(&thread->link);
+		pthread_mutex_unlock(&serve->lock);
+		pthread_join(thread->id, NULL);
+		thread_free(thread);
+		pthread_mutex_lock(&serve->lock);
+		serve->thread_count--;
+	}
+	pthread_mutex_unlock(&serve->lock);
+}
+
+errint_t serve_run(struct serve *serve, struct fuse_session *se)
+{
+	errint_t error = 0;
+	int rings;
+
+	pthread_mutex_lock(&serve->lock);
+	serve->session = se;
+	if (!serve->ending)
+		error = start_thread_locked(serve);
+	while (!error && !serve->ending)
+		pthread_cond_wait(&serve->ended, &serve->lock);
+	serve->ending = true;
+	pthread_mutex_unlock(&serve->lock);
+	fuse_session_exit(se);
+	join_threads(serve);
+	drop_parked(serve);
+	/* Of the session: what INIT could not agree on. */
+	rings = fuse_session_loop_mt(se, NULL);
+	if (!error)
+		error = serve->error;
+	return error ? error : rings;
+}
+
+void serve_end(struct serve *serve)
+{
+	end_with(serve, 0);
+}
+
+void serve_usage(struct serve *serve, struct serve_usage *ret_usage)
+{
+	pthread_mutex_lock(&serve->lock);
+	*ret_usage = (struct serve_usage){
+		.threads = serve->thread_count,
+		.handled = shares_taken(serve->handling),
+		.parked = serve->parked,
+		.refused = serve->refused,
+		.bytes = serve->thread_count * (uint64_t)(FOLD_REQUEST_BYTES + HEADER_BYTES) +
+			 serve->parked_bytes,
+	};
+	pthread_mutex_unlock(&serve->lock);
+}
