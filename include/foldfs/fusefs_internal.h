@@ -33,7 +33,8 @@ struct fusefs {
 	struct file_table *files;
 	struct family_table *families;
 	struct catalogue
-		*catalogue; /* borrowed; NULL: there is none. Set before the first thread */
+		*catalogue;      /* borrowed; NULL: there is none. Set before the first thread */
+	struct objects *objects; /* the same */
 	struct filler filler;
 	struct cow_break cow;
 	struct workers *workers;
@@ -107,6 +108,11 @@ void fusefs_own_change_begin(struct fusefs *fs, int fd, struct own_change *ret_c
 void fusefs_own_change_begin_at(struct fusefs *fs, int directory_fd, const char *name,
 				struct own_change *ret_change);
 void fusefs_own_change_end(struct own_change *change);
+/* For the audit: the source file with these numbers, open for reading; the caller's. -errno: it is
+ * not known that way. */
+int fusefs_open_source(struct fusefs *fs, dev_t device, ino_t number);
+/* fusefs_pairs.c: call VISIT for what is served for others. VISIT's error; -ENOMEM. */
+errint_t fusefs_visit_pairs(struct fusefs *fs, audit_pair_fn *visit, void *visitor);
 /* fusefs_refuse.c */
 /* Somebody who is going to change the file found as ST is told to come again: the inode that it has
  * now will take him. */

@@ -197,7 +197,7 @@ static struct family_table *join(struct mount *mount)
 
 		expect(!fstat(subject->fd, &st));
 		source_stamp_of(&st, &stamp);
-		kin = kin_new(families, &stamp, 7, &run, 1);
+		kin = kin_new(families, &stamp, WRITERS_TRUSTED, 7, &run, 1);
 		expect(kin);
 		file_set_kin(subject->file, kin, subject->fd);
 		fold_rcu_read_lock();
@@ -246,8 +246,8 @@ static void pages_that_would_be_adopted(void **state)
 	/* A frame that holds another page of the same file. */
 	kin = kin_of(mount->files[1].file);
 	fold_rcu_read_lock();
-	expect(family_recall(kin_family(kin), 3, &ref));
-	family_remember(kin_family(kin), 4, ref);
+	expect(family_recall(kin_told(kin), 3, &ref));
+	family_remember(kin_told(kin), 4, ref);
 	fold_rcu_read_unlock();
 	kin_put(kin);
 	expect_only(mount, AUDIT_FAMILIES, "page 4 ");
@@ -267,7 +267,7 @@ static void families_that_are_miscounted(void **state)
 	family_table_count(families, 8);
 	expect_only(mount, AUDIT_MAPS, "bytes of families");
 	family_table_count(families, -8);
-	family = family_get(families, 7, 0);
+	family = family_get(families, 7, WRITERS_TRUSTED, 0);
 	expect_only(mount, AUDIT_MAPS, "references to families: 2 were counted, 3 ");
 	assert_true(family_claim(family, 3, 9, false, &claim));
 	expect_found(mount, AUDIT_MAPS, "claims of nobody: 1 ");

@@ -30,7 +30,7 @@ static void make_kin(struct pair *pair, struct subject *subject, const struct ca
 
 	expect(!fstat(subject->fd, &st));
 	source_stamp_of(&st, &stamp);
-	kin = kin_new(pair->families, &stamp, 7, runs, count);
+	kin = kin_new(pair->families, &stamp, WRITERS_TRUSTED, 7, runs, count);
 	expect(kin);
 	file_set_kin(subject->file, kin, subject->fd);
 }
@@ -281,14 +281,15 @@ static void a_kin_of_another_state_is_not_taken(void **state)
 	expect(!fstat(pair.a.fd, &st));
 	source_stamp_of(&st, &stamp);
 	write_whole(pair.a.fd, "x", 1, 0);
-	file_set_kin(pair.a.file, kin_new(pair.families, &stamp, 7, &all, 1), pair.a.fd);
+	file_set_kin(pair.a.file, kin_new(pair.families, &stamp, WRITERS_TRUSTED, 7, &all, 1),
+		     pair.a.fd);
 	fold_rcu_read_lock();
 	assert_null(file_kin(pair.a.file));
 	fold_rcu_read_unlock();
 	/* Nor runs that are not the file's. */
-	assert_null(kin_new(pair.families, &stamp, 7,
+	assert_null(kin_new(pair.families, &stamp, WRITERS_TRUSTED, 7,
 			    &(struct catalogue_run){.first = 1, .pages = PAGES}, 1));
-	assert_null(kin_new(pair.families, &stamp, 7, NULL, 0));
+	assert_null(kin_new(pair.families, &stamp, WRITERS_TRUSTED, 7, NULL, 0));
 	pair_close(&pair);
 }
 
@@ -431,7 +432,7 @@ static void nobody_reads_ahead_what_is_being_fetched(void **state)
 
 	(void)state;
 	pair_open_kin(&pair);
-	family = family_get(pair.families, 7, PAGES);
+	family = family_get(pair.families, 7, WRITERS_TRUSTED, PAGES);
 	assert_true(family_claim(family, 10, 20, true, &claim));
 	assert_int_equal(fill_ahead(&pair.fixture.filler, pair.b.file, pair.b.source, 0, MIB), 0);
 	assert_int_equal(fill_ahead(&pair.fixture.filler, pair.b.file, pair.b.source,
