@@ -30,6 +30,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/sendfile.h>
 #include <sys/statfs.h>
 #include <time.h>
 #include <unistd.h>
@@ -203,6 +204,9 @@ static errint_t copy(struct objects *objects, int from, int to, off_t size)
 		off_t into = at;
 
 		done = copy_file_range(from, &at, to, &into, COPY_BYTES, 0);
+		/* From another file system. TO is written from its start to its end. */
+		if (done < 0 && errno == EXDEV)
+			done = sendfile(to, from, &at, COPY_BYTES);
 		if (done < 0 && errno != EINTR)
 			return -errno;
 		if (done == 0)

@@ -39,7 +39,9 @@ uint64_t writers_of(const struct writers_view *view, int fd, const struct stat *
 {
 	uint64_t owner = (uint64_t)st->st_uid << 32;
 
-	if (st->st_dev != view->device || st->st_uid == NO_USER || st->st_mode & S_IWOTH)
+	if (st->st_dev != view->device || st->st_mode & S_IWOTH)
+		return WRITERS_UNKNOWN;
+	if (st->st_uid == NO_USER && view->user != NO_USER)
 		return WRITERS_UNKNOWN;
 	if (!(st->st_mode & S_IWGRP))
 		return !st->st_uid || st->st_uid == view->user ? WRITERS_TRUSTED : owner;
