@@ -6,7 +6,9 @@
  * byte (catalogue.md). What differs by now is either cut out of the kin, or was changed behind the
  * mount. The look comes first, then the kin: if it is still the file's and has the page, the look's
  * ticket is good for what the kin says (kin.h, kin.c). A change behind the mount that shows in the
- * stamp is found here, before anything is adopted.
+ * stamp is found here, before anything is adopted. One that does not show is a lie of the file's
+ * owner: then the family's page comes from a trusted file, or from one of the same writers, who
+ * still has this one.
  *
  * Why what is told is right. The frame holds what this read had from its file's source. The file
  * had the kin's stamp after that, the kin was held since before that, and the source's file system
@@ -32,7 +34,7 @@ static bool adopt_one(struct page_read *read, unsigned i)
 	uint64_t page = read->first + i;
 	struct frame_ref ref;
 
-	if (!kin_has(read->kin, page) || !family_share(kin_family(read->kin), page, &ref))
+	if (!kin_has(read->kin, page) || !kin_share(read->kin, page, &ref))
 		return false;
 	if (!page_map_publish(file_map(read->file), page, read->looks[i].ticket, ref)) {
 		page_store_drop(store, ref);
@@ -75,24 +77,17 @@ static bool missing_kin(const struct page_read *read, uint64_t *ret_first, uint6
 	return any;
 }
 
-bool adopt_pages(struct page_read *read)
+/* Adopt, or claim what is missing in the memory that READ will tell. */
+static bool adopt_or_claim(struct page_read *read)
 {
+	struct family *told = kin_told(read->kin);
 	uint64_t first;
 	uint64_t last;
 	unsigned waits;
-	bool unchanged;
 
-	if (read->asked_kin)
-		return true;
-	read->asked_kin = true;
-	read->kin = kin_of(read->file);
-	if (!read->kin)
-		return true;
-	(void)file_validate(read->file, source_fd(read->source), &unchanged);
 	adopt(read);
-	for (waits = 0; waits < WAITS && missing_kin(read, &first, &last); waits++) {
-		bool claimed = family_claim(kin_family(read->kin), first, last, !read->ahead,
-					    &read->claim);
+	for (waits = 0; told && waits < WAITS && missing_kin(read, &first, &last); waits++) {
+		bool claimed = family_claim(told, first, last, !read->ahead, &read->claim);
 
 		if (!claimed && read->ahead)
 			return false;
@@ -104,6 +99,27 @@ bool adopt_pages(struct page_read *read)
 	return read->missing;
 }
 
+bool adopt_pages(struct page_read *read)
+{
+	int fd = source_fd(read->source);
+	bool unchanged;
+
+	if (read->asked_kin)
+		return true;
+	read->asked_kin = true;
+	read->kin = kin_of(read->file);
+	if (!read->kin)
+		return true;
+	(void)file_validate(read->file, fd, &unchanged);
+	/* It changes hands just now: what is found here may not be said to the new ones. */
+	if (!kin_has_writers(read->kin, read->file, fd)) {
+		kin_put(read->kin);
+		read->kin = NULL;
+		return true;
+	}
+	return adopt_or_claim(read);
+}
+
 bool adopt_is_exact(const struct page_read *read)
 {
 	return read->kin && kin_is_exact(read->kin, source_fd(read->source));
@@ -113,8 +129,8 @@ void adopt_tell(const struct page_read *read, unsigned i, struct frame_ref ref)
 {
 	uint64_t page = read->first + i;
 
-	if (kin_has(read->kin, page))
-		family_remember(kin_family(read->kin), page, ref);
+	if (kin_told(read->kin) && kin_has(read->kin, page))
+		family_remember(kin_told(read->kin), page, ref);
 }
 
 void adopt_end(struct page_read *read)

@@ -253,7 +253,8 @@ static void count_kin(void *context, struct file *file)
 
 	if (!kin)
 		return;
-	amount->count++;
+	for (unsigned n = 0; n < KIN_FAMILIES; n++)
+		amount->count += kin_family(kin, n) != NULL;
 	amount->bytes += kin_bytes(kin);
 	kin_put(kin);
 }
@@ -351,6 +352,8 @@ errint_t audit_run(const struct audit_subject *subject, bool idle, struct audit_
 
 	memset(ret_report, 0, sizeof(*ret_report));
 	error = audit_content(&audit);
+	if (!error)
+		error = audit_pairs(&audit);
 	if (!error)
 		error = audit_pool(&audit);
 	if (!error)

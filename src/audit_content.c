@@ -42,8 +42,9 @@ struct subject_file {
 	struct audit *audit;
 	struct file *file;
 	struct source *source;
-	struct kin *kin; /* its pages are compared. NULL: slots are */
-	char path[128];  /* for texts */
+	struct kin *kin;       /* its pages are compared. NULL: slots are */
+	struct family *family; /* of KIN: what it remembers of them */
+	char path[128];        /* for texts */
 	uint8_t *buffer;
 	bool changed;    /* behind the mount: no more to be compared */
 	bool unreadable; /* in part */
@@ -111,7 +112,7 @@ static unsigned walk_kin(struct subject_file *subject, uint64_t first,
 	if (file_kin(subject->file) == subject->kin)
 		for (page = first; page < first + CHUNK; page++)
 			if (kin_has(subject->kin, page) &&
-			    family_recall(kin_family(subject->kin), page, &ref) &&
+			    family_recall(subject->family, page, &ref) &&
 			    !is_slot(slots, slot_count, page, ref))
 				stretches[count++] = (struct page_stretch){.first = page,
 									   .pages = 1,
@@ -344,35 +345,47 @@ static errint_t compare_stretches(struct subject_file *subject)
 }
 
 /* The first page from PAGE on that the file may adopt, UINT64_MAX: none. */
-static uint64_t next_of_kin(const struct kin *kin, uint64_t page)
+static uint64_t next_of_kin(const struct subject_file *subject, uint64_t page)
 {
 	uint64_t has;
 
 	for (;;) {
-		has = kin_next(kin, page);
-		page = has == UINT64_MAX ? has : family_next(kin_family(kin), has);
+		has = kin_next(subject->kin, page);
+		page = has == UINT64_MAX ? has : family_next(subject->family, has);
 		if (page == has)
 			return page;
 	}
 }
 
-static errint_t compare_kin(struct subject_file *subject)
+static errint_t compare_family(struct subject_file *subject)
 {
 	uint64_t page = 0;
 	errint_t error = 0;
 
-	subject->kin = kin_of(subject->file);
-	if (!subject->kin)
-		return 0;
 	while (!error && !subject->changed) {
 		fold_rcu_read_lock();
-		page = next_of_kin(subject->kin, page);
+		page = next_of_kin(subject, page);
 		fold_rcu_read_unlock();
 		if (page == UINT64_MAX)
 			break;
 		error = audit_is_cancelled(subject->audit) ? -ECANCELED
 							   : compare_chunk(subject, page);
 		page += CHUNK;
+	}
+	return error;
+}
+
+static errint_t compare_kin(struct subject_file *subject)
+{
+	errint_t error = 0;
+
+	subject->kin = kin_of(subject->file);
+	if (!subject->kin)
+		return 0;
+	for (unsigned n = 0; n < KIN_FAMILIES && !error; n++) {
+		subject->family = kin_family(subject->kin, n);
+		if (subject->family)
+			error = compare_family(subject);
 	}
 	kin_put(subject->kin);
 	return error;

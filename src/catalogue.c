@@ -7,7 +7,8 @@
  *   about    "format" -> struct about (magic, version, secret, the last number given out)
  *   files    device, inode -> struct file_value and the path
  *   digests  device, inode, part -> 64-bit digests of CATALOGUE_PART pages that are not zero; or
- * the sketch classes  class -> device, inode of each member (sorted: the order of catalogue_member)
+ *            the sketch
+ *   classes  class -> struct class_value of each member, sorted by its bytes
  *   runs     device, inode -> struct runs_value and its runs: catalogue_runs.c
  *   objects  class -> struct object_value: catalogue_objects.c
  *
@@ -121,47 +122,64 @@ errint_t catalogue_find(struct catalogue *catalogue, const struct source_stamp *
 	return catalogue_error_of(result);
 }
 
-static int find_member(const struct catalogue *catalogue, MDB_txn *txn, uint64_t class, unsigned n,
-		       struct file_key *ret_key)
+/* The N-th member from the one on that is FROM or comes next after it. */
+static int find_member(const struct catalogue *catalogue, MDB_txn *txn, uint64_t class,
+		       const struct class_value *from, unsigned n, struct class_value *ret_found)
 {
 	MDB_cursor *cursor;
 	MDB_val key = catalogue_value_of(&class, sizeof(class));
-	MDB_val value;
+	MDB_val value = catalogue_value_of(from, sizeof(*from));
 	int result = mdb_cursor_open(txn, catalogue->classes, &cursor);
 
 	if (result)
 		return result;
-	result = mdb_cursor_get(cursor, &key, &value, MDB_SET);
+	result = mdb_cursor_get(cursor, &key, &value, MDB_GET_BOTH_RANGE);
 	while (!result && n--)
 		result = mdb_cursor_get(cursor, &key, &value, MDB_NEXT_DUP);
-	if (!result && value.mv_size != sizeof(*ret_key))
+	if (!result && value.mv_size != sizeof(*ret_found))
 		result = MDB_CORRUPTED;
 	if (!result)
-		memcpy(ret_key, value.mv_data, sizeof(*ret_key));
+		memcpy(ret_found, value.mv_data, sizeof(*ret_found));
 	mdb_cursor_close(cursor);
 	return result;
 }
 
-errint_t catalogue_member(struct catalogue *catalogue, uint64_t class, unsigned n,
-			  struct catalogue_member *ret_member)
+/* BACKS is NULL: whatever it may back. */
+static errint_t get_member(struct catalogue *catalogue, uint64_t class, const uint64_t *backs,
+			   unsigned n, struct catalogue_member *ret_member)
 {
+	const struct class_value from = {.backs = backs ? *backs : 0};
+	struct class_value found;
 	struct file_value value;
-	struct file_key key;
 	const char *path;
 	MDB_txn *txn;
 	int result = mdb_txn_begin(catalogue->env, NULL, MDB_RDONLY, &txn);
 
 	if (result)
 		return catalogue_error_of(result);
-	result = find_member(catalogue, txn, class, n, &key);
+	result = find_member(catalogue, txn, class, &from, n, &found);
+	if (!result && backs && found.backs != *backs)
+		result = MDB_NOTFOUND;
 	if (!result)
-		result = find_file(catalogue, txn, &key, &value, &path);
+		result = find_file(catalogue, txn, &found.file, &value, &path);
 	if (!result) {
 		stamp_of(&value, &ret_member->stamp);
 		memcpy(ret_member->path, path, strlen(path) + 1);
 	}
 	mdb_txn_abort(txn);
 	return catalogue_error_of(result);
+}
+
+errint_t catalogue_member(struct catalogue *catalogue, uint64_t class, uint64_t backs, unsigned n,
+			  struct catalogue_member *ret_member)
+{
+	return get_member(catalogue, class, &backs, n, ret_member);
+}
+
+errint_t catalogue_any_member(struct catalogue *catalogue, uint64_t class, unsigned n,
+			      struct catalogue_member *ret_member)
+{
+	return get_member(catalogue, class, NULL, n, ret_member);
 }
 
 static void read_member(const struct file_value *file, const char *path,
@@ -300,8 +318,9 @@ static int leave_others(struct catalogue_batch *batch, const struct file_key *fi
 	struct source_stamp stamp;
 	struct file_value known;
 	const char *path;
+	struct class_value member;
 	MDB_val key;
-	MDB_val value = catalogue_value_of(file, sizeof(*file));
+	MDB_val value;
 	int result = find_file(catalogue, batch->txn, file, &known, &path);
 
 	if (result)
@@ -311,7 +330,9 @@ static int leave_others(struct catalogue_batch *batch, const struct file_key *fi
 		result = catalogue_remove_runs(batch, file);
 	if (result || !known.record.class)
 		return result;
+	member = (struct class_value){.backs = catalogue_backs(&known.record), .file = *file};
 	key = catalogue_value_of(&known.record.class, sizeof(known.record.class));
+	value = catalogue_value_of(&member, sizeof(member));
 	result = mdb_del(batch->txn, catalogue->classes, &key, &value);
 	return result == MDB_NOTFOUND ? 0 : result;
 }
@@ -342,10 +363,13 @@ static int put_file(struct catalogue_batch *batch, const struct file_key *file,
 	return 0;
 }
 
-static int join_class(struct catalogue_batch *batch, const struct file_key *file, uint64_t class)
+static int join_class(struct catalogue_batch *batch, const struct file_key *file,
+		      const struct catalogue_record *record)
 {
+	const struct class_value member = {.backs = catalogue_backs(record), .file = *file};
+	uint64_t class = record->class;
 	MDB_val key = catalogue_value_of(&class, sizeof(class));
-	MDB_val value = catalogue_value_of(file, sizeof(*file));
+	MDB_val value = catalogue_value_of(&member, sizeof(member));
 
 	return class ? mdb_put(batch->txn, batch->catalogue->classes, &key, &value, 0) : 0;
 }
@@ -360,7 +384,7 @@ errint_t catalogue_put(struct catalogue_batch *batch, const struct catalogue_mem
 	if (!result)
 		result = put_file(batch, &own, file, record);
 	if (!result)
-		result = join_class(batch, &own, record->class);
+		result = join_class(batch, &own, record);
 	if (result || !digests)
 		return catalogue_error_of(result);
 	return catalogue_put_digests(batch, file->stamp.device, file->stamp.inode, 0, digests,
@@ -407,7 +431,7 @@ errint_t catalogue_amend(struct catalogue_batch *batch, const struct source_stam
 }
 
 errint_t catalogue_rename(struct catalogue_batch *batch, const struct source_stamp *stamp,
-			  const char *path)
+			  const char *path, bool reachable)
 {
 	struct catalogue_member file;
 	struct catalogue_record record;
@@ -419,6 +443,7 @@ errint_t catalogue_rename(struct catalogue_batch *batch, const struct source_sta
 	if (length > sizeof(file.path))
 		return -ENAMETOOLONG;
 	memcpy(file.path, path, length);
+	record.reachable = reachable;
 	return catalogue_put(batch, &file, &record, NULL, 0);
 }
 

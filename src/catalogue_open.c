@@ -26,7 +26,7 @@
 #include <unistd.h>
 
 #define MAGIC   0x666f6c6463617461ull /* foldcata */
-#define VERSION 4u
+#define VERSION 5u
 #define TABLES  6
 #define READERS 512
 /* Of the file `clean`. */

@@ -43,7 +43,7 @@ static bool is_valid_digests(const MDB_val *key, const MDB_val *value)
 
 static bool is_valid_class(const MDB_val *key, const MDB_val *value)
 {
-	return key->mv_size == sizeof(uint64_t) && value->mv_size == sizeof(struct file_key);
+	return key->mv_size == sizeof(uint64_t) && value->mv_size == sizeof(struct class_value);
 }
 
 /* Read from `old`, written to `new`. */

@@ -41,8 +41,9 @@ struct family_table {
 };
 
 struct family {
-	struct family_table *table; /* constant, as the next two */
+	struct family_table *table; /* constant, as the next three */
 	uint64_t number;
+	uint64_t writers; /* of the files that tell it */
 	uint64_t leaf_count;
 	unsigned references;       /* under table->lock */
 	struct cds_list_head link; /* under table->lock */
@@ -102,7 +103,8 @@ static uint64_t bytes_of(const struct family *family)
 	return sizeof(*family) + family->leaf_count * sizeof(family->leaves[0]);
 }
 
-static struct family *family_new(struct family_table *table, uint64_t number, uint64_t pages)
+static struct family *family_new(struct family_table *table, uint64_t number, uint64_t writers,
+				 uint64_t pages)
 {
 	uint64_t count = (pages + LEAF_PAGES - 1) / LEAF_PAGES;
 	struct family *family = calloc(1, sizeof(*family) + count * sizeof(family->leaves[0]));
@@ -111,6 +113,7 @@ static struct family *family_new(struct family_table *table, uint64_t number, ui
 		return NULL;
 	family->table = table;
 	family->number = number;
+	family->writers = writers;
 	family->leaf_count = count;
 	pthread_mutex_init(&family->lock, NULL);
 	pthread_cond_init(&family->unclaimed, NULL);
@@ -119,17 +122,18 @@ static struct family *family_new(struct family_table *table, uint64_t number, ui
 	return family;
 }
 
-struct family *family_get(struct family_table *table, uint64_t number, uint64_t pages)
+struct family *family_get(struct family_table *table, uint64_t number, uint64_t writers,
+			  uint64_t pages)
 {
 	struct family *family;
 	struct family *found = NULL;
 
 	pthread_mutex_lock(&table->lock);
 	cds_list_for_each_entry (family, &table->families, link)
-		if (family->number == number)
+		if (family->number == number && family->writers == writers)
 			found = family;
 	if (!found) {
-		found = family_new(table, number, pages);
+		found = family_new(table, number, writers, pages);
 		if (found)
 			cds_list_add(&found->link, &table->families);
 	}

@@ -23,12 +23,17 @@
  *
  * A change that somebody tells of (file_distrust) needs no stamp. It closes the gap above as well.
  *
+ * Truth is that of the file's owner too: what is known of a file, or was adopted for it, may rest
+ * on the word of files that its owner could have written to (writers.h). So nothing of it outlives
+ * a change of owner or mode that lets others write, also one that this mount makes.
+ *
  * Lock order: file->lock, then table->lock, then the map's. The range lock comes before file->lock.
  */
 #include "foldfs/file.h"
 
 #include "foldfs/kin.h"
 #include "foldfs/rcu.h"
+#include "foldfs/writers.h"
 
 #include <errno.h>
 #include <malloc.h>
@@ -49,7 +54,7 @@ struct file_table {
 	struct page_map_memory *memory;
 	struct family_table *families; /* NULL: kins are not followed. Constant once set */
 	uint64_t budget;
-	dev_t device;      /* of the source; constant once set */
+	struct writers_view view; /* on the source; constant once set */
 	bool multigrain;   /* there the kernel never gives a looked-at timestamp twice; the same */
 	bool stamps_first; /* there a change moves the stamp before a byte; the same */
 	_Atomic uint64_t bytes;    /* of struct files; relaxed */
@@ -58,6 +63,13 @@ struct file_table {
 	pthread_mutex_t lock;
 	struct cds_lfht *files;      /* changed under lock */
 	struct cds_list_head by_use; /* least recently used first; under lock */
+};
+
+/* Whose file it is. */
+struct hands {
+	uid_t user;
+	gid_t group;
+	mode_t writable; /* the bits of group and others */
 };
 
 struct file {
@@ -78,6 +90,7 @@ struct file {
 	pthread_mutex_t lock;      /* of what follows */
 	struct source_stamp stamp; /* the map is true as of this */
 	bool racy;                 /* and the stamp may be given again */
+	struct hands hands;        /* of that moment */
 	unsigned changers;         /* changes of this mount under way */
 };
 
@@ -108,14 +121,12 @@ errint_t file_table_new(struct page_map_memory *memory, uint64_t budget_bytes,
 errint_t file_table_source(struct file_table *table, int fd)
 {
 	struct statfs fs;
-	struct stat st;
 
-	if (fstat(fd, &st) || fstatfs(fd, &fs))
+	if (fstatfs(fd, &fs))
 		return -errno;
-	table->device = st.st_dev;
 	table->multigrain = source_is_multigrain(&fs);
 	table->stamps_first = source_stamps_first(&fs);
-	return 0;
+	return writers_view_of(fd, &table->view);
 }
 
 void file_table_use_families(struct file_table *table, struct family_table *families)
@@ -219,11 +230,28 @@ uint64_t file_table_bytes(const struct file_table *table)
 
 bool file_table_doubts(const struct file_table *table, const struct source_stamp *stamp)
 {
-	return source_stamp_is_racy(stamp, table->multigrain && stamp->device == table->device);
+	return source_stamp_is_racy(stamp,
+				    table->multigrain && stamp->device == table->view.device);
+}
+
+static struct hands hands_of(const struct stat *st)
+{
+	return (struct hands){.user = st->st_uid,
+			      .group = st->st_gid,
+			      .writable = st->st_mode & (S_IWGRP | S_IWOTH)};
+}
+
+static bool is_in_other_hands_locked(const struct file *file, const struct stat *st)
+{
+	const struct hands now = hands_of(st);
+
+	return now.user != file->hands.user || now.writable != file->hands.writable ||
+	       (now.group != file->hands.group && now.writable & S_IWGRP);
 }
 
 static void take_stamp_locked(struct file *file, const struct stat *st)
 {
+	file->hands = hands_of(st);
 	source_stamp_of(st, &file->stamp);
 	file->racy = file_table_doubts(file->table, &file->stamp);
 	atomic_store_explicit(&file->size, (uint64_t)st->st_size, memory_order_release);
@@ -488,7 +516,7 @@ bool file_wants_kin(const struct file *file)
 {
 	const struct file_table *table = file->table;
 
-	return table->families && table->stamps_first && file->device == table->device &&
+	return table->families && table->stamps_first && file->device == table->view.device &&
 	       !atomic_load_explicit(&file->kin, memory_order_relaxed);
 }
 
@@ -521,6 +549,11 @@ void file_cut_kin(struct file *file, uint64_t first, uint64_t last)
 	if (kin)
 		kin_cut(kin, first, last);
 	fold_rcu_read_unlock();
+}
+
+const struct writers_view *file_view(const struct file *file)
+{
+	return &file->table->view;
 }
 
 struct family_table *file_families(const struct file *file)
@@ -617,6 +650,10 @@ void file_change_end(struct file *file, int fd)
 	} else if (file->changers) {
 		atomic_store_explicit(&file->size, (uint64_t)st.st_size, memory_order_release);
 	} else {
+		if (is_in_other_hands_locked(file, &st)) {
+			file_forget(file);
+			edition_begin(file);
+		}
 		/* As young as can be, but our own: to distrust it would forget all that is known
 		 * with every write. A foreign change in the same tick is one of those that nobody
 		 * can tell. */

@@ -7,6 +7,7 @@
  */
 #include "foldfs/catalogue.h"
 #include "foldfs/foldctl.h"
+#include "foldfs/objects_sweep.h"
 #include "foldfs/scan_command.h"
 #include "foldfs/state.h"
 
@@ -70,6 +71,24 @@ static int open_catalogue(const struct scan_command *command, const char *source
 	return status;
 }
 
+/* Have the copies removed that nobody has a use for after the scan. */
+static void sweep_objects(const struct scan_command *command, const char *source)
+{
+	char *directory = NULL;
+	char path[PATH_MAX];
+	int fd = -1;
+
+	if (!state_directory(command->state, source, &directory) &&
+	    snprintf(path, sizeof(path), "%s/objects", directory) < (int)sizeof(path))
+		fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	/* Most catalogues have none. */
+	if (fd >= 0) {
+		objects_sweep(fd, command->options.catalogue);
+		close(fd);
+	}
+	free(directory);
+}
+
 /* The source of the foldfs mount on PATH, malloced; NULL if there is none there. */
 static int source_of(const char *path, char **ret_source)
 {
@@ -105,6 +124,7 @@ static int scan_source(struct scan_command *command, const char *directory, cons
 	status = open_catalogue(command, source, &command->options.catalogue);
 	if (!status) {
 		status = scan_command_run(command, fd, source);
+		sweep_objects(command, source);
 		catalogue_close(command->options.catalogue);
 	}
 	close(fd);

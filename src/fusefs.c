@@ -166,6 +166,7 @@ void fusefs_use_state(struct fusefs *fs, const struct state *state)
 {
 	plan_use_state(fs->plan, state);
 	fs->catalogue = state->catalogue;
+	fs->objects = state->objects;
 	if (fs->catalogue)
 		file_table_use_families(fs->files, fs->families);
 }
@@ -351,10 +352,9 @@ struct audit_request {
 	void *context;
 };
 
-static int open_source(void *context, dev_t device, ino_t number)
+int fusefs_open_source(struct fusefs *fs, dev_t device, ino_t number)
 {
-	const struct audit_request *request = context;
-	struct inode_table *inodes = request->fs->inodes;
+	struct inode_table *inodes = fs->inodes;
 	struct inode *inode = inode_find(inodes, device, number);
 	struct stat st;
 	int fd;
@@ -370,6 +370,20 @@ static int open_source(void *context, dev_t device, ino_t number)
 		return fd;
 	close(fd);
 	return -ESTALE;
+}
+
+static int open_source(void *context, dev_t device, ino_t number)
+{
+	const struct audit_request *request = context;
+
+	return fusefs_open_source(request->fs, device, number);
+}
+
+static errint_t visit_pairs(void *context, audit_pair_fn *visit, void *visitor)
+{
+	const struct audit_request *request = context;
+
+	return fusefs_visit_pairs(request->fs, visit, visitor);
 }
 
 static void count_inodes(void *context, struct audit_inodes *ret_inodes)
@@ -406,6 +420,7 @@ errint_t fusefs_audit(struct fusefs *fs, bool idle, bool (*cancelled)(void *cont
 					      .window = fs->window,
 					      .source_fd = fs->source_fd,
 					      .open_source = open_source,
+					      .visit_pairs = visit_pairs,
 					      .count_inodes = count_inodes,
 					      .is_cancelled = is_cancelled,
 					      .context = &request};

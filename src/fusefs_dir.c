@@ -188,7 +188,7 @@ static errint_t do_opendir(struct fusefs *fs, fuse_req_t req, fuse_ino_t node,
 	error = fusefs_handle_take(fs, req);
 	if (error)
 		return error;
-	fd = fusefs_open_source(fs, req, inode, O_RDONLY | O_DIRECTORY, true);
+	fd = fusefs_open_as_caller(fs, req, inode, O_RDONLY | O_DIRECTORY, true);
 	error = fd < 0 ? fd : handle_new(fs, fd, user, ret_handle, &st);
 	if (error)
 		fusefs_handle_give(fs, user);

@@ -361,7 +361,7 @@ static errint_t do_open(struct fusefs *fs, fuse_req_t req, fuse_ino_t ino,
 		return error;
 	if ((fi->flags & O_ACCMODE) != O_RDONLY)
 		look_mapped(fs, inode);
-	fd = fusefs_open_source(fs, req, inode, fi->flags, !(fi->flags & O_NONBLOCK));
+	fd = fusefs_open_as_caller(fs, req, inode, fi->flags, !(fi->flags & O_NONBLOCK));
 	if (fd < 0) {
 		fusefs_handle_give(fs, fuse_req_ctx(req)->uid);
 		return fd;
@@ -746,7 +746,7 @@ static errint_t truncate_as_caller(struct fusefs *fs, fuse_req_t req, struct ino
 static errint_t truncate_unopened(struct fusefs *fs, fuse_req_t req, struct inode *inode,
 				  off_t size, bool kill_set_id)
 {
-	int fd = fusefs_open_source(fs, req, inode, O_WRONLY, true);
+	int fd = fusefs_open_as_caller(fs, req, inode, O_WRONLY, true);
 	errint_t error;
 
 	if (fd < 0)

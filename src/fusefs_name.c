@@ -14,6 +14,8 @@
  */
 #include "foldfs/fusefs_internal.h"
 
+#include "foldfs/objects.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -394,21 +396,41 @@ static errint_t remove_at(fuse_req_t req, int directory_fd, const char *name, in
 	return error;
 }
 
+/* A name of the file found as ST was taken away: what is kept of it is not needed any more, if that
+ * was its last one. */
+static void name_gone(struct fusefs *fs, const struct stat *st)
+{
+	if (fs->objects && S_ISREG(st->st_mode) && st->st_nlink == 1)
+		objects_member_gone(fs->objects, st->st_dev, st->st_ino);
+}
+
+/* What NAME stands for before it may be gone; nothing, where nobody wants to know. */
+static void look_before(struct fusefs *fs, int directory_fd, const char *name, struct stat *ret_st)
+{
+	ret_st->st_mode = 0;
+	if (fs->objects && fstatat(directory_fd, name, ret_st, AT_SYMLINK_NOFOLLOW))
+		ret_st->st_mode = 0;
+}
+
 static errint_t do_remove(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, const char *name,
 			  int flags)
 {
 	struct directory directory;
 	struct own_change change;
+	struct stat before;
 	errint_t error = directory_begin(fs, parent, &directory);
 
 	if (error)
 		return error;
+	look_before(fs, directory.fd, name, &before);
 	inode_keep(fs->inodes, directory.fd, name);
 	/* Other names of the file, and whoever has it open, go on with what is known of it. */
 	fusefs_own_change_begin_at(fs, directory.fd, name, &change);
 	error = remove_at(req, directory.fd, name, flags);
 	fusefs_own_change_end(&change);
 	directory_end(&directory);
+	if (!error)
+		name_gone(fs, &before);
 	return error;
 }
 
@@ -450,6 +472,7 @@ static errint_t do_rename(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, 
 	struct directory to;
 	struct own_change change;
 	struct own_change replaced;
+	struct stat before = {.st_mode = 0};
 	errint_t error = directory_begin(fs, parent, &from);
 
 	if (error)
@@ -459,8 +482,10 @@ static errint_t do_rename(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, 
 	else
 		error = directory_begin(fs, newparent, &to);
 	if (!error) {
-		if (!(flags & (RENAME_EXCHANGE | RENAME_NOREPLACE)))
+		if (!(flags & (RENAME_EXCHANGE | RENAME_NOREPLACE))) {
 			inode_keep(fs->inodes, to.fd, newname);
+			look_before(fs, to.fd, newname, &before);
+		}
 		fusefs_own_change_begin_at(fs, from.fd, name, &change);
 		fusefs_own_change_begin_at(fs, to.fd, newname, &replaced);
 		error = rename_at(req, from.fd, name, to.fd, newname, flags);
@@ -470,6 +495,8 @@ static errint_t do_rename(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, 
 			directory_end(&to);
 	}
 	directory_end(&from);
+	if (!error)
+		name_gone(fs, &before);
 	return error;
 }
 

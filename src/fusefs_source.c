@@ -138,8 +138,8 @@ static int open_without_ours(const struct opening *opening)
 	return fd;
 }
 
-int fusefs_open_source(struct fusefs *fs, fuse_req_t req, struct inode *inode, int client_flags,
-		       bool wait)
+int fusefs_open_as_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode, int client_flags,
+			  bool wait)
 {
 	int flags = plan_source_flags(client_flags) | (client_flags & O_DIRECTORY);
 	const struct opening opening = {

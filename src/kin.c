@@ -26,7 +26,10 @@
 struct kin {
 	struct rcu_head head;
 	_Atomic unsigned references; /* none: nobody gets another */
-	struct family *family;       /* one reference; constant as all that follows, but the bits */
+	/* To adopt from: the trusted one, and that of the file's own writers, if they are others
+	 * and may speak at all. A reference to each; constant as all that follows, but the bits. */
+	struct family *by[KIN_FAMILIES];
+	uint64_t writers;
 	struct family_table *families;
 	struct source_stamp stamp;
 	uint64_t pages; /* to the end of the last run */
@@ -58,8 +61,29 @@ static void kin_free(struct kin *kin)
 	free(kin);
 }
 
+static void put_families(struct kin *kin)
+{
+	for (unsigned n = 0; n < KIN_FAMILIES; n++)
+		if (kin->by[n])
+			family_put(kin->by[n]);
+}
+
+static bool get_families(struct kin *kin, uint64_t number, uint64_t pages)
+{
+	bool own = kin->writers != WRITERS_TRUSTED && kin->writers != WRITERS_UNKNOWN;
+
+	kin->by[0] = family_get(kin->families, number, WRITERS_TRUSTED, pages);
+	if (own)
+		kin->by[1] = family_get(kin->families, number, kin->writers, pages);
+	if (kin->by[0] && (kin->by[1] || !own))
+		return true;
+	put_families(kin);
+	return false;
+}
+
 struct kin *kin_new(struct family_table *families, const struct source_stamp *stamp,
-		    uint64_t number, const struct catalogue_run runs[], size_t count)
+		    uint64_t writers, uint64_t number, const struct catalogue_run runs[],
+		    size_t count)
 {
 	uint64_t pages = fold_pages_in(0, (uint64_t)stamp->size);
 	struct kin *kin;
@@ -71,13 +95,12 @@ struct kin *kin_new(struct family_table *families, const struct source_stamp *st
 		return NULL;
 	atomic_init(&kin->references, 1);
 	kin->families = families;
+	kin->writers = writers;
 	kin->stamp = *stamp;
 	kin->pages = runs[count - 1].first + runs[count - 1].pages;
 	kin->count = count;
 	kin->runs = malloc(count * sizeof(*runs));
-	if (kin->runs)
-		kin->family = family_get(families, number, pages);
-	if (!kin->family) {
+	if (!kin->runs || !get_families(kin, number, pages)) {
 		kin_free(kin);
 		return NULL;
 	}
@@ -116,7 +139,7 @@ static void free_after_grace(struct rcu_head *head)
 
 	fold_rcu_called(head);
 	family_table_count(kin->families, -bytes_of(kin));
-	family_put(kin->family);
+	put_families(kin);
 	kin_free(kin);
 }
 
@@ -126,9 +149,29 @@ void kin_put(struct kin *kin)
 		fold_rcu_call(&kin->head, free_after_grace);
 }
 
-struct family *kin_family(const struct kin *kin)
+struct family *kin_family(const struct kin *kin, unsigned n)
 {
-	return kin->family;
+	return kin->by[n];
+}
+
+struct family *kin_told(const struct kin *kin)
+{
+	return kin->writers == WRITERS_TRUSTED ? kin->by[0] : kin->by[1];
+}
+
+bool kin_share(const struct kin *kin, uint64_t page, struct frame_ref *ret_ref)
+{
+	for (unsigned n = 0; n < KIN_FAMILIES && kin->by[n]; n++)
+		if (family_share(kin->by[n], page, ret_ref))
+			return true;
+	return false;
+}
+
+bool kin_has_writers(const struct kin *kin, const struct file *file, int fd)
+{
+	struct stat st;
+
+	return !fstat(fd, &st) && writers_of(file_view(file), fd, &st) == kin->writers;
 }
 
 bool kin_is_exact(const struct kin *kin, int fd)
@@ -256,7 +299,8 @@ void kin_learn(struct catalogue *catalogue, struct file *file, int fd)
 	source_stamp_of(&st, &stamp);
 	if (catalogue_runs(catalogue, &stamp, &number, &runs, &count))
 		return;
-	kin = kin_new(file_families(file), &stamp, number, runs, count);
+	kin = kin_new(file_families(file), &stamp, writers_of(file_view(file), fd, &st), number,
+		      runs, count);
 	free(runs);
 	if (kin)
 		file_set_kin(file, kin, fd);

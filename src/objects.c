@@ -3,21 +3,25 @@
  * objects.c - copies of whole contents that nobody writes
  *
  * Made by one thread, which starts with the first wish and works at the lowest priority: into a
- * file without a name, synced, and named only when the file it was copied from still has the stamp
- * under which it is a member of its class. So an object was whole and right when it got its name.
- * With what stamp it did, the catalogue is told then; an object that has another one, or of which
- * nothing was told, is not used. Only the maker removes it, so that no open waits for that.
+ * file without a name, synced, and compared, byte by byte with the file that it was copied from,
+ * and by its digest with what the class holds. It gets its name only if that file has had, before
+ * and after, the stamp under which it is a member of its class, and nobody had it open for writing.
+ * So an object was whole and right when it got its name.
+ *
+ * With what stamp it did, and who could have written to that file, the catalogue is told then; an
+ * object that has another stamp, or of which nothing was told, is not used. Only the maker removes
+ * any, so that no open waits for that.
  */
 #include "foldfs/objects.h"
 
 #include "foldfs/backing.h"
+#include "foldfs/content.h"
+#include "foldfs/objects_sweep.h"
 #include "foldfs/source.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
-#include <inttypes.h>
 #include <linux/fs.h>
 #include <pthread.h>
 #include <sched.h>
@@ -26,26 +30,31 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/sendfile.h>
 #include <sys/statfs.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <urcu/list.h>
 
-/* "class-digest", in hexadecimal digits. */
-#define NAME_BYTES 52
 /* Copied in one call, so that the end does not wait for long. */
 #define COPY_BYTES (8u << 20)
 /* Wishes that wait; further ones are forgotten, and come again with the next open. */
 #define WISHES_MAX 256u
+/* Members that are gone and wait to be looked at; further ones are left to the next scan. */
+#define GONE_MAX 4096u
 /* Between two looks at whether a stamp is old enough. */
 #define STAMP_WAIT_NS 5000000
 
 struct wish {
 	struct cds_list_head link; /* under objects->lock */
 	struct catalogue_record record;
-	struct source_stamp stamp;
-	int fd;
+	struct objects_source source; /* fd is ours */
+};
+
+struct gone {
+	dev_t device;
+	ino_t inode;
 };
 
 struct objects {
@@ -57,64 +66,20 @@ struct objects {
 	pthread_cond_t wanted;
 	struct cds_list_head wishes; /* under lock; the first is being made */
 	unsigned count;              /* under lock */
+	struct gone gone[GONE_MAX];  /* under lock */
+	unsigned gone_count;         /* under lock */
+	bool sweep;                  /* under lock: there is one to be made */
 	bool started;                /* under lock */
 	atomic_bool stopping;        /* set under lock */
 	pthread_t maker;             /* once started */
 };
 
-static void name_of(const struct catalogue_record *record, char name[NAME_BYTES])
+static void name_of(const struct catalogue_record *record, char name[OBJECT_NAME_BYTES])
 {
-	snprintf(name, NAME_BYTES, "%016" PRIx64 "-%016" PRIx64 "%016" PRIx64, record->class,
-		 record->content.high, record->content.low);
+	object_name(record->class, &record->content, name);
 }
 
 /* ---- start and end ---- */
-
-/* Whether NAME is that of an object which the catalogue would ask for. */
-static bool is_wanted(struct catalogue *catalogue, const char *name)
-{
-	struct catalogue_member member;
-	struct catalogue_record record;
-	char expected[NAME_BYTES];
-	uint64_t class = strtoull(name, NULL, 16);
-
-	if (!class || catalogue_member(catalogue, class, 0, &member) ||
-	    catalogue_find(catalogue, &member.stamp, &record))
-		return false;
-	name_of(&record, expected);
-	return strcmp(name, expected) == 0;
-}
-
-/* Remove the object called NAME, and what the catalogue was told of it. */
-static void remove_object(struct objects *objects, const char *name)
-{
-	struct catalogue_batch *batch;
-
-	(void)unlinkat(objects->directory_fd, name, 0);
-	if (catalogue_begin(objects->catalogue, &batch))
-		return;
-	if (catalogue_remove_object(batch, strtoull(name, NULL, 16)))
-		catalogue_abort(batch);
-	else
-		(void)catalogue_commit(batch);
-}
-
-static void remove_unwanted(struct objects *objects)
-{
-	int fd = openat(objects->directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *directory = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *entry;
-
-	if (!directory) {
-		if (fd >= 0)
-			close(fd);
-		return;
-	}
-	while ((entry = readdir(directory)))
-		if (entry->d_name[0] != '.' && !is_wanted(objects->catalogue, entry->d_name))
-			remove_object(objects, entry->d_name);
-	closedir(directory);
-}
 
 errint_t objects_new(const char *directory, struct catalogue *catalogue,
 		     struct objects **ret_objects)
@@ -142,14 +107,14 @@ errint_t objects_new(const char *directory, struct catalogue *catalogue,
 		objects_free(objects);
 		return error;
 	}
-	remove_unwanted(objects);
+	objects_sweep(objects->directory_fd, catalogue);
 	*ret_objects = objects;
 	return 0;
 }
 
 static void wish_free(struct wish *wish)
 {
-	close(wish->fd);
+	close(wish->source.fd);
 	free(wish);
 }
 
@@ -188,27 +153,42 @@ static errint_t stamp_of(int fd, struct source_stamp *ret_stamp)
 	return 0;
 }
 
-/* Whether the object of CLASS, open as FD, is as it was made. */
-static bool is_as_made(struct objects *objects, uint64_t class, int fd)
+/* Whether the object of CLASS, open as FD, is as it was made: then *ret_made is of that. */
+static bool is_as_made(struct objects *objects, uint64_t class, int fd,
+		       struct catalogue_object *ret_made)
 {
-	struct source_stamp made;
 	struct source_stamp now;
 
-	return !catalogue_object(objects->catalogue, class, &made) && !stamp_of(fd, &now) &&
-	       source_stamp_equal(&made, &now);
+	return !catalogue_object(objects->catalogue, class, ret_made) && !stamp_of(fd, &now) &&
+	       source_stamp_equal(&ret_made->stamp, &now);
 }
 
-int objects_open(struct objects *objects, const struct catalogue_record *record)
+int objects_open(struct objects *objects, const struct catalogue_record *record, uint64_t writers)
 {
-	char name[NAME_BYTES];
+	struct catalogue_object made;
+	char name[OBJECT_NAME_BYTES];
+	errint_t error = 0;
 	int fd;
 
 	name_of(record, name);
 	fd = backing_open_read_only(objects->view, name);
-	if (fd < 0 || is_as_made(objects, record->class, fd))
+	if (fd < 0)
+		return fd;
+	if (!is_as_made(objects, record->class, fd, &made))
+		error = -ENOENT;
+	else if (!writers_may_speak(made.writers, writers))
+		error = -EPERM;
+	if (!error)
 		return fd;
 	close(fd);
-	return -ENOENT;
+	return error;
+}
+
+int objects_open_copy(struct objects *objects, const struct catalogue_object *object)
+{
+	const struct catalogue_record record = {.class = object->class, .content = object->content};
+
+	return objects_open(objects, &record, object->writers);
 }
 
 /* ---- making ---- */
@@ -224,6 +204,9 @@ static errint_t copy(struct objects *objects, int from, int to, off_t size)
 		off_t into = at;
 
 		done = copy_file_range(from, &at, to, &into, COPY_BYTES, 0);
+		/* From another file system. TO is written from its start to its end. */
+		if (done < 0 && errno == EXDEV)
+			done = sendfile(to, from, &at, COPY_BYTES);
 		if (done < 0 && errno != EINTR)
 			return -errno;
 		if (done == 0)
@@ -244,38 +227,93 @@ static bool has_stamp(int fd, const struct source_stamp *stamp)
 	return source_stamp_equal(&now, stamp);
 }
 
-/* Whether the object of RECORD is there, as it was made: then somebody else has made it. One that
- * is not is removed. */
-static bool is_made(struct objects *objects, const struct catalogue_record *record)
+/* Whether MADE need not be made once more for WISH: it may speak for the file that this names, or
+ * it is not trusted, and what would take its place is not either. */
+static bool is_good_enough(const struct catalogue_object *made, const struct wish *wish)
 {
-	struct source_stamp made;
-	char name[NAME_BYTES];
+	return writers_may_speak(made->writers, wish->source.writers) ||
+	       wish->source.writers != WRITERS_TRUSTED;
+}
+
+/* Whether the object of WISH is there, as it was made: then somebody else has made it. One that is
+ * not, or is to have its place taken, is removed. */
+static bool is_made(struct objects *objects, const struct wish *wish)
+{
+	uint64_t class = wish->record.class;
+	struct catalogue_object made;
+	char name[OBJECT_NAME_BYTES];
 	bool right;
 	int fd;
 
-	name_of(record, name);
+	name_of(&wish->record, name);
 	fd = openat(objects->directory_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	if (fd < 0)
 		return false;
-	right = is_as_made(objects, record->class, fd);
+	right = is_as_made(objects, class, fd, &made);
 	close(fd);
-	if (right)
+	if (right && is_good_enough(&made, wish))
 		return true;
 	/* Of one that was told of, somebody else has changed something. */
-	if (!catalogue_object(objects->catalogue, record->class, &made))
+	if (!right && !catalogue_object(objects->catalogue, class, &made))
 		fuse_log(FUSE_LOG_WARNING,
 			 "objects/%s in the state directory, a copy of what equal files hold, was "
 			 "changed by somebody: it is made anew.\n",
 			 name);
-	remove_object(objects, name);
+	object_remove(objects->directory_fd, objects->catalogue, class, name);
 	return false;
+}
+
+static bool is_stopping(void *context)
+{
+	struct objects *objects = context;
+
+	return atomic_load(&objects->stopping);
+}
+
+/* Whether the copy open as FD holds what the source of WISH does, and that what its class does.
+ * -EUCLEAN: it does not, whatever the stamp says. */
+static errint_t compare_copy(struct objects *objects, const struct wish *wish, int fd)
+{
+	const struct digest *wanted = &wish->record.content;
+	struct source_stamp copy;
+	struct digest content;
+	errint_t error = stamp_of(fd, &copy);
+
+	if (!error && copy.size != wish->source.stamp.size)
+		error = -EUCLEAN;
+	if (!error)
+		error = content_compare(fd, wish->source.fd, (uint64_t)copy.size,
+					catalogue_secret(objects->catalogue), is_stopping, objects,
+					&content);
+	if (!error && (content.low != wanted->low || content.high != wanted->high))
+		error = -EUCLEAN;
+	return error;
+}
+
+/* Copy the source of WISH into the file open as FD, so that it is whole and right. */
+static errint_t copy_right(struct objects *objects, const struct wish *wish, int fd)
+{
+	const struct objects_source *source = &wish->source;
+	errint_t error = 0;
+
+	/* Where the kernel does not say, the bytes have to. */
+	if (source_check_unwritten(source->fd) == -EBUSY || !has_stamp(source->fd, &source->stamp))
+		return -ESTALE;
+	error = copy(objects, source->fd, fd, source->stamp.size);
+	if (!error && fsync(fd))
+		error = -errno;
+	if (!error)
+		error = compare_copy(objects, wish, fd);
+	if (!error && !has_stamp(source->fd, &source->stamp))
+		error = -ESTALE;
+	return error;
 }
 
 /* Give the file open as FD its name. -ECANCELED: somebody else's has it. */
 static errint_t give_name(const struct objects *objects, int fd,
 			  const struct catalogue_record *record)
 {
-	char name[NAME_BYTES];
+	char name[OBJECT_NAME_BYTES];
 	char path[32];
 
 	name_of(record, name);
@@ -300,14 +338,14 @@ static errint_t last_stamp(const struct objects *objects, int fd, struct source_
 	return error;
 }
 
-static errint_t tell(struct objects *objects, uint64_t class, const struct source_stamp *stamp)
+static errint_t tell(struct objects *objects, const struct catalogue_object *object)
 {
 	struct catalogue_batch *batch;
 	errint_t error = catalogue_begin(objects->catalogue, &batch);
 
 	if (error)
 		return error;
-	error = catalogue_put_object(batch, class, stamp);
+	error = catalogue_put_object(batch, object);
 	if (!error)
 		return catalogue_commit(batch);
 	catalogue_abort(batch);
@@ -316,28 +354,92 @@ static errint_t tell(struct objects *objects, uint64_t class, const struct sourc
 
 static errint_t make(struct objects *objects, const struct wish *wish)
 {
-	struct source_stamp stamp;
+	struct catalogue_object made = {.class = wish->record.class,
+					.writers = wish->source.writers,
+					.content = wish->record.content};
 	errint_t error;
 	int fd;
 
-	if (is_made(objects, &wish->record))
+	if (is_made(objects, wish))
 		return 0;
 	fd = openat(objects->directory_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0400);
 	if (fd < 0)
 		return -errno;
-	error = copy(objects, wish->fd, fd, wish->stamp.size);
-	if (!error && fsync(fd))
-		error = -errno;
-	if (!error && !has_stamp(wish->fd, &wish->stamp))
-		error = -ESTALE;
+	error = copy_right(objects, wish, fd);
 	if (!error)
 		error = give_name(objects, fd, &wish->record);
 	if (!error)
-		error = last_stamp(objects, fd, &stamp);
+		error = last_stamp(objects, fd, &made.stamp);
 	if (!error)
-		error = tell(objects, wish->record.class, &stamp);
+		error = tell(objects, &made);
 	close(fd);
 	return error;
+}
+
+/* ---- the maker's thread ---- */
+
+static void make_first_locked(struct objects *objects, bool *told)
+{
+	struct wish *wish = cds_list_first_entry(&objects->wishes, struct wish, link);
+	errint_t error;
+
+	pthread_mutex_unlock(&objects->lock);
+	error = make(objects, wish);
+	/* A file that changed meanwhile, or is not what its stamp says, is not of its class: there
+	 * is nothing to be done. */
+	if (error && error != -ESTALE && error != -EUCLEAN && error != -ECANCELED && !*told) {
+		fuse_log(FUSE_LOG_WARNING,
+			 "cannot keep a copy of what equal files hold: %s; they are served from "
+			 "the window.\n",
+			 strerror(-error));
+		*told = true;
+	}
+	pthread_mutex_lock(&objects->lock);
+	cds_list_del(&wish->link);
+	objects->count--;
+	wish_free(wish);
+}
+
+/* Take what the catalogue has of a member that is GONE from it, if there is an object of its class.
+ * Whether there was. */
+static bool forget_gone(struct objects *objects, const struct gone *gone)
+{
+	struct catalogue_member *member = malloc(sizeof(*member));
+	struct catalogue_object object;
+	struct catalogue_record record;
+	struct catalogue_batch *batch;
+	bool has = member &&
+		   !catalogue_get(objects->catalogue, gone->device, gone->inode, member, &record);
+
+	has = has && !catalogue_object(objects->catalogue, record.class, &object);
+	free(member);
+	/* What cannot be taken out now is left to the next scan. */
+	if (!has || catalogue_begin(objects->catalogue, &batch))
+		return false;
+	if (!catalogue_remove(batch, gone->device, gone->inode))
+		return !catalogue_commit(batch);
+	catalogue_abort(batch);
+	return false;
+}
+
+/* Look at one member that is gone; when none is left, sweep if that is due. */
+static void tidy_locked(struct objects *objects)
+{
+	struct gone gone;
+	bool found;
+
+	if (objects->gone_count) {
+		gone = objects->gone[--objects->gone_count];
+		pthread_mutex_unlock(&objects->lock);
+		found = forget_gone(objects, &gone);
+		pthread_mutex_lock(&objects->lock);
+		objects->sweep |= found;
+		return;
+	}
+	objects->sweep = false;
+	pthread_mutex_unlock(&objects->lock);
+	objects_sweep(objects->directory_fd, objects->catalogue);
+	pthread_mutex_lock(&objects->lock);
 }
 
 static void *make_all(void *argument)
@@ -345,34 +447,27 @@ static void *make_all(void *argument)
 	const struct sched_param lowest = {0};
 	struct objects *objects = argument;
 	bool told = false;
-	struct wish *wish;
-	errint_t error;
 
 	(void)sched_setscheduler(0, SCHED_IDLE, &lowest);
 	pthread_mutex_lock(&objects->lock);
 	while (!atomic_load(&objects->stopping)) {
-		if (cds_list_empty(&objects->wishes)) {
+		if (!cds_list_empty(&objects->wishes))
+			make_first_locked(objects, &told);
+		else if (objects->gone_count || objects->sweep)
+			tidy_locked(objects);
+		else
 			pthread_cond_wait(&objects->wanted, &objects->lock);
-			continue;
-		}
-		wish = cds_list_first_entry(&objects->wishes, struct wish, link);
-		pthread_mutex_unlock(&objects->lock);
-		error = make(objects, wish);
-		/* A file that changed meanwhile is not in its class any more: nothing is amiss. */
-		if (error && error != -ESTALE && error != -ECANCELED && !told) {
-			fuse_log(FUSE_LOG_WARNING,
-				 "cannot keep a copy of what equal files hold: %s; they are served "
-				 "from the window.\n",
-				 strerror(-error));
-			told = true;
-		}
-		pthread_mutex_lock(&objects->lock);
-		cds_list_del(&wish->link);
-		objects->count--;
-		wish_free(wish);
 	}
 	pthread_mutex_unlock(&objects->lock);
 	return NULL;
+}
+
+/* Whether the maker is there, or could be started. */
+static bool has_maker_locked(struct objects *objects)
+{
+	if (!objects->started)
+		objects->started = pthread_create(&objects->maker, NULL, make_all, objects) == 0;
+	return objects->started;
 }
 
 /* Whether the object of RECORD is to be made already, or too many others are. */
@@ -387,22 +482,20 @@ static bool is_to_wait_locked(const struct objects *objects, const struct catalo
 }
 
 void objects_make(struct objects *objects, const struct catalogue_record *record,
-		  const struct source_stamp *stamp, int fd)
+		  const struct objects_source *source)
 {
 	struct wish *wish = malloc(sizeof(*wish));
 
 	if (!wish)
 		return;
-	*wish = (struct wish){.record = *record, .stamp = *stamp};
-	wish->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-	if (wish->fd < 0) {
+	*wish = (struct wish){.record = *record, .source = *source};
+	wish->source.fd = fcntl(source->fd, F_DUPFD_CLOEXEC, 0);
+	if (wish->source.fd < 0) {
 		free(wish);
 		return;
 	}
 	pthread_mutex_lock(&objects->lock);
-	if (!objects->started)
-		objects->started = pthread_create(&objects->maker, NULL, make_all, objects) == 0;
-	if (objects->started && !is_to_wait_locked(objects, record)) {
+	if (has_maker_locked(objects) && !is_to_wait_locked(objects, record)) {
 		cds_list_add_tail(&wish->link, &objects->wishes);
 		objects->count++;
 		wish = NULL;
@@ -411,4 +504,23 @@ void objects_make(struct objects *objects, const struct catalogue_record *record
 	pthread_cond_signal(&objects->wanted);
 	if (wish)
 		wish_free(wish);
+}
+
+void objects_member_gone(struct objects *objects, dev_t device, ino_t inode)
+{
+	pthread_mutex_lock(&objects->lock);
+	if (has_maker_locked(objects) && objects->gone_count < GONE_MAX)
+		objects->gone[objects->gone_count++] =
+			(struct gone){.device = device, .inode = inode};
+	pthread_mutex_unlock(&objects->lock);
+	pthread_cond_signal(&objects->wanted);
+}
+
+void objects_sweep_soon(struct objects *objects)
+{
+	pthread_mutex_lock(&objects->lock);
+	if (has_maker_locked(objects))
+		objects->sweep = true;
+	pthread_mutex_unlock(&objects->lock);
+	pthread_cond_signal(&objects->wanted);
 }

@@ -15,10 +15,16 @@
  * readers keep the one they have, which is backed by a copy that is nobody's file (objects.h).
  *
  * Known is what the catalogue has under exactly the file's present stamp, or what reading it in
- * this mount has shown. A file of `shared` is served from the first member of its class whose stamp
- * is still the one under which it was compared, so all of them choose the same backing file. It is
+ * this mount has shown. A file of `shared` is served from the first member of its class that may
+ * back it (open_member()), so all for which the same ones may choose the same backing file. It is
  * opened through a read-only view (backing.h), and a hold of `shared` takes no open for writing:
  * two locks; a read-only mount is a third.
+ *
+ * What is written into a backing file in the source shows in all that it backs. So nobody may write
+ * to it who could not write to the file that is opened (writers.h), and everybody may read it: who
+ * holds an equal file open sees nothing that is not for everybody. By owner and mode at this open,
+ * and by a lease that nobody has it open for writing from before; by its ACL and the directories
+ * above it as of the scan. Who could read it then may have held it open ever since.
  *
  * Set-id bits go when somebody without CAP_FSETID writes. That is the daemon's to do
  * (HANDLE_KILLPRIV_V2), so a file with such bits is not written in passthrough: it gets no plan of
@@ -53,6 +59,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <urcu/list.h>
+
 /* Files whose changer was refused a moment ago. A retry takes microseconds; what is forgotten when
  * more come in one moment costs an ESTALE at worst. */
 #define AWAITED_MAX     64u
@@ -69,20 +77,22 @@ struct plan {
 	struct backing *backing;     /* borrowed */
 	struct catalogue *catalogue; /* borrowed; NULL: there is none. Constant */
 	struct objects *objects;     /* the same */
-	char *root;          /* absolute path of the source, "" for /; NULL: no globs. Constant */
-	char *const *globs;  /* borrowed, NULL at the end; NULL: none. Constant */
-	uint64_t max_bytes;  /* constant */
-	dev_t device;        /* of the source's root; constant */
-	bool direct;         /* constant */
-	bool read_only;      /* constant */
-	bool source_stacked; /* constant */
-	atomic_bool able;    /* the kernel takes backing files; set at init, never set again */
+	char *root;         /* absolute path of the source, "" for /; NULL: no globs. Constant */
+	char *const *globs; /* borrowed, NULL at the end; NULL: none. Constant */
+	uint64_t max_bytes; /* constant */
+	struct writers_view view; /* on the source; constant */
+	bool direct;              /* constant */
+	bool read_only;           /* constant */
+	bool source_stacked;      /* constant */
+	atomic_bool able;         /* the kernel takes backing files; set at init, never set again */
 	atomic_bool able_elsewhere; /* the same, of other devices; only for the log */
 	_Atomic uint64_t inodes[PLAN_SHARED + 1];
 	_Atomic time_t awaited_until;        /* the last of those below; written under the lock */
 	pthread_mutex_t awaited_lock;        /* a leaf */
 	struct awaited awaited[AWAITED_MAX]; /* a ring, under awaited_lock, like what follows */
 	unsigned awaited_next;
+	pthread_mutex_t sharers_lock; /* a leaf */
+	struct cds_list_head sharers; /* under sharers_lock */
 };
 
 /* Members of a class that are tried as its backing file before it is given up: each takes a look-up
@@ -118,11 +128,18 @@ errint_t plan_new(const struct options *options, int source_fd, struct backing *
 		  struct plan **ret_plan)
 {
 	struct plan *plan = calloc(1, sizeof(*plan));
-	struct stat st;
+	errint_t error;
 
 	if (!plan)
 		return -ENOMEM;
+	error = writers_view_of(source_fd, &plan->view);
+	if (error) {
+		free(plan);
+		return error;
+	}
 	pthread_mutex_init(&plan->awaited_lock, NULL);
+	pthread_mutex_init(&plan->sharers_lock, NULL);
+	CDS_INIT_LIST_HEAD(&plan->sharers);
 	plan->backing = backing;
 	plan->globs = options->passthrough;
 	/* Who wants no window wants memory to be what is shared, and nothing cached besides. */
@@ -130,8 +147,6 @@ errint_t plan_new(const struct options *options, int source_fd, struct backing *
 	plan->direct = !options->window_bytes;
 	plan->read_only = options->read_only;
 	plan->source_stacked = options->source_stacked;
-	if (!fstat(source_fd, &st))
-		plan->device = st.st_dev;
 	if (plan->globs)
 		plan->root = root_path(source_fd);
 	*ret_plan = plan;
@@ -140,8 +155,15 @@ errint_t plan_new(const struct options *options, int source_fd, struct backing *
 
 void plan_free(struct plan *plan)
 {
+	struct plan_sharer *sharer;
+	struct plan_sharer *next;
+
 	if (!plan)
 		return;
+	/* Of what clients still had open when the connection ended. */
+	cds_list_for_each_entry_safe (sharer, next, &plan->sharers, link)
+		free(sharer);
+	pthread_mutex_destroy(&plan->sharers_lock);
 	pthread_mutex_destroy(&plan->awaited_lock);
 	free(plan->root);
 	free(plan);
@@ -277,31 +299,81 @@ static struct choice choose_own(const struct plan *plan, const struct plan_open 
 	return (struct choice){PLAN_OWN, PLAN_UNIQUE};
 }
 
-/* The first member of CLASS that still is what it was when it was compared, open through the
- * read-only view. -ENOENT if there is none. Every asker tries them in the same order, so all files
- * of a class have the same backing file. */
-static int open_member(struct plan *plan, uint64_t class)
+/* Whether the file open as FD has the stamp of MEMBER. */
+static bool is_member(const struct catalogue_member *member, int fd, struct stat *ret_st)
 {
-	struct catalogue_member member;
 	struct source_stamp stamp;
+
+	if (fstat(fd, ret_st))
+		return false;
+	source_stamp_of(ret_st, &stamp);
+	return source_stamp_equal(&stamp, &member->stamp);
+}
+
+/* Whether MEMBER, open as FD, still is what it was when it was compared, BACKS may write to it as
+ * then and nobody else, and nobody has it open for writing, or mapped so. Where the kernel grants
+ * no lease it does not say that, and the member backs nothing. */
+static bool may_back(const struct plan *plan, const struct catalogue_member *member, uint64_t backs,
+		     int fd)
+{
 	struct stat st;
+
+	return is_member(member, fd, &st) && writers_of(&plan->view, fd, &st) == backs &&
+	       !source_check_unwritten(fd);
+}
+
+/* The first member of CLASS that may back files of BACKS, open through the read-only view;
+ * *ret_found is which. -ENOENT if there is none. Every asker tries them in the same order, so all
+ * files of a class for which the same members may speak have the same backing file. */
+static int open_member(struct plan *plan, uint64_t class, uint64_t backs,
+		       struct catalogue_member *ret_found)
+{
 	unsigned n;
 	int fd;
 
 	for (n = 0; n < MEMBERS_TRIED; n++) {
-		if (catalogue_member(plan->catalogue, class, n, &member))
+		if (catalogue_member(plan->catalogue, class, backs, n, ret_found))
 			break;
-		fd = backing_open_read_only(plan->backing, member.path);
+		fd = backing_open_read_only(plan->backing, ret_found->path);
 		if (fd < 0)
 			continue;
-		if (!fstat(fd, &st)) {
-			source_stamp_of(&st, &stamp);
-			if (source_stamp_equal(&stamp, &member.stamp))
-				return fd;
-		}
+		if (may_back(plan, ret_found, backs, fd))
+			return fd;
 		close(fd);
 	}
 	return -ENOENT;
+}
+
+/* The member of CLASS that backs a file of WRITERS: a trusted one, else one of its own writers. */
+static int open_backing_member(struct plan *plan, uint64_t class, uint64_t writers)
+{
+	struct catalogue_member member;
+	int fd = open_member(plan, class, WRITERS_TRUSTED, &member);
+
+	if (fd == -ENOENT && writers != WRITERS_TRUSTED && writers != WRITERS_UNKNOWN)
+		fd = open_member(plan, class, writers, &member);
+	return fd;
+}
+
+/* Have a copy kept of what RECORD's class holds, to which OWN belongs: of a trusted file, if there
+ * is one. OWN's word will do if there is no copy yet, which is NONE. */
+static void make_copy(struct plan *plan, const struct catalogue_record *record,
+		      const struct objects_source *own, bool none)
+{
+	struct objects_source trusted = {.writers = WRITERS_TRUSTED};
+	struct catalogue_member member;
+	int fd = -ENOENT;
+
+	if (own->writers != WRITERS_TRUSTED)
+		fd = open_member(plan, record->class, WRITERS_TRUSTED, &member);
+	if (fd >= 0) {
+		trusted.fd = fd;
+		trusted.stamp = member.stamp;
+		objects_make(plan->objects, record, &trusted);
+		close(fd);
+	} else if (none || own->writers == WRITERS_TRUSTED) {
+		objects_make(plan->objects, record, own);
+	}
 }
 
 /* The file that backs those of RECORD's class, to one of which OPEN is, with STAMP; -errno if there
@@ -309,15 +381,18 @@ static int open_member(struct plan *plan, uint64_t class)
 static int open_equal(struct plan *plan, const struct plan_open *open,
 		      const struct catalogue_record *record, const struct source_stamp *stamp)
 {
+	const struct objects_source own = {.fd = open->fd,
+					   .stamp = *stamp,
+					   .writers = writers_of(&plan->view, open->fd, open->st)};
 	int fd;
 
 	if (plan->read_only)
-		return open_member(plan, record->class);
+		return open_backing_member(plan, record->class, own.writers);
 	if (!plan->objects || (uint64_t)stamp->size > plan->max_bytes)
 		return -ENOENT;
-	fd = objects_open(plan->objects, record);
-	if (fd == -ENOENT && !open->asks)
-		objects_make(plan->objects, record, stamp, open->fd);
+	fd = objects_open(plan->objects, record, own.writers);
+	if ((fd == -ENOENT || fd == -EPERM) && !open->asks)
+		make_copy(plan, record, &own, fd == -ENOENT);
 	return fd;
 }
 
@@ -408,7 +483,7 @@ static struct choice choose(struct plan *plan, const struct plan_hold *hold,
  * overlayfs. */
 static void give_up(struct plan *plan, const struct plan_open *open, errint_t error)
 {
-	bool all = open->st->st_dev == plan->device;
+	bool all = open->st->st_dev == plan->view.device;
 	const char *hint = "";
 	const char *why = strerror(-error);
 
@@ -428,6 +503,54 @@ static void give_up(struct plan *plan, const struct plan_open *open, errint_t er
 		 all ? "" : " on every device of the source", why, all ? "" : " there", hint);
 }
 
+/* The file of OPEN is backed by the one open as FD from now on. NULL: no memory, or it is gone. */
+static struct plan_sharer *begin_sharing(struct plan *plan, const struct plan_open *open, int fd)
+{
+	struct plan_sharer *sharer = malloc(sizeof(*sharer));
+	struct stat st;
+
+	if (!sharer || fstat(fd, &st)) {
+		free(sharer);
+		return NULL;
+	}
+	source_stamp_of(open->st, &sharer->shared.stamp);
+	sharer->shared.backing_device = st.st_dev;
+	sharer->shared.backing_inode = st.st_ino;
+	pthread_mutex_lock(&plan->sharers_lock);
+	cds_list_add(&sharer->link, &plan->sharers);
+	pthread_mutex_unlock(&plan->sharers_lock);
+	return sharer;
+}
+
+/* Nothing for NULL. */
+static void end_sharing(struct plan *plan, struct plan_sharer *sharer)
+{
+	if (!sharer)
+		return;
+	pthread_mutex_lock(&plan->sharers_lock);
+	cds_list_del(&sharer->link);
+	pthread_mutex_unlock(&plan->sharers_lock);
+	free(sharer);
+}
+
+/* Have the kernel serve the file of OPEN from the one open as FD, or from itself if that is -1. */
+static errint_t pass_through(struct plan *plan, struct plan_hold *hold,
+			     const struct plan_open *open, int fd)
+{
+	int id = backing_register(plan->backing, fd < 0 ? open->fd : fd);
+
+	if (id < 0)
+		return id;
+	if (fd >= 0)
+		hold->sharer = begin_sharing(plan, open, fd);
+	if (fd >= 0 && !hold->sharer) {
+		backing_unregister(plan->backing, id);
+		return -ENOMEM;
+	}
+	hold->backing_id = id;
+	return 0;
+}
+
 /* Begin the plan that is best, or `window` if that cannot be had. */
 static void begin(struct plan *plan, struct plan_hold *hold, const struct plan_open *open)
 {
@@ -437,16 +560,14 @@ static void begin(struct plan *plan, struct plan_hold *hold, const struct plan_o
 	hold->mapped = is_mapped(hold, open);
 	choice = choose(plan, hold, open, hold->mapped, &fd);
 	hold->backing_id = 0;
+	hold->sharer = NULL;
 	hold->written = false;
-	hold->ctime = open->st->st_ctim;
 	if (choice.kind != PLAN_WINDOW) {
-		int id = backing_register(plan->backing, fd < 0 ? open->fd : fd);
+		errint_t error = pass_through(plan, hold, open, fd);
 
-		if (id < 0) {
-			give_up(plan, open, id);
+		if (error) {
+			give_up(plan, open, error);
 			choice = (struct choice){PLAN_WINDOW, PLAN_UNABLE};
-		} else {
-			hold->backing_id = id;
 		}
 	}
 	if (fd >= 0)
@@ -469,7 +590,8 @@ static errint_t may_join(const struct plan_hold *hold, const struct plan_open *o
 	case PLAN_SHARED:
 		/* Whatever changes the content moves the ctime, which was old enough to be trusted
 		 * when the file was compared. */
-		return is_for_writing(open) || !is_same_time(&open->st->st_ctim, &hold->ctime)
+		return is_for_writing(open) || !is_same_time(&open->st->st_ctim,
+							     &hold->sharer->shared.stamp.ctime)
 			       ? -ESTALE
 			       : 0;
 	default:
@@ -501,6 +623,8 @@ void plan_leave(struct plan *plan, struct plan_hold *hold, struct file *file)
 		return;
 	backing_unregister(plan->backing, hold->backing_id);
 	hold->backing_id = 0;
+	end_sharing(plan, hold->sharer);
+	hold->sharer = NULL;
 	atomic_fetch_sub_explicit(&plan->inodes[hold->kind], 1, memory_order_relaxed);
 	if (hold->kind == PLAN_OWN && hold->written)
 		hold->mapped = true;
@@ -591,4 +715,82 @@ int plan_source_flags(int client_flags)
 	/* O_TRUNC comes as a setattr of its own; creation flags were dealt with where the name is.
 	 */
 	return (client_flags & (O_ACCMODE | O_SYNC | O_DSYNC | O_NOATIME)) | O_CLOEXEC;
+}
+
+/* ---- for the audit ---- */
+
+errint_t plan_list_shared(struct plan *plan, struct plan_shared **ret_list, size_t *ret_count)
+{
+	struct plan_shared *list = NULL;
+	struct plan_sharer *sharer;
+	size_t count = 0;
+	size_t i = 0;
+
+	pthread_mutex_lock(&plan->sharers_lock);
+	cds_list_for_each_entry (sharer, &plan->sharers, link)
+		count++;
+	if (count)
+		list = malloc(count * sizeof(*list));
+	if (list)
+		cds_list_for_each_entry (sharer, &plan->sharers, link)
+			list[i++] = sharer->shared;
+	pthread_mutex_unlock(&plan->sharers_lock);
+	if (count && !list)
+		return -ENOMEM;
+	*ret_list = list;
+	*ret_count = count;
+	return 0;
+}
+
+/* The copy whose inode is that of SHARED's backing file. */
+static int open_backing_copy(struct plan *plan, const struct plan_shared *shared)
+{
+	struct catalogue_object object = {.class = 0};
+
+	while (!catalogue_next_object(plan->catalogue, object.class, &object))
+		if (object.stamp.inode == shared->backing_inode)
+			return objects_open_copy(plan->objects, &object);
+	return -ENOENT;
+}
+
+int plan_open_backing(struct plan *plan, const struct plan_shared *shared)
+{
+	struct catalogue_member member;
+	struct catalogue_record record;
+	struct stat st;
+	errint_t error;
+	int fd;
+
+	if (!plan->read_only)
+		return open_backing_copy(plan, shared);
+	error = catalogue_get(plan->catalogue, shared->backing_device, shared->backing_inode,
+			      &member, &record);
+	fd = error ? error : backing_open_read_only(plan->backing, member.path);
+	if (fd < 0 || (!fstat(fd, &st) && st.st_dev == shared->backing_device &&
+		       st.st_ino == shared->backing_inode))
+		return fd;
+	close(fd);
+	return -ESTALE;
+}
+
+int plan_open_served(struct plan *plan, const struct catalogue_object *object,
+		     struct source_stamp *ret_stamp)
+{
+	struct catalogue_member member;
+	struct stat st;
+	int fd;
+
+	for (unsigned n = 0; n < MEMBERS_TRIED; n++) {
+		if (catalogue_any_member(plan->catalogue, object->class, n, &member))
+			break;
+		fd = backing_open_read_only(plan->backing, member.path);
+		if (fd < 0)
+			continue;
+		*ret_stamp = member.stamp;
+		if (is_member(&member, fd, &st) &&
+		    writers_may_speak(object->writers, writers_of(&plan->view, fd, &st)))
+			return fd;
+		close(fd);
+	}
+	return -ENOENT;
 }

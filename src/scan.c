@@ -73,13 +73,11 @@ static errint_t init_secret(struct scan *scan)
 static errint_t init_root(struct scan *scan)
 {
 	struct statfs fs;
-	struct stat st;
 
-	if (fstat(scan->root_fd, &st) || fstatfs(scan->root_fd, &fs))
+	if (fstatfs(scan->root_fd, &fs))
 		return -errno;
-	scan->device = st.st_dev;
 	scan->multigrain = source_is_multigrain(&fs);
-	return 0;
+	return writers_view_of(scan->root_fd, &scan->view);
 }
 
 errint_t scan_new(int root_fd, const struct scan_options *options, struct scan **ret_scan)
@@ -219,11 +217,14 @@ static errint_t put_file(struct catalogue_batch *batch, const struct scan_note *
 		.pages = note->pages,
 		.pages_elsewhere = note->pages,
 		.pages_error = note->pages,
+		.writers = note->writers,
+		.readable = note->readable,
+		.reachable = note->reachable,
 	};
 	errint_t error;
 
 	if (note->known) {
-		error = catalogue_rename(batch, &note->stamp, note->path);
+		error = catalogue_rename(batch, &note->stamp, note->path, note->reachable);
 		return error == -ENOENT ? 0 : error;
 	}
 	file->stamp = note->stamp;
@@ -583,6 +584,8 @@ errint_t scan_run(struct scan *scan, struct scan_result *ret_result)
 		use_up_tables(scan);
 	scan->result.read_bytes = atomic_load_explicit(&scan->read_bytes, memory_order_relaxed);
 	scan->result.complete = !scan->error && !scan_is_cancelled(scan);
+	if (scan->result.complete && scan->options.ended)
+		scan->options.ended(scan->options.context);
 	scan->result.seconds = (double)(scan_now_ns() - started) / 1e9;
 	*ret_result = scan->result;
 	return scan->error;

@@ -13,10 +13,13 @@
  * the sample counts as shared as a whole, with an error as large.
  *
  * The third step nominates files of one size and digest, and has each group compared. Nominees are
- * kept by a hash, in as many rounds as memory needs. Of a group, all are compared with its first
- * one that is in a class already, or else with its first; those that are not equal to that go on
- * among themselves. What the catalogue has of them is looked up as it is needed: of a group that is
- * large, all of it would be ten times the nominees' memory.
+ * kept by a hash, in as many rounds as memory needs. Of a group, a trusted file is what others are
+ * compared with, first one that is in a class already; those that are not equal to that go on among
+ * themselves. Where no trusted one is left, files are compared with one of their own writers
+ * (writers.h). So each member of a class was compared with one that may speak for it: by induction
+ * it is there by the word of trusted files, and of files of its own writers. What the catalogue has
+ * of them is looked up as it is needed: of a group that is large, all of it would be ten times the
+ * nominees' memory.
  */
 #include "foldfs/scan_internal.h"
 
@@ -359,7 +362,14 @@ static errint_t load(struct comparer *comparer, size_t place, struct scan_twin *
 	return error;
 }
 
-/* The one that others are compared with: of a class if there is one. NULL: none is left. */
+/* The lower, the better is it to compare others with TWIN. */
+static unsigned rank_of(const struct scan_twin *twin)
+{
+	return (twin->record.writers == WRITERS_TRUSTED ? 0 : 2) + (twin->record.class ? 0 : 1);
+}
+
+/* The one that others are compared with: the first of the best. NULL: none is left that may speak
+ * for another. */
 static errint_t take_first(struct comparer *comparer, struct scan_twin **ret_first)
 {
 	struct entrant first = {0};
@@ -370,13 +380,14 @@ static errint_t take_first(struct comparer *comparer, struct scan_twin **ret_fir
 		error = load(comparer, i, &twin);
 		if (!twin)
 			continue;
-		if (first.twin && !twin->record.class) {
+		if (!writers_may_speak(twin->record.writers, twin->record.writers) ||
+		    (first.twin && rank_of(twin) >= rank_of(first.twin))) {
 			free(twin);
 			continue;
 		}
 		free(first.twin);
 		first = (struct entrant){.twin = twin, .place = i};
-		if (twin->record.class)
+		if (!rank_of(twin))
 			break;
 	}
 	if (first.twin)
@@ -441,11 +452,12 @@ static errint_t compare_round(struct comparer *comparer, const struct entrant en
 	return error;
 }
 
-/* The next ones to be compared with ENTRANTS[0], from *PLACE on. Those of its class are done. */
+/* The next ones to be compared with ENTRANTS[0], from *PLACE on. Those of its class are done; those
+ * that it may not speak for wait for another. */
 static errint_t next_round(struct comparer *comparer, size_t *place, struct entrant entrants[],
 			   unsigned *ret_count)
 {
-	uint64_t class = entrants[0].twin->record.class;
+	const struct catalogue_record *first = &entrants[0].twin->record;
 	struct scan_twin *twin;
 	errint_t error = 0;
 
@@ -454,7 +466,11 @@ static errint_t next_round(struct comparer *comparer, size_t *place, struct entr
 		error = load(comparer, *place, &twin);
 		if (!twin)
 			continue;
-		if (class && twin->record.class == class) {
+		if (!writers_may_speak(first->writers, twin->record.writers)) {
+			free(twin);
+			continue;
+		}
+		if (first->class && twin->record.class == first->class) {
 			comparer->done[*place] = true;
 			free(twin);
 			continue;

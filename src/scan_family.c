@@ -11,6 +11,12 @@
  * that family it has through it. Should it turn out to have next to nothing in common with it, it
  * founds a family of its own, and is not compared again.
  *
+ * A file's leader is one that may speak for it (writers.h). So what a member has of its family it
+ * has by the word of trusted files and of those of its own writers: its leader has, and what the
+ * two have in common was compared. Trusted files are gone through first, for they lead the others.
+ * A sketch's values stand in the table apart for each kind of writers: nobody's file can hide from
+ * others the leader that they would have.
+ *
  * Of memory, half a scan's budget: sketches of leaders (1.5 KiB each) and 32 bytes for each file.
  * What does not fit is not compared in this scan. A quarter is for the runs that are being found
  * (scan_runs.c).
@@ -33,7 +39,7 @@ struct leader {
 
 /* A place of the table: the leader in whose sketch VALUE is. */
 struct value_of {
-	uint64_t value;
+	uint64_t value;  /* of value_among() */
 	uint32_t leader; /* one more than its number; 0: empty */
 };
 
@@ -89,6 +95,12 @@ static errint_t load_sketch(struct scan *scan, const struct source_stamp *stamp,
 
 /* ---- leaders ---- */
 
+/* VALUE, as it stands in the table for leaders of WRITERS. */
+static uint64_t value_among(uint64_t writers, uint64_t value)
+{
+	return value ^ writers * UINT64_C(0xff51afd7ed558ccd);
+}
+
 /* The place of VALUE, or the empty one where it would be. */
 static struct value_of *place_of(const struct nomination *n, uint64_t value)
 {
@@ -124,8 +136,8 @@ static errint_t grow_table(struct nomination *n)
 	return 0;
 }
 
-/* The file leads from now on. -ENOSPC: there is no more room for leaders. */
-static errint_t lead(struct nomination *n, const struct source_stamp *stamp,
+/* The file, of WRITERS, leads from now on. -ENOSPC: there is no more room for leaders. */
+static errint_t lead(struct nomination *n, const struct source_stamp *stamp, uint64_t writers,
 		     const struct scan_sketch *sketch)
 {
 	struct leader *leaders;
@@ -143,44 +155,65 @@ static errint_t lead(struct nomination *n, const struct source_stamp *stamp,
 	n->leaders[n->leader_count++] =
 		(struct leader){.device = stamp->device, .inode = stamp->inode};
 	for (unsigned i = 0; i < sketch->count; i++) {
-		struct value_of *place = place_of(n, sketch->values[i]);
+		uint64_t value = value_among(writers, sketch->values[i]);
+		struct value_of *place = place_of(n, value);
 
 		/* The first one keeps what it has. */
 		if (place->leader)
 			continue;
-		*place = (struct value_of){.value = sketch->values[i],
-					   .leader = (uint32_t)n->leader_count};
+		*place = (struct value_of){.value = value, .leader = (uint32_t)n->leader_count};
 		n->used++;
 	}
 	return 0;
 }
 
-/* The leader that SKETCH is most like; NULL: none. */
-static const struct leader *find_leader(const struct nomination *n,
+/* Those that share values with a sketch, and how many. */
+struct alike {
+	uint32_t leaders[2 * SCAN_SKETCH];
+	unsigned common[2 * SCAN_SKETCH];
+	unsigned count;
+	unsigned best; /* which has the most */
+};
+
+static void add_alike(struct alike *alike, uint32_t leader)
+{
+	unsigned at = 0;
+
+	while (at < alike->count && alike->leaders[at] != leader)
+		at++;
+	if (at == alike->count) {
+		alike->leaders[at] = leader;
+		alike->common[at] = 0;
+		alike->count++;
+	}
+	alike->common[at]++;
+	if (alike->common[at] > alike->common[alike->best])
+		alike->best = at;
+}
+
+static void add_leaders(const struct nomination *n, uint64_t writers,
+			const struct scan_sketch *sketch, struct alike *alike)
+{
+	for (unsigned i = 0; n->places && i < sketch->count; i++) {
+		uint32_t leader = place_of(n, value_among(writers, sketch->values[i]))->leader;
+
+		if (leader)
+			add_alike(alike, leader);
+	}
+}
+
+/* The leader that SKETCH is most like, of those that may speak for WRITERS; NULL: none. */
+static const struct leader *find_leader(const struct nomination *n, uint64_t writers,
 					const struct scan_sketch *sketch)
 {
-	uint32_t found[SCAN_SKETCH];
-	unsigned common[SCAN_SKETCH];
-	unsigned count = 0;
-	unsigned best = 0;
+	struct alike alike = {.count = 0};
 
-	for (unsigned i = 0; n->places && i < sketch->count; i++) {
-		uint32_t leader = place_of(n, sketch->values[i])->leader;
-		unsigned at = 0;
-
-		if (!leader)
-			continue;
-		while (at < count && found[at] != leader)
-			at++;
-		if (at == count) {
-			found[count] = leader;
-			common[count++] = 0;
-		}
-		common[at]++;
-		if (common[at] > common[best])
-			best = at;
-	}
-	return count && common[best] >= ALIKE ? &n->leaders[found[best] - 1] : NULL;
+	add_leaders(n, WRITERS_TRUSTED, sketch, &alike);
+	if (writers != WRITERS_TRUSTED && writers_may_speak(writers, writers))
+		add_leaders(n, writers, sketch, &alike);
+	return alike.count && alike.common[alike.best] >= ALIKE
+		       ? &n->leaders[alike.leaders[alike.best] - 1]
+		       : NULL;
 }
 
 /* ---- nominating ---- */
@@ -225,7 +258,8 @@ static bool is_worth_it(const struct catalogue_record *record)
 }
 
 /* KNOWN: it has a family, and need not be compared. */
-static errint_t nominate_one(struct nomination *n, const struct source_stamp *stamp, bool known)
+static errint_t nominate_one(struct nomination *n, const struct source_stamp *stamp,
+			     uint64_t writers, bool known)
 {
 	const struct leader *leader;
 	struct scan_sketch sketch;
@@ -233,15 +267,18 @@ static errint_t nominate_one(struct nomination *n, const struct source_stamp *st
 
 	if (error)
 		return error == -ENOENT ? 0 : error;
-	leader = find_leader(n, &sketch);
+	leader = find_leader(n, writers, &sketch);
 	if (leader)
 		return known ? 0 : add_kin(n, stamp, leader);
-	error = lead(n, stamp, &sketch);
+	/* Nobody would be led by it. */
+	if (!writers_may_speak(writers, writers))
+		return 0;
+	error = lead(n, stamp, writers, &sketch);
 	return error == -ENOSPC ? 0 : error;
 }
 
-/* All files of which HAVING a family is true. */
-static errint_t nominate(struct nomination *n, bool having)
+/* All files of which it is true that they are TRUSTED, and that they are HAVING a family. */
+static errint_t nominate(struct nomination *n, bool trusted, bool having)
 {
 	struct scan *scan = n->scan;
 	struct catalogue_member *file = malloc(sizeof(*file));
@@ -253,8 +290,9 @@ static errint_t nominate(struct nomination *n, bool having)
 		error = catalogue_next(scan->options.catalogue, NULL, file, &record);
 	while (!error && !scan_is_cancelled(scan) && n->bytes < n->budget) {
 		last = file->stamp;
-		if (is_worth_it(&record) && has_family(scan, &file->stamp) == having)
-			error = nominate_one(n, &file->stamp, having);
+		if (is_worth_it(&record) && (record.writers == WRITERS_TRUSTED) == trusted &&
+		    has_family(scan, &file->stamp) == having)
+			error = nominate_one(n, &file->stamp, record.writers, having);
 		scan_tell_progress(scan);
 		if (!error)
 			error = catalogue_next(scan->options.catalogue, &last, file, &record);
@@ -266,10 +304,10 @@ static errint_t nominate(struct nomination *n, bool having)
 errint_t scan_nominate_kin(struct scan *scan)
 {
 	struct nomination n = {.scan = scan, .budget = scan->options.memory / 2};
-	errint_t error = nominate(&n, true);
+	errint_t error = 0;
 
-	if (!error)
-		error = nominate(&n, false);
+	for (unsigned round = 0; round < 4 && !error; round++)
+		error = nominate(&n, round < 2, round % 2 == 0);
 	free(n.table);
 	free(n.leaders);
 	return error;

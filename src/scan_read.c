@@ -7,11 +7,11 @@
  * changed meanwhile is left out. Of a file of more than CATALOGUE_PART pages the parts before are
  * told by then; they stay counted as pages, and are forgotten as a record.
  *
- * The digest of a file is that of its size and of the digests and numbers of its pages that are not
- * zero, so that holes cost nothing and look like the zeroes that they are.
+ * Who may write to the file is told as of the same stamp. Whether everybody may get to it is not a
+ * matter of its stamp, so that is told of a known file too.
  */
+#include "foldfs/content.h"
 #include "foldfs/scan_internal.h"
-#include "foldfs/xxh3.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -45,7 +45,7 @@ struct cached_pages {
 struct reader {
 	struct scan *scan;
 	struct catalogue_member *known; /* for look-ups */
-	XXH3_state_t *state;
+	struct content_digest *digest;
 	uint8_t *buffer;   /* of SCAN_CHUNK */
 	uint64_t *digests; /* of CATALOGUE_PART */
 
@@ -53,6 +53,8 @@ struct reader {
 	const struct scan_file *file;
 	struct source *source;
 	struct source_stamp stamp;
+	uint64_t writers;
+	bool readable;
 	bool record;
 	size_t count; /* of digests */
 	uint64_t part;
@@ -87,7 +89,7 @@ bool scan_stamp_is_old_enough(const struct scan *scan, const struct source_stamp
 	struct timespec now;
 
 	/* A time of whole seconds is seldom chance: then the file system has no others. */
-	if (scan->multigrain && stamp->device == scan->device && stamp->ctime.tv_nsec)
+	if (scan->multigrain && stamp->device == scan->view.device && stamp->ctime.tv_nsec)
 		return true;
 	clock_gettime(CLOCK_REALTIME, &now);
 	return now.tv_sec - stamp->ctime.tv_sec > STAMP_SECONDS &&
@@ -167,18 +169,16 @@ static errint_t tell_part(struct reader *reader)
 static errint_t tell_end(struct reader *reader, enum scan_note_kind kind, errint_t error)
 {
 	struct scan_note *note = note_of(reader, kind);
-	XXH128_hash_t hash;
 
 	if (!note)
 		return -ENOMEM;
 	note->error = error;
 	if (kind == SCAN_NOTE_FILE) {
-		uint64_t size = (uint64_t)reader->stamp.size;
-
-		XXH3_128bits_update(reader->state, &size, sizeof(size));
-		hash = XXH3_128bits_digest(reader->state);
-		note->content = (struct digest){.low = hash.low64, .high = hash.high64};
+		content_digest_end(reader->digest, (uint64_t)reader->stamp.size, &note->content);
 		note->pages = reader->pages;
+		note->writers = reader->writers;
+		note->readable = reader->readable;
+		note->reachable = reader->file->reachable;
 		note->too_young = !reader->record && reader->scan->options.catalogue;
 		if (give_digests(reader, note)) {
 			scan_note_free(note);
@@ -194,10 +194,7 @@ static errint_t tell_end(struct reader *reader, enum scan_note_kind kind, errint
 
 static errint_t add_page(struct reader *reader, const uint8_t *page, uint64_t number)
 {
-	struct {
-		uint64_t number;
-		XXH128_hash_t hash;
-	} entry = {.number = number};
+	uint64_t digest;
 	errint_t error;
 
 	if (fold_page_is_zero(page))
@@ -207,11 +204,9 @@ static errint_t add_page(struct reader *reader, const uint8_t *page, uint64_t nu
 		if (error)
 			return error;
 	}
-	entry.hash = XXH3_128bits_withSecret(page, FOLD_PAGE_SIZE, reader->scan->secret,
-					     CATALOGUE_SECRET_BYTES);
-	XXH3_128bits_update(reader->state, &entry, sizeof(entry));
-	reader->digests[reader->count++] = entry.hash.low64;
-	scan_sketch_add(&reader->sketch, number, entry.hash.low64);
+	digest = content_digest_add(reader->digest, page, number);
+	reader->digests[reader->count++] = digest;
+	scan_sketch_add(&reader->sketch, number, digest);
 	reader->pages++;
 	return 0;
 }
@@ -289,15 +284,13 @@ static errint_t read_content(struct reader *reader)
 	return error;
 }
 
-static errint_t take_stamp(int fd, struct source_stamp *ret_stamp)
+static errint_t take_stamp(int fd, struct stat *ret_st, struct source_stamp *ret_stamp)
 {
-	struct stat st;
-
-	if (fstat(fd, &st))
+	if (fstat(fd, ret_st))
 		return -errno;
-	if (!S_ISREG(st.st_mode))
+	if (!S_ISREG(ret_st->st_mode))
 		return -ESTALE;
-	source_stamp_of(&st, ret_stamp);
+	source_stamp_of(ret_st, ret_stamp);
 	return 0;
 }
 
@@ -312,20 +305,35 @@ static void keep_what_is_cached(struct source *source)
 		source_keep_cache(source);
 }
 
+/* What is true of the file as long as it has the stamp that it has now. */
+static errint_t take_attributes(struct reader *reader)
+{
+	int fd = source_fd(reader->source);
+	struct stat st;
+	errint_t error = take_stamp(fd, &st, &reader->stamp);
+
+	if (error)
+		return error;
+	reader->writers = writers_of(&reader->scan->view, fd, &st);
+	reader->readable = writers_all_may_read(fd, &st);
+	return 0;
+}
+
 static errint_t read_opened(struct reader *reader)
 {
 	struct source_stamp after;
-	errint_t error = take_stamp(source_fd(reader->source), &reader->stamp);
+	struct stat st;
+	errint_t error = take_attributes(reader);
 
 	if (error)
 		return error;
 	keep_what_is_cached(reader->source);
 	reader->record = reader->scan->options.catalogue &&
 			 scan_stamp_is_old_enough(reader->scan, &reader->stamp);
-	XXH3_128bits_reset_withSecret(reader->state, reader->scan->secret, CATALOGUE_SECRET_BYTES);
+	content_digest_begin(reader->digest, reader->scan->secret);
 	error = read_content(reader);
 	if (!error)
-		error = take_stamp(source_fd(reader->source), &after);
+		error = take_stamp(source_fd(reader->source), &st, &after);
 	if (!error && !source_stamp_equal(&reader->stamp, &after))
 		error = -ESTALE;
 	return error;
@@ -355,7 +363,8 @@ static errint_t read_file(struct reader *reader)
 static errint_t tell_known(struct reader *reader, const struct catalogue_record *record)
 {
 	struct catalogue *catalogue = reader->scan->options.catalogue;
-	bool moved = strcmp(reader->known->path, reader->file->path) != 0;
+	bool moved = strcmp(reader->known->path, reader->file->path) != 0 ||
+		     record->reachable != reader->file->reachable;
 	uint64_t parts = (record->pages + CATALOGUE_PART - 1) / CATALOGUE_PART;
 	struct scan_note *note;
 	errint_t error = 0;
@@ -381,6 +390,7 @@ static errint_t tell_known(struct reader *reader, const struct catalogue_record 
 		return -ENOMEM;
 	note->known = true;
 	note->record = moved;
+	note->reachable = reader->file->reachable;
 	note->content = record->content;
 	note->pages = record->pages;
 	scan_note_push(reader->scan, note);
@@ -435,10 +445,10 @@ void *scan_read_thread(void *arg)
 
 	scan_lower_priority();
 	reader.known = malloc(sizeof(*reader.known));
-	reader.state = XXH3_createState();
+	reader.digest = content_digest_new();
 	reader.buffer = aligned_alloc(FOLD_PAGE_SIZE, SCAN_CHUNK);
 	reader.digests = malloc(CATALOGUE_PART * sizeof(*reader.digests));
-	if (!reader.known || !reader.state || !reader.buffer || !reader.digests)
+	if (!reader.known || !reader.digest || !reader.buffer || !reader.digests)
 		scan_note_failure(reader.scan, -ENOMEM);
 	else
 		while ((file = scan_file_pop(reader.scan))) {
@@ -447,7 +457,7 @@ void *scan_read_thread(void *arg)
 		}
 	free(reader.digests);
 	free(reader.buffer);
-	XXH3_freeState(reader.state);
+	content_digest_free(reader.digest);
 	free(reader.known);
 	scan_worker_end(reader.scan);
 	return NULL;

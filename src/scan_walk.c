@@ -5,7 +5,9 @@
  * Depth first, with one directory open at a time: those that wait are kept by their path. A file
  * with several names is met by the first of them; the set of such files is counted against the
  * scan's memory. Symbolic links are not followed, and every path is opened beneath the root, so
- * nobody who moves directories about can lead the walk out of the tree.
+ * nobody who moves directories about can lead the walk out of the tree. A directory that not
+ * everybody may go through is remembered with all that is met below it: what lies there backs no
+ * other file (docs/catalogue.md).
  *
  * The same walk runs twice where somebody watches: a second thread counts what there is, so that
  * the time left can be told.
@@ -23,6 +25,7 @@
 
 struct waiting {
 	struct waiting *next;
+	bool reachable; /* everybody may go through the directories above it */
 	char path[];
 };
 
@@ -129,7 +132,7 @@ static void unreadable(struct walk *walk, const char *path, errint_t error)
 	scan_note_push(walk->scan, note);
 }
 
-static errint_t wait_directory(struct walk *walk, const char *path)
+static errint_t wait_directory(struct walk *walk, const char *path, bool reachable)
 {
 	size_t length = strlen(path) + 1;
 	struct waiting *waiting = malloc(sizeof(*waiting) + length);
@@ -137,6 +140,7 @@ static errint_t wait_directory(struct walk *walk, const char *path)
 	if (!waiting)
 		return -ENOMEM;
 	memcpy(waiting->path, path, length);
+	waiting->reachable = reachable;
 	waiting->next = walk->waiting;
 	walk->waiting = waiting;
 	walk->bytes += sizeof(*waiting) + length;
@@ -144,7 +148,8 @@ static errint_t wait_directory(struct walk *walk, const char *path)
 	return 0;
 }
 
-static errint_t meet_file(struct walk *walk, const char *path, const struct stat *st)
+static errint_t meet_file(struct walk *walk, const char *path, bool reachable,
+			  const struct stat *st)
 {
 	size_t length = strlen(path) + 1;
 	struct scan_file *file;
@@ -166,12 +171,15 @@ static errint_t meet_file(struct walk *walk, const char *path, const struct stat
 		return -ENOMEM;
 	source_stamp_of(st, &file->stamp);
 	file->data_bytes = data_of(st);
+	file->reachable = reachable;
 	memcpy(file->path, path, length);
 	return scan_file_push(walk->scan, file);
 }
 
-static errint_t meet(struct walk *walk, int fd, const char *directory, const struct dirent *entry)
+static errint_t meet(struct walk *walk, int fd, const struct waiting *in,
+		     const struct dirent *entry)
 {
+	const char *directory = in->path;
 	const char *name = entry->d_name;
 	char path[PATH_MAX];
 	struct stat st;
@@ -189,15 +197,24 @@ static errint_t meet(struct walk *walk, int fd, const char *directory, const str
 		unreadable(walk, path, -errno);
 		return 0;
 	}
-	if (st.st_dev != walk->scan->device && !walk->scan->options.all_file_systems)
+	if (st.st_dev != walk->scan->view.device && !walk->scan->options.all_file_systems)
 		return 0;
 	if (S_ISDIR(st.st_mode))
-		return wait_directory(walk, path);
-	return S_ISREG(st.st_mode) ? meet_file(walk, path, &st) : 0;
+		return wait_directory(walk, path, in->reachable);
+	return S_ISREG(st.st_mode) ? meet_file(walk, path, in->reachable, &st) : 0;
 }
 
-static errint_t read_directory(struct walk *walk, const char *path)
+/* Whoever may go through the root uses the mount at all, so it is asked of those below. */
+static bool all_may_pass(const char *path, int fd)
 {
+	struct stat st;
+
+	return !*path || (!fstat(fd, &st) && writers_all_may_pass(fd, &st));
+}
+
+static errint_t read_directory(struct walk *walk, struct waiting *waiting)
+{
+	const char *path = waiting->path;
 	int fd = *path ? scan_open(walk->scan, path)
 		       : openat(walk->scan->root_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *directory = fd >= 0 ? fdopendir(fd) : NULL;
@@ -212,11 +229,12 @@ static errint_t read_directory(struct walk *walk, const char *path)
 		/* Without its root there is no tree. */
 		return *path ? 0 : error;
 	}
+	waiting->reachable = waiting->reachable && all_may_pass(path, dirfd(directory));
 	do {
 		errno = 0;
 		entry = readdir(directory);
 		if (entry)
-			error = meet(walk, dirfd(directory), path, entry);
+			error = meet(walk, dirfd(directory), waiting, entry);
 		else if (errno)
 			unreadable(walk, path, -errno);
 	} while (entry && !error && !scan_is_cancelled(walk->scan));
@@ -226,7 +244,7 @@ static errint_t read_directory(struct walk *walk, const char *path)
 
 static errint_t walk_tree(struct walk *walk)
 {
-	errint_t error = wait_directory(walk, "");
+	errint_t error = wait_directory(walk, "", true);
 
 	while (walk->waiting) {
 		struct waiting *waiting = walk->waiting;
@@ -234,7 +252,7 @@ static errint_t walk_tree(struct walk *walk)
 		walk->waiting = waiting->next;
 		walk->bytes -= sizeof(*waiting) + strlen(waiting->path) + 1;
 		if (!error && !scan_is_cancelled(walk->scan))
-			error = read_directory(walk, waiting->path);
+			error = read_directory(walk, waiting);
 		free(waiting);
 	}
 	free(walk->links.keys);

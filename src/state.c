@@ -73,6 +73,11 @@ void state_open(const struct options *options, const char *source, struct state 
 		ret_state->directory = directory;
 }
 
+static void on_scan_ended(void *context)
+{
+	objects_sweep_soon(context);
+}
+
 void state_start_scan(const struct options *options, int source_fd, struct state *state)
 {
 	const struct scan_options scan = {
@@ -80,6 +85,8 @@ void state_start_scan(const struct options *options, int source_fd, struct state
 		.workers = 1,
 		.rate = BACKGROUND_RATE,
 		.memory = BACKGROUND_MEMORY,
+		.ended = state->objects ? on_scan_ended : NULL,
+		.context = state->objects,
 	};
 	struct scan *made = NULL;
 	errint_t error;

@@ -8,6 +8,7 @@
  */
 #include "foldfs/status.h"
 
+#include "foldfs/catalogue.h"
 #include "foldfs/scan.h"
 #include "foldfs/state.h"
 #include "foldfs/stats.h"
@@ -26,6 +27,8 @@ struct reading {
 	uint64_t uptime_s;
 	const char *state;
 	uint64_t scan_bytes;
+	uint64_t copies;
+	uint64_t copies_bytes;
 	struct fusefs_usage usage;
 	const struct stats *stats;
 };
@@ -124,6 +127,9 @@ static void take_reading(const struct status_context *context, struct reading *r
 		reading.state = context->state->directory;
 	if (context->state && context->state->scan)
 		reading.scan_bytes = scan_memory(context->state->scan);
+	if (context->state && context->state->catalogue)
+		catalogue_count_objects(context->state->catalogue, &reading.copies,
+					&reading.copies_bytes);
 	fusefs_usage(context->fs, &reading.usage);
 	*ret_reading = reading;
 }

@@ -60,6 +60,18 @@ struct audit_inodes {
 	uint64_t slab, slab_said;
 };
 
+/* A file that is served for another one, both open for reading. */
+struct audit_pair {
+	enum audit_check check;
+	int served;
+	int source; /* what it is to hold the content of; -1: nobody knows one */
+	struct source_stamp source_stamp; /* of that, as of which it is to */
+	const struct digest *content;     /* and by its digest; NULL: that is not known */
+	const void *secret;               /* of digests (content.h) */
+};
+/* Descriptors stay the caller's. -errno ends it. */
+typedef errint_t audit_pair_fn(void *visitor, const struct audit_pair *pair);
+
 /* What is audited; all borrowed. */
 struct audit_subject {
 	struct page_store *store;
@@ -72,6 +84,8 @@ struct audit_subject {
 	/* The source file of the object with these numbers, open for reading: a new descriptor, or
 	 * -errno if it is not known that way. NULL: never. */
 	int (*open_source)(void *context, dev_t device, ino_t inode);
+	/* Call VISIT for each pair there is. NULL: there are none. */
+	errint_t (*visit_pairs)(void *context, audit_pair_fn *visit, void *visitor);
 	/* NULL: there are none. */
 	void (*count_inodes)(void *context, struct audit_inodes *ret_inodes);
 	/* Whether to give up. NULL: never. Called often. */

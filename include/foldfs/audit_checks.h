@@ -14,6 +14,10 @@
 	X(ZEROES, "zeroes", "pages", "known to be all zero, compared with the source")             \
 	X(FAMILIES, "families", "pages",                                                           \
 	  "of other files in the pool, taken for a file's own, compared with its source")          \
+	X(BACKING, "backing", "files",                                                             \
+	  "that the kernel serves from another file, whose content was compared with the source")  \
+	X(OBJECTS, "objects", "files",                                                             \
+	  "that are kept copies, compared with their digest and with a file that they serve")      \
 	X(SIZES, "sizes", "files", "whose size was compared with the source")                      \
 	X(DIGESTS, "digests", "frames", "compared with their digest")                              \
 	X(INDEX, "index", "frames", "looked for in the index, and their equals")                   \

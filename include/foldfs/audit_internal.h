@@ -47,6 +47,8 @@ errint_t audit_sums(struct audit *audit, audit_take_fn *take);
 
 /* audit_content.c: slots against the source. -ENOMEM, -ECANCELED. */
 errint_t audit_content(struct audit *audit);
+/* audit_pairs.c: files that are served for others. -ENOMEM, -ECANCELED. */
+errint_t audit_pairs(struct audit *audit);
 /* audit_pool.c: frames against their digests, the index, the lists and the slots. The same. */
 errint_t audit_pool(struct audit *audit);
 /* audit_pool.c: sums of the pool. */

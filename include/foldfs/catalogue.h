@@ -8,7 +8,8 @@
  * size, mtime and ctime. A file with any other stamp is not known.
  *
  * A class is more than advice: files of one class were compared byte by byte, or proved equal by
- * their extents, while their stamps stood. Whoever puts a record with a class has done that.
+ * their extents, while their stamps stood. Whoever puts a record with a class has done that, with a
+ * file that may speak for it (writers.h).
  *
  * So it is with families, page by page. A family is a number that stands for the content of the
  * file that founded it, as it was then, for ever; a member's runs are the pages in which it had the
@@ -25,6 +26,7 @@
 
 #include "foldfs/hash_index.h"
 #include "foldfs/source.h"
+#include "foldfs/writers.h"
 
 #include <limits.h>
 
@@ -46,6 +48,9 @@ struct catalogue_record {
 	uint64_t pages_elsewhere; /* of these: found in another file, or twice in this one */
 	uint64_t pages_error;     /* standard error of that number; 0: it is exact */
 	uint64_t class;           /* 0: no file is known to be equal */
+	uint64_t writers;         /* who may write to it (writers.h) */
+	uint32_t readable;        /* a bool: everybody may read the file itself */
+	uint32_t reachable; /* the same: and go through the directories above, up to the root */
 };
 
 struct catalogue_member {
@@ -81,10 +86,21 @@ const void *catalogue_secret(const struct catalogue *catalogue);
 errint_t catalogue_find(struct catalogue *catalogue, const struct source_stamp *stamp,
 			struct catalogue_record *ret_record);
 
-/* The N-th member of CLASS; the order is the same for every asker until the class changes. The
- * caller sees to it that the file still has that stamp. -ENOENT. */
-errint_t catalogue_member(struct catalogue *catalogue, uint64_t class, unsigned n,
+/* Whom a file of this record may back: files for which its own writers may speak, if everybody may
+ * read it; else nobody's, WRITERS_UNKNOWN. */
+static inline uint64_t catalogue_backs(const struct catalogue_record *record)
+{
+	return record->readable && record->reachable ? record->writers : WRITERS_UNKNOWN;
+}
+
+/* The N-th member of CLASS of which catalogue_backs() is BACKS; the order is the same for every
+ * asker until the class changes. The caller sees to it that the file still has that stamp. -ENOENT.
+ */
+errint_t catalogue_member(struct catalogue *catalogue, uint64_t class, uint64_t backs, unsigned n,
 			  struct catalogue_member *ret_member);
+/* The N-th member of CLASS, whatever it may back; those that may back trusted files come first. */
+errint_t catalogue_any_member(struct catalogue *catalogue, uint64_t class, unsigned n,
+			      struct catalogue_member *ret_member);
 
 /* The file with this device and inode, whatever its stamp. -ENOENT. */
 errint_t catalogue_get(struct catalogue *catalogue, dev_t device, ino_t inode,
@@ -106,10 +122,23 @@ errint_t catalogue_digests(struct catalogue *catalogue, const struct source_stam
 errint_t catalogue_runs(struct catalogue *catalogue, const struct source_stamp *stamp,
 			uint64_t *ret_family, struct catalogue_run **ret_runs, size_t *ret_count);
 
-/* The stamp, without a device, that the object of CLASS (objects.h) had when it was made. -ENOENT:
- * none was made, or it was not told of. */
+/* The object of a class (objects.h): a copy of what its members hold. */
+struct catalogue_object {
+	uint64_t class;
+	uint64_t writers;          /* of the file that it was made of */
+	struct digest content;     /* as in the record of that */
+	struct source_stamp stamp; /* the copy's own as it was made, without a device */
+};
+
+/* The object of CLASS. -ENOENT: none was made, or it was not told of. */
 errint_t catalogue_object(struct catalogue *catalogue, uint64_t class,
-			  struct source_stamp *ret_stamp);
+			  struct catalogue_object *ret_object);
+/* The object of the first class after AFTER (0: of the first one). -ENOENT: that was the last. */
+errint_t catalogue_next_object(struct catalogue *catalogue, uint64_t after,
+			       struct catalogue_object *ret_object);
+
+/* How many objects there are, and the sum of their sizes; 0 where it cannot be told. */
+void catalogue_count_objects(struct catalogue *catalogue, uint64_t *ret_count, uint64_t *ret_bytes);
 
 /* Changes are made in batches; one at a time, over all processes: begin waits for the other's end.
  * What a batch puts is there for readers once it is committed. */
@@ -127,9 +156,10 @@ errint_t catalogue_put_digests(struct catalogue_batch *batch, dev_t device, ino_
 typedef void (*catalogue_amend_fn)(const void *context, struct catalogue_record *record);
 errint_t catalogue_amend(struct catalogue_batch *batch, const struct source_stamp *stamp,
 			 catalogue_amend_fn amend, const void *context);
-/* The file with STAMP has another name now. -ENOENT: it is not known under this stamp. */
+/* The file with STAMP has another name now, or may be REACHABLE where it was not. -ENOENT: it is
+ * not known under this stamp. */
 errint_t catalogue_rename(struct catalogue_batch *batch, const struct source_stamp *stamp,
-			  const char *path);
+			  const char *path, bool reachable);
 /* Forget the file with this device and inode. Nothing if it is not known. */
 errint_t catalogue_remove(struct catalogue_batch *batch, dev_t device, ino_t inode);
 /* The file with STAMP was compared with the one with the stamp OF, and RUNS, ascending and apart,
@@ -139,9 +169,8 @@ errint_t catalogue_remove(struct catalogue_batch *batch, dev_t device, ino_t ino
 errint_t catalogue_put_runs(struct catalogue_batch *batch, const struct source_stamp *stamp,
 			    const struct source_stamp *of, const struct catalogue_run runs[],
 			    size_t count);
-/* The object of CLASS has STAMP now. */
-errint_t catalogue_put_object(struct catalogue_batch *batch, uint64_t class,
-			      const struct source_stamp *stamp);
+/* OBJECT is that of its class now. */
+errint_t catalogue_put_object(struct catalogue_batch *batch, const struct catalogue_object *object);
 /* There is no object of CLASS any more. Nothing if there was none. */
 errint_t catalogue_remove_object(struct catalogue_batch *batch, uint64_t class);
 /* A class number that no record has. */

@@ -41,8 +41,17 @@ struct runs_value {
 	uint64_t family;
 };
 
+/* A member of a class. LMDB orders them by their bytes: those that back trusted files first, and
+ * those of one BACKS side by side. */
+struct class_value {
+	uint64_t backs; /* catalogue_backs() */
+	struct file_key file;
+};
+
 struct object_value {
 	uint64_t class; /* again, as a check */
+	uint64_t writers;
+	struct digest content;
 	uint64_t inode;
 	int64_t size;
 	int64_t mtime;

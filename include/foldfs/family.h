@@ -6,6 +6,10 @@
  * compared (catalogue.h). No file's later change makes it another: whoever is told of a family is
  * told that its pages N hold the family's page N under exactly one stamp.
  *
+ * Whoever owns a file can change it and leave its stamp (writers.h). So a family is remembered as
+ * often as it has kinds of writers: what files of one kind told is adopted by those alone for which
+ * they may speak.
+ *
  * Of each page of a family the table remembers the frame that last held it. That is no use of the
  * frame: it lives as long as files use it, and a frame in another life is simply not there (A.3 of
  * page_store.h). So all of this can be given up at any moment, and costs reading the source.
@@ -39,10 +43,11 @@ void family_table_count(struct family_table *table, int64_t bytes);
  * thread, not within a read side. */
 uint64_t family_table_shrink(struct family_table *table, uint64_t bytes);
 
-/* The family NUMBER of at least PAGES pages, one reference to the caller; remembered from then on
- * until the last is put. A known family keeps its size; pages beyond it are never remembered.
- * NULL: no memory. */
-struct family *family_get(struct family_table *table, uint64_t number, uint64_t pages);
+/* What files of WRITERS tell of the family NUMBER, of at least PAGES pages; one reference to the
+ * caller. Remembered from then on until the last is put. A known one keeps its size; pages beyond
+ * it are never remembered. NULL: no memory. */
+struct family *family_get(struct family_table *table, uint64_t number, uint64_t writers,
+			  uint64_t pages);
 void family_put(struct family *family);
 
 /* The frame that holds PAGE now; the caller is one more user of it. False: none is remembered, or

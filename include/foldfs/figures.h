@@ -97,6 +97,10 @@
 	X("window.bytes", "bytes", NUMBER, r->usage.window.bytes, "What it caches now, at most.")  \
 	X("window.trimmed_bytes", "bytes", NUMBER, r->usage.window.trimmed_bytes,                  \
 	  "What was taken from it, since the mount, to keep to the budget.")                       \
+	X("copies", "files", NUMBER, r->copies,                                                    \
+	  "Copies that are kept, on disk, of what equal files hold, with coherence=overlay.")      \
+	X("copies_bytes", "bytes", NUMBER, r->copies_bytes,                                        \
+	  "Their sizes; a copy that shares its blocks with a file takes less.")                    \
 	X("memory.pool_bytes", "bytes", NUMBER, r->usage.store.pool_bytes,                         \
 	  "Memory of the pool: frames touched so far, and what is kept about each.")               \
 	X("memory.metadata_bytes", "bytes", NUMBER, r->usage.store.metadata_bytes,                 \

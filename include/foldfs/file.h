@@ -22,6 +22,7 @@ struct family_table;
 struct file;
 struct file_table;
 struct kin;
+struct writers_view;
 
 /* Maps are kept within BUDGET bytes. STORE and MEMORY are borrowed. -ENOMEM. */
 errint_t file_table_new(struct page_map_memory *memory, uint64_t budget_bytes,
@@ -100,6 +101,8 @@ struct kin *file_kin(const struct file *file);
 void file_cut_kin(struct file *file, uint64_t first, uint64_t last);
 /* NULL: kins are not followed. */
 struct family_table *file_families(const struct file *file);
+/* From where it is told who may write to FILE (writers.h). Constant. */
+const struct writers_view *file_view(const struct file *file);
 
 /* Somebody who watches the source tells that FILE, or any file, was changed behind the mount, or
  * may have been: all is forgotten, also what changes of ours that are under way found true before,

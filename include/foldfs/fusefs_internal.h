@@ -34,7 +34,8 @@ struct fusefs {
 	struct file_table *files;
 	struct family_table *families;
 	struct catalogue
-		*catalogue; /* borrowed; NULL: there is none. Set before the first thread */
+		*catalogue;      /* borrowed; NULL: there is none. Set before the first thread */
+	struct objects *objects; /* the same */
 	struct filler filler;
 	struct cow_break cow;
 	struct serve *serve;
@@ -96,8 +97,8 @@ void fusefs_stat_show(const struct fusefs *fs, struct stat *st);
  * lease. WAIT: the client waits until it is given back or taken away, or is interrupted (-EINTR);
  * -EAGAIN if not, or if there is no end of it. Without a lock. O_NONBLOCK is not set in the result.
  */
-int fusefs_open_source(struct fusefs *fs, fuse_req_t req, struct inode *inode, int client_flags,
-		       bool wait);
+int fusefs_open_as_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode, int client_flags,
+			  bool wait);
 
 /* One more open file or directory for REQ's user. -ENFILE: that is beyond his share of what the
  * daemon may have open. Before anything is opened or made; fusefs_handle_give() undoes it. */
@@ -134,6 +135,11 @@ void fusefs_own_change_begin(struct fusefs *fs, int fd, struct own_change *ret_c
 void fusefs_own_change_begin_at(struct fusefs *fs, int directory_fd, const char *name,
 				struct own_change *ret_change);
 void fusefs_own_change_end(struct own_change *change);
+/* For the audit: the source file with these numbers, open for reading; the caller's. -errno: it is
+ * not known that way. */
+int fusefs_open_source(struct fusefs *fs, dev_t device, ino_t number);
+/* fusefs_pairs.c: call VISIT for what is served for others. VISIT's error; -ENOMEM. */
+errint_t fusefs_visit_pairs(struct fusefs *fs, audit_pair_fn *visit, void *visitor);
 /* fusefs_refuse.c */
 /* Somebody who is going to change the file found as ST is told to come again: the inode that it has
  * now will take him. */

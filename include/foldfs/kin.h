@@ -14,6 +14,10 @@
  * What a reader fetched may be told to the family only if the file had the kin's very stamp after
  * the fetch, and the reader has held the kin since before it: then its bytes are those that were
  * compared. A file that this mount has changed tells nothing any more.
+ *
+ * It is told to the memory of the file's own writers, and adopted from that and from the trusted
+ * one (family.h). A file of which nobody knows who writes to it tells nobody. All of it holds while
+ * the file has those writers: one that changes hands has lost its kin (file.c).
  */
 #ifndef FOLDFS_KIN_H
 #define FOLDFS_KIN_H
@@ -24,15 +28,26 @@
 struct file;
 struct kin;
 
-/* Of the file that had STAMP when its RUNS of family NUMBER were found. One reference. NULL: no
- * memory, or runs that make no sense. */
+/* Of the file of WRITERS that had STAMP when its RUNS of family NUMBER were found. One reference.
+ * NULL: no memory, or runs that make no sense. */
 struct kin *kin_new(struct family_table *families, const struct source_stamp *stamp,
-		    uint64_t number, const struct catalogue_run runs[], size_t count);
+		    uint64_t writers, uint64_t number, const struct catalogue_run runs[],
+		    size_t count);
 /* FILE's kin, one reference to the caller; NULL: it has none. Any thread. */
 struct kin *kin_of(const struct file *file);
 void kin_put(struct kin *kin);
 
-struct family *kin_family(const struct kin *kin);
+/* Where KIN's file may adopt from, in this order. */
+#define KIN_FAMILIES 2u
+/* The N-th of them, NULL: there are no more, or just one. */
+struct family *kin_family(const struct kin *kin, unsigned n);
+/* Where KIN's file tells what it holds; NULL: nowhere. */
+struct family *kin_told(const struct kin *kin);
+/* The frame that holds PAGE now, by the first that knows; the caller is one more user of it. False:
+ * there is none. RCU read side. */
+bool kin_share(const struct kin *kin, uint64_t page, struct frame_ref *ret_ref);
+/* Whether the file open as FD, which is FILE, has the writers under which KIN is its. */
+bool kin_has_writers(const struct kin *kin, const struct file *file, int fd);
 /* Whether the file open as FD has the stamp under which all of KIN is true. */
 bool kin_is_exact(const struct kin *kin, int fd);
 /* Whether PAGE is the family's page of the same number, and was not cut. Any thread. */

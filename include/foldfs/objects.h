@@ -6,9 +6,12 @@
  * coherence=overlay the backing file of a class is a copy, an object, in the state directory: made
  * once in the background, as a reflink where the file systems allow it, and only ever read. An
  * object's name is its class and the digest of its content, so one that a newer catalogue does not
- * know is never used, and is removed at the next start. The catalogue has the stamp with which it
- * was made as well: one that anybody has touched since, if only a byte of it, is not used either,
- * and is made anew.
+ * know is never used. The catalogue has the stamp with which it was made as well: one that anybody
+ * has touched since, if only a byte of it, is not used either, and is made anew.
+ *
+ * An object says what the file said that it was made of, and serves those alone for which that may
+ * speak (writers.h). One that was made of a trusted file takes the place of another one, and never
+ * the other way round. Objects of what no file holds any more are removed (objects_sweep.h).
  */
 #ifndef FOLDFS_OBJECTS_H
 #define FOLDFS_OBJECTS_H
@@ -24,15 +27,32 @@ errint_t objects_new(const char *directory, struct catalogue *catalogue,
 /* Ends what is being made, unfinished. NULL is nothing. */
 void objects_free(struct objects *objects);
 
-/* The object of RECORD, which has a class, open for reading, in a place where it cannot be opened
- * for writing. -ENOENT: there is none yet, or it is not as it was made; other -errno. A look-up and
- * two system calls. Any thread. */
-int objects_open(struct objects *objects, const struct catalogue_record *record);
+/* The object of RECORD, which has a class, for a file of WRITERS: open for reading, in a place
+ * where it cannot be opened for writing. -ENOENT: there is none yet, or it is not as it was made;
+ * -EPERM: it may not speak for that file; other -errno. A look-up and two system calls. Any thread.
+ */
+int objects_open(struct objects *objects, const struct catalogue_record *record, uint64_t writers);
 
-/* Have the object of RECORD made in the background from the file open as FD (stays the caller's),
- * which has STAMP, in place of one that is not as it was made. Nothing if it is being made. Errors
- * are logged, once. Any thread; does not block. */
+/* A file that an object is made of. */
+struct objects_source {
+	int fd; /* stays the caller's */
+	struct source_stamp stamp;
+	uint64_t writers;
+};
+
+/* Have the object of RECORD made in the background from SOURCE, in place of one that is not as it
+ * was made or may not speak for it. Nothing if it is being made. Errors are logged, once. Any
+ * thread; does not block. */
 void objects_make(struct objects *objects, const struct catalogue_record *record,
-		  const struct source_stamp *stamp, int fd);
+		  const struct objects_source *source);
+
+/* The file with this device and inode has lost its last name: if it was the last of its class, the
+ * object goes, in the background. Any thread; does not block. */
+void objects_member_gone(struct objects *objects, dev_t device, ino_t inode);
+/* A scan has ended: have objects that nobody needs removed, in the background. The same. */
+void objects_sweep_soon(struct objects *objects);
+
+/* OBJECT, which the catalogue has, open as objects_open() does. -errno. For the audit. */
+int objects_open_copy(struct objects *objects, const struct catalogue_object *object);
 
 #endif

@@ -24,10 +24,14 @@
 
 #include "foldfs/backing.h"
 #include "foldfs/options.h"
+#include "foldfs/source.h"
 
 #include <fuse_lowlevel.h>
 #include <sys/stat.h>
 
+#include <urcu/list.h>
+
+struct catalogue_object;
 struct file;
 struct plan;
 struct state;
@@ -58,6 +62,19 @@ enum plan_reason {
 #undef PLAN_REASON_ENUM
 };
 
+/* An inode's file in `shared`, and what backs it. */
+struct plan_shared {
+	struct source_stamp stamp; /* the file's, as of which it is true */
+	dev_t backing_device;
+	ino_t backing_inode;
+};
+
+/* One inode's hold of `shared`. */
+struct plan_sharer {
+	struct cds_list_head link; /* of plan.c */
+	struct plan_shared shared; /* constant */
+};
+
 /* An inode's plan. All zero: not open, nothing remembered. Under inode_lock(). */
 struct plan_hold {
 	uint32_t opens;
@@ -68,8 +85,7 @@ struct plan_hold {
 	bool written;       /* was opened for writing while the daemon is out of the way */
 	bool mapped;        /* may be mapped by who wrote to it in `own`, though it is not open */
 	pid_t alone;        /* the thread that has the only open, for writing; 0: nobody */
-	struct timespec
-		ctime; /* the file's, as `shared` began: what is shared is true as of this */
+	struct plan_sharer *sharer; /* of `shared` while open */
 };
 
 /* An open that is to be served. */
@@ -152,5 +168,18 @@ uint64_t plan_inodes(const struct plan *plan, enum plan_kind kind);
  * kernel's to resolve and must not stay (the kernel's write-back of a mapped page is not aligned).
  */
 int plan_source_flags(int client_flags);
+
+/*
+ * For the audit.
+ */
+
+/* All that are shared now, in an array, the caller's to free; NULL if there is none. -ENOMEM. */
+errint_t plan_list_shared(struct plan *plan, struct plan_shared **ret_list, size_t *ret_count);
+/* The file that backs SHARED, open for reading. -errno: it is not to be found any more. */
+int plan_open_backing(struct plan *plan, const struct plan_shared *shared);
+/* The first member of OBJECT's class that still is what it was, and that OBJECT serves: open for
+ * reading; *ret_stamp is its stamp. -ENOENT. */
+int plan_open_served(struct plan *plan, const struct catalogue_object *object,
+		     struct source_stamp *ret_stamp);
 
 #endif

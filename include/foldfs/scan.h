@@ -81,6 +81,8 @@ struct scan_options {
 	 * for each, PATH relative to the tree. */
 	void (*progress)(void *context, const struct scan_progress *progress);
 	void (*unreadable)(void *context, const char *path, errint_t error);
+	/* The catalogue holds what was found, and no more of what is gone; may be NULL. */
+	void (*ended)(void *context);
 	void *context;
 };
 

@@ -35,6 +35,7 @@ struct scan_file {
 	struct scan_file *next;
 	struct source_stamp stamp;
 	uint64_t data_bytes; /* that it takes on its file system, at most its size */
+	bool reachable;      /* everybody may go through the directories above it */
 	char path[];         /* relative to the root */
 };
 
@@ -68,6 +69,10 @@ struct scan_note {
 	uint64_t *digests; /* owned; may be NULL */
 	size_t count;      /* of digests, or stamps */
 	uint64_t pages;    /* SCAN_NOTE_FILE: that are not zero */
+	uint64_t
+		writers; /* SCAN_NOTE_FILE, as the two that follow; as in struct catalogue_record */
+	bool readable;
+	bool reachable;
 	struct digest content;
 	struct source_stamp stamp;
 	uint64_t class;              /* SCAN_NOTE_CLASS: 0 for that of STAMP, or a new one */
@@ -97,7 +102,7 @@ struct scan {
 	int root_fd;
 	struct scan_options options; /* constant once made */
 	bool multigrain;             /* of the root's file system; constant */
-	dev_t device;                /* the root's; constant */
+	struct writers_view view;    /* on the root; constant */
 	uint8_t secret[CATALOGUE_SECRET_BYTES];
 	atomic_bool cancelled;
 

@@ -56,6 +56,7 @@ static errint_t put(struct catalogue *catalogue, unsigned file)
 	static uint64_t digests[700];
 	struct catalogue_record record = {.pages = file, .class = file % 3};
 	struct catalogue_member member = {.stamp = stamp_of(file)};
+	const struct catalogue_object object = {.class = record.class, .stamp = member.stamp};
 	struct catalogue_batch *batch;
 	errint_t error = catalogue_begin(catalogue, &batch);
 
@@ -64,7 +65,7 @@ static errint_t put(struct catalogue *catalogue, unsigned file)
 	snprintf(member.path, sizeof(member.path), "directory/file-%u", file);
 	error = catalogue_put(batch, &member, &record, digests, file % 7 * 100);
 	if (!error && record.class)
-		error = catalogue_put_object(batch, record.class, &member.stamp);
+		error = catalogue_put_object(batch, &object);
 	if (error) {
 		catalogue_abort(batch);
 		return error;
@@ -121,7 +122,7 @@ static void read_all(struct catalogue *catalogue)
 	static struct catalogue_member member;
 	struct catalogue_record record;
 	struct source_stamp after;
-	struct source_stamp object;
+	struct catalogue_object object;
 	uint64_t *digests;
 	errint_t error;
 	size_t count;
@@ -139,9 +140,15 @@ static void read_all(struct catalogue *catalogue)
 	}
 	for (uint64_t class = 1; class < 3; class ++)
 		expect(catalogue_object(catalogue, class, &object) <= 0);
+	for (unsigned n = 0; n < 8; n++)
+		expect_member(catalogue_member(catalogue, 1, WRITERS_UNKNOWN, n, &member), &member);
+	object.class = 0;
+	for (unsigned n = 0; n < FILES && !catalogue_next_object(catalogue, object.class, &object);
+	     n++)
+		;
 	for (uint64_t class = 1; class < 3; class ++)
 		for (unsigned n = 0; n < FILES; n++)
-			expect_member(catalogue_member(catalogue, class, n, &member), &member);
+			expect_member(catalogue_any_member(catalogue, class, n, &member), &member);
 	error = catalogue_next(catalogue, NULL, &member, &record);
 	for (unsigned files = 0; !error && files < 2 * FILES; files++) {
 		expect_member(error, &member);

@@ -500,13 +500,14 @@ class Test:
     def at_end(self, function):
         self.cleanups.append(function)
 
-    def loop_file_system(self, kind="ext4", size=64 * MIB, name="loop"):
-        """A file system of its own in a file, mounted by a loop device: a source that can be filled up."""
+    def loop_file_system(self, kind="ext4", size=64 * MIB, name="loop", how=()):
+        """A file system of its own in a file, mounted by a loop device: a source that can be filled up. Made with
+        options of mkfs in HOW."""
         self.need("mkfs." + kind)
         image, point = self.path(name + ".img"), self.make_dir(name)
         with open(image, "wb") as file:
             file.truncate(size)
-        self.run(["mkfs." + kind, "-q", image], timeout=60)
+        self.run(["mkfs." + kind, "-q", *how, image], timeout=60)
         result = self.run(["mount", "-o", "loop", image, point], status=None)
         if result.returncode:
             self.skip("no loop mount of %s here: %s" % (kind, result.stderr.strip()))

@@ -551,17 +551,20 @@ def set_id_bits_in_passthrough(t):
 # ---- equal files --------------------------------------------------------------------------------
 
 EQUAL = ("a", "b", "sub/c", "d")
+# Everybody may read them, and no two of those that are not root's have one owner.
+MODES_OF_EQUAL = {"a": (0, 0o644), "b": (0, 0o755), "sub/c": (1002, 0o444), "d": (1003, 0o744)}
 
 
 def equal_files(t, count=60):
-    """A scanned source of files that are equal as a whole, whatever their owners and modes, and one that nearly is."""
+    """A scanned source of files that are equal as a whole, of several owners and modes, and one that nearly is."""
     source = t.make_dir("source")
     t.make_dir("source", "sub")
     content = make_pages(t.rng, count)
     for number, name in enumerate(EQUAL):
         write_file(source + "/" + name, content)
-        os.chmod(source + "/" + name, 0o640 + number)
-        os.chown(source + "/" + name, 1000 + number, 1000)
+        uid, mode = MODES_OF_EQUAL[name]
+        os.chown(source + "/" + name, uid, 1000)
+        os.chmod(source + "/" + name, mode)
         os.utime(source + "/" + name, ns=(10 ** 18, 10 ** 18 + number))
     write_file(source + "/nearly", content[:-1] + bytes([content[-1] ^ 1]))
     scan(t, source)
@@ -594,8 +597,9 @@ def equal_files_are_one_in_memory(t):
         equal(maps[name][:], expected, name + ", mapped")
         if name != "nearly":
             found = os.fstat(fd)
-            equal((found.st_mode & 0o777, found.st_uid, found.st_mtime_ns), (0o640 + number, 1000 + number,
-                                                                           10 ** 18 + number), "attributes of " + name)
+            uid, mode = MODES_OF_EQUAL[name]
+            equal((found.st_mode & 0o777, found.st_uid, found.st_mtime_ns), (mode, uid, 10 ** 18 + number),
+                  "attributes of " + name)
         equal(make_writable(mount.path(name)), errno.EACCES, "a mapping of %s made writable" % name)
     for fd in fds.values():
         reopened = errno_of(os.open, "/proc/self/fd/%d" % fd, os.O_RDWR)

@@ -500,8 +500,8 @@ WRAP(errint_t, plan_enter, struct plan *plan, struct plan_hold *hold, const stru
 	bool joins = hold->opens && hold->kind == PLAN_SHARED;
 	errint_t error;
 
-	if (is_planted(shared_for_ever) && hold->opens) {
-		st.st_ctim = hold->ctime;
+	if (is_planted(shared_for_ever) && joins) {
+		st.st_ctim = hold->sharer->shared.stamp.ctime;
 		entered.st = &st;
 	}
 	if ((is_planted(written_object) && !hold->opens) || (is_planted(joined_by_writer) && joins))

@@ -8,6 +8,7 @@
  */
 #include "audit_fixture.h"
 
+#include "foldfs/content.h"
 #include "foldfs/kin.h"
 
 static void what_is_in_order_is_all_looked_at(void **state)
@@ -197,7 +198,7 @@ static struct family_table *join(struct mount *mount)
 
 		expect(!fstat(subject->fd, &st));
 		source_stamp_of(&st, &stamp);
-		kin = kin_new(families, &stamp, 7, &run, 1);
+		kin = kin_new(families, &stamp, WRITERS_TRUSTED, 7, &run, 1);
 		expect(kin);
 		file_set_kin(subject->file, kin, subject->fd);
 		fold_rcu_read_lock();
@@ -246,8 +247,8 @@ static void pages_that_would_be_adopted(void **state)
 	/* A frame that holds another page of the same file. */
 	kin = kin_of(mount->files[1].file);
 	fold_rcu_read_lock();
-	expect(family_recall(kin_family(kin), 3, &ref));
-	family_remember(kin_family(kin), 4, ref);
+	expect(family_recall(kin_told(kin), 3, &ref));
+	family_remember(kin_told(kin), 4, ref);
 	fold_rcu_read_unlock();
 	kin_put(kin);
 	expect_only(mount, AUDIT_FAMILIES, "page 4 ");
@@ -267,7 +268,7 @@ static void families_that_are_miscounted(void **state)
 	family_table_count(families, 8);
 	expect_only(mount, AUDIT_MAPS, "bytes of families");
 	family_table_count(families, -8);
-	family = family_get(families, 7, 0);
+	family = family_get(families, 7, WRITERS_TRUSTED, 0);
 	expect_only(mount, AUDIT_MAPS, "references to families: 2 were counted, 3 ");
 	assert_true(family_claim(family, 3, 9, false, &claim));
 	expect_found(mount, AUDIT_MAPS, "claims of nobody: 1 ");
@@ -280,6 +281,81 @@ static void families_that_are_miscounted(void **state)
 	family_put(family);
 	expect_order(mount);
 	part(mount, families);
+	CLOSE_MOUNT;
+}
+
+/* ---- files that are served for others ---- */
+
+/* A pair that the mount tells of. */
+struct told_pair {
+	struct audit_pair pair;
+	struct digest content;
+};
+
+static struct told_pair told;
+
+static errint_t visit_told(void *context, audit_pair_fn *visit, void *visitor)
+{
+	(void)context;
+	return visit(visitor, &told.pair);
+}
+
+static int make_served(const char *text)
+{
+	int fd = temp_file();
+
+	write_whole(fd, text, strlen(text), 0);
+	return fd;
+}
+
+static void take_source_stamp(void)
+{
+	struct stat st;
+
+	expect(!fstat(told.pair.source, &st));
+	source_stamp_of(&st, &told.pair.source_stamp);
+}
+
+static void what_is_served_for_another(void **state)
+{
+	static const uint8_t secret[CATALOGUE_SECRET_BYTES] = {1, 2, 3};
+	const struct audit_line *line;
+
+	WITH_MOUNT;
+	told = (struct told_pair){.pair = {.check = AUDIT_BACKING,
+					   .served = make_served("what both hold"),
+					   .source = make_served("what both hold"),
+					   .secret = secret}};
+	take_source_stamp();
+	expect(!content_compare(told.pair.served, -1, 14, secret, NULL, NULL, &told.content));
+	told.pair.content = &told.content;
+	mount->subject.visit_pairs = visit_told;
+	line = &mount->report.lines[AUDIT_BACKING];
+	expect_order(mount);
+	assert_int_equal(line->checked, 1);
+	/* Other bytes in the one that is served, or in the other; longer; another digest. */
+	write_whole(told.pair.served, "W", 1, 0);
+	expect_only(mount, AUDIT_BACKING, "is not what it holds");
+	write_whole(told.pair.served, "w", 1, 0);
+	write_whole(told.pair.source, "W", 1, 0);
+	take_source_stamp();
+	expect_only(mount, AUDIT_BACKING, "is not what it holds");
+	write_whole(told.pair.source, "what both hold, and more", 24, 0);
+	take_source_stamp();
+	expect_only(mount, AUDIT_BACKING, "is not what it holds");
+	expect(!ftruncate(told.pair.source, 14));
+	take_source_stamp();
+	expect_order(mount);
+	told.content.high++;
+	expect_only(mount, AUDIT_BACKING, "is not what it holds");
+	told.content.high--;
+	/* A source that has changed since is not what this is true of. */
+	write_whole(told.pair.source, "W", 1, 0);
+	told.pair.source_stamp.ctime.tv_nsec ^= 1;
+	expect_order(mount);
+	assert_int_equal(line->checked, 0);
+	close(told.pair.source);
+	close(told.pair.served);
 	CLOSE_MOUNT;
 }
 
@@ -604,6 +680,7 @@ int main(void)
 		cmocka_unit_test(errors_of_the_source_are_no_difference),
 		cmocka_unit_test(pages_that_would_be_adopted),
 		cmocka_unit_test(families_that_are_miscounted),
+		cmocka_unit_test(what_is_served_for_another),
 		cmocka_unit_test(users_that_are_not_slots),
 		cmocka_unit_test(frames_that_are_lost),
 		cmocka_unit_test(digests_and_the_index),

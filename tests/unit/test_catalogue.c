@@ -170,23 +170,64 @@ static void members_come_in_one_order_and_leave_with_their_record(void **state)
 	for (unsigned n = 0; n < 3; n++) {
 		struct catalogue_member wanted = file_number(10 * (n + 1));
 
-		assert_int_equal(catalogue_member(f->catalogue, class, n, &member), 0);
+		assert_int_equal(catalogue_any_member(f->catalogue, class, n, &member), 0);
 		assert_string_equal(member.path, wanted.path);
 		assert_true(source_stamp_equal(&member.stamp, &wanted.stamp));
 	}
-	assert_int_equal(catalogue_member(f->catalogue, class, 3, &member), -ENOENT);
+	assert_int_equal(catalogue_any_member(f->catalogue, class, 3, &member), -ENOENT);
 	put(f, 10, 0);
 	assert_int_equal(catalogue_begin(f->catalogue, &batch), 0);
 	assert_int_equal(catalogue_remove(batch, 7, 20), 0);
 	assert_int_equal(catalogue_remove(batch, 7, 21), 0);
 	assert_int_equal(catalogue_commit(batch), 0);
-	assert_int_equal(catalogue_member(f->catalogue, class, 0, &member), 0);
+	assert_int_equal(catalogue_any_member(f->catalogue, class, 0, &member), 0);
 	assert_string_equal(member.path, "directory/file 30");
-	assert_int_equal(catalogue_member(f->catalogue, class, 1, &member), -ENOENT);
+	assert_int_equal(catalogue_any_member(f->catalogue, class, 1, &member), -ENOENT);
 	assert_int_equal(catalogue_begin(f->catalogue, &batch), 0);
 	assert_int_equal(catalogue_new_class(batch, &class), 0);
 	catalogue_abort(batch);
 	assert_true(class > other);
+}
+
+/* Those of one word side by side, the trusted ones first; what not everybody may read backs
+ * nobody's.
+ */
+static void members_are_found_by_whom_they_may_back(void **state)
+{
+	static const uint64_t writers[] = {5, WRITERS_TRUSTED, 5, WRITERS_TRUSTED, 5, 256};
+	struct fixture *f = *state;
+	struct catalogue_member member;
+	struct catalogue_batch *batch;
+	struct source_stamp stamp;
+
+	for (unsigned i = 0; i < 6; i++) {
+		struct catalogue_member file = file_number(i + 1);
+		struct catalogue_record record = {
+			.class = 9, .writers = writers[i], .readable = i != 2, .reachable = true};
+
+		assert_int_equal(catalogue_begin(f->catalogue, &batch), 0);
+		assert_int_equal(catalogue_put(batch, &file, &record, NULL, 0), 0);
+		assert_int_equal(catalogue_commit(batch), 0);
+	}
+	assert_int_equal(catalogue_member(f->catalogue, 9, WRITERS_TRUSTED, 1, &member), 0);
+	assert_int_equal(member.stamp.inode, 4);
+	assert_int_equal(catalogue_member(f->catalogue, 9, WRITERS_TRUSTED, 2, &member), -ENOENT);
+	assert_int_equal(catalogue_member(f->catalogue, 9, 5, 1, &member), 0);
+	assert_int_equal(member.stamp.inode, 5);
+	assert_int_equal(catalogue_member(f->catalogue, 9, 5, 2, &member), -ENOENT);
+	assert_int_equal(catalogue_member(f->catalogue, 9, 6, 0, &member), -ENOENT);
+	assert_int_equal(catalogue_member(f->catalogue, 9, WRITERS_UNKNOWN, 0, &member), 0);
+	assert_int_equal(member.stamp.inode, 3);
+	assert_int_equal(catalogue_any_member(f->catalogue, 9, 0, &member), 0);
+	assert_int_equal(member.stamp.inode, 2);
+	/* A directory above it was closed: known by the next scan. */
+	stamp = file_number(2).stamp;
+	assert_int_equal(catalogue_begin(f->catalogue, &batch), 0);
+	assert_int_equal(catalogue_rename(batch, &stamp, member.path, false), 0);
+	assert_int_equal(catalogue_commit(batch), 0);
+	assert_int_equal(catalogue_member(f->catalogue, 9, WRITERS_TRUSTED, 0, &member), 0);
+	assert_int_equal(member.stamp.inode, 4);
+	assert_int_equal(catalogue_member(f->catalogue, 9, WRITERS_TRUSTED, 1, &member), -ENOENT);
 }
 
 static void a_walk_meets_every_file_once(void **state)
@@ -291,8 +332,8 @@ static void a_record_is_amended_only_under_its_stamp(void **state)
 	assert_int_equal(find(f, 5, &record), 0);
 	assert_int_equal(record.class, 12);
 	assert_int_equal(record.pages_elsewhere, 2);
-	assert_int_equal(catalogue_member(f->catalogue, 11, 0, &member), -ENOENT);
-	assert_int_equal(catalogue_member(f->catalogue, 12, 0, &member), 0);
+	assert_int_equal(catalogue_any_member(f->catalogue, 11, 0, &member), -ENOENT);
+	assert_int_equal(catalogue_any_member(f->catalogue, 12, 0, &member), 0);
 	assert_string_equal(member.path, file.path);
 	assert_int_equal(catalogue_digests(f->catalogue, &file.stamp, 0, &digests, &count), 0);
 	free(digests);
@@ -460,7 +501,7 @@ static struct content content_of(struct fixture *f)
 	for (unsigned number = 1; number <= 20; number++)
 		assert_int_equal(find(f, number, &content.records[number - 1]), 0);
 	for (uint64_t class = 1; class < 3; class ++)
-		for (unsigned n = 0; !catalogue_member(f->catalogue, class, n, &member); n++)
+		for (unsigned n = 0; !catalogue_any_member(f->catalogue, class, n, &member); n++)
 			content.members[content.member_count++] = member.stamp.inode;
 	for (uint64_t part = 0; part < 3; part++) {
 		assert_int_equal(
@@ -613,6 +654,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_secret_is_the_databases, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			members_come_in_one_order_and_leave_with_their_record, setup, teardown),
+		cmocka_unit_test_setup_teardown(members_are_found_by_whom_they_may_back, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(a_walk_meets_every_file_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_file_is_found_by_its_inode_whatever_its_stamp,
 						setup, teardown),

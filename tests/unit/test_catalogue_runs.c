@@ -222,7 +222,7 @@ static void what_changes_no_stamp_ends_nothing(void **state)
 	put_files(f, 2);
 	assert_int_equal(put_runs(f, 2, 1, runs, 1), 0);
 	assert_int_equal(catalogue_begin(f->catalogue, &batch), 0);
-	assert_int_equal(catalogue_rename(batch, &stamp, "elsewhere"), 0);
+	assert_int_equal(catalogue_rename(batch, &stamp, "elsewhere", true), 0);
 	assert_int_equal(catalogue_amend(batch, &stamp, amend_nothing, NULL), 0);
 	assert_int_equal(catalogue_commit(batch), 0);
 	(void)expect_runs(f, 2, runs, 1);
@@ -313,10 +313,14 @@ static void runs_outlive_a_renewal(void **state)
 
 static void put_object(struct fixture *f, uint64_t class, const struct source_stamp *stamp)
 {
+	const struct catalogue_object object = {.class = class,
+						.writers = class + 100,
+						.content = {.low = class, .high = 7},
+						.stamp = stamp ? *stamp : (struct source_stamp){0}};
 	struct catalogue_batch *batch;
 
 	assert_int_equal(catalogue_begin(f->catalogue, &batch), 0);
-	assert_int_equal(stamp ? catalogue_put_object(batch, class, stamp)
+	assert_int_equal(stamp ? catalogue_put_object(batch, &object)
 			       : catalogue_remove_object(batch, class),
 			 0);
 	assert_int_equal(catalogue_commit(batch), 0);
@@ -327,7 +331,7 @@ static void stamps_of_objects_are_kept(void **state)
 {
 	const struct source_stamp stamp = {.inode = 3, .size = 4, .mtime = {5, 6}, .ctime = {7, 8}};
 	struct source_stamp other = stamp;
-	struct source_stamp found;
+	struct catalogue_object found;
 	struct fixture *f = *state;
 
 	other.device = 9;
@@ -341,10 +345,10 @@ static void stamps_of_objects_are_kept(void **state)
 	put_object(f, 3, NULL);
 	renew(f);
 	assert_int_equal(catalogue_object(f->catalogue, 1, &found), 0);
-	assert_true(source_stamp_equal(&found, &stamp));
+	assert_true(source_stamp_equal(&found.stamp, &stamp));
 	assert_int_equal(catalogue_object(f->catalogue, 2, &found), 0);
 	other.device = 0;
-	assert_true(source_stamp_equal(&found, &other));
+	assert_true(source_stamp_equal(&found.stamp, &other));
 	assert_int_equal(catalogue_object(f->catalogue, 3, &found), -ENOENT);
 }
 

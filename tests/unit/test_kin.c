@@ -30,7 +30,8 @@ static void make_kin(struct pair *pair, struct subject *subject, const struct ca
 
 	expect(!fstat(subject->fd, &st));
 	source_stamp_of(&st, &stamp);
-	kin = kin_new(pair->families, &stamp, 7, runs, count);
+	kin = kin_new(pair->families, &stamp,
+		      writers_of(file_view(subject->file), subject->fd, &st), 7, runs, count);
 	expect(kin);
 	file_set_kin(subject->file, kin, subject->fd);
 }
@@ -152,6 +153,95 @@ static void what_another_file_brought_is_not_read_again(void **state)
 	assert_int_equal(adopted(&pair), PAGES);
 	assert_int_equal(pool_usage(&pair.fixture.pool).frames_used, PAGES);
 	assert_int_equal(pool_usage(&pair.fixture.pool).pages_sharing, PAGES);
+	pair_close(&pair);
+}
+
+struct owner {
+	uid_t user;
+	mode_t mode;
+};
+
+/* Both files read through a pool, the first one as A's, the second one as B's: what was adopted. */
+static uint64_t adopted_by(const struct owner *a, const struct owner *b)
+{
+	const struct catalogue_run all = {.first = 0, .pages = PAGES};
+	struct pair pair;
+	uint64_t count;
+	bool unchanged;
+
+	pair_open(&pair, 16 * MIB);
+	expect(!fchown(pair.a.fd, a->user, a->user) && !fchmod(pair.a.fd, a->mode));
+	expect(!fchown(pair.b.fd, b->user, b->user) && !fchmod(pair.b.fd, b->mode));
+	expect(!file_validate(pair.a.file, pair.a.fd, &unchanged));
+	expect(!file_validate(pair.b.file, pair.b.fd, &unchanged));
+	make_kin(&pair, &pair.a, &all, 1);
+	make_kin(&pair, &pair.b, &all, 1);
+	expect_content(&pair, &pair.a, pair.pages);
+	expect_content(&pair, &pair.b, pair.pages);
+	count = adopted(&pair);
+	/* Once more: by then both have read. */
+	evict(&pair.b);
+	expect_content(&pair, &pair.b, pair.pages);
+	pair_close(&pair);
+	return count;
+}
+
+/* What a file was read to hold is its writers' word: it counts for theirs, and root's for all. */
+static void what_is_adopted_is_what_may_be_said(void **state)
+{
+	static const struct owner root = {0, 0600};
+	static const struct owner somebody = {70001, 0644};
+	static const struct owner another = {70002, 0644};
+	static const struct owner anybody = {70001, 0666};
+
+	(void)state;
+	if (geteuid()) {
+		print_message("only root can give files away\n");
+		skip();
+	}
+	assert_int_equal(adopted_by(&root, &root), PAGES);
+	assert_int_equal(adopted_by(&root, &somebody), PAGES);
+	assert_int_equal(adopted_by(&root, &anybody), PAGES);
+	assert_int_equal(adopted_by(&somebody, &somebody), PAGES);
+	assert_int_equal(adopted_by(&somebody, &root), 0);
+	assert_int_equal(adopted_by(&somebody, &another), 0);
+	assert_int_equal(adopted_by(&somebody, &anybody), 0);
+	assert_int_equal(adopted_by(&anybody, &somebody), 0);
+	assert_int_equal(adopted_by(&anybody, &anybody), 0);
+}
+
+/* A change of hands by this mount: nothing that was known of the file is known of it any more. */
+static void a_file_that_changes_hands_has_lost_its_kin(void **state)
+{
+	struct pair pair;
+	uint64_t edition;
+
+	(void)state;
+	if (geteuid()) {
+		print_message("only root can give files away\n");
+		skip();
+	}
+	pair_open_kin(&pair);
+	expect_content(&pair, &pair.a, pair.pages);
+	expect_content(&pair, &pair.b, pair.pages);
+	assert_int_equal(known(&pair), PAGES);
+	edition = file_edition(pair.b.file);
+	expect(!file_change_begin(pair.b.file, pair.b.fd));
+	expect(!fchmod(pair.b.fd, 0400));
+	file_change_end(pair.b.file, pair.b.fd);
+	assert_int_equal(known(&pair), PAGES);
+	assert_int_equal(file_edition(pair.b.file), edition);
+	/* Before the end of it, nothing is adopted any more. */
+	expect(!file_change_begin(pair.b.file, pair.b.fd));
+	expect(!fchown(pair.b.fd, 70001, -1));
+	evict(&pair.b);
+	expect_content(&pair, &pair.b, pair.pages);
+	assert_int_equal(adopted(&pair), PAGES);
+	file_change_end(pair.b.file, pair.b.fd);
+	assert_true(file_edition(pair.b.file) != edition);
+	fold_rcu_read_lock();
+	assert_null(file_kin(pair.b.file));
+	fold_rcu_read_unlock();
 	pair_close(&pair);
 }
 
@@ -281,14 +371,15 @@ static void a_kin_of_another_state_is_not_taken(void **state)
 	expect(!fstat(pair.a.fd, &st));
 	source_stamp_of(&st, &stamp);
 	write_whole(pair.a.fd, "x", 1, 0);
-	file_set_kin(pair.a.file, kin_new(pair.families, &stamp, 7, &all, 1), pair.a.fd);
+	file_set_kin(pair.a.file, kin_new(pair.families, &stamp, WRITERS_TRUSTED, 7, &all, 1),
+		     pair.a.fd);
 	fold_rcu_read_lock();
 	assert_null(file_kin(pair.a.file));
 	fold_rcu_read_unlock();
 	/* Nor runs that are not the file's. */
-	assert_null(kin_new(pair.families, &stamp, 7,
+	assert_null(kin_new(pair.families, &stamp, WRITERS_TRUSTED, 7,
 			    &(struct catalogue_run){.first = 1, .pages = PAGES}, 1));
-	assert_null(kin_new(pair.families, &stamp, 7, NULL, 0));
+	assert_null(kin_new(pair.families, &stamp, WRITERS_TRUSTED, 7, NULL, 0));
 	pair_close(&pair);
 }
 
@@ -431,7 +522,7 @@ static void nobody_reads_ahead_what_is_being_fetched(void **state)
 
 	(void)state;
 	pair_open_kin(&pair);
-	family = family_get(pair.families, 7, PAGES);
+	family = family_get(pair.families, 7, WRITERS_TRUSTED, PAGES);
 	assert_true(family_claim(family, 10, 20, true, &claim));
 	assert_int_equal(fill_ahead(&pair.fixture.filler, pair.b.file, pair.b.source, 0, MIB), 0);
 	assert_int_equal(fill_ahead(&pair.fixture.filler, pair.b.file, pair.b.source,
@@ -584,6 +675,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_another_file_brought_is_not_read_again),
+		cmocka_unit_test(what_is_adopted_is_what_may_be_said),
+		cmocka_unit_test(a_file_that_changes_hands_has_lost_its_kin),
 		cmocka_unit_test(only_the_runs_are_adopted),
 		cmocka_unit_test(what_this_mount_changed_is_cut_out),
 		cmocka_unit_test(without_memory_all_is_cut),

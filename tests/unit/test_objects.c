@@ -2,6 +2,7 @@
 /* test_objects.c - copies of whole contents: made whole, or not at all */
 #include "helpers.h"
 
+#include "foldfs/content.h"
 #include "foldfs/objects.h"
 
 #include <ftw.h>
@@ -12,10 +13,12 @@
 struct fixture {
 	char directory[64];
 	char below[96];
+	char path[96]; /* of a file with CONTENT */
 	struct catalogue *catalogue;
 	struct objects *objects;
 	struct source_stamp stamp; /* of the file */
-	int fd;                    /* of a file with CONTENT */
+	struct digest content;     /* the same */
+	int fd;                    /* the same, for reading */
 };
 
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
@@ -31,6 +34,16 @@ static void begin_objects(struct fixture *f)
 	assert_int_equal(objects_new(f->below, f->catalogue, &f->objects), 0);
 }
 
+/* Nobody has it open afterwards. */
+static void write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+
+	assert_true(fd >= 0);
+	assert_int_equal(pwrite(fd, text, strlen(text), 0), (ssize_t)strlen(text));
+	close(fd);
+}
+
 static int setup(void **state)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
@@ -42,11 +55,14 @@ static int setup(void **state)
 	assert_non_null(mkdtemp(f->directory));
 	snprintf(f->below, sizeof(f->below), "%s/catalogue", f->directory);
 	assert_int_equal(catalogue_open(f->below, MAX_BYTES, &aside, &f->catalogue), 0);
-	snprintf(f->below, sizeof(f->below), "%s/file", f->directory);
-	f->fd = open(f->below, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	assert_int_equal(write(f->fd, CONTENT, strlen(CONTENT)), (ssize_t)strlen(CONTENT));
+	snprintf(f->path, sizeof(f->path), "%s/file", f->directory);
+	write_file(f->path, CONTENT);
+	f->fd = open(f->path, O_RDONLY | O_CLOEXEC);
 	assert_int_equal(fstat(f->fd, &st), 0);
 	source_stamp_of(&st, &f->stamp);
+	assert_int_equal(content_compare(f->fd, -1, strlen(CONTENT), catalogue_secret(f->catalogue),
+					 NULL, NULL, &f->content),
+			 0);
 	snprintf(f->below, sizeof(f->below), "%s/objects", f->directory);
 	begin_objects(f);
 	*state = f;
@@ -65,16 +81,17 @@ static int teardown(void **state)
 	return 0;
 }
 
-static struct catalogue_record record_of(uint64_t class)
+static struct catalogue_record record_of(const struct fixture *f, uint64_t class)
 {
-	return (struct catalogue_record){.content = {.low = class * 3, .high = 5}, .class = class};
+	return (struct catalogue_record){.content = f->content, .class = class};
 }
 
-/* -ENOENT as long as there is none. Skips the test where the view cannot be made. */
-static int open_object(struct fixture *f, uint64_t class)
+/* For a file of WRITERS. -ENOENT as long as there is none. Skips the test where the view cannot be
+ * made. */
+static int open_object_for(struct fixture *f, uint64_t class, uint64_t writers)
 {
-	const struct catalogue_record record = record_of(class);
-	int fd = objects_open(f->objects, &record);
+	const struct catalogue_record record = record_of(f, class);
+	int fd = objects_open(f->objects, &record, writers);
 
 	if (fd == -ENOSYS) {
 		print_message("no read-only view can be made here\n");
@@ -83,11 +100,26 @@ static int open_object(struct fixture *f, uint64_t class)
 	return fd;
 }
 
+static int open_object(struct fixture *f, uint64_t class)
+{
+	return open_object_for(f, class, WRITERS_TRUSTED);
+}
+
+/* Of the file, as if it were one of WRITERS. */
+static void make_object_of(struct fixture *f, uint64_t class, uint64_t writers)
+{
+	const struct catalogue_record record = record_of(f, class);
+	const struct objects_source source = {.fd = f->fd, .stamp = f->stamp, .writers = writers};
+
+	objects_make(f->objects, &record, &source);
+}
+
 static void make_object(struct fixture *f, uint64_t class, const struct source_stamp *stamp)
 {
-	const struct catalogue_record record = record_of(class);
+	const struct catalogue_record record = record_of(f, class);
+	const struct objects_source source = {.fd = f->fd, .stamp = *stamp};
 
-	objects_make(f->objects, &record, stamp, f->fd);
+	objects_make(f->objects, &record, &source);
 }
 
 static int wait_for_object(struct fixture *f, uint64_t class)
@@ -114,7 +146,7 @@ static void object_has_the_content_and_takes_no_write(void **state)
 	assert_int_equal(open(path, O_RDWR), -1);
 	assert_int_equal(errno, EROFS);
 	/* The file may go on changing: the copy is nobody's. */
-	assert_int_equal(pwrite(f->fd, "WHAT", 4, 0), 4);
+	write_file(f->path, "WHAT");
 	assert_int_equal(pread(fd, bytes, sizeof(bytes), 0), (ssize_t)strlen(CONTENT));
 	assert_string_equal(bytes, CONTENT);
 	close(fd);
@@ -232,6 +264,121 @@ static void unknown_objects_are_removed(void **state)
 	assert_int_equal(open_object(f, 1), -ENOENT);
 }
 
+/* Whatever its stamp says: a copy that is not what the class holds gets no name. */
+static void file_that_does_not_hold_what_its_class_does_makes_none(void **state)
+{
+	struct fixture *f = *state;
+	struct digest right = f->content;
+
+	if (open_object(f, 1) >= 0)
+		fail();
+	f->content.low ^= 1;
+	make_object(f, 1, &f->stamp);
+	f->content = right;
+	make_object(f, 2, &f->stamp);
+	close(wait_for_object(f, 2));
+	f->content.low ^= 1;
+	assert_int_equal(open_object(f, 1), -ENOENT);
+}
+
+static void file_that_is_open_for_writing_makes_none(void **state)
+{
+	struct fixture *f = *state;
+	int fd = open(f->path, O_WRONLY | O_CLOEXEC);
+
+	if (open_object(f, 1) >= 0)
+		fail();
+	make_object(f, 1, &f->stamp);
+	/* The maker is at it only while it is a wish: as soon as another one is made, it was tried.
+	 */
+	make_object(f, 2, &f->stamp);
+	objects_free(f->objects);
+	close(fd);
+	begin_objects(f);
+	assert_int_equal(open_object(f, 1), -ENOENT);
+	make_object(f, 1, &f->stamp);
+	close(wait_for_object(f, 1));
+}
+
+#define SOMEBODY (UINT64_C(70001) << 32)
+#define ANOTHER  (UINT64_C(70002) << 32)
+
+/* Whose word the copy is decides whom it serves; a trusted one takes its place, and keeps it. */
+static void object_serves_those_for_whom_it_may_speak(void **state)
+{
+	struct fixture *f = *state;
+	struct catalogue_object object;
+	int fd;
+
+	if (open_object(f, 1) >= 0)
+		fail();
+	make_object_of(f, 1, SOMEBODY);
+	wait_for((fd = open_object_for(f, 1, SOMEBODY)) >= 0);
+	close(fd);
+	assert_int_equal(open_object_for(f, 1, ANOTHER), -EPERM);
+	assert_int_equal(open_object_for(f, 1, WRITERS_UNKNOWN), -EPERM);
+	assert_int_equal(open_object(f, 1), -EPERM);
+	make_object_of(f, 1, ANOTHER);
+	make_object_of(f, 2, ANOTHER);
+	wait_for((fd = open_object_for(f, 2, ANOTHER)) >= 0);
+	close(fd);
+	assert_int_equal(open_object_for(f, 1, ANOTHER), -EPERM);
+	make_object_of(f, 1, WRITERS_TRUSTED);
+	close(wait_for_object(f, 1));
+	make_object_of(f, 1, SOMEBODY);
+	make_object_of(f, 3, SOMEBODY);
+	wait_for((fd = open_object_for(f, 3, SOMEBODY)) >= 0);
+	close(fd);
+	assert_int_equal(catalogue_object(f->catalogue, 1, &object), 0);
+	assert_int_equal(object.writers, WRITERS_TRUSTED);
+	close(open_object_for(f, 1, SOMEBODY));
+}
+
+static void put_member(struct fixture *f, uint64_t class, ino_t inode)
+{
+	struct catalogue_member member = {.stamp = f->stamp, .path = "file"};
+	struct catalogue_record record = record_of(f, class);
+	struct catalogue_batch *batch;
+
+	member.stamp.inode = inode;
+	assert_int_equal(catalogue_begin(f->catalogue, &batch), 0);
+	assert_int_equal(catalogue_put(batch, &member, &record, NULL, 0), 0);
+	assert_int_equal(catalogue_commit(batch), 0);
+}
+
+/* With the last member of its class the object goes, and not before; others stay. */
+static void object_goes_with_the_last_member(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t count;
+	uint64_t bytes;
+
+	if (open_object(f, 1) >= 0)
+		fail();
+	for (ino_t inode = 1; inode <= 2; inode++) {
+		put_member(f, 1, inode);
+		put_member(f, 2, inode + 2);
+	}
+	for (uint64_t class = 1; class <= 2; class ++) {
+		make_object(f, class, &f->stamp);
+		close(wait_for_object(f, class));
+	}
+	catalogue_count_objects(f->catalogue, &count, &bytes);
+	assert_int_equal(count, 2);
+	assert_int_equal(bytes, 2 * strlen(CONTENT));
+	/* Those that are gone are looked at last come first. */
+	objects_member_gone(f->objects, f->stamp.device, 1);
+	objects_member_gone(f->objects, f->stamp.device, 99);
+	objects_member_gone(f->objects, f->stamp.device, 3);
+	objects_member_gone(f->objects, f->stamp.device, 4);
+	wait_for(open_object(f, 2) == -ENOENT);
+	close(wait_for_object(f, 1));
+	wait_for((catalogue_count_objects(f->catalogue, &count, &bytes), count == 1));
+	objects_member_gone(f->objects, f->stamp.device, 2);
+	wait_for(open_object(f, 1) == -ENOENT);
+	wait_for((catalogue_count_objects(f->catalogue, &count, &bytes), count == 0));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -245,6 +392,13 @@ int main(void)
 		cmocka_unit_test_setup_teardown(object_that_was_not_told_of_is_made_anew, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(unknown_objects_are_removed, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			file_that_does_not_hold_what_its_class_does_makes_none, setup, teardown),
+		cmocka_unit_test_setup_teardown(file_that_is_open_for_writing_makes_none, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(object_serves_those_for_whom_it_may_speak, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(object_goes_with_the_last_member, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

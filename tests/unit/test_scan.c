@@ -201,6 +201,107 @@ static void a_stamp_that_moves_while_files_are_compared_makes_no_class(void **st
 	}
 }
 
+static void give(struct fixture *f, const char *name, uid_t user, mode_t mode)
+{
+	assert_int_equal(fchownat(f->root, name, user, user, 0), 0);
+	assert_int_equal(fchmodat(f->root, name, mode, 0), 0);
+}
+
+static void need_root(void)
+{
+	if (geteuid() == 0)
+		return;
+	print_message("only root can give files away\n");
+	skip();
+}
+
+static uint64_t class_of(struct fixture *f, const struct stat *st)
+{
+	struct catalogue_record record;
+
+	assert_int_equal(find(f, st, &record), 0);
+	return record.class;
+}
+
+/* 0: of none. */
+static uint64_t family_of(struct fixture *f, const struct stat *st)
+{
+	struct catalogue_member *file = malloc(sizeof(*file));
+	struct catalogue_record record;
+	struct catalogue_run *runs = NULL;
+	uint64_t family = 0;
+	size_t count;
+
+	assert_non_null(file);
+	assert_int_equal(catalogue_get(f->catalogue, st->st_dev, st->st_ino, file, &record), 0);
+	if (!catalogue_runs(f->catalogue, &file->stamp, &family, &runs, &count))
+		free(runs);
+	free(file);
+	return family;
+}
+
+/* Two of one user, two of another, and two that anybody may write to. */
+#define OWNED 6u
+static const char *const owned[OWNED] = {"a1", "a2", "b1", "b2", "c1", "c2"};
+
+static void make_owned(struct fixture *f, unsigned own, struct stat files[OWNED])
+{
+	for (unsigned i = 0; i < OWNED; i++) {
+		files[i] = make_file(f, owned[i], 200, own);
+		give(f, owned[i], 70001 + i / 2, i < 4 ? 0600 : 0666);
+	}
+}
+
+/* Equal files are of one class if each was compared with one that may speak for it. */
+static void who_may_write_to_equal_files_makes_their_classes(void **state)
+{
+	struct fixture *f = *state;
+	struct stat files[OWNED];
+	struct stat root;
+
+	need_root();
+	make_owned(f, 0, files);
+	scan(f, SCAN_MEMORY_BYTES);
+	assert_true(class_of(f, &files[0]) != 0);
+	assert_int_equal(class_of(f, &files[1]), class_of(f, &files[0]));
+	assert_true(class_of(f, &files[2]) != 0);
+	assert_int_equal(class_of(f, &files[3]), class_of(f, &files[2]));
+	assert_true(class_of(f, &files[2]) != class_of(f, &files[0]));
+	assert_int_equal(class_of(f, &files[4]), 0);
+	assert_int_equal(class_of(f, &files[5]), 0);
+	/* A trusted one is what all are compared with. */
+	root = make_file(f, "z", 200, 0);
+	scan(f, SCAN_MEMORY_BYTES);
+	assert_true(class_of(f, &root) != 0);
+	for (unsigned i = 0; i < OWNED; i++)
+		assert_int_equal(class_of(f, &files[i]), class_of(f, &root));
+}
+
+/* The same of pages. */
+static void who_may_write_to_files_makes_their_families(void **state)
+{
+	struct fixture *f = *state;
+	struct stat files[OWNED];
+	struct stat root;
+
+	need_root();
+	make_owned(f, 10, files);
+	scan(f, SCAN_MEMORY_BYTES);
+	assert_true(family_of(f, &files[0]) != 0);
+	assert_int_equal(family_of(f, &files[1]), family_of(f, &files[0]));
+	assert_true(family_of(f, &files[2]) != 0);
+	assert_int_equal(family_of(f, &files[3]), family_of(f, &files[2]));
+	assert_true(family_of(f, &files[2]) != family_of(f, &files[0]));
+	assert_int_equal(family_of(f, &files[4]), 0);
+	assert_int_equal(family_of(f, &files[5]), 0);
+	root = make_file(f, "z", 200, 10);
+	scan(f, SCAN_MEMORY_BYTES);
+	assert_true(family_of(f, &root) != 0);
+	assert_int_equal(family_of(f, &files[4]), family_of(f, &root));
+	assert_int_equal(family_of(f, &files[5]), family_of(f, &root));
+	assert_true(family_of(f, &files[0]) != family_of(f, &root));
+}
+
 /* The scan goes on, counts all, and says why not all of it is kept; what was kept holds. */
 static void a_full_catalogue_ends_no_scan(void **state)
 {
@@ -247,6 +348,10 @@ int main(void)
 			a_stamp_that_moves_while_files_are_compared_makes_no_class, setup,
 			teardown),
 		cmocka_unit_test_setup_teardown(a_full_catalogue_ends_no_scan, setup, teardown),
+		cmocka_unit_test_setup_teardown(who_may_write_to_equal_files_makes_their_classes,
+						setup, teardown),
+		cmocka_unit_test_setup_teardown(who_may_write_to_files_makes_their_families, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(what_is_gone_is_forgotten, setup, teardown),
 		cmocka_unit_test_setup_teardown(shared_pages_are_estimated, setup, teardown),
 	};
