@@ -16,15 +16,9 @@
  *
  * Known is what the catalogue has under exactly the file's present stamp, or what reading it in
  * this mount has shown. A file of `shared` is served from the first member of its class that may
- * back it (open_member()), so all for which the same ones may choose the same backing file. It is
+ * back it (plan_shared.c), so all for which the same ones may choose the same backing file. It is
  * opened through a read-only view (backing.h), and a hold of `shared` takes no open for writing:
  * two locks; a read-only mount is a third.
- *
- * What is written into a backing file in the source shows in all that it backs. So nobody may write
- * to it who could not write to the file that is opened (writers.h), and everybody may read it: who
- * holds an equal file open sees nothing that is not for everybody. By owner and mode at this open,
- * and by a lease that nobody has it open for writing from before; by its ACL and the directories
- * above it as of the scan. Who could read it then may have held it open ever since.
  *
  * Set-id bits go when somebody without CAP_FSETID writes. That is the daemon's to do
  * (HANDLE_KILLPRIV_V2), so a file with such bits is not written in passthrough: it gets no plan of
@@ -35,17 +29,16 @@
  * open: so the file's next plan is `window` until he is there (plan_await()).
  *
  * A hold of `shared` takes no open either that finds the file with another ctime than the first one
- * did: it was changed since, behind the mount or by a truncate that was under way.
+ * did: it was changed since, behind the mount or by a truncate that was under way. Nor one that
+ * finds that what backs it may do so no more.
  *
  * An inode of `own` that is opened for writing changes with the daemon out of the way. What was
  * known of its content is forgotten when the open begins and again when the last one ends, which
  * begins a new edition, so that the next window plan starts with an empty cache.
  */
-#include "foldfs/plan.h"
+#include "foldfs/plan_internal.h"
 
-#include "foldfs/catalogue.h"
 #include "foldfs/file.h"
-#include "foldfs/objects.h"
 #include "foldfs/state.h"
 
 #include <errno.h>
@@ -58,47 +51,6 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-
-#include <urcu/list.h>
-
-/* Files whose changer was refused a moment ago. A retry takes microseconds; what is forgotten when
- * more come in one moment costs an ESTALE at worst. */
-#define AWAITED_MAX     64u
-#define AWAITED_SECONDS 10
-
-struct awaited {
-	dev_t device;
-	ino_t inode;
-	struct timespec ctime; /* once it is changed it is not shared anyway */
-	time_t until;
-};
-
-struct plan {
-	struct backing *backing;     /* borrowed */
-	struct catalogue *catalogue; /* borrowed; NULL: there is none. Constant */
-	struct objects *objects;     /* the same */
-	char *root;         /* absolute path of the source, "" for /; NULL: no globs. Constant */
-	char *const *globs; /* borrowed, NULL at the end; NULL: none. Constant */
-	uint64_t max_bytes; /* constant */
-	struct writers_view view; /* on the source; constant */
-	bool direct;              /* constant */
-	bool read_only;           /* constant */
-	bool source_stacked;      /* constant */
-	atomic_bool able;         /* the kernel takes backing files; set at init, never set again */
-	atomic_bool able_elsewhere; /* the same, of other devices; only for the log */
-	_Atomic uint64_t inodes[PLAN_SHARED + 1];
-	_Atomic time_t awaited_until;        /* the last of those below; written under the lock */
-	pthread_mutex_t awaited_lock;        /* a leaf */
-	struct awaited awaited[AWAITED_MAX]; /* a ring, under awaited_lock, like what follows */
-	unsigned awaited_next;
-	pthread_mutex_t sharers_lock; /* a leaf */
-	struct cds_list_head sharers; /* under sharers_lock */
-};
-
-/* Members of a class that are tried as its backing file before it is given up: each takes a look-up
- * and two system calls, and an open waits for them. A scan takes out those that are not what they
- * were; until then the pool has what the others share. */
-#define MEMBERS_TRIED 16u
 
 struct choice {
 	enum plan_kind kind;
@@ -299,103 +251,6 @@ static struct choice choose_own(const struct plan *plan, const struct plan_open 
 	return (struct choice){PLAN_OWN, PLAN_UNIQUE};
 }
 
-/* Whether the file open as FD has the stamp of MEMBER. */
-static bool is_member(const struct catalogue_member *member, int fd, struct stat *ret_st)
-{
-	struct source_stamp stamp;
-
-	if (fstat(fd, ret_st))
-		return false;
-	source_stamp_of(ret_st, &stamp);
-	return source_stamp_equal(&stamp, &member->stamp);
-}
-
-/* Whether MEMBER, open as FD, still is what it was when it was compared, BACKS may write to it as
- * then and nobody else, and nobody has it open for writing, or mapped so. Where the kernel grants
- * no lease it does not say that, and the member backs nothing. */
-static bool may_back(const struct plan *plan, const struct catalogue_member *member, uint64_t backs,
-		     int fd)
-{
-	struct stat st;
-
-	return is_member(member, fd, &st) && writers_of(&plan->view, fd, &st) == backs &&
-	       !source_check_unwritten(fd);
-}
-
-/* The first member of CLASS that may back files of BACKS, open through the read-only view;
- * *ret_found is which. -ENOENT if there is none. Every asker tries them in the same order, so all
- * files of a class for which the same members may speak have the same backing file. */
-static int open_member(struct plan *plan, uint64_t class, uint64_t backs,
-		       struct catalogue_member *ret_found)
-{
-	unsigned n;
-	int fd;
-
-	for (n = 0; n < MEMBERS_TRIED; n++) {
-		if (catalogue_member(plan->catalogue, class, backs, n, ret_found))
-			break;
-		fd = backing_open_read_only(plan->backing, ret_found->path);
-		if (fd < 0)
-			continue;
-		if (may_back(plan, ret_found, backs, fd))
-			return fd;
-		close(fd);
-	}
-	return -ENOENT;
-}
-
-/* The member of CLASS that backs a file of WRITERS: a trusted one, else one of its own writers. */
-static int open_backing_member(struct plan *plan, uint64_t class, uint64_t writers)
-{
-	struct catalogue_member member;
-	int fd = open_member(plan, class, WRITERS_TRUSTED, &member);
-
-	if (fd == -ENOENT && writers != WRITERS_TRUSTED && writers != WRITERS_UNKNOWN)
-		fd = open_member(plan, class, writers, &member);
-	return fd;
-}
-
-/* Have a copy kept of what RECORD's class holds, to which OWN belongs: of a trusted file, if there
- * is one. OWN's word will do if there is no copy yet, which is NONE. */
-static void make_copy(struct plan *plan, const struct catalogue_record *record,
-		      const struct objects_source *own, bool none)
-{
-	struct objects_source trusted = {.writers = WRITERS_TRUSTED};
-	struct catalogue_member member;
-	int fd = -ENOENT;
-
-	if (own->writers != WRITERS_TRUSTED)
-		fd = open_member(plan, record->class, WRITERS_TRUSTED, &member);
-	if (fd >= 0) {
-		trusted.fd = fd;
-		trusted.stamp = member.stamp;
-		objects_make(plan->objects, record, &trusted);
-		close(fd);
-	} else if (none || own->writers == WRITERS_TRUSTED) {
-		objects_make(plan->objects, record, own);
-	}
-}
-
-/* The file that backs those of RECORD's class, to one of which OPEN is, with STAMP; -errno if there
- * is none, or none yet. */
-static int open_equal(struct plan *plan, const struct plan_open *open,
-		      const struct catalogue_record *record, const struct source_stamp *stamp)
-{
-	const struct objects_source own = {.fd = open->fd,
-					   .stamp = *stamp,
-					   .writers = writers_of(&plan->view, open->fd, open->st)};
-	int fd;
-
-	if (plan->read_only)
-		return open_backing_member(plan, record->class, own.writers);
-	if (!plan->objects || (uint64_t)stamp->size > plan->max_bytes)
-		return -ENOENT;
-	fd = objects_open(plan->objects, record, own.writers);
-	if ((fd == -ENOENT || fd == -EPERM) && !open->asks)
-		make_copy(plan, record, &own, fd == -ENOENT);
-	return fd;
-}
-
 /* What the catalogue says of the file, if it knows it as it is now. *ret_fd as in choose(). */
 static bool choose_known(struct plan *plan, const struct plan_open *open, struct choice *ret_choice,
 			 int *ret_fd)
@@ -409,7 +264,7 @@ static bool choose_known(struct plan *plan, const struct plan_open *open, struct
 	if (catalogue_find(plan->catalogue, &stamp, &record))
 		return false;
 	if (record.class && !is_for_writing(open)) {
-		*ret_fd = open_equal(plan, open, &record, &stamp);
+		*ret_fd = plan_open_equal(plan, open, &record, &stamp);
 		if (*ret_fd >= 0) {
 			*ret_choice = (struct choice){PLAN_SHARED, PLAN_EQUAL};
 			return true;
@@ -503,36 +358,6 @@ static void give_up(struct plan *plan, const struct plan_open *open, errint_t er
 		 all ? "" : " on every device of the source", why, all ? "" : " there", hint);
 }
 
-/* The file of OPEN is backed by the one open as FD from now on. NULL: no memory, or it is gone. */
-static struct plan_sharer *begin_sharing(struct plan *plan, const struct plan_open *open, int fd)
-{
-	struct plan_sharer *sharer = malloc(sizeof(*sharer));
-	struct stat st;
-
-	if (!sharer || fstat(fd, &st)) {
-		free(sharer);
-		return NULL;
-	}
-	source_stamp_of(open->st, &sharer->shared.stamp);
-	sharer->shared.backing_device = st.st_dev;
-	sharer->shared.backing_inode = st.st_ino;
-	pthread_mutex_lock(&plan->sharers_lock);
-	cds_list_add(&sharer->link, &plan->sharers);
-	pthread_mutex_unlock(&plan->sharers_lock);
-	return sharer;
-}
-
-/* Nothing for NULL. */
-static void end_sharing(struct plan *plan, struct plan_sharer *sharer)
-{
-	if (!sharer)
-		return;
-	pthread_mutex_lock(&plan->sharers_lock);
-	cds_list_del(&sharer->link);
-	pthread_mutex_unlock(&plan->sharers_lock);
-	free(sharer);
-}
-
 /* Have the kernel serve the file of OPEN from the one open as FD, or from itself if that is -1. */
 static errint_t pass_through(struct plan *plan, struct plan_hold *hold,
 			     const struct plan_open *open, int fd)
@@ -542,7 +367,7 @@ static errint_t pass_through(struct plan *plan, struct plan_hold *hold,
 	if (id < 0)
 		return id;
 	if (fd >= 0)
-		hold->sharer = begin_sharing(plan, open, fd);
+		hold->sharer = plan_begin_sharing(plan, open, fd);
 	if (fd >= 0 && !hold->sharer) {
 		backing_unregister(plan->backing, id);
 		return -ENOMEM;
@@ -580,7 +405,8 @@ static void begin(struct plan *plan, struct plan_hold *hold, const struct plan_o
 /* Whether OPEN can join HOLD, which others have. If not, they keep what they have, and OPEN gets
  * another inode (-ESTALE): of the same source file, so with `own`, where nobody has written yet,
  * all see what it writes. */
-static errint_t may_join(const struct plan_hold *hold, const struct plan_open *open)
+static errint_t may_join(struct plan *plan, const struct plan_hold *hold,
+			 const struct plan_open *open)
 {
 	switch (hold->kind) {
 	case PLAN_OWN:
@@ -590,10 +416,12 @@ static errint_t may_join(const struct plan_hold *hold, const struct plan_open *o
 	case PLAN_SHARED:
 		/* Whatever changes the content moves the ctime, which was old enough to be trusted
 		 * when the file was compared. */
-		return is_for_writing(open) || !is_same_time(&open->st->st_ctim,
-							     &hold->sharer->shared.stamp.ctime)
-			       ? -ESTALE
-			       : 0;
+		return !is_for_writing(open) &&
+				       is_same_time(&open->st->st_ctim,
+						    &hold->sharer->shared.stamp.ctime) &&
+				       plan_is_backed_still(plan, hold)
+			       ? 0
+			       : -ESTALE;
 	default:
 		return 0;
 	}
@@ -601,7 +429,7 @@ static errint_t may_join(const struct plan_hold *hold, const struct plan_open *o
 
 errint_t plan_enter(struct plan *plan, struct plan_hold *hold, const struct plan_open *open)
 {
-	errint_t error = hold->opens ? may_join(hold, open) : 0;
+	errint_t error = hold->opens ? may_join(plan, hold, open) : 0;
 
 	if (error)
 		return error;
@@ -623,7 +451,7 @@ void plan_leave(struct plan *plan, struct plan_hold *hold, struct file *file)
 		return;
 	backing_unregister(plan->backing, hold->backing_id);
 	hold->backing_id = 0;
-	end_sharing(plan, hold->sharer);
+	plan_end_sharing(plan, hold->sharer);
 	hold->sharer = NULL;
 	atomic_fetch_sub_explicit(&plan->inodes[hold->kind], 1, memory_order_relaxed);
 	if (hold->kind == PLAN_OWN && hold->written)
@@ -715,82 +543,4 @@ int plan_source_flags(int client_flags)
 	/* O_TRUNC comes as a setattr of its own; creation flags were dealt with where the name is.
 	 */
 	return (client_flags & (O_ACCMODE | O_SYNC | O_DSYNC | O_NOATIME)) | O_CLOEXEC;
-}
-
-/* ---- for the audit ---- */
-
-errint_t plan_list_shared(struct plan *plan, struct plan_shared **ret_list, size_t *ret_count)
-{
-	struct plan_shared *list = NULL;
-	struct plan_sharer *sharer;
-	size_t count = 0;
-	size_t i = 0;
-
-	pthread_mutex_lock(&plan->sharers_lock);
-	cds_list_for_each_entry (sharer, &plan->sharers, link)
-		count++;
-	if (count)
-		list = malloc(count * sizeof(*list));
-	if (list)
-		cds_list_for_each_entry (sharer, &plan->sharers, link)
-			list[i++] = sharer->shared;
-	pthread_mutex_unlock(&plan->sharers_lock);
-	if (count && !list)
-		return -ENOMEM;
-	*ret_list = list;
-	*ret_count = count;
-	return 0;
-}
-
-/* The copy whose inode is that of SHARED's backing file. */
-static int open_backing_copy(struct plan *plan, const struct plan_shared *shared)
-{
-	struct catalogue_object object = {.class = 0};
-
-	while (!catalogue_next_object(plan->catalogue, object.class, &object))
-		if (object.stamp.inode == shared->backing_inode)
-			return objects_open_copy(plan->objects, &object);
-	return -ENOENT;
-}
-
-int plan_open_backing(struct plan *plan, const struct plan_shared *shared)
-{
-	struct catalogue_member member;
-	struct catalogue_record record;
-	struct stat st;
-	errint_t error;
-	int fd;
-
-	if (!plan->read_only)
-		return open_backing_copy(plan, shared);
-	error = catalogue_get(plan->catalogue, shared->backing_device, shared->backing_inode,
-			      &member, &record);
-	fd = error ? error : backing_open_read_only(plan->backing, member.path);
-	if (fd < 0 || (!fstat(fd, &st) && st.st_dev == shared->backing_device &&
-		       st.st_ino == shared->backing_inode))
-		return fd;
-	close(fd);
-	return -ESTALE;
-}
-
-int plan_open_served(struct plan *plan, const struct catalogue_object *object,
-		     struct source_stamp *ret_stamp)
-{
-	struct catalogue_member member;
-	struct stat st;
-	int fd;
-
-	for (unsigned n = 0; n < MEMBERS_TRIED; n++) {
-		if (catalogue_any_member(plan->catalogue, object->class, n, &member))
-			break;
-		fd = backing_open_read_only(plan->backing, member.path);
-		if (fd < 0)
-			continue;
-		*ret_stamp = member.stamp;
-		if (is_member(&member, fd, &st) &&
-		    writers_may_speak(object->writers, writers_of(&plan->view, fd, &st)))
-			return fd;
-		close(fd);
-	}
-	return -ENOENT;
 }

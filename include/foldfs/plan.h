@@ -64,9 +64,9 @@ enum plan_reason {
 
 /* An inode's file in `shared`, and what backs it. */
 struct plan_shared {
-	struct source_stamp stamp; /* the file's, as of which it is true */
-	dev_t backing_device;
-	ino_t backing_inode;
+	struct source_stamp stamp;   /* the file's, as of which it is true */
+	struct source_stamp backing; /* that file's */
+	uint64_t backing_writers;    /* who may write to it */
 };
 
 /* One inode's hold of `shared`. */

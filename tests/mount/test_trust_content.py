@@ -210,6 +210,29 @@ def who_has_it_open_for_writing(t):
     check(plan_of(t, mount, "private") != SHARED, "shared from what is another's now")
 
 
+@test(transports="each", timeout=60)
+def what_backs_is_given_away(t):
+    """Root's file backs another one, which somebody has open, and is given to a user, who writes into it: whoever opens
+    the other one from then on has its own bytes."""
+    source = t.make_dir("source")
+    content = make_pages(t.rng, 20)
+    for name in ("a", "b"):
+        put(source + "/" + name, content)
+    put(source + "/private", content, ROOT, 0o600)
+    scan(t, source)
+    mount = t.mount(source, ["ro", "attr_timeout=0", "entry_timeout=0"], audit=False)
+    with open(mount.path("private"), "rb") as first:
+        equal(plans(mount)["shared"], 1, "shared")
+        equal(first.read(), content, "by the first")
+        for name in ("a", "b"):
+            os.chown(source + "/" + name, USER, USER)
+            as_user(t, USER, overwrite, source + "/" + name, bytes(len(content)))
+        for _ in range(2):
+            equal(read_file(mount.path("private")), content, "opened when both are the user's")
+    released(mount)
+    equal(read_file(mount.path("private")), content, "opened when nobody has it open")
+
+
 # ---- what was compared with what ----------------------------------------------------------------
 
 @test(timeout=60)

@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * plan_shared.c - shared passthrough: which file may back another one, and for how long
+ *
+ * What is written into a backing file in the source shows in all that it backs. So nobody may write
+ * to it who could not write to the file that is opened (writers.h), and everybody may read it: who
+ * holds an equal file open sees nothing that is not for everybody. By owner and mode at this open,
+ * and by a lease that nobody has it open for writing from before; by its ACL and the directories
+ * above it as of the scan. Who could read it then may have held it open ever since.
+ *
+ * All of it is asked at each first open of a file, and again of its backing file when somebody
+ * joins those who have it open. A mapping that is there stays with what it has: nobody can take
+ * that away.
+ */
+#include "foldfs/objects.h"
+#include "foldfs/plan_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* Members of a class that are tried as its backing file before it is given up: each takes a look-up
+ * and two system calls, and an open waits for them. A scan takes out those that are not what they
+ * were; until then the pool has what the others share. */
+#define MEMBERS_TRIED 16u
+
+/* ---- choosing ---- */
+
+/* Whether the file open as FD has STAMP. */
+static bool has_stamp(int fd, const struct source_stamp *stamp, struct stat *ret_st)
+{
+	struct source_stamp now;
+
+	if (fstat(fd, ret_st))
+		return false;
+	source_stamp_of(ret_st, &now);
+	return source_stamp_equal(&now, stamp);
+}
+
+/* Whether the file open as FD still has the STAMP under which it was compared, WRITERS may write to
+ * it as then and nobody else, and nobody has it open for writing, or mapped so. Where the kernel
+ * grants no lease it does not say that, and the file backs nothing. */
+static bool may_back(const struct plan *plan, const struct source_stamp *stamp, uint64_t writers,
+		     int fd)
+{
+	struct stat st;
+
+	return has_stamp(fd, stamp, &st) && writers_of(&plan->view, fd, &st) == writers &&
+	       !source_check_unwritten(fd);
+}
+
+/* The first member of CLASS that may back files of BACKS, open through the read-only view;
+ * *ret_found is which. -ENOENT if there is none. Every asker tries them in the same order, so all
+ * files of a class for which the same members may speak have the same backing file. */
+static int open_member(struct plan *plan, uint64_t class, uint64_t backs,
+		       struct catalogue_member *ret_found)
+{
+	unsigned n;
+	int fd;
+
+	for (n = 0; n < MEMBERS_TRIED; n++) {
+		if (catalogue_member(plan->catalogue, class, backs, n, ret_found))
+			break;
+		fd = backing_open_read_only(plan->backing, ret_found->path);
+		if (fd < 0)
+			continue;
+		if (may_back(plan, &ret_found->stamp, backs, fd))
+			return fd;
+		close(fd);
+	}
+	return -ENOENT;
+}
+
+/* The member of CLASS that backs a file of WRITERS: a trusted one, else one of its own writers. */
+static int open_backing_member(struct plan *plan, uint64_t class, uint64_t writers)
+{
+	struct catalogue_member member;
+	int fd = open_member(plan, class, WRITERS_TRUSTED, &member);
+
+	if (fd == -ENOENT && writers != WRITERS_TRUSTED && writers != WRITERS_UNKNOWN)
+		fd = open_member(plan, class, writers, &member);
+	return fd;
+}
+
+/* Have a copy kept of what RECORD's class holds, to which OWN belongs: of a trusted file, if there
+ * is one. OWN's word will do if there is no copy yet, which is NONE. */
+static void make_copy(struct plan *plan, const struct catalogue_record *record,
+		      const struct objects_source *own, bool none)
+{
+	struct objects_source trusted = {.writers = WRITERS_TRUSTED};
+	struct catalogue_member member;
+	int fd = -ENOENT;
+
+	if (own->writers != WRITERS_TRUSTED)
+		fd = open_member(plan, record->class, WRITERS_TRUSTED, &member);
+	if (fd >= 0) {
+		trusted.fd = fd;
+		trusted.stamp = member.stamp;
+		objects_make(plan->objects, record, &trusted);
+		close(fd);
+	} else if (none || own->writers == WRITERS_TRUSTED) {
+		objects_make(plan->objects, record, own);
+	}
+}
+
+int plan_open_equal(struct plan *plan, const struct plan_open *open,
+		    const struct catalogue_record *record, const struct source_stamp *stamp)
+{
+	const struct objects_source own = {.fd = open->fd,
+					   .stamp = *stamp,
+					   .writers = writers_of(&plan->view, open->fd, open->st)};
+	int fd;
+
+	if (plan->read_only)
+		return open_backing_member(plan, record->class, own.writers);
+	if (!plan->objects || (uint64_t)stamp->size > plan->max_bytes)
+		return -ENOENT;
+	fd = objects_open(plan->objects, record, own.writers);
+	if ((fd == -ENOENT || fd == -EPERM) && !open->asks)
+		make_copy(plan, record, &own, fd == -ENOENT);
+	return fd;
+}
+
+/* ---- while it is open ---- */
+
+struct plan_sharer *plan_begin_sharing(struct plan *plan, const struct plan_open *open, int fd)
+{
+	struct plan_sharer *sharer = malloc(sizeof(*sharer));
+	struct stat st;
+
+	if (!sharer || fstat(fd, &st)) {
+		free(sharer);
+		return NULL;
+	}
+	source_stamp_of(open->st, &sharer->shared.stamp);
+	source_stamp_of(&st, &sharer->shared.backing);
+	sharer->shared.backing_writers = writers_of(&plan->view, fd, &st);
+	pthread_mutex_lock(&plan->sharers_lock);
+	cds_list_add(&sharer->link, &plan->sharers);
+	pthread_mutex_unlock(&plan->sharers_lock);
+	return sharer;
+}
+
+void plan_end_sharing(struct plan *plan, struct plan_sharer *sharer)
+{
+	if (!sharer)
+		return;
+	pthread_mutex_lock(&plan->sharers_lock);
+	cds_list_del(&sharer->link);
+	pthread_mutex_unlock(&plan->sharers_lock);
+	free(sharer);
+}
+
+bool plan_is_backed_still(struct plan *plan, const struct plan_hold *hold)
+{
+	const struct plan_shared *shared = &hold->sharer->shared;
+	bool may;
+	int fd;
+
+	/* A copy is nobody's to change. */
+	if (!plan->read_only)
+		return true;
+	fd = plan_open_backing(plan, shared);
+	/* What cannot be told now ends nothing: those who have it open see the same bytes. */
+	if (fd == -EMFILE || fd == -ENFILE || fd == -ENOMEM || fd == -EIO)
+		return true;
+	if (fd < 0)
+		return false;
+	may = may_back(plan, &shared->backing, shared->backing_writers, fd);
+	close(fd);
+	return may;
+}
+
+/* ---- for the audit ---- */
+
+errint_t plan_list_shared(struct plan *plan, struct plan_shared **ret_list, size_t *ret_count)
+{
+	struct plan_shared *list = NULL;
+	struct plan_sharer *sharer;
+	size_t count = 0;
+	size_t i = 0;
+
+	pthread_mutex_lock(&plan->sharers_lock);
+	cds_list_for_each_entry (sharer, &plan->sharers, link)
+		count++;
+	if (count)
+		list = malloc(count * sizeof(*list));
+	if (list)
+		cds_list_for_each_entry (sharer, &plan->sharers, link)
+			list[i++] = sharer->shared;
+	pthread_mutex_unlock(&plan->sharers_lock);
+	if (count && !list)
+		return -ENOMEM;
+	*ret_list = list;
+	*ret_count = count;
+	return 0;
+}
+
+/* The copy whose inode is that of SHARED's backing file. */
+static int open_backing_copy(struct plan *plan, const struct plan_shared *shared)
+{
+	struct catalogue_object object = {.class = 0};
+
+	while (!catalogue_next_object(plan->catalogue, object.class, &object))
+		if (object.stamp.inode == shared->backing.inode)
+			return objects_open_copy(plan->objects, &object);
+	return -ENOENT;
+}
+
+int plan_open_backing(struct plan *plan, const struct plan_shared *shared)
+{
+	struct catalogue_member member;
+	struct catalogue_record record;
+	struct stat st;
+	errint_t error;
+	int fd;
+
+	if (!plan->read_only)
+		return open_backing_copy(plan, shared);
+	error = catalogue_get(plan->catalogue, shared->backing.device, shared->backing.inode,
+			      &member, &record);
+	fd = error ? error : backing_open_read_only(plan->backing, member.path);
+	if (fd < 0 || (!fstat(fd, &st) && st.st_dev == shared->backing.device &&
+		       st.st_ino == shared->backing.inode))
+		return fd;
+	close(fd);
+	return -ESTALE;
+}
+
+int plan_open_served(struct plan *plan, const struct catalogue_object *object,
+		     struct source_stamp *ret_stamp)
+{
+	struct catalogue_member member;
+	struct stat st;
+	int fd;
+
+	for (unsigned n = 0; n < MEMBERS_TRIED; n++) {
+		if (catalogue_any_member(plan->catalogue, object->class, n, &member))
+			break;
+		fd = backing_open_read_only(plan->backing, member.path);
+		if (fd < 0)
+			continue;
+		*ret_stamp = member.stamp;
+		if (has_stamp(fd, &member.stamp, &st) &&
+		    writers_may_speak(object->writers, writers_of(&plan->view, fd, &st)))
+			return fd;
+		close(fd);
+	}
+	return -ENOENT;
+}
