@@ -153,6 +153,23 @@ static errint_t open_source(struct daemon *d)
 	return 0;
 }
 
+/* What comes by a file of a pseudo file system is judged by who opened it: the daemon. */
+static errint_t check_source_type(const struct daemon *d)
+{
+	struct mount_entry entry = {0};
+	errint_t err = 0;
+
+	/* Where it cannot be told, the source is a mount of no usual kind: so be it. */
+	if (!d->options.pseudo_filesystems && mount_entry_of_fd(d->source_fd, &entry) == 0 &&
+	    border_is_pseudo(entry.type))
+		err = complain("the source %s is on a pseudo file system (%s), whose files would "
+			       "act with the daemon's rights for everybody: mount it with -o "
+			       "pseudo-filesystems if that is meant.",
+			       d->source, entry.type);
+	mount_entry_clear(&entry);
+	return err;
+}
+
 /* Whether the file system that ENTRY is the mount of is the source itself, seen at the mount point:
  * SOURCE and MOUNTPOINT are one directory then, which is mounted over on purpose. */
 static bool is_source(const struct daemon *d, const struct mount_entry *entry)
@@ -741,8 +758,8 @@ static void daemon_clear(struct daemon *d)
 
 static int mount_and_serve(struct daemon *d)
 {
-	if (open_source(d) || check_mountpoint(d) || check_loop(d) || check_transport(d) ||
-	    split_processes(d))
+	if (open_source(d) || check_source_type(d) || check_mountpoint(d) || check_loop(d) ||
+	    check_transport(d) || split_processes(d))
 		return EXIT_FAILURE;
 	return run(d);
 }

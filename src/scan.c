@@ -79,7 +79,7 @@ static errint_t init_root(struct scan *scan)
 		return -errno;
 	scan->device = st.st_dev;
 	scan->multigrain = source_is_multigrain(&fs);
-	return 0;
+	return border_init(&scan->border, scan->root_fd, BORDER_NO_PSEUDO);
 }
 
 errint_t scan_new(int root_fd, const struct scan_options *options, struct scan **ret_scan)

@@ -170,11 +170,14 @@ static errint_t meet_file(struct walk *walk, const char *path, const struct stat
 	return scan_file_push(walk->scan, file);
 }
 
-static errint_t meet(struct walk *walk, int fd, const char *directory, const struct dirent *entry)
+/* Read in the directory FD, which has the path DIRECTORY and is on DEVICE. */
+static errint_t meet(struct walk *walk, int fd, const char *directory, dev_t device,
+		     const struct dirent *entry)
 {
 	const char *name = entry->d_name;
 	char path[PATH_MAX];
 	struct stat st;
+	errint_t error;
 
 	if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
 		return 0;
@@ -185,8 +188,11 @@ static errint_t meet(struct walk *walk, int fd, const char *directory, const str
 		unreadable(walk, name, -ENAMETOOLONG);
 		return 0;
 	}
-	if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW)) {
-		unreadable(walk, path, -errno);
+	error = border_stat(&walk->scan->border, fd, name, device, &st);
+	if (error) {
+		/* No mount serves a pseudo file system unasked. */
+		if (error != -EXDEV)
+			unreadable(walk, path, error);
 		return 0;
 	}
 	if (st.st_dev != walk->scan->device && !walk->scan->options.all_file_systems)
@@ -200,14 +206,18 @@ static errint_t read_directory(struct walk *walk, const char *path)
 {
 	int fd = *path ? scan_open(walk->scan, path)
 		       : openat(walk->scan->root_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *directory = fd >= 0 ? fdopendir(fd) : NULL;
+	DIR *directory = NULL;
 	struct dirent *entry;
-	errint_t error = 0;
+	struct stat st;
+	errint_t error = fd < 0 ? fd : 0;
 
-	if (!directory) {
-		error = fd >= 0 ? -errno : fd;
-		if (fd >= 0)
-			close(fd);
+	if (!error && !fstat(fd, &st))
+		directory = fdopendir(fd);
+	if (!error && !directory) {
+		error = -errno;
+		close(fd);
+	}
+	if (error) {
 		unreadable(walk, path, error);
 		/* Without its root there is no tree. */
 		return *path ? 0 : error;
@@ -216,7 +226,7 @@ static errint_t read_directory(struct walk *walk, const char *path)
 		errno = 0;
 		entry = readdir(directory);
 		if (entry)
-			error = meet(walk, dirfd(directory), path, entry);
+			error = meet(walk, dirfd(directory), path, st.st_dev, entry);
 		else if (errno)
 			unreadable(walk, path, -errno);
 	} while (entry && !error && !scan_is_cancelled(walk->scan));
