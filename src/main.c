@@ -18,6 +18,7 @@
  * What hangs, as the source does, holds this up for END_SECONDS at most.
  */
 #include "foldfs/bdi.h"
+#include "foldfs/control_place.h"
 #include "foldfs/control_tasks.h"
 #include "foldfs/fusefs.h"
 #include "foldfs/guardian.h"
@@ -53,11 +54,11 @@
 /* How long the write-back before an end by signal may take. */
 #define FLUSH_MS      5000
 #define FLUSH_STEP_MS 10
+/* As the first word: not for people. */
+#define FLUSH_WORD "--flush-mount"
 /* How long everything may take from the signal on, before the daemon ends whatever it waits for. */
 #define END_SECONDS 20
 #define OPEN_FILES  (1u << 20)
-
-extern char **environ;
 
 #ifdef __SANITIZE_ADDRESS__
 /* libfuse ends its threads by pthread_cancel(), which leaves AddressSanitizer's marks of the frames
@@ -406,14 +407,24 @@ static void *wait_until_ready(void *arg)
 /* ---- the end by signal ------------------------------------------------------------------------
  */
 
+/* The process that flush_mount() starts. An exit status. */
+static int flush(const char *mountpoint)
+{
+	int fd = open(mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return fd >= 0 && syncfs(fd) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
 /*
  * Have the kernel write back what clients stored through mmap and it holds yet: once nobody
- * answers, it is lost. sync(1) does it, for the daemon must not touch its own mount (see the top);
- * in a group of its own, so that ^C does not end it, and with a limit, for a mount that is stuck.
+ * answers, it is lost. This program does it, started anew: the daemon must not touch its own mount
+ * (see the top), and a mere fork of it would hold on to the connection. In a group of its own, so
+ * that ^C does not end it, and with a limit, for a mount that is stuck.
  */
 static void flush_mount(const struct daemon *d)
 {
-	char *const argv[] = {"sync", "-f", d->mountpoint, NULL};
+	char *const argv[] = {"foldfs", FLUSH_WORD, d->mountpoint, NULL};
+	char *const nothing[] = {NULL};
 	const struct timespec step = {.tv_nsec = FLUSH_STEP_MS * 1000000L};
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
@@ -426,7 +437,7 @@ static void flush_mount(const struct daemon *d)
 	posix_spawnattr_init(&attributes);
 	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK);
 	posix_spawnattr_setsigmask(&attributes, &none);
-	if (posix_spawnp(&pid, "sync", &actions, &attributes, argv, environ) != 0)
+	if (posix_spawn(&pid, "/proc/self/exe", &actions, &attributes, argv, nothing) != 0)
 		pid = 0;
 	posix_spawnattr_destroy(&attributes);
 	posix_spawn_file_actions_destroy(&actions);
@@ -592,8 +603,9 @@ static errint_t mount_session(struct daemon *d)
 
 static errint_t open_control(struct daemon *d)
 {
+	struct control_place place;
+	char name[MOUNT_SOCKET_NAME];
 	struct timespec now;
-	char *path;
 	errint_t err = mount_entry_find(d->mountpoint, &d->entry);
 
 	if (err)
@@ -607,20 +619,24 @@ static errint_t open_control(struct daemon *d)
 		.state = &d->state,
 		.started = now.tv_sec,
 	};
-	path = mount_socket_path(&d->entry);
-	err = path ? control_new(path, &d->status, &d->control) : -ENOMEM;
+	mount_socket_name(&d->entry, name);
+	err = control_place_make(&place);
+	if (!err)
+		err = control_new(place.fd, name, &d->status, &d->control);
 	if (!err)
 		control_tasks_add(d->control, d->fs);
-	if (err)
-		complain("cannot make the control socket %s: %s.", path ? path : "",
-			 strerror(-err));
-	free(path);
-	return err;
+	else
+		fuse_log(FUSE_LOG_WARNING,
+			 "there is no control socket, and so no foldctl for this mount: %s: %s.\n",
+			 place.path ? place.path : "no place for it",
+			 err == -EPERM ? "others may write there" : strerror(-err));
+	control_place_clear(&place);
+	return 0;
 }
 
 static errint_t start_threads(struct daemon *d)
 {
-	errint_t err = control_start(d->control);
+	errint_t err = d->control ? control_start(d->control) : 0;
 
 	if (!err)
 		err = -pthread_create(&d->end_thread, NULL, wait_for_end, d);
@@ -771,6 +787,8 @@ int main(int argc, char *argv[])
 
 	if (argc > 1 && strcmp(argv[1], "--estimate") == 0)
 		return scan_estimate(argv + 2);
+	if (argc == 3 && strcmp(argv[1], FLUSH_WORD) == 0)
+		return flush(argv[2]);
 	fuse_set_log_func(log_line);
 	if (options_parse(argc, argv, &d.options))
 		return EXIT_FAILURE;
