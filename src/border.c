@@ -115,45 +115,45 @@ static void take(const struct statx *stx, struct stat *ret_stat)
 	};
 }
 
-/* What is mounted where FD is open. */
-static bool is_served(const struct border *border, int fd)
+/* Whether what is mounted where FD is open is served: 0 or -EXDEV; other -errno: not known. */
+static errint_t judge(const struct border *border, int fd)
 {
 	struct mount_entry entry = {0};
-	bool served = mount_entry_of_fd(fd, &entry) == 0;
+	errint_t error = mount_entry_of_fd(fd, &entry);
+	bool refused = !error && (border_is_pseudo(entry.type) ||
+				  (strncmp(entry.type, "fuse", 4) == 0 && entry.owner != 0 &&
+				   entry.owner != border->self));
 
-	if (served)
-		served = !border_is_pseudo(entry.type) &&
-			 (strncmp(entry.type, "fuse", 4) != 0 || entry.owner == 0 ||
-			  entry.owner == border->self);
 	mount_entry_clear(&entry);
-	return served;
+	return refused ? -EXDEV : error;
 }
 
-static bool is_served_at(const struct border *border, int fd, const char *name)
+static errint_t judge_at(const struct border *border, int fd, const char *name)
 {
 	int object = *name ? openat(fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC) : fd;
-	bool served = object >= 0 && is_served(border, object);
+	errint_t error = object < 0 ? -errno : judge(border, object);
 
 	if (object >= 0 && object != fd)
 		close(object);
-	return served;
+	return error;
 }
 
-/* Whether it may be crossed to what is at NAME in FD, on MOUNT (0: not known). */
-static bool may_cross(struct border *border, int fd, const char *name, uint64_t mount)
+/* Cross to what is at NAME in FD, on MOUNT (0: not known). 0, -EXDEV or another -errno. */
+static errint_t cross(struct border *border, int fd, const char *name, uint64_t mount)
 {
 	_Atomic uint64_t *place = &border->verdicts[mount % BORDER_VERDICTS];
 	uint64_t verdict = atomic_load_explicit(place, memory_order_relaxed);
-	bool served;
+	errint_t error;
 
 	if (border->way != BORDER_NO_PSEUDO)
-		return border->way == BORDER_PSEUDO_TOO;
+		return border->way == BORDER_PSEUDO_TOO ? 0 : -EXDEV;
 	if (border->unique && verdict >> 1 == mount)
-		return verdict & 1;
-	served = is_served_at(border, fd, name);
-	if (border->unique)
-		atomic_store_explicit(place, mount << 1 | served, memory_order_relaxed);
-	return served;
+		return verdict & 1 ? 0 : -EXDEV;
+	error = judge_at(border, fd, name);
+	if (border->unique && (!error || error == -EXDEV))
+		atomic_store_explicit(place, mount << 1 | !error, memory_order_relaxed);
+	/* In no list: it was taken away just now, or cannot be seen from here. */
+	return error == -ENOENT ? -EXDEV : error;
 }
 
 errint_t border_stat(struct border *border, int fd, const char *name, dev_t parent,
@@ -173,10 +173,10 @@ errint_t border_stat(struct border *border, int fd, const char *name, dev_t pare
 		return 0;
 	}
 	/* Within one mount an object may have a device of its own: a subvolume, a layer. */
-	if (device != parent && (!mount || mount != border->mount) &&
-	    !may_cross(border, fd, name, mount))
-		return -EXDEV;
-	return fstatat(fd, name, ret_stat, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT)
-		       ? -errno
-		       : 0;
+	if (device != parent && (!mount || mount != border->mount))
+		error = cross(border, fd, name, mount);
+	if (!error &&
+	    fstatat(fd, name, ret_stat, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT))
+		error = -errno;
+	return error;
 }

@@ -20,6 +20,7 @@
 #include "foldfs/bdi.h"
 #include "foldfs/control_place.h"
 #include "foldfs/control_tasks.h"
+#include "foldfs/flush.h"
 #include "foldfs/fusefs.h"
 #include "foldfs/guardian.h"
 #include "foldfs/mounts.h"
@@ -32,7 +33,6 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -51,11 +51,6 @@
 #include <unistd.h>
 
 #define NESTED_MAX 16
-/* How long the write-back before an end by signal may take. */
-#define FLUSH_MS      5000
-#define FLUSH_STEP_MS 10
-/* As the first word: not for people. */
-#define FLUSH_WORD "--flush-mount"
 /* How long everything may take from the signal on, before the daemon ends whatever it waits for. */
 #define END_SECONDS 20
 #define OPEN_FILES  (1u << 20)
@@ -407,50 +402,6 @@ static void *wait_until_ready(void *arg)
 /* ---- the end by signal ------------------------------------------------------------------------
  */
 
-/* The process that flush_mount() starts. An exit status. */
-static int flush(const char *mountpoint)
-{
-	int fd = open(mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	return fd >= 0 && syncfs(fd) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
-}
-
-/*
- * Have the kernel write back what clients stored through mmap and it holds yet: once nobody
- * answers, it is lost. This program does it, started anew: the daemon must not touch its own mount
- * (see the top), and a mere fork of it would hold on to the connection. In a group of its own, so
- * that ^C does not end it, and with a limit, for a mount that is stuck.
- */
-static void flush_mount(const struct daemon *d)
-{
-	char *const argv[] = {"foldfs", FLUSH_WORD, d->mountpoint, NULL};
-	char *const nothing[] = {NULL};
-	const struct timespec step = {.tv_nsec = FLUSH_STEP_MS * 1000000L};
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attributes;
-	sigset_t none;
-	pid_t pid = 0, ended = 0;
-
-	sigemptyset(&none);
-	posix_spawn_file_actions_init(&actions);
-	posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
-	posix_spawnattr_init(&attributes);
-	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK);
-	posix_spawnattr_setsigmask(&attributes, &none);
-	if (posix_spawn(&pid, "/proc/self/exe", &actions, &attributes, argv, nothing) != 0)
-		pid = 0;
-	posix_spawnattr_destroy(&attributes);
-	posix_spawn_file_actions_destroy(&actions);
-	for (int waited = 0; pid && !ended && waited < FLUSH_MS; waited += FLUSH_STEP_MS) {
-		ended = waitpid(pid, NULL, WNOHANG);
-		if (!ended)
-			nanosleep(&step, NULL);
-	}
-	/* What it waits for ends with the connection. */
-	if (pid && !ended)
-		kill(pid, SIGKILL);
-}
-
 /*
  * Unmount, if nobody else has. libfuse leaves a mount alone whose connection is gone, also when it
  * was aborted and the mount is still there, dead: that one is removed here.
@@ -509,7 +460,7 @@ static void *wait_for_end(void *arg)
 		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 		sd_notify(0, "STOPPING=1");
 		limit_end(d);
-		flush_mount(d);
+		flush_mount(d->mountpoint);
 		fusefs_quiesce(d->fs);
 		fuse_session_exit(d->session);
 		pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
@@ -788,7 +739,7 @@ int main(int argc, char *argv[])
 	if (argc > 1 && strcmp(argv[1], "--estimate") == 0)
 		return scan_estimate(argv + 2);
 	if (argc == 3 && strcmp(argv[1], FLUSH_WORD) == 0)
-		return flush(argv[2]);
+		return flush_run(argv[2]);
 	fuse_set_log_func(log_line);
 	if (options_parse(argc, argv, &d.options))
 		return EXIT_FAILURE;
