@@ -167,6 +167,42 @@ def a_users_fuse_mount_blocks_nobody(t):
 
 
 @test()
+def an_automount_point_is_not_triggered(t):
+    """An automount point below the source: nothing is mounted on it by a listing, a look-up or a scan."""
+    source = t.make_dir("source")
+    os.mkdir(source + "/auto")
+    reader, writer = os.pipe()
+    # The processes of the automounter's group trigger nothing: that is another one's here.
+    other = t.fork(lambda: (os.setpgrp(), signal.pause()), may_die_of=signal.SIGKILL)
+    until(lambda: os.getpgid(other.pid) == other.pid, 10, "it has a group of its own")
+    options = "fd=%d,pgrp=%d,minproto=5,maxproto=5,direct" % (writer, other.pid)
+    mounted = t.run(["mount", "-i", "-t", "autofs", "-o", options, "none", source + "/auto"], status=None,
+                    pass_fds=[writer])
+    if mounted.returncode:
+        t.skip("no autofs here: " + mounted.stderr.strip())
+    t.at_end(lambda: t.run(["umount", source + "/auto"]))
+    os.close(writer)
+    os.set_blocking(reader, False)
+    mount = t.mount(source)
+
+    def use():
+        with os.scandir(mount.point) as entries:
+            equal([entry.name for entry in entries], ["auto"], "names")
+        fails_with(errno.EXDEV, "a look-up", os.stat, mount.path("auto"))
+        fails_with(errno.EXDEV, "a listing", os.listdir, mount.path("auto"))
+
+    t.join([t.fork(use)], seconds=10)
+    t.run(t.foldfs_command() + ["--estimate", source, "--all-file-systems"])
+    fails_with(errno.EAGAIN, "a wish to have something mounted", os.read, reader, 1)
+    native = t.fork(errno_of, os.listdir, source + "/auto", may_die_of=signal.SIGKILL)
+    until(lambda: errno_of(os.read, reader, 1) == 0, 10, "natively a listing triggers it")
+    for child in (native, other):
+        os.kill(child.pid, signal.SIGKILL)
+    t.join([native, other])
+    os.close(reader)
+
+
+@test()
 def a_root_fuse_mount_is_served(t):
     """One of root's is a file system like any other."""
     source = t.make_dir("source")
