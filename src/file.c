@@ -696,12 +696,13 @@ errint_t file_table_keys(struct file_table *table, struct file_key **ret_keys, s
 {
 	struct key_list list = {0};
 	struct cds_lfht_iter iter;
-	struct file *file;
+	struct cds_lfht_node *node;
 	errint_t error = 0;
 
 	fold_rcu_read_lock();
-	cds_lfht_for_each_entry (table->files, &iter, file, node) {
-		error = key_list_add(&list, file);
+	cds_lfht_for_each(table->files, &iter, node)
+	{
+		error = key_list_add(&list, file_of(node));
 		if (error)
 			break;
 	}
