@@ -700,8 +700,7 @@ errint_t file_table_keys(struct file_table *table, struct file_key **ret_keys, s
 	errint_t error = 0;
 
 	fold_rcu_read_lock();
-	cds_lfht_for_each(table->files, &iter, node)
-	{
+	cds_lfht_for_each (table->files, &iter, node) {
 		error = key_list_add(&list, file_of(node));
 		if (error)
 			break;

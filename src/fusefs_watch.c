@@ -10,6 +10,9 @@
  * window's trimmer, as ever. Names and attributes are dropped from here; that a name's directory is
  * locked by a request under way only makes this thread wait.
  *
+ * A sweep, after reports were lost, looks at each file that is known, and drops what a report of it
+ * would have dropped, but only where the file's stamp does not show that there is none to miss.
+ *
  * Names expire, they are not torn out: the kernel looks them up again at their next use and keeps
  * what is mounted on them.
  */

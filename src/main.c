@@ -537,6 +537,10 @@ static errint_t mount_session(struct daemon *d)
 {
 	unsigned before;
 
+	/* libfuse searches fusermount3 in PATH, where it is not in its usual place. Root does not
+	 * run what somebody's PATH leads to; a plain user's is the user's own. */
+	if (geteuid() == 0 && setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin", 1) != 0)
+		return complain("not enough memory.");
 	d->session = fuse_session_new(&d->options.fuse, &fusefs_operations,
 				      sizeof(fusefs_operations), d->fs);
 	if (!d->session)
