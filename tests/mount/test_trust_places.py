@@ -38,8 +38,28 @@ def without_runtime_directory(t):
     os.rmdir("/run/user/65534")
 
 
-@test(transports="none", timeout=60)
-def a_squatter_keeps_nobody_from_mounting(t):
+def home_by_environment(t, home):
+    os.environ["XDG_STATE_HOME"] = home
+    return home + "/foldfs/.control"
+
+
+def home_by_list_of_users(t, home):
+    """In this test's own mount namespace."""
+    with open("/etc/passwd") as users:
+        lines = [line.split(":") for line in users]
+    for fields in lines:
+        if fields[2] == str(NOBODY):
+            fields[5] = home
+    write_file(t.path("passwd"), "".join(":".join(fields) for fields in lines).encode())
+    os.chmod(t.path("passwd"), 0o644)
+    t.run(["mount", "--bind", t.path("passwd"), "/etc/passwd"])
+    t.at_end(lambda: t.run(["umount", "/etc/passwd"]))
+    os.environ.pop("XDG_STATE_HOME", None)
+    return home + "/.local/state/foldfs/.control"
+
+
+@test(transports="none", timeout=60, variants={"environment": home_by_environment, "users": home_by_list_of_users})
+def a_squatter_keeps_nobody_from_mounting(t, find_home):
     """A stranger makes /tmp/foldfs-UID of a user who has no runtime directory, and whatever else he can: that user
     mounts, and asks for the status, by a socket in a directory that is nobody else's."""
     without_runtime_directory(t)
@@ -48,10 +68,9 @@ def a_squatter_keeps_nobody_from_mounting(t):
     t.run(["mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", "/tmp"])
     t.at_end(lambda: t.run(["umount", "/tmp"]))
     as_attacker(t, os.mkdir, squatted)
-    os.environ["XDG_STATE_HOME"] = home
+    place = find_home(t, home)
     mount = t.mount(source, user="nobody", transport="dev", audit=False)
     mount.expect_log(NO_PASSTHROUGH)
-    place = home + "/foldfs/.control"
     # Root is refused by a plain user's mount, also before it serves: the user is answered.
     as_nobody(t, os.stat, point)
     (name,) = os.listdir(place)
@@ -66,6 +85,9 @@ def a_squatter_keeps_nobody_from_mounting(t):
 
     as_nobody(t, ask, 0)
     as_attacker(t, ask, 1)
+    if find_home is home_by_list_of_users:
+        os.environ.pop("HOME", None)  # root finds it by whose mount it is
+        ask(0)
     mount.stop()
     equal(os.listdir(place), [], "the socket, after the end")
 
