@@ -48,12 +48,12 @@
 
 #define MS INT64_C(1000000) /* nanoseconds */
 /* Between two sweeps: at first, and at most. It is twice as long each time, but for one that comes
- * so long after the last one that the flood is over; and a sweep never takes a larger part of the
- * time than one tenth. */
+ * so long after the last one that the flood is over. Where very many files are known it is longer:
+ * so many times what a sweep takes of a processor. */
 #define PAUSE_MIN   (100 * MS)
 #define PAUSE_MAX   (3200 * MS)
 #define PAUSE_QUIET (5000 * MS)
-#define PAUSE_PARTS 10
+#define PAUSE_PARTS 4
 /* While the queue does not get empty, this thread works for a spell, and rests. */
 #define SPELL (10 * MS)
 #define REST  (30 * MS)
@@ -96,12 +96,17 @@ struct report {
 	const char *name;              /* NULL: none */
 };
 
-static int64_t now_ns(void)
+static int64_t time_of(clockid_t clock)
 {
 	struct timespec now;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
+	clock_gettime(clock, &now);
 	return (int64_t)now.tv_sec * 1000 * MS + now.tv_nsec;
+}
+
+static int64_t now_ns(void)
+{
+	return time_of(CLOCK_MONOTONIC);
 }
 
 /* ---- start and end ---- */
@@ -254,8 +259,10 @@ static void lose(struct watch *watch)
 		watch->pause = 0;
 	else if (watch->pause < PAUSE_MIN)
 		watch->pause = PAUSE_MIN;
-	else if (watch->pause < PAUSE_MAX)
+	else if (watch->pause < PAUSE_MAX / 2)
 		watch->pause *= 2;
+	else if (watch->pause < PAUSE_MAX)
+		watch->pause = PAUSE_MAX;
 }
 
 /* What HANDLE leads to. False: the object is gone, and nobody has to know. */
@@ -330,17 +337,17 @@ static bool take_events(struct watch *watch)
 /* What stands in the queue is covered by the sweep that follows. */
 static void catch_up(struct watch *watch)
 {
-	int64_t began;
-	int64_t lasted;
+	int64_t before;
+	int64_t cost;
 
 	for (unsigned i = 0; i < PASSED_OVER && take_events(watch); i++)
 		;
-	began = now_ns();
+	before = time_of(CLOCK_THREAD_CPUTIME_ID);
 	watch->lost = watch->calls->everything(watch->context, watch->calm) != 0;
 	watch->swept = now_ns();
-	lasted = watch->swept - began;
-	if (watch->pause < PAUSE_PARTS * lasted)
-		watch->pause = PAUSE_PARTS * lasted;
+	cost = time_of(CLOCK_THREAD_CPUTIME_ID) - before;
+	if (watch->pause < PAUSE_PARTS * cost)
+		watch->pause = PAUSE_PARTS * cost;
 	if (watch->lost && watch->pause < PAUSE_MIN)
 		watch->pause = PAUSE_MIN;
 }
