@@ -311,6 +311,7 @@ errint_t file_table_get(struct file_table *table, const struct stat *st, struct 
 		if (!error) {
 			cds_list_add_tail(&file->use, &table->by_use);
 			fold_rcu_read_lock();
+			FOLD_TSAN_RELEASE(&file->node);
 			cds_lfht_add(table->files, hash_of(st->st_dev, st->st_ino), &file->node);
 			fold_rcu_read_unlock();
 		}
@@ -701,6 +702,7 @@ errint_t file_table_keys(struct file_table *table, struct file_key **ret_keys, s
 
 	fold_rcu_read_lock();
 	cds_lfht_for_each (table->files, &iter, node) {
+		FOLD_TSAN_ACQUIRE(node);
 		error = key_list_add(&list, file_of(node));
 		if (error)
 			break;
