@@ -308,8 +308,11 @@ static void *trim(void *argument)
 
 errint_t window_start(struct window *window)
 {
-	int error = pthread_create(&window->trimmer, NULL, trim, window);
+	int error;
 
+	/* The end may be told of before all is begun. */
+	pthread_mutex_lock(&window->stop_lock);
+	error = pthread_create(&window->trimmer, NULL, trim, window);
 	window->trimmer_runs = !error;
 	if (!error)
 		error = pthread_create(&window->dropper, NULL, window_run_dropper, window);
@@ -317,6 +320,7 @@ errint_t window_start(struct window *window)
 	if (!error)
 		error = pthread_create(&window->answerer, NULL, window_run_answerer, window);
 	window->answerer_runs = !error;
+	pthread_mutex_unlock(&window->stop_lock);
 	return -error;
 }
 
