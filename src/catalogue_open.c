@@ -15,6 +15,8 @@
  */
 #include "foldfs/catalogue_internal.h"
 
+#include "foldfs/trusted_path.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -245,23 +247,6 @@ static errint_t move_aside(const char *directory)
 	return 0;
 }
 
-/* DIRECTORY and what is above it. */
-static errint_t make_directory(const char *directory)
-{
-	char path[PATH_MAX];
-	char *slash;
-
-	if (snprintf(path, sizeof(path), "%s", directory) >= (int)sizeof(path))
-		return -ENAMETOOLONG;
-	for (slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-		*slash = '\0';
-		if (mkdir(path, 0755) && errno != EEXIST)
-			return -errno;
-		*slash = '/';
-	}
-	return mkdir(path, 0700) && errno != EEXIST ? -errno : 0;
-}
-
 static bool has_database(const char *directory)
 {
 	char data[PATH_MAX];
@@ -282,8 +267,8 @@ static errint_t become_user(struct catalogue *catalogue, bool *ret_alone)
 	errint_t error;
 
 	*ret_alone = false;
-	catalogue->users =
-		openat(catalogue->directory, "open.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	catalogue->users = openat(catalogue->directory, "open.lock",
+				  O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (catalogue->users < 0)
 		return -errno;
 	error = lock_file(catalogue->users, LOCK_EX | LOCK_NB);
@@ -343,19 +328,6 @@ static errint_t open_locked(const char *directory, uint64_t max_bytes, bool *ret
 	return error;
 }
 
-/* What is found in a catalogue is believed: whoever can write to it could make one file's bytes
- * another's. So the directory is ours (or root's), and nobody else's to write to. */
-static errint_t check_owner(int directory)
-{
-	struct stat st;
-
-	if (fstat(directory, &st))
-		return -errno;
-	if ((st.st_uid && st.st_uid != geteuid()) || st.st_mode & (S_IWGRP | S_IWOTH))
-		return -EPERM;
-	return 0;
-}
-
 const char *catalogue_open_error(errint_t error)
 {
 	return error == -EPERM ? "others may write to it" : strerror(-error);
@@ -364,25 +336,25 @@ const char *catalogue_open_error(errint_t error)
 errint_t catalogue_open(const char *directory, uint64_t max_bytes, bool *ret_moved_aside,
 			struct catalogue **ret_catalogue)
 {
-	struct catalogue *catalogue;
-	errint_t error = make_directory(directory);
+	struct catalogue *catalogue = calloc(1, sizeof(*catalogue));
+	char path[32];
+	errint_t error = 0;
 
 	*ret_moved_aside = false;
-	if (error)
-		return error;
-	catalogue = calloc(1, sizeof(*catalogue));
 	if (!catalogue)
 		return -ENOMEM;
 	catalogue->users = -1;
-	catalogue->directory = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	/* What is found in a catalogue is believed: whoever can write to it, or put another one in
+	 * its place, could make one file's bytes another's. */
+	catalogue->directory = trusted_path_open(directory, geteuid(), true, 0700);
 	if (catalogue->directory < 0)
-		error = -errno;
-	if (!error)
-		error = check_owner(catalogue->directory);
+		error = catalogue->directory;
 	if (!error)
 		error = lock_file(catalogue->directory, LOCK_EX);
 	if (!error) {
-		error = open_locked(directory, max_bytes, ret_moved_aside, catalogue);
+		/* LMDB wants a path: one that leads to this very directory. */
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", catalogue->directory);
+		error = open_locked(path, max_bytes, ret_moved_aside, catalogue);
 		(void)lock_file(catalogue->directory, LOCK_UN);
 	}
 	if (error) {
@@ -422,6 +394,11 @@ void catalogue_close(struct catalogue *catalogue)
 	if (catalogue->directory >= 0)
 		close(catalogue->directory);
 	free(catalogue);
+}
+
+int catalogue_directory(const struct catalogue *catalogue)
+{
+	return catalogue->directory;
 }
 
 const void *catalogue_secret(const struct catalogue *catalogue)

@@ -21,6 +21,8 @@
  */
 #include "foldfs/control.h"
 
+#include "foldfs/mounts.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -28,6 +30,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -59,7 +62,8 @@ struct task {
 /* All constant after control_start(), but for what is said of the tasks. */
 struct control {
 	const struct status_context *status; /* borrowed */
-	char *path;
+	int directory;                       /* of the socket; owned */
+	char name[MOUNT_SOCKET_NAME];
 	int listener;
 	int stop; /* an eventfd, readable once the thread is to end */
 	dev_t device;
@@ -329,59 +333,27 @@ static void *serve(void *arg)
 	return NULL;
 }
 
-/* Make the socket's directory, or see that the one there is fit: ours, and nobody else's to change.
- */
-static errint_t make_directory(const char *path)
+/* Daemons take turns in the socket's directory: nobody removes a name between another one's look at
+ * it and its use. Without a turn to be had, all goes as well if nobody else is there. */
+static void begin_turn(const struct control *control)
 {
-	const char *slash = strrchr(path, '/');
-	char *directory = slash ? strndup(path, (size_t)(slash - path)) : NULL;
-	bool shared = geteuid() == 0;
-	errint_t err = 0;
-	struct stat st;
-
-	if (!directory)
-		return slash ? -ENOMEM : -EINVAL;
-	if (mkdir(directory, shared ? 0755 : 0700) != 0 && errno != EEXIST)
-		err = -errno;
-	else if (lstat(directory, &st) != 0)
-		err = -errno;
-	else if (!S_ISDIR(st.st_mode))
-		err = -ENOTDIR;
-	else if (st.st_uid != geteuid() || (st.st_mode & (shared ? 0022 : 0077)))
-		err = -EPERM;
-	free(directory);
-	return err;
+	(void)TEMP_FAILURE_RETRY(flock(control->directory, LOCK_EX));
 }
 
-/* Daemons take turns in the directory of PATH: nobody removes a name between another one's look at
- * it and its use. A descriptor to close, or -1 where there is no turn to be had. */
-static int lock_directory(const char *path)
+static void end_turn(const struct control *control)
 {
-	const char *slash = strrchr(path, '/');
-	char *directory = slash ? strndup(path, (size_t)(slash - path)) : NULL;
-	int fd = directory ? open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-
-	free(directory);
-	if (fd >= 0)
-		(void)TEMP_FAILURE_RETRY(flock(fd, LOCK_EX));
-	return fd;
+	(void)flock(control->directory, LOCK_UN);
 }
 
-static void unlock_directory(int fd)
-{
-	if (fd >= 0)
-		close(fd);
-}
-
-static errint_t remove_stale(const char *path)
+static errint_t remove_stale(const struct control *control)
 {
 	struct stat st;
 
-	if (lstat(path, &st) != 0)
+	if (fstatat(control->directory, control->name, &st, AT_SYMLINK_NOFOLLOW) != 0)
 		return errno == ENOENT ? 0 : -errno;
 	if (!S_ISSOCK(st.st_mode))
 		return -EEXIST;
-	return unlink(path) == 0 ? 0 : -errno;
+	return unlinkat(control->directory, control->name, 0) == 0 ? 0 : -errno;
 }
 
 static errint_t bind_socket(struct control *control)
@@ -389,18 +361,19 @@ static errint_t bind_socket(struct control *control)
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	struct stat st;
 
-	if (strlen(control->path) >= sizeof(address.sun_path))
-		return -ENAMETOOLONG;
-	strcpy(address.sun_path, control->path);
+	/* By the descriptor, whatever leads to the directory by name now. */
+	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s",
+		 control->directory, control->name);
 	/* The mode before the name: there is no moment at which others could connect. */
 	if (fchmod(control->listener, 0600) != 0 ||
 	    bind(control->listener, (struct sockaddr *)&address, sizeof(address)) != 0)
 		return -errno;
-	if (lstat(control->path, &st) != 0 || chmod(control->path, 0600) != 0 ||
+	if (fstatat(control->directory, control->name, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
+	    fchmodat(control->directory, control->name, 0600, 0) != 0 ||
 	    listen(control->listener, BACKLOG) != 0) {
 		errint_t err = -errno;
 
-		unlink(control->path);
+		unlinkat(control->directory, control->name, 0);
 		return err;
 	}
 	control->device = st.st_dev;
@@ -411,16 +384,17 @@ static errint_t bind_socket(struct control *control)
 /* Bind in place of what a daemon that was killed may have left. */
 static errint_t take_name(struct control *control)
 {
-	int lock = lock_directory(control->path);
-	errint_t err = remove_stale(control->path);
+	errint_t err;
 
+	begin_turn(control);
+	err = remove_stale(control);
 	if (!err)
 		err = bind_socket(control);
-	unlock_directory(lock);
+	end_turn(control);
 	return err;
 }
 
-errint_t control_new(const char *path, const struct status_context *status,
+errint_t control_new(int directory, const char *name, const struct status_context *status,
 		     struct control **ret_control)
 {
 	struct control *control = calloc(1, sizeof(*control));
@@ -430,11 +404,12 @@ errint_t control_new(const char *path, const struct status_context *status,
 		return -ENOMEM;
 	control->status = status;
 	control->listener = control->stop = -1;
-	control->path = strdup(path);
-	if (!control->path)
-		err = -ENOMEM;
-	if (!err)
-		err = make_directory(path);
+	control->directory = fcntl(directory, F_DUPFD_CLOEXEC, 0);
+	if (control->directory < 0)
+		err = -errno;
+	else if (snprintf(control->name, sizeof(control->name), "%s", name) >=
+		 (int)sizeof(control->name))
+		err = -ENAMETOOLONG;
 	if (!err) {
 		control->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 		control->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -467,13 +442,13 @@ errint_t control_start(struct control *control)
 /* The socket, if the one at its name is still ours. */
 static void remove_own(const struct control *control)
 {
-	int lock = lock_directory(control->path);
 	struct stat st;
 
-	if (lstat(control->path, &st) == 0 && st.st_dev == control->device &&
-	    st.st_ino == control->inode)
-		unlink(control->path);
-	unlock_directory(lock);
+	begin_turn(control);
+	if (fstatat(control->directory, control->name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	    st.st_dev == control->device && st.st_ino == control->inode)
+		unlinkat(control->directory, control->name, 0);
+	end_turn(control);
 }
 
 void control_free(struct control *control)
@@ -493,6 +468,7 @@ void control_free(struct control *control)
 		close(control->listener);
 	if (control->stop >= 0)
 		close(control->stop);
-	free(control->path);
+	if (control->directory >= 0)
+		close(control->directory);
 	free(control);
 }

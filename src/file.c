@@ -22,6 +22,11 @@
  * unnoticed.
  *
  * A change that somebody tells of (file_distrust) needs no stamp. It closes the gap above as well.
+ * Where what was told may have been lost (file_recheck), the stamp has to do, but for what it does
+ * not show: a change that was not over when the stamp was taken, and one beside our own, which the
+ * stamp that is taken at their end includes. Both were made shortly before the stamp was. So a
+ * stamp is `young` if its ctime was when it was taken, and then relied upon only if it is known
+ * that nothing which was told some time afterwards was lost.
  *
  * Truth is that of the file's owner too: what is known of a file, or was adopted for it, may rest
  * on the word of files that its owner could have written to (writers.h). So nothing of it outlives
@@ -42,6 +47,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/statfs.h>
+#include <time.h>
 
 #include <urcu/list.h>
 #include <urcu/rculfhash.h>
@@ -91,6 +97,7 @@ struct file {
 	struct source_stamp stamp; /* the map is true as of this */
 	bool racy;                 /* and the stamp may be given again */
 	struct hands hands;        /* of that moment */
+	int64_t young_until;       /* see file_recheck(); 0: the stamp was not young */
 	unsigned changers;         /* changes of this mount under way */
 };
 
@@ -228,6 +235,11 @@ uint64_t file_table_bytes(const struct file_table *table)
 	return atomic_load_explicit(&table->bytes, memory_order_relaxed);
 }
 
+bool file_table_is_source(const struct file_table *table, dev_t device)
+{
+	return device == table->view.device;
+}
+
 bool file_table_doubts(const struct file_table *table, const struct source_stamp *stamp)
 {
 	return source_stamp_is_racy(stamp,
@@ -249,10 +261,22 @@ static bool is_in_other_hands_locked(const struct file *file, const struct stat 
 	       (now.group != file->hands.group && now.writable & S_IWGRP);
 }
 
+/* Of CLOCK_MONOTONIC, in nanoseconds: when all that a stamp taken now may include has been told. */
+static int64_t young_until(const struct source_stamp *stamp)
+{
+	struct timespec now;
+
+	if (!source_stamp_is_young(stamp, FILE_SETTLED_NS))
+		return 0;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec + FILE_SETTLED_NS;
+}
+
 static void take_stamp_locked(struct file *file, const struct stat *st)
 {
 	file->hands = hands_of(st);
 	source_stamp_of(st, &file->stamp);
+	file->young_until = young_until(&file->stamp);
 	file->racy = file_table_doubts(file->table, &file->stamp);
 	atomic_store_explicit(&file->size, (uint64_t)st->st_size, memory_order_release);
 }
@@ -315,6 +339,7 @@ errint_t file_table_get(struct file_table *table, const struct stat *st, struct 
 		if (!error) {
 			cds_list_add_tail(&file->use, &table->by_use);
 			fold_rcu_read_lock();
+			FOLD_TSAN_RELEASE(&file->node);
 			cds_lfht_add(table->files, hash_of(st->st_dev, st->st_ino), &file->node);
 			fold_rcu_read_unlock();
 		}
@@ -572,16 +597,6 @@ void file_distrust(struct file *file)
 	edition_begin(file);
 }
 
-void file_table_distrust(struct file_table *table)
-{
-	struct file *file;
-
-	pthread_mutex_lock(&table->lock);
-	cds_list_for_each_entry (file, &table->by_use, use)
-		file_distrust(file);
-	pthread_mutex_unlock(&table->lock);
-}
-
 /* What is known may hold what a change under way had seen before file_distrust(). The last one
  * takes the mark off; one set after that finds no change under way, or a later one. */
 static void end_distrust_locked(struct file *file)
@@ -591,8 +606,8 @@ static void end_distrust_locked(struct file *file)
 		file_forget(file);
 }
 
-/* Compare with the source; forget what a foreign change made untrue. */
-static errint_t validate_locked(struct file *file, int fd, bool *ret_unchanged)
+/* Compare with the source; forget what a foreign change made untrue, or, DOUBTED, may have. */
+static errint_t validate_locked(struct file *file, int fd, bool doubted, bool *ret_unchanged)
 {
 	struct source_stamp stamp;
 	struct stat st;
@@ -600,7 +615,7 @@ static errint_t validate_locked(struct file *file, int fd, bool *ret_unchanged)
 	if (fstat(fd, &st))
 		return -errno;
 	source_stamp_of(&st, &stamp);
-	*ret_unchanged = !file->racy && source_stamp_equal(&stamp, &file->stamp);
+	*ret_unchanged = !doubted && !file->racy && source_stamp_equal(&stamp, &file->stamp);
 	if (*ret_unchanged)
 		return 0;
 	/* The size first: a reader that sees the new content must not be held to the old size. */
@@ -617,9 +632,36 @@ errint_t file_validate(struct file *file, int fd, bool *ret_unchanged)
 	pthread_mutex_lock(&file->lock);
 	*ret_unchanged = true;
 	if (!file->changers)
-		error = validate_locked(file, fd, ret_unchanged);
+		error = validate_locked(file, fd, false, ret_unchanged);
 	pthread_mutex_unlock(&file->lock);
 	return error;
+}
+
+bool file_recheck(struct file *file, int fd, int64_t calm)
+{
+	bool unchanged = false;
+	errint_t error = -EBUSY;
+
+	pthread_mutex_lock(&file->lock);
+	if (!file->changers)
+		error = validate_locked(file, fd, file->young_until > calm, &unchanged);
+	pthread_mutex_unlock(&file->lock);
+	/* Nobody can tell what was changed beside our own changes, or what cannot be looked at. */
+	if (error)
+		file_distrust(file);
+	return unchanged;
+}
+
+bool file_rests(struct file *file, int64_t calm)
+{
+	bool rests;
+
+	pthread_mutex_lock(&file->lock);
+	pthread_mutex_lock(&file->table->lock);
+	rests = file->references == 1 && file->young_until <= calm;
+	pthread_mutex_unlock(&file->table->lock);
+	pthread_mutex_unlock(&file->lock);
+	return rests;
 }
 
 errint_t file_change_begin(struct file *file, int fd)
@@ -629,7 +671,7 @@ errint_t file_change_begin(struct file *file, int fd)
 
 	pthread_mutex_lock(&file->lock);
 	if (!file->changers)
-		error = validate_locked(file, fd, &unchanged);
+		error = validate_locked(file, fd, false, &unchanged);
 	if (!error)
 		file->changers++;
 	pthread_mutex_unlock(&file->lock);
@@ -663,28 +705,52 @@ void file_change_end(struct file *file, int fd)
 	pthread_mutex_unlock(&file->lock);
 }
 
-/* ---- for the audit ---- */
+/* ---- for the audit and the watch ---- */
 
+struct key_list {
+	struct file_key *keys;
+	size_t count;
+	size_t room;
+};
+
+static errint_t key_list_add(struct key_list *list, const struct file *file)
+{
+	size_t room = list->room ? list->room * 2 : 64;
+	struct file_key *keys = list->keys;
+
+	if (list->count == list->room) {
+		keys = realloc(keys, room * sizeof(*keys));
+		if (!keys)
+			return -ENOMEM;
+		list->keys = keys;
+		list->room = room;
+	}
+	keys[list->count++] = (struct file_key){.device = file->device, .inode = file->inode};
+	return 0;
+}
+
+/* No lock: opens need not wait for the walk. */
 errint_t file_table_keys(struct file_table *table, struct file_key **ret_keys, size_t *ret_count)
 {
-	struct file_key *keys = NULL;
-	struct file *file;
-	size_t count = 0;
-	size_t i = 0;
+	struct key_list list = {0};
+	struct cds_lfht_iter iter;
+	struct cds_lfht_node *node;
+	errint_t error = 0;
 
-	pthread_mutex_lock(&table->lock);
-	cds_list_for_each_entry (file, &table->by_use, use)
-		count++;
-	if (count)
-		keys = malloc(count * sizeof(*keys));
-	if (keys)
-		cds_list_for_each_entry (file, &table->by_use, use)
-			keys[i++] = (struct file_key){.device = file->device, .inode = file->inode};
-	pthread_mutex_unlock(&table->lock);
-	if (count && !keys)
-		return -ENOMEM;
-	*ret_keys = keys;
-	*ret_count = count;
+	fold_rcu_read_lock();
+	cds_lfht_for_each (table->files, &iter, node) {
+		FOLD_TSAN_ACQUIRE(node);
+		error = key_list_add(&list, file_of(node));
+		if (error)
+			break;
+	}
+	fold_rcu_read_unlock();
+	if (error) {
+		free(list.keys);
+		return error;
+	}
+	*ret_keys = list.keys;
+	*ret_count = list.count;
 	return 0;
 }
 

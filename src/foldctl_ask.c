@@ -9,10 +9,14 @@
  */
 #include "foldfs/foldctl.h"
 
+#include "foldfs/control_place.h"
+
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -60,33 +64,74 @@ static errint_t connect_patiently(int fd, const struct sockaddr_un *address)
 	return 0;
 }
 
-/* Connect to PATH, where root or OWNER must be answering. A descriptor, or -errno. */
-static int connect_to(const char *path, uid_t owner)
+/* Whether root or OWNER is answering at FD. */
+static errint_t check_peer(int fd, uid_t owner)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	struct ucred peer;
 	socklen_t size = sizeof(peer);
-	errint_t err = 0;
-	int fd;
 
-	if (strlen(path) >= sizeof(address.sun_path))
-		return -ENAMETOOLONG;
-	strcpy(address.sun_path, path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0)
+		return -errno;
+	return peer.uid == 0 || peer.uid == owner ? 0 : -EPERM;
+}
+
+/* Connect to the socket that is open as OBJECT (O_PATH). A descriptor, or -errno. */
+static int connect_object(int object, uid_t owner)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	errint_t err;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
 	if (fd < 0)
 		return -errno;
+	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d", object);
 	err = connect_patiently(fd, &address);
-	if (err) {
+	if (!err)
+		err = check_peer(fd, owner);
+	if (err)
 		close(fd);
-		return err;
-	}
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0)
-		err = -errno;
-	else if (peer.uid != 0 && peer.uid != owner)
-		err = -EPERM;
-	if (err) {
-		close(fd);
-		return err;
+	return err ? err : fd;
+}
+
+/* Connect to NAME in place number INDEX. *RET_PATH says where that is, if there is such a place. */
+static int connect_at(uid_t owner, unsigned index, const char *name, char **ret_path)
+{
+	struct control_place place;
+	int object, fd;
+	errint_t err = control_place_open(owner, index, &place);
+
+	/* A place that others could take is none. */
+	if (err)
+		return err == -EPERM ? -ENOENT : err;
+	object = openat(place.fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	fd = object < 0 ? -errno : connect_object(object, owner);
+	if (object >= 0)
+		close(object);
+	if (asprintf(ret_path, "%s/%s", place.path, name) < 0)
+		*ret_path = NULL;
+	control_place_clear(&place);
+	return fd;
+}
+
+/* Connect to the daemon of ENTRY. A descriptor, or -errno; *RET_PATH says where that was tried,
+ * NULL: nowhere; the caller's to free. */
+static int connect_to(const struct mount_entry *entry, const char *name, char **ret_path)
+{
+	int fd = -ENOENT;
+
+	*ret_path = NULL;
+	for (unsigned index = 0; fd < 0 && index < CONTROL_PLACES; index++) {
+		char *path = NULL;
+		int found = connect_at(entry->owner, index, name, &path);
+
+		/* What is not there says less than what does not answer. */
+		if (found >= 0 || found != -ENOENT || !*ret_path) {
+			fd = found != -ENOENT ? found : fd;
+			free(*ret_path);
+			*ret_path = path;
+		} else {
+			free(path);
+		}
 	}
 	return fd;
 }
@@ -158,9 +203,10 @@ static errint_t converse(int fd, const char *request, int64_t answer_within_ms, 
 	return 0;
 }
 
-static int explain_no_connection(const struct mount_entry *entry, const char *socket, errint_t err)
+static int explain_no_connection(const struct mount_entry *entry, const char *path, errint_t err)
 {
 	const char *mountpoint = entry->mountpoint;
+	const char *socket = path ? path : "no socket";
 
 	/* With -o subtype= the type of ours is what the user says; nobody else's has the socket. */
 	if (err == -ENOENT && strcmp(entry->type, "fuse.foldfs") != 0)
@@ -180,23 +226,21 @@ static int explain_no_connection(const struct mount_entry *entry, const char *so
 int ask(const struct mount_entry *entry, const char *request, int64_t answer_within_ms,
 	json_t **ret_status)
 {
-	char *socket = mount_socket_path(entry);
+	char socket[MOUNT_SOCKET_NAME];
+	char *path;
 	const char *refusal;
 	json_t *answer = NULL;
 	int fd, result;
 	errint_t err;
 
-	if (!socket)
-		return fail("not enough memory.");
-	fd = connect_to(socket, entry->owner);
-	if (fd < 0) {
-		result = explain_no_connection(entry, socket, fd);
-		free(socket);
+	mount_socket_name(entry, socket);
+	fd = connect_to(entry, socket, &path);
+	result = fd < 0 ? explain_no_connection(entry, path, fd) : EXIT_SUCCESS;
+	free(path);
+	if (fd < 0)
 		return result;
-	}
 	err = converse(fd, request, answer_within_ms, &answer);
 	close(fd);
-	free(socket);
 	if (err == -ETIMEDOUT)
 		return fail("the daemon of %s does not answer within %" PRId64 " seconds.",
 			    entry->mountpoint, answer_within_ms / 1000);

@@ -116,7 +116,7 @@ static errint_t build(struct fusefs *fs, const struct options *options)
 	if (!error)
 		error = window_new(options->window_bytes, invalidate, fs, &fs->window);
 	if (!error)
-		error = inode_table_new(fs->source_fd, &fs->inodes);
+		error = inode_table_new(fs->source_fd, options->border, &fs->inodes);
 	if (!error)
 		error = open_handles_new(fs);
 	if (!error)

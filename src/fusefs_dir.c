@@ -325,8 +325,8 @@ static void listing_add(struct listing *listing, struct directory_handle *handle
 	if (listing->plus && !name_is_dots(dirent->d_name)) {
 		struct inode *inode;
 		struct stat st;
-		errint_t error = inode_lookup_at(listing->fs->inodes, handle->fd, dirent->d_name,
-						 &inode, &st);
+		errint_t error = inode_lookup_at(listing->fs->inodes, handle->fd, handle->device,
+						 dirent->d_name, &inode, &st);
 
 		if (error == -ENOENT)
 			return;

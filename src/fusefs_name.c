@@ -260,8 +260,8 @@ static errint_t do_make(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent,
 		return error;
 	error = make_as_caller(req, directory.fd, making);
 	if (!error)
-		error = inode_lookup_at(fs->inodes, directory.fd, making->name, &ret_found->inode,
-					&ret_found->st);
+		error = inode_lookup_at(fs->inodes, directory.fd, inode_device(directory.inode),
+					making->name, &ret_found->inode, &ret_found->st);
 	directory_end(&directory);
 	return error;
 }

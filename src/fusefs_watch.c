@@ -10,6 +10,9 @@
  * window's trimmer, as ever. Names and attributes are dropped from here; that a name's directory is
  * locked by a request under way only makes this thread wait.
  *
+ * A sweep, after reports were lost, looks at each file that is known, and drops what a report of it
+ * would have dropped, but only where the file's stamp does not show that there is none to miss.
+ *
  * Names expire, they are not torn out: the kernel looks them up again at their next use and keeps
  * what is mounted on them.
  */
@@ -17,6 +20,7 @@
 
 #include "foldfs/stats.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* Attributes alone; see fuse_lowlevel_notify_inval_inode(). */
@@ -91,15 +95,75 @@ static void follow_name(void *context, const struct stat *directory, const char 
 	stats_add(fs->stats, STAT_WATCH_EVENTS, 1);
 }
 
-static void follow_everything(void *context)
+/* Look at one file that is known, whose inode the kernel knows too. Whether it stays known. */
+static bool recheck_inode(struct fusefs *fs, struct inode *inode, struct file *file, int64_t calm)
+{
+	int fd = inode_path_begin(fs->inodes, inode);
+	bool stays = file_recheck(file, fd, calm);
+
+	if (fd >= 0)
+		inode_path_end(inode, fd);
+	if (stays)
+		return true;
+	drop_attributes(fs, inode);
+	drop_pages(inode, file);
+	return false;
+}
+
+/* Whether FILE stays known. One of which the kernel knows no inode is compared at its next open;
+ * unless somebody has one open that has lost its number (inode_detach()). */
+static bool recheck(struct fusefs *fs, struct file *file, const struct file_key *key, int64_t calm)
+{
+	struct inode *inode = inode_find(fs->inodes, key->device, key->inode);
+	bool stays;
+
+	if (inode) {
+		stays = recheck_inode(fs, inode, file, calm);
+		inode_forget(fs->inodes, inode, 1);
+	} else {
+		stays = file_rests(file, calm);
+		if (!stays)
+			file_distrust(file);
+	}
+	return stays;
+}
+
+/* Only what is on the source's own file system is watched. */
+static void recheck_files(struct fusefs *fs, const struct file_key keys[], size_t count,
+			  int64_t calm)
+{
+	struct file *file;
+
+	for (size_t i = 0; i < count && !watch_is_ending(fs->watch); i++) {
+		if (!file_table_is_source(fs->files, keys[i].device))
+			continue;
+		file = file_table_peek(fs->files, &keys[i]);
+		if (!file)
+			continue;
+		stats_add(fs->stats, STAT_WATCH_COMPARED, 1);
+		if (!recheck(fs, file, &keys[i], calm))
+			stats_add(fs->stats, STAT_WATCH_GIVEN_UP, 1);
+		file_put(file);
+	}
+}
+
+/* A file that becomes known after its key was looked for is read after that, and so after all that
+ * may have been lost. */
+static errint_t follow_everything(void *context, int64_t calm)
 {
 	struct fusefs *fs = context;
+	struct file_key *keys;
+	size_t count;
+	errint_t error = file_table_keys(fs->files, &keys, &count);
 
-	file_table_distrust(fs->files);
-	window_invalidate_all_soon(fs->window);
+	if (error)
+		return error;
+	recheck_files(fs, keys, count, calm);
+	free(keys);
 	/* Every name is looked up again, which brings its attributes too. Before Linux 6.16 they
 	 * are kept for as long as attr_timeout and entry_timeout say. */
 	(void)fuse_lowlevel_notify_increment_epoch(fs->session);
+	return 0;
 }
 
 errint_t fusefs_watch(struct fusefs *fs)

@@ -79,6 +79,7 @@ struct inode_table {
 	void (*forget)(struct window_file *); /* set before use */
 	int root_fd;                          /* borrowed; constant */
 	struct handles objects;               /* file handles of the source; constant */
+	struct border border;                 /* its own */
 	long budget;                    /* descriptors to keep while there are handles; constant */
 	long spare;                     /* descriptors beside the budget; constant */
 	_Atomic long kept;              /* descriptors kept */
@@ -119,16 +120,18 @@ static void object_clear(struct object *object)
 	free(object->handle);
 }
 
-/* Take over FD, an O_PATH descriptor or a negative errno. */
-static errint_t object_init(const struct inode_table *table, int fd, struct object *ret_object)
+/* Take over FD, an O_PATH descriptor or a negative errno; on device PARENT, or that is where it was
+ * found. */
+static errint_t object_init(struct inode_table *table, int fd, dev_t parent,
+			    struct object *ret_object)
 {
 	struct object object = {.fd = fd};
+	errint_t error;
 
 	if (fd < 0)
 		return fd;
-	if (fstat(fd, &object.st) < 0) {
-		errint_t error = -errno;
-
+	error = border_stat(&table->border, fd, "", parent, &object.st);
+	if (error) {
 		close(fd);
 		return error;
 	}
@@ -352,12 +355,12 @@ static errint_t table_count(struct inode_table *table, struct object *object,
 	return error;
 }
 
-/* Take over FD, an O_PATH descriptor or a negative errno. */
-static errint_t lookup_fd(struct inode_table *table, int fd, struct inode **ret_inode,
+/* FD and PARENT as of object_init(). */
+static errint_t lookup_fd(struct inode_table *table, int fd, dev_t parent, struct inode **ret_inode,
 			  struct stat *ret_stat)
 {
 	struct object object;
-	errint_t error = object_init(table, fd, &object);
+	errint_t error = object_init(table, fd, parent, &object);
 
 	if (error)
 		return error;
@@ -373,8 +376,8 @@ static bool name_is_dots(const char *name)
 	return strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
 }
 
-errint_t inode_lookup_at(struct inode_table *table, int directory_fd, const char *name,
-			 struct inode **ret_inode, struct stat *ret_stat)
+errint_t inode_lookup_at(struct inode_table *table, int directory_fd, dev_t device,
+			 const char *name, struct inode **ret_inode, struct stat *ret_stat)
 {
 	int fd;
 
@@ -382,7 +385,7 @@ errint_t inode_lookup_at(struct inode_table *table, int directory_fd, const char
 	if (name_is_dots(name) || strchr(name, '/'))
 		return -EINVAL;
 	fd = openat(directory_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	return lookup_fd(table, fd < 0 ? -errno : fd, ret_inode, ret_stat);
+	return lookup_fd(table, fd < 0 ? -errno : fd, device, ret_inode, ret_stat);
 }
 
 errint_t inode_lookup(struct inode_table *table, struct inode *parent, const char *name,
@@ -393,7 +396,7 @@ errint_t inode_lookup(struct inode_table *table, struct inode *parent, const cha
 
 	if (directory_fd < 0)
 		return directory_fd;
-	error = inode_lookup_at(table, directory_fd, name, ret_inode, ret_stat);
+	error = inode_lookup_at(table, directory_fd, parent->device, name, ret_inode, ret_stat);
 	inode_path_end(parent, directory_fd);
 	return error;
 }
@@ -402,12 +405,16 @@ errint_t inode_lookup_fd(struct inode_table *table, int fd, struct inode **ret_i
 			 struct stat *ret_stat)
 {
 	char path[PROC_PATH_LENGTH];
+	struct stat st;
 	int path_fd;
 
+	/* No border is crossed: it is open. */
+	if (fstat(fd, &st))
+		return -errno;
 	/* Not a duplicate: that would keep the caller's file open, for writing perhaps. */
 	proc_path(path, fd);
 	path_fd = open(path, O_PATH | O_CLOEXEC);
-	return lookup_fd(table, path_fd < 0 ? -errno : path_fd, ret_inode, ret_stat);
+	return lookup_fd(table, path_fd < 0 ? -errno : path_fd, st.st_dev, ret_inode, ret_stat);
 }
 
 void inode_get(struct inode_table *table, struct inode *inode)
@@ -491,6 +498,11 @@ bool inode_is_regular(const struct inode *inode)
 bool inode_may_be_opened(const struct inode *inode)
 {
 	return inode->type == S_IFREG || inode->type == S_IFDIR;
+}
+
+dev_t inode_device(const struct inode *inode)
+{
+	return inode->device;
 }
 
 int inode_path_begin(struct inode_table *table, struct inode *inode)
@@ -679,7 +691,7 @@ static errint_t table_init_root(struct inode_table *table)
 	return 0;
 }
 
-errint_t inode_table_new(int root_fd, struct inode_table **ret_table)
+errint_t inode_table_new(int root_fd, enum border_way way, struct inode_table **ret_table)
 {
 	struct inode_table *table = calloc(1, sizeof(*table));
 	errint_t error;
@@ -695,6 +707,8 @@ errint_t inode_table_new(int root_fd, struct inode_table **ret_table)
 		error = table_init_shards(table);
 	if (!error)
 		error = table_init_root(table);
+	if (!error)
+		error = border_init(&table->border, root_fd, way);
 	if (error) {
 		inode_table_free(table);
 		return error;

@@ -18,7 +18,9 @@
  * What hangs, as the source does, holds this up for END_SECONDS at most.
  */
 #include "foldfs/bdi.h"
+#include "foldfs/control_place.h"
 #include "foldfs/control_tasks.h"
+#include "foldfs/flush.h"
 #include "foldfs/fusefs.h"
 #include "foldfs/guardian.h"
 #include "foldfs/mounts.h"
@@ -31,7 +33,6 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -50,14 +51,9 @@
 #include <unistd.h>
 
 #define NESTED_MAX 16
-/* How long the write-back before an end by signal may take. */
-#define FLUSH_MS      5000
-#define FLUSH_STEP_MS 10
 /* How long everything may take from the signal on, before the daemon ends whatever it waits for. */
 #define END_SECONDS 20
 #define OPEN_FILES  (1u << 20)
-
-extern char **environ;
 
 #ifdef __SANITIZE_ADDRESS__
 /* Threads that read requests end by pthread_cancel(), which leaves AddressSanitizer's marks of the
@@ -151,6 +147,23 @@ static errint_t open_source(struct daemon *d)
 	if (!d->source)
 		return complain("cannot resolve the source %s: %s.", source, strerror(errno));
 	return 0;
+}
+
+/* What comes by a file of a pseudo file system is judged by who opened it: the daemon. */
+static errint_t check_source_type(const struct daemon *d)
+{
+	struct mount_entry entry = {0};
+	errint_t err = 0;
+
+	/* Where it cannot be told, the source is a mount of no usual kind: so be it. */
+	if (!d->options.pseudo_filesystems && mount_entry_of_fd(d->source_fd, &entry) == 0 &&
+	    border_is_pseudo(entry.type))
+		err = complain("the source %s is on a pseudo file system (%s), whose files would "
+			       "act with the daemon's rights for everybody: mount it with -o "
+			       "pseudo-filesystems if that is meant.",
+			       d->source, entry.type);
+	mount_entry_clear(&entry);
+	return err;
 }
 
 /* Whether the file system that ENTRY is the mount of is the source itself, seen at the mount point:
@@ -390,40 +403,6 @@ static void *wait_until_ready(void *arg)
  */
 
 /*
- * Have the kernel write back what clients stored through mmap and it holds yet: once nobody
- * answers, it is lost. sync(1) does it, for the daemon must not touch its own mount (see the top);
- * in a group of its own, so that ^C does not end it, and with a limit, for a mount that is stuck.
- */
-static void flush_mount(const struct daemon *d)
-{
-	char *const argv[] = {"sync", "-f", d->mountpoint, NULL};
-	const struct timespec step = {.tv_nsec = FLUSH_STEP_MS * 1000000L};
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attributes;
-	sigset_t none;
-	pid_t pid = 0, ended = 0;
-
-	sigemptyset(&none);
-	posix_spawn_file_actions_init(&actions);
-	posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
-	posix_spawnattr_init(&attributes);
-	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK);
-	posix_spawnattr_setsigmask(&attributes, &none);
-	if (posix_spawnp(&pid, "sync", &actions, &attributes, argv, environ) != 0)
-		pid = 0;
-	posix_spawnattr_destroy(&attributes);
-	posix_spawn_file_actions_destroy(&actions);
-	for (int waited = 0; pid && !ended && waited < FLUSH_MS; waited += FLUSH_STEP_MS) {
-		ended = waitpid(pid, NULL, WNOHANG);
-		if (!ended)
-			nanosleep(&step, NULL);
-	}
-	/* What it waits for ends with the connection. */
-	if (pid && !ended)
-		kill(pid, SIGKILL);
-}
-
-/*
  * Unmount, if nobody else has. libfuse leaves a mount alone whose connection is gone, also when it
  * was aborted and the mount is still there, dead: that one is removed here.
  */
@@ -481,7 +460,7 @@ static void *wait_for_end(void *arg)
 		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 		sd_notify(0, "STOPPING=1");
 		limit_end(d);
-		flush_mount(d);
+		flush_mount(d->mountpoint);
 		fusefs_quiesce(d->fs);
 		fusefs_end(d->fs);
 		pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
@@ -558,6 +537,10 @@ static errint_t mount_session(struct daemon *d)
 {
 	unsigned before;
 
+	/* libfuse searches fusermount3 in PATH, where it is not in its usual place. Root does not
+	 * run what somebody's PATH leads to; a plain user's is the user's own. */
+	if (geteuid() == 0 && setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin", 1) != 0)
+		return complain("not enough memory.");
 	d->session = fuse_session_new(&d->options.fuse, &fusefs_operations,
 				      sizeof(fusefs_operations), d->fs);
 	if (!d->session)
@@ -575,8 +558,9 @@ static errint_t mount_session(struct daemon *d)
 
 static errint_t open_control(struct daemon *d)
 {
+	struct control_place place;
+	char name[MOUNT_SOCKET_NAME];
 	struct timespec now;
-	char *path;
 	errint_t err = mount_entry_find(d->mountpoint, &d->entry);
 
 	if (err)
@@ -590,20 +574,24 @@ static errint_t open_control(struct daemon *d)
 		.state = &d->state,
 		.started = now.tv_sec,
 	};
-	path = mount_socket_path(&d->entry);
-	err = path ? control_new(path, &d->status, &d->control) : -ENOMEM;
+	mount_socket_name(&d->entry, name);
+	err = control_place_make(&place);
+	if (!err)
+		err = control_new(place.fd, name, &d->status, &d->control);
 	if (!err)
 		control_tasks_add(d->control, d->fs);
-	if (err)
-		complain("cannot make the control socket %s: %s.", path ? path : "",
-			 strerror(-err));
-	free(path);
-	return err;
+	else
+		fuse_log(FUSE_LOG_WARNING,
+			 "there is no control socket, and so no foldctl for this mount: %s: %s.\n",
+			 place.path ? place.path : "no place for it",
+			 err == -EPERM ? "others may write there" : strerror(-err));
+	control_place_clear(&place);
+	return 0;
 }
 
 static errint_t start_threads(struct daemon *d)
 {
-	errint_t err = control_start(d->control);
+	errint_t err = d->control ? control_start(d->control) : 0;
 
 	if (!err)
 		err = -pthread_create(&d->end_thread, NULL, wait_for_end, d);
@@ -741,8 +729,8 @@ static void daemon_clear(struct daemon *d)
 
 static int mount_and_serve(struct daemon *d)
 {
-	if (open_source(d) || check_mountpoint(d) || check_loop(d) || check_transport(d) ||
-	    split_processes(d))
+	if (open_source(d) || check_source_type(d) || check_mountpoint(d) || check_loop(d) ||
+	    check_transport(d) || split_processes(d))
 		return EXIT_FAILURE;
 	return run(d);
 }
@@ -754,6 +742,8 @@ int main(int argc, char *argv[])
 
 	if (argc > 1 && strcmp(argv[1], "--estimate") == 0)
 		return scan_estimate(argv + 2);
+	if (argc == 3 && strcmp(argv[1], FLUSH_WORD) == 0)
+		return flush_run(argv[2]);
 	fuse_set_log_func(log_line);
 	if (options_parse(argc, argv, &d.options))
 		return EXIT_FAILURE;

@@ -325,23 +325,7 @@ errint_t mount_entry_of_fd(int fd, struct mount_entry *ret_entry)
 	return err;
 }
 
-char *mount_socket_path(const struct mount_entry *entry)
+void mount_socket_name(const struct mount_entry *entry, char name[MOUNT_SOCKET_NAME])
 {
-	char directory[64], *path = NULL;
-	struct stat st;
-
-	if (entry->owner == 0) {
-		snprintf(directory, sizeof(directory), "/run/foldfs");
-	} else {
-		/* Not $XDG_RUNTIME_DIR: foldctl, run by root, has to come to the same answer. */
-		snprintf(directory, sizeof(directory), "/run/user/%u", entry->owner);
-		if (stat(directory, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == entry->owner)
-			strcat(directory, "/foldfs");
-		else
-			snprintf(directory, sizeof(directory), "/tmp/foldfs-%u", entry->owner);
-	}
-	if (asprintf(&path, "%s/%u:%u.sock", directory, entry->device_major, entry->device_minor) <
-	    0)
-		return NULL;
-	return path;
+	snprintf(name, MOUNT_SOCKET_NAME, "%u:%u.sock", entry->device_major, entry->device_minor);
 }

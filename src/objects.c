@@ -18,6 +18,7 @@
 #include "foldfs/content.h"
 #include "foldfs/objects_sweep.h"
 #include "foldfs/source.h"
+#include "foldfs/trusted_path.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -97,8 +98,10 @@ errint_t objects_new(const char *directory, struct catalogue *catalogue,
 	pthread_cond_init(&objects->wanted, NULL);
 	CDS_INIT_LIST_HEAD(&objects->wishes);
 	objects->catalogue = catalogue;
-	objects->directory_fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	objects->directory_fd = open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	error = objects->directory_fd < 0 || fstatfs(objects->directory_fd, &fs) ? -errno : 0;
+	if (!error)
+		error = trusted_path_check(objects->directory_fd, geteuid());
 	if (!error) {
 		objects->multigrain = source_is_multigrain(&fs);
 		error = backing_new(objects->directory_fd, &objects->view);

@@ -52,6 +52,8 @@ struct raw_options {
 	char **passthrough; /* globs, NULL at the end */
 	size_t passthrough_count;
 	int source_stacked;
+	int pseudo_filesystems;
+	int one_file_system;
 	int read_only;
 	int watch;
 	int foreground;
@@ -98,6 +100,8 @@ static const struct fuse_opt words[] = {
 	RAW("negative_timeout=%s", negative_timeout),
 	RAW("passthrough_max=%s", passthrough_max),
 	RAW("source-stacked", source_stacked),
+	RAW("pseudo-filesystems", pseudo_filesystems),
+	RAW("one-file-system", one_file_system),
 	RAW("state=%s", state),
 	RAW("coherence=%s", coherence),
 	FUSE_OPT_KEY("coherence", KEY_NO_VALUE),
@@ -512,6 +516,10 @@ static errint_t judge(struct raw_options *raw, struct options *options)
 
 	options->debug = raw->debug;
 	options->source_stacked = raw->source_stacked;
+	options->pseudo_filesystems = raw->pseudo_filesystems;
+	options->border = raw->one_file_system      ? BORDER_ONE
+			  : raw->pseudo_filesystems ? BORDER_PSEUDO_TOO
+						    : BORDER_NO_PSEUDO;
 	options->read_only = raw->read_only;
 	options->watch = raw->watch;
 	options->foreground = raw->foreground || raw->debug;
@@ -633,6 +641,10 @@ void options_print_help(const char *program)
 	       "  -o source-stacked      passthrough also where SOURCE is on overlayfs; overlayfs "
 	       "cannot\n"
 	       "                         be stacked on the mount then\n"
+	       "  -o one-file-system     serve nothing that is mounted below SOURCE\n"
+	       "  -o pseudo-filesystems  serve proc, cgroup2 and the like too, and FUSE mounts of "
+	       "other\n"
+	       "                         users\n"
 	       "  -o coherence=WAY       strict: every reader sees every write (the default); "
 	       "overlay:\n"
 	       "                         who has a file open that is equal to others keeps what it "

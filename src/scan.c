@@ -73,11 +73,13 @@ static errint_t init_secret(struct scan *scan)
 static errint_t init_root(struct scan *scan)
 {
 	struct statfs fs;
+	errint_t error;
 
 	if (fstatfs(scan->root_fd, &fs))
 		return -errno;
 	scan->multigrain = source_is_multigrain(&fs);
-	return writers_view_of(scan->root_fd, &scan->view);
+	error = border_init(&scan->border, scan->root_fd, BORDER_NO_PSEUDO);
+	return error ? error : writers_view_of(scan->root_fd, &scan->view);
 }
 
 errint_t scan_new(int root_fd, const struct scan_options *options, struct scan **ret_scan)

@@ -176,13 +176,15 @@ static errint_t meet_file(struct walk *walk, const char *path, bool reachable,
 	return scan_file_push(walk->scan, file);
 }
 
-static errint_t meet(struct walk *walk, int fd, const struct waiting *in,
+/* Read in the directory FD, which is that of IN and is on DEVICE. */
+static errint_t meet(struct walk *walk, int fd, const struct waiting *in, dev_t device,
 		     const struct dirent *entry)
 {
 	const char *directory = in->path;
 	const char *name = entry->d_name;
 	char path[PATH_MAX];
 	struct stat st;
+	errint_t error;
 
 	if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
 		return 0;
@@ -193,8 +195,11 @@ static errint_t meet(struct walk *walk, int fd, const struct waiting *in,
 		unreadable(walk, name, -ENAMETOOLONG);
 		return 0;
 	}
-	if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW)) {
-		unreadable(walk, path, -errno);
+	error = border_stat(&walk->scan->border, fd, name, device, &st);
+	if (error) {
+		/* No mount serves a pseudo file system unasked. */
+		if (error != -EXDEV)
+			unreadable(walk, path, error);
 		return 0;
 	}
 	if (st.st_dev != walk->scan->view.device && !walk->scan->options.all_file_systems)
@@ -217,14 +222,18 @@ static errint_t read_directory(struct walk *walk, struct waiting *waiting)
 	const char *path = waiting->path;
 	int fd = *path ? scan_open(walk->scan, path)
 		       : openat(walk->scan->root_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *directory = fd >= 0 ? fdopendir(fd) : NULL;
+	DIR *directory = NULL;
 	struct dirent *entry;
-	errint_t error = 0;
+	struct stat st;
+	errint_t error = fd < 0 ? fd : 0;
 
-	if (!directory) {
-		error = fd >= 0 ? -errno : fd;
-		if (fd >= 0)
-			close(fd);
+	if (!error && !fstat(fd, &st))
+		directory = fdopendir(fd);
+	if (!error && !directory) {
+		error = -errno;
+		close(fd);
+	}
+	if (error) {
 		unreadable(walk, path, error);
 		/* Without its root there is no tree. */
 		return *path ? 0 : error;
@@ -234,7 +243,7 @@ static errint_t read_directory(struct walk *walk, struct waiting *waiting)
 		errno = 0;
 		entry = readdir(directory);
 		if (entry)
-			error = meet(walk, dirfd(directory), waiting, entry);
+			error = meet(walk, dirfd(directory), waiting, st.st_dev, entry);
 		else if (errno)
 			unreadable(walk, path, -errno);
 	} while (entry && !error && !scan_is_cancelled(walk->scan));

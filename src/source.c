@@ -244,20 +244,26 @@ bool source_stamp_equal(const struct source_stamp *a, const struct source_stamp 
 	       same_time(&a->mtime, &b->mtime) && same_time(&a->ctime, &b->ctime);
 }
 
+bool source_stamp_is_young(const struct source_stamp *stamp, int64_t nanoseconds)
+{
+	struct timespec now;
+	int64_t age;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	age = (int64_t)(now.tv_sec - stamp->ctime.tv_sec) * 1000000000 + now.tv_nsec -
+	      stamp->ctime.tv_nsec;
+	return age < nanoseconds;
+}
+
 /* A time of whole seconds is seldom chance: then the file system has no others, whatever its kind
  * promises. */
 bool source_stamp_is_racy(const struct source_stamp *stamp, bool multigrain)
 {
 	bool coarse = !stamp->ctime.tv_nsec;
-	struct timespec now;
-	int64_t age;
 
 	if (multigrain && !coarse)
 		return false;
-	clock_gettime(CLOCK_REALTIME, &now);
-	age = (int64_t)(now.tv_sec - stamp->ctime.tv_sec) * 1000000000 + now.tv_nsec -
-	      stamp->ctime.tv_nsec;
-	return age < (coarse ? COARSE_NANOSECONDS : RACY_NANOSECONDS);
+	return source_stamp_is_young(stamp, coarse ? COARSE_NANOSECONDS : RACY_NANOSECONDS);
 }
 
 errint_t source_check_unwritten(int fd)

@@ -9,7 +9,6 @@
 
 #include <errno.h>
 #include <fuse_lowlevel.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,16 +21,18 @@
 
 static void open_objects(const char *directory, struct state *state)
 {
-	char path[PATH_MAX];
-	errint_t error = -ENAMETOOLONG;
+	char path[48];
+	errint_t error;
 
-	if (snprintf(path, sizeof(path), "%s/objects", directory) < (int)sizeof(path))
-		error = objects_new(path, state->catalogue, &state->objects);
+	/* The directory that the catalogue was found in, whatever its name leads to now. */
+	snprintf(path, sizeof(path), "/proc/self/fd/%d/objects",
+		 catalogue_directory(state->catalogue));
+	error = objects_new(path, state->catalogue, &state->objects);
 	if (error)
 		fuse_log(FUSE_LOG_WARNING,
 			 "coherence=overlay shares nothing: cannot keep copies in %s/objects: "
 			 "%s.\n",
-			 directory, strerror(-error));
+			 directory, catalogue_open_error(error));
 }
 
 static errint_t open_in(const char *directory, const struct options *options, struct state *state)

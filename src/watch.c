@@ -11,10 +11,22 @@
  * to be. Here is one buffer. So a busy writer costs one call for each time that the queue is read,
  * not for each write.
  *
+ * Lost reports. The kernel says once that its queue is full, and not again before that was read. So
+ * all that was lost until then was reported before it was read, and is covered by a sweep (the call
+ * `everything`) that begins afterwards; what is lost later is said again. As long as a sweep is
+ * due, reports are read, if at all, to be passed over: the sweep covers them too.
+ *
+ * Cost. Anybody who may write to the file system can have more reported than this thread can
+ * follow. It rests for three quarters of the time while the queue does not get empty; and where
+ * that makes the queue overflow, sweeps come later and later (PAUSE_*), and until then nothing is
+ * read at all.
+ *
  * Invariants:
  *   W.1 what is reported after a call began leads to another call: a report is taken from the queue
  *       before it is acted upon, and the change was made before it was reported;
- *   W.2 a report that cannot be followed up is either of an object that is gone, or counts as lost.
+ *   W.2 a report that cannot be followed up is either of an object that is gone, or counts as lost;
+ *   W.3 what is lost, or passed over because something was, leads to a sweep that begins later;
+ *   W.4 what was reported before `calm` was followed, and nothing of it was lost.
  */
 #include "foldfs/watch.h"
 
@@ -29,9 +41,25 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/fanotify.h>
+#include <time.h>
 #include <unistd.h>
 
 #define BUFFER_BYTES 16384u
+
+#define MS INT64_C(1000000) /* nanoseconds */
+/* Between two sweeps: at first, and at most. It is twice as long each time, but for one that comes
+ * so long after the last one that the flood is over. Where very many files are known it is longer:
+ * so many times what a sweep takes of a processor. */
+#define PAUSE_MIN   (100 * MS)
+#define PAUSE_MAX   (3200 * MS)
+#define PAUSE_QUIET (5000 * MS)
+#define PAUSE_PARTS 4
+/* While the queue does not get empty, this thread works for a spell, and rests. */
+#define SPELL (10 * MS)
+#define REST  (30 * MS)
+/* Buffers that are read before a sweep, to be passed over: more than a queue of the usual length.
+ */
+#define PASSED_OVER 1024
 
 /* A store through a mapping is not reported; the close of the file that was mapped is. */
 #define CONTENT_EVENTS (FAN_MODIFY | FAN_CLOSE_WRITE)
@@ -49,7 +77,14 @@ struct watch {
 	pthread_mutex_t stop_lock;
 	bool running;     /* under stop_lock */
 	pthread_t thread; /* under stop_lock */
-	/* the thread's */
+	/* the thread's; times are of CLOCK_MONOTONIC, in nanoseconds */
+	bool lost;       /* reports were, or were passed over: a sweep is due */
+	bool drained;    /* the queue was empty when it was last read */
+	int64_t calm;    /* see W.4 */
+	int64_t read_at; /* when reports were last read */
+	int64_t spell;   /* when the thread began to work without a rest */
+	int64_t swept;   /* when the last sweep ended */
+	int64_t pause;   /* from then on to the next */
 	_Alignas(struct fanotify_event_info_fid) char buffer[BUFFER_BYTES];
 };
 
@@ -60,6 +95,19 @@ struct report {
 	struct file_handle *directory; /* NULL: the kernel does not know where the object is */
 	const char *name;              /* NULL: none */
 };
+
+static int64_t time_of(clockid_t clock)
+{
+	struct timespec now;
+
+	clock_gettime(clock, &now);
+	return (int64_t)now.tv_sec * 1000 * MS + now.tv_nsec;
+}
+
+static int64_t now_ns(void)
+{
+	return time_of(CLOCK_MONOTONIC);
+}
 
 /* ---- start and end ---- */
 
@@ -119,6 +167,7 @@ errint_t watch_new(int source_fd, const struct watch_calls *calls, void *context
 	watch->source_fd = source_fd;
 	watch->fd = -1;
 	watch->self = getpid();
+	watch->swept = -PAUSE_QUIET;
 	pthread_mutex_init(&watch->stop_lock, NULL);
 	watch->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	error = watch->stop_fd < 0 ? -errno : try_handles(source_fd);
@@ -199,10 +248,21 @@ static void take_report(const struct fanotify_event_metadata *event, const char 
 	}
 }
 
+/* A sweep is due: at once, if the last one was long ago. */
 static void lose(struct watch *watch)
 {
 	stats_add(watch->stats, STAT_WATCH_OVERFLOWS, 1);
-	watch->calls->everything(watch->context);
+	if (watch->lost)
+		return;
+	watch->lost = true;
+	if (now_ns() - watch->swept >= PAUSE_QUIET)
+		watch->pause = 0;
+	else if (watch->pause < PAUSE_MIN)
+		watch->pause = PAUSE_MIN;
+	else if (watch->pause < PAUSE_MAX / 2)
+		watch->pause *= 2;
+	else if (watch->pause < PAUSE_MAX)
+		watch->pause = PAUSE_MAX;
 }
 
 /* What HANDLE leads to. False: the object is gone, and nobody has to know. */
@@ -243,21 +303,27 @@ static void take_event(struct watch *watch, const struct fanotify_event_metadata
 		lose(watch);
 	} else if (event->pid == watch->self) {
 		stats_add(watch->stats, STAT_WATCH_OWN, 1);
-	} else {
+	} else if (!watch->lost) {
 		take_report(event, at, &report);
 		follow(watch, &report);
 	}
 }
 
-/* Read the queue once. */
-static void take_events(struct watch *watch)
+/* Read the queue once. False: it was empty. */
+static bool take_events(struct watch *watch)
 {
 	struct fanotify_event_metadata event;
 	const char *at = watch->buffer;
+	int64_t began = now_ns();
 	ssize_t left = read(watch->fd, watch->buffer, sizeof(watch->buffer));
 
+	watch->drained = left < 0 && errno == EAGAIN;
+	if (watch->drained && !watch->lost)
+		watch->calm = began;
 	if (left < 0 && errno != EAGAIN && errno != EINTR)
 		lose(watch);
+	if (left > 0)
+		watch->read_at = began;
 	/* The kernel aligns events to 4 bytes only, hence the copy. */
 	for (; left >= (ssize_t)sizeof(event); at += event.event_len, left -= event.event_len) {
 		memcpy(&event, at, sizeof(event));
@@ -265,23 +331,82 @@ static void take_events(struct watch *watch)
 			break;
 		take_event(watch, &event, at);
 	}
+	return !watch->drained;
+}
+
+/* What stands in the queue is covered by the sweep that follows. */
+static void catch_up(struct watch *watch)
+{
+	int64_t before;
+	int64_t cost;
+
+	for (unsigned i = 0; i < PASSED_OVER && take_events(watch); i++)
+		;
+	before = time_of(CLOCK_THREAD_CPUTIME_ID);
+	watch->lost = watch->calls->everything(watch->context, watch->calm) != 0;
+	watch->swept = now_ns();
+	cost = time_of(CLOCK_THREAD_CPUTIME_ID) - before;
+	if (watch->pause < PAUSE_PARTS * cost)
+		watch->pause = PAUSE_PARTS * cost;
+	if (watch->lost && watch->pause < PAUSE_MIN)
+		watch->pause = PAUSE_MIN;
+}
+
+/* ---- the thread ---- */
+
+/* Wait for up to TIMEOUT nanoseconds (-1: no end), also for reports if WANTED. Whether the thread
+ * is to end. */
+static bool wait_or_end(const struct watch *watch, bool wanted, int64_t timeout)
+{
+	struct pollfd polls[2] = {
+		{.fd = watch->stop_fd, .events = POLLIN},
+		{.fd = wanted ? watch->fd : -1, .events = POLLIN},
+	};
+	const struct timespec limit = {.tv_sec = timeout / (1000 * MS),
+				       .tv_nsec = timeout % (1000 * MS)};
+
+	/* An interrupted call leaves nothing behind, and is made again. */
+	return ppoll(polls, 2, timeout < 0 ? NULL : &limit, NULL) > 0 && polls[0].revents;
+}
+
+bool watch_is_ending(const struct watch *watch)
+{
+	return wait_or_end(watch, false, 0);
+}
+
+/* Wait for something to do. Whether the thread is to end. */
+static bool wait_for_work(struct watch *watch)
+{
+	int64_t now = now_ns();
+	int64_t due = watch->swept + watch->pause;
+
+	if (watch->lost)
+		return wait_or_end(watch, false, due > now ? due - now : 0);
+	if (!watch->drained && now - watch->spell < SPELL)
+		return watch_is_ending(watch);
+	if (watch->drained) {
+		bool settled = watch->calm - watch->read_at >= WATCH_CALM_NS;
+		bool ends = wait_or_end(watch, true, settled ? -1 : WATCH_CALM_NS);
+
+		watch->spell = now_ns();
+		return ends;
+	}
+	watch->spell = now + REST;
+	return wait_or_end(watch, false, REST);
 }
 
 static void *watch_source(void *argument)
 {
 	struct watch *watch = argument;
-	struct pollfd polls[2] = {
-		{.fd = watch->stop_fd, .events = POLLIN},
-		{.fd = watch->fd, .events = POLLIN},
-	};
 
 	fold_rcu_register();
-	do {
-		if (polls[1].revents)
-			take_events(watch);
-		/* An interrupted call leaves what it said before, which does no harm. */
-		(void)poll(polls, 2, -1);
-	} while (!polls[0].revents);
+	watch->spell = now_ns();
+	while (!wait_for_work(watch)) {
+		if (watch->lost)
+			catch_up(watch);
+		else
+			(void)take_events(watch);
+	}
 	return NULL;
 }
 

@@ -439,17 +439,6 @@ bool window_shows(const struct window_file *file, uint64_t edition)
 	return atomic_load(&file->shown) >= edition;
 }
 
-void window_invalidate_all_soon(struct window *window)
-{
-	struct window_file *file;
-
-	pthread_mutex_lock(&window->lock);
-	cds_list_for_each_entry (file, &window->files, link)
-		invalidate_soon_locked(file);
-	pthread_mutex_unlock(&window->lock);
-	pthread_cond_signal(&window->wanted);
-}
-
 static errint_t ignore(void *context, uint64_t node, off_t offset, off_t length)
 {
 	(void)context;

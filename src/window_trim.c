@@ -310,7 +310,7 @@ errint_t window_start(struct window *window)
 {
 	int error;
 
-	/* A signal may end the mount just now. */
+	/* The end may be told of before all is begun. */
 	pthread_mutex_lock(&window->stop_lock);
 	error = pthread_create(&window->trimmer, NULL, trim, window);
 	window->trimmer_runs = !error;

@@ -69,8 +69,8 @@ struct catalogue_run {
  * database that is damaged, no catalogue, of another version, or full is moved aside within the
  * directory (data.mdb.aside) and *ret_moved_aside says so. One that was not closed in order, or was
  * changed since, is written anew by a child process, because LMDB may crash on a damaged one: not
- * for a process with threads. -EPERM: others may write to the directory, and what it says of files
- * would be believed. -errno.
+ * for a process with threads. -EPERM: others may write to the directory, or to one that leads to it
+ * (trusted_path.h), and what it says of files would be believed. -errno.
  */
 errint_t catalogue_open(const char *directory, uint64_t max_bytes, bool *ret_moved_aside,
 			struct catalogue **ret_catalogue);
@@ -79,6 +79,8 @@ const char *catalogue_open_error(errint_t error);
 /* No other thread uses it any more. Syncs it. NULL is nothing. */
 void catalogue_close(struct catalogue *catalogue);
 
+/* Its directory, open for reading; borrowed. */
+int catalogue_directory(const struct catalogue *catalogue);
 /* For the digests of files and pages: CATALOGUE_SECRET_BYTES, constant for the database's life. */
 const void *catalogue_secret(const struct catalogue *catalogue);
 

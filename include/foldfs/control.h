@@ -20,9 +20,10 @@ struct control;
 
 #define CONTROL_REQUEST_MAX 4096
 
-/* Bind PATH, whose directory is made (mode 0755 for /run/foldfs, 0700 for a user's), a stale socket
- * replaced. No thread yet. STATUS is borrowed. -errno. */
-errint_t control_new(const char *path, const struct status_context *status,
+/* Bind the socket NAME in the directory open as DIRECTORY (the caller's), to which nobody else may
+ * write; a stale socket is replaced. No thread yet. STATUS is borrowed. -EEXIST: something else has
+ * the name; other -errno. */
+errint_t control_new(int directory, const char *name, const struct status_context *status,
 		     struct control **ret_control);
 errint_t control_start(struct control *control);
 /*
@@ -36,7 +37,7 @@ typedef json_t *control_task_fn(void *context, const json_t *request,
 /* What {"request":NAME} is answered by; NAME is a literal. Before control_start(). */
 void control_add_task(struct control *control, const char *name, control_task_fn *task,
 		      void *context);
-/* Stop answering and remove the socket. Tasks that are under way are cancelled. */
+/* Stop answering and remove the socket. Tasks that are under way are cancelled. NULL is nothing. */
 void control_free(struct control *control);
 
 /* The answer to one request, for the socket and for tests: never NULL but for want of memory; an

@@ -69,7 +69,12 @@
 	X("watch.own", "events", NUMBER, stats_sum(r->stats, STAT_WATCH_OWN),                      \
 	  "Reports of changes that the daemon made itself, and so passed over.")                   \
 	X("watch.overflows", "events", NUMBER, stats_sum(r->stats, STAT_WATCH_OVERFLOWS),          \
-	  "Times that reports were lost, and everything known was given up instead.")              \
+	  "Times that reports were lost.")                                                         \
+	X("watch.compared", "events", NUMBER, stats_sum(r->stats, STAT_WATCH_COMPARED),            \
+	  "Files that were compared with the source, by their stamps, because reports were lost.") \
+	X("watch.given_up", "events", NUMBER, stats_sum(r->stats, STAT_WATCH_GIVEN_UP),            \
+	  "Files of them that had changed, or may have: all that was known of them was "           \
+	  "forgotten.")                                                                            \
 	X("inodes", "inodes", NUMBER, r->usage.inodes,                                             \
 	  "Files and directories that the kernel holds a reference to.")                           \
 	X("plans.window", "inodes", NUMBER, r->usage.window_inodes,                                \

@@ -33,6 +33,8 @@ errint_t file_table_source(struct file_table *table, int fd);
 /* What files are known to have in common is followed from now on (kin.h). FAMILIES, borrowed, are
  * kept within the maps' budget. Before use. */
 void file_table_use_families(struct file_table *table, struct family_table *families);
+/* Whether DEVICE is the source's own. Any thread, no lock. */
+bool file_table_is_source(const struct file_table *table, dev_t device);
 /* Whether a change after this moment may leave the source with the same STAMP, taken now. Any
  * thread, no lock. */
 bool file_table_doubts(const struct file_table *table, const struct source_stamp *stamp);
@@ -104,14 +106,29 @@ struct family_table *file_families(const struct file *file);
 /* From where it is told who may write to FILE (writers.h). Constant. */
 const struct writers_view *file_view(const struct file *file);
 
-/* Somebody who watches the source tells that FILE, or any file, was changed behind the mount, or
- * may have been: all is forgotten, also what changes of ours that are under way found true before,
- * and a new edition begins. Any thread, blocks on mutexes only. */
+/* Somebody who watches the source tells that FILE was changed behind the mount, or may have been:
+ * all is forgotten, also what changes of ours that are under way found true before, and a new
+ * edition begins. Any thread, blocks on mutexes only. */
 void file_distrust(struct file *file);
-void file_table_distrust(struct file_table *table);
 
 /*
- * For the audit. None of these changes what is known of a file, or which goes first.
+ * What such a one had to tell was lost, but for what was told before CALM (of CLOCK_MONOTONIC, in
+ * nanoseconds). FILE, open as FD in any way, stays known if its stamp shows that it was not changed
+ * behind the mount; else it is distrusted. Whether it stays. May block on the source.
+ *
+ * Two kinds of changes do not show in the stamp: one by a single call that was under way when the
+ * stamp was taken, and one beside changes of ours. A stamp that was taken within FILE_SETTLED_NS of
+ * its ctime is not relied upon unless CALM is as much later again: then the report of such a change
+ * was not lost. A call that writes for longer than that is not allowed for.
+ */
+#define FILE_SETTLED_NS INT64_C(1000000000)
+bool file_recheck(struct file *file, int fd, int64_t calm);
+/* Whether FILE, of which the kernel knows no inode, need not be looked at for that: nobody but the
+ * caller has a reference, and its next open compares its stamp, which can be relied upon. */
+bool file_rests(struct file *file, int64_t calm);
+
+/*
+ * For the audit and the watch. None of these changes what is known of a file, or which goes first.
  */
 
 struct file_key {
@@ -119,7 +136,8 @@ struct file_key {
 	ino_t inode;
 };
 
-/* The keys of all files in an array, the caller's to free; NULL if there is none. -ENOMEM. */
+/* The keys of all files that are known from beginning to end, and of some others, in an array, the
+ * caller's to free; NULL if there is none. Takes no lock. -ENOMEM. */
 errint_t file_table_keys(struct file_table *table, struct file_key **ret_keys, size_t *ret_count);
 /* Bytes that the files take, counted one by one; file_table_bytes() has it as a sum. */
 uint64_t file_table_count_bytes(struct file_table *table);

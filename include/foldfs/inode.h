@@ -14,6 +14,7 @@
 #ifndef FOLDFS_INODE_H
 #define FOLDFS_INODE_H
 
+#include "foldfs/border.h"
 #include "foldfs/plan.h"
 
 #include <fuse_lowlevel.h>
@@ -25,8 +26,9 @@ struct inode_table;
 struct window_file;
 
 /* A table over the source directory open as ROOT_FD (O_PATH or not; borrowed for the table's life).
- * Raises RLIMIT_NOFILE to its hard limit. -errno. */
-errint_t inode_table_new(int root_fd, struct inode_table **ret_table);
+ * WAY: what of the file systems mounted below it is served. Raises RLIMIT_NOFILE to its hard limit.
+ * -errno. */
+errint_t inode_table_new(int root_fd, enum border_way way, struct inode_table **ret_table);
 /* Calls FORGET (see inode_table_on_forget) for every inode left. */
 void inode_table_free(struct inode_table *table);
 /* Bytes of the inodes. */
@@ -46,14 +48,15 @@ bool inode_is_regular(const struct inode *inode);
 /* Whether it is a regular file or a directory: a FIFO would block, a device would act, and the
  * kernel opens such objects itself. */
 bool inode_may_be_opened(const struct inode *inode);
+dev_t inode_device(const struct inode *inode);
 
-/* The inode of NAME in PARENT, one look-up counted; *ret_stat is its attributes. -errno. Any
- * thread. */
+/* The inode of NAME in PARENT, one look-up counted; *ret_stat is its attributes. -EXDEV: it is of a
+ * file system that is not served (border.h); other -errno. Any thread. */
 errint_t inode_lookup(struct inode_table *table, struct inode *parent, const char *name,
 		      struct inode **ret_inode, struct stat *ret_stat);
-/* The same for NAME in the directory open as DIRECTORY_FD (O_PATH or not). */
-errint_t inode_lookup_at(struct inode_table *table, int directory_fd, const char *name,
-			 struct inode **ret_inode, struct stat *ret_stat);
+/* The same for NAME in the directory open as DIRECTORY_FD (O_PATH or not), on DEVICE. */
+errint_t inode_lookup_at(struct inode_table *table, int directory_fd, dev_t device,
+			 const char *name, struct inode **ret_inode, struct stat *ret_stat);
 /* The same for an object open as FD (any kind of descriptor; stays the caller's). */
 errint_t inode_lookup_fd(struct inode_table *table, int fd, struct inode **ret_inode,
 			 struct stat *ret_stat);

@@ -23,9 +23,9 @@ errint_t mount_entry_find(const char *path, struct mount_entry *ret_entry);
 errint_t mount_entry_of_fd(int fd, struct mount_entry *ret_entry);
 void mount_entry_clear(struct mount_entry *entry);
 
-/* The control socket of a mount, named by the mount's device number: under /run/foldfs for root's
- * mounts, else under the owner's /run/user/UID/foldfs, or /tmp/foldfs-UID where that directory does
- * not exist. Malloced. NULL: no memory. */
-char *mount_socket_path(const struct mount_entry *entry);
+/* The name of a mount's control socket, by the mount's device number; control_place.h says where it
+ * is. */
+#define MOUNT_SOCKET_NAME 32
+void mount_socket_name(const struct mount_entry *entry, char name[MOUNT_SOCKET_NAME]);
 
 #endif

@@ -21,7 +21,7 @@
 struct objects;
 
 /* The objects of CATALOGUE (borrowed), in DIRECTORY, which is made if it is not there; what no
- * class of the catalogue is about is removed. -errno. */
+ * class of the catalogue is about is removed. -EPERM: others may write to it. -errno. */
 errint_t objects_new(const char *directory, struct catalogue *catalogue,
 		     struct objects **ret_objects);
 /* Ends what is being made, unfinished. NULL is nothing. */

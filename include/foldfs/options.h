@@ -9,6 +9,7 @@
 #ifndef FOLDFS_OPTIONS_H
 #define FOLDFS_OPTIONS_H
 
+#include "foldfs/border.h"
 #include "foldfs/options_size.h"
 
 #include <fuse_opt.h>
@@ -32,6 +33,8 @@ struct options {
 	bool coherence_overlay;   /* readers of equal files keep what they opened */
 	bool scan_background;     /* fill the catalogue while serving */
 	bool source_stacked;      /* the source is on a stacked file system */
+	bool pseudo_filesystems;  /* the source may be a pseudo file system */
+	enum border_way border;   /* what is served of what is mounted below it */
 	bool read_only;
 	double attr_timeout;     /* seconds */
 	double entry_timeout;    /* seconds */

@@ -19,6 +19,7 @@
 #ifndef FOLDFS_SCAN_INTERNAL_H
 #define FOLDFS_SCAN_INTERNAL_H
 
+#include "foldfs/border.h"
 #include "foldfs/catalogue.h"
 #include "foldfs/sample.h"
 #include "foldfs/scan.h"
@@ -103,6 +104,7 @@ struct scan {
 	struct scan_options options; /* constant once made */
 	bool multigrain;             /* of the root's file system; constant */
 	struct writers_view view;    /* on the root; constant */
+	struct border border;        /* its own */
 	uint8_t secret[CATALOGUE_SECRET_BYTES];
 	atomic_bool cancelled;
 

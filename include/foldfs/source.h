@@ -63,6 +63,8 @@ void source_drop_cache_soon(struct source *source, struct workers *workers);
 
 void source_stamp_of(const struct stat *st, struct source_stamp *ret_stamp);
 bool source_stamp_equal(const struct source_stamp *a, const struct source_stamp *b);
+/* Whether the ctime of STAMP is less than so long ago. */
+bool source_stamp_is_young(const struct source_stamp *stamp, int64_t nanoseconds);
 /* Whether STAMP, taken now, may be that of a later state too. MULTIGRAIN: it is of a file system of
  * which source_is_multigrain() says so (below). */
 bool source_stamp_is_racy(const struct source_stamp *stamp, bool multigrain);

@@ -26,6 +26,8 @@ enum stat_id {
 	STAT_WATCH_EVENTS,      /* changes of others that were followed */
 	STAT_WATCH_OWN,         /* events that the daemon caused itself */
 	STAT_WATCH_OVERFLOWS,   /* times that events were lost */
+	STAT_WATCH_COMPARED,    /* files that were looked at because of that */
+	STAT_WATCH_GIVEN_UP,    /* those of them of which all was forgotten */
 	STAT_COUNT
 };
 

@@ -15,6 +15,8 @@
 
 #include "foldfs/page.h"
 
+#include <stdbool.h>
+#include <stdint.h>
 #include <sys/stat.h>
 
 struct stats;
@@ -30,9 +32,14 @@ struct watch_calls {
 	void (*attributes)(void *context, const struct stat *st);
 	/* NAME in DIRECTORY came, went, or means another object. */
 	void (*name)(void *context, const struct stat *directory, const char *name);
-	/* Reports were lost: anything may have changed. */
-	void (*everything)(void *context);
+	/* A sweep: reports were lost, anything may have changed. What was reported before CALM (of
+	 * CLOCK_MONOTONIC, in nanoseconds) was not among them. -errno: it could not be done, and is
+	 * to be tried again. Ends early, with any result, once watch_is_ending(). */
+	errint_t (*everything)(void *context, int64_t calm);
 };
+
+/* So long after the last report the thread looks once more, so that CALM is later than that. */
+#define WATCH_CALM_NS INT64_C(2100000000)
 
 /*
  * Watch the file system of the directory open as SOURCE_FD (not O_PATH; borrowed). No thread yet;
@@ -48,6 +55,8 @@ errint_t watch_start(struct watch *watch);
 /* Afterwards nothing is called. Idempotent, any thread but the watching one; waits for a call that
  * is under way. */
 void watch_stop(struct watch *watch);
+/* Whether watch_stop() waits. For the calls. */
+bool watch_is_ending(const struct watch *watch);
 /* NULL is fine. */
 void watch_free(struct watch *watch);
 

@@ -139,8 +139,6 @@ void window_follow(struct window_file *file, uint64_t edition);
 /* Whether all that the kernel caches of the file is of EDITION or of a later one: the drop that
  * window_follow() asked for is over. Any thread, no lock. */
 bool window_shows(const struct window_file *file, uint64_t edition);
-/* The same for every file. */
-void window_invalidate_all_soon(struct window *window);
 
 void window_usage(const struct window *window, struct window_usage *ret_usage);
 

@@ -358,6 +358,15 @@ def device_for_everybody(t):
 AS_NOBODY = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
 
 
+def runtime_directory(t):
+    """In this test's own mount namespace nobody has a runtime directory, as after a login."""
+    os.makedirs("/run/user", exist_ok=True)
+    t.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", "/run/user"])
+    t.at_end(lambda: t.run(["umount", "/run/user"]))
+    os.mkdir("/run/user/65534", 0o700)
+    os.chown("/run/user/65534", 65534, 65534)
+
+
 def need_plain_user(t):
     """What a plain user's mount needs is there, or the test is skipped."""
     t.need("fusermount3", "setpriv")
@@ -366,15 +375,16 @@ def need_plain_user(t):
     if t.run(AS_NOBODY + t.foldctl_command() + ["--version"], status=None).returncode:
         t.skip("a plain user cannot run the program where it is built")
     device_for_everybody(t)
+    runtime_directory(t)
 
 
-def as_nobody(t, function):
+def as_nobody(t, function, *args):
     """Run FUNCTION as a plain user, in a child process."""
     def as_user():
         os.setgroups([])
         os.setgid(65534)
         os.setuid(65534)
-        function()
+        function(*args)
     t.join([t.fork(as_user)])
 
 
@@ -391,7 +401,7 @@ def plain_user(t):
     write_file(source + "/secret", b"root's own")
     os.chmod(source + "/secret", 0o600)
     # The sanitizers' logs of a plain user's daemon need a place that it may write to.
-    os.chmod(t.directory, 0o777)
+    os.chmod(t.directory, 0o1777)
     mount = t.mount(source, ["fsname=mine", "subtype=special"], user="nobody", transport="dev")
     mount.expect_log("no kernel passthrough, for the daemon has no CAP_SYS_ADMIN")
     equal(mounts_under(mount.point)[-1][2], "fuse.special", "type")
@@ -454,7 +464,7 @@ def scan_of_a_plain_user(t):
         write_file(os.path.join(source, name), bytes_)
     for path in (source, state, point, *(os.path.join(source, name) for name in files)):
         os.chown(path, 65534, 65534)
-    os.chmod(t.directory, 0o777)  # the sanitizers' logs
+    os.chmod(t.directory, 0o1777)  # the sanitizers' logs; sticky, else the state is not believed
     t.run(AS_NOBODY + t.foldctl_command() + ["scan", "--state=" + state, source], timeout=60 * t.patience)
     (catalogue,) = (entry.path for entry in os.scandir(state))
     for mode, known in ((0o700, True), (0o777, False)):

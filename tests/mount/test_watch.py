@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import stat
+import time
 
 from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, MIB, PAGE, Failure, check, equal, fallocate, libc_call,
                      make_pages, read_file, test, until, write_file)
@@ -139,7 +140,7 @@ def content_without_watch(t):
     equal(os.pread(fd, PAGE, 0), b"a" * PAGE, "while it stays open")
     os.close(fd)
     equal(read_file(mount.path("file")), b"b" * PAGE, "at the next open")
-    equal(watch_of(mount), {"events": 0, "own": 0, "overflows": 0}, "figures without watch")
+    equal(watch_of(mount), {"events": 0, "own": 0, "overflows": 0, "compared": 0, "given_up": 0}, "figures without watch")
 
 
 @test(transports="full")
@@ -322,7 +323,7 @@ def stands_still(pid):
 @test(suite="full", presets=("release", "asan"), timeout=60)
 def lost_reports(t):
     """More changes than the kernel's queue holds while the daemon stands still: what was lost is not
-    missed, for everything is given up."""
+    missed, for all files are compared."""
     source = t.tmpfs()
     names = ["file%d" % number for number in range(20)]
     for name in names:
@@ -352,6 +353,160 @@ def lost_reports(t):
         os.close(fd)
     seen(t, lambda: not os.path.exists(mount.path("file0")), "a name that went")
     equal(read_file(mount.path("moved")), b"b" * PAGE, "where it went")
+
+
+# ---- floods --------------------------------------------------------------------------------------
+
+STRANGER = 70001
+QUEUE_LIMIT = "/proc/sys/fs/fanotify/max_queued_events"
+
+
+def small_queue(t, source, options, **kwargs):
+    """A mount whose queue is soon full. The limit is taken when the watch begins, and is then put back."""
+    with open(QUEUE_LIMIT) as file:
+        before = file.read()
+    try:
+        with open(QUEUE_LIMIT, "w") as file:
+            file.write("64")
+        return t.mount(source, KEPT + options, **kwargs)
+    finally:
+        with open(QUEUE_LIMIT, "w") as file:
+            file.write(before)
+
+
+def flood(directory, ready):
+    """As a stranger, make and remove files until ended."""
+    os.setgroups([])
+    os.setresgid(STRANGER, STRANGER, STRANGER)
+    os.setresuid(STRANGER, STRANGER, STRANGER)
+    names = [directory + "/%d" % number for number in range(200)]
+    while True:
+        for name in names:
+            os.close(os.open(name, os.O_CREAT | os.O_WRONLY, 0o600))
+        for name in names:
+            os.unlink(name)
+        if ready:
+            os.write(ready, b"x")
+            ready = None
+
+
+def begin_flood(t, directory):
+    os.mkdir(directory)
+    os.chown(directory, STRANGER, STRANGER)
+    started, ready = os.pipe()
+    child = t.fork(flood, directory, ready, may_die_of=signal.SIGKILL)
+    os.read(started, 1)
+    return child
+
+
+def end_flood(t, child):
+    os.kill(child.pid, signal.SIGKILL)
+    t.join([child])
+
+
+def settled(t, path):
+    """A stamp that is taken from now on is relied upon by itself."""
+    seen(t, lambda: time.time() - os.stat(path).st_ctime > 1.1, "the file is a second old")
+
+
+@test(transports="full", timeout=60, alone=True)
+def a_flood_does_not_make_it_forget(t):
+    """A stranger makes and removes files elsewhere on the source's file system, more than are read: what is known of
+    files that nobody changes stays; a change behind the mount, made while it lasts, is seen while it lasts."""
+    beside = t.tmpfs()
+    source = beside + "/source"
+    os.mkdir(source)
+    model = bytearray(make_pages(t.rng, 1000))
+    write_file(source + "/kept", model)
+    write_file(source + "/changed", model)
+    for name in ("mode", "gone"):
+        write_file(source + "/" + name, b"x")
+    settled(t, source + "/gone")
+    mount = small_queue(t, source, [])
+    fds = {name: os.open(mount.path(name), os.O_RDWR) for name in ("kept", "changed")}
+    for fd in fds.values():
+        equal(os.pread(fd, 4 * MIB, 0), model, "before")
+    for name in ("mode", "gone"):
+        read_file(mount.path(name))
+    seen(t, lambda: mount.status()["pages_sharing"] == 1001, "all is shared")
+    child = begin_flood(t, beside + "/flood")
+    seen(t, lambda: watch_of(mount)["overflows"] >= 3, "reports are lost, again and again")
+    seen(t, lambda: watch_of(mount)["compared"] >= 3, "files are compared")
+    equal(watch_of(mount)["given_up"], 0, "files given up that nobody changed")
+    os.chmod(source + "/mode", 0o640)
+    os.unlink(source + "/gone")
+    seen(t, lambda: stat.S_IMODE(os.stat(mount.path("mode")).st_mode) == 0o640, "the change of a mode")
+    seen(t, lambda: not os.path.exists(mount.path("gone")), "the name that went")
+    rounds = []
+
+    def change():
+        """Some reports are lost, some are not."""
+        behind_write(t, source + "/changed", model)
+        seen(t, lambda: os.pread(fds["changed"], 4 * MIB, 0) == model, "a change of content")
+        rounds.append(watch_of(mount)["given_up"])
+        return len(rounds) > 2 and rounds[-1] > rounds[0]
+
+    seen(t, change, "a change of which the report was lost")
+    end_flood(t, child)
+    misses = mount.status()["misses"]
+    direct = os.open(mount.path("kept"), os.O_RDONLY | os.O_DIRECT)
+    block = mmap.mmap(-1, 1000 * PAGE)
+    equal(os.preadv(direct, [block], 0), 1000 * PAGE, "bytes read")
+    equal(block[:], read_file(source + "/kept"), "the file that nobody changed")
+    equal(mount.status()["misses"], misses, "pages of it that had to be read again")
+    os.close(direct)
+    for fd in fds.values():
+        os.close(fd)
+
+
+@test(transports="full", timeout=60, alone=True)
+def a_flood_does_not_make_it_forget_what_we_wrote(t):
+    """What was written through the mount is relied upon as well, once it is known that no report of the time of
+    that write was lost."""
+    beside = t.tmpfs()
+    source = beside + "/source"
+    os.mkdir(source)
+    base = make_pages(t.rng, 500)
+    write_file(source + "/file", base)
+    settled(t, source + "/file")
+    mount = small_queue(t, source, [])
+    fd = os.open(mount.path("file"), os.O_RDWR)
+    equal(os.pread(fd, 4 * MIB, 0), base, "before")
+    os.pwrite(fd, b"ours", 7 * PAGE)
+    wrote = time.monotonic()
+    # Two seconds after the last report the watch looks once more: from then on it knows that nothing was lost.
+    seen(t, lambda: time.monotonic() - wrote > 3.5, "the write is some seconds old")
+    child = begin_flood(t, beside + "/flood")
+    seen(t, lambda: watch_of(mount)["compared"] >= 1, "the file is compared")
+    equal(watch_of(mount)["given_up"], 0, "files given up that nobody else changed")
+    os.pwrite(fd, b"ours", 9 * PAGE)
+    seen(t, lambda: watch_of(mount)["given_up"] >= 1, "a write that reports may have been lost beside is doubted")
+    end_flood(t, child)
+    model = bytearray(base)
+    for page in (7, 9):
+        model[page * PAGE:page * PAGE + 4] = b"ours"
+    equal(os.pread(fd, 4 * MIB, 0), bytes(model), "at the end")
+    os.close(fd)
+
+
+@test(transports="one", timeout=60, alone=True, presets=("release",))
+def a_flood_costs_the_daemon_little(t):
+    """The longer a flood lasts, the longer are the pauses between two sweeps."""
+    beside = t.tmpfs()
+    source = beside + "/source"
+    os.mkdir(source)
+    write_file(source + "/file", b"x")
+    settled(t, source + "/file")
+    mount = small_queue(t, source, [])
+    fd = os.open(mount.path("file"), os.O_RDONLY)
+    equal(os.pread(fd, 1, 0), b"x", "before")
+    child = begin_flood(t, beside + "/flood")
+    began = time.monotonic()
+    seen(t, lambda: watch_of(mount)["compared"] >= 5, "five sweeps")
+    # 0 + 0.1 + 0.2 + 0.4 + 0.8 s: a machine that is busy only makes this longer.
+    check(time.monotonic() - began >= 1.4, "sweeps came one after the other")
+    end_flood(t, child)
+    os.close(fd)
 
 
 # ---- where it cannot be --------------------------------------------------------------------------

@@ -290,15 +290,15 @@ static void what_is_distrusted_is_forgotten_until_the_last_change_ends(void **st
 	struct test_page *pages = pages_new(PAGES, 1);
 
 	(void)state;
-	for (unsigned every = 0; every < 2; every++) {
+	for (unsigned lost = 0; lost < 2; lost++) {
 		fixture_open(&fixture, MIB, true);
 		subject_open(&fixture, &subject, pages, BYTES);
 		learn(&fixture, &subject);
 		edition = file_edition(subject.file);
 		expect(!file_change_begin(subject.file, subject.fd));
 		expect(!file_change_begin(subject.file, subject.fd));
-		if (every)
-			file_table_distrust(fixture.files);
+		if (lost)
+			assert_false(file_recheck(subject.file, subject.fd, INT64_MAX));
 		else
 			file_distrust(subject.file);
 		assert_true(file_edition(subject.file) > edition);
@@ -318,6 +318,69 @@ static void what_is_distrusted_is_forgotten_until_the_last_change_ends(void **st
 		fixture_close(&fixture);
 	}
 	free(pages);
+}
+
+/* Reports were lost. A stamp that was old when it was taken tells whether the file was changed; a
+ * young one does if nothing was lost for some time after it. */
+static void what_may_have_been_lost_is_compared_by_stamp(void **state)
+{
+	struct fixture fixture;
+	struct subject subject;
+	struct test_page *pages = pages_new(PAGES, 1);
+	struct timespec now;
+	int64_t then;
+	uint64_t edition;
+
+	(void)state;
+	fixture_open(&fixture, MIB, true);
+	subject_open(&fixture, &subject, pages, BYTES);
+	learn(&fixture, &subject);
+	expect(!clock_gettime(CLOCK_MONOTONIC, &now));
+	then = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+	edition = file_edition(subject.file);
+	/* Whatever its stamp is worth by itself, it is that of this moment. */
+	while (!validate(&subject))
+		;
+	learn(&fixture, &subject);
+	edition = file_edition(subject.file);
+	assert_true(file_recheck(subject.file, subject.fd, then + 10 * FILE_SETTLED_NS));
+	assert_int_equal(file_edition(subject.file), edition);
+	assert_int_equal(count_known(&subject, 0, PAGES, KNOWS_FRAME), PAGES);
+	/* It is young, and what was lost may be of the time before it was taken. */
+	assert_false(file_recheck(subject.file, subject.fd, then));
+	assert_true(file_edition(subject.file) > edition);
+	assert_int_equal(count_known(&subject, 0, PAGES, KNOWS_NOTHING), PAGES);
+	while (!validate(&subject))
+		;
+	learn(&fixture, &subject);
+	expect(pwrite(subject.fd, "x", 1, 0) == 1);
+	assert_false(file_recheck(subject.file, subject.fd, INT64_MAX));
+	assert_int_equal(count_known(&subject, 0, PAGES, KNOWS_NOTHING), PAGES);
+	learn(&fixture, &subject);
+	assert_false(file_recheck(subject.file, -1, INT64_MAX));
+	assert_int_equal(count_known(&subject, 0, PAGES, KNOWS_NOTHING), PAGES);
+	subject_close(&subject);
+	fixture_close(&fixture);
+	free(pages);
+}
+
+/* A file that nobody has open is compared when it is opened. */
+static void a_file_rests_that_nobody_has_open(void **state)
+{
+	struct fixture fixture;
+	struct subject subject;
+	struct file *file;
+
+	(void)state;
+	fixture_open(&fixture, MIB, true);
+	subject_open(&fixture, &subject, "a", 1);
+	assert_true(file_rests(subject.file, INT64_MAX));
+	assert_false(file_rests(subject.file, 0));
+	file = file_get(subject.file);
+	assert_false(file_rests(subject.file, INT64_MAX));
+	file_put(file);
+	subject_close(&subject);
+	fixture_close(&fixture);
 }
 
 /* An inode number that comes back is another file. */
@@ -553,6 +616,8 @@ int main(void)
 		cmocka_unit_test(own_changes_may_overlap),
 		cmocka_unit_test(an_own_change_finds_the_foreign_one_before_it),
 		cmocka_unit_test(what_is_distrusted_is_forgotten_until_the_last_change_ends),
+		cmocka_unit_test(what_may_have_been_lost_is_compared_by_stamp),
+		cmocka_unit_test(a_file_rests_that_nobody_has_open),
 		cmocka_unit_test(another_file_under_the_same_number_is_not_believed),
 		cmocka_unit_test(a_bad_descriptor_is_an_error),
 		cmocka_unit_test(the_last_user_of_a_file_without_a_name_takes_all_along),

@@ -47,7 +47,7 @@ static int setup(void **state)
 	assert_non_null(mkdtemp(fixture->path));
 	fixture->root_fd = open(fixture->path, O_RDONLY | O_DIRECTORY);
 	assert_true(fixture->root_fd >= 0);
-	assert_int_equal(inode_table_new(fixture->root_fd, &fixture->table), 0);
+	assert_int_equal(inode_table_new(fixture->root_fd, BORDER_NO_PSEUDO, &fixture->table), 0);
 	make_file(fixture, "a");
 	make_file(fixture, "b");
 	assert_int_equal(mkdirat(fixture->root_fd, "d", 0755), 0);
@@ -250,7 +250,7 @@ static bool exhaust_descriptors(struct fixture *fixture, struct inode *inodes[FI
 
 	inode_table_free(fixture->table);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
-	assert_int_equal(inode_table_new(fixture->root_fd, &fixture->table), 0);
+	assert_int_equal(inode_table_new(fixture->root_fd, BORDER_NO_PSEUDO, &fixture->table), 0);
 	before = open_descriptors();
 	for (int index = 0; index < FILES; index++) {
 		/* Without handles the table may take all that there are, and leaves none to us. */

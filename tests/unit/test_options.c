@@ -175,6 +175,17 @@ static void own_options_are_taken(void **state)
 	assert_true(options.attr_timeout < 0.01);
 	assert_true(options.entry_timeout > 2.49 && options.entry_timeout < 2.51);
 	assert_true(options.foreground && options.watch);
+	assert_true(options.border == BORDER_NO_PSEUDO && !options.pseudo_filesystems);
+	options_clear(&options);
+
+	assert_int_equal(PARSE(&options, said, "/src", "/mnt", "-o", "pseudo-filesystems"), 0);
+	assert_true(options.border == BORDER_PSEUDO_TOO && options.pseudo_filesystems);
+	options_clear(&options);
+	/* The source itself may be one then. */
+	assert_int_equal(
+		PARSE(&options, said, "/src", "/mnt", "-o", "one-file-system,pseudo-filesystems"),
+		0);
+	assert_true(options.border == BORDER_ONE && options.pseudo_filesystems);
 	options_clear(&options);
 
 	assert_int_equal(PARSE(&options, said, "-d", "/src", "/mnt", "-o", "window=0,pool=2T"), 0);

@@ -179,26 +179,6 @@ static void invalidate_soon_drops_what_was_never_noted(void **state)
 	fixture_free(fixture);
 }
 
-static void invalidate_all_drops_every_file_that_is_known(void **state)
-{
-	struct fixture *fixture = fixture_new(1u << 30);
-
-	(void)state;
-	for (unsigned file = 0; file < 3; file++)
-		cache(fixture, file, 100 * file, 100);
-	window_file_forget(fixture->files[1]);
-	fixture->files[1] = NULL;
-	window_invalidate_all_soon(fixture->window);
-	start(fixture);
-	wait_for(!usage_of(fixture).bytes);
-	/* What is left is of the node that the kernel has forgotten. */
-	wait_for(cached_bytes(fixture) == 100 * 4 * KIB);
-	stop(fixture);
-	for (unsigned page = 100; page < 200; page++)
-		assert_true(fixture->kernel.cached[1][page]);
-	fixture_free(fixture);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -207,7 +187,6 @@ int main(void)
 		cmocka_unit_test(a_forgotten_node_is_not_invalidated),
 		cmocka_unit_test(invalidate_soon_drops_all_of_the_file),
 		cmocka_unit_test(invalidate_soon_drops_what_was_never_noted),
-		cmocka_unit_test(invalidate_all_drops_every_file_that_is_known),
 		cmocka_unit_test(an_edition_shows_when_its_drop_is_over),
 	};
 

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* control_place.c - where control sockets are; shared by foldfs and foldctl */
+#include "foldfs/control_place.h"
+
+#include "foldfs/trusted_path.h"
+
+#include <errno.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The directory that the environment names, with BELOW; NULL if it names none. */
+static char *by_environment(const char *variable, const char *below)
+{
+	const char *value = getenv(variable);
+	char *path = NULL;
+
+	/* systemd names several with colons between them. */
+	if (!value || *value != '/' ||
+	    asprintf(&path, "%.*s%s", (int)strcspn(value, ":"), value, below) < 0)
+		return NULL;
+	return path;
+}
+
+static char *in_home(uid_t owner)
+{
+	const struct passwd *user = getpwuid(owner);
+	char *path = NULL;
+
+	if (!user || user->pw_dir[0] != '/' ||
+	    asprintf(&path, "%s/.local/state/foldfs/.control", user->pw_dir) < 0)
+		return NULL;
+	return path;
+}
+
+/* Malloced; NULL: there is no such place. */
+static char *path_of(uid_t owner, unsigned index)
+{
+	bool own = geteuid() == owner;
+	char *path = NULL;
+
+	if (owner == 0)
+		return index == 0 ? strdup("/run/foldfs") : NULL;
+	switch (index) {
+	case 0:
+		return asprintf(&path, "/run/user/%u/foldfs", owner) < 0 ? NULL : path;
+	case 1:
+		return own ? by_environment("XDG_RUNTIME_DIR", "/foldfs") : NULL;
+	case 2:
+		return own ? by_environment("RUNTIME_DIRECTORY", "") : NULL;
+	case 3:
+		return own ? by_environment("XDG_STATE_HOME", "/foldfs/.control") : NULL;
+	default:
+		return in_home(owner);
+	}
+}
+
+static errint_t open_place(uid_t owner, unsigned index, bool make, struct control_place *ret_place)
+{
+	/* Root's may be looked at; whoever is refused is refused by the socket. */
+	mode_t mode = owner == 0 ? 0755 : 0700;
+	char *path = path_of(owner, index);
+	int fd = path ? trusted_path_open(path, owner, make, mode) : -ENOENT;
+
+	if (fd < 0) {
+		free(path);
+		*ret_place = (struct control_place){.fd = -1};
+		return fd;
+	}
+	*ret_place = (struct control_place){.fd = fd, .path = path};
+	return 0;
+}
+
+errint_t control_place_make(struct control_place *ret_place)
+{
+	errint_t error = -ENOENT;
+
+	for (unsigned index = 0; error && index < CONTROL_PLACES; index++) {
+		errint_t found = open_place(geteuid(), index, true, ret_place);
+
+		/* What is not there at all says less than what was in the way. */
+		if (!found || found != -ENOENT)
+			error = found;
+	}
+	return error;
+}
+
+errint_t control_place_open(uid_t owner, unsigned index, struct control_place *ret_place)
+{
+	return open_place(owner, index, false, ret_place);
+}
+
+void control_place_clear(struct control_place *place)
+{
+	if (place->fd >= 0)
+		close(place->fd);
+	free(place->path);
+	*place = (struct control_place){.fd = -1};
+}
