@@ -326,13 +326,15 @@ static void put_object(struct fixture *f, uint64_t class, const struct source_st
 	assert_int_equal(catalogue_commit(batch), 0);
 }
 
-/* The stamp of a class's copy: as it was put, but for the device. */
+/* What is told of a class's copy: as it was put, but for the device. */
 static void stamps_of_objects_are_kept(void **state)
 {
 	const struct source_stamp stamp = {.inode = 3, .size = 4, .mtime = {5, 6}, .ctime = {7, 8}};
 	struct source_stamp other = stamp;
 	struct catalogue_object found;
 	struct fixture *f = *state;
+	uint64_t count;
+	uint64_t bytes;
 
 	other.device = 9;
 	other.ctime.tv_nsec++;
@@ -349,7 +351,21 @@ static void stamps_of_objects_are_kept(void **state)
 	assert_int_equal(catalogue_object(f->catalogue, 2, &found), 0);
 	other.device = 0;
 	assert_true(source_stamp_equal(&found.stamp, &other));
+	assert_int_equal(found.writers, 102);
+	assert_int_equal(found.content.low, 2);
 	assert_int_equal(catalogue_object(f->catalogue, 3, &found), -ENOENT);
+	catalogue_count_objects(f->catalogue, &count, &bytes);
+	assert_int_equal(count, 2);
+	assert_int_equal(bytes, 8);
+	assert_int_equal(catalogue_next_object(f->catalogue, 0, &found), 0);
+	assert_int_equal(found.class, 1);
+	assert_int_equal(catalogue_next_object(f->catalogue, 1, &found), 0);
+	assert_int_equal(found.class, 2);
+	assert_int_equal(catalogue_next_object(f->catalogue, 2, &found), -ENOENT);
+	/* One that is gone since. */
+	put_object(f, 1, NULL);
+	assert_int_equal(catalogue_next_object(f->catalogue, 1, &found), 0);
+	assert_int_equal(found.class, 2);
 }
 
 int main(void)
