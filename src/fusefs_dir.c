@@ -38,7 +38,7 @@
 #define PORTION_MAX (32u << 10)
 #define PORTION_MIN 512u
 /* How much longer entries with attributes are than without, for names of usual length. */
-#define PLUS_FACTOR 4u
+#define PLUS_FACTOR 5u
 /* Seconds for which names and attributes have to be kept to keep lists. */
 #define LIST_TIMEOUT 30.0
 
@@ -262,7 +262,7 @@ static size_t portion(const struct listing *listing)
 	return room < PORTION_MAX ? room : PORTION_MAX;
 }
 
-/* The next entry, which stays the next one until listing_step(); NULL at the end. */
+/* The next entry, which stays the next one until listing_step_locked(); NULL at the end. */
 static errint_t listing_peek_locked(struct listing *listing, struct directory_handle *handle,
 				    const struct dirent64 **ret_entry)
 {
@@ -341,13 +341,20 @@ static void listing_add(struct listing *listing, struct directory_handle *handle
 						   &entry.attr, dirent->d_off);
 }
 
+/* Whether to read more is likely to be in vain: it would have to be read again. */
+static bool is_nearly_full(const struct listing *listing)
+{
+	return listing->used && listing->taken == listing->filled &&
+	       listing->size - listing->used < PORTION_MIN;
+}
+
 static errint_t listing_fill_locked(struct listing *listing, struct directory_handle *handle,
 				    off_t offset)
 {
 	const struct dirent64 *dirent = NULL;
 	errint_t error = handle_seek_locked(handle, offset);
 
-	while (!error) {
+	while (!error && !is_nearly_full(listing)) {
 		error = listing_peek_locked(listing, handle, &dirent);
 		if (error || !dirent)
 			break;

@@ -14,6 +14,7 @@
  *       than threads may be. So interrupts always arrive.
  *  S.2  While requests are parked, each of their users has all that he may: whoever gives something
  *       back under the lock takes the next one in the same critical section.
+ *       Both hold but for requests that are handled uncounted, for want of memory to count them.
  *  S.3  A thread can be cancelled only while it reads from the device, where it holds nothing.
  *
  * An interrupt of a parked request answers it with EINTR: nothing was done of it yet. All others
