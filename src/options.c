@@ -42,6 +42,7 @@ struct raw_options {
 	char *window;
 	char *maps;
 	char *transport;
+	char *seccomp;
 	char *attr_timeout;
 	char *entry_timeout;
 	char *negative_timeout;
@@ -93,6 +94,7 @@ static const struct fuse_opt words[] = {
 	RAW("window=%s", window),
 	RAW("maps=%s", maps),
 	RAW("transport=%s", transport),
+	RAW("seccomp=%s", seccomp),
 	RAW("attr_timeout=%s", attr_timeout),
 	RAW("entry_timeout=%s", entry_timeout),
 	RAW("negative_timeout=%s", negative_timeout),
@@ -112,6 +114,7 @@ static const struct fuse_opt words[] = {
 	FUSE_OPT_KEY("window", KEY_NO_VALUE),
 	FUSE_OPT_KEY("maps", KEY_NO_VALUE),
 	FUSE_OPT_KEY("transport", KEY_NO_VALUE),
+	FUSE_OPT_KEY("seccomp", KEY_NO_VALUE),
 	FUSE_OPT_KEY("attr_timeout", KEY_NO_VALUE),
 	FUSE_OPT_KEY("entry_timeout", KEY_NO_VALUE),
 	FUSE_OPT_KEY("negative_timeout", KEY_NO_VALUE),
@@ -244,6 +247,7 @@ static int take_unknown(struct raw_options *raw, const char *word)
 static int set_transport_io_uring(struct raw_options *raw)
 {
 	free(raw->transport);
+	free(raw->seccomp);
 	raw->transport = strdup("io_uring");
 	return raw->transport ? 0 : -1;
 }
@@ -375,6 +379,14 @@ static errint_t judge_transport(const char *text, enum transport_choice *transpo
 		*transport = TRANSPORT_DEV;
 	else
 		return refuse("transport=%s is not one of auto, io_uring and dev.", text);
+	return 0;
+}
+
+static errint_t judge_seccomp(const char *text, bool *seccomp)
+{
+	*seccomp = !text || strcmp(text, "off") != 0;
+	if (text && *seccomp && strcmp(text, "on") != 0)
+		return refuse("seccomp=%s is not one of on and off.", text);
 	return 0;
 }
 
@@ -527,6 +539,8 @@ static errint_t judge(struct raw_options *raw, struct options *options)
 	if (!err)
 		err = judge_transport(raw->transport, &options->transport);
 	if (!err)
+		err = judge_seccomp(raw->seccomp, &options->seccomp);
+	if (!err)
 		err = judge_state(raw->state);
 	if (!err)
 		err = judge_scan(raw->scan, &options->scan_background);
@@ -642,6 +656,7 @@ void options_print_help(const char *program)
 	       "  -o scan=background     read SOURCE once, slowly, for what its files share "
 	       "(default: off)\n"
 	       "  -o transport=WAY       auto, io_uring or dev (default: auto)\n"
+	       "  -o seccomp=off         any system call is allowed to the daemon (default: on)\n"
 	       "  -o attr_timeout=SEC    how long the kernel may keep attributes (default: 1.0)\n"
 	       "  -o entry_timeout=SEC   how long the kernel may keep names (default: 1.0)\n"
 	       "  -o negative_timeout=SEC\n"
