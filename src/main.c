@@ -734,6 +734,9 @@ static void stop(struct daemon *d)
 		pthread_cancel(d->force_thread);
 		pthread_join(d->force_thread, NULL);
 	}
+	/* In the foreground each has been a line already. */
+	if (log_to_syslog && syscall_filter_refused() > 0)
+		complain("%u system calls were refused.", syscall_filter_refused());
 	mount_entry_clear(&d->entry);
 	close(d->asker);
 }

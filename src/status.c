@@ -8,9 +8,11 @@
  */
 #include "foldfs/status.h"
 
+#include "foldfs/privileges.h"
 #include "foldfs/scan.h"
 #include "foldfs/state.h"
 #include "foldfs/stats.h"
+#include "foldfs/syscall_filter.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +28,9 @@ struct reading {
 	uint64_t uptime_s;
 	const char *state;
 	uint64_t scan_bytes;
+	struct privileges privileges;
+	char capabilities[PRIVILEGE_NAMES_BYTES];
+	char bounding[PRIVILEGE_NAMES_BYTES];
 	struct fusefs_usage usage;
 	const struct stats *stats;
 };
@@ -106,6 +111,14 @@ static bool put(json_t *root, const char *key, json_t *value)
 	return json_object_set_new(object, key, value) == 0;
 }
 
+/* The daemon's threads have them all alike, but for the moment that one is somebody else. */
+static void read_privileges(struct reading *reading)
+{
+	privileges_read(&reading->privileges);
+	privileges_names(reading->privileges.capabilities, reading->capabilities);
+	privileges_names(reading->privileges.bounding, reading->bounding);
+}
+
 static void take_reading(const struct status_context *context, struct reading *ret_reading)
 {
 	struct reading reading = {
@@ -124,6 +137,7 @@ static void take_reading(const struct status_context *context, struct reading *r
 		reading.state = context->state->directory;
 	if (context->state && context->state->scan)
 		reading.scan_bytes = scan_memory(context->state->scan);
+	read_privileges(&reading);
 	fusefs_usage(context->fs, &reading.usage);
 	*ret_reading = reading;
 }
@@ -138,11 +152,13 @@ json_t *status_json(const struct status_context *context)
 		return NULL;
 	take_reading(context, r);
 #define TEXT(value)                           text_of(value)
+#define YES_NO(value)                         ((value) ? "yes" : "no")
 #define NUMBER(value)                         json_integer((json_int_t)(value))
 #define PUT(key, unit, kind, value, sentence) complete = complete && put(root, key, kind(value));
 	STATUS_FIGURES(PUT)
 #undef PUT
 #undef NUMBER
+#undef YES_NO
 #undef TEXT
 	if (!complete) {
 		json_decref(root);

@@ -24,7 +24,6 @@
 	X(CAP_DAC_READ_SEARCH, "finding a file again by its handle, with open_by_handle_at")       \
 	X(CAP_FOWNER, "root's chmod, utimes and unlink in sticky directories")                     \
 	X(CAP_FSETID, "the set-group-ID bit at root's chmod and writes of others' files")          \
-	X(CAP_LEASE, "fcntl's leases on files of others")                                          \
 	X(CAP_MKNOD, "root's mknod of devices")                                                    \
 	X(CAP_SETFCAP, "root's setcap, which is an extended attribute")                            \
 	X(CAP_SETGID, "taking on a caller's groups")                                               \
