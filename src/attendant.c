@@ -45,6 +45,10 @@ static void unmount(const char *mountpoint)
 	pid_t pid = fork();
 
 	if (pid == 0) {
+		sigset_t none;
+
+		sigemptyset(&none);
+		sigprocmask(SIG_SETMASK, &none, NULL);
 		execv("/usr/bin/fusermount3", argv);
 		execvp("fusermount3", argv);
 		_exit(EXIT_FAILURE);
@@ -81,10 +85,14 @@ static void give_up_privileges(void)
 /* In a process of its own. */
 static _Noreturn void attend(int socket, const char *mountpoint, pid_t daemon)
 {
+	sigset_t all;
 	char order;
 
-	/* A ^C is for the daemon. */
+	/* What is to end the daemon, be it sent to all of a group or service, is not for us: the
+	 * daemon has orders then. */
 	setsid();
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL);
 	if (chdir("/"))
 		_exit(EXIT_FAILURE);
 	privileges_keep_file(socket);

@@ -11,6 +11,7 @@
 #include "foldfs/privileges.h"
 
 #include <errno.h>
+#include <mntent.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -124,18 +125,19 @@ errint_t privileges_keep(uint64_t set)
 	return set_words(permitted & set, permitted & set);
 }
 
-/* Whether /proc shows no process of others to one without CAP_SYS_PTRACE. Process 1 has more
- * capabilities than the daemon keeps, so it is as much another's as anybody's. */
-static bool proc_hides(uint64_t kept)
+/* Whether /proc hides processes of others from one without CAP_SYS_PTRACE. */
+static bool proc_hides(void)
 {
-	capability_words words;
-	bool hides;
+	FILE *mounts = setmntent("/proc/self/mounts", "re");
+	const struct mntent *entry;
+	bool hides = false;
 
-	if (access("/proc/1/status", R_OK) || get_words(words) ||
-	    set_words(permitted_of(words) & kept, permitted_of(words)))
-		return false;
-	hides = access("/proc/1/status", R_OK) != 0;
-	(void)set_words(permitted_of(words), permitted_of(words)); /* as it was */
+	/* The last one covers those before. */
+	while (mounts && (entry = getmntent(mounts)))
+		if (!strcmp(entry->mnt_dir, "/proc"))
+			hides = hasmntopt(entry, "hidepid") != NULL;
+	if (mounts)
+		endmntent(mounts);
 	return hides;
 }
 
@@ -146,7 +148,7 @@ errint_t privileges_keep_daemon(void)
 #define KEEP(capability, reason) kept |= PRIVILEGE(capability);
 	DAEMON_CAPABILITIES(KEEP)
 #undef KEEP
-	if (proc_hides(kept))
+	if (proc_hides())
 		kept |= PRIVILEGE(CAP_SYS_PTRACE);
 	return privileges_keep(kept);
 }
