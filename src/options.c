@@ -247,7 +247,6 @@ static int take_unknown(struct raw_options *raw, const char *word)
 static int set_transport_io_uring(struct raw_options *raw)
 {
 	free(raw->transport);
-	free(raw->seccomp);
 	raw->transport = strdup("io_uring");
 	return raw->transport ? 0 : -1;
 }
@@ -575,6 +574,7 @@ static void raw_clear(struct raw_options *raw)
 	free(raw->window);
 	free(raw->maps);
 	free(raw->transport);
+	free(raw->seccomp);
 	free(raw->attr_timeout);
 	free(raw->entry_timeout);
 	free(raw->negative_timeout);

@@ -113,7 +113,7 @@ static const struct {
 	{SANITIZER,
 	 "mmap mprotect kill tgkill prlimit64 setrlimit pipe pipe2 dup2 ioctl socketpair"},
 	{SANITIZER,
-	 "getppid readlink sched_getaffinity alarm setitimer timer_create timer_settime"},
+	 "getppid getdents readlink sched_getaffinity alarm setitimer timer_create timer_settime"},
 	{SANITIZER,
 	 "process_vm_readv futex mremap madvise open openat lseek fstat newfstatat poll"},
 };

@@ -313,6 +313,8 @@ def of_a_plain_user(t):
     mount = t.mount(source, user="nobody", transport="dev", audit=False)
     mount.expect_log("no kernel passthrough, for the daemon has no CAP_SYS_ADMIN")
     pid = mount.process.pid
+    # Root is refused by the kernel, before there is anybody to answer.
+    until(lambda: status_of("/proc/%d" % pid)["Seccomp"] == SECCOMP_FILTER, 10 * t.patience, "the daemon is filtered")
     for fields in statuses(pid):
         equal(fields["CapPrm"].strip("0"), "", "capabilities")
         equal((fields["NoNewPrivs"], fields["Seccomp"]), ("1", SECCOMP_FILTER), "no_new_privs and seccomp")
