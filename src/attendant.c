@@ -32,9 +32,12 @@ static void flush(const char *mountpoint)
 {
 	int fd = open(mountpoint, O_RDONLY | O_DIRECTORY | O_NONBLOCK | O_CLOEXEC);
 
+	if (fd < 0)
+		return;
 	/* An error is for those who wrote, and who have been told. */
-	if (fd >= 0)
-		(void)syncfs(fd);
+	(void)syncfs(fd);
+	/* Before the answer: the daemon serves this yet. */
+	close(fd);
 }
 
 /* As libfuse does it. */
