@@ -162,7 +162,8 @@ static _Noreturn void child(const char *directory, const char *data, const char 
 	setrlimit(RLIMIT_CORE, &no_core);
 	if (!freopen("/dev/null", "w", stderr))
 		_exit(1);
-	/* What is in the database may have been made to be read here. The directory may be another's. */
+	/* What is in the database may have been made to be read here. The directory may be
+	 * another's. */
 	if (privileges_keep(PRIVILEGE(CAP_DAC_OVERRIDE)) || privileges_freeze())
 		_exit(1);
 	alarm(seconds_for(data));

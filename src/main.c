@@ -407,12 +407,14 @@ static void hang_up(struct daemon *d)
 	close(ends[1]);
 }
 
-/* A plain user's takes fusermount3, and so the attendant. */
+/* Where that takes fusermount3, for a plain user, the attendant does it. */
 static void remove_mount(struct daemon *d)
 {
+	if (umount2(d->mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+		return;
 	if (geteuid() != 0)
 		attendant_unmount(&d->attendant);
-	else if (umount2(d->mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW) != 0)
+	else
 		complain("cannot unmount %s: %s.", d->mountpoint, strerror(errno));
 }
 
