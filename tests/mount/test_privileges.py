@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import stat
 import struct
 import subprocess
@@ -337,6 +338,20 @@ def of_a_plain_user(t):
     t.join([t.fork(child)])
     mount.ended(0)
     equal(read_file(source + "/file")[:6], b"stored", "what was stored through a mapping")
+
+
+@test(transports="one")
+def tells_the_service_manager(t):
+    """READY=1 and STOPPING=1 reach a service manager, from under the filter."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(t.path("notify"))
+        manager.settimeout(20 * t.patience)
+        os.environ["NOTIFY_SOCKET"] = t.path("notify")
+        mount = t.mount(t.make_dir("source"), audit=False)
+        del os.environ["NOTIFY_SOCKET"]
+        check(b"READY=1" in manager.recv(4096), "ready")
+        mount.stop()
+        check(b"STOPPING=1" in manager.recv(4096), "stopping")
 
 
 @test(transports="one")
