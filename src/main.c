@@ -32,6 +32,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -54,6 +55,9 @@
 #define NESTED_MAX 16
 /* How long the write-back before an end by signal may take. */
 #define FLUSH_MS 5000
+/* How long no request must have come before the write-back is taken to be over. */
+#define QUIET_MS 50
+#define STEP_MS  10
 /* How long everything may take from the signal on, before the daemon ends whatever it waits for. */
 #define END_SECONDS 20
 #define OPEN_FILES  (1u << 20)
@@ -461,6 +465,25 @@ static void limit_end(struct daemon *d)
 		d->force_thread_runs = pthread_create(&d->force_thread, NULL, end_by_force, d) == 0;
 }
 
+/*
+ * Have the kernel write back what clients stored through mmap: once nobody answers, it is lost. On
+ * a FUSE mount syncfs(2) may only begin that, and return while the server does not even run (seen
+ * with Linux 6.18.44). So what comes of it is awaited. What a thread has read it finishes; what is
+ * in the queue is to be read yet.
+ */
+static void flush_mount(const struct daemon *d)
+{
+	struct pollfd queue = {.fd = fuse_session_fd(d->session), .events = POLLIN};
+	const struct timespec step = {.tv_nsec = STEP_MS * 1000000L};
+	int quiet = 0;
+
+	attendant_flush(&d->attendant, FLUSH_MS);
+	for (int waited = 0; quiet < QUIET_MS && waited < FLUSH_MS; waited += STEP_MS) {
+		nanosleep(&step, NULL);
+		quiet = poll(&queue, 1, 0) > 0 ? 0 : quiet + STEP_MS;
+	}
+}
+
 static void *wait_for_end(void *arg)
 {
 	struct daemon *d = arg;
@@ -473,8 +496,7 @@ static void *wait_for_end(void *arg)
 		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 		sd_notify(0, "STOPPING=1");
 		limit_end(d);
-		/* Once nobody answers, what clients stored through mmap is lost. */
-		attendant_flush(&d->attendant, FLUSH_MS);
+		flush_mount(d);
 		fusefs_quiesce(d->fs);
 		fuse_session_exit(d->session);
 		pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
