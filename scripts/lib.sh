@@ -166,7 +166,7 @@ libfuse_in_distribution() {
 }
 
 # What a build of libfuse was made of; a build with another stamp is made again.
-libfuse_stamp() { printf 'foldfs libfuse recipe 1, libfuse >= %s, %s\n' "$libfuse_wanted" "$(uname -m)"; }
+libfuse_stamp() { printf 'foldfs libfuse recipe 2, libfuse >= %s, %s\n' "$libfuse_wanted" "$(uname -m)"; }
 
 libfuse_built() {
 	[[ -r $libfuse_dir/stamp && $(<"$libfuse_dir/stamp") == "$(libfuse_stamp)" ]]
@@ -190,11 +190,20 @@ libfuse_fetch() {
 	quietly dpkg-source --no-check -x "$work"/apt/download/fuse3_*.dsc "$work/source"
 }
 
+# The hardening that foldfs itself is built with: control flow is protected only if all of a program is.
+hardening_flags() {
+	printf '%s' '-fstack-protector-strong -fstack-clash-protection -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3'
+	case $(uname -m) in
+	x86_64) printf ' %s' -fcf-protection ;;
+	aarch64) printf ' %s' -mbranch-protection=standard ;;
+	esac
+}
+
 # Configure and build $1/source and install it below $1/root. The library is static; its prefix is
 # /usr so that it finds fusermount3 there, and its pkg-config file goes wherever the directory goes.
 libfuse_compile() {
 	local work=$1
-	quietly meson setup "$work/build" "$work/source" --prefix=/usr --libdir=lib --buildtype=debugoptimized \
+	CFLAGS=$(hardening_flags) quietly meson setup "$work/build" "$work/source" --prefix=/usr --libdir=lib --buildtype=debugoptimized \
 		-Ddefault_library=static -Dutils=false -Dtests=false -Dexamples=true \
 		-Dpkgconfig.relocatable=true || return
 	quietly ninja -C "$work/build" lib/libfuse3.a example/passthrough_hp || return
@@ -238,7 +247,7 @@ libfuse_ensure() {
 
 # What foldfs itself needs, to build and to mount. The sanitizers' run-time libraries come with gcc.
 build_packages=(gcc g++ libc6-dev cmake ninja-build pkgconf libxxhash-dev liburcu-dev liblmdb-dev libjansson-dev
-	libsystemd-dev libcmocka-dev liburing-dev libnuma-dev fuse3)
+	libseccomp-dev libsystemd-dev libcmocka-dev liburing-dev libnuma-dev fuse3)
 
 # What the images, the demonstration and the tests need on top of that.
 image_packages=(mmdebstrap e2fsprogs openssl debian-archive-keyring)

@@ -13,6 +13,7 @@
  * sign of damage like any other.
  */
 #include "foldfs/catalogue_internal.h"
+#include "foldfs/privileges.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -160,6 +161,10 @@ static _Noreturn void child(const char *directory, const char *data, const char 
 		signal(ends[i], SIG_DFL);
 	setrlimit(RLIMIT_CORE, &no_core);
 	if (!freopen("/dev/null", "w", stderr))
+		_exit(1);
+	/* What is in the database may have been made to be read here. The directory may be
+	 * another's. */
+	if (privileges_keep(PRIVILEGE(CAP_DAC_OVERRIDE)) || privileges_freeze())
 		_exit(1);
 	alarm(seconds_for(data));
 	_exit(renew(directory, path, max_bytes) ? 1 : 0);

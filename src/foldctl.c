@@ -8,6 +8,7 @@
  */
 #include "foldfs/foldctl.h"
 #include "foldfs/figures.h"
+#include "foldfs/privileges.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -89,6 +90,8 @@ int main(int argc, char *argv[])
 	const char *command = argc > 1 ? argv[1] : "", *word;
 	bool given;
 
+	/* A scan has what others' files hold in its memory. */
+	privileges_begin();
 	if (is_help(command) || (argc == 3 && is_help(argv[2])))
 		return usage(stdout);
 	if (strcmp(command, "--version") == 0 || strcmp(command, "-V") == 0) {

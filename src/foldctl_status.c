@@ -106,6 +106,19 @@ static void print_memory(const json_t *status)
 	print_size("window", number(status, "window.bytes"), meaning);
 }
 
+/* One line: whether the daemon runs with as little as it can. */
+static void print_privileges(const json_t *status)
+{
+	printf("\n  system calls %s",
+	       strcmp(text(status, "privileges.seccomp"), "on") == 0 ? "filtered" : "not filtered");
+	if (number(status, "privileges.refused_calls") > 0)
+		printf(" (%" PRId64 " refused)", number(status, "privileges.refused_calls"));
+	printf(", capabilities: ");
+	text_print_foreign(stdout, *text(status, "privileges.capabilities")
+					   ? text(status, "privileges.capabilities")
+					   : "none");
+}
+
 static void print_status(const json_t *status)
 {
 	struct text_buffer up;
@@ -121,6 +134,7 @@ static void print_status(const json_t *status)
 		printf("\n  keeps its catalogue in ");
 		text_print_foreign(stdout, text(status, "state"));
 	}
+	print_privileges(status);
 	putchar('\n');
 	print_saved(status);
 	print_pool(status);

@@ -17,21 +17,27 @@ int fail(const char *format, ...)
 	return EXIT_FAILURE;
 }
 
-/* The number at KEY, which may have one dot; 0 where a daemon of another version has none. */
-int64_t number(const json_t *status, const char *key)
+/* What is at KEY, which may have one dot; NULL where a daemon of another version has nothing. */
+static const json_t *value_at(const json_t *status, const char *key)
 {
 	const char *dot = strchr(key, '.');
 	char group[32];
 
 	if (!dot)
-		return json_integer_value(json_object_get(status, key));
+		return json_object_get(status, key);
 	snprintf(group, sizeof(group), "%.*s", (int)(dot - key), key);
-	return json_integer_value(json_object_get(json_object_get(status, group), dot + 1));
+	return json_object_get(json_object_get(status, group), dot + 1);
+}
+
+/* 0 where there is none. */
+int64_t number(const json_t *status, const char *key)
+{
+	return json_integer_value(value_at(status, key));
 }
 
 const char *text(const json_t *status, const char *key)
 {
-	const char *value = json_string_value(json_object_get(status, key));
+	const char *value = json_string_value(value_at(status, key));
 
 	return value ? value : "?";
 }

@@ -11,6 +11,9 @@
  */
 #include "foldfs/guardian.h"
 
+#include "foldfs/privileges.h"
+#include "foldfs/syscall_filter.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -55,11 +58,14 @@ static int open_abort_file(unsigned connection)
 	return fd;
 }
 
-static void keep_only(int fd)
+/* The file is open: what is left takes no right. Without these it would guard as well. */
+static void give_up_privileges(void)
 {
-	if (fd > 0)
-		(void)close_range(0, (unsigned)fd - 1, 0);
-	(void)close_range((unsigned)fd + 1, ~0u, 0);
+	const struct syscall_filter filter = {.user = SYSCALLS_GUARDIAN};
+
+	(void)privileges_keep(0);
+	(void)privileges_freeze();
+	(void)syscall_filter_install(&filter);
 }
 
 /* In a process of its own. */
@@ -72,16 +78,18 @@ _Noreturn static void guard(int abort_file, pid_t daemon)
 	setsid();
 	if (chdir("/"))
 		_exit(EXIT_FAILURE);
-	keep_only(abort_file);
+	privileges_keep_file(abort_file);
 	(void)prctl(PR_SET_NAME, "foldfs-guardian");
 	sigfillset(&end);
 	sigprocmask(SIG_SETMASK, &end, NULL);
 	sigemptyset(&end);
 	sigaddset(&end, SIGUSR1);
 	(void)prctl(PR_SET_PDEATHSIG, SIGUSR1);
-	if (getppid() == daemon)
-		while (sigwait(&end, &sig))
-			;
+	if (getppid() != daemon)
+		(void)raise(SIGUSR1);
+	give_up_privileges();
+	while (sigwait(&end, &sig))
+		;
 	(void)!write(abort_file, "1", 1);
 	_exit(EXIT_SUCCESS);
 }

@@ -17,20 +17,23 @@
  * serving, control socket, unmount, free. By umount(8) the kernel has done the first by itself.
  * What hangs, as the source does, holds this up for END_SECONDS at most.
  */
+#include "foldfs/attendant.h"
 #include "foldfs/bdi.h"
 #include "foldfs/control_place.h"
 #include "foldfs/control_tasks.h"
-#include "foldfs/flush.h"
 #include "foldfs/fusefs.h"
 #include "foldfs/guardian.h"
 #include "foldfs/mounts.h"
 #include "foldfs/options.h"
+#include "foldfs/privileges.h"
 #include "foldfs/scan_command.h"
 #include "foldfs/state.h"
 #include "foldfs/status.h"
+#include "foldfs/syscall_filter.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -51,6 +54,11 @@
 #include <unistd.h>
 
 #define NESTED_MAX 16
+/* How long the write-back before an end by signal may take. */
+#define FLUSH_MS 5000
+/* How long no request must have come before the write-back is taken to be over. */
+#define QUIET_MS 50
+#define STEP_MS  10
 /* How long everything may take from the signal on, before the daemon ends whatever it waits for. */
 #define END_SECONDS 20
 #define OPEN_FILES  (1u << 20)
@@ -78,6 +86,7 @@ struct daemon {
 	int asker;       /* a socket to the process that asks the first question */
 	pid_t asker_pid; /* 0: not our child */
 	struct state state;
+	struct attendant attendant;
 	pid_t guardian; /* 0: there is none */
 	struct fusefs *fs;
 	struct fuse_session *session;
@@ -324,6 +333,8 @@ static int ask(int fd, const char *mountpoint)
 	struct statfs st;
 	char byte;
 
+	/* All it takes to ask. */
+	(void)privileges_keep(PRIVILEGE(CAP_DAC_READ_SEARCH));
 	/* Without the byte the daemon has ended, and has said why. */
 	if (TEMP_FAILURE_RETRY(read(fd, &byte, 1)) != 1)
 		return EXIT_FAILURE;
@@ -403,22 +414,46 @@ static void *wait_until_ready(void *arg)
  */
 
 /*
- * Unmount, if nobody else has. libfuse leaves a mount alone whose connection is gone, also when it
- * was aborted and the mount is still there, dead: that one is removed here.
+ * End the connection, and have libfuse see that it is ended. Else it might start a program to
+ * unmount (fusermount3, or umount where /etc/mtab is a file), which the daemon cannot any more.
  */
+static void hang_up(struct daemon *d)
+{
+	int ends[2];
+
+	if (pipe2(ends, O_CLOEXEC) != 0)
+		return;
+	close(ends[0]);
+	/* A pipe that nobody reads says POLLERR, as a connection does that was aborted. */
+	(void)dup3(ends[1], fuse_session_fd(d->session), O_CLOEXEC);
+	close(ends[1]);
+}
+
+/* Where that takes fusermount3, for a plain user, the attendant does it. */
+static void remove_mount(struct daemon *d)
+{
+	if (umount2(d->mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+		return;
+	if (geteuid() != 0)
+		attendant_unmount(&d->attendant);
+	else
+		complain("cannot unmount %s: %s.", d->mountpoint, strerror(errno));
+}
+
+/* Unmount, if nobody else has, even if the mount is dead because its connection was aborted. */
 static void unmount(struct daemon *d)
 {
 	struct mount_entry entry;
 
 	if (!d->mounted || atomic_exchange(&d->unmounting, true))
 		return;
+	hang_up(d);
 	fuse_session_unmount(d->session);
 	if (mount_entry_find(d->mountpoint, &entry) != 0)
 		return;
 	if (entry.device_major == d->entry.device_major &&
-	    entry.device_minor == d->entry.device_minor &&
-	    umount2(d->mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW) != 0 && geteuid() == 0)
-		complain("cannot unmount %s: %s.", d->mountpoint, strerror(errno));
+	    entry.device_minor == d->entry.device_minor)
+		remove_mount(d);
 	mount_entry_clear(&entry);
 }
 
@@ -448,6 +483,25 @@ static void limit_end(struct daemon *d)
 		d->force_thread_runs = pthread_create(&d->force_thread, NULL, end_by_force, d) == 0;
 }
 
+/*
+ * Have the kernel write back what clients stored through mmap: once nobody answers, it is lost. On
+ * a FUSE mount syncfs(2) may only begin that, and return while the server does not even run (seen
+ * with Linux 6.18.44). So what comes of it is awaited. What a thread has read it finishes; what is
+ * in the queue is to be read yet.
+ */
+static void flush_mount(const struct daemon *d)
+{
+	struct pollfd queue = {.fd = fuse_session_fd(d->session), .events = POLLIN};
+	const struct timespec step = {.tv_nsec = STEP_MS * 1000000L};
+	int quiet = 0;
+
+	attendant_flush(&d->attendant, FLUSH_MS);
+	for (int waited = 0; quiet < QUIET_MS && waited < FLUSH_MS; waited += STEP_MS) {
+		nanosleep(&step, NULL);
+		quiet = poll(&queue, 1, 0) > 0 ? 0 : quiet + STEP_MS;
+	}
+}
+
 static void *wait_for_end(void *arg)
 {
 	struct daemon *d = arg;
@@ -460,7 +514,7 @@ static void *wait_for_end(void *arg)
 		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 		sd_notify(0, "STOPPING=1");
 		limit_end(d);
-		flush_mount(d->mountpoint);
+		flush_mount(d);
 		fusefs_quiesce(d->fs);
 		fusefs_end(d->fs);
 		pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
@@ -625,11 +679,45 @@ static errint_t start_watch(struct daemon *d)
 	}
 }
 
+/*
+ * What the daemon does without from here on. Capabilities are each thread's own, and so they go
+ * before there is a second one; the attendant is made while processes can be. A plain user's daemon
+ * has none, but still has to start fusermount3.
+ */
+static errint_t keep_privileges(struct daemon *d)
+{
+	errint_t err = attendant_start(d->mountpoint, &d->attendant);
+
+	if (err)
+		return complain("cannot start a process: %s.", strerror(-err));
+	raise_open_files();
+	err = privileges_keep_daemon();
+	if (!err && geteuid() == 0)
+		err = privileges_freeze();
+	return err ? complain("cannot give up privileges: %s.", strerror(-err)) : 0;
+}
+
+/* Mounted, and nobody served yet: the threads that are there are filtered along. */
+static errint_t filter_syscalls(const struct daemon *d)
+{
+	const struct syscall_filter filter = {
+		.user = SYSCALLS_DAEMON,
+		.io_uring = d->options.transport == TRANSPORT_IO_URING,
+		.children = {d->guardian, d->attendant.pid},
+	};
+	errint_t err = d->options.seccomp ? syscall_filter_install(&filter) : privileges_freeze();
+
+	return err ? complain("cannot restrict system calls: %s. Without that: -o seccomp=off.",
+			      strerror(-err))
+		   : 0;
+}
+
 static errint_t start(struct daemon *d)
 {
-	errint_t err;
+	errint_t err = keep_privileges(d);
 
-	raise_open_files();
+	if (err)
+		return err;
 	/* Before the pool, whose hash tables have a thread of their own. */
 	state_open(&d->options, d->source, &d->state);
 	err = fusefs_new(&d->options, d->source_fd, &d->fs);
@@ -656,6 +744,8 @@ static errint_t start(struct daemon *d)
 	/* Before the threads: one of them looks at the scan when the status is asked. */
 	if (!err)
 		state_start_scan(&d->options, d->source_fd, &d->state);
+	if (!err)
+		err = filter_syscalls(d);
 	if (!err)
 		err = start_threads(d);
 	if (!err && send(d->asker, "", 1, MSG_NOSIGNAL) != 1)
@@ -689,11 +779,15 @@ static void stop(struct daemon *d)
 		fusefs_free(d->fs);
 	state_close(&d->state);
 	guardian_stop(d->guardian);
+	attendant_stop(&d->attendant);
 	/* Until here something may have waited for the source. */
 	if (d->force_thread_runs) {
 		pthread_cancel(d->force_thread);
 		pthread_join(d->force_thread, NULL);
 	}
+	/* In the foreground each has been a line already. */
+	if (log_to_syslog && syscall_filter_refused() > 0)
+		complain("%u system calls were refused.", syscall_filter_refused());
 	mount_entry_clear(&d->entry);
 	close(d->asker);
 }
@@ -737,13 +831,12 @@ static int mount_and_serve(struct daemon *d)
 
 int main(int argc, char *argv[])
 {
-	struct daemon d = {.source_fd = -1};
+	struct daemon d = {.source_fd = -1, .attendant.socket = -1};
 	int status = EXIT_SUCCESS;
 
+	privileges_begin();
 	if (argc > 1 && strcmp(argv[1], "--estimate") == 0)
 		return scan_estimate(argv + 2);
-	if (argc == 3 && strcmp(argv[1], FLUSH_WORD) == 0)
-		return flush_run(argv[2]);
 	fuse_set_log_func(log_line);
 	if (options_parse(argc, argv, &d.options))
 		return EXIT_FAILURE;

@@ -42,6 +42,7 @@ struct raw_options {
 	char *window;
 	char *maps;
 	char *transport;
+	char *seccomp;
 	char *attr_timeout;
 	char *entry_timeout;
 	char *negative_timeout;
@@ -95,6 +96,7 @@ static const struct fuse_opt words[] = {
 	RAW("window=%s", window),
 	RAW("maps=%s", maps),
 	RAW("transport=%s", transport),
+	RAW("seccomp=%s", seccomp),
 	RAW("attr_timeout=%s", attr_timeout),
 	RAW("entry_timeout=%s", entry_timeout),
 	RAW("negative_timeout=%s", negative_timeout),
@@ -116,6 +118,7 @@ static const struct fuse_opt words[] = {
 	FUSE_OPT_KEY("window", KEY_NO_VALUE),
 	FUSE_OPT_KEY("maps", KEY_NO_VALUE),
 	FUSE_OPT_KEY("transport", KEY_NO_VALUE),
+	FUSE_OPT_KEY("seccomp", KEY_NO_VALUE),
 	FUSE_OPT_KEY("attr_timeout", KEY_NO_VALUE),
 	FUSE_OPT_KEY("entry_timeout", KEY_NO_VALUE),
 	FUSE_OPT_KEY("negative_timeout", KEY_NO_VALUE),
@@ -382,6 +385,14 @@ static errint_t judge_transport(const char *text, enum transport_choice *transpo
 	return 0;
 }
 
+static errint_t judge_seccomp(const char *text, bool *seccomp)
+{
+	*seccomp = !text || strcmp(text, "off") != 0;
+	if (text && *seccomp && strcmp(text, "on") != 0)
+		return refuse("seccomp=%s is not one of on and off.", text);
+	return 0;
+}
+
 static errint_t judge_coherence(const char *text, bool *overlay)
 {
 	*overlay = text && strcmp(text, "overlay") == 0;
@@ -535,6 +546,8 @@ static errint_t judge(struct raw_options *raw, struct options *options)
 	if (!err)
 		err = judge_transport(raw->transport, &options->transport);
 	if (!err)
+		err = judge_seccomp(raw->seccomp, &options->seccomp);
+	if (!err)
 		err = judge_state(raw->state);
 	if (!err)
 		err = judge_scan(raw->scan, &options->scan_background);
@@ -569,6 +582,7 @@ static void raw_clear(struct raw_options *raw)
 	free(raw->window);
 	free(raw->maps);
 	free(raw->transport);
+	free(raw->seccomp);
 	free(raw->attr_timeout);
 	free(raw->entry_timeout);
 	free(raw->negative_timeout);
@@ -654,6 +668,7 @@ void options_print_help(const char *program)
 	       "  -o scan=background     read SOURCE once, slowly, for what its files share "
 	       "(default: off)\n"
 	       "  -o transport=WAY       auto (which is dev), dev or io_uring\n"
+	       "  -o seccomp=off         any system call is allowed to the daemon (default: on)\n"
 	       "  -o attr_timeout=SEC    how long the kernel may keep attributes (default: 1.0)\n"
 	       "  -o entry_timeout=SEC   how long the kernel may keep names (default: 1.0)\n"
 	       "  -o negative_timeout=SEC\n"

@@ -9,9 +9,11 @@
 #include "foldfs/status.h"
 
 #include "foldfs/catalogue.h"
+#include "foldfs/privileges.h"
 #include "foldfs/scan.h"
 #include "foldfs/state.h"
 #include "foldfs/stats.h"
+#include "foldfs/syscall_filter.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,6 +31,9 @@ struct reading {
 	uint64_t scan_bytes;
 	uint64_t copies;
 	uint64_t copies_bytes;
+	struct privileges privileges;
+	char capabilities[PRIVILEGE_NAMES_BYTES];
+	char bounding[PRIVILEGE_NAMES_BYTES];
 	struct fusefs_usage usage;
 	const struct stats *stats;
 };
@@ -109,6 +114,14 @@ static bool put(json_t *root, const char *key, json_t *value)
 	return json_object_set_new(object, key, value) == 0;
 }
 
+/* The daemon's threads have them all alike, but for the moment that one is somebody else. */
+static void read_privileges(struct reading *reading)
+{
+	privileges_read(&reading->privileges);
+	privileges_names(reading->privileges.capabilities, reading->capabilities);
+	privileges_names(reading->privileges.bounding, reading->bounding);
+}
+
 static void take_reading(const struct status_context *context, struct reading *ret_reading)
 {
 	struct reading reading = {
@@ -130,6 +143,7 @@ static void take_reading(const struct status_context *context, struct reading *r
 	if (context->state && context->state->catalogue)
 		catalogue_count_objects(context->state->catalogue, &reading.copies,
 					&reading.copies_bytes);
+	read_privileges(&reading);
 	fusefs_usage(context->fs, &reading.usage);
 	*ret_reading = reading;
 }
@@ -144,11 +158,13 @@ json_t *status_json(const struct status_context *context)
 		return NULL;
 	take_reading(context, r);
 #define TEXT(value)                           text_of(value)
+#define YES_NO(value)                         ((value) ? "yes" : "no")
 #define NUMBER(value)                         json_integer((json_int_t)(value))
 #define PUT(key, unit, kind, value, sentence) complete = complete && put(root, key, kind(value));
 	STATUS_FIGURES(PUT)
 #undef PUT
 #undef NUMBER
+#undef YES_NO
 #undef TEXT
 	if (!complete) {
 		json_decref(root);

@@ -22,6 +22,19 @@
 	X("transport", "text", TEXT, r->transport,                                                 \
 	  "How requests reach the daemon: io_uring, dev (the fuse device), or none before the "    \
 	  "first one.")                                                                            \
+	X("privileges.capabilities", "text", TEXT, r->capabilities,                                \
+	  "What the daemon may do besides what any user may: capabilities(7), less CAP_.")         \
+	X("privileges.bounding", "text", TEXT, r->bounding,                                        \
+	  "What a program that it started could be given of them at most; it starts none.")        \
+	X("privileges.no_new_privs", "text", TEXT, YES_NO(r->privileges.no_new_privs),             \
+	  "Whether set-user-ID means nothing to it: yes or no.")                                   \
+	X("privileges.dumpable", "text", TEXT, YES_NO(r->privileges.dumpable),                     \
+	  "Whether a crash would leave a core file, and others of its user may read its "          \
+	  "memory: yes or no.")                                                                    \
+	X("privileges.seccomp", "text", TEXT, r->privileges.filtered ? "on" : "off",               \
+	  "Whether it is held to the system calls that it needs: on or off.")                      \
+	X("privileges.refused_calls", "events", NUMBER, syscall_filter_refused(),                  \
+	  "System calls that it made and that were refused, for it is not known to need them.")    \
 	X("uptime_s", "seconds", NUMBER, r->uptime_s, "Time since the daemon started.")            \
 	X("frame_bytes", "bytes", NUMBER, FOLD_PAGE_SIZE, "The size of a frame, and of a page.")   \
 	X("frames_total", "frames", NUMBER, r->usage.store.frames_total,                           \

@@ -27,6 +27,7 @@ struct options {
 	uint64_t window_bytes; /* 0: direct I/O */
 	uint64_t maps_bytes;
 	enum transport_choice transport;
+	bool seccomp;             /* system calls are filtered once mounted */
 	char *state;              /* absolute directory; NULL: the default one */
 	char **passthrough;       /* globs, NULL at the end; NULL: none */
 	uint64_t passthrough_max; /* bytes of a file that may be served by the kernel unasked */

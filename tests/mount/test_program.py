@@ -15,9 +15,10 @@ KEYS = {
     "version", "source", "mountpoint", "transport", "uptime_s", "frame_bytes", "frames_total",
     "frames_used", "pages_shared", "pages_sharing", "pages_unshared", "zero_pages", "general_profit",
     "hits", "misses", "fills_discarded", "merges", "digest_collisions", "breaks", "evictions",
-    "bypassed", "window", "memory",
+    "bypassed", "window", "memory", "privileges",
 }
 WINDOW_KEYS = {"budget_bytes", "bytes", "trimmed_bytes"}
+PRIVILEGES_KEYS = {"capabilities", "bounding", "no_new_privs", "dumpable", "seccomp", "refused_calls"}
 MEMORY_KEYS = {"pool_bytes", "maps_bytes", "index_bytes", "transport_bytes", "total_bytes"}
 
 
@@ -122,11 +123,13 @@ def status_keys(t):
     read_file(mount.path("file"))
     status = mount.status()
     for keys, found, what in ((KEYS, status, "status"), (WINDOW_KEYS, status["window"], "window"),
-                              (MEMORY_KEYS, status["memory"], "memory")):
+                              (MEMORY_KEYS, status["memory"], "memory"),
+                              (PRIVILEGES_KEYS, status["privileges"], "privileges")):
         check(keys <= set(found), "%s lacks %s" % (what, sorted(keys - set(found))))
         for key, value in found.items():
-            kinds = str if key in ("version", "source", "mountpoint", "transport", "state") else \
-                dict if key in ("window", "memory", "plans", "watch", "serving") else int
+            kinds = str if key in ("version", "source", "mountpoint", "transport", "state") or \
+                what == "privileges" and key != "refused_calls" else \
+                dict if key in ("window", "memory", "plans", "privileges", "watch", "serving") else int
             check(isinstance(value, kinds), "%s.%s is %r" % (what, key, value))
     equal(status["source"], source, "source")
     equal(status["mountpoint"], mount.point, "mountpoint")

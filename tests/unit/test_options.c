@@ -166,7 +166,7 @@ static void own_options_are_taken(void **state)
 	(void)state;
 	assert_int_equal(PARSE(&options, said, "/src", "/mnt", "-f", "-o",
 			       "pool=1M,window=1G,maps=64K,transport=dev,attr_timeout=0,"
-			       "entry_timeout=2.5,watch"),
+			       "entry_timeout=2.5,watch,seccomp=off"),
 			 0);
 	assert_int_equal(options.pool_bytes, 1u << 20);
 	assert_int_equal(options.window_bytes, GIB); /* larger than the pool is fine */
@@ -174,8 +174,14 @@ static void own_options_are_taken(void **state)
 	assert_int_equal(options.transport, TRANSPORT_DEV);
 	assert_true(options.attr_timeout < 0.01);
 	assert_true(options.entry_timeout > 2.49 && options.entry_timeout < 2.51);
-	assert_true(options.foreground && options.watch);
+	assert_true(options.foreground && options.watch && !options.seccomp);
 	assert_true(options.border == BORDER_NO_PSEUDO && !options.pseudo_filesystems);
+	options_clear(&options);
+	assert_int_equal(PARSE(&options, said, "/src", "/mnt", "-o", "seccomp=off,seccomp=on"), 0);
+	assert_true(options.seccomp);
+	options_clear(&options);
+	assert_int_equal(PARSE(&options, said, "/src", "/mnt"), 0);
+	assert_true(options.seccomp);
 	options_clear(&options);
 
 	assert_int_equal(PARSE(&options, said, "/src", "/mnt", "-o", "pseudo-filesystems"), 0);
@@ -309,6 +315,7 @@ static void bad_words_are_refused_by_name(void **state)
 		{"-owindow=101%", "window=101%"},
 		{"-omaps=1K", "maps=1K"},
 		{"-otransport=tcp", "transport=tcp"},
+		{"-oseccomp=log", "seccomp=log"},
 		{"-oattr_timeout=-1", "attr_timeout=-1"},
 		{"-oattr_timeout=nan", "attr_timeout=nan"},
 		{"-oentry_timeout=1s", "entry_timeout=1s"},

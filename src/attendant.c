@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * attendant.c - does for the daemon, at its end, what that must or may not do itself
+ *
+ * The attendant reads orders of one byte from a socket, and has a child carry out each: it is free
+ * for the next one when a mount does not answer. The child answers with the same byte. All of them
+ * end with the daemon, whoever ends that.
+ *
+ * Root's daemon unmounts by itself; so its attendant needs no right but to come to the mount point,
+ * and no program. A plain user's has no right to give up, and must start fusermount3.
+ */
+#include "foldfs/attendant.h"
+
+#include "foldfs/privileges.h"
+#include "foldfs/syscall_filter.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define FLUSH   'f'
+#define UNMOUNT 'u'
+
+static void flush(const char *mountpoint)
+{
+	int fd = open(mountpoint, O_RDONLY | O_DIRECTORY | O_NONBLOCK | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	/* An error is for those who wrote, and who have been told. */
+	(void)syncfs(fd);
+	/* Before the answer: the daemon serves this yet. */
+	close(fd);
+}
+
+/* As libfuse does it. */
+static void unmount(const char *mountpoint)
+{
+	char *const argv[] = {"fusermount3", "--unmount",        "--quiet", "--lazy",
+			      "--",          (char *)mountpoint, NULL};
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		sigset_t none;
+
+		sigemptyset(&none);
+		sigprocmask(SIG_SETMASK, &none, NULL);
+		execv("/usr/bin/fusermount3", argv);
+		execvp("fusermount3", argv);
+		_exit(EXIT_FAILURE);
+	}
+	if (pid > 0)
+		TEMP_FAILURE_RETRY(waitpid(pid, NULL, 0));
+}
+
+static _Noreturn void carry_out(int socket, char order, const char *mountpoint)
+{
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	signal(SIGCHLD, SIG_DFL);
+	if (order == FLUSH)
+		flush(mountpoint);
+	if (order == UNMOUNT)
+		unmount(mountpoint);
+	/* Who does not listen any more has waited long enough. */
+	(void)send(socket, &order, 1, MSG_NOSIGNAL);
+	_exit(EXIT_SUCCESS);
+}
+
+/* Root's has nothing that its one task does not take. Without these it would do that as well. */
+static void give_up_privileges(void)
+{
+	const struct syscall_filter filter = {.user = SYSCALLS_ATTENDANT};
+
+	if (geteuid() != 0)
+		return;
+	(void)privileges_keep(PRIVILEGE(CAP_DAC_READ_SEARCH));
+	(void)privileges_freeze();
+	(void)syscall_filter_install(&filter);
+}
+
+/* In a process of its own. */
+static _Noreturn void attend(int socket, const char *mountpoint, pid_t daemon)
+{
+	sigset_t all;
+	char order;
+
+	/* What is to end the daemon, be it sent to all of a group or service, is not for us: the
+	 * daemon has orders then. */
+	setsid();
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL);
+	if (chdir("/"))
+		_exit(EXIT_FAILURE);
+	privileges_keep_file(socket);
+	signal(SIGCHLD, SIG_IGN);
+	(void)prctl(PR_SET_NAME, "foldfs-attendant");
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != daemon)
+		_exit(EXIT_FAILURE);
+	give_up_privileges();
+	while (TEMP_FAILURE_RETRY(read(socket, &order, 1)) == 1) {
+		pid_t pid = fork();
+
+		if (pid == 0)
+			carry_out(socket, order, mountpoint);
+		if (pid < 0)
+			(void)send(socket, &order, 1, MSG_NOSIGNAL);
+	}
+	_exit(EXIT_SUCCESS);
+}
+
+errint_t attendant_start(const char *mountpoint, struct attendant *ret_attendant)
+{
+	pid_t daemon = getpid(), pid;
+	int ends[2];
+	errint_t error = 0;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+		return -errno;
+	pid = fork();
+	if (pid == 0)
+		attend(ends[1], mountpoint, daemon);
+	if (pid < 0)
+		error = -errno;
+	close(ends[1]);
+	if (error)
+		close(ends[0]);
+	else
+		*ret_attendant = (struct attendant){.socket = ends[0], .pid = pid};
+	return error;
+}
+
+/* Milliseconds until DEADLINE (CLOCK_MONOTONIC), at least 0. */
+static int left_until(const struct timespec *deadline)
+{
+	struct timespec now;
+	long left;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	left = (deadline->tv_sec - now.tv_sec) * 1000 + (deadline->tv_nsec - now.tv_nsec) / 1000000;
+	return left > 0 ? (int)left : 0;
+}
+
+/* Give an order and wait until it is carried out; MILLISECONDS -1: however long that takes. */
+static void order_and_wait(const struct attendant *attendant, char order, int milliseconds)
+{
+	struct pollfd answer = {.fd = attendant->socket, .events = POLLIN};
+	struct timespec deadline;
+	char byte = 0;
+
+	if (attendant->socket < 0 || send(attendant->socket, &order, 1, MSG_NOSIGNAL) != 1)
+		return;
+	clock_gettime(CLOCK_MONOTONIC, &deadline);
+	deadline.tv_sec += milliseconds / 1000;
+	/* An answer to what was not waited for may come first. */
+	while (byte != order) {
+		int ready = poll(&answer, 1, milliseconds < 0 ? -1 : left_until(&deadline));
+
+		if (ready < 0 && errno == EINTR)
+			continue;
+		if (ready <= 0 || recv(attendant->socket, &byte, 1, 0) != 1)
+			return;
+	}
+}
+
+void attendant_flush(const struct attendant *attendant, int milliseconds)
+{
+	order_and_wait(attendant, FLUSH, milliseconds);
+}
+
+void attendant_unmount(const struct attendant *attendant)
+{
+	order_and_wait(attendant, UNMOUNT, -1);
+}
+
+void attendant_stop(struct attendant *attendant)
+{
+	if (attendant->socket < 0)
+		return;
+	kill(attendant->pid, SIGKILL);
+	TEMP_FAILURE_RETRY(waitpid(attendant->pid, NULL, 0));
+	close(attendant->socket);
+	attendant->socket = -1;
+}

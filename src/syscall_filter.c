@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * syscall_filter.c - the system calls that a process may still make (seccomp)
+ *
+ * The tables say it all: a call of `whole` is allowed as it is, one of `narrow` with the argument
+ * that is named, one of `deadly` ends the process, and a few of `absent` are refused in silence, as
+ * libraries are known to ask. The rest is refused too, with ENOSYS, but noticed: the tests take the
+ * line for a failure. So what a new library or a change of ours calls is found by running them, and
+ * goes into the table where it belongs.
+ *
+ * Calls are named, not numbered, for there are several architectures. A name that this libseccomp
+ * or the architecture does not have is passed over; but what foldfs calls itself and libseccomp may
+ * be too old to name has its number here.
+ *
+ * io_uring makes calls past any filter. So it is allowed only where requests may come by it.
+ */
+#include "foldfs/syscall_filter.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fiemap.h>
+#include <linux/fs.h>
+#include <sched.h>
+#include <seccomp.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#endif
+
+/* Later than some headers. */
+#ifndef PR_SET_VMA
+#define PR_SET_VMA 0x53564d41
+#endif
+#define FUSE_BACKING_OPEN  _IOC(_IOC_WRITE, 229, 1, 16)
+#define FUSE_BACKING_CLOSE _IOC(_IOC_WRITE, 229, 2, 4)
+#define FUSE_CLONE         _IOC(_IOC_READ, 229, 0, 4)
+
+#define FOR(user) (1u << (user))
+#define DAEMON    FOR(SYSCALLS_DAEMON)
+#define GUARDIAN  FOR(SYSCALLS_GUARDIAN)
+#define ATTENDANT FOR(SYSCALLS_ATTENDANT)
+#define ALL       (DAEMON | GUARDIAN | ATTENDANT)
+/* No user of its own: of the daemon, where requests may come by io_uring. */
+#define RING      (1u << 8)
+#define SANITIZER (1u << 9)
+
+/* Blanks between the names. By what needs them. */
+static const struct {
+	unsigned users;
+	const char *names;
+} whole[] = {
+	/* C library: a process and its threads, and their end. */
+	{ALL, "exit exit_group rt_sigreturn restart_syscall"},
+	{ALL, "rt_sigaction rt_sigprocmask rt_sigtimedwait sigaltstack gettid getpid"},
+	{DAEMON, "futex futex_wait futex_wake futex_waitv set_robust_list rseq wait4 waitid"},
+	{DAEMON, "sched_yield sched_getaffinity sched_setaffinity getcpu membarrier"},
+	{DAEMON, "clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time"},
+	{DAEMON, "getrandom uname sysinfo getrusage getpriority setpriority ioprio_set"},
+	{DAEMON, "getuid geteuid getgid getegid getppid getrlimit"},
+	/* Memory: malloc, the pool, LMDB's map. Never to be run: see narrow. */
+	{ALL, "brk munmap"},
+	{DAEMON, "mremap madvise msync mincore"},
+	/* Content, of the source, the catalogue and the copies. */
+	{ALL, "read write close"},
+	{DAEMON, "readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek _llseek"},
+	{DAEMON, "splice tee vmsplice sendfile copy_file_range fallocate ftruncate truncate"},
+	{DAEMON,
+	 "fsync fdatasync sync_file_range syncfs readahead fadvise64 flock fcntl cachestat"},
+	/* Names and attributes. */
+	{DAEMON | ATTENDANT, "open openat close_range"},
+	{DAEMON, "openat2 dup dup2 dup3 pipe pipe2 umask"},
+	{DAEMON, "stat lstat fstat newfstatat fstatat64 statx statfs fstatfs access faccessat"},
+	{DAEMON, "faccessat2 readlink readlinkat getcwd chdir fchdir getdents64"},
+	{DAEMON, "mkdir mkdirat mknod mknodat symlink symlinkat link linkat unlink unlinkat rmdir"},
+	{DAEMON, "rename renameat renameat2 chmod fchmod fchmodat fchmodat2"},
+	{DAEMON, "chown lchown fchown fchownat utimensat name_to_handle_at open_by_handle_at"},
+	{DAEMON, "getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr"},
+	{DAEMON, "setxattr lsetxattr fsetxattr removexattr lremovexattr fremovexattr"},
+	/* The caller's identity: identity.c. */
+	{DAEMON, "setfsuid setfsgid setgroups capget capset"},
+	/* Waiting; the control socket, syslog and systemd. */
+	{DAEMON,
+	 "poll ppoll select pselect6 eventfd2 epoll_create1 epoll_ctl epoll_wait epoll_pwait"},
+	{DAEMON, "accept accept4 bind listen connect shutdown getsockopt setsockopt getsockname"},
+	{DAEMON | ATTENDANT, "sendto"},
+	{DAEMON, "getpeername recvfrom sendmsg recvmsg"},
+	/* The end of the mount. */
+	{DAEMON, "umount2"},
+	/* The attendant makes a child for each order, which ends with it. */
+	{ATTENDANT, "clone fork set_robust_list rseq syncfs"},
+	/* FUSE over io_uring, whose threads are each on the node of their processor. */
+	{RING, "io_uring_setup io_uring_enter io_uring_register get_mempolicy set_mempolicy mbind"},
+	/* The sanitizers' own, with the symbolizer that they start and the threads that they stop.
+	 */
+	{SANITIZER,
+	 "clone clone3 fork vfork execve ptrace wait4 waitid personality prctl arch_prctl"},
+	{SANITIZER,
+	 "mmap mprotect kill tgkill prlimit64 setrlimit pipe pipe2 dup2 ioctl socketpair"},
+	{SANITIZER,
+	 "getppid getdents readlink sched_getaffinity alarm setitimer timer_create timer_settime"},
+	{SANITIZER,
+	 "process_vm_readv futex mremap madvise open openat lseek fstat newfstatat poll"},
+};
+
+/* What foldfs calls itself and libseccomp may be too old to name: one number on all architectures.
+ */
+static const struct {
+	const char *name;
+	int number;
+} numbers[] = {{"cachestat", 451}, {"fchmodat2", 452}};
+
+/* Allowed if that argument, of whose bits MASK counts, is VALUE. */
+static const struct {
+	unsigned users;
+	const char *name;
+	unsigned argument;
+	uint64_t mask;
+	uint64_t value;
+} narrow[] = {
+	/* Threads and no processes; those ask by clone3 first, whose flags no filter sees. */
+	{DAEMON, "clone", 0, CLONE_THREAD, CLONE_THREAD},
+	/* Nothing that was written is ever run. */
+	{ALL, "mmap", 2, PROT_EXEC, 0},
+	{ALL, "mmap2", 2, PROT_EXEC, 0},
+	{ALL, "mprotect", 2, PROT_EXEC, 0},
+	/* Only who can be talked to through files. */
+	{DAEMON, "socket", 0, UINT32_MAX, AF_UNIX},
+	{DAEMON, "socketpair", 0, UINT32_MAX, AF_UNIX},
+	{DAEMON, "ioctl", 1, UINT32_MAX, FUSE_BACKING_OPEN},
+	{DAEMON, "ioctl", 1, UINT32_MAX, FUSE_BACKING_CLOSE},
+	{DAEMON, "ioctl", 1, UINT32_MAX, FUSE_CLONE},
+	{DAEMON, "ioctl", 1, UINT32_MAX, FICLONE},
+	{DAEMON, "ioctl", 1, UINT32_MAX, FS_IOC_FIEMAP},
+	{DAEMON, "ioctl", 1, UINT32_MAX, TCGETS}, /* isatty, of stderr */
+	{DAEMON, "unshare", 0, UINT32_MAX, CLONE_FS},
+	/* SCHED_IDLE: what runs in the background. */
+	{DAEMON, "sched_setscheduler", 1, UINT32_MAX, SCHED_IDLE},
+	/* Its own limits. */
+	{DAEMON, "prlimit64", 0, UINT32_MAX, 0},
+	/* The C library names memory and threads; the status asks for the rest. */
+	{ALL, "prctl", 0, UINT32_MAX, PR_SET_NAME},
+	{ALL, "prctl", 0, UINT32_MAX, PR_SET_VMA},
+	{DAEMON, "prctl", 0, UINT32_MAX, PR_CAPBSET_READ},
+	{DAEMON, "prctl", 0, UINT32_MAX, PR_GET_DUMPABLE},
+	{DAEMON, "prctl", 0, UINT32_MAX, PR_GET_NO_NEW_PRIVS},
+	{DAEMON, "prctl", 0, UINT32_MAX, PR_GET_SECCOMP},
+	{ATTENDANT, "prctl", 0, UINT32_MAX, PR_SET_PDEATHSIG},
+};
+
+/* The C library has another way without clone3, and libfuse without its programs: it looks for a
+ * mount(8) that writes /etc/mtab, and for fusermount3, whose work is done when it does. */
+static const struct {
+	const char *name;
+	int error;
+} absent[] = {{"clone3", ENOSYS}, {"fork", EPERM}, {"vfork", EPERM}};
+
+/* Nobody has a use for these here but one who has taken the process over. */
+static const char deadly[] =
+	"execve execveat ptrace process_vm_readv process_vm_writev pidfd_getfd kcmp "
+	"init_module finit_module delete_module kexec_load kexec_file_load bpf perf_event_open "
+	"userfaultfd keyctl add_key request_key mount fsopen fsmount move_mount pivot_root chroot "
+	"setns reboot swapon swapoff iopl ioperm settimeofday clock_settime sethostname quotactl";
+
+static atomic_uint refused;
+
+unsigned syscall_filter_refused(void)
+{
+	return atomic_load(&refused);
+}
+
+/* ---- what is refused --------------------------------------------------------------------------
+ */
+
+#if defined(__x86_64__)
+#define RESULT(context) ((context)->uc_mcontext.gregs[REG_RAX])
+#elif defined(__aarch64__)
+#define RESULT(context) ((context)->uc_mcontext.regs[0])
+#endif
+
+#ifdef RESULT
+/* In the middle of anything: only what is safe there. */
+static void notice(int signal, siginfo_t *info, void *context)
+{
+	static const char text[] = "foldfs: refused a system call, number ";
+	char line[sizeof(text) + 12];
+	char *end = line + sizeof(line);
+	char *at = end;
+	int number = info->si_syscall;
+	int saved = errno;
+
+	(void)signal;
+	*--at = '\n';
+	do
+		*--at = (char)('0' + number % 10);
+	while (number /= 10);
+	at -= sizeof(text) - 1;
+	memcpy(at, text, sizeof(text) - 1);
+	atomic_fetch_add(&refused, 1);
+	/* In the background stderr leads nowhere; there is the count. */
+	(void)!write(STDERR_FILENO, at, (size_t)(end - at));
+	errno = saved;
+	RESULT((ucontext_t *)context) = -ENOSYS;
+}
+
+/* What happens to a call on no list. */
+static uint32_t refusal(enum syscall_user user)
+{
+	struct sigaction action = {.sa_sigaction = notice, .sa_flags = SA_SIGINFO | SA_NODEFER};
+
+	/* The others have no stderr and nobody who asks for the count. */
+	if (user != SYSCALLS_DAEMON || sigaction(SIGSYS, &action, NULL) < 0)
+		return SCMP_ACT_ERRNO(ENOSYS);
+	return SCMP_ACT_TRAP;
+}
+#else
+static uint32_t refusal(enum syscall_user user)
+{
+	(void)user;
+	return SCMP_ACT_ERRNO(ENOSYS);
+}
+#endif
+
+/* ---- from the tables to the kernel ------------------------------------------------------------
+ */
+
+/* The number of a name that ends at the first blank. */
+static int number_of(const char *name)
+{
+	char copy[32];
+	int number;
+
+	memccpy(copy, name, ' ', sizeof(copy));
+	copy[strcspn(name, " ")] = '\0';
+	number = seccomp_syscall_resolve_name(copy);
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+		if (number == __NR_SCMP_ERROR && !strcmp(copy, numbers[i].name))
+			number = numbers[i].number;
+	return number;
+}
+
+/* -EACCES is libseccomp's word for a rule that does what the default does. */
+static errint_t add_names(scmp_filter_ctx context, uint32_t action, const char *names)
+{
+	for (const char *name = names; *name;) {
+		int number = number_of(name);
+		int error = number == __NR_SCMP_ERROR
+				    ? 0
+				    : seccomp_rule_add(context, action, number, 0);
+
+		if (error && error != -EACCES && error != -EDOM)
+			return error;
+		name += strcspn(name, " ");
+		name += strspn(name, " ");
+	}
+	return 0;
+}
+
+static errint_t add_narrow(scmp_filter_ctx context, const char *name, unsigned argument,
+			   uint64_t mask, uint64_t value)
+{
+	int number = number_of(name);
+	int error;
+
+	if (number == __NR_SCMP_ERROR)
+		return 0;
+	error = seccomp_rule_add(context, SCMP_ACT_ALLOW, number, 1,
+				 SCMP_CMP64(argument, SCMP_CMP_MASKED_EQ, mask, value));
+	return error == -EDOM ? 0 : error;
+}
+
+static errint_t add_tables(scmp_filter_ctx context, unsigned users)
+{
+	errint_t error = 0;
+
+	for (size_t i = 0; i < sizeof(whole) / sizeof(whole[0]) && !error; i++)
+		if (whole[i].users & users)
+			error = add_names(context, SCMP_ACT_ALLOW, whole[i].names);
+	for (size_t i = 0; i < sizeof(narrow) / sizeof(narrow[0]) && !error; i++)
+		if (narrow[i].users & users)
+			error = add_narrow(context, narrow[i].name, narrow[i].argument,
+					   narrow[i].mask, narrow[i].value);
+	return error;
+}
+
+static errint_t add_refusals(scmp_filter_ctx context)
+{
+	/* libfuse's fork() is clone() on most architectures. */
+	errint_t error = seccomp_rule_add(context, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(clone), 1,
+					  SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, 0));
+
+	for (size_t i = 0; i < sizeof(absent) / sizeof(absent[0]) && !error; i++)
+		error = add_names(context, SCMP_ACT_ERRNO((uint32_t)absent[i].error),
+				  absent[i].name);
+	return error ? error : add_names(context, SCMP_ACT_KILL_PROCESS, deadly);
+}
+
+/* Signals to this process, abort() above all, and the end of its children. */
+static errint_t add_signals(scmp_filter_ctx context, const struct syscall_filter *filter)
+{
+	errint_t error = add_narrow(context, "tgkill", 0, UINT32_MAX, (uint32_t)getpid());
+
+	for (size_t i = 0; i < sizeof(filter->children) / sizeof(filter->children[0]); i++)
+		if (!error && filter->children[i])
+			error = add_narrow(context, "kill", 0, UINT32_MAX,
+					   (uint32_t)filter->children[i]);
+	return error;
+}
+
+static errint_t set_attributes(scmp_filter_ctx context)
+{
+	errint_t error = seccomp_attr_set(context, SCMP_FLTATR_CTL_TSYNC, 1);
+
+	if (!error)
+		error = seccomp_attr_set(context, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
+	/* No code of others runs here, from which speculation would have to be kept: before Linux
+	 * 5.16 a filter slows the process down for that. */
+	if (!error)
+		error = seccomp_attr_set(context, SCMP_FLTATR_CTL_SSB, 1);
+	return error;
+}
+
+errint_t syscall_filter_install(const struct syscall_filter *filter)
+{
+	scmp_filter_ctx context = seccomp_init(refusal(filter->user));
+	unsigned users = FOR(filter->user);
+	errint_t error;
+
+	if (!context)
+		return -ENOMEM;
+	if (filter->io_uring)
+		users |= RING;
+#ifdef SANITIZED
+	users |= SANITIZER;
+#endif
+	error = set_attributes(context);
+	if (!error)
+		error = add_tables(context, users);
+	if (!error && filter->user == SYSCALLS_DAEMON)
+		error = add_signals(context, filter);
+	/* Not of what a sanitizer does, which is most of it. */
+	if (!error && filter->user == SYSCALLS_DAEMON && !(users & SANITIZER))
+		error = add_refusals(context);
+	if (!error)
+		error = seccomp_load(context);
+	seccomp_release(context);
+	return error;
+}
