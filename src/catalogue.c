@@ -478,6 +478,16 @@ errint_t catalogue_remove(struct catalogue_batch *batch, dev_t device, ino_t ino
 	return catalogue_error_of(result);
 }
 
+errint_t catalogue_remove_stamped(struct catalogue_batch *batch, const struct source_stamp *stamp)
+{
+	struct file_value known;
+	int result = catalogue_find_stamped(batch->catalogue, batch->txn, stamp, &known);
+
+	if (result)
+		return catalogue_error_of(result);
+	return catalogue_remove(batch, stamp->device, stamp->inode);
+}
+
 int catalogue_new_number(struct catalogue_batch *batch, uint64_t *ret_number)
 {
 	struct about about;

@@ -400,8 +400,12 @@ static errint_t remove_at(fuse_req_t req, int directory_fd, const char *name, in
  * was its last one. */
 static void name_gone(struct fusefs *fs, const struct stat *st)
 {
-	if (fs->objects && S_ISREG(st->st_mode) && st->st_nlink == 1)
-		objects_member_gone(fs->objects, st->st_dev, st->st_ino);
+	struct source_stamp stamp;
+
+	if (!fs->objects || !S_ISREG(st->st_mode) || st->st_nlink != 1)
+		return;
+	source_stamp_of(st, &stamp);
+	objects_member_gone(fs->objects, &stamp);
 }
 
 /* What NAME stands for before it may be gone; nothing, where nobody wants to know. */

@@ -18,6 +18,7 @@
 
 #include <errno.h>
 #include <linux/capability.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,13 +42,19 @@
 	(BIT(CAP_CHOWN) | BIT(CAP_DAC_OVERRIDE) | BIT(CAP_DAC_READ_SEARCH) | BIT(CAP_FSETID) |     \
 	 BIT(CAP_SETFCAP))
 
+/* What is so for the whole process, found out once: later a look into /proc may fail, for want of
+ * descriptors, and nobody's rights are to depend on that. */
+static struct {
+	bool sees;      /* /proc tells of callers */
+	bool outermost; /* our user namespace has every id, as it is */
+} surroundings;
+static pthread_once_t surroundings_once = PTHREAD_ONCE_INIT;
+
 /* What a thread is, and what it was made for. */
 struct thread_identity {
 	bool prepared;      /* what follows is known; constant then, up to the blank line */
 	bool able;          /* can take on another identity */
 	bool groups_able;   /* can take on other groups */
-	bool sees;          /* /proc tells of callers */
-	bool outermost;     /* our user namespace has every id, as it is */
 	uint64_t permitted; /* capabilities */
 
 	uid_t uid; /* of the file system: what the thread has now */
@@ -183,13 +190,18 @@ static bool map_is_whole(const char *path)
 
 /* ---- a thread for the first time ---- */
 
+static void look_around(void)
+{
+	surroundings.sees = proc_is_ours();
+	surroundings.outermost = map_is_whole("/proc/self/uid_map");
+}
+
 static void prepare(void)
 {
+	pthread_once(&surroundings_once, look_around);
 	self.permitted = read_permitted();
 	/* Without CAP_SETUID it fails for each caller, which is right. */
 	self.able = geteuid() == 0;
-	self.sees = proc_is_ours();
-	self.outermost = map_is_whole("/proc/self/uid_map");
 	/* It may have been made by a thread that is lent: everything is set, whatever it is. */
 	self.uid = self.able ? (uid_t)-1 : geteuid();
 	self.gid = self.able ? (gid_t)-1 : getegid();
@@ -277,7 +289,7 @@ static errint_t assume_groups(fuse_req_t req)
 /* The thread is its own, and able. */
 static errint_t assume_ids(fuse_req_t req, uid_t uid, gid_t gid, bool groups)
 {
-	bool known = self.sees && fuse_req_ctx(req)->pid;
+	bool known = surroundings.sees && fuse_req_ctx(req)->pid;
 	errint_t error = 0;
 
 	identity_is_own = false;
@@ -346,7 +358,7 @@ static uint64_t read_effective(pid_t pid)
 	char path[48];
 	char value[64];
 
-	if (!self.sees || pid <= 0)
+	if (!surroundings.sees || pid <= 0)
 		return 0;
 	snprintf(path, sizeof(path), "/proc/%d/status", pid);
 	return read_value(path, "CapEff:\t", value, sizeof(value)) ? strtoull(value, NULL, 16) : 0;
@@ -416,7 +428,7 @@ bool identity_insist(struct identity *identity, ssize_t result)
 	pid_t pid = fuse_req_ctx(identity->req)->pid;
 	uint64_t usable;
 
-	if (identity->insisted || identity_is_own || !self.outermost || !self.uid ||
+	if (identity->insisted || identity_is_own || !surroundings.outermost || !self.uid ||
 	    !is_refusal(result))
 		return false;
 	identity->insisted = true;
@@ -433,7 +445,7 @@ bool identity_has_capability(fuse_req_t req, unsigned capability)
 	pid_t pid = fuse_req_ctx(req)->pid;
 
 	identity_make_own();
-	return self.outermost && read_effective(pid) & BIT(capability) && is_outermost(pid);
+	return surroundings.outermost && read_effective(pid) & BIT(capability) && is_outermost(pid);
 }
 
 /* ---- content ---- */

@@ -53,11 +53,6 @@ struct wish {
 	struct objects_source source; /* fd is ours */
 };
 
-struct gone {
-	dev_t device;
-	ino_t inode;
-};
-
 struct objects {
 	struct catalogue *catalogue; /* borrowed */
 	struct backing *view;        /* read-only, of the directory; constant */
@@ -65,14 +60,14 @@ struct objects {
 	bool multigrain;             /* of its file system; constant */
 	pthread_mutex_t lock;        /* a leaf */
 	pthread_cond_t wanted;
-	struct cds_list_head wishes; /* under lock; the first is being made */
-	unsigned count;              /* under lock */
-	struct gone gone[GONE_MAX];  /* under lock */
-	unsigned gone_count;         /* under lock */
-	bool sweep;                  /* under lock: there is one to be made */
-	bool started;                /* under lock */
-	atomic_bool stopping;        /* set under lock */
-	pthread_t maker;             /* once started */
+	struct cds_list_head wishes;        /* under lock; the first is being made */
+	unsigned count;                     /* under lock */
+	struct source_stamp gone[GONE_MAX]; /* under lock */
+	unsigned gone_count;                /* under lock */
+	bool sweep;                         /* under lock: there is one to be made */
+	bool started;                       /* under lock */
+	atomic_bool stopping;               /* set under lock */
+	pthread_t maker;                    /* once started */
 };
 
 static void name_of(const struct catalogue_record *record, char name[OBJECT_NAME_BYTES])
@@ -405,21 +400,19 @@ static void make_first_locked(struct objects *objects, bool *told)
 
 /* Take what the catalogue has of a member that is GONE from it, if there is an object of its class.
  * Whether there was. */
-static bool forget_gone(struct objects *objects, const struct gone *gone)
+static bool forget_gone(struct objects *objects, const struct source_stamp *gone)
 {
-	struct catalogue_member *member = malloc(sizeof(*member));
 	struct catalogue_object object;
 	struct catalogue_record record;
 	struct catalogue_batch *batch;
-	bool has = member &&
-		   !catalogue_get(objects->catalogue, gone->device, gone->inode, member, &record);
 
-	has = has && !catalogue_object(objects->catalogue, record.class, &object);
-	free(member);
 	/* What cannot be taken out now is left to the next scan. */
-	if (!has || catalogue_begin(objects->catalogue, &batch))
+	if (catalogue_find(objects->catalogue, gone, &record) ||
+	    catalogue_object(objects->catalogue, record.class, &object) ||
+	    catalogue_begin(objects->catalogue, &batch))
 		return false;
-	if (!catalogue_remove(batch, gone->device, gone->inode))
+	/* Nobody else may have put another file with these numbers meanwhile. */
+	if (!catalogue_remove_stamped(batch, gone))
 		return !catalogue_commit(batch);
 	catalogue_abort(batch);
 	return false;
@@ -428,7 +421,7 @@ static bool forget_gone(struct objects *objects, const struct gone *gone)
 /* Look at one member that is gone; when none is left, sweep if that is due. */
 static void tidy_locked(struct objects *objects)
 {
-	struct gone gone;
+	struct source_stamp gone;
 	bool found;
 
 	if (objects->gone_count) {
@@ -509,12 +502,11 @@ void objects_make(struct objects *objects, const struct catalogue_record *record
 		wish_free(wish);
 }
 
-void objects_member_gone(struct objects *objects, dev_t device, ino_t inode)
+void objects_member_gone(struct objects *objects, const struct source_stamp *stamp)
 {
 	pthread_mutex_lock(&objects->lock);
 	if (has_maker_locked(objects) && objects->gone_count < GONE_MAX)
-		objects->gone[objects->gone_count++] =
-			(struct gone){.device = device, .inode = inode};
+		objects->gone[objects->gone_count++] = *stamp;
 	pthread_mutex_unlock(&objects->lock);
 	pthread_cond_signal(&objects->wanted);
 }

@@ -164,6 +164,8 @@ errint_t catalogue_rename(struct catalogue_batch *batch, const struct source_sta
 			  const char *path, bool reachable);
 /* Forget the file with this device and inode. Nothing if it is not known. */
 errint_t catalogue_remove(struct catalogue_batch *batch, dev_t device, ino_t inode);
+/* The same of the file with STAMP, if that is what is known. -ENOENT: it is not. */
+errint_t catalogue_remove_stamped(struct catalogue_batch *batch, const struct source_stamp *stamp);
 /* The file with STAMP was compared with the one with the stamp OF, and RUNS, ascending and apart,
  * were found equal: it joins OF's family with what the two families' runs have in common. If OF is
  * of none it founds one with all its pages. OF the same as STAMP: it founds one itself. -ENOENT:

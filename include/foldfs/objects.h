@@ -46,9 +46,10 @@ struct objects_source {
 void objects_make(struct objects *objects, const struct catalogue_record *record,
 		  const struct objects_source *source);
 
-/* The file with this device and inode has lost its last name: if it was the last of its class, the
- * object goes, in the background. Any thread; does not block. */
-void objects_member_gone(struct objects *objects, dev_t device, ino_t inode);
+/* The file that had STAMP has lost its last name: if it was the last of its class, the object goes,
+ * in the background. By its stamp, for by then its numbers may be another file's. Any thread; does
+ * not block. */
+void objects_member_gone(struct objects *objects, const struct source_stamp *stamp);
 /* A scan has ended: have objects that nobody needs removed, in the background. The same. */
 void objects_sweep_soon(struct objects *objects);
 
