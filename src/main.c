@@ -23,8 +23,10 @@
 #include "foldfs/control_tasks.h"
 #include "foldfs/fusefs.h"
 #include "foldfs/guardian.h"
+#include "foldfs/log.h"
 #include "foldfs/mounts.h"
 #include "foldfs/options.h"
+#include "foldfs/preflight.h"
 #include "foldfs/privileges.h"
 #include "foldfs/scan_command.h"
 #include "foldfs/state.h"
@@ -36,7 +38,6 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,13 +48,10 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
-#include <sys/sysmacros.h>
 #include <sys/wait.h>
-#include <syslog.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
-#define NESTED_MAX 16
 /* How long the write-back before an end by signal may take. */
 #define FLUSH_MS 5000
 /* How long no request must have come before the write-back is taken to be over. */
@@ -73,16 +71,9 @@ const char *__asan_default_options(void)
 }
 #endif
 
-/* Where log lines go; set once, before any thread runs. */
-static bool log_to_syslog;
-/* Lines of weight that were logged; whether a failure has been explained yet. */
-static _Atomic unsigned errors_logged;
-
 struct daemon {
 	struct options options;
-	char *source;     /* absolute */
-	char *mountpoint; /* absolute */
-	int source_fd;
+	struct place place;
 	int asker;       /* a socket to the process that asks the first question */
 	pid_t asker_pid; /* 0: not our child */
 	struct state state;
@@ -104,225 +95,6 @@ struct daemon {
 	bool mounted;
 	atomic_bool unmounting; /* whoever sets it unmounts */
 };
-
-/* libfuse begins its lines with its own name and ends them with a newline. */
-__attribute__((format(printf, 2, 0))) static void log_line(enum fuse_log_level level,
-							   const char *format, va_list args)
-{
-	static const char prefix[] = "fuse: ";
-	char text[1024];
-	char *start = text;
-	size_t length;
-
-	if (level <= FUSE_LOG_ERR)
-		atomic_fetch_add(&errors_logged, 1);
-	vsnprintf(text, sizeof(text), format, args);
-	if (strncmp(start, prefix, strlen(prefix)) == 0)
-		start += strlen(prefix);
-	length = strlen(start);
-	if (length > 0 && start[length - 1] == '\n')
-		start[length - 1] = '\0';
-	if (log_to_syslog)
-		syslog((int)level, "%s", start);
-	else
-		fprintf(stderr, "foldfs: %s\n", start);
-}
-
-__attribute__((format(printf, 1, 2))) static errint_t complain(const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	log_line(FUSE_LOG_ERR, format, args);
-	va_end(args);
-	return -EINVAL;
-}
-
-/* ---- before the mount: what can be wrong ------------------------------------------------------
- */
-
-static errint_t open_source(struct daemon *d)
-{
-	const char *source = d->options.source;
-
-	d->source_fd = open(source, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (d->source_fd < 0 && errno == ENOTDIR)
-		return complain("the source %s is not a directory.", source);
-	if (d->source_fd < 0)
-		return complain("cannot open the source %s: %s.", source, strerror(errno));
-	if (faccessat(d->source_fd, ".", X_OK, AT_EACCESS) != 0)
-		return complain("cannot look into the source %s: %s.", source, strerror(errno));
-	d->source = realpath(source, NULL);
-	if (!d->source)
-		return complain("cannot resolve the source %s: %s.", source, strerror(errno));
-	return 0;
-}
-
-/* What comes by a file of a pseudo file system is judged by who opened it: the daemon. */
-static errint_t check_source_type(const struct daemon *d)
-{
-	struct mount_entry entry = {0};
-	errint_t err = 0;
-
-	/* Where it cannot be told, the source is a mount of no usual kind: so be it. */
-	if (!d->options.pseudo_filesystems && mount_entry_of_fd(d->source_fd, &entry) == 0 &&
-	    border_is_pseudo(entry.type))
-		err = complain("the source %s is on a pseudo file system (%s), whose files would "
-			       "act with the daemon's rights for everybody: mount it with -o "
-			       "pseudo-filesystems if that is meant.",
-			       d->source, entry.type);
-	mount_entry_clear(&entry);
-	return err;
-}
-
-/* Whether the file system that ENTRY is the mount of is the source itself, seen at the mount point:
- * SOURCE and MOUNTPOINT are one directory then, which is mounted over on purpose. */
-static bool is_source(const struct daemon *d, const struct mount_entry *entry)
-{
-	struct stat source, at;
-
-	return fstat(d->source_fd, &source) == 0 &&
-	       source.st_dev == makedev(entry->device_major, entry->device_minor) &&
-	       stat(d->options.mountpoint, &at) == 0 && at.st_dev == source.st_dev &&
-	       at.st_ino == source.st_ino;
-}
-
-/* The mount point is looked up in the list of mounts first: a dead mount there must not hold us up.
- */
-static errint_t check_not_busy(const struct daemon *d)
-{
-	struct mount_entry entry;
-	bool busy;
-	errint_t err = mount_entry_find(d->options.mountpoint, &entry);
-
-	if (err == -ENOENT)
-		return 0;
-	if (err)
-		return complain("cannot look up the mount point %s: %s.", d->options.mountpoint,
-				strerror(-err));
-	/* What stands behind an automount point is mounted over it. */
-	busy = strcmp(entry.type, "autofs") != 0 &&
-	       (strncmp(entry.type, "fuse", 4) == 0 || !is_source(d, &entry));
-	if (busy)
-		err = complain("the mount point %s is busy: %s (%s) is mounted there already.",
-			       d->options.mountpoint, entry.source, entry.type);
-	mount_entry_clear(&entry);
-	return err;
-}
-
-static errint_t check_mountpoint(struct daemon *d)
-{
-	const char *mountpoint = d->options.mountpoint;
-	errint_t err = check_not_busy(d);
-	struct stat st;
-
-	if (err)
-		return err;
-	if (stat(mountpoint, &st) != 0)
-		return complain("cannot use the mount point %s: %s.", mountpoint, strerror(errno));
-	if (!S_ISDIR(st.st_mode))
-		return complain("the mount point %s is not a directory.", mountpoint);
-	d->mountpoint = realpath(mountpoint, NULL);
-	if (!d->mountpoint)
-		return complain("cannot resolve the mount point %s: %s.", mountpoint,
-				strerror(errno));
-	return 0;
-}
-
-/*
- * Whether PATH, absolute, lies strictly inside the directory that ST is of. By identity, from
- * PATH's parent up: symlinks and bind mounts lead to the same directory by other names. PATH itself
- * is not opened (it may be an automount point).
- */
-static bool lies_inside(const char *path, const struct stat *st)
-{
-	const char *slash = strrchr(path, '/');
-	char *parent = slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
-	int fd = parent ? open(parent, O_PATH | O_CLOEXEC) : -1;
-	struct stat here, last = {0};
-	bool inside = false;
-
-	free(parent);
-	if (strcmp(path, "/") == 0 && fd >= 0) {
-		close(fd);
-		return false;
-	}
-	while (fd >= 0 && !inside && fstat(fd, &here) == 0 &&
-	       (here.st_dev != last.st_dev || here.st_ino != last.st_ino)) {
-		int up = openat(fd, "..", O_PATH | O_CLOEXEC);
-
-		inside = here.st_dev == st->st_dev && here.st_ino == st->st_ino;
-		last = here;
-		close(fd);
-		fd = up;
-	}
-	if (fd >= 0)
-		close(fd);
-	return inside;
-}
-
-/*
- * A mount point inside its own source would loop: the daemon, walking the source, would come to its
- * own mount and wait for itself. So it would where the source lies in another foldfs mount and the
- * mount point in that one's source; there it takes two daemons that wait for each other.
- */
-static errint_t check_loop(const struct daemon *d)
-{
-	struct mount_entry entry = {0};
-	struct stat st;
-	errint_t err = 0;
-	int fd;
-
-	if (fstat(d->source_fd, &st) != 0)
-		return complain("cannot look at the source %s: %s.", d->source, strerror(errno));
-	if (lies_inside(d->mountpoint, &st))
-		return complain("the mount point %s lies inside the source %s: that would loop.",
-				d->mountpoint, d->source);
-	fd = dup(d->source_fd);
-	for (int depth = 0; depth < NESTED_MAX && fd >= 0 && !err; depth++) {
-		bool nested = mount_entry_of_fd(fd, &entry) == 0 &&
-			      strcmp(entry.type, "fuse.foldfs") == 0 && entry.source[0] == '/' &&
-			      stat(entry.source, &st) == 0;
-
-		close(fd);
-		fd = -1;
-		/* Mounted over its own source: nothing that has a path now is below it. */
-		if (nested && st.st_dev == makedev(entry.device_major, entry.device_minor))
-			nested = false;
-		if (nested && lies_inside(d->mountpoint, &st))
-			err = complain("the source %s is served by the foldfs mount %s, and the "
-				       "mount point %s lies inside that one's source: that would "
-				       "loop.",
-				       d->source, entry.mountpoint, d->mountpoint);
-		if (nested && !err)
-			fd = open(entry.source, O_PATH | O_DIRECTORY | O_CLOEXEC);
-		mount_entry_clear(&entry);
-	}
-	if (fd >= 0)
-		close(fd);
-	return err;
-}
-
-static errint_t check_transport(const struct daemon *d)
-{
-	static const char parameter[] = "/sys/module/fuse/parameters/enable_uring";
-	FILE *file;
-	int value;
-
-	if (d->options.transport != TRANSPORT_IO_URING)
-		return 0;
-	file = fopen(parameter, "re");
-	value = file ? fgetc(file) : EOF;
-	if (file)
-		fclose(file);
-	if (value == EOF)
-		return complain("transport=io_uring needs Linux 6.14 or newer, and the fuse module "
-				"loaded.");
-	if (value != 'Y' && value != '1')
-		return complain("transport=io_uring is switched off: write Y to %s first.",
-				parameter);
-	return 0;
-}
 
 /* ---- the two processes ------------------------------------------------------------------------
  */
@@ -366,7 +138,7 @@ static errint_t split_processes(struct daemon *d)
 	}
 	if (background == (pid > 0)) {
 		close(ends[1]);
-		_exit(ask(ends[0], d->mountpoint));
+		_exit(ask(ends[0], d->place.mountpoint));
 	}
 	close(ends[0]);
 	d->asker = ends[1];
@@ -388,8 +160,7 @@ static errint_t detach(const struct daemon *d)
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	if (null < 0)
 		return complain("cannot open /dev/null: %s.", strerror(errno));
-	openlog("foldfs", LOG_PID, LOG_DAEMON);
-	log_to_syslog = true;
+	log_to_system();
 	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
 		dup2(null, fd);
 	if (null > STDERR_FILENO)
@@ -406,7 +177,8 @@ static void *wait_until_ready(void *arg)
 	if (d->asker_pid > 0)
 		TEMP_FAILURE_RETRY(waitpid(d->asker_pid, NULL, 0));
 	if (got == 1)
-		sd_notifyf(0, "READY=1\nSTATUS=Serving %s on %s", d->source, d->mountpoint);
+		sd_notifyf(0, "READY=1\nSTATUS=Serving %s on %s", d->place.source,
+			   d->place.mountpoint);
 	return NULL;
 }
 
@@ -432,12 +204,12 @@ static void hang_up(struct daemon *d)
 /* Where that takes fusermount3, for a plain user, the attendant does it. */
 static void remove_mount(struct daemon *d)
 {
-	if (umount2(d->mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+	if (umount2(d->place.mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
 		return;
 	if (geteuid() != 0)
 		attendant_unmount(&d->attendant);
 	else
-		complain("cannot unmount %s: %s.", d->mountpoint, strerror(errno));
+		complain("cannot unmount %s: %s.", d->place.mountpoint, strerror(errno));
 }
 
 /* Unmount, if nobody else has, even if the mount is dead because its connection was aborted. */
@@ -449,7 +221,7 @@ static void unmount(struct daemon *d)
 		return;
 	hang_up(d);
 	fuse_session_unmount(d->session);
-	if (mount_entry_find(d->mountpoint, &entry) != 0)
+	if (mount_entry_find(d->place.mountpoint, &entry) != 0)
 		return;
 	if (entry.device_major == d->entry.device_major &&
 	    entry.device_minor == d->entry.device_minor)
@@ -470,8 +242,8 @@ static void *end_by_force(void *arg)
 	while (nanosleep(&left, &left) != 0)
 		;
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-	complain("the source %s does not answer: ended without waiting for it.", d->source);
-	(void)umount2(d->mountpoint, MNT_FORCE);
+	complain("the source %s does not answer: ended without waiting for it.", d->place.source);
+	(void)umount2(d->place.mountpoint, MNT_FORCE);
 	unmount(d);
 	_exit(EXIT_FAILURE);
 }
@@ -598,14 +370,13 @@ static errint_t mount_session(struct daemon *d)
 	d->session = fuse_session_new(&d->options.fuse, &fusefs_operations,
 				      sizeof(fusefs_operations), d->fs);
 	if (!d->session)
-		return atomic_load(&errors_logged) ? -EINVAL
-						   : complain("libfuse cannot make a session.");
-	before = atomic_load(&errors_logged);
-	if (fuse_session_mount(d->session, d->mountpoint) != 0)
+		return log_errors() ? -EINVAL : complain("libfuse cannot make a session.");
+	before = log_errors();
+	if (fuse_session_mount(d->session, d->place.mountpoint) != 0)
 		/* libfuse, or fusermount3, has given the cause. */
-		return atomic_load(&errors_logged) != before
+		return log_errors() != before
 			       ? -EINVAL
-			       : complain("cannot mount on %s.", d->mountpoint);
+			       : complain("cannot mount on %s.", d->place.mountpoint);
 	d->mounted = true;
 	return 0;
 }
@@ -615,16 +386,16 @@ static errint_t open_control(struct daemon *d)
 	struct control_place place;
 	char name[MOUNT_SOCKET_NAME];
 	struct timespec now;
-	errint_t err = mount_entry_find(d->mountpoint, &d->entry);
+	errint_t err = mount_entry_find(d->place.mountpoint, &d->entry);
 
 	if (err)
-		return complain("cannot find the new mount on %s: %s.", d->mountpoint,
+		return complain("cannot find the new mount on %s: %s.", d->place.mountpoint,
 				strerror(-err));
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	d->status = (struct status_context){
 		.fs = d->fs,
-		.source = d->source,
-		.mountpoint = d->mountpoint,
+		.source = d->place.source,
+		.mountpoint = d->place.mountpoint,
 		.state = &d->state,
 		.started = now.tv_sec,
 	};
@@ -671,11 +442,11 @@ static errint_t start_watch(struct daemon *d)
 	case -EOPNOTSUPP:
 		return complain("watch is not possible: the file system of %s does not report "
 				"changes by file handle (fanotify).",
-				d->source);
+				d->place.source);
 	case -ENOSYS:
 		return complain("watch needs Linux 5.9 or newer, with fanotify.");
 	default:
-		return complain("cannot watch %s: %s.", d->source, strerror(-err));
+		return complain("cannot watch %s: %s.", d->place.source, strerror(-err));
 	}
 }
 
@@ -686,7 +457,7 @@ static errint_t start_watch(struct daemon *d)
  */
 static errint_t keep_privileges(struct daemon *d)
 {
-	errint_t err = attendant_start(d->mountpoint, &d->attendant);
+	errint_t err = attendant_start(d->place.mountpoint, &d->attendant);
 
 	if (err)
 		return complain("cannot start a process: %s.", strerror(-err));
@@ -719,8 +490,8 @@ static errint_t start(struct daemon *d)
 	if (err)
 		return err;
 	/* Before the pool, whose hash tables have a thread of their own. */
-	state_open(&d->options, d->source, &d->state);
-	err = fusefs_new(&d->options, d->source_fd, &d->fs);
+	state_open(&d->options, d->place.source, &d->state);
+	err = fusefs_new(&d->options, d->place.source_fd, &d->fs);
 	if (err)
 		return complain("cannot set up the pool: %s.", strerror(-err));
 	fusefs_use_state(d->fs, &d->state);
@@ -743,7 +514,7 @@ static errint_t start(struct daemon *d)
 	err = detach(d);
 	/* Before the threads: one of them looks at the scan when the status is asked. */
 	if (!err)
-		state_start_scan(&d->options, d->source_fd, &d->state);
+		state_start_scan(&d->options, d->place.source_fd, &d->state);
 	if (!err)
 		err = filter_syscalls(d);
 	if (!err)
@@ -786,7 +557,7 @@ static void stop(struct daemon *d)
 		pthread_join(d->force_thread, NULL);
 	}
 	/* In the foreground each has been a line already. */
-	if (log_to_syslog && syscall_filter_refused() > 0)
+	if (log_is_to_system() && syscall_filter_refused() > 0)
 		complain("%u system calls were refused.", syscall_filter_refused());
 	mount_entry_clear(&d->entry);
 	close(d->asker);
@@ -801,12 +572,12 @@ static int run(struct daemon *d)
 		sd_notify(0, "STOPPING=1");
 		limit_end(d);
 		if (err)
-			complain("serving %s on %s ended: %s.", d->source, d->mountpoint,
-				 strerror(-err));
+			complain("serving %s on %s ended: %s.", d->place.source,
+				 d->place.mountpoint, strerror(-err));
 		/* Requests that nobody answers any more are to fail, not to hang. As a plain user
 		 * the kernel does this when we end. */
 		if (err)
-			(void)umount2(d->mountpoint, MNT_FORCE);
+			(void)umount2(d->place.mountpoint, MNT_FORCE);
 	}
 	stop(d);
 	return err ? EXIT_FAILURE : EXIT_SUCCESS;
@@ -814,24 +585,20 @@ static int run(struct daemon *d)
 
 static void daemon_clear(struct daemon *d)
 {
-	free(d->source);
-	free(d->mountpoint);
-	if (d->source_fd >= 0)
-		close(d->source_fd);
+	place_clear(&d->place);
 	options_clear(&d->options);
 }
 
 static int mount_and_serve(struct daemon *d)
 {
-	if (open_source(d) || check_source_type(d) || check_mountpoint(d) || check_loop(d) ||
-	    check_transport(d) || split_processes(d))
+	if (preflight(&d->options, &d->place) || split_processes(d))
 		return EXIT_FAILURE;
 	return run(d);
 }
 
 int main(int argc, char *argv[])
 {
-	struct daemon d = {.source_fd = -1, .attendant.socket = -1};
+	struct daemon d = {.place = PLACE_NONE, .attendant.socket = -1};
 	int status = EXIT_SUCCESS;
 
 	privileges_begin();

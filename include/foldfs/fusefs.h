@@ -6,7 +6,8 @@
  * fusefs_name.c  names: lookup, create and remove objects, rename, link, readlink
  * fusefs_attr.c  attributes: getattr, statx, setattr, xattrs, statfs
  * fusefs_dir.c   directories: opendir, readdir, readdirplus, releasedir, fsyncdir
- * fusefs_io.c    content: open, create, read, write, fsync, fallocate, lseek, copy_file_range
+ * fusefs_open.c  open files: open, release
+ * fusefs_io.c    content: read, write, fsync, fallocate, lseek, copy_file_range
  * fusefs_source.c opens of the source as the caller, and what waits for leases
  * fusefs_own.c   changes of ours that are not of content
  * fusefs_watch.c what others change in the source, with -o watch

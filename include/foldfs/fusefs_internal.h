@@ -105,7 +105,7 @@ int fusefs_open_as_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode
 errint_t fusefs_handle_take(struct fusefs *fs, fuse_req_t req);
 void fusefs_handle_give(struct fusefs *fs, uid_t user);
 
-/* fusefs_io.c: make a handle of REQ's caller for INODE out of FD, open on the source, and of what
+/* fusefs_open.c: make a handle of REQ's caller for INODE out of FD, open on the source, and of what
  * fusefs_handle_take() took (both taken over, also on failure), and set FI's fh and flags. -errno.
  * Used by open, create and tmpfile. */
 errint_t fusefs_handle_new(struct fusefs *fs, fuse_req_t req, struct inode *inode, int fd,

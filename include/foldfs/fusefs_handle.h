@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fusefs_handle.h - an open file of a client: what fusefs_open.c and fusefs_io.c share
+ *
+ * A handle owns a reference to its file and source; the kernel hands its address back with every
+ * request until it sends the release. A reply may be the kernel's last use of it: what goes on
+ * after the reply takes a reference before.
+ */
+#ifndef FOLDFS_FUSEFS_HANDLE_H
+#define FOLDFS_FUSEFS_HANDLE_H
+
+#include "foldfs/fusefs_internal.h"
+
+#define HANDLE_MAGIC 0x666f6c64u
+
+struct handle {
+	uint32_t magic;
+	_Atomic unsigned
+		references;         /* the kernel's, and of requests that go on after their reply */
+	atomic_bool ready;          /* the next three are made; then they are constant */
+	struct file *file;          /* before that, set at the open if anything was known of it */
+	struct window_file *window; /* the inode's */
+	struct stream *stream;      /* NULL: cannot be read from */
+	struct fusefs *fs;
+	int flags;      /* the client's, of its open */
+	uint64_t bytes; /* counted in fs->handles_bytes; under the inode's lock */
+	uid_t user;     /* who opened it: a handle of his share of fs->open_handles, and whose pages
+			 * those are that the kernel writes back */
+	gid_t group;    /* his */
+	struct source *source;
+	struct inode *inode;       /* a look-up counted while it is open */
+	struct cds_list_head link; /* in fs->handles, under fs->handles_lock */
+};
+
+static inline struct handle *handle_of(const struct fuse_file_info *fi)
+{
+	struct handle *handle = (struct handle *)(uintptr_t)fi->fh;
+
+	FUSEFS_TSAN_REQUEST();
+	return handle && handle->magic == HANDLE_MAGIC ? handle : NULL;
+}
+
+/* Before the daemon touches HANDLE's content: make what serves it, if that was not done yet.
+ * -errno: it cannot. */
+errint_t handle_content(struct handle *handle);
+/* Give a reference back. */
+void handle_put(struct handle *handle);
+
+#endif

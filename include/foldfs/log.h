@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* log.h - the program's log lines: to stderr, or to the system log once the terminal is left */
+#ifndef FOLDFS_LOG_H
+#define FOLDFS_LOG_H
+
+#include "foldfs/page.h"
+
+#include <fuse_lowlevel.h>
+#include <stdarg.h>
+
+/* One line, as libfuse hands it on (fuse_set_log_func()), with or without a newline. Any thread. */
+__attribute__((format(printf, 2, 0))) void log_line(enum fuse_log_level level, const char *format,
+						    va_list args);
+/* An error, in one sentence. -EINVAL, always. Any thread. */
+__attribute__((format(printf, 1, 2))) errint_t complain(const char *format, ...);
+
+/* Lines from now on go to the system log. Before any thread runs. */
+void log_to_system(void);
+bool log_is_to_system(void);
+/* Errors that were logged so far: whether a failure has been explained. Any thread. */
+unsigned log_errors(void);
+
+#endif

@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fusefs_open.c - open and release of files
+ *
+ * What the daemon needs to serve content itself (what is known of the file, the window's notes, the
+ * reader's stream) a handle has from its open only if its plan is `window`. In passthrough nearly
+ * nothing of that is ever asked for, and a tree of many files would be remembered for nothing; the
+ * few requests that come all the same (fallocate, copy_file_range) make it first: handle_content().
+ *
+ * No lock is held while replying.
+ */
+#include "foldfs/fusefs_handle.h"
+
+#include "foldfs/kin.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+int fusefs_handle_fd(const struct fuse_file_info *fi)
+{
+	const struct handle *handle = handle_of(fi);
+
+	return handle ? source_fd(handle->source) : -1;
+}
+
+uid_t fusefs_handle_user(uint64_t fh)
+{
+	const struct fuse_file_info fi = {.fh = fh};
+	const struct handle *handle = handle_of(&fi);
+
+	return handle ? handle->user : 0;
+}
+
+/* ---- open and release ---- */
+
+void handle_put(struct handle *handle)
+{
+	if (atomic_fetch_sub_explicit(&handle->references, 1, memory_order_acq_rel) != 1)
+		return;
+	stream_free(handle->stream);
+	if (handle->file && handle->source)
+		file_drop_if_gone(handle->file, source_fd(handle->source));
+	else if (handle->file)
+		file_put(handle->file);
+	if (handle->source)
+		source_put(handle->source);
+	file_table_trim(handle->fs->files);
+	fusefs_handle_give(handle->fs, handle->user);
+	atomic_fetch_sub_explicit(&handle->fs->handles_bytes, handle->bytes, memory_order_relaxed);
+	handle->magic = 0;
+	free(handle);
+}
+
+/* Whether the kernel may keep what it caches of HANDLE's file. If a change behind the mount was
+ * found, by this open or by another request, it may not: the open's answer has its pages dropped
+ * before its reader looks at any. That answer may come late, so they are dropped by the trimmer
+ * too, and until then no other open is told to keep them either. */
+static bool may_keep_cache(const struct handle *handle)
+{
+	uint64_t edition;
+
+	/* In passthrough the kernel caches nothing of the inode, and keeps nothing. */
+	if (!atomic_load_explicit(&handle->ready, memory_order_relaxed))
+		return false;
+	edition = file_edition(handle->file);
+	window_follow(handle->window, edition);
+	return window_shows(handle->window, edition);
+}
+
+/* More memory of HANDLE's. */
+static void count_bytes(struct handle *handle, uint64_t bytes)
+{
+	handle->bytes += bytes;
+	atomic_fetch_add_explicit(&handle->fs->handles_bytes, bytes, memory_order_relaxed);
+}
+
+/* Make what HANDLE has not of what serves its content, see the head of this file. */
+static errint_t make_content_locked(struct fusefs *fs, struct inode *inode, struct handle *handle,
+				    const struct stat *st)
+{
+	struct window_file **window = inode_window_file(inode);
+	errint_t error = 0;
+	bool unchanged;
+
+	if (!handle->file) {
+		error = file_table_get(fs->files, st, &handle->file);
+		if (!error)
+			error = file_validate(handle->file, source_fd(handle->source), &unchanged);
+	}
+	if (!error && !*window)
+		error = window_file_new(fs->window, inode_node(inode), file_edition(handle->file),
+					window);
+	if (!error && !handle->stream && (handle->flags & O_ACCMODE) != O_WRONLY) {
+		error = stream_new(&fs->filler, fs->workers, handle->file, handle->source,
+				   &handle->stream);
+		if (!error)
+			count_bytes(handle, stream_bytes());
+	}
+	if (error)
+		return error;
+	kin_learn(fs->catalogue, handle->file, source_fd(handle->source));
+	handle->window = *window;
+	atomic_store_explicit(&handle->ready, true, memory_order_release);
+	return 0;
+}
+
+/* Before the daemon touches HANDLE's content. -errno: it cannot. */
+errint_t handle_content(struct handle *handle)
+{
+	struct stat st;
+	errint_t error = 0;
+
+	if (atomic_load_explicit(&handle->ready, memory_order_acquire))
+		return 0;
+	if (fstat(source_fd(handle->source), &st))
+		return -errno;
+	inode_lock(handle->inode);
+	if (!atomic_load_explicit(&handle->ready, memory_order_relaxed))
+		error = make_content_locked(handle->fs, handle->inode, handle, &st);
+	inode_unlock(handle->inode);
+	return error;
+}
+
+/* Choose or join the plan of INODE for HANDLE, whose source was found as ST, and set FI's flags by
+ * it. */
+static errint_t enter_plan_locked(struct fusefs *fs, struct inode *inode, struct handle *handle,
+				  const struct stat *st, pid_t pid, struct fuse_file_info *fi)
+{
+	struct plan_hold *hold = inode_plan(inode);
+	const struct plan_open open = {
+		.fd = source_fd(handle->source),
+		.st = st,
+		.file = handle->file,
+		.flags = fi->flags,
+		.pid = pid,
+	};
+	errint_t error;
+
+	/* The kernel may know an inode by its name for a while that is another's now. */
+	error = inode_is_detached(inode) ? -ESTALE : plan_enter(fs->plan, hold, &open);
+	if (error)
+		return error;
+	if (hold->kind == PLAN_WINDOW) {
+		error = make_content_locked(fs, inode, handle, st);
+		if (error) {
+			plan_leave(fs->plan, hold, handle->file);
+			return error;
+		}
+	}
+	if (!plan_answer(fs->plan, hold, may_keep_cache(handle), fi) && *inode_window_file(inode))
+		window_uncount(*inode_window_file(inode), 0);
+	return 0;
+}
+
+/* Fill in HANDLE for INODE, open as FD, which is taken over, and FI. */
+static errint_t handle_open(struct fusefs *fs, struct inode *inode, int fd, struct handle *handle,
+			    pid_t pid, struct fuse_file_info *fi)
+{
+	struct stat st;
+	bool unchanged;
+	bool detached;
+	errint_t error = source_new(fd, &handle->source);
+
+	if (error)
+		return error;
+	if (fstat(fd, &st))
+		return -errno;
+	/* The plan goes by what is known, so that has to be true. */
+	handle->file = file_table_find(fs->files, st.st_dev, st.st_ino);
+	if (handle->file)
+		error = file_validate(handle->file, fd, &unchanged);
+	if (error)
+		return error;
+	inode_lock(inode);
+	error = enter_plan_locked(fs, inode, handle, &st, pid, fi);
+	detached = inode_is_detached(inode);
+	/* Under the lock: no open that follows joins what this one was refused. */
+	if (error == -ESTALE && !detached) {
+		plan_await(fs->plan, &st);
+		inode_detach(fs->inodes, inode);
+	}
+	inode_unlock(inode);
+	/* By another of the file's names, whose inode is an old one to the kernel. */
+	if (error == -ESTALE && detached && (fi->flags & O_ACCMODE) != O_RDONLY)
+		fusefs_detach_readers(fs, &st);
+	if (error)
+		return error;
+	handle->inode = inode;
+	inode_get(fs->inodes, inode);
+	if (fi->backing_id)
+		source_keep_cache(handle->source);
+	return 0;
+}
+
+errint_t fusefs_handle_new(struct fusefs *fs, fuse_req_t req, struct inode *inode, int fd,
+			   struct fuse_file_info *fi)
+{
+	struct handle *handle = calloc(1, sizeof(*handle));
+	errint_t error;
+
+	if (!handle) {
+		fusefs_handle_give(fs, fuse_req_ctx(req)->uid);
+		close(fd);
+		return -ENOMEM;
+	}
+	atomic_init(&handle->references, 1);
+	handle->fs = fs;
+	handle->flags = fi->flags;
+	handle->user = fuse_req_ctx(req)->uid;
+	handle->group = fuse_req_ctx(req)->gid;
+	count_bytes(handle, sizeof(*handle) + source_bytes());
+	error = handle_open(fs, inode, fd, handle, fuse_req_ctx(req)->pid, fi);
+	if (error) {
+		handle_put(handle);
+		return error;
+	}
+	handle->magic = HANDLE_MAGIC;
+	pthread_mutex_lock(&fs->handles_lock);
+	cds_list_add(&handle->link, &fs->handles);
+	pthread_mutex_unlock(&fs->handles_lock);
+	fi->fh = (uintptr_t)handle;
+	return 0;
+}
+
+/* What is known of HANDLE's file by now, through whomever; NULL: nothing. */
+static struct file *find_file(struct fusefs *fs, const struct handle *handle)
+{
+	struct stat st;
+
+	if (fstat(source_fd(handle->source), &st))
+		return NULL;
+	return file_table_find(fs->files, st.st_dev, st.st_ino);
+}
+
+/* The kernel has given HANDLE up. ANSWERED: it had been told of it. */
+static void handle_release(struct handle *handle, bool answered)
+{
+	struct inode *inode = handle->inode;
+	struct fusefs *fs = handle->fs;
+	struct window_file *window;
+
+	pthread_mutex_lock(&fs->handles_lock);
+	cds_list_del(&handle->link);
+	pthread_mutex_unlock(&fs->handles_lock);
+	inode_lock(inode);
+	if (!handle->file && inode_plan(inode)->written)
+		handle->file = find_file(fs, handle);
+	plan_leave(fs->plan, inode_plan(inode), handle->file);
+	window = *inode_window_file(inode);
+	inode_unlock(inode);
+	/* What the kernel was to drop from its cache with this open, it did not. */
+	if (!answered && window)
+		window_invalidate_soon(window);
+	handle_put(handle);
+	inode_forget(fs->inodes, inode, 1);
+}
+
+void fusefs_handle_undo(struct fuse_file_info *fi)
+{
+	struct handle *handle = handle_of(fi);
+
+	if (handle)
+		handle_release(handle, false);
+}
+
+void fusefs_handles_free(struct fusefs *fs)
+{
+	struct handle *handle;
+	struct handle *next;
+
+	cds_list_for_each_entry_safe (handle, next, &fs->handles, link)
+		handle_put(handle);
+	CDS_INIT_LIST_HEAD(&fs->handles);
+}
+
+/* INODE is about to be opened for writing: while it is not, the kernel tells whether somebody else
+ * has it so, or mapped. */
+static void look_mapped(struct fusefs *fs, struct inode *inode)
+{
+	int fd = -1;
+
+	inode_lock(inode);
+	if (plan_may_be_mapped(inode_plan(inode)))
+		fd = inode_open(fs->inodes, inode, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd >= 0) {
+		plan_look_mapped(inode_plan(inode), fd);
+		close(fd);
+	}
+	inode_unlock(inode);
+}
+
+static errint_t do_open(struct fusefs *fs, fuse_req_t req, fuse_ino_t ino,
+			struct fuse_file_info *fi)
+{
+	struct inode *inode = inode_of(fs->inodes, ino);
+	errint_t error;
+	int fd;
+
+	if (!inode)
+		return -ESTALE;
+	error = fusefs_handle_take(fs, req);
+	if (error)
+		return error;
+	if ((fi->flags & O_ACCMODE) != O_RDONLY)
+		look_mapped(fs, inode);
+	fd = fusefs_open_as_caller(fs, req, inode, fi->flags, !(fi->flags & O_NONBLOCK));
+	if (fd < 0) {
+		fusefs_handle_give(fs, fuse_req_ctx(req)->uid);
+		return fd;
+	}
+	return fusefs_handle_new(fs, req, inode, fd, fi);
+}
+
+void fusefs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	errint_t error = do_open(fusefs_of(req), req, ino, fi);
+
+	if (error)
+		fuse_reply_err(req, -error);
+	else if (fuse_reply_open(req, fi) == -ENOENT)
+		fusefs_handle_undo(fi);
+}
+
+void fusefs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct handle *handle = handle_of(fi);
+
+	(void)ino;
+	if (handle)
+		handle_release(handle, true);
+	fuse_reply_err(req, 0);
+}

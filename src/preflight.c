@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * preflight.c - before the mount: what can be wrong with it
+ *
+ * Whatever can be looked at is looked at before anything is made, and said in one sentence.
+ */
+#include "foldfs/preflight.h"
+
+#include "foldfs/border.h"
+#include "foldfs/log.h"
+#include "foldfs/mounts.h"
+#include "foldfs/options.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#define NESTED_MAX 16
+
+static errint_t open_source(const char *source, struct place *place)
+{
+
+	place->source_fd = open(source, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (place->source_fd < 0 && errno == ENOTDIR)
+		return complain("the source %s is not a directory.", source);
+	if (place->source_fd < 0)
+		return complain("cannot open the source %s: %s.", source, strerror(errno));
+	if (faccessat(place->source_fd, ".", X_OK, AT_EACCESS) != 0)
+		return complain("cannot look into the source %s: %s.", source, strerror(errno));
+	place->source = realpath(source, NULL);
+	if (!place->source)
+		return complain("cannot resolve the source %s: %s.", source, strerror(errno));
+	return 0;
+}
+
+/* What comes by a file of a pseudo file system is judged by who opened it: the daemon. */
+static errint_t check_source_type(const struct options *options, const struct place *place)
+{
+	struct mount_entry entry = {0};
+	errint_t err = 0;
+
+	/* Where it cannot be told, the source is a mount of no usual kind: so be it. */
+	if (!options->pseudo_filesystems && mount_entry_of_fd(place->source_fd, &entry) == 0 &&
+	    border_is_pseudo(entry.type))
+		err = complain("the source %s is on a pseudo file system (%s), whose files would "
+			       "act with the daemon's rights for everybody: mount it with -o "
+			       "pseudo-filesystems if that is meant.",
+			       place->source, entry.type);
+	mount_entry_clear(&entry);
+	return err;
+}
+
+/* Whether the file system that ENTRY is the mount of is the source itself, seen at the mount point:
+ * SOURCE and MOUNTPOINT are one directory then, which is mounted over on purpose. */
+static bool is_source(const struct options *options, const struct place *place,
+		      const struct mount_entry *entry)
+{
+	struct stat source, at;
+
+	return fstat(place->source_fd, &source) == 0 &&
+	       source.st_dev == makedev(entry->device_major, entry->device_minor) &&
+	       stat(options->mountpoint, &at) == 0 && at.st_dev == source.st_dev &&
+	       at.st_ino == source.st_ino;
+}
+
+/* The mount point is looked up in the list of mounts first: a dead mount there must not hold us up.
+ */
+static errint_t check_not_busy(const struct options *options, const struct place *place)
+{
+	struct mount_entry entry;
+	bool busy;
+	errint_t err = mount_entry_find(options->mountpoint, &entry);
+
+	if (err == -ENOENT)
+		return 0;
+	if (err)
+		return complain("cannot look up the mount point %s: %s.", options->mountpoint,
+				strerror(-err));
+	/* What stands behind an automount point is mounted over it. */
+	busy = strcmp(entry.type, "autofs") != 0 &&
+	       (strncmp(entry.type, "fuse", 4) == 0 || !is_source(options, place, &entry));
+	if (busy)
+		err = complain("the mount point %s is busy: %s (%s) is mounted there already.",
+			       options->mountpoint, entry.source, entry.type);
+	mount_entry_clear(&entry);
+	return err;
+}
+
+static errint_t check_mountpoint(const struct options *options, struct place *place)
+{
+	const char *mountpoint = options->mountpoint;
+	errint_t err = check_not_busy(options, place);
+	struct stat st;
+
+	if (err)
+		return err;
+	if (stat(mountpoint, &st) != 0)
+		return complain("cannot use the mount point %s: %s.", mountpoint, strerror(errno));
+	if (!S_ISDIR(st.st_mode))
+		return complain("the mount point %s is not a directory.", mountpoint);
+	place->mountpoint = realpath(mountpoint, NULL);
+	if (!place->mountpoint)
+		return complain("cannot resolve the mount point %s: %s.", mountpoint,
+				strerror(errno));
+	return 0;
+}
+
+/*
+ * Whether PATH, absolute, lies strictly inside the directory that ST is of. By identity, from
+ * PATH's parent up: symlinks and bind mounts lead to the same directory by other names. PATH itself
+ * is not opened (it may be an automount point).
+ */
+static bool lies_inside(const char *path, const struct stat *st)
+{
+	const char *slash = strrchr(path, '/');
+	char *parent = slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
+	int fd = parent ? open(parent, O_PATH | O_CLOEXEC) : -1;
+	struct stat here, last = {0};
+	bool inside = false;
+
+	free(parent);
+	if (strcmp(path, "/") == 0 && fd >= 0) {
+		close(fd);
+		return false;
+	}
+	while (fd >= 0 && !inside && fstat(fd, &here) == 0 &&
+	       (here.st_dev != last.st_dev || here.st_ino != last.st_ino)) {
+		int up = openat(fd, "..", O_PATH | O_CLOEXEC);
+
+		inside = here.st_dev == st->st_dev && here.st_ino == st->st_ino;
+		last = here;
+		close(fd);
+		fd = up;
+	}
+	if (fd >= 0)
+		close(fd);
+	return inside;
+}
+
+/*
+ * A mount point inside its own source would loop: the daemon, walking the source, would come to its
+ * own mount and wait for itself. So it would where the source lies in another foldfs mount and the
+ * mount point in that one's source; there it takes two daemons that wait for each other.
+ */
+static errint_t check_loop(const struct place *place)
+{
+	struct mount_entry entry = {0};
+	struct stat st;
+	errint_t err = 0;
+	int fd;
+
+	if (fstat(place->source_fd, &st) != 0)
+		return complain("cannot look at the source %s: %s.", place->source,
+				strerror(errno));
+	if (lies_inside(place->mountpoint, &st))
+		return complain("the mount point %s lies inside the source %s: that would loop.",
+				place->mountpoint, place->source);
+	fd = dup(place->source_fd);
+	for (int depth = 0; depth < NESTED_MAX && fd >= 0 && !err; depth++) {
+		bool nested = mount_entry_of_fd(fd, &entry) == 0 &&
+			      strcmp(entry.type, "fuse.foldfs") == 0 && entry.source[0] == '/' &&
+			      stat(entry.source, &st) == 0;
+
+		close(fd);
+		fd = -1;
+		/* Mounted over its own source: nothing that has a path now is below it. */
+		if (nested && st.st_dev == makedev(entry.device_major, entry.device_minor))
+			nested = false;
+		if (nested && lies_inside(place->mountpoint, &st))
+			err = complain("the source %s is served by the foldfs mount %s, and the "
+				       "mount point %s lies inside that one's source: that would "
+				       "loop.",
+				       place->source, entry.mountpoint, place->mountpoint);
+		if (nested && !err)
+			fd = open(entry.source, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		mount_entry_clear(&entry);
+	}
+	if (fd >= 0)
+		close(fd);
+	return err;
+}
+
+static errint_t check_transport(const struct options *options)
+{
+	static const char parameter[] = "/sys/module/fuse/parameters/enable_uring";
+	FILE *file;
+	int value;
+
+	if (options->transport != TRANSPORT_IO_URING)
+		return 0;
+	file = fopen(parameter, "re");
+	value = file ? fgetc(file) : EOF;
+	if (file)
+		fclose(file);
+	if (value == EOF)
+		return complain("transport=io_uring needs Linux 6.14 or newer, and the fuse module "
+				"loaded.");
+	if (value != 'Y' && value != '1')
+		return complain("transport=io_uring is switched off: write Y to %s first.",
+				parameter);
+	return 0;
+}
+
+errint_t preflight(const struct options *options, struct place *ret_place)
+{
+	errint_t error = open_source(options->source, ret_place);
+
+	if (!error)
+		error = check_source_type(options, ret_place);
+	if (!error)
+		error = check_mountpoint(options, ret_place);
+	if (!error)
+		error = check_loop(ret_place);
+	return error ? error : check_transport(options);
+}
+
+void place_clear(struct place *place)
+{
+	free(place->source);
+	free(place->mountpoint);
+	if (place->source_fd >= 0)
+		close(place->source_fd);
+}
