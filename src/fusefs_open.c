@@ -275,6 +275,44 @@ void fusefs_handles_free(struct fusefs *fs)
 	CDS_INIT_LIST_HEAD(&fs->handles);
 }
 
+/* ---- what clients stored through mappings ---- */
+
+/* The inodes that are open for writing and served from the window: a mapping keeps its file open.
+ * The caller's to free; NULL: none, or no memory. */
+static uint64_t *nodes_for_writing(struct fusefs *fs, size_t *ret_count)
+{
+	struct handle *handle;
+	uint64_t *nodes;
+	size_t count = 0;
+
+	pthread_mutex_lock(&fs->handles_lock);
+	cds_list_for_each_entry (handle, &fs->handles, link)
+		count++;
+	nodes = calloc(count, sizeof(*nodes));
+	count = 0;
+	if (nodes)
+		cds_list_for_each_entry (handle, &fs->handles, link)
+			if ((handle->flags & O_ACCMODE) == O_RDWR &&
+			    atomic_load_explicit(&handle->ready, memory_order_relaxed))
+				nodes[count++] = inode_node(handle->inode);
+	pthread_mutex_unlock(&fs->handles_lock);
+	*ret_count = count;
+	return nodes;
+}
+
+/* To drop a page that was changed through a mapping, the kernel writes it back first, and waits. */
+void fusefs_write_back(struct fusefs *fs)
+{
+	size_t count;
+	uint64_t *nodes = nodes_for_writing(fs, &count);
+
+	for (size_t i = 0; i < count; i++)
+		(void)fuse_lowlevel_notify_inval_inode(fs->session, nodes[i], 0, 0);
+	free(nodes);
+}
+
+/* ---- open ---- */
+
 /* INODE is about to be opened for writing: while it is not, the kernel tells whether somebody else
  * has it so, or mapped. */
 static void look_mapped(struct fusefs *fs, struct inode *inode)

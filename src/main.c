@@ -35,7 +35,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -52,11 +51,8 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
-/* How long the write-back before an end by signal may take. */
+/* How long the kernel may take to begin the write-back before an end by signal. */
 #define FLUSH_MS 5000
-/* How long no request must have come before the write-back is taken to be over. */
-#define QUIET_MS 50
-#define STEP_MS  10
 /* How long everything may take from the signal on, before the daemon ends whatever it waits for. */
 #define END_SECONDS 20
 #define OPEN_FILES  (1u << 20)
@@ -257,21 +253,13 @@ static void limit_end(struct daemon *d)
 
 /*
  * Have the kernel write back what clients stored through mmap: once nobody answers, it is lost. On
- * a FUSE mount syncfs(2) may only begin that, and return while the server does not even run (seen
- * with Linux 6.18.44). So what comes of it is awaited. What a thread has read it finishes; what is
- * in the queue is to be read yet.
+ * a FUSE mount syncfs(2) only begins that, for all files at once, and returns while the server does
+ * not even run (seen with Linux 6.18.44). So it is awaited then, file by file.
  */
 static void flush_mount(const struct daemon *d)
 {
-	struct pollfd queue = {.fd = fuse_session_fd(d->session), .events = POLLIN};
-	const struct timespec step = {.tv_nsec = STEP_MS * 1000000L};
-	int quiet = 0;
-
 	attendant_flush(&d->attendant, FLUSH_MS);
-	for (int waited = 0; quiet < QUIET_MS && waited < FLUSH_MS; waited += STEP_MS) {
-		nanosleep(&step, NULL);
-		quiet = poll(&queue, 1, 0) > 0 ? 0 : quiet + STEP_MS;
-	}
+	fusefs_write_back(d->fs);
 }
 
 static void *wait_for_end(void *arg)

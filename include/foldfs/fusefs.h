@@ -51,6 +51,10 @@ errint_t fusefs_serve(struct fusefs *fs, struct fuse_session *se);
  * Any thread but those that handle requests; does not wait. */
 void fusefs_end(struct fusefs *fs);
 
+/* Have the kernel write back all that clients stored through mappings, and wait for it. While
+ * requests are answered; from a thread that none of them waits for, holding no lock. */
+void fusefs_write_back(struct fusefs *fs);
+
 /* The end is near, requests are still answered: stop what waits for the kernel. To be called before
  * fusefs_end() on a session that is still mounted; then again is harmless. Blocks shortly.
  */

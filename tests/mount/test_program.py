@@ -3,6 +3,7 @@
 
 import errno
 import json
+import mmap
 import os
 import signal
 import subprocess
@@ -187,6 +188,40 @@ def ends_in_order(t, number):
     mount.unmount() if number is None else mount.stop(number)
     check(socket_identity(path) != made, "the control socket is still there")
     equal(read_file(source + "/file")[5 * PAGE:5 * PAGE + 6], b"mapped", "a mapped store")
+
+
+@test(transports="each", variants={"window": "window=1G", "direct I/O": "window=0"})
+def signal_while_much_is_mapped(t, window):
+    """Tens of MiB that were stored through mappings which are still there are in the source after a signal: the
+    daemon answers until the last page was written back."""
+    source = t.make_dir("source")
+    count, pages = 4, t.scaled(2000, 500)
+    for number in range(count):
+        write_file("%s/%d" % (source, number), bytes(pages * PAGE))
+    mount = t.mount(source, [window])
+    stored, tell = os.pipe()
+
+    def client(number):
+        fd = os.open(mount.path(str(number)), os.O_RDWR)
+        mapped = mmap.mmap(fd, pages * PAGE)
+        os.close(fd)
+        for page in range(pages):
+            mapped[page * PAGE:page * PAGE + 8] = b"%08d" % page
+        os.write(tell, b"x")
+        signal.pause()
+
+    clients = [t.fork(client, number) for number in range(count)]
+    for _ in clients:
+        os.read(stored, 1)
+    mount.stop(signal.SIGTERM)
+    for client in clients:
+        os.kill(client.pid, signal.SIGKILL)
+        os.waitpid(client.pid, 0)
+        os.close(client.reader)
+    for number in range(count):
+        content = read_file("%s/%d" % (source, number))
+        lost = sum(content[page * PAGE:page * PAGE + 8] != b"%08d" % page for page in range(pages))
+        equal(lost, 0, "pages of file %d that are not in the source" % number)
 
 
 @test(transports="each")
