@@ -143,6 +143,7 @@ errint_t fusefs_new(const struct options *options, int source_fd, struct fusefs 
 	fs->entry_timeout = options->entry_timeout;
 	fs->negative_timeout = options->negative_timeout;
 	CDS_INIT_LIST_HEAD(&fs->handles);
+	CDS_INIT_LIST_HEAD(&fs->directories);
 	pthread_mutex_init(&fs->handles_lock, NULL);
 	error = build(fs, options);
 	if (error) {
@@ -180,6 +181,7 @@ void fusefs_free(struct fusefs *fs)
 	watch_free(fs->watch);
 	/* What clients still had open when the connection ended. */
 	fusefs_handles_free(fs);
+	fusefs_directories_free(fs);
 	serve_free(fs->serve);
 	workers_free(fs->workers);
 	inode_table_free(fs->inodes);

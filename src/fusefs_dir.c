@@ -50,7 +50,8 @@ struct directory_handle {
 	struct inode
 		*inode; /* constant; with a look-up and counted in its hold. NULL: not counted */
 	pthread_mutex_t mutex;
-	off_t position; /* of the next entry that fd would read; under mutex */
+	off_t position;            /* of the next entry that fd would read; under mutex */
+	struct cds_list_head link; /* in fs->directories, under fs->handles_lock */
 };
 
 /* One answer being put together. */
@@ -114,8 +115,21 @@ static errint_t handle_new(struct fusefs *fs, int fd, uid_t user,
 	handle->user = user;
 	atomic_fetch_add_explicit(&fs->handles_bytes, sizeof(*handle), memory_order_relaxed);
 	pthread_mutex_init(&handle->mutex, NULL);
+	pthread_mutex_lock(&fs->handles_lock);
+	cds_list_add(&handle->link, &fs->directories);
+	pthread_mutex_unlock(&fs->handles_lock);
 	*ret_handle = handle;
 	return 0;
+}
+
+void fusefs_directories_free(struct fusefs *fs)
+{
+	struct directory_handle *handle;
+	struct directory_handle *next;
+
+	cds_list_for_each_entry_safe (handle, next, &fs->directories, link)
+		handle_free(fs, handle);
+	CDS_INIT_LIST_HEAD(&fs->directories);
 }
 
 static bool time_equal(const struct timespec *a, const struct timespec *b)
@@ -171,6 +185,9 @@ static void handle_release(struct fusefs *fs, struct directory_handle *handle, b
 		inode_unlock(inode);
 		inode_forget(fs->inodes, inode, 1);
 	}
+	pthread_mutex_lock(&fs->handles_lock);
+	cds_list_del(&handle->link);
+	pthread_mutex_unlock(&fs->handles_lock);
 	handle_free(fs, handle);
 }
 

@@ -50,9 +50,10 @@ struct fusefs {
 	atomic_bool begun;            /* set when the kernel has agreed to something */
 	_Atomic uint64_t rings_bytes; /* the same; 0: there are none */
 
-	_Atomic uint64_t handles_bytes; /* of open files and directories */
-	pthread_mutex_t handles_lock;   /* a leaf */
-	struct cds_list_head handles;   /* open ones; under handles_lock */
+	_Atomic uint64_t handles_bytes;   /* of open files and directories */
+	pthread_mutex_t handles_lock;     /* a leaf */
+	struct cds_list_head handles;     /* of open files; under handles_lock */
+	struct cds_list_head directories; /* open ones; under handles_lock */
 };
 
 /* Requests come after the replies that were sent before them: see tsan_replies.c. */
@@ -117,8 +118,9 @@ int fusefs_handle_fd(const struct fuse_file_info *fi);
 /* Who opened the file or directory whose handle the kernel names as FH; as in its requests. */
 uid_t fusefs_handle_user(uint64_t fh);
 uid_t fusefs_directory_user(uint64_t fh);
-/* Free every handle: the connection has ended. */
+/* Free every handle of a file, and of a directory: the connection has ended. */
 void fusefs_handles_free(struct fusefs *fs);
+void fusefs_directories_free(struct fusefs *fs);
 /*
  * fusefs_own.c: around something of ours that moves the ctime of a file but no content (mode,
  * owner, times, xattrs, names), so that it is not taken for a change behind the mount. By
