@@ -37,16 +37,21 @@ static bool has_stamp(int fd, const struct source_stamp *stamp, struct stat *ret
 	return source_stamp_equal(&now, stamp);
 }
 
-/* Whether the file open as FD still has the STAMP under which it was compared, WRITERS may write to
- * it as then and nobody else, and nobody has it open for writing, or mapped so. Where the kernel
- * grants no lease it does not say that, and the file backs nothing. */
-static bool may_back(const struct plan *plan, const struct source_stamp *stamp, uint64_t writers,
-		     int fd)
+/* 0 if the file open as FD still has the STAMP under which it was compared, WRITERS may write to it
+ * as then and nobody else, and nobody has it open for writing, or mapped so. -EBUSY if not. Another
+ * -errno: the kernel does not say, as where it grants no lease. */
+static errint_t check_backing(const struct plan *plan, const struct source_stamp *stamp,
+			      uint64_t writers, int fd)
 {
+	struct source_stamp now;
 	struct stat st;
 
-	return has_stamp(fd, stamp, &st) && writers_of(&plan->view, fd, &st) == writers &&
-	       !source_check_unwritten(fd);
+	if (fstat(fd, &st))
+		return -errno;
+	source_stamp_of(&st, &now);
+	if (!source_stamp_equal(&now, stamp) || writers_of(&plan->view, fd, &st) != writers)
+		return -EBUSY;
+	return source_check_unwritten(fd);
 }
 
 /* The first member of CLASS that may back files of BACKS, open through the read-only view;
@@ -64,7 +69,7 @@ static int open_member(struct plan *plan, uint64_t class, uint64_t backs,
 		fd = backing_open_read_only(plan->backing, ret_found->path);
 		if (fd < 0)
 			continue;
-		if (may_back(plan, &ret_found->stamp, backs, fd))
+		if (!check_backing(plan, &ret_found->stamp, backs, fd))
 			return fd;
 		close(fd);
 	}
@@ -151,24 +156,29 @@ void plan_end_sharing(struct plan *plan, struct plan_sharer *sharer)
 	free(sharer);
 }
 
+/* Whether ERROR says that a file is not there as it was. */
+static bool is_gone(errint_t error)
+{
+	return error == -ENOENT || error == -ENOTDIR || error == -ESTALE || error == -ELOOP ||
+	       error == -EXDEV;
+}
+
+/* What cannot be told now ends nothing: those who have it open see the same bytes. */
 bool plan_is_backed_still(struct plan *plan, const struct plan_hold *hold)
 {
 	const struct plan_shared *shared = &hold->sharer->shared;
-	bool may;
+	errint_t error;
 	int fd;
 
 	/* A copy is nobody's to change. */
 	if (!plan->read_only)
 		return true;
 	fd = plan_open_backing(plan, shared);
-	/* What cannot be told now ends nothing: those who have it open see the same bytes. */
-	if (fd == -EMFILE || fd == -ENFILE || fd == -ENOMEM || fd == -EIO)
-		return true;
 	if (fd < 0)
-		return false;
-	may = may_back(plan, &shared->backing, shared->backing_writers, fd);
+		return !is_gone(fd);
+	error = check_backing(plan, &shared->backing, shared->backing_writers, fd);
 	close(fd);
-	return may;
+	return error != -EBUSY;
 }
 
 /* ---- for the audit ---- */
@@ -220,11 +230,16 @@ int plan_open_backing(struct plan *plan, const struct plan_shared *shared)
 	error = catalogue_get(plan->catalogue, shared->backing.device, shared->backing.inode,
 			      &member, &record);
 	fd = error ? error : backing_open_read_only(plan->backing, member.path);
-	if (fd < 0 || (!fstat(fd, &st) && st.st_dev == shared->backing.device &&
-		       st.st_ino == shared->backing.inode))
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &st))
+		error = -errno;
+	else if (st.st_dev != shared->backing.device || st.st_ino != shared->backing.inode)
+		error = -ESTALE;
+	if (!error)
 		return fd;
 	close(fd);
-	return -ESTALE;
+	return error;
 }
 
 int plan_open_served(struct plan *plan, const struct catalogue_object *object,

@@ -58,6 +58,18 @@ def home_by_list_of_users(t, home):
     return home + "/.local/state/foldfs/.control"
 
 
+def own_tmp(t):
+    """A /tmp of this test's own; what is to be run stays where it is, there perhaps."""
+    build = os.open(t.build, os.O_PATH)
+    t.run(["mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", "/tmp"])
+    t.at_end(lambda: t.run(["umount", "/tmp"]))
+    if not os.path.exists(t.build):
+        os.makedirs(t.build)
+        t.run(["mount", "-c", "--bind", "/proc/%d/fd/%d" % (os.getpid(), build), t.build])
+        t.at_end(lambda: t.run(["umount", t.build]))
+    os.close(build)
+
+
 @test(transports="none", timeout=60, variants={"environment": home_by_environment, "users": home_by_list_of_users})
 def a_squatter_keeps_nobody_from_mounting(t, find_home):
     """A stranger makes /tmp/foldfs-UID of a user who has no runtime directory, and whatever else he can: that user
@@ -65,8 +77,7 @@ def a_squatter_keeps_nobody_from_mounting(t, find_home):
     without_runtime_directory(t)
     source, point, home = nobodys(t, "source", "mnt", "home")
     squatted = "/tmp/foldfs-%d" % NOBODY
-    t.run(["mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", "/tmp"])
-    t.at_end(lambda: t.run(["umount", "/tmp"]))
+    own_tmp(t)
     as_attacker(t, os.mkdir, squatted)
     place = find_home(t, home)
     mount = t.mount(source, user="nobody", transport="dev", audit=False)
