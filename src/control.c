@@ -215,8 +215,7 @@ static bool may_ask(int fd)
 	       (peer.uid == 0 || peer.uid == geteuid());
 }
 
-/* ---- tasks --------------------------------------------------------------------------------------
- */
+/* ---- tasks ---- */
 
 /* The end of the daemon, or of the client's patience. What it may still say is ignored. */
 static bool is_cancelled(void *arg)
@@ -286,8 +285,7 @@ void control_add_task(struct control *control, const char *name, control_task_fn
 		(struct task){.name = name, .fn = fn, .context = context, .control = control};
 }
 
-/* ---- clients ------------------------------------------------------------------------------------
- */
+/* ---- clients ---- */
 
 /* Answer the client at FD. Returns whether the connection is still the caller's, to close. */
 static bool serve_client(struct control *control, int fd)

@@ -92,8 +92,7 @@ struct daemon {
 	atomic_bool unmounting; /* whoever sets it unmounts */
 };
 
-/* ---- the two processes ------------------------------------------------------------------------
- */
+/* ---- the two processes ---- */
 
 /* Wait until the daemon has mounted, ask the mount something, tell the daemon. An exit status. */
 static int ask(int fd, const char *mountpoint)
@@ -178,8 +177,7 @@ static void *wait_until_ready(void *arg)
 	return NULL;
 }
 
-/* ---- the end by signal ------------------------------------------------------------------------
- */
+/* ---- the end by signal ---- */
 
 /*
  * End the connection, and have libfuse see that it is ended. Else it might start a program to
@@ -299,8 +297,7 @@ static void block_end_signals(struct daemon *d)
 	signal(SIGXFSZ, SIG_IGN);
 }
 
-/* ---- the daemon -------------------------------------------------------------------------------
- */
+/* ---- the daemon ---- */
 
 /* As many open files as we may have: where the source has no file handles, inodes need descriptors.
  */

@@ -184,8 +184,7 @@ unsigned syscall_filter_refused(void)
 	return atomic_load(&refused);
 }
 
-/* ---- what is refused --------------------------------------------------------------------------
- */
+/* ---- what is refused ---- */
 
 #if defined(__x86_64__)
 #define RESULT(context) ((context)->uc_mcontext.gregs[REG_RAX])
@@ -236,8 +235,7 @@ static uint32_t refusal(enum syscall_user user)
 }
 #endif
 
-/* ---- from the tables to the kernel ------------------------------------------------------------
- */
+/* ---- from the tables to the kernel ---- */
 
 /* The number of a name that ends at the first blank. */
 static int number_of(const char *name)
