@@ -13,19 +13,7 @@ import time
 
 from harness import (LIBC, PAGE, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, check, equal, errno_of,
                      fails_with, libc_call, make_pages, read_file, renameat2, test, until, write_file)
-
-NOBODY = 65534
-
-
-def as_user(t, function, uid=NOBODY, gid=NOBODY, groups=(), umask=0o022):
-    """Run function as another user in a child process."""
-    def change():
-        os.setgroups(list(groups))
-        os.setgid(gid)
-        os.setuid(uid)
-        os.umask(umask)
-        function()
-    t.join([t.fork(change)])
+from users import NOBODY, as_user
 
 
 def same_attributes(path, behind, what):
@@ -54,7 +42,7 @@ def created_as_the_caller(t):
         equal(os.fstat(fd).st_mode & 0o777, 0o640, "mode of an O_TMPFILE file")
         os.close(fd)
 
-    as_user(t, make, 1234, 2345, umask=0o027)
+    as_user(t, 1234, make, gid=2345, umask=0o027)
     for name, mode in (("file", 0o640), ("dir", 0o750), ("fifo", 0o640), ("link", 0o777), ("socket", 0o750)):
         info = os.lstat(source + "/" + name)
         equal((info.st_uid, info.st_gid), (1234, 2345), "owner of " + name)
@@ -75,12 +63,12 @@ def set_gid_directory_and_groups(t):
         os.close(os.open(mount.path("shared/file"), os.O_CREAT | os.O_WRONLY, 0o666))
         os.mkdir(mount.path("shared/dir"), 0o777)
 
-    as_user(t, make, 1234, 2345, groups=[4000])
+    as_user(t, 1234, make, gid=2345, groups=[4000])
     equal(os.stat(source + "/shared/file").st_gid, 4000, "group of a file")
     info = os.stat(source + "/shared/dir")
     equal(info.st_gid, 4000, "group of a directory")
     check(info.st_mode & stat.S_ISGID, "a directory made in a set-gid directory is set-gid")
-    as_user(t, lambda: fails_with(errno.EACCES, "without the group", os.mkdir, mount.path("shared/no")), 1234, 2345)
+    as_user(t, 1234, lambda: fails_with(errno.EACCES, "without the group", os.mkdir, mount.path("shared/no")), gid=2345)
 
 
 @test(transports="full")
@@ -98,7 +86,7 @@ def default_acl(t):
         os.close(os.open(mount.path("dir/file"), os.O_CREAT | os.O_WRONLY, 0o666))
         os.mkdir(mount.path("dir/sub"), 0o777)
 
-    as_user(t, make, 1234, 2345, umask=0o077)
+    as_user(t, 1234, make, gid=2345, umask=0o077)
     for name in ("dir", "dir/file", "dir/sub"):
         mine = t.run(["getfacl", "-p", "-n", "--omit-header", mount.path(name)]).stdout
         behind = t.run(["getfacl", "-p", "-n", "--omit-header", source + "/" + name]).stdout
@@ -107,9 +95,9 @@ def default_acl(t):
     check("user:1111:rwx" in acl, "the default ACL did not reach the file: " + acl)
     write_file(source + "/locked", b"x")
     os.chmod(source + "/locked", 0o600)
-    as_user(t, lambda: fails_with(errno.EACCES, "before", os.open, mount.path("locked"), os.O_RDONLY))
+    as_user(t, NOBODY, lambda: fails_with(errno.EACCES, "before", os.open, mount.path("locked"), os.O_RDONLY))
     t.run(["setfacl", "-m", "u:%d:r" % NOBODY, mount.path("locked")])
-    as_user(t, lambda: os.open(mount.path("locked"), os.O_RDONLY))
+    as_user(t, NOBODY, lambda: os.open(mount.path("locked"), os.O_RDONLY))
 
 
 @test(transports="full")
@@ -140,7 +128,7 @@ def permissions_hold(t):
     def compare():
         equal(attempts(mount.point), attempts(source), "errnos, mount and source")
 
-    as_user(t, compare)
+    as_user(t, NOBODY, compare)
 
 
 @test(transports="full")
@@ -149,8 +137,8 @@ def set_id_bits_are_cleared(t):
     source = t.make_dir("source")
     mount = t.mount(source)
     for name, action in (("chown", lambda path: os.chown(path, NOBODY, NOBODY)),
-                         ("write", lambda path: as_user(t, lambda: write_once(path))),
-                         ("truncate", lambda path: as_user(t, lambda: os.truncate(path, 1)))):
+                         ("write", lambda path: as_user(t, NOBODY, lambda: write_once(path))),
+                         ("truncate", lambda path: as_user(t, NOBODY, lambda: os.truncate(path, 1)))):
         results = []
         for base in (source, mount.point):
             path = "%s/%s-%s" % (base, name, "m" if base == mount.point else "s")

@@ -12,6 +12,7 @@ import subprocess
 
 from harness import (LIBC, PAGE, cached_bytes, check, equal, errno_of, fails_with, fallocate, make_pages, read_file, sync_source,
                      test, until, write_file)
+from users import as_user
 
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
 
@@ -488,16 +489,6 @@ def explain(t):
     for path in (mount.point, source + "/unique", mount.path("none")):
         result = t.run(t.foldctl_command() + ["explain", path], status=1)
         check(result.stderr.startswith("foldctl: ") and result.stderr.count("\n") == 1, result.stderr)
-
-
-def as_user(t, uid, function):
-    """Run function in a child of that user, without groups."""
-    def child():
-        os.setgroups([])
-        os.setgid(uid)
-        os.setuid(uid)
-        function()
-    t.join([t.fork(child)])
 
 
 @test(transports="full")

@@ -17,10 +17,11 @@ import subprocess
 from harness import (LIBC, PAGE, ROOT, Failure, check, equal, errno_of, fails_with, make_pages, read_file, test, until,
                      write_file)
 from test_program import need_plain_user
+from users import NOBODY, USER, as_user, become
 
 HEADER = os.path.join(ROOT, "include", "foldfs", "privileges.h")
-# What a user is, and the group that he has besides.
-USER, GROUP = 70001, 70005
+# A group that a user has besides.
+GROUP = 70005
 # Files, more than a daemon with a limit of as many descriptors can hold open.
 MANY = 512
 PTRACE_ATTACH = 16
@@ -172,15 +173,6 @@ def switched_off(t):
 
 # ---- what each is for -----------------------------------------------------------------------------
 
-def as_user(t, function, groups=()):
-    def child():
-        os.setgroups(list(groups))
-        os.setresgid(USER, USER, USER)
-        os.setresuid(USER, USER, USER)
-        function()
-    t.join([t.fork(child)])
-
-
 def succeeds(function, *args):
     return errno_of(function, *args) == 0
 
@@ -188,7 +180,7 @@ def succeeds(function, *args):
 def user_makes_a_file(t, mount):
     made = mount.path("by-user")
     try:
-        as_user(t, lambda: os.close(os.open(made, os.O_CREAT | os.O_WRONLY, 0o644)))
+        as_user(t, USER, lambda: os.close(os.open(made, os.O_CREAT | os.O_WRONLY, 0o644)))
     except Exception:  # whatever became of it
         return False
     return os.stat(made).st_uid == USER and os.stat(made).st_gid == USER
@@ -310,7 +302,7 @@ def proc_hides_processes(t):
     os.chmod(source, 0o770)
     mount = t.mount(source)
     check("sys_ptrace" in mount.status()["privileges"]["capabilities"].split(), "CAP_SYS_PTRACE is kept")
-    as_user(t, lambda: write_file(mount.path("file"), b"by group"), groups=[GROUP])
+    as_user(t, USER, lambda: write_file(mount.path("file"), b"by group"), groups=[GROUP])
     equal(os.stat(source + "/file").st_uid, USER, "owner of the file")
 
 
@@ -335,9 +327,7 @@ def of_a_plain_user(t):
         equal((fields["NoNewPrivs"], fields["Seccomp"]), ("1", SECCOMP_FILTER), "no_new_privs and seccomp")
 
     def child():
-        os.setgroups([])
-        os.setresgid(65534, 65534, 65534)
-        os.setresuid(65534, 65534, 65534)
+        become(NOBODY)
         fails_with(errno.EACCES, "the daemon's memory", os.open, "/proc/%d/mem" % pid, os.O_RDONLY)
         equal(LIBC.ptrace(PTRACE_ATTACH, pid, None, None), -1, "ptrace")
         equal(ctypes.get_errno(), errno.EPERM, "ptrace")

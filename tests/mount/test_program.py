@@ -11,6 +11,7 @@ import time
 
 from harness import (MIB, PAGE, check, equal, fails_with, make_pages, mounts_under, read_file,
                      socket_identity, socket_of, test, until, write_file)
+from users import NOBODY, as_user
 
 KEYS = {
     "version", "source", "mountpoint", "transport", "uptime_s", "frame_bytes", "frames_total",
@@ -416,16 +417,6 @@ def need_plain_user(t):
     runtime_directory(t)
 
 
-def as_nobody(t, function, *args):
-    """Run FUNCTION as a plain user, in a child process."""
-    def as_user():
-        os.setgroups([])
-        os.setgid(65534)
-        os.setuid(65534)
-        function(*args)
-    t.join([t.fork(as_user)])
-
-
 @test(transports="none", timeout=60)
 def plain_user(t):
     """A plain user mounts through fusermount3, reads, writes, asks for the status and unmounts; root can
@@ -457,7 +448,7 @@ def plain_user(t):
                               env=t.environment(), check=True).stdout
         equal(json.loads(text)["mountpoint"], mount.point, "status for the owner")
 
-    as_nobody(t, works)
+    as_user(t, NOBODY, works)
     equal(mount.status()["mountpoint"], mount.point, "status for root")
     equal(read_file(source + "/file")[10:14], b"mine", "a write, in the source")
 
@@ -468,7 +459,7 @@ def plain_user(t):
         fails_with(errno.EACCES, "another user", os.listdir, mount.point)
 
     t.join([t.fork(other_user)])
-    as_nobody(t, lambda: subprocess.run(["fusermount3", "-u", mount.point], check=True))
+    as_user(t, NOBODY, lambda: subprocess.run(["fusermount3", "-u", mount.point], check=True))
     mount.ended(0)
 
 
@@ -512,6 +503,6 @@ def scan_of_a_plain_user(t):
         if not known:
             mount.expect_log("no catalogue of .* is kept: .*: others may write to it")
         for name, expected in files.items():
-            as_nobody(t, lambda: equal(read_file(mount.path(name)), expected, name))
+            as_user(t, NOBODY, lambda: equal(read_file(mount.path(name)), expected, name))
         equal(mount.status()["adopted"] > 0, known, "whether it knew of the scan, with mode %o" % mode)
         mount.unmount()

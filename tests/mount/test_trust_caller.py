@@ -15,29 +15,13 @@ import threading
 
 from harness import LIBC, MIB, check, equal, errno_of, libc_call, read_file, test, until, write_file
 from test_identity import CAPABILITY_VERSION, GROUP, in_user_namespace, result_of
+from users import OTHER, USER, as_user, become
 
-USER, OTHER = 70001, 70002
 OLD = ["attr_timeout=3600", "entry_timeout=3600"]
 CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_SYS_ADMIN = 1, 3, 21
 PRIO_PROCESS, PR_SET_KEEPCAPS = 0, 8
 SET_ID = 0o4755
 FILE_CAPABILITY = struct.pack("<IIIII", 0x02000001, 1 << 7, 0, 0, 0)
-
-
-def become(uid, groups=()):
-    os.setgroups(list(groups))
-    os.setresgid(uid, uid, uid)
-    os.setresuid(uid, uid, uid)
-    os.umask(0)
-
-
-def as_user(t, uid, function, *args, groups=()):
-    """Run it as that user, to its end."""
-    def child():
-        become(uid, groups)
-        function(*args)
-
-    t.join([t.fork(child)])
 
 
 class Attacker:
@@ -49,7 +33,7 @@ class Attacker:
         wait, self.go = os.pipe()
 
         def child():
-            become(uid)
+            become(uid, umask=0)
             state = look()
             os.write(tell_ready, b"x")
             os.read(wait, 1)
@@ -183,7 +167,7 @@ def nothing_is_undone_by_a_chown_of_nothing(t):
     ready, tell_ready = os.pipe()
 
     def loop():
-        become(USER)
+        become(USER, umask=0)
         os.write(tell_ready, b"x")
         while True:
             errno_of(os.chown, mount.path("file"), -1, -1)
@@ -250,7 +234,7 @@ def reserved_blocks_are_roots(t, options):
         equal(errno_of(os.posix_fallocate, fd, size, MIB), errno.ENOSPC, "errno of fallocate")
         os.fsync(fd)
 
-    as_user(t, USER, fill)
+    as_user(t, USER, fill, umask=0)
     left = os.statvfs(source)
     check(left.f_bfree * left.f_frsize >= reserved * 0.9, "%d bytes of %d reserved ones are left" % (
         left.f_bfree * left.f_frsize, reserved))
@@ -279,7 +263,7 @@ def supplementary_groups_count(t):
 
     for groups in ((), (GROUP,)):
         for base in (source, mount.point):
-            as_user(t, USER, compare, base, bool(groups), groups=groups)
+            as_user(t, USER, compare, base, bool(groups), groups=groups, umask=0)
 
 
 @test(transports="full")
@@ -305,7 +289,7 @@ def programs_that_are_not_readable_run(t):
         equal(run("of nobody"), errno.EACCES, "errno of the other")
         equal(errno_of(opened, mount.path("program"), os.O_RDONLY), errno.EACCES, "errno of reading it")
 
-    as_user(t, USER, user)
+    as_user(t, USER, user, umask=0)
 
 
 # ---- capabilities --------------------------------------------------------------------------------
@@ -320,7 +304,7 @@ def with_capabilities(t, uid, capabilities, function):
     """Run it as that user, with just these."""
     def child():
         libc_call("prctl", PR_SET_KEEPCAPS, 1, 0, 0, 0)
-        become(uid)
+        become(uid, umask=0)
         set_capabilities(sum(1 << capability for capability in capabilities))
         function()
 
@@ -365,7 +349,7 @@ def trusted_names_are_for_administrators(t):
     seen(["trusted.x", "user.x"])
     with_capabilities(t, 0, [CAP_DAC_OVERRIDE], lambda: seen(["user.x"]))
     with_capabilities(t, USER, [CAP_SYS_ADMIN, CAP_DAC_OVERRIDE], lambda: seen(["trusted.x", "user.x"]))
-    as_user(t, USER, seen, ["user.x"])
+    as_user(t, USER, seen, ["user.x"], umask=0)
 
 
 @test(transports="full")
@@ -380,7 +364,7 @@ def system_xattrs_are_not_set_for_users(t):
             found, expected = (result_of(os.setxattr, base + "/file", name, b"x") for base in (mount.point, source))
             equal(found, expected, name)
 
-    as_user(t, USER, user)
+    as_user(t, USER, user, umask=0)
 
 
 @test(transports="each")
@@ -427,7 +411,7 @@ def a_lent_thread_is_nobodys(t):
     end = threading.Event()
 
     def attack():
-        become(USER)
+        become(USER, umask=0)
         fd = os.open(mount.path("file"), os.O_RDWR)
 
         def write():
@@ -460,7 +444,7 @@ def many_identities_on_few_threads(t):
     mount = t.mount(source)
 
     def user(uid):
-        become(uid)
+        become(uid, umask=0)
         for number in range(t.scaled(150, 40)):
             path = mount.path("%d-%d" % (uid, number))
             fd = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)

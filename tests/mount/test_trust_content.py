@@ -13,21 +13,12 @@ from harness import MIB, PAGE, check, equal, make_pages, read_file, sync_source,
 from test_copies import copies
 from test_family import adopted, changed
 from test_plan import explained, plans, released, scan
+from users import OTHER, USER, as_user
 
-USER, OTHER, GROUP = 70001, 70002, 70003
+GROUP = 70003
 ROOT = 0
 EXT4_IOC_MOVE_EXT = 0xC028660F
 SHARED = "shared passthrough"
-
-
-def as_user(t, uid, function, *arguments):
-    """Run FUNCTION in a child of that user, without groups."""
-    def child():
-        os.setgroups([])
-        os.setresgid(uid, uid, uid)
-        os.setresuid(uid, uid, uid)
-        function(*arguments)
-    t.join([t.fork(child)])
 
 
 def put(path, content, uid=ROOT, mode=0o644, gid=None):

@@ -14,18 +14,12 @@ import threading
 import faulty
 from faulty import FaultySource
 from harness import PAGE, abort_fuse_under, check, equal, errno_of, fails_with, make_pages, read_file, test, until, write_file
+from users import OTHER, USER as ATTACKER, become
 
-ATTACKER, OTHER = 70001, 70002
 # More than libfuse's loop had threads; of one user's share of ours, and beyond it.
 MANY, BEYOND = 40, 200
 # libfuse's own words, when one of its threads was just taking a request.
 ABORTED = "^fuse: reading device: Software caused connection abort$"
-
-
-def become(uid):
-    os.setgroups([])
-    os.setresgid(uid, uid, uid)
-    os.setresuid(uid, uid, uid)
 
 
 class Crowd:

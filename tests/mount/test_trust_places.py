@@ -8,20 +8,10 @@ import stat
 import subprocess
 
 from harness import PAGE, check, equal, errno_of, read_file, test, until, write_file
-from test_program import AS_NOBODY, as_nobody, need_plain_user
+from test_program import AS_NOBODY, need_plain_user
+from users import NOBODY, OTHER as ATTACKER, as_user
 
-NOBODY = 65534
-ATTACKER = 70002
 NO_PASSTHROUGH = "no kernel passthrough, for the daemon has no CAP_SYS_ADMIN"
-
-
-def as_attacker(t, function, *args):
-    def run():
-        os.setgroups([])
-        os.setresgid(ATTACKER, ATTACKER, ATTACKER)
-        os.setresuid(ATTACKER, ATTACKER, ATTACKER)
-        function(*args)
-    t.join([t.fork(run)])
 
 
 def nobodys(t, *names):
@@ -78,12 +68,12 @@ def a_squatter_keeps_nobody_from_mounting(t, find_home):
     source, point, home = nobodys(t, "source", "mnt", "home")
     squatted = "/tmp/foldfs-%d" % NOBODY
     own_tmp(t)
-    as_attacker(t, os.mkdir, squatted)
+    as_user(t, ATTACKER, os.mkdir, squatted)
     place = find_home(t, home)
     mount = t.mount(source, user="nobody", transport="dev", audit=False)
     mount.expect_log(NO_PASSTHROUGH)
     # Root is refused by a plain user's mount, also before it serves: the user is answered.
-    as_nobody(t, os.stat, point)
+    as_user(t, NOBODY, os.stat, point)
     (name,) = os.listdir(place)
     equal(stat.S_IMODE(os.stat(place).st_mode), 0o700, "mode of the socket's directory")
     equal(stat.S_IMODE(os.stat(place + "/" + name).st_mode), 0o600, "mode of the socket")
@@ -94,8 +84,8 @@ def a_squatter_keeps_nobody_from_mounting(t, find_home):
                               check=False)
         equal(done.returncode, expected, "foldctl's status")
 
-    as_nobody(t, ask, 0)
-    as_attacker(t, ask, 1)
+    as_user(t, NOBODY, ask, 0)
+    as_user(t, ATTACKER, ask, 1)
     if find_home is home_by_list_of_users:
         os.environ.pop("HOME", None)  # root finds it by whose mount it is
         ask(0)
@@ -114,7 +104,7 @@ def without_any_place_there_is_no_socket(t):
     mount = t.mount(source, user="nobody", transport="dev", audit=False)
     mount.expect_log(NO_PASSTHROUGH)
     mount.expect_log("there is no control socket")
-    as_nobody(t, lambda: equal(read_file(point + "/file"), b"content", "content"))
+    as_user(t, NOBODY, lambda: equal(read_file(point + "/file"), b"content", "content"))
     equal(os.listdir(open_to_all), [], "what is made where others may write")
     result = t.run(AS_NOBODY + t.foldctl_command() + ["status", point], status=1)
     check("nobody answers" in result.stderr, "foldctl says: " + result.stderr)
@@ -160,7 +150,7 @@ def a_state_that_others_may_replace_is_not_believed(t):
     mounts(parent + "/real", False)
     os.chmod(parent, 0o1777)
     mounts(parent + "/real", True)
-    as_attacker(t, os.symlink, "real", parent + "/link")
+    as_user(t, ATTACKER, os.symlink, "real", parent + "/link")
     mounts(parent + "/link", False)
 
 

@@ -9,19 +9,10 @@ import signal
 
 from harness import check, equal, errno_of, fails_with, read_file, test, until, write_file
 from faulty import FaultySource
+from users import USER as ATTACKER, as_user
 
-ATTACKER = 70001
 BELOW = {"proc": "proc", "sys": "sysfs", "cgroup": "cgroup2", "mqueue": "mqueue", "bpf": "bpf",
          "debug": "debugfs", "trace": "tracefs", "pts": "devpts"}
-
-
-def as_attacker(t, function, *args):
-    def run():
-        os.setgroups([])
-        os.setresgid(ATTACKER, ATTACKER, ATTACKER)
-        os.setresuid(ATTACKER, ATTACKER, ATTACKER)
-        function(*args)
-    t.join([t.fork(run)])
 
 
 def mount_below(t, source, name, kind, *options):
@@ -108,15 +99,16 @@ def no_process_of_root_is_moved(t):
     t.at_end(clear)
     for path in (group, group + "/cgroup.procs"):
         os.chown(path, ATTACKER, ATTACKER)
-    as_attacker(t, lambda: check(errno_of(move_into, group, victim.pid) in (errno.EACCES, errno.EPERM), "natively"))
+    as_user(t, ATTACKER, lambda: check(errno_of(move_into, group, victim.pid) in (errno.EACCES, errno.EPERM),
+                                       "natively"))
     mount = t.mount(source)
     through = mount.path("cgroup/" + os.path.basename(group))
-    as_attacker(t, lambda: fails_with(errno.EXDEV, "through the mount", move_into, through, victim.pid))
+    as_user(t, ATTACKER, lambda: fails_with(errno.EXDEV, "through the mount", move_into, through, victim.pid))
     equal(read_file(group + "/cgroup.procs"), b"", "processes in the attacker's group")
     mount.unmount()
     asked = t.mount(source, ["pseudo-filesystems"], audit=False)
-    as_attacker(t, lambda: check(errno_of(move_into, through, victim.pid) in (errno.EACCES, errno.EPERM),
-                                 "where it is asked for"))
+    as_user(t, ATTACKER, lambda: check(errno_of(move_into, through, victim.pid) in (errno.EACCES, errno.EPERM),
+                                       "where it is asked for"))
     equal(read_file(group + "/cgroup.procs"), b"", "processes in the attacker's group")
     asked.unmount()
 

@@ -15,6 +15,7 @@ import time
 from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, MIB, PAGE, Failure, check, equal, fallocate, libc_call,
                      make_pages, read_file, test, until, write_file)
 from faulty import FaultySource
+from users import become
 
 BUDGETS = {"window": [], "direct": ["window=0"]}
 AT_SYMLINK_FOLLOW = 0x400
@@ -376,9 +377,7 @@ def small_queue(t, source, options, **kwargs):
 
 def flood(directory, ready):
     """As a stranger, make and remove files until ended."""
-    os.setgroups([])
-    os.setresgid(STRANGER, STRANGER, STRANGER)
-    os.setresuid(STRANGER, STRANGER, STRANGER)
+    become(STRANGER)
     names = [directory + "/%d" % number for number in range(200)]
     while True:
         for name in names:
