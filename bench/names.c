@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * names.c - create, stat, list or unlink many files; prints one JSON object
+ * names.c - create, stat, open, chmod, list or unlink many files; prints one JSON object
  *
- *	names create|stat|list|unlink DIRECTORY FILES [PASSES [UID]]
+ *	names create|stat|open|chmod|list|unlink DIRECTORY FILES [PASSES [UID]]
  *
  * FILES empty files, 1000 to a directory below DIRECTORY, which must exist. Each piece of work goes
  * over all of them PASSES times (1; create and unlink know no other number), in an order that is
- *the same for everybody; only that is timed. stat visits the files in another order than create
- *made them. list reads every directory to its end and counts: another number than FILES is an
- *error. With UID all is done as that user, who must own DIRECTORY.
+ * the same for everybody; only that is timed. stat visits the files in another order than create
+ * made them. open reads nothing, and closes. list reads every directory to its end and counts:
+ * another number than FILES is an error. With UID all is done as that user, who must own DIRECTORY.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -83,6 +83,30 @@ static void stat_all(uint64_t files)
 	}
 }
 
+static void open_all(uint64_t files)
+{
+	char name[NAME_BYTES];
+
+	for (uint64_t i = 0; i < files; i++) {
+		file_name(name, i);
+		int fd = openat(top, name, O_RDONLY | O_CLOEXEC);
+		if (fd < 0 || close(fd))
+			die(name);
+	}
+}
+
+/* To another mode than create gives. */
+static void chmod_all(uint64_t files)
+{
+	char name[NAME_BYTES];
+
+	for (uint64_t i = 0; i < files; i++) {
+		file_name(name, i);
+		if (fchmodat(top, name, 0600, 0))
+			die(name);
+	}
+}
+
 static uint64_t list_one(const char *name)
 {
 	int fd = openat(top, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -144,10 +168,8 @@ int main(int argc, char *argv[])
 	static const struct {
 		const char *name;
 		void (*work)(uint64_t files);
-	} works[] = {{"create", create_all},
-		     {"stat", stat_all},
-		     {"list", list_all},
-		     {"unlink", unlink_all}};
+	} works[] = {{"create", create_all}, {"stat", stat_all}, {"open", open_all},
+		     {"chmod", chmod_all},   {"list", list_all}, {"unlink", unlink_all}};
 	uint64_t files = argc >= 4 && argc <= 6 ? strtoumax(argv[3], NULL, 10) : 0;
 	uint64_t passes = argc >= 5 ? strtoumax(argv[4], NULL, 10) : 1;
 
@@ -168,6 +190,7 @@ int main(int argc, char *argv[])
 		       argv[1], files * passes, seconds, (double)(files * passes) / seconds);
 		return 0;
 	}
-	fprintf(stderr, "usage: names create|stat|list|unlink DIRECTORY FILES [PASSES [UID]]\n");
+	fprintf(stderr, "usage: names create|stat|open|chmod|list|unlink DIRECTORY FILES "
+			"[PASSES [UID]]\n");
 	return 2;
 }

@@ -177,7 +177,7 @@ static errint_t set_owner(fuse_req_t req, const struct object *object, const str
 		error = result_of(
 			fchownat(object->fd, "", uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW));
 	while (identity_insist(&identity, error));
-	identity_restore();
+	identity_leave_lent();
 	return error;
 }
 
@@ -222,7 +222,7 @@ static errint_t set_times(fuse_req_t req, const struct object *object, const str
 	do
 		error = result_of(utimensat(object->fd, "", times, AT_EMPTY_PATH));
 	while (identity_insist(&identity, error));
-	identity_restore();
+	identity_leave_lent();
 	return error;
 }
 
@@ -242,7 +242,7 @@ static errint_t chmod_as_caller(fuse_req_t req, const struct object *object, mod
 	do
 		error = result_of(chmod(object->path, mode));
 	while (identity_insist(&identity, error));
-	identity_restore();
+	identity_leave_lent();
 	return error;
 }
 
@@ -319,7 +319,7 @@ static errint_t do_setattr(struct fusefs *fs, fuse_req_t req, fuse_ino_t node,
 void fusefs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 		    struct fuse_file_info *fi)
 {
-	struct fusefs *fs = fusefs_of(req);
+	struct fusefs *fs = fusefs_of_lent(req);
 	struct stat st;
 	errint_t error = do_setattr(fs, req, ino, attr, to_set, fi, &st);
 

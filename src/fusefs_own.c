@@ -34,8 +34,11 @@ void fusefs_own_change_begin(struct fusefs *fs, int fd, struct own_change *ret_c
 	*ret_change = (struct own_change){0};
 	if (!fstat(fd, &st))
 		file = file_known(fs, &st);
-	if (file)
-		own_change_begin(file, fd, false, ret_change);
+	if (!file)
+		return;
+	/* What a file is known by is not the caller's to see. */
+	identity_make_own();
+	own_change_begin(file, fd, false, ret_change);
 }
 
 void fusefs_own_change_begin_at(struct fusefs *fs, int directory_fd, const char *name,
@@ -61,6 +64,7 @@ void fusefs_own_change_end(struct own_change *change)
 {
 	if (!change->file)
 		return;
+	identity_make_own();
 	file_change_end(change->file, change->fd);
 	/* It may have been its last name. */
 	file_drop_if_gone(change->file, change->fd);

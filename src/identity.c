@@ -233,6 +233,12 @@ void identity_restore(void)
 	identity_make_own();
 }
 
+void identity_leave_lent(void)
+{
+	if (self.groups || self.effective)
+		identity_make_own();
+}
+
 /* ---- callers ---- */
 
 static bool has_acl(int fd)
@@ -305,6 +311,13 @@ static errint_t assume_ids(fuse_req_t req, uid_t uid, gid_t gid, bool groups)
 	return error;
 }
 
+/* Whether the thread is the caller already, without groups and capabilities. */
+static bool is_lent_to(const struct fuse_ctx *ctx)
+{
+	return !identity_is_own && self.able && ctx->uid && self.uid == ctx->uid &&
+	       self.gid == ctx->gid && !self.groups && !self.effective;
+}
+
 errint_t identity_assume(fuse_req_t req, int fd, bool groups, struct identity *ret_identity)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
@@ -316,13 +329,16 @@ errint_t identity_assume(fuse_req_t req, int fd, bool groups, struct identity *r
 		.other_fd = -1,
 		.victims = {{.directory_fd = -1}, {.directory_fd = -1}},
 	};
+	groups = ctx->uid && (groups || groups_matter(ctx, fd));
+	if (is_lent_to(ctx) && !groups)
+		return 0;
 	identity_make_own();
 	if (!self.able || (!ctx->uid && ctx->gid == self.gid))
 		return 0;
 	/* (uid_t)-1 would mean "as it is": never let it through. */
 	if (ctx->uid == (uid_t)-1 || ctx->gid == (gid_t)-1)
 		return -EOVERFLOW;
-	error = assume_ids(req, ctx->uid, ctx->gid, ctx->uid && (groups || groups_matter(ctx, fd)));
+	error = assume_ids(req, ctx->uid, ctx->gid, groups);
 	if (error)
 		identity_restore();
 	return error;

@@ -25,6 +25,7 @@
 #include "foldfs/inode.h"
 
 #include "foldfs/handles.h"
+#include "foldfs/identity.h"
 #include "foldfs/node_slab.h"
 
 #include <errno.h>
@@ -511,6 +512,7 @@ int inode_path_begin(struct inode_table *table, struct inode *inode)
 
 	if (fd >= 0)
 		return fd;
+	identity_make_own();
 	fd = TEMP_FAILURE_RETRY(
 		handles_open(&table->objects, inode->handle, O_PATH | O_NOFOLLOW | O_CLOEXEC));
 	return fd < 0 ? -errno : fd;

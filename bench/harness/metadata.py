@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scenario metadata: create, stat, list and unlink many files.
+"""The scenario metadata: create, stat, open, chmod, list and unlink many files.
 
 "stat, first" follows a drop of the kernel's names and attributes, so each file is looked up; "stat, again"
 is answered by the kernel, which both servers allow for a day. Every round works on a directory of its own.
@@ -23,8 +23,10 @@ LIMIT = 0.95
 DAY = 86400
 
 # Name, what is done, how often: what the kernel answers is over in a moment.
-CASES = (("create", "create", 1), ("stat, first", "stat", 1), ("stat, again", "stat", 10), ("list", "list", 1),
-         ("unlink", "unlink", 1))
+CASES = (("create", "create", 1), ("stat, first", "stat", 1), ("stat, again", "stat", 10), ("open", "open", 1),
+         ("chmod", "chmod", 1), ("list", "list", 1), ("unlink", "unlink", 1))
+# Of what the kernel has to ask for first.
+COLD = ("create", "stat, first", "list")
 
 
 class Names:
@@ -35,6 +37,7 @@ class Names:
 
     def __init__(self, case, op, passes, files):
         self.case = f"{case}, {files:,} files"
+        self.cold = case in COLD
         self.op = op
         self.passes = passes
         self.files = files
@@ -53,7 +56,7 @@ def _round(bench, all_turns, subject, directory, seed):
     try:
         with bench.started([subject]):
             for turns in all_turns:
-                if turns.work.op != "unlink" and "again" not in turns.work.case:
+                if turns.work.cold:
                     machine.drop_caches()
                 turns.take(subject, seed)
     finally:

@@ -46,11 +46,11 @@ struct identity {
 extern __thread bool identity_is_own;
 
 /*
- * Take on the identity of REQ's caller on this thread, until identity_restore(); never nested. FD
- * is what something is done to, or the directory in which it is done: where its mode says that
- * supplementary groups cannot matter, they are left out, for they are expensive to learn. GROUPS:
- * they matter all the same (a group is given, a set-gid bit). -errno; then the thread is its own
- * again. Blocks on nothing but /proc.
+ * Take on the identity of REQ's caller on this thread, until identity_restore(); never nested. The
+ * thread may be lent. FD is what something is done to, or the directory in which it is done: where
+ * its mode says that supplementary groups cannot matter, they are left out, for they are expensive
+ * to learn. GROUPS: they matter all the same (a group is given, a set-gid bit). -errno; then the
+ * thread is its own again. Blocks on nothing but /proc.
  */
 errint_t identity_assume(fuse_req_t req, int fd, bool groups, struct identity *ret_identity);
 /* What is done takes NAME from the directory open as DIRECTORY_FD as well: before
@@ -68,6 +68,10 @@ bool identity_insist(struct identity *identity, ssize_t result);
 /* The daemon's own identity again. A thread that cannot get it back must not go on: this aborts
  * then, the only place in foldfs that does. */
 void identity_restore(void);
+
+/* Or: the thread stays as it is, for the next thing that the same caller wants, until
+ * identity_make_own(). Never with groups or capabilities: what others have is asked for anew. */
+void identity_leave_lent(void);
 
 /* For what is made: the umask of REQ's caller, on this thread alone, from now on. -ENOMEM. */
 errint_t identity_take_umask(fuse_req_t req);

@@ -74,7 +74,8 @@ void inode_detach(struct inode_table *table, struct inode *inode);
 bool inode_is_detached(const struct inode *inode);
 
 /* An O_PATH descriptor of the inode, for *at() calls with AT_EMPTY_PATH or as a directory. -errno
- * (-ESTALE if it is gone). Give it back with inode_path_end(); not to be closed. */
+ * (-ESTALE if it is gone). Give it back with inode_path_end(); not to be closed. The thread may be
+ * lent: where that takes the daemon's rights, it is its own afterwards. */
 int inode_path_begin(struct inode_table *table, struct inode *inode);
 void inode_path_end(struct inode *inode, int fd);
 

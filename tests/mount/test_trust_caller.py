@@ -437,14 +437,16 @@ def a_lent_thread_is_nobodys(t):
 
 @test(transports="each", timeout=60)
 def many_identities_on_few_threads(t):
-    """Writes of several users by turns, with requests of the daemon's own between them: what each makes is its own,
-    and nobody writes with another's rights."""
+    """Writes and changes of mode of several users by turns, with requests of the daemon's own between them: what each
+    makes is its own, and nobody does anything with another's rights."""
     source = t.make_dir("source")
     os.chmod(source, 0o1777)
     mount = t.mount(source)
 
     def user(uid):
         become(uid, umask=0)
+        directory = mount.path("%d-directory" % uid)
+        os.mkdir(directory)
         for number in range(t.scaled(150, 40)):
             path = mount.path("%d-%d" % (uid, number))
             fd = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
@@ -452,6 +454,11 @@ def many_identities_on_few_threads(t):
             equal(os.fstat(fd).st_uid, uid, "the owner")
             os.ftruncate(fd, 3)
             os.close(fd)
+            # Of nothing whose content is known: so it is done as who the thread is already.
+            for mode in (0o750, 0o700) * 3:
+                os.chmod(directory, mode)
+                os.utime(directory, (number, number))
+            equal(os.stat(directory).st_mode & 0o777, 0o700, "the mode")
             other = mount.path("%d-%d" % (USER + (uid - USER + 1) % 4, number))
             check(errno_of(opened, other, os.O_RDONLY) in (errno.EACCES, errno.ENOENT), "another's file is closed")
             if number % 3 == 0:
