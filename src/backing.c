@@ -7,8 +7,9 @@
  * decides what the user is told, so the two ioctls are made here.
  *
  * What the kernel does for clients afterwards, it does with the rights that the registering thread
- * had (fs/fuse/backing.c). Those are nobody's: a write takes set-id bits away, and finds no block
- * that is reserved for root.
+ * had (fs/fuse/backing.c). Of a file that is open for writing those are the opener's, where the
+ * thread is lent to him, or nobody's: a write takes set-id bits away, and finds no block that is
+ * reserved for root. Reading asks for none.
  */
 #include "foldfs/backing.h"
 
@@ -93,14 +94,17 @@ bool backing_permitted(void)
 int backing_register(struct backing *backing, int fd)
 {
 	struct backing_map map = {.fd = fd};
-	int id = identity_assume_nobody();
+	bool writable = (fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDONLY;
+	bool own = identity_is_own;
+	int id = writable ? identity_give_up_rights() : 0;
 
 	if (id)
 		return id;
 	id = ioctl(backing->session_fd, BACKING_OPEN, &map);
 	if (id < 0)
 		id = -errno;
-	identity_restore();
+	if (own)
+		identity_make_own();
 	return id ? id : -EINVAL;
 }
 
@@ -123,6 +127,7 @@ int backing_open_read_only(struct backing *backing, const char *path)
 
 	if (backing->view_fd < 0)
 		return -ENOSYS;
+	identity_make_own();
 	fd = (int)syscall(SYS_openat2, backing->view_fd, path, &how, sizeof(how));
 	return fd < 0 ? -errno : fd;
 }

@@ -34,6 +34,10 @@
 /* Of libfuse: payloads that a queue has, one queue for each processor. */
 #define RING_DEPTH 8u
 
+#ifdef FOLD_TSAN
+char fusefs_tsan_kernel;
+#endif
+
 __thread bool fusefs_on_ring;
 
 void fusefs_ring_begin(struct fusefs *fs)

@@ -97,14 +97,14 @@ static errint_t do_getattr(struct fusefs *fs, fuse_ino_t node, const struct fuse
 static void reply_attr(fuse_req_t req, struct fusefs *fs, errint_t error, const struct stat *st)
 {
 	if (error)
-		fuse_reply_err(req, -error);
+		fusefs_reply_err(req, -error);
 	else
-		fuse_reply_attr(req, st, fs->attr_timeout);
+		fusefs_reply_attr(req, st, fs->attr_timeout);
 }
 
 void fusefs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct fusefs *fs = fusefs_of(req);
+	struct fusefs *fs = fusefs_of_lent(req);
 	struct stat st;
 	errint_t error = do_getattr(fs, ino, fi, &st);
 
@@ -140,14 +140,14 @@ static errint_t do_statx(struct fusefs *fs, fuse_ino_t node, int flags, int mask
 
 void fusefs_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fuse_file_info *fi)
 {
-	struct fusefs *fs = fusefs_of(req);
+	struct fusefs *fs = fusefs_of_lent(req);
 	struct statx stx;
 	errint_t error = do_statx(fs, ino, flags, mask, fi, &stx);
 
 	if (error)
-		fuse_reply_err(req, -error);
+		fusefs_reply_err(req, -error);
 	else
-		fuse_reply_statx(req, 0, &stx, fs->attr_timeout);
+		fusefs_reply_statx(req, 0, &stx, fs->attr_timeout);
 }
 
 /* ---- setattr ---- */
@@ -368,14 +368,14 @@ static errint_t do_setxattr(struct fusefs *fs, fuse_req_t req, fuse_ino_t node, 
 void fusefs_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
 		     size_t size, int flags)
 {
-	fuse_reply_err(req, -do_setxattr(fusefs_of(req), req, ino, name, value, size, flags));
+	fusefs_reply_err(req, -do_setxattr(fusefs_of(req), req, ino, name, value, size, flags));
 }
 
-/* What the kernel asks for on its own account (ACLs, file capabilities) is not the caller's to see
- * or not; who may see trusted.* it has decided by the caller's capabilities. */
+/* What the kernel asks for on its own account (file capabilities) is not the caller's to see or
+ * not; who may see trusted.* it has decided by the caller's capabilities. */
 static bool is_asked_by_kernel(const char *name)
 {
-	return is_acl(name) || strncmp(name, "security.", strlen("security.")) == 0 ||
+	return strncmp(name, "security.", strlen("security.")) == 0 ||
 	       strncmp(name, TRUSTED_PREFIX, strlen(TRUSTED_PREFIX)) == 0;
 }
 
@@ -401,8 +401,12 @@ static ssize_t getxattr_for(fuse_req_t req, const struct object *object, const c
 {
 	ssize_t length;
 
-	if (!is_asked_by_kernel(name))
+	/* ACLs are everybody's to see, and the kernel asks for them before many requests: whoever
+	 * the thread is, it stays. */
+	if (!is_acl(name) && !is_asked_by_kernel(name))
 		return getxattr_as_caller(req, object, name, value, size);
+	if (!is_acl(name))
+		identity_make_own();
 	length = getxattr(object->path, name, value, size);
 	return length < 0 ? -errno : length;
 }
@@ -413,7 +417,7 @@ static ssize_t do_getxattr(fuse_req_t req, fuse_ino_t node, const char *name, si
 {
 	struct object object;
 	char *value = NULL;
-	ssize_t length = object_begin(fusefs_of(req), node, &object);
+	ssize_t length = object_begin(fusefs_of_lent(req), node, &object);
 
 	if (length < 0)
 		return length;
@@ -439,13 +443,13 @@ static ssize_t do_getxattr(fuse_req_t req, fuse_ino_t node, const char *name, si
 static void reply_xattr(fuse_req_t req, ssize_t length, size_t size, char *value)
 {
 	if (length < 0) {
-		fuse_reply_err(req, (int)-length);
+		fusefs_reply_err(req, (int)-length);
 		return;
 	}
 	if (size == 0)
-		fuse_reply_xattr(req, (size_t)length);
+		fusefs_reply_xattr(req, (size_t)length);
 	else
-		fuse_reply_buf(req, value, (size_t)length);
+		fusefs_reply_buf(req, value, (size_t)length);
 	free(value);
 }
 
@@ -516,14 +520,13 @@ void fusefs_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 
 static errint_t removexattr_as_caller(fuse_req_t req, const struct object *object, const char *name)
 {
-	struct identity identity;
-	errint_t error;
+	struct identity identity = {0};
+	errint_t error = 0;
 
-	/* The kernel has a write take file capabilities away, whoever writes. Who asks for it, it
-	 * has checked; and nobody gets a right by it. */
-	if (strcmp(name, CAPABILITY) == 0)
-		return result_of(removexattr(object->path, name));
-	error = identity_assume(req, object->fd, false, &identity);
+	/* The kernel has a write take file capabilities away, whoever writes: that is done as the
+	 * daemon. Who asks for it, the kernel has checked; and nobody gets a right by it. */
+	if (strcmp(name, CAPABILITY))
+		error = identity_assume(req, object->fd, false, &identity);
 	if (error)
 		return error;
 	do
@@ -550,7 +553,7 @@ static errint_t do_removexattr(struct fusefs *fs, fuse_req_t req, fuse_ino_t nod
 
 void fusefs_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
-	fuse_reply_err(req, -do_removexattr(fusefs_of(req), req, ino, name));
+	fusefs_reply_err(req, -do_removexattr(fusefs_of(req), req, ino, name));
 }
 
 /* ---- statfs ---- */
@@ -575,7 +578,7 @@ void fusefs_statfs(fuse_req_t req, fuse_ino_t ino)
 	errint_t error = do_statfs(fusefs_of(req), ino, &statvfs);
 
 	if (error)
-		fuse_reply_err(req, -error);
+		fusefs_reply_err(req, -error);
 	else
-		fuse_reply_statfs(req, &statvfs);
+		fusefs_reply_statfs(req, &statvfs);
 }

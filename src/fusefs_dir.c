@@ -221,11 +221,11 @@ void fusefs_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	errint_t error = do_opendir(fs, req, ino, &handle, fi);
 
 	if (error) {
-		fuse_reply_err(req, -error);
+		fusefs_reply_err(req, -error);
 		return;
 	}
 	fi->fh = (uintptr_t)handle;
-	if (fuse_reply_open(req, fi) == -ENOENT)
+	if (fusefs_reply_open(req, fi) == -ENOENT)
 		handle_release(fs, handle, false);
 }
 
@@ -237,7 +237,7 @@ void fusefs_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	(void)ino;
 	if (handle)
 		handle_release(fs, handle, true);
-	fuse_reply_err(req, handle ? 0 : EBADF);
+	fusefs_reply_err(req, handle ? 0 : EBADF);
 }
 
 static errint_t do_fsyncdir(int datasync, const struct fuse_file_info *fi)
@@ -253,7 +253,7 @@ static errint_t do_fsyncdir(int datasync, const struct fuse_file_info *fi)
 void fusefs_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
 	(void)ino;
-	fuse_reply_err(req, -do_fsyncdir(datasync, fi));
+	fusefs_reply_err(req, -do_fsyncdir(datasync, fi));
 }
 
 /* ---- the source's entries ---- */
@@ -409,9 +409,9 @@ static void reply_readdir(fuse_req_t req, size_t size, off_t offset, bool plus,
 
 	/* A reply fails only when the connection has ended, and every look-up with it. */
 	if (error)
-		fuse_reply_err(req, -error);
+		fusefs_reply_err(req, -error);
 	else
-		fuse_reply_buf(req, listing.bytes, listing.used);
+		fusefs_reply_buf(req, listing.bytes, listing.used);
 	free(listing.bytes);
 	free(listing.entries);
 }

@@ -97,7 +97,7 @@ static void reply_pages(fuse_req_t req, const struct iovec iov[], int count, siz
 	int i;
 
 	if (fuse_req_get_payload(req, &payload, &room, NULL) || room < bytes) {
-		fuse_reply_iov(req, iov, count);
+		fusefs_reply_iov(req, iov, count);
 		return;
 	}
 	for (i = 0, room = 0; i < count; room += iov[i++].iov_len) {
@@ -105,7 +105,7 @@ static void reply_pages(fuse_req_t req, const struct iovec iov[], int count, siz
 			prefetch_part(&iov[i + 1]);
 		memcpy(payload + room, iov[i].iov_base, iov[i].iov_len);
 	}
-	fuse_reply_buf(req, payload, bytes);
+	fusefs_reply_buf(req, payload, bytes);
 }
 
 void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
@@ -123,7 +123,7 @@ void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 	(void)ino;
 	bytes = handle ? handle_content(handle) : -EBADF;
 	if (bytes < 0 || !handle->stream || off < 0) {
-		fuse_reply_err(req, bytes < 0 ? (int)-bytes : EINVAL);
+		fusefs_reply_err(req, bytes < 0 ? (int)-bytes : EINVAL);
 		return;
 	}
 	if (size > FOLD_REQUEST_BYTES)
@@ -144,7 +144,7 @@ void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 	if (read.error && bytes >= 0 && !plan_is_direct(fs->plan))
 		bytes = read.error;
 	if (bytes < 0)
-		fuse_reply_err(req, (int)-bytes);
+		fusefs_reply_err(req, (int)-bytes);
 	else
 		reply_pages(req, iov, count, (size_t)bytes);
 	fold_rcu_read_unlock();
@@ -213,7 +213,7 @@ static void give_write_answer(struct window_answer *answer)
 {
 	struct write_answer *write = caa_container_of(answer, struct write_answer, answer);
 
-	fuse_reply_write(write->req, write->written);
+	fusefs_reply_write(write->req, write->written);
 	free(write);
 }
 
@@ -267,7 +267,7 @@ static void answer_when_dropped(fuse_req_t req, const struct handle *handle, off
 			patience.begin_us = patience.drop_us = DROP_WAIT_US;
 		window_wait_for_drop(handle->window, first, pages, patience);
 	}
-	fuse_reply_write(req, written);
+	fusefs_reply_write(req, written);
 }
 
 /*
@@ -276,21 +276,37 @@ static void answer_when_dropped(fuse_req_t req, const struct handle *handle, off
  * set-id bits away. KILL_SET_ID: the kernel says that the caller has no CAP_FSETID.
  */
 static errint_t lend_to_writer(fuse_req_t req, const struct handle *handle, bool writeback,
-			       bool kill_set_id)
+			       bool kill_set_id, struct identity *ret_identity)
 {
 	const struct fuse_ctx *caller = fuse_req_ctx(req);
 	int fd = source_fd(handle->source);
-	struct identity identity;
 	struct stat st;
 
 	if (writeback)
-		return identity_lend(handle->user, handle->group, true);
+		return identity_lend(handle->user, handle->group, true, ret_identity);
 	if (fstat(fd, &st))
 		return -errno;
 	/* A set-gid bit may stay for the members of the file's group. */
 	if (caller->uid && st.st_mode & S_ISGID)
-		return identity_assume(req, fd, true, &identity);
-	return identity_lend(caller->uid, caller->gid, !caller->uid && !kill_set_id);
+		return identity_assume(req, fd, true, ret_identity);
+	return identity_lend(caller->uid, caller->gid, !caller->uid && !kill_set_id, ret_identity);
+}
+
+/* pwrite(2) as IDENTITY, who may have rights that only the rest of it needs: then that is written
+ * with them. Bytes written. */
+static ssize_t write_as(struct identity *identity, const struct handle *handle, const char *buf,
+			size_t size, off_t off)
+{
+	size_t done = 0;
+	ssize_t written;
+
+	do {
+		written = cow_break_write(&handle->fs->cow, handle->file, handle->source,
+					  buf + done, size - done, off + (off_t)done);
+		if (written > 0)
+			done += (size_t)written;
+	} while (done < size && (written > 0 || identity_insist(identity, written)));
+	return done ? (ssize_t)done : written;
 }
 
 void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
@@ -298,18 +314,19 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 {
 	struct fusefs *fs = fusefs_of_lent(req);
 	struct handle *handle = handle_of(fi);
+	struct identity identity;
 	bool untrue = false;
 	ssize_t written;
 
 	(void)ino;
 	written = handle ? handle_content(handle) : -EBADF;
 	if (!written)
-		written = lend_to_writer(req, handle, fi->writepage, fi->kill_suidgid);
+		written = lend_to_writer(req, handle, fi->writepage, fi->kill_suidgid, &identity);
 	if (written < 0) {
-		fuse_reply_err(req, (int)-written);
+		fusefs_reply_err(req, (int)-written);
 		return;
 	}
-	written = cow_break_write(&fs->cow, handle->file, handle->source, buf, size, off);
+	written = write_as(&identity, handle, buf, size, off);
 	if (source_wants_drop(handle->source))
 		source_drop_cache_soon(handle->source, fs->workers);
 	follow_foreign_change(handle);
@@ -321,12 +338,12 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 		written = error ? error : written;
 	}
 	if (written < 0)
-		fuse_reply_err(req, (int)-written);
+		fusefs_reply_err(req, (int)-written);
 	else if (untrue)
 		answer_when_dropped(req, handle, off, (size_t)written,
 				    drop_wait(off, size, is_direct_write(fs, fi)));
 	else
-		fuse_reply_write(req, (size_t)written);
+		fusefs_reply_write(req, (size_t)written);
 }
 
 /* Truncate a file that is open as FD; by PATH if it is not NULL. */
@@ -375,11 +392,10 @@ static errint_t truncate_as_caller(struct fusefs *fs, fuse_req_t req, struct ino
 	struct identity identity;
 	errint_t error;
 
-	if (caller->uid == 0) {
-		error = identity_lend(0, caller->gid, !kill_set_id);
-		return error ? error : truncate_open(fs, inode, fd, size);
-	}
-	error = identity_assume(req, fd, false, &identity);
+	if (caller->uid == 0)
+		error = identity_lend(0, caller->gid, !kill_set_id, &identity);
+	else
+		error = identity_assume(req, fd, false, &identity);
 	if (error)
 		return error;
 	do
@@ -409,15 +425,19 @@ errint_t fusefs_truncate(fuse_req_t req, struct inode *inode, struct fuse_file_i
 {
 	struct fusefs *fs = fusefs_of(req);
 	struct handle *handle = fi ? handle_of(fi) : NULL;
+	struct identity identity;
 	errint_t error = fusefs_make_way(fs, inode);
 
 	if (error)
 		return error;
 	if (!handle)
 		return truncate_unopened(fs, req, inode, size, kill_set_id);
-	error = lend_to_writer(req, handle, false, kill_set_id);
-	if (!error)
-		error = truncate_file(fs, inode, source_fd(handle->source), NULL, size);
+	error = lend_to_writer(req, handle, false, kill_set_id, &identity);
+	if (!error) {
+		do
+			error = truncate_file(fs, inode, source_fd(handle->source), NULL, size);
+		while (identity_insist(&identity, error));
+	}
 	identity_make_own();
 	return error;
 }
@@ -428,17 +448,21 @@ void fusefs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, of
 	struct fusefs *fs = fusefs_of_lent(req);
 	struct handle *handle = handle_of(fi);
 	errint_t error = handle ? handle_content(handle) : -EBADF;
+	struct identity identity;
 
 	(void)ino;
 	/* The kernel does not say whether set-id bits must go: they go for everybody but root. */
 	if (!error)
-		error = lend_to_writer(req, handle, false, false);
+		error = lend_to_writer(req, handle, false, false, &identity);
 	if (!error) {
-		error = cow_break_fallocate(&fs->cow, handle->file, source_fd(handle->source), mode,
-					    offset, length);
+		do
+			error = cow_break_fallocate(&fs->cow, handle->file,
+						    source_fd(handle->source), mode, offset,
+						    length);
+		while (identity_insist(&identity, error));
 		follow_foreign_change(handle);
 	}
-	fuse_reply_err(req, -error);
+	fusefs_reply_err(req, -error);
 }
 
 void fusefs_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
@@ -449,22 +473,25 @@ void fusefs_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 	struct handle *in = handle_of(fi_in);
 	struct handle *out = handle_of(fi_out);
 	ssize_t copied = in && out ? handle_content(out) : -EBADF;
+	struct identity identity;
 
 	(void)ino_in;
 	(void)ino_out;
 	if (flags)
 		copied = -EINVAL;
 	if (!copied)
-		copied = lend_to_writer(req, out, false, false);
+		copied = lend_to_writer(req, out, false, false, &identity);
 	if (!copied) {
-		copied = cow_break_copy(&fs->cow, source_fd(in->source), off_in, out->file,
-					source_fd(out->source), off_out, len);
+		do
+			copied = cow_break_copy(&fs->cow, source_fd(in->source), off_in, out->file,
+						source_fd(out->source), off_out, len);
+		while (identity_insist(&identity, copied));
 		follow_foreign_change(out);
 	}
 	if (copied < 0)
-		fuse_reply_err(req, (int)-copied);
+		fusefs_reply_err(req, (int)-copied);
 	else
-		fuse_reply_write(req, (size_t)copied);
+		fusefs_reply_write(req, (size_t)copied);
 }
 
 /* ---- the rest goes to the source as it is ---- */
@@ -486,7 +513,7 @@ static errint_t do_flush(const struct handle *handle)
 void fusefs_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)ino;
-	fuse_reply_err(req, -do_flush(handle_of(fi)));
+	fusefs_reply_err(req, -do_flush(handle_of(fi)));
 }
 
 void fusefs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
@@ -497,7 +524,7 @@ void fusefs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file
 	(void)ino;
 	if (!error)
 		source_drop_cache(handle->source);
-	fuse_reply_err(req, -error);
+	fusefs_reply_err(req, -error);
 }
 
 void fusefs_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
@@ -506,7 +533,7 @@ void fusefs_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct 
 
 	(void)ino;
 	if (at < 0)
-		fuse_reply_err(req, errno);
+		fusefs_reply_err(req, errno);
 	else
-		fuse_reply_lseek(req, at);
+		fusefs_reply_lseek(req, at);
 }

@@ -86,11 +86,11 @@ static void reply_found(fuse_req_t req, struct fusefs *fs, errint_t error,
 	struct fuse_entry_param entry;
 
 	if (error) {
-		fuse_reply_err(req, -error);
+		fusefs_reply_err(req, -error);
 		return;
 	}
 	fusefs_entry(fs, found->inode, &found->st, &entry);
-	if (fuse_reply_entry(req, &entry) == -ENOENT)
+	if (fusefs_reply_entry(req, &entry) == -ENOENT)
 		inode_forget(fs->inodes, found->inode, 1);
 }
 
@@ -101,11 +101,11 @@ static void reply_opened(fuse_req_t req, struct fusefs *fs, errint_t error,
 	struct fuse_entry_param entry;
 
 	if (error) {
-		fuse_reply_err(req, -error);
+		fusefs_reply_err(req, -error);
 		return;
 	}
 	fusefs_entry(fs, found->inode, &found->st, &entry);
-	if (fuse_reply_create(req, &entry, fi) != -ENOENT)
+	if (fusefs_reply_create(req, &entry, fi) != -ENOENT)
 		return;
 	fusefs_handle_undo(fi);
 	inode_forget(fs->inodes, found->inode, 1);
@@ -125,14 +125,14 @@ static errint_t do_lookup(struct fusefs *fs, fuse_ino_t parent, const char *name
 
 void fusefs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct fusefs *fs = fusefs_of(req);
+	struct fusefs *fs = fusefs_of_lent(req);
 	const struct fuse_entry_param none = {.entry_timeout = fs->negative_timeout};
 	struct found found;
 	errint_t error = do_lookup(fs, parent, name, &found);
 
 	/* Programs look in many places for what is in one: the kernel may remember where not. */
 	if (error == -ENOENT && fs->negative_timeout > 0)
-		fuse_reply_entry(req, &none);
+		fusefs_reply_entry(req, &none);
 	else
 		reply_found(req, fs, error, &found);
 }
@@ -147,14 +147,14 @@ static void do_forget(struct fusefs *fs, fuse_ino_t node, uint64_t count)
 
 void fusefs_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
 {
-	do_forget(fusefs_of(req), ino, nlookup);
+	do_forget(fusefs_of_lent(req), ino, nlookup);
 	fuse_reply_none(req);
 }
 
 void fusefs_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
 {
 	for (size_t index = 0; index < count; index++)
-		do_forget(fusefs_of(req), forgets[index].ino, forgets[index].nlookup);
+		do_forget(fusefs_of_lent(req), forgets[index].ino, forgets[index].nlookup);
 	fuse_reply_none(req);
 }
 
@@ -207,16 +207,16 @@ static void note_target(struct fusefs *fs, struct inode *inode)
 
 void fusefs_readlink(fuse_req_t req, fuse_ino_t ino)
 {
-	struct fusefs *fs = fusefs_of(req);
+	struct fusefs *fs = fusefs_of_lent(req);
 	char target[PATH_MAX + 1];
 	errint_t error = do_readlink(fs, ino, target);
 
 	if (!error)
 		note_target(fs, inode_of(fs->inodes, ino));
 	if (error)
-		fuse_reply_err(req, -error);
+		fusefs_reply_err(req, -error);
 	else
-		fuse_reply_readlink(req, target);
+		fusefs_reply_readlink(req, target);
 }
 
 /* ---- objects that are made and not opened ---- */
@@ -440,12 +440,12 @@ static errint_t do_remove(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, 
 
 void fusefs_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	fuse_reply_err(req, -do_remove(fusefs_of(req), req, parent, name, 0));
+	fusefs_reply_err(req, -do_remove(fusefs_of(req), req, parent, name, 0));
 }
 
 void fusefs_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	fuse_reply_err(req, -do_remove(fusefs_of(req), req, parent, name, AT_REMOVEDIR));
+	fusefs_reply_err(req, -do_remove(fusefs_of(req), req, parent, name, AT_REMOVEDIR));
 }
 
 /* ---- rename ---- */
@@ -507,8 +507,8 @@ static errint_t do_rename(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, 
 void fusefs_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
 		   const char *newname, unsigned int flags)
 {
-	fuse_reply_err(req,
-		       -do_rename(fusefs_of(req), req, parent, name, newparent, newname, flags));
+	fusefs_reply_err(req,
+			 -do_rename(fusefs_of(req), req, parent, name, newparent, newname, flags));
 }
 
 /* ---- link ---- */
@@ -522,10 +522,10 @@ static errint_t link_at(fuse_req_t req, int fd, int directory_fd, const char *na
 	/* AT_EMPTY_PATH would ask for CAP_DAC_READ_SEARCH; this way serves a plain user too, links
 	 * a symlink itself, and finds a file that has no name yet. */
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	error = identity_assume(req, directory_fd, false, &identity);
+	/* fs.protected_hardlinks asks the file, too. */
+	error = identity_assume(req, directory_fd, identity_groups_matter(req, fd), &identity);
 	if (error)
 		return error;
-	/* fs.protected_hardlinks asks the file, too. */
 	identity.other_fd = fd;
 	do
 		error = linkat(AT_FDCWD, path, directory_fd, name, AT_SYMLINK_FOLLOW) < 0 ? -errno

@@ -353,11 +353,11 @@ static errint_t do_open(struct fusefs *fs, fuse_req_t req, fuse_ino_t ino,
 
 void fusefs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	errint_t error = do_open(fusefs_of(req), req, ino, fi);
+	errint_t error = do_open(fusefs_of_lent(req), req, ino, fi);
 
 	if (error)
-		fuse_reply_err(req, -error);
-	else if (fuse_reply_open(req, fi) == -ENOENT)
+		fusefs_reply_err(req, -error);
+	else if (fusefs_reply_open(req, fi) == -ENOENT)
 		fusefs_handle_undo(fi);
 }
 
@@ -368,5 +368,5 @@ void fusefs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	(void)ino;
 	if (handle)
 		handle_release(handle, true);
-	fuse_reply_err(req, 0);
+	fusefs_reply_err(req, 0);
 }

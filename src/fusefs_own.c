@@ -36,8 +36,6 @@ void fusefs_own_change_begin(struct fusefs *fs, int fd, struct own_change *ret_c
 		file = file_known(fs, &st);
 	if (!file)
 		return;
-	/* What a file is known by is not the caller's to see. */
-	identity_make_own();
 	own_change_begin(file, fd, false, ret_change);
 }
 
@@ -64,7 +62,6 @@ void fusefs_own_change_end(struct own_change *change)
 {
 	if (!change->file)
 		return;
-	identity_make_own();
 	file_change_end(change->file, change->fd);
 	/* It may have been its last name. */
 	file_drop_if_gone(change->file, change->fd);

@@ -55,7 +55,7 @@ static int open_path(const struct opening *opening, int path_fd)
 		if (fd < 0)
 			fd = -errno;
 	} while (identity_insist(&identity, fd));
-	identity_restore();
+	identity_leave_lent();
 	return fd;
 }
 

@@ -6,8 +6,17 @@
  *  - Only the file-system uid and gid, the supplementary groups and the effective capabilities of
  *    one thread change. The permitted capabilities and the other uids stay, so the way back is
  *    always open, and callers can neither signal, trace nor slow down the daemon meanwhile.
- *  - A thread that is its own (identity_is_own) has the daemon's identity and no supplementary
- *    groups. Every other one has the identity that its struct thread_identity says.
+ *  - A thread that is its own (identity_is_own) has uid 0, OWN and no supplementary groups. Every
+ *    other one has the identity that its struct thread_identity says.
+ *  - With another uid than 0 a thread has none of OF_FILES, unless a caller has it.
+ *
+ * Each change of credentials costs 2 us, which is a tenth of what a small request costs in all. So:
+ *  - Capabilities change by themselves. The kernel takes the file-system ones away with uid 0, and
+ *    gives them back with it. Two others that count on a file system (BEYOND_UID) no thread has at
+ *    rest; root's requests get them when they are refused without.
+ *  - The gid stays the last caller's. With uid 0 it says only what group a new file has, and
+ *    whatever makes one for root sets it. It is never 0 for somebody else, not even where groups
+ *    cannot matter: the mode may change in the meantime.
  *  - A thread made by one that is lent has that one's identity, and does not know it: the first use
  *    (identity_make_own()) gives each thread its own.
  *
@@ -34,6 +43,18 @@
 /* The uid and gid that Linux gives to whom it knows none of. */
 #define NOBODY 65534u
 
+/* What the kernel takes from a thread that takes on another uid than 0, and gives back with 0
+ * (CAP_FS_SET, kernel/capability.c). */
+#define BY_UID                                                                                     \
+	(BIT(CAP_CHOWN) | BIT(CAP_MKNOD) | BIT(CAP_DAC_OVERRIDE) | BIT(CAP_DAC_READ_SEARCH) |      \
+	 BIT(CAP_FOWNER) | BIT(CAP_FSETID) | BIT(CAP_LINUX_IMMUTABLE) | BIT(CAP_MAC_OVERRIDE))
+/* What else counts on a file system: blocks and quota that are root's, and file capabilities.
+ * CAP_SYS_ADMIN counts for xattrs (trusted and security), and those the kernel has asked the
+ * caller's credentials for, before the request. The others that the daemon has do not count. */
+#define BEYOND_UID (BIT(CAP_SYS_RESOURCE) | BIT(CAP_SETFCAP))
+#define OF_FILES   (BY_UID | BEYOND_UID)
+/* A thread's at rest, of those that the daemon has. */
+#define OWN (ALL & ~BEYOND_UID)
 /* Where the kernel's word is all that is known of a caller, what stands for that word. */
 #define KERNEL_DECIDED                                                                             \
 	(BIT(CAP_DAC_OVERRIDE) | BIT(CAP_DAC_READ_SEARCH) | BIT(CAP_FOWNER) | BIT(CAP_MKNOD))
@@ -72,6 +93,7 @@ static __thread struct thread_identity self;
 
 /* ---- the thread's own credentials ---- */
 
+/* Changes the capabilities with it. */
 static errint_t set_uid(uid_t uid)
 {
 	if (self.uid == uid)
@@ -79,6 +101,10 @@ static errint_t set_uid(uid_t uid)
 	(void)syscall(SYS_setfsuid, uid);
 	if ((uid_t)syscall(SYS_setfsuid, -1) != uid)
 		return -EPERM;
+	if (!self.uid)
+		self.effective &= ~BY_UID;
+	if (!uid)
+		self.effective |= self.permitted & BY_UID;
 	self.uid = uid;
 	return 0;
 }
@@ -102,7 +128,7 @@ static errint_t set_groups(int count, const gid_t *groups)
 	return 0;
 }
 
-/* Of WANTED, those that the daemon has. Always a call: a change of uid changes them, too. */
+/* Of WANTED, those that the daemon has. */
 static errint_t set_capabilities(uint64_t wanted)
 {
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -113,20 +139,25 @@ static errint_t set_capabilities(uint64_t wanted)
 		 .permitted = (uint32_t)(self.permitted >> 32)},
 	};
 
+	if (self.effective == effective)
+		return 0;
 	if (syscall(SYS_capset, &header, data) < 0)
 		return -errno;
 	self.effective = effective;
 	return 0;
 }
 
-static uint64_t read_permitted(void)
+/* What the thread has: it may have been made by one that was lent. */
+static void read_self(void)
 {
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {0};
 
-	if (syscall(SYS_capget, &header, data) < 0)
-		return 0;
-	return (uint64_t)data[1].permitted << 32 | data[0].permitted;
+	(void)syscall(SYS_capget, &header, data);
+	self.permitted = (uint64_t)data[1].permitted << 32 | data[0].permitted;
+	self.effective = (uint64_t)data[1].effective << 32 | data[0].effective;
+	self.uid = (uid_t)syscall(SYS_setfsuid, -1);
+	self.gid = (gid_t)syscall(SYS_setfsgid, -1);
 }
 
 /* ---- what /proc says ---- */
@@ -199,12 +230,9 @@ static void look_around(void)
 static void prepare(void)
 {
 	pthread_once(&surroundings_once, look_around);
-	self.permitted = read_permitted();
+	read_self();
 	/* Without CAP_SETUID it fails for each caller, which is right. */
 	self.able = geteuid() == 0;
-	/* It may have been made by a thread that is lent: everything is set, whatever it is. */
-	self.uid = self.able ? (uid_t)-1 : geteuid();
-	self.gid = self.able ? (gid_t)-1 : getegid();
 	self.prepared = true;
 }
 
@@ -215,8 +243,7 @@ void identity_make_own_slowly(void)
 	if (first)
 		prepare();
 	if (self.able) {
-		/* Capabilities first: the rest needs them. */
-		if (set_capabilities(ALL) || set_uid(0) || set_gid(getegid()))
+		if (set_uid(0) || set_capabilities(OWN) || (first && set_gid(getegid())))
 			abort();
 		/* None of the groups that the daemon was started with. Not allowed in some user
 		 * namespaces: then groups stay as they are. */
@@ -235,7 +262,7 @@ void identity_restore(void)
 
 void identity_leave_lent(void)
 {
-	if (self.groups || self.effective)
+	if (self.groups || self.effective & OF_FILES)
 		identity_make_own();
 }
 
@@ -249,13 +276,9 @@ static bool has_acl(int fd)
 	return getxattr(path, "system.posix_acl_access", NULL, 0) > 0;
 }
 
-/*
- * Whether supplementary groups can make a difference to what is open as FD. They cannot for its
- * owner, whom the owner's permissions alone concern, nor where the group may do what others may.
- * But a set-gid bit is kept for members alone.
- */
-static bool groups_matter(const struct fuse_ctx *ctx, int fd)
+bool identity_groups_matter(fuse_req_t req, int fd)
 {
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 	struct stat st;
 
 	if (fstat(fd, &st) < 0)
@@ -292,7 +315,7 @@ static errint_t assume_groups(fuse_req_t req)
 	return error;
 }
 
-/* The thread is its own, and able. */
+/* The thread is its own, and able; UID is not 0. */
 static errint_t assume_ids(fuse_req_t req, uid_t uid, gid_t gid, bool groups)
 {
 	bool known = surroundings.sees && fuse_req_ctx(req)->pid;
@@ -306,8 +329,8 @@ static errint_t assume_ids(fuse_req_t req, uid_t uid, gid_t gid, bool groups)
 	if (!error)
 		error = set_uid(uid);
 	/* Whose groups cannot be known is whom the kernel has let through. */
-	if (!error && uid)
-		error = set_capabilities(groups && !known ? KERNEL_DECIDED : 0);
+	if (!error && groups && !known)
+		error = set_capabilities(self.effective | KERNEL_DECIDED);
 	return error;
 }
 
@@ -315,7 +338,7 @@ static errint_t assume_ids(fuse_req_t req, uid_t uid, gid_t gid, bool groups)
 static bool is_lent_to(const struct fuse_ctx *ctx)
 {
 	return !identity_is_own && self.able && ctx->uid && self.uid == ctx->uid &&
-	       self.gid == ctx->gid && !self.groups && !self.effective;
+	       self.gid == ctx->gid && !self.groups && !(self.effective & OF_FILES);
 }
 
 errint_t identity_assume(fuse_req_t req, int fd, bool groups, struct identity *ret_identity)
@@ -329,15 +352,17 @@ errint_t identity_assume(fuse_req_t req, int fd, bool groups, struct identity *r
 		.other_fd = -1,
 		.victims = {{.directory_fd = -1}, {.directory_fd = -1}},
 	};
-	groups = ctx->uid && (groups || groups_matter(ctx, fd));
+	groups = ctx->uid && (groups || identity_groups_matter(req, fd));
 	if (is_lent_to(ctx) && !groups)
 		return 0;
 	identity_make_own();
-	if (!self.able || (!ctx->uid && ctx->gid == self.gid))
+	if (!self.able)
 		return 0;
 	/* (uid_t)-1 would mean "as it is": never let it through. */
 	if (ctx->uid == (uid_t)-1 || ctx->gid == (gid_t)-1)
 		return -EOVERFLOW;
+	if (!ctx->uid)
+		return set_gid(ctx->gid);
 	error = assume_ids(req, ctx->uid, ctx->gid, groups);
 	if (error)
 		identity_restore();
@@ -439,15 +464,30 @@ static bool is_refusal(ssize_t result)
 	return result == -EPERM || result == -EACCES || result == -ENOSPC || result == -EDQUOT;
 }
 
+/* What root's requests do without until they are refused. */
+static bool insist_as_root(void)
+{
+	uint64_t missing = self.permitted & BEYOND_UID & ~self.effective;
+
+	if (!missing)
+		return false;
+	identity_is_own = false;
+	return !set_capabilities(self.effective | missing);
+}
+
 bool identity_insist(struct identity *identity, ssize_t result)
 {
-	pid_t pid = fuse_req_ctx(identity->req)->pid;
 	uint64_t usable;
+	pid_t pid;
 
-	if (identity->insisted || identity_is_own || !surroundings.outermost || !self.uid ||
-	    !is_refusal(result))
+	if (identity->insisted || !self.able || !is_refusal(result))
 		return false;
 	identity->insisted = true;
+	if (!self.uid)
+		return insist_as_root();
+	if (!identity->req || !surroundings.outermost)
+		return false;
+	pid = fuse_req_ctx(identity->req)->pid;
 	usable = read_effective(pid);
 	if (usable && !is_outermost(pid))
 		usable &= usable_in_namespace(identity, pid);
@@ -466,11 +506,14 @@ bool identity_has_capability(fuse_req_t req, unsigned capability)
 
 /* ---- content ---- */
 
-errint_t identity_lend(uid_t uid, gid_t gid, bool keep_set_id)
+errint_t identity_lend(uid_t uid, gid_t gid, bool keep_set_id, struct identity *ret_identity)
 {
-	uint64_t wanted = (uid ? 0 : ~BIT(CAP_FSETID)) | (keep_set_id ? BIT(CAP_FSETID) : 0);
+	uint64_t wanted = OWN & (uid ? ~BY_UID : ~BIT(CAP_FSETID));
 	errint_t error = 0;
 
+	*ret_identity = (struct identity){0};
+	if (keep_set_id)
+		wanted |= BIT(CAP_FSETID);
 	if (!self.prepared)
 		identity_make_own();
 	if (!self.able)
@@ -492,19 +535,19 @@ errint_t identity_lend(uid_t uid, gid_t gid, bool keep_set_id)
 	return error;
 }
 
-errint_t identity_assume_nobody(void)
+errint_t identity_give_up_rights(void)
 {
 	errint_t error;
 
-	identity_make_own();
-	if (!self.able)
+	if (!self.prepared)
+		identity_make_own();
+	if (!self.able || (self.uid && !self.groups && !(self.effective & OF_FILES)))
 		return 0;
+	identity_make_own();
 	identity_is_own = false;
 	error = set_gid(NOBODY);
 	if (!error)
 		error = set_uid(NOBODY);
-	if (!error)
-		error = set_capabilities(BIT(CAP_SYS_ADMIN));
 	if (error)
 		identity_restore();
 	return error;

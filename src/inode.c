@@ -385,7 +385,9 @@ errint_t inode_lookup_at(struct inode_table *table, int directory_fd, dev_t devi
 	/* A name below the source, never a way out of it. */
 	if (name_is_dots(name) || strchr(name, '/'))
 		return -EINVAL;
-	fd = openat(directory_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	do
+		fd = openat(directory_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	while (fd < 0 && identity_was_lent(errno));
 	return lookup_fd(table, fd < 0 ? -errno : fd, device, ret_inode, ret_stat);
 }
 
@@ -535,6 +537,7 @@ int inode_open(struct inode_table *table, struct inode *inode, int flags)
 
 	if (!(flags & O_PATH) && !inode_may_be_opened(inode))
 		return -ENXIO;
+	identity_make_own();
 	flags = (flags & ~(O_NOFOLLOW | O_CREAT | O_EXCL)) | O_CLOEXEC;
 	if (path_fd < 0) {
 		fd = TEMP_FAILURE_RETRY(handles_open(&table->objects, inode->handle, flags));
@@ -559,6 +562,7 @@ void inode_keep(struct inode_table *table, int directory_fd, const char *name)
 
 	if (!atomic_load_explicit(&table->handles, memory_order_acquire))
 		return;
+	identity_make_own();
 	fd = openat(directory_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return;

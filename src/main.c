@@ -448,6 +448,9 @@ static errint_t keep_privileges(struct daemon *d)
 		return complain("cannot start a process: %s.", strerror(-err));
 	raise_open_files();
 	err = privileges_keep_daemon();
+	if (err == -EPERM)
+		return complain("cannot take on users: the securebits say that capabilities stay "
+				"with a change of user (no_setuid_fixup), and are locked.");
 	if (!err && geteuid() == 0)
 		err = privileges_freeze();
 	return err ? complain("cannot give up privileges: %s.", strerror(-err)) : 0;

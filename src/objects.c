@@ -16,6 +16,7 @@
 
 #include "foldfs/backing.h"
 #include "foldfs/content.h"
+#include "foldfs/identity.h"
 #include "foldfs/objects_sweep.h"
 #include "foldfs/source.h"
 #include "foldfs/trusted_path.h"
@@ -444,6 +445,8 @@ static void *make_all(void *argument)
 	struct objects *objects = argument;
 	bool told = false;
 
+	/* It was started by a thread that serves callers. */
+	identity_make_own();
 	(void)sched_setscheduler(0, SCHED_IDLE, &lowest);
 	pthread_mutex_lock(&objects->lock);
 	while (!atomic_load(&objects->stopping)) {

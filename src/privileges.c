@@ -5,12 +5,13 @@
  * Capabilities are a thread's own. What is dropped before the first thread is made, all of them are
  * without; so the daemon does it before it mounts, though it needs most of them for that too.
  *
- * The way between users stays the usual one (no securebits): a thread of root's that takes on a
- * user loses its effective capabilities, keeps the permitted ones, and has them back with uid 0.
+ * The way between users is the usual one: a thread of root's that takes on a user loses effective
+ * capabilities, keeps the permitted ones, and has them back with uid 0. identity.c counts on that.
  */
 #include "foldfs/privileges.h"
 
 #include <errno.h>
+#include <linux/securebits.h>
 #include <mntent.h>
 #include <stdio.h>
 #include <string.h>
@@ -141,9 +142,25 @@ static bool proc_hides(void)
 	return hides;
 }
 
+/* Have a change of uid change the capabilities, whatever the process was started with. */
+static errint_t follow_uid(void)
+{
+	int bits = prctl(PR_GET_SECUREBITS, 0, 0, 0, 0);
+
+	if (bits < 0)
+		return -errno;
+	if (!(bits & SECBIT_NO_SETUID_FIXUP))
+		return 0;
+	return prctl(PR_SET_SECUREBITS, bits & ~SECBIT_NO_SETUID_FIXUP, 0, 0, 0) < 0 ? -errno : 0;
+}
+
 errint_t privileges_keep_daemon(void)
 {
+	errint_t error = follow_uid();
 	uint64_t kept = 0;
+
+	if (error)
+		return error;
 
 #define KEEP(capability, reason) kept |= PRIVILEGE(capability);
 	DAEMON_CAPABILITIES(KEEP)

@@ -11,7 +11,9 @@
  *
  * Invariants:
  *  S.1  There is always a thread that reads, or one is being started: requests in hand are fewer
- *       than threads may be. So interrupts always arrive.
+ *       than threads may be. So interrupts always arrive. A thread that answers counts as a reader
+ *       already: where the processor goes from it to the client, and from him to the next reader,
+ *       it takes a while until it reads, and one thread more for each request would be started.
  *  S.2  While requests are parked, each of their users has all that he may: whoever gives something
  *       back under the lock takes the next one in the same critical section.
  *       Both hold but for requests that are handled uncounted, for want of memory to count them.
@@ -33,6 +35,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <urcu/list.h>
@@ -40,8 +43,10 @@
 #define THREADS_MAX 256u
 #define HANDLED_MAX (THREADS_MAX - 1) /* S.1 */
 #define RESERVE     32u               /* of those for root */
-/* Readers beyond this many end; to start one takes some 50 us. */
-#define IDLE_MAX 10u
+/* Readers beyond this many end, if none had to be started for so long: to start one takes some 50
+ * us, which is more than most requests take. */
+#define IDLE_MAX     10u
+#define IDLE_SECONDS 10
 /* Copies of parked requests. Each counts for 64 KiB at least, so there are 4096 at most. */
 #define PARKED_BYTES_MAX ((uint64_t)256 << 20)
 #define PARKED_RESERVE   ((uint64_t)32 << 20)
@@ -57,8 +62,10 @@ struct request {
 
 /* A request that is being handled. */
 struct turn {
+	struct serve *serve;
 	uid_t user;
 	bool counted; /* to his share: not where no share is asked for, or for want of memory */
+	bool answers; /* it has given back what it took: share and reader */
 };
 
 /* The parked requests of one user. */
@@ -80,6 +87,7 @@ struct serve {
 	struct cds_list_head queues; /* of users who have something parked, whose turn is next */
 	unsigned thread_count;
 	unsigned reading; /* threads that read, or soon will */
+	time_t started;   /* when the last thread was, of CLOCK_MONOTONIC */
 	uint64_t parked;
 	uint64_t parked_bytes;
 	uint64_t refused;
@@ -94,9 +102,20 @@ struct thread {
 	struct fuse_buf buffer; /* libfuse allocates it at the first read; the thread's own */
 };
 
+/* The calling thread's; NULL: it handles no request, or is not of ours. */
+static __thread struct turn *current;
+
 static void *thread_main(void *argument);
 
 /* ---- threads ---- */
+
+static time_t now_seconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return now.tv_sec;
+}
 
 static errint_t start_thread_locked(struct serve *serve)
 {
@@ -114,6 +133,7 @@ static errint_t start_thread_locked(struct serve *serve)
 	cds_list_add(&thread->link, &serve->threads);
 	serve->thread_count++;
 	serve->reading++;
+	serve->started = now_seconds();
 	return 0;
 }
 
@@ -232,7 +252,7 @@ static struct request *next_locked(struct serve *serve, struct turn *ret_turn)
 
 		if (error == -EAGAIN)
 			continue;
-		*ret_turn = (struct turn){.user = queue->user, .counted = !error};
+		*ret_turn = (struct turn){.serve = serve, .user = queue->user, .counted = !error};
 		request = cds_list_first_entry(&queue->requests, struct request, link);
 		unpark_locked(serve, queue, request);
 		return request;
@@ -324,15 +344,38 @@ static enum fate admit_locked(struct serve *serve, const struct fuse_buf *buffer
 	return REFUSED;
 }
 
+static void give_back_locked(const struct turn *turn)
+{
+	if (turn->counted)
+		shares_give(turn->serve->handling, turn->user, 1);
+}
+
+void serve_answers(void)
+{
+	struct turn *turn = current;
+
+	if (!turn || turn->answers)
+		return;
+	pthread_mutex_lock(&turn->serve->lock);
+	/* Else there is more to do: finish() sees to that. */
+	if (cds_list_empty(&turn->serve->queues)) {
+		give_back_locked(turn);
+		turn->serve->reading++;
+		turn->answers = true;
+	}
+	pthread_mutex_unlock(&turn->serve->lock);
+}
+
 /* TURN's request is done. Returns the caller's next one, and whose turn it is, or NULL if the
  * caller is a reader again. */
 static struct request *finish(struct serve *serve, struct turn *turn)
 {
 	struct request *next = NULL;
 
+	if (turn->answers)
+		return NULL;
 	pthread_mutex_lock(&serve->lock);
-	if (turn->counted)
-		shares_give(serve->handling, turn->user, 1);
+	give_back_locked(turn);
 	if (!serve->ending)
 		next = next_locked(serve, turn);
 	if (!next)
@@ -347,11 +390,13 @@ static void handle(struct thread *self, struct turn *turn)
 	struct serve *serve = self->serve;
 	struct request *next;
 
+	current = turn;
 	fuse_session_process_buf(serve->session, &self->buffer);
 	while ((next = finish(serve, turn))) {
 		fuse_session_process_buf(serve->session, &next->buffer);
 		free(next);
 	}
+	current = NULL;
 }
 
 static void take(struct thread *self)
@@ -359,7 +404,7 @@ static void take(struct thread *self)
 	const struct fuse_in_header *in = self->buffer.mem;
 	struct serve *serve = self->serve;
 	errint_t error = 0;
-	struct turn turn;
+	struct turn turn = {.serve = serve};
 	enum fate fate;
 
 	if (in->opcode == FUSE_INTERRUPT) {
@@ -418,7 +463,8 @@ static bool is_superfluous(struct thread *self)
 	bool superfluous;
 
 	pthread_mutex_lock(&serve->lock);
-	superfluous = serve->reading > IDLE_MAX && !serve->ending;
+	superfluous = serve->reading > IDLE_MAX && !serve->ending &&
+		      now_seconds() - serve->started > IDLE_SECONDS;
 	if (superfluous) {
 		serve->reading--;
 		serve->thread_count--;

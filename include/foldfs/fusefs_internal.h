@@ -5,6 +5,7 @@
 
 #include "foldfs/cow_break.h"
 #include "foldfs/fusefs.h"
+#include "foldfs/fusefs_reply.h"
 #include "foldfs/identity.h"
 #include "foldfs/inode.h"
 #include "foldfs/plan.h"
@@ -56,19 +57,12 @@ struct fusefs {
 	struct cds_list_head directories; /* open ones; under handles_lock */
 };
 
-/* Requests come after the replies that were sent before them: see tsan_replies.c. */
-#ifdef FOLD_TSAN
-extern char fusefs_tsan_kernel;
-#define FUSEFS_TSAN_REQUEST() FOLD_TSAN_ACQUIRE(&fusefs_tsan_kernel)
-#else
-#define FUSEFS_TSAN_REQUEST() ((void)0)
-#endif
-
 /* The first request that came by io_uring, on this thread. */
 extern __thread bool fusefs_on_ring;
 void fusefs_ring_begin(struct fusefs *fs);
 
-/* For requests that need no right of the daemon's own: the thread may be lent (identity_lend()). */
+/* The thread may be lent (identity_lend()): for requests that need no right of the daemon's own, or
+ * whose parts that do say so (identity_make_own()). */
 static inline struct fusefs *fusefs_of_lent(fuse_req_t req)
 {
 	struct fusefs *fs = fuse_req_userdata(req);

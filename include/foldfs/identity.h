@@ -3,11 +3,11 @@
  * identity.h - do something on the source as the caller would
  *
  * A request carries the caller's uid, gid and thread. What it asks for is done on the source with
- * that uid, gid and the caller's supplementary groups, and with no capability at all: so the source
- * itself says, at that moment, whether the caller may. The kernel has checked that too before it
- * asked (default_permissions), but against attributes that may be attr_timeout old. Ownership,
- * set-gid directories, set-id bits, default ACLs, quotas and reserved blocks come out as on the
- * source by themselves, and a network file system's server sees who asks.
+ * that uid, gid and the caller's supplementary groups, and with no capability that counts there: so
+ * the source itself says, at that moment, whether the caller may. The kernel has checked that too
+ * before it asked (default_permissions), but against attributes that may be attr_timeout old.
+ * Ownership, set-gid directories, set-id bits, default ACLs, quotas and reserved blocks come out as
+ * on the source by themselves, and a network file system's server sees who asks.
  *
  * What is refused may still be the caller's right, by a capability, which does not come with a
  * request. Only then /proc is asked for it, and the call is made again with those that the caller
@@ -17,7 +17,8 @@
  * thread. It is the file-system uid alone that changes, never the real, effective or saved one: a
  * user who has the effective uid of a thread may change its priority and its processors.
  *
- * Callers with uid 0 have all that the daemon has. A daemon that is not root leaves everything as
+ * Callers with uid 0 have all that the daemon has, some of it (blocks and quota that are root's,
+ * file capabilities) when they are refused without. A daemon that is not root leaves everything as
  * it is, but for the umask.
  */
 #ifndef FOLDFS_IDENTITY_H
@@ -25,6 +26,7 @@
 
 #include "foldfs/page.h"
 
+#include <errno.h>
 #include <fuse_lowlevel.h>
 
 /* A name that is about to go from a directory: what it names may have a say. */
@@ -35,9 +37,9 @@ struct identity_victim {
 
 /* One thing that is being done for a caller. */
 struct identity {
-	fuse_req_t req;
-	int fd;       /* what it is done to or in */
-	int other_fd; /* the same where there are two; -1 */
+	fuse_req_t req; /* NULL: capabilities are asked for uid 0 alone */
+	int fd;         /* what it is done to or in */
+	int other_fd;   /* the same where there are two; -1 */
 	struct identity_victim victims[2];
 	bool insisted;
 };
@@ -69,6 +71,13 @@ bool identity_insist(struct identity *identity, ssize_t result);
  * then, the only place in foldfs that does. */
 void identity_restore(void);
 
+/*
+ * Whether supplementary groups can make a difference to what REQ's caller does to what is open as
+ * FD. They cannot for its owner, whom the owner's permissions alone concern, nor where the group
+ * may do what others may. But a set-gid bit is kept for members alone.
+ */
+bool identity_groups_matter(fuse_req_t req, int fd);
+
 /* Or: the thread stays as it is, for the next thing that the same caller wants, until
  * identity_make_own(). Never with groups or capabilities: what others have is asked for anew. */
 void identity_leave_lent(void);
@@ -80,9 +89,10 @@ errint_t identity_take_umask(fuse_req_t req);
  * Take on UID and GID for changes of content of a file that is open, where supplementary groups
  * have no say. The thread stays so, for the next change of the same user's, until
  * identity_make_own(). KEEP_SET_ID: what the change may do to set-id bits it does as if by somebody
- * with CAP_FSETID; for uid 0 false takes that from the daemon's capabilities. -errno.
+ * with CAP_FSETID; for uid 0 false takes that from the daemon's capabilities. identity_insist() is
+ * for root's changes, which may use blocks and quota that others may not. -errno.
  */
-errint_t identity_lend(uid_t uid, gid_t gid, bool keep_set_id);
+errint_t identity_lend(uid_t uid, gid_t gid, bool keep_set_id, struct identity *ret_identity);
 
 /* Before anything that is the daemon's own to do, on a thread that may be lent. */
 void identity_make_own_slowly(void);
@@ -92,12 +102,22 @@ static inline void identity_make_own(void)
 		identity_make_own_slowly();
 }
 
+/* A call of the daemon's own has failed with ERROR (an errno). True: that may be because the thread
+ * was lent. It is its own now, and the call is to be made again. */
+static inline bool identity_was_lent(int error)
+{
+	if (identity_is_own || (error != EACCES && error != EPERM))
+		return false;
+	identity_make_own_slowly();
+	return true;
+}
+
 /*
- * Take on the identity of nobody, with CAP_SYS_ADMIN alone, until identity_restore(): for what the
- * kernel goes on doing with the rights of the moment (kernel passthrough). So no write that goes
- * there keeps set-id bits, or uses blocks that are reserved. -errno.
+ * Be somebody without rights over files, until identity_make_own(): the caller whom the thread is
+ * lent to, or else nobody. For what the kernel goes on doing with the rights of the moment (kernel
+ * passthrough): no write that goes there keeps set-id bits, or uses blocks that are root's. -errno.
  */
-errint_t identity_assume_nobody(void);
+errint_t identity_give_up_rights(void);
 
 /* Whether REQ's caller has CAPABILITY (a number of <linux/capability.h>) in the outermost user
  * namespace. Asks /proc. */

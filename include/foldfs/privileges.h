@@ -51,7 +51,8 @@ void privileges_begin(void);
 
 /*
  * The daemon's own: DAEMON_CAPABILITIES, and CAP_SYS_PTRACE where /proc hides processes (hidepid)
- * and a caller's groups could not be read without it. -errno: it keeps what it had.
+ * and a caller's groups could not be read without it. A change of uid changes capabilities from
+ * here on, if securebits said otherwise. -errno: it keeps what it had; -EPERM: they are locked.
  */
 errint_t privileges_keep_daemon(void);
 

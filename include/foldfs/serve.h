@@ -31,6 +31,10 @@ errint_t serve_run(struct serve *serve, struct fuse_session *se);
  * thread but those that handle requests; does not wait. */
 void serve_end(struct serve *serve);
 
+/* The calling thread is about to answer the request that it handles, and will then be back for the
+ * next one without waiting for anything. Any thread; on others than those here it does nothing. */
+void serve_answers(void);
+
 /* A moment's view. Any thread. */
 struct serve_usage {
 	uint64_t threads; /* that read requests or handle one */

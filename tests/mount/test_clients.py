@@ -480,3 +480,34 @@ def suspended_with_locks(t, options):
     equal(read_file(source + "/file.moved"), read_file(path + ".moved"), "the source")
     for fd in (told, tell):
         os.close(fd)
+
+
+@test(transports="one")
+def threads_stay(t):
+    """One client asks for one thing at a time, on the processor that answers him: he is served by the threads that
+    are there. One that has answered but was interrupted by him before it reads again is as good as a reader."""
+    source = t.make_dir("source")
+    write_file(source + "/file", b"")
+    mount = t.mount(source, ["transport=dev"])
+    tasks = "/proc/%d/task" % mount.process.pid
+
+    def ask(count):
+        """With little to do in between: it is by what he uses of it that the processor goes to others."""
+        for _ in range(count):
+            try:
+                os.getxattr("file", "user.none")
+            except OSError:
+                pass
+
+    def act():
+        os.chdir(mount.point)
+        processor = {min(os.sched_getaffinity(0))}
+        os.sched_setaffinity(0, processor)
+        for task in os.listdir(tasks):
+            os.sched_setaffinity(int(task), processor)
+        ask(1000)
+        before = set(os.listdir(tasks))
+        ask(30000)
+        equal(set(os.listdir(tasks)), before, "the daemon's threads")
+
+    t.join([t.fork(act)])

@@ -291,6 +291,36 @@ def each_is_needed(t, capability):
 
 
 @test(transports="one")
+def capabilities_follow_the_uid(t):
+    """Securebits that a process may be started with, by which a change of uid leaves the capabilities: the daemon
+    takes them off, or does not start if they are locked."""
+    source, point = t.make_dir("source"), t.make_dir("locked")
+    write_file(source + "/file", b"content")
+    locked = t.run(["setpriv", "--securebits=+no_setuid_fixup,+no_setuid_fixup_locked"] + t.foldfs_command() +
+                   [source, point, "-o", "state=" + source], status=1)
+    check("no_setuid_fixup" in locked.stderr, "the message: " + locked.stderr)
+    wrapper = os.environ.get("FOLDFS_TEST_WRAPPER", "")
+    os.environ["FOLDFS_TEST_WRAPPER"] = "setpriv --securebits=+no_setuid_fixup " + wrapper
+    mount = t.mount(source, ["attr_timeout=3600"])
+    os.environ["FOLDFS_TEST_WRAPPER"] = wrapper
+    os.chown(source + "/file", USER, USER)
+
+    def act():
+        os.stat(mount.path("file"))
+        os.write(ready, b"x")
+        os.read(go, 1)
+        fails_with(errno.EPERM, "chmod", os.chmod, mount.path("file"), 0o666)
+
+    (told, ready), (go, tell) = os.pipe(), os.pipe()
+    child = t.fork(lambda: (become(USER), act()))
+    os.read(told, 1)
+    # The kernel does not know yet: the source is asked.
+    os.chown(source + "/file", 0, 0)
+    os.write(tell, b"x")
+    t.join([child])
+
+
+@test(transports="one")
 def proc_hides_processes(t):
     """Where /proc hides processes (hidepid), callers' groups are still seen: CAP_SYS_PTRACE is kept for that."""
     result = t.run(["mount", "-t", "proc", "-o", "hidepid=invisible,gid=%d" % (GROUP + 1), "proc", "/proc"], status=None)

@@ -8,17 +8,25 @@ on the source as well, and has to come to the same.
 
 import ctypes
 import errno
+import mmap
 import os
+import signal
 import stat
 import struct
 import threading
 
-from harness import LIBC, MIB, check, equal, errno_of, libc_call, read_file, test, until, write_file
+from harness import (LIBC, MIB, PAGE, check, equal, errno_of, libc_call, read_file, test, until,
+                     write_file)
 from test_identity import CAPABILITY_VERSION, GROUP, in_user_namespace, result_of
+from test_privileges import status_of
 from users import OTHER, USER, as_user, become
 
 OLD = ["attr_timeout=3600", "entry_timeout=3600"]
 CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_SYS_ADMIN = 1, 3, 21
+# chown, dac_override, dac_read_search, fowner, fsetid, linux_immutable, sys_resource, mknod, setfcap, mac_override
+OF_FILES = sum(1 << number for number in (0, 1, 2, 3, 4, 9, 24, 27, 31, 32))
+# Of the daemon's threads, for which it is stopped.
+SAMPLES = 10
 PRIO_PROCESS, PR_SET_KEEPCAPS = 0, 8
 SET_ID = 0o4755
 FILE_CAPABILITY = struct.pack("<IIIII", 0x02000001, 1 << 7, 0, 0, 0)
@@ -212,6 +220,21 @@ def rights_given_while_a_user_writes(t, options):
         equal(read_file(path)[:4], b"evil", "the content")
 
 
+def use_reserve(path):
+    """Root's, where there are no other blocks: each call does all of it."""
+    os.mkdir(path)
+    with open(path + "/file", "w+b", buffering=0) as file:
+        equal(file.write(bytes(MIB // 2)), MIB // 2, "bytes written at once")
+        os.posix_fallocate(file.fileno(), MIB // 2, MIB // 2)
+        file.truncate(MIB + 8 * PAGE)
+        with mmap.mmap(file.fileno(), MIB + 8 * PAGE) as area:
+            area[MIB:] = b"m" * (8 * PAGE)
+            area.flush()
+        os.fsync(file.fileno())
+    equal(os.stat(path + "/file").st_blocks * 512 >= MIB + 8 * PAGE, True, "all blocks are there")
+    os.symlink("x" * 1000, path + "/link")
+
+
 @test(transports="each", variants={"window": [], "own passthrough": ["passthrough=*"]})
 def reserved_blocks_are_roots(t, options):
     """A user's writes, of every kind, end where they end natively: at the blocks that are reserved for root."""
@@ -239,7 +262,7 @@ def reserved_blocks_are_roots(t, options):
     check(left.f_bfree * left.f_frsize >= reserved * 0.9, "%d bytes of %d reserved ones are left" % (
         left.f_bfree * left.f_frsize, reserved))
     if not options:
-        write_file(mount.path("of root"), bytes(MIB // 2))
+        use_reserve(mount.path("of root"))
 
 
 @test(transports="full")
@@ -399,7 +422,86 @@ def roots_of_user_namespaces(t):
     equal(os.path.lexists(source + "/sticky/link"), not protected, "there is a link of it")
 
 
+@test(transports="one")
+def links_of_what_a_group_may_write(t):
+    """fs.protected_hardlinks asks whether the file may be written to: by the caller's supplementary groups, too."""
+    source = t.make_dir("source")
+    os.chmod(source, 0o777)
+    write_file(source + "/file", b"content")
+    os.chown(source + "/file", OTHER, GROUP)
+    os.chmod(source + "/file", 0o660)
+    mount = t.mount(source)
+
+    def link(base, name):
+        return result_of(os.link, base + "/file", base + "/" + name)
+
+    for who, groups in (("member", [GROUP]), ("stranger", [])):
+        def compare(who=who, groups=groups):
+            equal(link(mount.point, "by foldfs " + who), link(source, who), "errno of a link by a " + who)
+
+        as_user(t, USER, compare, groups=groups)
+
+
 # ---- the daemon itself ---------------------------------------------------------------------------
+
+def rights_of_threads(pid):
+    """(file-system uid, capabilities that count on a file system) of each thread, all of them stopped for that: /proc
+    looks for the two one after the other."""
+    directory = "/proc/%d/task" % pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        until(lambda: all(status_of(directory + "/" + task)["State"][0] in "TZ" for task in os.listdir(directory)), 20,
+              "all threads are stopped")
+        fields = [status_of(directory + "/" + task) for task in os.listdir(directory)]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    return [(int(f["Uid"].split()[3]), int(f["CapEff"], 16) & OF_FILES) for f in fields]
+
+
+@test(transports="each", timeout=120)
+def threads_lent_to_a_user(t):
+    """While all threads are lent to a user, others are served as ever: root and a third find, by look-ups that the
+    kernel has not made yet, what that user may not; and no thread that is his has a right over files."""
+    names = range(t.scaled(300, 60))
+    source = t.make_dir("source")
+    for uid in (0, USER, OTHER):
+        directory = "%s/%d" % (source, uid)
+        os.makedirs(directory)
+        for name in names:
+            write_file("%s/%d" % (directory, name), b"content")
+            os.chown("%s/%d" % (directory, name), uid, uid)
+            os.chmod("%s/%d" % (directory, name), 0o600)
+        os.chown(directory, uid, uid)
+        os.chmod(directory, 0o700)
+    mount = t.mount(source)
+    end = t.path("end")
+
+    def use(path):
+        os.chmod(path, 0o640)
+        opened(path, os.O_RDONLY)
+        opened(path, os.O_RDWR)
+        os.chmod(path, 0o600)
+
+    def user(uid, again):
+        become(uid)
+        while True:
+            for name in names:
+                use(mount.path(str(uid), str(name)))
+            if not again or os.path.exists(end):
+                return
+
+    busy = t.fork(user, USER, True)
+    seen = set()
+    for uid in (0, OTHER):
+        other = t.fork(user, uid, False)
+        for _ in range(SAMPLES):
+            seen.update(rights_of_threads(mount.process.pid))
+        t.join([other])
+    write_file(end, b"")
+    t.join([busy], 60)
+    check(any(fsuid == USER for fsuid, _ in seen), "threads were lent")
+    equal([(fsuid, hex(rights)) for fsuid, rights in seen if fsuid and rights], [], "rights over files of lent threads")
+
 
 @test(transports="each", timeout=60)
 def a_lent_thread_is_nobodys(t):
