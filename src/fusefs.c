@@ -281,6 +281,8 @@ static errint_t start_threads(struct fusefs *fs)
 	errint_t error = page_store_start(fs->store);
 
 	if (!error)
+		error = inode_table_start(fs->inodes);
+	if (!error)
 		error = workers_start(fs->workers);
 	if (!error)
 		error = window_start(fs->window);

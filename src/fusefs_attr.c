@@ -55,7 +55,7 @@ static errint_t object_begin(struct fusefs *fs, fuse_ino_t node, struct object *
 
 static void object_end(const struct object *object)
 {
-	inode_path_end(object->inode, object->fd);
+	inode_path_end(object->inode);
 }
 
 /* The end of having asked for its attributes. -ESTALE: it has gone, and its numbers may mean

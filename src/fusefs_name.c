@@ -59,7 +59,7 @@ static errint_t directory_begin(struct fusefs *fs, fuse_ino_t node, struct direc
 
 static void directory_end(const struct directory *directory)
 {
-	inode_path_end(directory->inode, directory->fd);
+	inode_path_end(directory->inode);
 }
 
 void fusefs_stat_show(const struct fusefs *fs, struct stat *st)
@@ -174,7 +174,7 @@ static errint_t do_readlink(struct fusefs *fs, fuse_ino_t node, char target[PATH
 	length = readlinkat(fd, "", target, PATH_MAX + 1);
 	if (length < 0)
 		length = -errno;
-	inode_path_end(inode, fd);
+	inode_path_end(inode);
 	if (length < 0)
 		return (errint_t)length;
 	if (length > PATH_MAX)
@@ -560,7 +560,7 @@ static errint_t do_link(struct fusefs *fs, fuse_req_t req, fuse_ino_t node, fuse
 	/* By descriptor, not by name: it must be the same node. */
 	if (!error)
 		error = inode_lookup_fd(fs->inodes, fd, &ret_found->inode, &ret_found->st);
-	inode_path_end(inode, fd);
+	inode_path_end(inode);
 	directory_end(&directory);
 	return error;
 }

@@ -76,6 +76,8 @@ static void follow_attributes(void *context, const struct stat *st)
 
 	if (!inode)
 		return;
+	if (!st->st_nlink)
+		inode_let_go(fs->inodes, inode);
 	drop_attributes(fs, inode);
 	inode_forget(fs->inodes, inode, 1);
 	stats_add(fs->stats, STAT_WATCH_EVENTS, 1);
@@ -102,7 +104,7 @@ static bool recheck_inode(struct fusefs *fs, struct inode *inode, struct file *f
 	bool stays = file_recheck(file, fd, calm);
 
 	if (fd >= 0)
-		inode_path_end(inode, fd);
+		inode_path_end(inode);
 	if (stays)
 		return true;
 	drop_attributes(fs, inode);
