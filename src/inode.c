@@ -26,6 +26,7 @@
 
 #include "foldfs/handles.h"
 #include "foldfs/identity.h"
+#include "foldfs/inode_number.h"
 #include "foldfs/node_slab.h"
 
 #include <errno.h>
@@ -43,8 +44,6 @@
 #define BUDGET_MAX       32768 /* a descriptor pins an inode and a dentry of the source: 1-2 KiB */
 #define DESCRIPTORS_MIN  256   /* that every process may have */
 #define DESCRIPTORS_MAX  (1 << 30)
-#define DEVICES          16 /* file systems below the source whose inode numbers are told apart */
-#define DEVICE_SHIFT     56
 #define PROC_PATH_LENGTH 32
 
 struct inode {
@@ -81,12 +80,12 @@ struct inode_table {
 	int root_fd;                          /* borrowed; constant */
 	struct handles objects;               /* file handles of the source; constant */
 	struct border border;                 /* its own */
-	long budget;                    /* descriptors to keep while there are handles; constant */
-	long spare;                     /* descriptors beside the budget; constant */
-	_Atomic long kept;              /* descriptors kept */
-	atomic_bool handles;            /* an inode may have a handle only; never goes back */
-	_Atomic uint64_t bytes;         /* of handles and buckets */
-	_Atomic dev_t devices[DEVICES]; /* by order of discovery; 0: free. [0] is the root's */
+	long budget;                   /* descriptors to keep while there are handles; constant */
+	long spare;                    /* descriptors beside the budget; constant */
+	_Atomic long kept;             /* descriptors kept */
+	atomic_bool handles;           /* an inode may have a handle only; never goes back */
+	_Atomic uint64_t bytes;        /* of handles and buckets */
+	struct inode_numbers *numbers; /* its own; constant */
 	struct inode root;
 	struct shard shards[SHARDS];
 };
@@ -121,6 +120,17 @@ static void object_clear(struct object *object)
 	free(object->handle);
 }
 
+/* An object of which no number can be shown is refused before it gets an inode. */
+static errint_t object_number(struct inode_table *table, const struct object *object, dev_t parent)
+{
+	dev_t device = object->st.st_dev;
+	errint_t error = inode_numbers_meet(table->numbers, object->fd, device, device != parent);
+	ino_t shown;
+
+	return error ? error
+		     : inode_numbers_show(table->numbers, device, object->st.st_ino, &shown);
+}
+
 /* Take over FD, an O_PATH descriptor or a negative errno; on device PARENT, or that is where it was
  * found. */
 static errint_t object_init(struct inode_table *table, int fd, dev_t parent,
@@ -132,6 +142,8 @@ static errint_t object_init(struct inode_table *table, int fd, dev_t parent,
 	if (fd < 0)
 		return fd;
 	error = border_stat(&table->border, fd, "", parent, &object.st);
+	if (!error)
+		error = object_number(table, &object, parent);
 	if (error) {
 		close(fd);
 		return error;
@@ -585,39 +597,47 @@ void inode_keep(struct inode_table *table, int directory_fd, const char *name)
 		close(fd);
 }
 
-ino_t inode_number_shown(struct inode_table *table, dev_t device, ino_t number)
+errint_t inode_number_shown(struct inode_table *table, int fd, dev_t device, ino_t number,
+			    ino_t *ret_shown)
 {
-	for (unsigned index = 0; index < DEVICES; index++) {
-		dev_t seen = atomic_load_explicit(&table->devices[index], memory_order_relaxed);
+	errint_t error = inode_numbers_meet(table->numbers, fd, device, false);
 
-		if (seen == 0 &&
-		    atomic_compare_exchange_strong(&table->devices[index], &seen, device))
-			seen = device;
-		if (seen == device)
-			return number ^ (ino_t)index << DEVICE_SHIFT;
-	}
-	return number ^ (ino_t)DEVICES << DEVICE_SHIFT;
+	return error ? error : inode_numbers_show(table->numbers, device, number, ret_shown);
+}
+
+errint_t inode_number_at(struct inode_table *table, int directory_fd, dev_t device,
+			 const char *name, ino_t *ret_shown)
+{
+	struct stat st;
+	errint_t error = border_stat(&table->border, directory_fd, name, device, &st);
+	int fd;
+
+	if (!error)
+		error = inode_numbers_show(table->numbers, st.st_dev, st.st_ino, ret_shown);
+	if (error != -EOVERFLOW)
+		return error;
+	/* A device that was never met, perhaps. To learn what it is takes a descriptor on it. */
+	fd = openat(directory_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	error = inode_number_shown(table, fd, st.st_dev, st.st_ino, ret_shown);
+	close(fd);
+	return error;
+}
+
+bool inode_lists_agree(const struct inode_table *table, dev_t device)
+{
+	return table->border.local && device == table->border.device;
 }
 
 struct inode *inode_shown(struct inode_table *table, ino_t shown)
 {
-	struct inode *inode = NULL;
+	dev_t device;
+	ino_t number;
 
-	/* inode_number_shown() backwards: it is an exclusive or with the device's index. */
-	for (unsigned index = 0; index < DEVICES && !inode; index++) {
-		dev_t device = atomic_load_explicit(&table->devices[index], memory_order_relaxed);
-		ino_t number = shown ^ (ino_t)index << DEVICE_SHIFT;
-		struct shard *shard = shard_of(table, device, number);
-
-		if (!device)
-			break;
-		pthread_mutex_lock(&shard->mutex);
-		inode = shard_find_locked(shard, device, number);
-		if (inode)
-			inode->lookups++;
-		pthread_mutex_unlock(&shard->mutex);
-	}
-	return inode;
+	return inode_numbers_find(table->numbers, shown, &device, &number)
+		       ? NULL
+		       : inode_find(table, device, number);
 }
 
 void inode_lock(struct inode *inode)
@@ -693,8 +713,7 @@ static errint_t table_init_root(struct inode_table *table)
 	atomic_init(&root->slot.id, FUSE_ROOT_ID);
 	atomic_store(&root->fd, table->root_fd);
 	shard_insert_locked(shard_of(table, root->device, root->number), root);
-	inode_number_shown(table, root->device, root->number);
-	return 0;
+	return inode_numbers_new(table->root_fd, root->device, &table->numbers);
 }
 
 errint_t inode_table_new(int root_fd, enum border_way way, struct inode_table **ret_table)
@@ -743,6 +762,7 @@ void inode_table_free(struct inode_table *table)
 		free(table->shards[index].buckets);
 	}
 	node_slab_free(table->slab);
+	inode_numbers_free(table->numbers);
 	free(table);
 }
 
@@ -754,7 +774,7 @@ void inode_table_on_forget(struct inode_table *table, void (*forget)(struct wind
 uint64_t inode_table_bytes(const struct inode_table *table)
 {
 	return sizeof(*table) + SHARDS * FIRST_BUCKETS * sizeof(struct inode *) +
-	       node_slab_bytes(table->slab) +
+	       node_slab_bytes(table->slab) + inode_numbers_bytes(table->numbers) +
 	       atomic_load_explicit(&table->bytes, memory_order_relaxed);
 }
 

@@ -84,8 +84,10 @@ static inline struct fusefs *fusefs_of(fuse_req_t req)
 void fusefs_entry(const struct fusefs *fs, struct inode *inode, const struct stat *st,
 		  struct fuse_entry_param *ret_entry);
 
-/* Fit a stat of the source for the client: see inode_number_shown(). */
-void fusefs_stat_show(const struct fusefs *fs, struct stat *st);
+/* Fit a stat of the source, of what is open as FD, for the client: see inode_number_shown().
+ * -errno.
+ */
+errint_t fusefs_stat_show(const struct fusefs *fs, int fd, struct stat *st);
 
 /* fusefs_source.c: a new descriptor of INODE (a regular file or a directory), as REQ's caller gets
  * it from the source by an open with CLIENT_FLAGS, never waiting in the kernel for somebody's
