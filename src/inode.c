@@ -9,6 +9,8 @@
  *       is taken out of the hash, to be answered with ESTALE until the kernel forgets it. So is one
  *       with a descriptor when the source says ESTALE of it: a network file system gives the
  *       number of a removed file away, whoever has a descriptor.
+ *       Where links may be parted (links.h), several inodes have one pair, an inode of the kernel's
+ *       each; such an inode is left when its file gets another number.
  *  I.2  The look-up count changes under the shard's mutex only, and an inode leaves the hash in the
  *       same critical section in which its count reaches zero.
  *  I.3  A descriptor, once an inode has it, stays until its end.
@@ -19,14 +21,15 @@
  * find the inode (I.2) and makes a new one, with another node id. A request for an inode cannot
  * meet its end: the kernel sends a last forget when nothing of it is in use any more.
  *
- * Locks: shard mutex, then the slab's. An inode's own mutex is the content side's and comes before
- * both. No system call that may block is made under a shard's mutex.
+ * Locks: shard mutex, then the slab's or that of links. An inode's own mutex is the content side's
+ * and comes before both. No system call that may block is made under a shard's mutex.
  */
 #include "foldfs/inode.h"
 
 #include "foldfs/handles.h"
 #include "foldfs/identity.h"
 #include "foldfs/inode_number.h"
+#include "foldfs/links.h"
 #include "foldfs/node_slab.h"
 
 #include <errno.h>
@@ -45,6 +48,7 @@
 #define DESCRIPTORS_MIN  256   /* that every process may have */
 #define DESCRIPTORS_MAX  (1 << 30)
 #define PROC_PATH_LENGTH 32
+#define APART_DEVICE     ((dev_t)-1) /* no file system's */
 
 struct inode {
 	struct node_slot slot;      /* node_slab's; the root's is not in use */
@@ -55,10 +59,11 @@ struct inode {
 	struct file_handle *handle; /* constant; NULL: none is needed */
 	_Atomic int fd;             /* O_PATH; -1, or set once and for all (I.3) */
 	mode_t type;                /* constant: S_IFMT */
-	bool hashed;                /* under the shard's mutex */
-	atomic_bool detached;       /* only ever goes from false to true */
-	pthread_mutex_t mutex;      /* inode_lock() */
-	union {                     /* under mutex */
+	bool apart;            /* constant: other names of its file may become another file's */
+	bool hashed;           /* under the shard's mutex */
+	atomic_bool detached;  /* only ever goes from false to true */
+	pthread_mutex_t mutex; /* inode_lock() */
+	union {                /* under mutex */
 		struct {
 			struct window_file *window_file;
 			struct plan_hold plan;
@@ -80,6 +85,7 @@ struct inode_table {
 	int root_fd;                          /* borrowed; constant */
 	struct handles objects;               /* file handles of the source; constant */
 	struct border border;                 /* its own */
+	struct links links;                   /* its own */
 	long budget;                   /* descriptors to keep while there are handles; constant */
 	long spare;                    /* descriptors beside the budget; constant */
 	_Atomic long kept;             /* descriptors kept */
@@ -95,6 +101,7 @@ struct object {
 	int fd; /* O_PATH, owned until it is an inode's */
 	struct stat st;
 	struct file_handle *handle; /* owned, NULL: none was asked for or there is none */
+	bool apart;                 /* as an inode's */
 };
 
 /* ---- descriptors and handles ---- */
@@ -148,6 +155,10 @@ static errint_t object_init(struct inode_table *table, int fd, dev_t parent,
 		close(fd);
 		return error;
 	}
+	object.apart = object.st.st_nlink > 1 && !S_ISDIR(object.st.st_mode) &&
+		       inode_numbers_part(table->numbers, object.st.st_dev);
+	if (object.apart)
+		identity_make_own();
 	if (atomic_load_explicit(&table->handles, memory_order_acquire) ||
 	    !budget_left(table, object.st.st_mode & S_IFMT))
 		object.handle = handles_get(&table->objects, fd);
@@ -246,6 +257,7 @@ static void inode_init(struct inode *inode, const struct object *object)
 	inode->device = object->st.st_dev;
 	inode->number = object->st.st_ino;
 	inode->type = object->st.st_mode & S_IFMT;
+	inode->apart = object->apart;
 	atomic_init(&inode->fd, -1);
 	pthread_mutex_init(&inode->mutex, NULL);
 }
@@ -321,6 +333,21 @@ static errint_t inode_same_locked(const struct inode *inode, const struct object
 	return 0;
 }
 
+/* From INODE on, the one that is OBJECT, whose links may be parted; NULL: none is. Asks the kernel,
+ * but for nothing that may block. */
+static struct inode *shard_find_link_locked(struct inode_table *table, struct inode *inode,
+					    const struct object *object)
+{
+	for (; inode; inode = inode->next) {
+		int fd = atomic_load_explicit(&inode->fd, memory_order_acquire);
+
+		if (inode->number == object->st.st_ino && inode->device == object->st.st_dev &&
+		    fd >= 0 && links_are_one(&table->links, fd, object->fd))
+			return inode;
+	}
+	return NULL;
+}
+
 /* Find or make the inode of OBJECT and count a look-up. */
 static errint_t table_count_locked(struct inode_table *table, struct shard *shard,
 				   struct object *object, struct inode **ret_inode)
@@ -329,7 +356,10 @@ static errint_t table_count_locked(struct inode_table *table, struct shard *shar
 	bool same = false;
 	errint_t error;
 
-	if (inode) {
+	if (object->apart) {
+		inode = shard_find_link_locked(table, inode, object);
+		same = inode;
+	} else if (inode) {
 		error = inode_same_locked(inode, object, &same);
 		if (error)
 			return error;
@@ -513,6 +543,19 @@ bool inode_is_regular(const struct inode *inode)
 bool inode_may_be_opened(const struct inode *inode)
 {
 	return inode->type == S_IFREG || inode->type == S_IFDIR;
+}
+
+bool inode_was_parted(const struct inode *inode, const struct stat *st)
+{
+	return inode->apart && (inode->number != st->st_ino || inode->device != st->st_dev);
+}
+
+void inode_content_key(const struct inode *inode, struct stat *st)
+{
+	if (!inode->apart)
+		return;
+	st->st_dev = APART_DEVICE;
+	st->st_ino = inode_node(inode);
 }
 
 dev_t inode_device(const struct inode *inode)
@@ -725,6 +768,7 @@ errint_t inode_table_new(int root_fd, enum border_way way, struct inode_table **
 		return -ENOMEM;
 	table->root_fd = root_fd;
 	table->objects.mount_fd = -1;
+	links_init(&table->links);
 	share_descriptors(table);
 	atomic_init(&table->root.fd, -1);
 	error = node_slab_new(sizeof(struct inode), &table->slab);
@@ -755,6 +799,7 @@ void inode_table_free(struct inode_table *table)
 	if (table->slab)
 		node_slab_each(table->slab, free_visit, table);
 	handles_close(&table->objects);
+	links_clear(&table->links);
 	if (atomic_load(&table->root.fd) >= 0)
 		pthread_mutex_destroy(&table->root.mutex);
 	for (unsigned index = 0; index < SHARDS && table->shards[index].buckets; index++) {

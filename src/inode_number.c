@@ -19,6 +19,7 @@
  */
 #include "foldfs/inode_number.h"
 
+#include "foldfs/links.h"
 #include "foldfs/mounts.h"
 
 #include <errno.h>
@@ -51,7 +52,8 @@ struct table {
 struct inode_numbers {
 	dev_t root; /* constant */
 	pthread_rwlock_t lock;
-	struct table devices; /* device + 1 -> identity, what statfs said; under lock */
+	bool root_parts;      /* constant: links may be parted on the root's device */
+	struct table devices; /* device + 1 -> identity, said_of(); under lock */
 	struct table spaces;  /* token + 1 -> identity, upper part of numbers; under lock */
 };
 
@@ -130,6 +132,12 @@ static errint_t table_set(struct table *table, uint64_t key, uint64_t value, uin
 
 /* ---- devices ---- */
 
+/* What is kept of ANSWER, to know it again; the lowest bit says whether links may be parted. */
+static uint64_t said_of(const struct answer *answer)
+{
+	return mix(answer->type, answer->id) & ~UINT64_C(1);
+}
+
 static const struct slot *device_find_locked(const struct inode_numbers *numbers, dev_t device)
 {
 	const struct slot *slot = table_find(&numbers->devices, device + 1);
@@ -186,7 +194,7 @@ static uint64_t identity_of(int fd, dev_t device, const struct answer *answer, u
 static errint_t device_learn(struct inode_numbers *numbers, int fd, dev_t device,
 			     const struct answer *answer)
 {
-	uint64_t said = mix(answer->type, answer->id);
+	uint64_t said = said_of(answer) | links_may_part(fd);
 	uint64_t identity = 0;
 	errint_t error = -EAGAIN;
 
@@ -215,13 +223,27 @@ errint_t inode_numbers_meet(struct inode_numbers *numbers, int fd, dev_t device,
 		answer = answer_of(fd);
 	pthread_rwlock_rdlock(&numbers->lock);
 	slot = device_find_locked(numbers, device);
-	known = slot && (!crossed || slot->extra == mix(answer.type, answer.id));
+	known = slot && (!crossed || (slot->extra & ~UINT64_C(1)) == said_of(&answer));
 	pthread_rwlock_unlock(&numbers->lock);
 	if (known)
 		return 0;
 	if (!crossed)
 		answer = answer_of(fd);
 	return device_learn(numbers, fd, device, &answer);
+}
+
+bool inode_numbers_part(struct inode_numbers *numbers, dev_t device)
+{
+	const struct slot *slot;
+	bool result;
+
+	if (device == numbers->root)
+		return numbers->root_parts;
+	pthread_rwlock_rdlock(&numbers->lock);
+	slot = device_find_locked(numbers, device);
+	result = slot && slot->extra & 1;
+	pthread_rwlock_unlock(&numbers->lock);
+	return result;
 }
 
 /* ---- spaces ---- */
@@ -335,6 +357,7 @@ errint_t inode_numbers_new(int root_fd, dev_t device, struct inode_numbers **ret
 	if (!numbers)
 		return -ENOMEM;
 	numbers->root = device;
+	numbers->root_parts = links_may_part(root_fd);
 	pthread_rwlock_init(&numbers->lock, NULL);
 	error = table_init(&numbers->devices, FIRST_SLOTS);
 	if (!error)

@@ -133,6 +133,11 @@ void fusefs_own_change_begin(struct fusefs *fs, int fd, struct own_change *ret_c
 void fusefs_own_change_begin_at(struct fusefs *fs, int directory_fd, const char *name,
 				struct own_change *ret_change);
 void fusefs_own_change_end(struct own_change *change);
+/* What is known of the content of INODE, found as ST: file_table_find() and file_table_get() by
+ * inode_content_key(). */
+struct file *fusefs_file_find(struct fusefs *fs, const struct inode *inode, const struct stat *st);
+errint_t fusefs_file_get(struct fusefs *fs, const struct inode *inode, const struct stat *st,
+			 struct file **ret_file);
 /* For the audit: the source file with these numbers, open for reading; the caller's. -errno: it is
  * not known that way. */
 int fusefs_open_source(struct fusefs *fs, dev_t device, ino_t number);

@@ -49,6 +49,12 @@ bool inode_is_regular(const struct inode *inode);
  * kernel opens such objects itself. */
 bool inode_may_be_opened(const struct inode *inode);
 dev_t inode_device(const struct inode *inode);
+/* Whether the inode's file, found as ST through it, is another one than it was when it was looked
+ * up: it was parted from its links (links.h). The kernel is to look its name up again. */
+bool inode_was_parted(const struct inode *inode, const struct stat *st);
+/* Under which device and number of ST what is known of the inode's content is kept: of links that
+ * may be parted each has its own. */
+void inode_content_key(const struct inode *inode, struct stat *st);
 
 /* The inode of NAME in PARENT, one look-up counted; *ret_stat is its attributes. -EXDEV: it is of a
  * file system that is not served (border.h); -EOVERFLOW: there is no inode number to show for it;

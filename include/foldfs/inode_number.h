@@ -35,6 +35,10 @@ uint64_t inode_numbers_bytes(struct inode_numbers *numbers);
  * thread; may ask the file system. */
 errint_t inode_numbers_meet(struct inode_numbers *numbers, int fd, dev_t device, bool crossed);
 
+/* Whether objects on DEVICE that have one number may turn out to be several files (links.h). Any
+ * thread. */
+bool inode_numbers_part(struct inode_numbers *numbers, dev_t device);
+
 /* What to show for NUMBER on DEVICE. -EOVERFLOW: there is nothing left that nobody else has, or the
  * device was never met. -ENOMEM. Any thread. No lock for numbers of the source's own device. */
 errint_t inode_numbers_show(struct inode_numbers *numbers, dev_t device, ino_t number,
