@@ -40,8 +40,9 @@ static int explain(int fd, const char *path, bool as_json)
 		return fail("%s is not a regular file.", path);
 	if (mount_of(fd, path, &entry))
 		return EXIT_FAILURE;
-	snprintf(request, sizeof(request), "{\"request\":\"explain\",\"inode\":%" PRIu64 "}\n",
-		 (uint64_t)st.st_ino);
+	/* As JSON can say it: the daemon takes it back to the number without a sign. */
+	snprintf(request, sizeof(request), "{\"request\":\"explain\",\"inode\":%" PRId64 "}\n",
+		 (int64_t)st.st_ino);
 	result = ask(&entry, request, ANSWER_MS, &answer);
 	if (!result && as_json) {
 		json_dumpf(answer, stdout, JSON_INDENT(2));

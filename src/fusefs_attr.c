@@ -70,6 +70,12 @@ static errint_t object_asked(struct fusefs *fs, const struct object *object, err
 
 /* ---- getattr and statx ---- */
 
+/* The attributes of what is open as FD, as the client sees them. */
+static errint_t stat_fd(struct fusefs *fs, int fd, struct stat *ret_stat)
+{
+	return fstat(fd, ret_stat) < 0 ? -errno : fusefs_stat_show(fs, fd, ret_stat);
+}
+
 /* An open handle saves opening the inode, and knows a file whose name is gone for certain. The
  * kernel gives handles of regular files only. */
 static errint_t do_getattr(struct fusefs *fs, fuse_ino_t node, const struct fuse_file_info *fi,
@@ -78,20 +84,13 @@ static errint_t do_getattr(struct fusefs *fs, fuse_ino_t node, const struct fuse
 	struct object object;
 	errint_t error = 0;
 
-	if (fi) {
-		if (fstat(fusefs_handle_fd(fi), ret_stat) < 0)
-			return -errno;
-	} else {
-		error = object_begin(fs, node, &object);
-		if (error)
-			return error;
-		if (fstat(object.fd, ret_stat) < 0)
-			error = -errno;
-		error = object_asked(fs, &object, error);
-	}
-	if (!error)
-		fusefs_stat_show(fs, ret_stat);
-	return error;
+	if (fi)
+		return stat_fd(fs, fusefs_handle_fd(fi), ret_stat);
+	error = object_begin(fs, node, &object);
+	if (error)
+		return error;
+	error = stat_fd(fs, object.fd, ret_stat);
+	return object_asked(fs, &object, error);
 }
 
 static void reply_attr(fuse_req_t req, struct fusefs *fs, errint_t error, const struct stat *st)
@@ -113,14 +112,18 @@ void fusefs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 static errint_t statx_fd(struct fusefs *fs, int fd, int flags, int mask, struct statx *ret_statx)
 {
+	ino_t number = 0;
+	errint_t error;
+
 	flags = (flags & AT_STATX_SYNC_TYPE) | AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW;
 	memset(ret_statx, 0, sizeof(*ret_statx));
 	if (statx(fd, "", flags, (unsigned int)mask, ret_statx) < 0)
 		return -errno;
-	ret_statx->stx_ino = inode_number_shown(
-		fs->inodes, makedev(ret_statx->stx_dev_major, ret_statx->stx_dev_minor),
-		ret_statx->stx_ino);
-	return 0;
+	error = inode_number_shown(fs->inodes, fd,
+				   makedev(ret_statx->stx_dev_major, ret_statx->stx_dev_minor),
+				   ret_statx->stx_ino, &number);
+	ret_statx->stx_ino = number;
+	return error;
 }
 
 static errint_t do_statx(struct fusefs *fs, fuse_ino_t node, int flags, int mask,
@@ -308,11 +311,9 @@ static errint_t do_setattr(struct fusefs *fs, fuse_req_t req, fuse_ino_t node,
 	fusefs_own_change_begin(fs, object.fd, &change);
 	error = set_parts(req, &object, attr, to_set, fi);
 	fusefs_own_change_end(&change);
-	if (!error && fstat(object.fd, ret_stat) < 0)
-		error = -errno;
-	object_end(&object);
 	if (!error)
-		fusefs_stat_show(fs, ret_stat);
+		error = stat_fd(fs, object.fd, ret_stat);
+	object_end(&object);
 	return error;
 }
 

@@ -46,6 +46,7 @@ struct directory_handle {
 	uint64_t magic; /* constant: tells a handle from a stray number */
 	int fd;         /* constant */
 	dev_t device;   /* constant */
+	bool root;      /* constant: of the source's own directory */
 	uid_t user;     /* constant: who opened it, a handle of his share of fs->open_handles */
 	struct inode
 		*inode; /* constant; with a look-up and counted in its hold. NULL: not counted */
@@ -97,7 +98,7 @@ static void handle_free(struct fusefs *fs, struct directory_handle *handle)
 
 /* FD, and what fusefs_handle_take() took for USER, are the handle's from now on; on failure FD is
  * closed. */
-static errint_t handle_new(struct fusefs *fs, int fd, uid_t user,
+static errint_t handle_new(struct fusefs *fs, int fd, bool root, uid_t user,
 			   struct directory_handle **ret_handle, struct stat *ret_stat)
 {
 	struct directory_handle *handle = calloc(1, sizeof(*handle));
@@ -112,6 +113,7 @@ static errint_t handle_new(struct fusefs *fs, int fd, uid_t user,
 	handle->magic = DIRECTORY_MAGIC;
 	handle->fd = fd;
 	handle->device = ret_stat->st_dev;
+	handle->root = root;
 	handle->user = user;
 	atomic_fetch_add_explicit(&fs->handles_bytes, sizeof(*handle), memory_order_relaxed);
 	pthread_mutex_init(&handle->mutex, NULL);
@@ -206,7 +208,7 @@ static errint_t do_opendir(struct fusefs *fs, fuse_req_t req, fuse_ino_t node,
 	if (error)
 		return error;
 	fd = fusefs_open_as_caller(fs, req, inode, O_RDONLY | O_DIRECTORY, true);
-	error = fd < 0 ? fd : handle_new(fs, fd, user, ret_handle, &st);
+	error = fd < 0 ? fd : handle_new(fs, fd, node == FUSE_ROOT_ID, user, ret_handle, &st);
 	if (error)
 		fusefs_handle_give(fs, user);
 	else
@@ -324,38 +326,78 @@ static size_t entry_bytes(const struct listing *listing, const char *name)
 	return fuse_add_direntry(listing->req, NULL, 0, name, NULL, 0);
 }
 
-/*
- * Add an entry that fits. With attributes, its look-up counted, where they are asked and can be
- * had; the kernel takes node 0 as "not looked up". An entry that has vanished since is left out.
- */
-static void listing_add(struct listing *listing, struct directory_handle *handle,
-			const struct dirent64 *dirent)
+/* Whether the entry may have another number than the source's list says: it is on another device,
+ * or of a file system whose lists are not exact. Never a look at what the source lies in. */
+static bool number_is_doubtful(const struct listing *listing, const struct directory_handle *handle,
+			       const struct dirent64 *dirent)
 {
-	struct fuse_entry_param entry = {
-		.attr.st_ino =
-			inode_number_shown(listing->fs->inodes, handle->device, dirent->d_ino),
-		.attr.st_mode = DTTOIF(dirent->d_type),
-	};
+	if (handle->root && strcmp(dirent->d_name, "..") == 0)
+		return false;
+	return dirent->d_type == DT_DIR || dirent->d_type == DT_UNKNOWN ||
+	       !inode_lists_agree(listing->fs->inodes, handle->device);
+}
+
+/* What is shown of an entry that is not looked up. -ENOENT: it has vanished. */
+static errint_t entry_plain(struct listing *listing, struct directory_handle *handle,
+			    const struct dirent64 *dirent, struct fuse_entry_param *ret_entry)
+{
+	struct inode_table *inodes = listing->fs->inodes;
+	struct stat st = {.st_dev = handle->device, .st_ino = dirent->d_ino};
+	errint_t error = 0;
+
+	*ret_entry = (struct fuse_entry_param){.attr.st_mode = DTTOIF(dirent->d_type)};
+	if (number_is_doubtful(listing, handle, dirent))
+		error = inode_number_at(inodes, handle->fd, handle->device, dirent->d_name,
+					&ret_entry->attr.st_ino);
+	else
+		error = inode_number_shown(inodes, handle->fd, st.st_dev, st.st_ino,
+					   &ret_entry->attr.st_ino);
+	/* What cannot be looked at shows the number of what lies under it. */
+	if (error && error != -ENOENT && error != -EOVERFLOW && error != -ENOMEM)
+		error = inode_number_shown(inodes, handle->fd, st.st_dev, st.st_ino,
+					   &ret_entry->attr.st_ino);
+	return error;
+}
+
+/* The same with attributes, its look-up counted, where they can be had. */
+static errint_t entry_plus(struct listing *listing, struct directory_handle *handle,
+			   const struct dirent64 *dirent, struct fuse_entry_param *ret_entry)
+{
+	struct inode *inode;
+	struct stat st;
+	errint_t error;
+
+	if (name_is_dots(dirent->d_name))
+		return entry_plain(listing, handle, dirent, ret_entry);
+	error = inode_lookup_at(listing->fs->inodes, handle->fd, handle->device, dirent->d_name,
+				&inode, &st);
+	if (!error)
+		fusefs_entry(listing->fs, inode, &st, ret_entry);
+	else if (error != -ENOENT)
+		error = entry_plain(listing, handle, dirent, ret_entry);
+	return error;
+}
+
+/* Add an entry that fits; the kernel takes node 0 as "not looked up". One that has vanished since
+ * is left out. */
+static errint_t listing_add(struct listing *listing, struct directory_handle *handle,
+			    const struct dirent64 *dirent)
+{
 	char *to = listing->bytes + listing->used;
 	size_t room = listing->size - listing->used;
+	struct fuse_entry_param entry;
+	errint_t error = listing->plus ? entry_plus(listing, handle, dirent, &entry)
+				       : entry_plain(listing, handle, dirent, &entry);
 
-	if (listing->plus && !name_is_dots(dirent->d_name)) {
-		struct inode *inode;
-		struct stat st;
-		errint_t error = inode_lookup_at(listing->fs->inodes, handle->fd, handle->device,
-						 dirent->d_name, &inode, &st);
-
-		if (error == -ENOENT)
-			return;
-		if (!error)
-			fusefs_entry(listing->fs, inode, &st, &entry);
-	}
+	if (error)
+		return error == -ENOENT ? 0 : error;
 	if (listing->plus)
 		listing->used += fuse_add_direntry_plus(listing->req, to, room, dirent->d_name,
 							&entry, dirent->d_off);
 	else
 		listing->used += fuse_add_direntry(listing->req, to, room, dirent->d_name,
 						   &entry.attr, dirent->d_off);
+	return 0;
 }
 
 /* Whether to read more is likely to be in vain: it would have to be read again. */
@@ -377,8 +419,9 @@ static errint_t listing_fill_locked(struct listing *listing, struct directory_ha
 			break;
 		if (entry_bytes(listing, dirent->d_name) > listing->size - listing->used)
 			break;
-		listing_add(listing, handle, dirent);
-		listing_step_locked(listing, handle, dirent);
+		error = listing_add(listing, handle, dirent);
+		if (!error)
+			listing_step_locked(listing, handle, dirent);
 	}
 	/* What was collected goes out first; the error comes again with the next request. */
 	return listing->used > 0 ? 0 : error;

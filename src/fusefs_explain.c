@@ -42,7 +42,7 @@ errint_t fusefs_explain(struct fusefs *fs, ino_t shown, struct fusefs_plan *ret_
 	else if (fstat(fd, &st))
 		error = -errno;
 	if (!error) {
-		file = file_table_find(fs->files, st.st_dev, st.st_ino);
+		file = fusefs_file_find(fs, inode, &st);
 		explain(fs, inode, fd, &st, file, ret_plan);
 		if (file)
 			file_put(file);

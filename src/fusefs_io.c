@@ -357,7 +357,7 @@ static errint_t truncate_file(struct fusefs *fs, struct inode *inode, int fd, co
 
 	if (fstat(fd, &st))
 		return -errno;
-	error = file_table_get(fs->files, &st, &file);
+	error = fusefs_file_get(fs, inode, &st, &file);
 	if (error)
 		return error;
 	error = cow_break_truncate(&fs->cow, file, fd, path, size);

@@ -62,9 +62,9 @@ static void directory_end(const struct directory *directory)
 	inode_path_end(directory->inode);
 }
 
-void fusefs_stat_show(const struct fusefs *fs, struct stat *st)
+errint_t fusefs_stat_show(const struct fusefs *fs, int fd, struct stat *st)
 {
-	st->st_ino = inode_number_shown(fs->inodes, st->st_dev, st->st_ino);
+	return inode_number_shown(fs->inodes, fd, st->st_dev, st->st_ino, &st->st_ino);
 }
 
 void fusefs_entry(const struct fusefs *fs, struct inode *inode, const struct stat *st,
@@ -76,7 +76,9 @@ void fusefs_entry(const struct fusefs *fs, struct inode *inode, const struct sta
 		.attr_timeout = fs->attr_timeout,
 		.entry_timeout = fs->entry_timeout,
 	};
-	fusefs_stat_show(fs, &ret_entry->attr);
+	/* The look-up has shown that there is one. */
+	if (fusefs_stat_show(fs, -1, &ret_entry->attr))
+		ret_entry->attr.st_ino = 0;
 }
 
 /* Reply with FOUND, or with ERROR. -ENOENT from the reply: the kernel did not take it. */

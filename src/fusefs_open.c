@@ -85,7 +85,7 @@ static errint_t make_content_locked(struct fusefs *fs, struct inode *inode, stru
 	bool unchanged;
 
 	if (!handle->file) {
-		error = file_table_get(fs->files, st, &handle->file);
+		error = fusefs_file_get(fs, inode, st, &handle->file);
 		if (!error)
 			error = file_validate(handle->file, source_fd(handle->source), &unchanged);
 	}
@@ -167,8 +167,12 @@ static errint_t handle_open(struct fusefs *fs, struct inode *inode, int fd, stru
 		return error;
 	if (fstat(fd, &st))
 		return -errno;
+	if (inode_was_parted(inode, &st)) {
+		inode_detach(fs->inodes, inode);
+		return -ESTALE;
+	}
 	/* The plan goes by what is known, so that has to be true. */
-	handle->file = file_table_find(fs->files, st.st_dev, st.st_ino);
+	handle->file = fusefs_file_find(fs, inode, &st);
 	if (handle->file)
 		error = file_validate(handle->file, fd, &unchanged);
 	if (error)
@@ -225,13 +229,13 @@ errint_t fusefs_handle_new(struct fusefs *fs, fuse_req_t req, struct inode *inod
 }
 
 /* What is known of HANDLE's file by now, through whomever; NULL: nothing. */
-static struct file *find_file(struct fusefs *fs, const struct handle *handle)
+static struct file *find_file(struct fusefs *fs, struct inode *inode, const struct handle *handle)
 {
 	struct stat st;
 
 	if (fstat(source_fd(handle->source), &st))
 		return NULL;
-	return file_table_find(fs->files, st.st_dev, st.st_ino);
+	return fusefs_file_find(fs, inode, &st);
 }
 
 /* The kernel has given HANDLE up. ANSWERED: it had been told of it. */
@@ -246,7 +250,7 @@ static void handle_release(struct handle *handle, bool answered)
 	pthread_mutex_unlock(&fs->handles_lock);
 	inode_lock(inode);
 	if (!handle->file && inode_plan(inode)->written)
-		handle->file = find_file(fs, handle);
+		handle->file = find_file(fs, inode, handle);
 	plan_leave(fs->plan, inode_plan(inode), handle->file);
 	window = *inode_window_file(inode);
 	inode_unlock(inode);

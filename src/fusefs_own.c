@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fusefs_own.c - changes of ours that move a file's ctime but not its content: they are not to be
- * taken for changes behind the mount
+ * fusefs_own.c - what is known of an inode's content, and changes of ours that move a file's ctime
+ * but not its content: they are not to be taken for changes behind the mount
+ *
+ * Of a file whose links may be parted (links.h) such changes are taken for foreign ones: that costs
+ * what is known of it, and is right.
  */
 #include "foldfs/fusefs_internal.h"
 
@@ -12,6 +15,23 @@
 static struct file *file_known(struct fusefs *fs, const struct stat *st)
 {
 	return S_ISREG(st->st_mode) ? file_table_find(fs->files, st->st_dev, st->st_ino) : NULL;
+}
+
+struct file *fusefs_file_find(struct fusefs *fs, const struct inode *inode, const struct stat *st)
+{
+	struct stat key = *st;
+
+	inode_content_key(inode, &key);
+	return file_table_find(fs->files, key.st_dev, key.st_ino);
+}
+
+errint_t fusefs_file_get(struct fusefs *fs, const struct inode *inode, const struct stat *st,
+			 struct file **ret_file)
+{
+	struct stat key = *st;
+
+	inode_content_key(inode, &key);
+	return file_table_get(fs->files, &key, ret_file);
 }
 
 /* FILE's reference is CHANGE's from now on, and FD if CLOSE_IT. */

@@ -11,6 +11,8 @@
  *       number of a removed file away, whoever has a descriptor.
  *       A look-up has a descriptor of what it found. So if the inode has one at that moment, they
  *       are of one object, whatever becomes of the inode's next (path_cache.h).
+ *       Where links may be parted (links.h), several inodes have one pair, an inode of the kernel's
+ *       each; such an inode is left when its file gets another number.
  *  I.2  The look-up count changes under the shard's mutex only, and an inode leaves the hash in the
  *       same critical section in which its count reaches zero.
  *
@@ -20,14 +22,16 @@
  * find the inode (I.2) and makes a new one, with another node id. A request for an inode cannot
  * meet its end: the kernel sends a last forget when nothing of it is in use any more.
  *
- * Locks: shard mutex, then the slab's or that of the descriptors. An inode's own mutex is the
- * content side's and comes before both. No system call that may block is made under a shard's
- * mutex.
+ * Locks: shard mutex, then the slab's, that of links or that of the descriptors. An inode's own
+ * mutex is the content side's and comes before both. No system call that may block is made under a
+ * shard's mutex.
  */
 #include "foldfs/inode.h"
 
 #include "foldfs/handles.h"
 #include "foldfs/identity.h"
+#include "foldfs/inode_number.h"
+#include "foldfs/links.h"
 #include "foldfs/node_slab.h"
 #include "foldfs/path_cache.h"
 
@@ -46,9 +50,8 @@
 #define BUDGET_MAX       32768 /* a descriptor pins an inode and a dentry of the source: 1-2 KiB */
 #define DESCRIPTORS_MIN  256   /* that every process may have */
 #define DESCRIPTORS_MAX  (1 << 30)
-#define DEVICES          16 /* file systems below the source whose inode numbers are told apart */
-#define DEVICE_SHIFT     56
 #define PROC_PATH_LENGTH 32
+#define APART_DEVICE     ((dev_t)-1) /* no file system's */
 
 struct inode {
 	struct node_slot slot; /* node_slab's; the root's is not in use */
@@ -58,6 +61,7 @@ struct inode {
 	uint64_t lookups;      /* under the shard's mutex */
 	struct path_slot path; /* O_PATH */
 	mode_t type;           /* constant: S_IFMT */
+	bool apart;            /* constant: other names of its file may become another file's */
 	bool hashed;           /* under the shard's mutex */
 	atomic_bool detached;  /* only ever goes from false to true */
 	pthread_mutex_t mutex; /* inode_lock() */
@@ -82,10 +86,11 @@ struct inode_table {
 	void (*forget)(struct window_file *); /* set before use */
 	int root_fd;                          /* borrowed; constant */
 	struct path_cache paths;
-	struct border border;           /* its own */
-	long spare;                     /* descriptors beside those of paths; constant */
-	_Atomic uint64_t bytes;         /* of buckets */
-	_Atomic dev_t devices[DEVICES]; /* by order of discovery; 0: free. [0] is the root's */
+	struct border border;          /* its own */
+	struct links links;            /* its own */
+	long spare;                    /* descriptors beside those of paths; constant */
+	_Atomic uint64_t bytes;        /* of buckets */
+	struct inode_numbers *numbers; /* its own; constant */
 	struct inode root;
 	struct shard shards[SHARDS];
 };
@@ -95,6 +100,7 @@ struct object {
 	int fd; /* O_PATH, owned until it is an inode's; then one to close, or -1 */
 	struct stat st;
 	struct file_handle *handle; /* owned; NULL: it was not asked for */
+	bool apart;                 /* as an inode's */
 };
 
 /* ---- descriptors and handles ---- */
@@ -111,6 +117,17 @@ static void object_clear(struct object *object)
 	free(object->handle);
 }
 
+/* An object of which no number can be shown is refused before it gets an inode. */
+static errint_t object_number(struct inode_table *table, const struct object *object, dev_t parent)
+{
+	dev_t device = object->st.st_dev;
+	errint_t error = inode_numbers_meet(table->numbers, object->fd, device, device != parent);
+	ino_t shown;
+
+	return error ? error
+		     : inode_numbers_show(table->numbers, device, object->st.st_ino, &shown);
+}
+
 /* Take over FD, an O_PATH descriptor or a negative errno; on device PARENT, or that is where it was
  * found. */
 static errint_t object_init(struct inode_table *table, int fd, dev_t parent,
@@ -122,10 +139,16 @@ static errint_t object_init(struct inode_table *table, int fd, dev_t parent,
 	if (fd < 0)
 		return fd;
 	error = border_stat(&table->border, fd, "", parent, &object.st);
+	if (!error)
+		error = object_number(table, &object, parent);
 	if (error) {
 		close(fd);
 		return error;
 	}
+	object.apart = object.st.st_nlink > 1 && !S_ISDIR(object.st.st_mode) &&
+		       inode_numbers_part(table->numbers, object.st.st_dev);
+	if (object.apart)
+		identity_make_own();
 	*ret_object = object;
 	return 0;
 }
@@ -221,6 +244,7 @@ static void inode_init(struct inode *inode, const struct object *object)
 	inode->device = object->st.st_dev;
 	inode->number = object->st.st_ino;
 	inode->type = object->st.st_mode & S_IFMT;
+	inode->apart = object->apart;
 	pthread_mutex_init(&inode->mutex, NULL);
 }
 
@@ -237,6 +261,9 @@ static errint_t inode_new_locked(struct inode_table *table, struct shard *shard,
 	inode_init(inode, object);
 	object->fd =
 		path_slot_begin(&table->paths, &inode->path, object->fd, inode->type == S_IFDIR);
+	/* A handle would not tell by which of its names the file was found. */
+	if (inode->apart)
+		(void)path_pin(&table->paths, &inode->path, -1);
 	shard_grow_locked(table, shard);
 	shard_insert_locked(shard, inode);
 	*ret_inode = inode;
@@ -274,6 +301,27 @@ static errint_t inode_same_locked(struct inode_table *table, struct inode *inode
 	return 0;
 }
 
+/* From INODE on, the one that is OBJECT, whose links may be parted; NULL: none is. Asks the kernel,
+ * but for nothing that may block. */
+static struct inode *shard_find_link_locked(struct inode_table *table, struct inode *inode,
+					    const struct object *object)
+{
+	for (; inode; inode = inode->next) {
+		int fd = -1;
+		bool one;
+
+		if (inode->number == object->st.st_ino && inode->device == object->st.st_dev)
+			fd = path_get_open(&table->paths, &inode->path);
+		if (fd < 0)
+			continue;
+		one = links_are_one(&table->links, fd, object->fd);
+		path_put(&inode->path);
+		if (one)
+			return inode;
+	}
+	return NULL;
+}
+
 /* Find or make the inode of OBJECT and count a look-up. */
 static errint_t table_count_locked(struct inode_table *table, struct shard *shard,
 				   struct object *object, struct inode **ret_inode)
@@ -282,7 +330,10 @@ static errint_t table_count_locked(struct inode_table *table, struct shard *shar
 	bool same = false;
 	errint_t error;
 
-	if (inode) {
+	if (object->apart) {
+		inode = shard_find_link_locked(table, inode, object);
+		same = inode;
+	} else if (inode) {
 		error = inode_same_locked(table, inode, object, &same);
 		if (error)
 			return error;
@@ -468,6 +519,19 @@ bool inode_may_be_opened(const struct inode *inode)
 	return inode->type == S_IFREG || inode->type == S_IFDIR;
 }
 
+bool inode_was_parted(const struct inode *inode, const struct stat *st)
+{
+	return inode->apart && (inode->number != st->st_ino || inode->device != st->st_dev);
+}
+
+void inode_content_key(const struct inode *inode, struct stat *st)
+{
+	if (!inode->apart)
+		return;
+	st->st_dev = APART_DEVICE;
+	st->st_ino = inode_node(inode);
+}
+
 dev_t inode_device(const struct inode *inode)
 {
 	return inode->device;
@@ -549,39 +613,47 @@ void inode_let_go(struct inode_table *table, struct inode *inode)
 	path_let_go(&table->paths, &inode->path);
 }
 
-ino_t inode_number_shown(struct inode_table *table, dev_t device, ino_t number)
+errint_t inode_number_shown(struct inode_table *table, int fd, dev_t device, ino_t number,
+			    ino_t *ret_shown)
 {
-	for (unsigned index = 0; index < DEVICES; index++) {
-		dev_t seen = atomic_load_explicit(&table->devices[index], memory_order_relaxed);
+	errint_t error = inode_numbers_meet(table->numbers, fd, device, false);
 
-		if (seen == 0 &&
-		    atomic_compare_exchange_strong(&table->devices[index], &seen, device))
-			seen = device;
-		if (seen == device)
-			return number ^ (ino_t)index << DEVICE_SHIFT;
-	}
-	return number ^ (ino_t)DEVICES << DEVICE_SHIFT;
+	return error ? error : inode_numbers_show(table->numbers, device, number, ret_shown);
+}
+
+errint_t inode_number_at(struct inode_table *table, int directory_fd, dev_t device,
+			 const char *name, ino_t *ret_shown)
+{
+	struct stat st;
+	errint_t error = border_stat(&table->border, directory_fd, name, device, &st);
+	int fd;
+
+	if (!error)
+		error = inode_numbers_show(table->numbers, st.st_dev, st.st_ino, ret_shown);
+	if (error != -EOVERFLOW)
+		return error;
+	/* A device that was never met, perhaps. To learn what it is takes a descriptor on it. */
+	fd = openat(directory_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	error = inode_number_shown(table, fd, st.st_dev, st.st_ino, ret_shown);
+	close(fd);
+	return error;
+}
+
+bool inode_lists_agree(const struct inode_table *table, dev_t device)
+{
+	return table->border.local && device == table->border.device;
 }
 
 struct inode *inode_shown(struct inode_table *table, ino_t shown)
 {
-	struct inode *inode = NULL;
+	dev_t device;
+	ino_t number;
 
-	/* inode_number_shown() backwards: it is an exclusive or with the device's index. */
-	for (unsigned index = 0; index < DEVICES && !inode; index++) {
-		dev_t device = atomic_load_explicit(&table->devices[index], memory_order_relaxed);
-		ino_t number = shown ^ (ino_t)index << DEVICE_SHIFT;
-		struct shard *shard = shard_of(table, device, number);
-
-		if (!device)
-			break;
-		pthread_mutex_lock(&shard->mutex);
-		inode = shard_find_locked(shard, device, number);
-		if (inode)
-			inode->lookups++;
-		pthread_mutex_unlock(&shard->mutex);
-	}
-	return inode;
+	return inode_numbers_find(table->numbers, shown, &device, &number)
+		       ? NULL
+		       : inode_find(table, device, number);
 }
 
 void inode_lock(struct inode *inode)
@@ -660,8 +732,7 @@ static errint_t table_init_root(struct inode_table *table)
 	(void)path_slot_begin(&table->paths, &root->path, table->root_fd, true);
 	(void)path_pin(&table->paths, &root->path, -1);
 	shard_insert_locked(shard_of(table, root->device, root->number), root);
-	inode_number_shown(table, root->device, root->number);
-	return 0;
+	return inode_numbers_new(table->root_fd, root->device, &table->numbers);
 }
 
 errint_t inode_table_new(int root_fd, enum border_way way, struct inode_table **ret_table)
@@ -673,6 +744,7 @@ errint_t inode_table_new(int root_fd, enum border_way way, struct inode_table **
 		return -ENOMEM;
 	table->root_fd = root_fd;
 	path_cache_init(&table->paths, root_fd, share_descriptors(table));
+	links_init(&table->links);
 	error = node_slab_new(sizeof(struct inode), &table->slab);
 	if (!error)
 		error = table_init_shards(table);
@@ -704,6 +776,7 @@ void inode_table_free(struct inode_table *table)
 		return;
 	if (table->slab)
 		node_slab_each(table->slab, free_visit, table);
+	links_clear(&table->links);
 	if (table->root.hashed) {
 		(void)path_slot_end(&table->paths, &table->root.path);
 		pthread_mutex_destroy(&table->root.mutex);
@@ -714,6 +787,7 @@ void inode_table_free(struct inode_table *table)
 		free(table->shards[index].buckets);
 	}
 	node_slab_free(table->slab);
+	inode_numbers_free(table->numbers);
 	free(table);
 }
 
@@ -725,7 +799,7 @@ void inode_table_on_forget(struct inode_table *table, void (*forget)(struct wind
 uint64_t inode_table_bytes(const struct inode_table *table)
 {
 	return sizeof(*table) + SHARDS * FIRST_BUCKETS * sizeof(struct inode *) +
-	       node_slab_bytes(table->slab) +
+	       node_slab_bytes(table->slab) + inode_numbers_bytes(table->numbers) +
 	       atomic_load_explicit(&table->paths.bytes, memory_order_relaxed) +
 	       atomic_load_explicit(&table->bytes, memory_order_relaxed);
 }

@@ -30,6 +30,7 @@ struct line {
 	int parent;
 	unsigned major;
 	unsigned minor;
+	char *root;
 	char *mountpoint;
 	char *type;
 	char *source;
@@ -65,11 +66,12 @@ static bool line_parse(char *text, struct line *ret_line)
 	char *rest, *dash;
 	int used = 0;
 
-	if (sscanf(text, "%d %d %u:%u %*s %n", &line.id, &line.parent, &line.major, &line.minor,
+	if (sscanf(text, "%d %d %u:%u %n", &line.id, &line.parent, &line.major, &line.minor,
 		   &used) != 4 ||
 	    !used)
 		return false;
 	rest = text + used;
+	line.root = strsep(&rest, " ");
 	line.mountpoint = strsep(&rest, " ");
 	dash = rest ? strstr(rest, " - ") : NULL;
 	if (!dash)
@@ -81,6 +83,7 @@ static bool line_parse(char *text, struct line *ret_line)
 	line.super_options = rest;
 	if (!line.source || !line.super_options)
 		return false;
+	unescape(line.root);
 	unescape(line.mountpoint);
 	unescape(line.type);
 	unescape(line.source);
@@ -101,18 +104,31 @@ static uid_t owner_of(const char *super_options)
 	return owner;
 }
 
-static errint_t entry_of(const struct line *line, struct mount_entry *ret_entry)
+/* What LINE says; its texts stay the line's. */
+static struct mount_entry entry_view(const struct line *line)
 {
-	struct mount_entry entry = {
+	return (struct mount_entry){
 		.device_major = line->major,
 		.device_minor = line->minor,
 		.owner = owner_of(line->super_options),
-		.source = strdup(line->source),
-		.mountpoint = strdup(line->mountpoint),
-		.type = strdup(line->type),
+		.root = line->root,
+		.source = line->source,
+		.mountpoint = line->mountpoint,
+		.type = line->type,
+		.options = line->super_options,
 	};
+}
 
-	if (!entry.source || !entry.mountpoint || !entry.type) {
+static errint_t entry_of(const struct line *line, struct mount_entry *ret_entry)
+{
+	struct mount_entry entry = entry_view(line);
+
+	entry.root = strdup(entry.root);
+	entry.source = strdup(entry.source);
+	entry.mountpoint = strdup(entry.mountpoint);
+	entry.type = strdup(entry.type);
+	entry.options = strdup(entry.options);
+	if (!entry.root || !entry.source || !entry.mountpoint || !entry.type || !entry.options) {
 		mount_entry_clear(&entry);
 		return -ENOMEM;
 	}
@@ -123,10 +139,12 @@ static errint_t entry_of(const struct line *line, struct mount_entry *ret_entry)
 
 void mount_entry_clear(struct mount_entry *entry)
 {
+	free(entry->root);
 	free(entry->source);
 	free(entry->mountpoint);
 	free(entry->type);
-	entry->source = entry->mountpoint = entry->type = NULL;
+	free(entry->options);
+	entry->root = entry->source = entry->mountpoint = entry->type = entry->options = NULL;
 }
 
 /* A root file system that nothing was pivoted over is its own parent, but not its own child. */
@@ -323,6 +341,45 @@ errint_t mount_entry_of_fd(int fd, struct mount_entry *ret_entry)
 	if (!err)
 		*ret_entry = entry;
 	return err;
+}
+
+errint_t mount_entries_visit(const char *name,
+			     void (*visit)(void *context, const struct mount_entry *entry),
+			     void *context)
+{
+	FILE *file = fopen(name ? name : "/proc/self/mountinfo", "re");
+	struct mount_entry entry;
+	char *text = NULL;
+	size_t size = 0;
+	struct line line;
+	errint_t err;
+
+	if (!file)
+		return -errno;
+	while (getline(&text, &size, file) >= 0) {
+		if (!line_parse(text, &line))
+			continue;
+		entry = entry_view(&line);
+		visit(context, &entry);
+	}
+	err = ferror(file) ? -EIO : 0;
+	free(text);
+	fclose(file);
+	return err;
+}
+
+bool mount_option_is_set(const char *options, const char *name)
+{
+	size_t length = strlen(name);
+
+	for (const char *word = options; *word; word += *word == ',') {
+		size_t word_length = strcspn(word, ",");
+
+		if (word_length == length && strncmp(word, name, length) == 0)
+			return true;
+		word += word_length;
+	}
+	return false;
 }
 
 void mount_socket_name(const struct mount_entry *entry, char name[MOUNT_SOCKET_NAME])

@@ -15,6 +15,7 @@
  */
 #include "foldfs/options.h"
 
+#include "foldfs/memory_limit.h"
 #include "foldfs/page_store.h"
 
 #include <ctype.h>
@@ -328,7 +329,7 @@ static errint_t judge_size(const char *name, const char *text, uint64_t memory, 
 		return 0;
 	err = options_parse_size(text, memory, bytes);
 	if (err == -ERANGE && strchr(text, '%'))
-		return refuse("%s=%s is more than all of the machine's memory.", name, text);
+		return refuse("%s=%s is more than all of the memory that there is.", name, text);
 	if (err == -EINVAL)
 		return refuse("%s=%s is not a size: write a number, with K, M, G, T or %% behind "
 			      "it if you like.",
@@ -349,7 +350,7 @@ static uint64_t clamp(uint64_t value, uint64_t lowest, uint64_t highest)
 
 static errint_t judge_sizes(const struct raw_options *raw, struct options *options)
 {
-	uint64_t memory = options_machine_memory();
+	uint64_t memory = memory_limit();
 	errint_t err;
 
 	options->pool_bytes = clamp(memory / 4, PAGE_STORE_MIN_BYTES, PAGE_STORE_MAX_BYTES);

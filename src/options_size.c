@@ -4,15 +4,6 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <unistd.h>
-
-uint64_t options_machine_memory(void)
-{
-	long pages = sysconf(_SC_PHYS_PAGES);
-	long size = sysconf(_SC_PAGESIZE);
-
-	return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : 0;
-}
 
 /* The factor of a unit, 0 for none that we know. */
 static uint64_t unit_factor(char unit)

@@ -7,6 +7,7 @@
  */
 #include "foldfs/scan_command.h"
 
+#include "foldfs/memory_limit.h"
 #include "foldfs/options_size.h"
 #include "foldfs/text.h"
 
@@ -50,7 +51,7 @@ static errint_t take_size(const struct scan_command *command, const char *word, 
 	int name = (int)(value - word) - 1;
 	uint64_t bytes;
 
-	if (options_parse_size(value, options_machine_memory(), &bytes))
+	if (options_parse_size(value, memory_limit(), &bytes))
 		return refuse(command->program,
 			      "%.*s=%s is not a size: write a number, with K, M, G, T or %% behind "
 			      "it if you like.",

@@ -100,6 +100,8 @@ static const struct {
 	{DAEMON, "accept accept4 bind listen connect shutdown getsockopt setsockopt getsockname"},
 	{DAEMON | ATTENDANT, "sendto"},
 	{DAEMON, "getpeername recvfrom sendmsg recvmsg"},
+	/* Which inode it is: links.c. */
+	{DAEMON, "inotify_init1 inotify_add_watch inotify_rm_watch"},
 	/* The end of the mount. */
 	{DAEMON, "umount2"},
 	/* The attendant makes a child for each order, which ends with it. */

@@ -84,8 +84,10 @@ static inline struct fusefs *fusefs_of(fuse_req_t req)
 void fusefs_entry(const struct fusefs *fs, struct inode *inode, const struct stat *st,
 		  struct fuse_entry_param *ret_entry);
 
-/* Fit a stat of the source for the client: see inode_number_shown(). */
-void fusefs_stat_show(const struct fusefs *fs, struct stat *st);
+/* Fit a stat of the source, of what is open as FD, for the client: see inode_number_shown().
+ * -errno.
+ */
+errint_t fusefs_stat_show(const struct fusefs *fs, int fd, struct stat *st);
 
 /* fusefs_source.c: a new descriptor of INODE (a regular file or a directory), as REQ's caller gets
  * it from the source by an open with CLIENT_FLAGS, never waiting in the kernel for somebody's
@@ -131,6 +133,11 @@ void fusefs_own_change_begin(struct fusefs *fs, int fd, struct own_change *ret_c
 void fusefs_own_change_begin_at(struct fusefs *fs, int directory_fd, const char *name,
 				struct own_change *ret_change);
 void fusefs_own_change_end(struct own_change *change);
+/* What is known of the content of INODE, found as ST: file_table_find() and file_table_get() by
+ * inode_content_key(). */
+struct file *fusefs_file_find(struct fusefs *fs, const struct inode *inode, const struct stat *st);
+errint_t fusefs_file_get(struct fusefs *fs, const struct inode *inode, const struct stat *st,
+			 struct file **ret_file);
 /* For the audit: the source file with these numbers, open for reading; the caller's. -errno: it is
  * not known that way. */
 int fusefs_open_source(struct fusefs *fs, dev_t device, ino_t number);

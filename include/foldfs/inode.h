@@ -51,9 +51,16 @@ bool inode_is_regular(const struct inode *inode);
  * kernel opens such objects itself. */
 bool inode_may_be_opened(const struct inode *inode);
 dev_t inode_device(const struct inode *inode);
+/* Whether the inode's file, found as ST through it, is another one than it was when it was looked
+ * up: it was parted from its links (links.h). The kernel is to look its name up again. */
+bool inode_was_parted(const struct inode *inode, const struct stat *st);
+/* Under which device and number of ST what is known of the inode's content is kept: of links that
+ * may be parted each has its own. */
+void inode_content_key(const struct inode *inode, struct stat *st);
 
 /* The inode of NAME in PARENT, one look-up counted; *ret_stat is its attributes. -EXDEV: it is of a
- * file system that is not served (border.h); other -errno. Any thread. */
+ * file system that is not served (border.h); -EOVERFLOW: there is no inode number to show for it;
+ * other -errno. Any thread. */
 errint_t inode_lookup(struct inode_table *table, struct inode *parent, const char *name,
 		      struct inode **ret_inode, struct stat *ret_stat);
 /* The same for NAME in the directory open as DIRECTORY_FD (O_PATH or not), on DEVICE. */
@@ -88,9 +95,19 @@ void inode_keep(struct inode_table *table, int directory_fd, const char *name);
 /* Somebody else has removed INODE's object: its blocks are not kept, unless it is in use. */
 void inode_let_go(struct inode_table *table, struct inode *inode);
 
-/* The inode number for the client to see: inode numbers of file systems mounted below the source
- * must not look like those of the source itself (the mount has one device number for all). */
-ino_t inode_number_shown(struct inode_table *table, dev_t device, ino_t number);
+/* The inode number for the client to see for NUMBER on DEVICE (inode_number.h), which FD is on. FD
+ * is not looked at where a look-up found something on DEVICE. -EOVERFLOW: there is none; -ENOMEM.
+ */
+errint_t inode_number_shown(struct inode_table *table, int fd, dev_t device, ino_t number,
+			    ino_t *ret_shown);
+
+/* The same for NAME in the directory open as DIRECTORY_FD, on DEVICE. -EXDEV: it is not served;
+ * other -errno. */
+errint_t inode_number_at(struct inode_table *table, int directory_fd, dev_t device,
+			 const char *name, ino_t *ret_shown);
+/* Whether directories on DEVICE list the numbers that their entries have, but where something is
+ * mounted, or a subvolume begins. */
+bool inode_lists_agree(const struct inode_table *table, dev_t device);
 
 /* The inode that clients see under the number SHOWN, one look-up counted for the caller; NULL if
  * the kernel knows none. */

@@ -5,15 +5,18 @@
 
 #include "foldfs/page.h"
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 struct mount_entry {
 	unsigned device_major;
 	unsigned device_minor;
 	uid_t owner;      /* user_id= of the mount */
+	char *root;       /* what of the file system is mounted */
 	char *source;     /* the mount's source field */
 	char *mountpoint; /* as the kernel names it */
 	char *type;       /* e.g. fuse.foldfs */
+	char *options;    /* the file system's own, with commas between them */
 };
 
 /* The topmost mount at PATH. The path's last component is never looked at itself, so a stuck mount
@@ -22,6 +25,13 @@ errint_t mount_entry_find(const char *path, struct mount_entry *ret_entry);
 /* The mount that FD is on. -ENOENT: the kernel does not say (before Linux 5.8). */
 errint_t mount_entry_of_fd(int fd, struct mount_entry *ret_entry);
 void mount_entry_clear(struct mount_entry *entry);
+/* Call VISIT for every mount in FILE, NULL: /proc/self/mountinfo. The entry is good during the
+ * call. -errno of the file. */
+errint_t mount_entries_visit(const char *file,
+			     void (*visit)(void *context, const struct mount_entry *entry),
+			     void *context);
+/* Whether NAME is one of OPTIONS. */
+bool mount_option_is_set(const char *options, const char *name);
 
 /* The name of a mount's control socket, by the mount's device number; control_place.h says where it
  * is. */

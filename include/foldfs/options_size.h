@@ -9,7 +9,4 @@
  * for anything else, a sign or an empty text included; -ERANGE above UINT64_MAX or 100 %. */
 errint_t options_parse_size(const char *text, uint64_t memory_bytes, uint64_t *ret_bytes);
 
-/* Bytes of memory that the machine has; 0 if nobody says. */
-uint64_t options_machine_memory(void);
-
 #endif

@@ -336,13 +336,17 @@ static void kept_object_survives_unlink(void **state)
 static void numbers_of_other_devices_differ(void **state)
 {
 	struct fixture *fixture = *state;
+	const int fd = fixture->root_fd;
 	struct stat st;
+	ino_t own, other, again;
 
-	assert_int_equal(fstat(fixture->root_fd, &st), 0);
-	assert_int_equal(inode_number_shown(fixture->table, st.st_dev, 2), 2);
-	assert_int_not_equal(inode_number_shown(fixture->table, st.st_dev + 1, 2), 2);
-	assert_int_equal(inode_number_shown(fixture->table, st.st_dev + 1, 2),
-			 inode_number_shown(fixture->table, st.st_dev + 1, 2));
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(inode_number_shown(fixture->table, fd, st.st_dev, 2, &own), 0);
+	assert_int_equal(own, 2);
+	assert_int_equal(inode_number_shown(fixture->table, fd, st.st_dev + 1, 2, &other), 0);
+	assert_int_not_equal(other, 2);
+	assert_int_equal(inode_number_shown(fixture->table, fd, st.st_dev + 1, 2, &again), 0);
+	assert_int_equal(again, other);
 }
 
 static unsigned forgotten;

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * links.c - whether two names are one file for good
+ *
+ * No attribute tells one of the kernel's inodes from another that has its number. But an inode has
+ * one watch of an inotify descriptor: who asks for a second one is given the number of the first.
+ */
+#include "foldfs/links.h"
+
+#include "foldfs/mounts.h"
+
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/statfs.h>
+#include <unistd.h>
+
+void links_init(struct links *links)
+{
+	pthread_mutex_init(&links->lock, NULL);
+	links->watches = -1;
+}
+
+void links_clear(struct links *links)
+{
+	if (links->watches >= 0)
+		close(links->watches);
+	pthread_mutex_destroy(&links->lock);
+}
+
+/* What overlayfs does where nothing is said at the mount. */
+static bool index_is_default(void)
+{
+	int fd = open("/sys/module/overlay/parameters/index", O_RDONLY | O_CLOEXEC);
+	char answer = 'N';
+
+	if (fd < 0)
+		return false;
+	if (read(fd, &answer, 1) != 1)
+		answer = 'N';
+	close(fd);
+	return answer == 'Y';
+}
+
+static bool options_may_part(const char *options)
+{
+	/* Nothing is copied up where there is no upper layer. */
+	if (!strstr(options, ",upperdir=") || mount_option_is_set(options, "index=on"))
+		return false;
+	return mount_option_is_set(options, "index=off") || !index_is_default();
+}
+
+bool links_may_part(int fd)
+{
+	struct mount_entry entry = {0};
+	struct statfs fs;
+	bool result;
+
+	if (fstatfs(fd, &fs) || fs.f_type != OVERLAYFS_SUPER_MAGIC)
+		return false;
+	if (mount_entry_of_fd(fd, &entry))
+		return true;
+	result = options_may_part(entry.options);
+	mount_entry_clear(&entry);
+	return result;
+}
+
+static int watch_locked(const struct links *links, int fd)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return inotify_add_watch(links->watches, path, IN_DELETE_SELF);
+}
+
+/* No watch stays, nor what is said of its end. */
+static void unwatch_locked(const struct links *links, int watch)
+{
+	char events[4096];
+
+	if (watch >= 0)
+		(void)inotify_rm_watch(links->watches, watch);
+	while (read(links->watches, events, sizeof(events)) > 0)
+		;
+}
+
+bool links_are_one(struct links *links, int a, int b)
+{
+	bool result = false;
+	int first, second;
+
+	pthread_mutex_lock(&links->lock);
+	if (links->watches < 0)
+		links->watches = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	if (links->watches >= 0) {
+		first = watch_locked(links, a);
+		second = watch_locked(links, b);
+		result = first >= 0 && first == second;
+		unwatch_locked(links, first);
+		if (!result)
+			unwatch_locked(links, second);
+	}
+	pthread_mutex_unlock(&links->lock);
+	return result;
+}

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much memory foldfs takes it that there is."""
+
+import hashlib
+import json
+import os
+
+from harness import MIB, PAGE, Child, check, equal, test, until
+from limits import Limit
+
+LIMIT = 200 * MIB
+
+
+def memory_group(t, limit):
+    """A cgroup with that much memory, of whichever version has the controller: its path."""
+    for top, control in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
+        group = "%s/foldfs-test-%d" % (top, os.getpid())
+        try:
+            os.mkdir(group)
+        except OSError:
+            continue
+        t.at_end(lambda: os.rmdir(group))
+        try:
+            with open(group + "/" + control, "w") as file:
+                file.write(str(limit))
+            return group
+        except OSError:
+            pass
+    t.skip("no cgroup with a limit of memory can be made here")
+
+
+def run_within(t, group, command):
+    """Run a program from a process in the cgroup: what it leaves running stays there."""
+    def body():
+        with open(group + "/cgroup.procs", "w") as file:
+            file.write(str(os.getpid()))
+        t.run(command)
+    Child(body, (), None).join(Limit(60 * t.patience))
+
+
+def is_empty(group):
+    with open(group + "/cgroup.procs") as file:
+        return not file.read()
+
+
+@test(timeout=120, transports="none")
+def sizes_fit_the_limit_of_a_cgroup(t):
+    """The default pool, and %, where a cgroup (here the daemon's parent group) has less memory than the machine. A
+    file of twice the limit is read, and the daemon lives."""
+    inner = memory_group(t, LIMIT) + "/inner"
+    os.mkdir(inner)
+    t.at_end(lambda: os.rmdir(inner))
+    source, point = t.make_dir("source"), t.make_dir("mnt")
+    digest = hashlib.blake2b()
+    with open(source + "/file", "wb") as file:
+        for _ in range(2 * LIMIT // MIB):
+            part = t.rng.randbytes(MIB)
+            digest.update(part)
+            file.write(part)
+    for pool, expected in ((), LIMIT // 4), (("-o", "pool=50%"), LIMIT // 2):
+        run_within(t, inner, t.foldfs_command() + [
+            source, point, "-o", "state=%s,passthrough_max=0" % t.path("state"), *pool])
+        status = json.loads(t.run(t.foldctl_command() + ["status", "--json", point]).stdout)
+        found = status["frames_total"] * PAGE
+        check(abs(found - expected) <= MIB, "the pool is %d bytes, not %d" % (found, expected))
+        with open(point + "/file", "rb") as file:
+            equal(hashlib.file_digest(file, hashlib.blake2b).digest(), digest.digest(), "the file")
+        t.run(["umount", point])
+        until(lambda: is_empty(inner), 20, "the daemon has ended")
