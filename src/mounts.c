@@ -325,6 +325,28 @@ errint_t mount_entry_of_fd(int fd, struct mount_entry *ret_entry)
 	return err;
 }
 
+errint_t mount_entry_of_source(const char *source, uid_t owner, struct mount_entry *ret_entry)
+{
+	FILE *file = fopen("/proc/self/mountinfo", "re");
+	char *text = NULL;
+	size_t size = 0;
+	struct line line;
+	errint_t err = -ENOENT;
+
+	if (!file)
+		return -errno;
+	*ret_entry = (struct mount_entry){0};
+	while (err == -ENOENT && getline(&text, &size, file) >= 0)
+		if (line_parse(text, &line) && strcmp(line.type, "fuse.foldfs") == 0 &&
+		    strcmp(line.source, source) == 0 && owner_of(line.super_options) == owner)
+			err = entry_of(&line, ret_entry);
+	if (err == -ENOENT && ferror(file))
+		err = -EIO;
+	free(text);
+	fclose(file);
+	return err;
+}
+
 void mount_socket_name(const struct mount_entry *entry, char name[MOUNT_SOCKET_NAME])
 {
 	snprintf(name, MOUNT_SOCKET_NAME, "%u:%u.sock", entry->device_major, entry->device_minor);

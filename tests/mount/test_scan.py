@@ -431,6 +431,43 @@ def of_a_mount(t):
     mount.unmount()
 
 
+@test(transports="none")
+def a_mount_is_asked_where_its_catalogue_is(t):
+    """Without --state the catalogue of a mount that is up is filled, by the mount's name and by its source's; another
+    one that --state names is filled as well, and that the mount does not see it is said."""
+    source = t.make_dir("source")
+    content = make_pages(t.rng, 40)
+    for name in ("a", "b"):
+        write_file(os.path.join(source, name), content)
+    mount = t.mount(source, ["ro"])
+    command = t.foldctl_command() + ["scan", "--json"]
+    default = "/var/lib/foldfs/" + os.path.basename(mount.status()["state"])
+    check(plan_of(t, mount.path("a")) != "shared passthrough", "known before")
+    result = t.run(command + ["--state=" + t.path("elsewhere"), mount.point])
+    check("does not see" in result.stderr and mount.point in result.stderr, "said: " + result.stderr)
+    check(plan_of(t, mount.path("a")) != "shared passthrough", "known from elsewhere")
+    for name, known in ((source, 0), (mount.point, 2)):
+        result = t.run(command + [name])
+        equal((json.loads(result.stdout)["known_files"], result.stderr), (known, ""), "known, by " + name)
+        equal(plan_of(t, mount.path("a")), "shared passthrough", "a after a scan of " + name)
+    check(not os.path.exists(default), "a catalogue in the default place")
+    mount.unmount()
+
+
+@test(transports="none")
+def a_mount_without_a_catalogue_is_not_scanned(t):
+    """A scan could tell it nothing: that is said, and nothing is kept in another place."""
+    source, state = t.make_dir("source"), t.make_dir("open to all")
+    write_file(source + "/file", make_pages(t.rng, 4))
+    os.chmod(state, 0o777)
+    mount = t.mount(source, ["state=" + state], audit=False)
+    equal(mount.status()["state"], "", "where its catalogue is")
+    result = t.run(t.foldctl_command() + ["scan", mount.point], status=1)
+    check("keeps no catalogue" in result.stderr, result.stderr)
+    mount.expect_log("no catalogue of")
+    mount.unmount()
+
+
 @test(timeout=60)
 def in_the_background(t):
     """scan=background fills the catalogue while the mount serves; it is cut short by the mount's end."""
