@@ -67,13 +67,13 @@ void fusefs_stat_show(const struct fusefs *fs, struct stat *st)
 	st->st_ino = inode_number_shown(fs->inodes, st->st_dev, st->st_ino);
 }
 
-void fusefs_entry(const struct fusefs *fs, struct inode *inode, const struct stat *st,
+void fusefs_entry(struct fusefs *fs, struct inode *inode, const struct stat *st,
 		  struct fuse_entry_param *ret_entry)
 {
 	*ret_entry = (struct fuse_entry_param){
 		.ino = inode_node(inode),
 		.attr = *st,
-		.attr_timeout = fs->attr_timeout,
+		.attr_timeout = fusefs_attr_timeout(fs, inode),
 		.entry_timeout = fs->entry_timeout,
 	};
 	fusefs_stat_show(fs, &ret_entry->attr);
