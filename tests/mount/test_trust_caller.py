@@ -10,6 +10,7 @@ import ctypes
 import errno
 import mmap
 import os
+import resource
 import signal
 import stat
 import struct
@@ -19,7 +20,8 @@ from harness import (LIBC, MIB, PAGE, check, equal, errno_of, libc_call, read_fi
                      write_file)
 from test_identity import CAPABILITY_VERSION, GROUP, in_user_namespace, result_of
 from test_privileges import status_of
-from users import OTHER, USER, as_user, become
+from test_program import AS_NOBODY, need_plain_user
+from users import NOBODY, OTHER, USER, as_user, become
 
 OLD = ["attr_timeout=3600", "entry_timeout=3600"]
 CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_SYS_ADMIN = 1, 3, 21
@@ -255,6 +257,7 @@ def reserved_blocks_are_roots(t, options):
                 size += step
         equal(errno_of(os.pwrite, fd, bytes(step), size), errno.ENOSPC, "errno of a write")
         equal(errno_of(os.posix_fallocate, fd, size, MIB), errno.ENOSPC, "errno of fallocate")
+        equal(errno_of(os.copy_file_range, fd, fd, MIB, 0, size), errno.ENOSPC, "errno of copy_file_range")
         os.fsync(fd)
 
     as_user(t, USER, fill, umask=0)
@@ -263,6 +266,53 @@ def reserved_blocks_are_roots(t, options):
         left.f_bfree * left.f_frsize, reserved))
     if not options:
         use_reserve(mount.path("of root"))
+
+
+def grown(path, size):
+    """Whether a file can be made larger than SIZE, in each way that there is: the errno of each."""
+    with open(path, "w+b", buffering=0) as file, open(path + ".2", "w+b", buffering=0) as other:
+        other.write(bytes(PAGE))
+        found = [errno_of(os.pwrite, file.fileno(), b"x", size), errno_of(os.ftruncate, file.fileno(), size + 1),
+                 errno_of(os.posix_fallocate, file.fileno(), size, 1), errno_of(os.truncate, path, size + 1),
+                 errno_of(os.copy_file_range, other.fileno(), file.fileno(), 1, 0, size)]
+    os.unlink(path)
+    os.unlink(path + ".2")
+    return found
+
+
+@test(transports="full", variants={"window": [], "direct": ["window=0"], "own passthrough": ["passthrough=*"]})
+def limits_of_file_sizes_are_each_clients(t, options):
+    """A limit (ulimit -f) that foldfs was started with is nobody's; a client's own holds for him, in each plan."""
+    t.need("prlimit")
+    source, point = t.make_dir("source"), t.make_dir("mnt")
+    os.chmod(source, 0o777)
+    t.run(["prlimit", "--fsize=%d:" % MIB] + t.foldfs_command() +
+          [source, point, "-o", ",".join(options + ["pool=16M,state=" + t.path("state"), "transport=" + t.transport])])
+    t.at_end(lambda: t.run(["umount", point]))
+
+    def limited():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, MIB))
+        equal(grown(point + "/file", MIB), [errno.EFBIG] * 5, "beyond a client's own limit")
+
+    equal(grown(point + "/file", MIB), [0] * 5, "beyond the daemon's")
+    as_user(t, USER, limited)
+    equal(grown(point + "/file", MIB), [0] * 5, "and again")
+
+
+@test(transports="none")
+def limits_that_cannot_be_raised_are_refused(t):
+    """A plain user whose limit of file sizes is a hard one mounts read-only, or hears why not."""
+    need_plain_user(t)
+    source, point = t.make_dir("source"), t.make_dir("mnt")
+    os.chmod(t.directory, 0o1777)
+    for path in (source, point):
+        os.chown(path, NOBODY, NOBODY)
+    command = ["prlimit", "--fsize=%d" % (64 * MIB)] + AS_NOBODY + t.foldfs_command() + [source, point, "-o"]
+    result = t.run(command + ["pool=16M"], status=1)
+    check("ulimit -f" in result.stderr and result.stderr.count("\n") == 1, "said: " + result.stderr)
+    t.run(command + ["ro,pool=16M"])
+    t.run(AS_NOBODY + ["fusermount3", "-u", point])
 
 
 @test(transports="full")
