@@ -62,6 +62,18 @@ static errint_t take_size(const struct scan_command *command, const char *word, 
 	return 0;
 }
 
+static errint_t take_memory(struct scan_command *command, const char *word, const char *value)
+{
+	uint64_t memory = options_machine_memory();
+	struct text_buffer all;
+	errint_t error = take_size(command, word, value, SCAN_MEMORY_MIN, &command->options.memory);
+
+	if (!error && memory && command->options.memory > memory)
+		error = refuse(command->program, "%s is more than all of the memory: %s.", word,
+			       text_size((int64_t)memory, &all));
+	return error;
+}
+
 static errint_t take_workers(struct scan_command *command, const char *value)
 {
 	uint64_t number;
@@ -92,7 +104,7 @@ static errint_t take_option(struct scan_command *command, bool estimate, const c
 	else if ((value = value_of(word, "--rate=")))
 		return take_size(command, word, value, 1, &command->options.rate);
 	else if ((value = value_of(word, "--memory=")))
-		return take_size(command, word, value, SCAN_MEMORY_MIN, &command->options.memory);
+		return take_memory(command, word, value);
 	else if ((value = value_of(word, "--workers=")))
 		return take_workers(command, value);
 	else if (!estimate && (value = value_of(word, "--state=")))

@@ -57,6 +57,8 @@ def wrong_command_lines(t):
     for size in ("x", "-1", "101%"):
         refused(t, [source, point, "-o", "window=" + size], "window")
         refused(t, [source, point, "-o", "maps=" + size], "maps")
+    for sizes in ("window=99999G", "window=100%", "maps=100%", "pool=60%,maps=50%", "pool=2T"):
+        refused(t, [source, point, "-o", sizes], "more than all of the memory")
     refused(t, [source, point, "-o", "pool"], "pool")
     refused(t, [source, point, "-o", "transport=pigeon"], "pigeon")
     refused(t, [source, point, "-o", "attr_timeout=soon"], "attr_timeout")

@@ -514,7 +514,8 @@ def wrong_command_lines(t):
     write_file(source + "/file", b"x")
     scans = t.foldctl_command() + ["scan", "--state=" + t.path("state")]
     for arguments, word in ((["--rate=x", source], "--rate"), (["--rate=0", source], "--rate"),
-                            (["--memory=1K", source], "--memory"), (["--workers=0", source], "--workers"),
+                            (["--memory=1K", source], "--memory"),
+                            (["--memory=9000000G", source], "--memory"), (["--workers=0", source], "--workers"),
                             (["--nonsense", source], "--nonsense"), ([source, "more"], "more"),
                             (["/no/such"], "/no/such"), ([source + "/file"], source + "/file")):
         for command in (scans, t.foldfs_command() + ["--estimate"]):
