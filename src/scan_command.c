@@ -16,8 +16,11 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
+
+#define TERMINAL_COLUMNS 80 /* of one that does not say */
 
 struct run {
 	const struct scan_command *command;
@@ -147,6 +150,15 @@ static int64_t now_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* Asked each time, for a window may change. */
+static int terminal_columns(void)
+{
+	struct winsize size;
+
+	return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col ? size.ws_col
+									   : TERMINAL_COLUMNS;
+}
+
 static void on_progress(void *context, const struct scan_progress *progress)
 {
 	const struct timespec at_once = {0};
@@ -163,7 +175,8 @@ static void on_progress(void *context, const struct scan_progress *progress)
 		run->step_started_ms = now_ms();
 	run->step = progress->step;
 	run->shown = true;
-	scan_report_progress(stderr, progress, (double)(now_ms() - run->step_started_ms) / 1000);
+	scan_report_progress(stderr, progress, (double)(now_ms() - run->step_started_ms) / 1000,
+			     terminal_columns());
 }
 
 static void end_progress(struct run *run)

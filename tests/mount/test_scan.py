@@ -675,7 +675,7 @@ def plans_at_the_border(t):
 
 
 SHOWN = re.compile(
-    r"reading   +\[([#.]{24})\] +(\d+) %  (\d+) files, [\d.]+ [KM]iB, [\d.]+ [KM]iB/s, .+ left")
+    r"reading   +\[([#.]{4,24})\] +(\d+) %  (\d+) files, [\d.]+ [KM]iB, [\d.]+ [KM]iB/s, .+ left")
 
 
 def terminal_of(command, environment):
@@ -714,7 +714,8 @@ def progress(t):
         parts = [int(found.group(2)) for found in shown]
         equal(parts, sorted(parts), "the parts, which grow")
         for found in shown:
-            bar = int(found.group(2)) * 24 / 100
+            bar = int(found.group(2)) * len(found.group(1)) / 100
+            check(len(found.group(0)) < 80, "it fits into 80 columns: %r" % found.group(0))
             check(abs(found.group(1).count("#") - bar) <= 1, "the bar of %r" % found.group(0))
         check(printed.endswith("\r\033[K"), "the line is wiped out: %r" % printed[-40:])
         check("\n" not in printed, "one line: %r" % printed)
