@@ -45,7 +45,7 @@ enum plan_kind {
 
 /* Why an inode has its plan: X(name, sentence). */
 #define PLAN_REASONS(X)                                                                            \
-	X(UNKNOWN, "nothing is known yet of what it shares")                                       \
+	X(UNKNOWN, "not enough of it was known to tell what it shares")                            \
 	X(SHARES, "it shares pages with other files, or with itself")                              \
 	X(LARGE, "it shares next to nothing, but is larger than passthrough_max")                  \
 	X(UNIQUE, "it shares next to nothing")                                                     \
