@@ -16,8 +16,9 @@ import stat
 import struct
 import threading
 
-from harness import (LIBC, MIB, PAGE, check, equal, errno_of, libc_call, read_file, test, until,
-                     write_file)
+from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, LIBC, MIB, PAGE, check, equal, errno_of,
+                     fallocate, libc_call, read_file, test, until, write_file)
+from sweep import SOURCE, mount_faulty
 from test_identity import CAPABILITY_VERSION, GROUP, in_user_namespace, result_of
 from test_privileges import status_of
 from test_program import AS_NOBODY, need_plain_user
@@ -220,6 +221,91 @@ def rights_given_while_a_user_writes(t, options):
         equal(stat.S_IMODE(os.stat(path).st_mode), 0o777, "the mode")
         check("security.capability" not in os.listxattr(path), "the capability is gone")
         equal(read_file(path)[:4], b"evil", "the content")
+
+
+# Each change of content that a descriptor allows.
+CHANGES = {
+    "write": lambda fd: os.pwrite(fd, b"evil", 10),
+    "append": lambda fd: os.pwrite(fd, b"evil", 8 * PAGE),
+    "truncate": lambda fd: os.ftruncate(fd, PAGE),
+    "extend": lambda fd: os.ftruncate(fd, 9 * PAGE),
+    "allocate": lambda fd: fallocate(fd, 0, 8 * PAGE, PAGE),
+    "zero range": lambda fd: fallocate(fd, FALLOC_ZERO_RANGE, PAGE, PAGE),
+    "zero range within": lambda fd: fallocate(fd, FALLOC_ZERO_RANGE | FALLOC_KEEP_SIZE, 10, 100),
+    "punch": lambda fd: fallocate(fd, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, PAGE, PAGE),
+    "copy": lambda fd: os.copy_file_range(fd, fd, PAGE, 0, 4 * PAGE),
+}
+
+
+def give_rights(path):
+    write_file(path, bytes(range(256)) * (8 * PAGE // 256))
+    os.chown(path, 0, 0)
+    os.chmod(path, 0o777)
+
+
+@test(transports="each", variants={"window": [], "direct": ["window=0"], "own passthrough": ["passthrough=*"]})
+def set_id_bits_go_with_every_change(t, options):
+    """What a user who is not the owner changes in any way loses set-id bits and capabilities, as natively; whether they
+    were there before he opened it, or came while he had it open."""
+    source = t.make_dir("source")
+    mount = t.mount(source, options + ["attr_timeout=0", "entry_timeout=0"])
+    for name, change in CHANGES.items():
+        for opens_first in (False, True):
+            left = []
+            for place in (source, mount.point):
+                path, shown = source + "/file", place + "/file"
+                give_rights(path)
+
+                def grant(file=path):
+                    os.chmod(file, 0o6777)
+                    os.setxattr(file, "security.capability", FILE_CAPABILITY)
+
+                if not opens_first:
+                    grant()
+                attacker = Attacker(t, USER, lambda file=shown: os.open(file, os.O_RDWR), change)
+                if opens_first:
+                    grant()
+                attacker.act()
+                left.append((oct(os.stat(path).st_mode), os.listxattr(path), read_file(path)))
+                os.unlink(path)
+            equal(left[1], left[0], "%s, opened %s: mode, xattrs, content" % (
+                name, "before" if opens_first else "after"))
+            equal(left[1][0], oct(stat.S_IFREG | 0o777), "the mode, after " + name)
+
+
+@test(transports="none", timeout=120, variants={"window": [], "own passthrough": ["passthrough=*"]})
+def set_id_bits_that_cannot_be_taken_fail_the_change(t, options):
+    """Each call of the daemon to its source fails once while a user changes a set-id file: either he hears of it, or
+    the bits are gone."""
+    source = t.make_dir("source")
+    mount, faults = mount_faulty(t, source, options + ["attr_timeout=0", "entry_timeout=0"], transport="dev")
+    mount.expect_log(".")
+    path, reached = source + "/file", 0
+    for name in ("write", "truncate", "zero range", "zero range within", "punch", "copy"):
+        for nth in range(1, 40):
+            result = t.path("result")
+            give_rights(path)
+
+            def act(fd, change=CHANGES[name], count=nth):
+                faults.arm(SOURCE, count, errno.EIO)
+                code = errno_of(change, fd)
+                write_file(result, b"%d %d" % (code, faults.applied()))
+                faults.disarm()
+
+            os.close(os.open(result, os.O_CREAT | os.O_WRONLY, 0o666))
+            os.chmod(result, 0o666)
+            attacker = Attacker(t, USER, lambda: os.open(mount.path("file"), os.O_RDWR), act)
+            os.chmod(path, 0o6777)
+            attacker.act()
+            code, applied = map(int, read_file(result).split())
+            check(code in (0, errno.EIO), "%s, call %d: errno %d" % (name, nth, code))
+            check(code or stat.S_IMODE(os.stat(path).st_mode) == 0o777, "%s, call %d: done, and the mode is %o" % (
+                name, nth, os.stat(path).st_mode))
+            os.unlink(path)
+            reached += applied
+            if not applied:
+                break
+    check(reached >= 6, "calls that failed: %d" % reached)
 
 
 def use_reserve(path):
