@@ -67,13 +67,13 @@ errint_t fusefs_stat_show(const struct fusefs *fs, int fd, struct stat *st)
 	return inode_number_shown(fs->inodes, fd, st->st_dev, st->st_ino, &st->st_ino);
 }
 
-void fusefs_entry(const struct fusefs *fs, struct inode *inode, const struct stat *st,
+void fusefs_entry(struct fusefs *fs, struct inode *inode, const struct stat *st,
 		  struct fuse_entry_param *ret_entry)
 {
 	*ret_entry = (struct fuse_entry_param){
 		.ino = inode_node(inode),
 		.attr = *st,
-		.attr_timeout = fs->attr_timeout,
+		.attr_timeout = fusefs_attr_timeout(fs, inode),
 		.entry_timeout = fs->entry_timeout,
 	};
 	/* The look-up has shown that there is one. */

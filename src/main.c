@@ -317,6 +317,25 @@ static void raise_open_files(void)
 	setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+/* The size that a file may have (ulimit -f) is each client's own limit, which the kernel looks at
+ * before it asks. One of the daemon's would be a limit to everybody. */
+static errint_t raise_file_size(const struct daemon *d)
+{
+	const struct rlimit none = {RLIM_INFINITY, RLIM_INFINITY};
+	struct rlimit limit;
+
+	if (setrlimit(RLIMIT_FSIZE, &none) == 0 || getrlimit(RLIMIT_FSIZE, &limit) != 0)
+		return 0;
+	/* A plain user's may end below that. */
+	limit.rlim_cur = limit.rlim_max;
+	(void)setrlimit(RLIMIT_FSIZE, &limit);
+	if (limit.rlim_max == RLIM_INFINITY || d->options.read_only)
+		return 0;
+	return complain("files of the mount could not grow beyond %llu bytes, for whomever: raise "
+			"the limit (ulimit -f), or mount with -o ro.",
+			(unsigned long long)limit.rlim_max);
+}
+
 /*
  * What a daemon under a mount needs when memory is short; each is best effort, for root alone.
  *
@@ -447,6 +466,9 @@ static errint_t keep_privileges(struct daemon *d)
 	if (err)
 		return complain("cannot start a process: %s.", strerror(-err));
 	raise_open_files();
+	err = raise_file_size(d);
+	if (err)
+		return err;
 	err = privileges_keep_daemon();
 	if (err == -EPERM)
 		return complain("cannot take on users: the securebits say that capabilities stay "

@@ -368,6 +368,28 @@ errint_t mount_entries_visit(const char *name,
 	return err;
 }
 
+errint_t mount_entry_of_source(const char *source, uid_t owner, struct mount_entry *ret_entry)
+{
+	FILE *file = fopen("/proc/self/mountinfo", "re");
+	char *text = NULL;
+	size_t size = 0;
+	struct line line;
+	errint_t err = -ENOENT;
+
+	if (!file)
+		return -errno;
+	*ret_entry = (struct mount_entry){0};
+	while (err == -ENOENT && getline(&text, &size, file) >= 0)
+		if (line_parse(text, &line) && strcmp(line.type, "fuse.foldfs") == 0 &&
+		    strcmp(line.source, source) == 0 && owner_of(line.super_options) == owner)
+			err = entry_of(&line, ret_entry);
+	if (err == -ENOENT && ferror(file))
+		err = -EIO;
+	free(text);
+	fclose(file);
+	return err;
+}
+
 bool mount_option_is_set(const char *options, const char *name)
 {
 	size_t length = strlen(name);

@@ -17,6 +17,7 @@
 
 #include "foldfs/memory_limit.h"
 #include "foldfs/page_store.h"
+#include "foldfs/text.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -348,6 +349,23 @@ static uint64_t clamp(uint64_t value, uint64_t lowest, uint64_t highest)
 	return value < lowest ? lowest : value > highest ? highest : value;
 }
 
+/* Each of them may be filled, and none of them is given back when memory is short. */
+static errint_t judge_sum(const struct options *options, uint64_t memory)
+{
+	struct text_buffer pool, window, maps, all;
+	uint64_t sum;
+
+	if (!memory || (!__builtin_add_overflow(options->pool_bytes, options->window_bytes, &sum) &&
+			!__builtin_add_overflow(sum, options->maps_bytes, &sum) && sum <= memory))
+		return 0;
+	return refuse("pool (%s), window (%s) and maps (%s) are together more than all of the "
+		      "memory: %s.",
+		      text_size((int64_t)options->pool_bytes, &pool),
+		      text_size((int64_t)options->window_bytes, &window),
+		      text_size((int64_t)options->maps_bytes, &maps),
+		      text_size((int64_t)memory, &all));
+}
+
 static errint_t judge_sizes(const struct raw_options *raw, struct options *options)
 {
 	uint64_t memory = memory_limit();
@@ -365,6 +383,9 @@ static errint_t judge_sizes(const struct raw_options *raw, struct options *optio
 	options->maps_bytes = options->pool_bytes / 16;
 	err = judge_size("maps", raw->maps, memory, MAPS_MIN_BYTES, PAGE_STORE_MAX_BYTES,
 			 &options->maps_bytes);
+	if (err)
+		return err;
+	err = judge_sum(options, memory);
 	if (err)
 		return err;
 	options->passthrough_max = PASSTHROUGH_MAX_BYTES;

@@ -34,7 +34,9 @@
  *
  * An inode of `own` that is opened for writing changes with the daemon out of the way. What was
  * known of its content is forgotten when the open begins and again when the last one ends, which
- * begins a new edition, so that the next window plan starts with an empty cache.
+ * begins a new edition, so that the next window plan starts with an empty cache. Nor do FUSE and
+ * the daemon hear of stores through a mapping, or of msync(2), both of which are the source's: so
+ * while somebody may make one, nobody keeps the file's attributes (plan_moves_times()).
  */
 #include "foldfs/plan_internal.h"
 
@@ -283,8 +285,10 @@ bool plan_may_be_mapped(const struct plan_hold *hold)
 
 void plan_look_mapped(struct plan_hold *hold, int fd)
 {
-	if (!source_check_unwritten(fd))
-		hold->mapped = false;
+	if (source_check_unwritten(fd))
+		return;
+	hold->mapped = false;
+	atomic_store(&hold->stores, false);
 }
 
 /* Whether somebody may still have the file of HOLD, which nobody has open, mapped for writing in
@@ -387,6 +391,8 @@ static void begin(struct plan *plan, struct plan_hold *hold, const struct plan_o
 	hold->backing_id = 0;
 	hold->sharer = NULL;
 	hold->written = false;
+	if (!hold->mapped)
+		atomic_store(&hold->stores, false);
 	if (choice.kind != PLAN_WINDOW) {
 		errint_t error = pass_through(plan, hold, open, fd);
 
@@ -437,6 +443,9 @@ errint_t plan_enter(struct plan *plan, struct plan_hold *hold, const struct plan
 		begin(plan, hold, open);
 	hold->alone = !hold->opens && is_for_writing(open) ? open->pid : 0;
 	hold->opens++;
+	/* Only such a descriptor can be mapped for stores. */
+	if (hold->kind == PLAN_OWN && (open->flags & O_ACCMODE) == O_RDWR)
+		atomic_store(&hold->stores, true);
 	if (hold->kind == PLAN_OWN && is_for_writing(open) && !hold->written) {
 		hold->written = true;
 		if (open->file)
@@ -460,6 +469,11 @@ void plan_leave(struct plan *plan, struct plan_hold *hold, struct file *file)
 	 * before, from an earlier plan. */
 	if (file && hold->written)
 		file_distrust(file);
+}
+
+bool plan_moves_times(const struct plan_hold *hold)
+{
+	return atomic_load(&hold->stores);
 }
 
 bool plan_may_change(const struct plan_hold *hold)

@@ -17,8 +17,11 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
+
+#define TERMINAL_COLUMNS 80 /* of one that does not say */
 
 struct run {
 	const struct scan_command *command;
@@ -63,6 +66,18 @@ static errint_t take_size(const struct scan_command *command, const char *word, 
 	return 0;
 }
 
+static errint_t take_memory(struct scan_command *command, const char *word, const char *value)
+{
+	uint64_t memory = memory_limit();
+	struct text_buffer all;
+	errint_t error = take_size(command, word, value, SCAN_MEMORY_MIN, &command->options.memory);
+
+	if (!error && memory && command->options.memory > memory)
+		error = refuse(command->program, "%s is more than all of the memory: %s.", word,
+			       text_size((int64_t)memory, &all));
+	return error;
+}
+
 static errint_t take_workers(struct scan_command *command, const char *value)
 {
 	uint64_t number;
@@ -93,7 +108,7 @@ static errint_t take_option(struct scan_command *command, bool estimate, const c
 	else if ((value = value_of(word, "--rate=")))
 		return take_size(command, word, value, 1, &command->options.rate);
 	else if ((value = value_of(word, "--memory=")))
-		return take_size(command, word, value, SCAN_MEMORY_MIN, &command->options.memory);
+		return take_memory(command, word, value);
 	else if ((value = value_of(word, "--workers=")))
 		return take_workers(command, value);
 	else if (!estimate && (value = value_of(word, "--state=")))
@@ -136,6 +151,15 @@ static int64_t now_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* Asked each time, for a window may change. */
+static int terminal_columns(void)
+{
+	struct winsize size;
+
+	return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col ? size.ws_col
+									   : TERMINAL_COLUMNS;
+}
+
 static void on_progress(void *context, const struct scan_progress *progress)
 {
 	const struct timespec at_once = {0};
@@ -152,7 +176,8 @@ static void on_progress(void *context, const struct scan_progress *progress)
 		run->step_started_ms = now_ms();
 	run->step = progress->step;
 	run->shown = true;
-	scan_report_progress(stderr, progress, (double)(now_ms() - run->step_started_ms) / 1000);
+	scan_report_progress(stderr, progress, (double)(now_ms() - run->step_started_ms) / 1000,
+			     terminal_columns());
 }
 
 static void end_progress(struct run *run)

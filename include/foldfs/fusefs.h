@@ -69,7 +69,10 @@ struct fusefs_plan {
 	enum plan_kind kind;
 	enum plan_reason reason;
 	bool open;
-	uint64_t known_pages; /* that a scan has found to be another file's as well */
+	uint64_t known_pages;  /* that a scan has found to be another file's as well */
+	uint64_t pool_pages;   /* that are in the pool now */
+	uint64_t shared_pages; /* those of them whose frames other pages use, too */
+	uint64_t zero_pages;   /* that are known to be all zero, and so are in no frame */
 };
 errint_t fusefs_explain(struct fusefs *fs, ino_t shown, struct fusefs_plan *ret_plan);
 

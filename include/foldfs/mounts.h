@@ -24,6 +24,10 @@ struct mount_entry {
 errint_t mount_entry_find(const char *path, struct mount_entry *ret_entry);
 /* The mount that FD is on. -ENOENT: the kernel does not say (before Linux 5.8). */
 errint_t mount_entry_of_fd(int fd, struct mount_entry *ret_entry);
+/* A foldfs mount of OWNER's that serves SOURCE, an absolute path without symbolic links. A mount of
+ * somebody else does not count: he could say of it that it serves anything. -ENOENT: there is none.
+ * The source itself is not looked at. */
+errint_t mount_entry_of_source(const char *source, uid_t owner, struct mount_entry *ret_entry);
 void mount_entry_clear(struct mount_entry *entry);
 /* Call VISIT for every mount in FILE, NULL: /proc/self/mountinfo. The entry is good during the
  * call. -errno of the file. */

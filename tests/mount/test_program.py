@@ -57,6 +57,8 @@ def wrong_command_lines(t):
     for size in ("x", "-1", "101%"):
         refused(t, [source, point, "-o", "window=" + size], "window")
         refused(t, [source, point, "-o", "maps=" + size], "maps")
+    for sizes in ("window=99999G", "window=100%", "maps=100%", "pool=60%,maps=50%", "pool=2T"):
+        refused(t, [source, point, "-o", sizes], "more than all of the memory")
     refused(t, [source, point, "-o", "pool"], "pool")
     refused(t, [source, point, "-o", "transport=pigeon"], "pigeon")
     refused(t, [source, point, "-o", "attr_timeout=soon"], "attr_timeout")
@@ -153,6 +155,27 @@ def foldctl_on_what_is_no_mount(t):
                       ["status", "--xml", t.directory], ["status", "/proc"]):
         result = t.run(t.foldctl_command() + arguments, status=1)
         check(0 < len(result.stderr.strip().splitlines()) <= 2, "%s: %r" % (arguments, result.stderr))
+
+
+@test(transports="none")
+def mounts_are_found_by_what_they_serve(t):
+    """foldctl status and audit of a file of the mount, and of its source, which means no mount of another user's."""
+    source = t.make_dir("source")
+    write_file(source + "/file", make_pages(t.rng, 4))
+    mount = t.mount(source)
+
+    def found(path):
+        return json.loads(t.run(t.foldctl_command() + ["status", "--json", path]).stdout)["mountpoint"]
+
+    for path in (mount.point, mount.path("file"), source, source + "/../source"):
+        equal(found(path), mount.point, "the mount of " + path)
+    t.run(t.foldctl_command() + ["audit", source])
+    for path in (source + "/file", mount.path("none")):
+        check(t.run(t.foldctl_command() + ["status", path], status=1).stderr.count("\n") == 1, path)
+    os.chmod(t.directory, 0o1777)
+    as_user(t, NOBODY, lambda: t.run(t.foldctl_command() + ["status", source], status=1))
+    mount.unmount()
+    t.run(t.foldctl_command() + ["status", source], status=1)
 
 
 @test(transports="none", variants={"K": ("pool=2048K", 512), "M": ("pool=3M", 768), "plain": ("pool=1048576", 256),
@@ -450,6 +473,8 @@ def plain_user(t):
 
     as_user(t, NOBODY, works)
     equal(mount.status()["mountpoint"], mount.point, "status for root")
+    result = t.run(t.foldctl_command() + ["scan", mount.point], status=1)
+    check("scan it as that user" in result.stderr, "a scan by root: " + result.stderr)
     equal(read_file(source + "/file")[10:14], b"mine", "a write, in the source")
 
     def other_user():

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The command line: every word is ours, libfuse's, somebody else's, or refused by name. */
+#include "foldfs/memory_limit.h"
 #include "foldfs/options.h"
 
 #include "foldfs/page_store.h"
@@ -194,9 +195,9 @@ static void own_options_are_taken(void **state)
 	assert_true(options.border == BORDER_ONE && options.pseudo_filesystems);
 	options_clear(&options);
 
-	assert_int_equal(PARSE(&options, said, "-d", "/src", "/mnt", "-o", "window=0,pool=2T"), 0);
+	assert_int_equal(PARSE(&options, said, "-d", "/src", "/mnt", "-o", "window=0,pool=90%"), 0);
 	assert_int_equal(options.window_bytes, 0);
-	assert_int_equal(options.pool_bytes, PAGE_STORE_MAX_BYTES);
+	assert_true(options.pool_bytes > memory_limit() / 10 * 8);
 	assert_true(options.debug && options.foreground);
 	options_clear(&options);
 }
@@ -309,6 +310,12 @@ static void bad_words_are_refused_by_name(void **state)
 		{"-opool=1023K", "pool=1023K"},
 		{"-opool=3T", "pool=3T"},
 		{"-opool=101%", "pool=101%"},
+		{"-opool=2T", "pool (2.00 TiB)"},
+		{"-owindow=1000T", "window (1000 TiB)"},
+		{"-owindow=100%", "more than all of the memory"},
+		{"-omaps=100%", "more than all of the memory"},
+		{"-opool=60%,maps=50%", "more than all of the memory"},
+		{"-owindow=9223372036854775807,pool=2T", "more than all of the memory"},
 		{"-opool=-1G", "pool=-1G"},
 		{"-opool=99999999999999999999", "pool=99999999999999999999"},
 		{"-owindow=1Q", "window=1Q"},
