@@ -31,9 +31,18 @@ struct line {
 	unsigned major;
 	unsigned minor;
 	char *mountpoint;
+	char *options;
 	char *type;
 	char *source;
 	char *super_options;
+};
+
+/* Which line is looked for; -1 or NULL: any. */
+struct wanted {
+	const char *path;
+	int parent;
+	int id;
+	const struct mount_entry *device; /* whose device numbers */
 };
 
 static bool is_octal(char c)
@@ -74,6 +83,7 @@ static bool line_parse(char *text, struct line *ret_line)
 	dash = rest ? strstr(rest, " - ") : NULL;
 	if (!dash)
 		return false;
+	line.options = strsep(&rest, " ");
 	rest = dash + strlen(" - ");
 	rest[strcspn(rest, "\n")] = '\0';
 	line.type = strsep(&rest, " ");
@@ -104,15 +114,19 @@ static uid_t owner_of(const char *super_options)
 static errint_t entry_of(const struct line *line, struct mount_entry *ret_entry)
 {
 	struct mount_entry entry = {
+		.id = line->id,
 		.device_major = line->major,
 		.device_minor = line->minor,
 		.owner = owner_of(line->super_options),
 		.source = strdup(line->source),
 		.mountpoint = strdup(line->mountpoint),
 		.type = strdup(line->type),
+		.options = strdup(line->options),
+		.super_options = strdup(line->super_options),
 	};
 
-	if (!entry.source || !entry.mountpoint || !entry.type) {
+	if (!entry.source || !entry.mountpoint || !entry.type || !entry.options ||
+	    !entry.super_options) {
 		mount_entry_clear(&entry);
 		return -ENOMEM;
 	}
@@ -126,7 +140,10 @@ void mount_entry_clear(struct mount_entry *entry)
 	free(entry->source);
 	free(entry->mountpoint);
 	free(entry->type);
+	free(entry->options);
+	free(entry->super_options);
 	entry->source = entry->mountpoint = entry->type = NULL;
+	entry->options = entry->super_options = NULL;
 }
 
 /* A root file system that nothing was pivoted over is its own parent, but not its own child. */
@@ -135,9 +152,18 @@ static bool is_child(const struct line *line, int parent)
 	return parent == -1 || (line->parent == parent && line->id != parent);
 }
 
-/* The first mount that is on PATH and a child of mount PARENT (-1: of any), or that has id ID (when
- * not -1). *RET_ID is its id. */
-static errint_t scan(const char *path, int parent, int id, struct mount_entry *entry, int *ret_id)
+static bool is_wanted(const struct line *line, const struct wanted *wanted)
+{
+	const struct mount_entry *device = wanted->device;
+
+	return (!wanted->path || strcmp(line->mountpoint, wanted->path) == 0) &&
+	       is_child(line, wanted->parent) && (wanted->id == -1 || line->id == wanted->id) &&
+	       (!device ||
+		(line->major == device->device_major && line->minor == device->device_minor));
+}
+
+/* The first mount that is WANTED. */
+static errint_t scan(const struct wanted *wanted, struct mount_entry *entry)
 {
 	FILE *file = fopen("/proc/self/mountinfo", "re");
 	char *text = NULL;
@@ -147,15 +173,9 @@ static errint_t scan(const char *path, int parent, int id, struct mount_entry *e
 
 	if (!file)
 		return -errno;
-	while (err == -ENOENT && getline(&text, &size, file) >= 0) {
-		if (!line_parse(text, &line))
-			continue;
-		if (id != -1 ? line.id != id
-			     : strcmp(line.mountpoint, path) != 0 || !is_child(&line, parent))
-			continue;
-		err = entry_of(&line, entry);
-		*ret_id = line.id;
-	}
+	while (err == -ENOENT && getline(&text, &size, file) >= 0)
+		if (line_parse(text, &line) && is_wanted(&line, wanted))
+			err = entry_of(&line, entry);
 	if (err == -ENOENT && ferror(file))
 		err = -EIO;
 	free(text);
@@ -178,20 +198,26 @@ static int mount_id_of(const char *path)
 static errint_t find_on(const char *directory, const char *path, struct mount_entry *ret_entry)
 {
 	struct mount_entry entry = {0};
-	/* The root's parent is itself: whatever mount is there is the one. */
-	int parent = strcmp(path, "/") == 0 ? -1 : mount_id_of(directory);
-	errint_t err = scan(path, parent, -1, &entry, &parent);
-	int mark = parent;
+	struct wanted wanted = {.parent = -1, .id = -1};
+	errint_t err;
+	int mark;
 
+	wanted.path = path;
+	/* The root's parent is itself: whatever mount is there is the one. */
+	if (strcmp(path, "/") != 0)
+		wanted.parent = mount_id_of(directory);
+	err = scan(&wanted, &entry);
 	if (err)
 		return err;
+	mark = entry.id;
 	/* Mounts form a tree, but the list is read anew for each step: one that leads back to a
 	 * mount where we have been is left. MARK is where we were after 1, 2, 4, 8… steps. */
 	for (unsigned steps = 1; err == 0; steps++) {
 		if ((steps & (steps - 1)) == 0)
-			mark = parent;
-		err = scan(path, parent, -1, &entry, &parent);
-		if (err == 0 && parent == mark)
+			mark = entry.id;
+		wanted.parent = entry.id;
+		err = scan(&wanted, &entry);
+		if (err == 0 && entry.id == mark)
 			err = -ELOOP;
 	}
 	if (err != -ENOENT) {
@@ -311,15 +337,31 @@ errint_t mount_entry_find(const char *path, struct mount_entry *ret_entry)
 errint_t mount_entry_of_fd(int fd, struct mount_entry *ret_entry)
 {
 	struct mount_entry entry = {0};
+	struct wanted wanted = {.parent = -1, .id = -1};
 	struct statx stx;
 	errint_t err;
-	int id;
 
 	if (statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, STATX_MNT_ID, &stx) != 0)
 		return -errno;
 	if (!(stx.stx_mask & STATX_MNT_ID))
 		return -ENOENT;
-	err = scan(NULL, -1, (int)stx.stx_mnt_id, &entry, &id);
+	wanted.id = (int)stx.stx_mnt_id;
+	err = scan(&wanted, &entry);
+	if (!err)
+		*ret_entry = entry;
+	return err;
+}
+
+errint_t mount_entry_find_again(const struct mount_entry *like, bool any,
+				struct mount_entry *ret_entry)
+{
+	struct wanted wanted = {.parent = -1, .id = like->id, .device = like};
+	struct mount_entry entry = {0};
+	errint_t err = scan(&wanted, &entry);
+
+	wanted.id = -1;
+	if (err == -ENOENT && any)
+		err = scan(&wanted, &entry);
 	if (!err)
 		*ret_entry = entry;
 	return err;

@@ -98,8 +98,8 @@ static const struct {
 	{DAEMON,
 	 "poll ppoll select pselect6 eventfd2 epoll_create1 epoll_ctl epoll_wait epoll_pwait"},
 	{DAEMON, "accept accept4 bind listen connect shutdown getsockopt setsockopt getsockname"},
-	{DAEMON | ATTENDANT, "sendto"},
-	{DAEMON, "getpeername recvfrom sendmsg recvmsg"},
+	{DAEMON | ATTENDANT, "sendto recvmsg"},
+	{DAEMON, "getpeername recvfrom sendmsg"},
 	/* The end of the mount. */
 	{DAEMON, "umount2"},
 	/* The attendant makes a child for each order, which ends with it. */

@@ -8,12 +8,15 @@
 #include <sys/types.h>
 
 struct mount_entry {
+	int id; /* another mount may get it once this one is gone */
 	unsigned device_major;
 	unsigned device_minor;
-	uid_t owner;      /* user_id= of the mount */
-	char *source;     /* the mount's source field */
-	char *mountpoint; /* as the kernel names it */
-	char *type;       /* e.g. fuse.foldfs */
+	uid_t owner;         /* user_id= of the mount */
+	char *source;        /* the mount's source field */
+	char *mountpoint;    /* as the kernel names it */
+	char *type;          /* e.g. fuse.foldfs */
+	char *options;       /* of the mount: ro, nosuid, relatime, … */
+	char *super_options; /* of its file system: ro, user_id=0, … */
 };
 
 /* The topmost mount at PATH. The path's last component is never looked at itself, so a stuck mount
@@ -21,6 +24,10 @@ struct mount_entry {
 errint_t mount_entry_find(const char *path, struct mount_entry *ret_entry);
 /* The mount that FD is on. -ENOENT: the kernel does not say (before Linux 5.8). */
 errint_t mount_entry_of_fd(int fd, struct mount_entry *ret_entry);
+/* The mount with the id and the device of LIKE; with ANY, if that one is not there, another one of
+ * the device (a bind mount). -ENOENT: there is none in this mount namespace. */
+errint_t mount_entry_find_again(const struct mount_entry *like, bool any,
+				struct mount_entry *ret_entry);
 void mount_entry_clear(struct mount_entry *entry);
 
 /* The name of a mount's control socket, by the mount's device number; control_place.h says where it
