@@ -14,8 +14,8 @@
  * fork.
  *
  * Order of the end, by signal: have the kernel write back what clients stored through mmap, stop
- * serving, control socket, unmount, free. By umount(8) the kernel has done the first by itself.
- * What hangs, as the source does, holds this up for END_SECONDS at most.
+ * serving, control socket, unmount, leave the source, free. By umount(8) the kernel has done the
+ * first by itself. What hangs, as the source does, holds this up for END_SECONDS at most.
  *
  * A mount that the daemon was not told to end, and that stands although its connection has ended,
  * was aborted. It is left there, dead: below it is a bare directory, which clients would go on in.
@@ -536,6 +536,10 @@ static void stop(struct daemon *d)
 			fusefs_quiesce(d->fs);
 		fuse_session_destroy(d->session);
 	}
+	/* Whoever unmounts the source next does not have to wait for the rest. */
+	if (d->fs)
+		fusefs_leave_source(d->fs);
+	place_leave(&d->place);
 	/* The asker, should it still wait for the mount, has its answer now. */
 	if (d->ready_thread_runs) {
 		shutdown(d->asker, SHUT_WR);

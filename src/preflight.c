@@ -219,10 +219,16 @@ errint_t preflight(const struct options *options, struct place *ret_place)
 	return error ? error : check_transport(options);
 }
 
-void place_clear(struct place *place)
+void place_leave(struct place *place)
 {
-	free(place->source);
-	free(place->mountpoint);
 	if (place->source_fd >= 0)
 		close(place->source_fd);
+	place->source_fd = -1;
+}
+
+void place_clear(struct place *place)
+{
+	place_leave(place);
+	free(place->source);
+	free(place->mountpoint);
 }

@@ -8,8 +8,10 @@ import os
 import signal
 import subprocess
 
-from harness import (PAGE, abort_fuse_under, check, equal, errno_of, fails_with, libc_call, mounts_under,
-                     read_file, test, until, write_file)
+import faulty
+from faulty import FaultySource
+from harness import (PAGE, abort_fuse_under, check, equal, errno_of, fails_with, libc_call, make_pages,
+                     mounts_under, read_file, test, until, write_file)
 
 DEAD = "the connection was aborted: the mount on .* stays, dead"
 ABORTED = "^fuse: reading device: Software caused connection abort$"
@@ -104,6 +106,7 @@ def followed_at_once(t, value):
             old.ended(0)
             new.check_that_it_stays()
             new.end()
+            t.mounts.clear()
     finally:
         for process in busy:
             process.kill()
@@ -198,3 +201,26 @@ def status_of_a_bind_mount(t):
     t.run(["umount", "-l", point])
     equal(mount.status()["mountpoint"], bind, "mountpoint when the bind mount is left")
     mount.unmount()
+
+
+@test(timeout=60, transports="each")
+def the_source_is_free_at_once(t):
+    """The source can be unmounted as soon as the mount is, long before the daemon has taken down all that it has: here
+    its catalogue, whose end hangs."""
+    place = FaultySource(t)
+    source = t.loop_file_system()
+    write_file(source + "/file", make_pages(t.rng, 10))
+    mount = t.mount(source, ["state=" + place.point], audit=False)
+    check(mount.status()["state"], "there is no catalogue")
+    for name in ("file", "none"):
+        errno_of(read_file, mount.path(name))
+    place.set(0, faulty.HANG, faulty.CREATE)
+    try:
+        t.run(["umount", mount.point])
+        until(lambda: place.applied(0), 20, "the daemon is at its catalogue")
+        t.run(["umount", source])
+        equal(mount.process.poll(), None, "status of the daemon")
+    finally:
+        place.clear(0)
+    mount.ended(0)
+    t.run(["mount", "-o", "loop", t.path("loop.img"), source])
