@@ -14,13 +14,12 @@
 
 #include "foldfs/privileges.h"
 #include "foldfs/syscall_filter.h"
+#include "foldfs/unmount.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -44,35 +43,6 @@ static void flush(int root)
 	close(fd);
 }
 
-/* As libfuse does it. fusermount3 goes by the path, of which only a lazy unmount by somebody else
- * can take the mount away meanwhile: ROOT is open. */
-static void unmount(int root)
-{
-	char link[32], mountpoint[PATH_MAX];
-	char *const argv[] = {"fusermount3", "--unmount", "--quiet", "--lazy",
-			      "--",          mountpoint,  NULL};
-	ssize_t length;
-	pid_t pid;
-
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", root);
-	length = readlink(link, mountpoint, sizeof(mountpoint) - 1);
-	if (length < 0)
-		return;
-	mountpoint[length] = '\0';
-	pid = fork();
-	if (pid == 0) {
-		sigset_t none;
-
-		sigemptyset(&none);
-		sigprocmask(SIG_SETMASK, &none, NULL);
-		execv("/usr/bin/fusermount3", argv);
-		execvp("fusermount3", argv);
-		_exit(EXIT_FAILURE);
-	}
-	if (pid > 0)
-		TEMP_FAILURE_RETRY(waitpid(pid, NULL, 0));
-}
-
 static _Noreturn void carry_out(int socket, char order, int root)
 {
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -80,7 +50,7 @@ static _Noreturn void carry_out(int socket, char order, int root)
 	if (order == FLUSH)
 		flush(root);
 	if (order == UNMOUNT)
-		unmount(root);
+		unmount_by_fusermount(root);
 	/* Who does not listen any more has waited long enough. */
 	(void)send(socket, &order, 1, MSG_NOSIGNAL);
 	_exit(EXIT_SUCCESS);

@@ -146,6 +146,7 @@ errint_t fusefs_new(const struct options *options, int source_fd, struct fusefs 
 	fs->attr_timeout = options->attr_timeout;
 	fs->entry_timeout = options->entry_timeout;
 	fs->negative_timeout = options->negative_timeout;
+	fs->read_only = options->read_only;
 	CDS_INIT_LIST_HEAD(&fs->handles);
 	CDS_INIT_LIST_HEAD(&fs->directories);
 	pthread_mutex_init(&fs->handles_lock, NULL);

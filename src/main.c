@@ -31,10 +31,12 @@
 #include "foldfs/own_mount.h"
 #include "foldfs/preflight.h"
 #include "foldfs/privileges.h"
+#include "foldfs/remount.h"
 #include "foldfs/scan_command.h"
 #include "foldfs/state.h"
 #include "foldfs/status.h"
 #include "foldfs/syscall_filter.h"
+#include "foldfs/unmount.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -206,7 +208,7 @@ static void remove_mount(struct daemon *d, bool force)
 	/* Nothing of ours is there, or the kernel has ended it. */
 	if (root < 0)
 		return;
-	err = own_mount_detach(root, force);
+	err = unmount_lazily(root, force);
 	if (err == -EPERM && geteuid() != 0)
 		attendant_unmount(&d->attendant, root);
 	else if (err)
@@ -628,6 +630,9 @@ int main(int argc, char *argv[])
 		options_print_help(argc > 0 ? argv[0] : "foldfs");
 	else if (d.options.show_version)
 		printf("foldfs %s (libfuse %s)\n", FOLDFS_VERSION, fuse_pkgversion());
+	else if (d.options.remount.asked)
+		status = remount_run(&d.options.remount, d.options.mountpoint) ? EXIT_FAILURE
+									       : EXIT_SUCCESS;
 	else
 		status = mount_and_serve(&d);
 	daemon_clear(&d);

@@ -98,17 +98,18 @@ static bool line_parse(char *text, struct line *ret_line)
 	return true;
 }
 
-static uid_t owner_of(const char *super_options)
+/* The number behind NAME ("user_id=") in the words of LIST; 0 if it has none. */
+static unsigned number_in(const char *list, const char *name)
 {
-	const char *word = super_options;
-	unsigned owner = 0;
+	size_t length = strlen(name);
+	const char *word = list;
 
-	while (word && sscanf(word, "user_id=%u", &owner) != 1) {
+	while (word && strncmp(word, name, length) != 0) {
 		word = strchr(word, ',');
 		if (word)
 			word++;
 	}
-	return owner;
+	return word ? (unsigned)strtoul(word + length, NULL, 10) : 0;
 }
 
 static errint_t entry_of(const struct line *line, struct mount_entry *ret_entry)
@@ -117,7 +118,8 @@ static errint_t entry_of(const struct line *line, struct mount_entry *ret_entry)
 		.id = line->id,
 		.device_major = line->major,
 		.device_minor = line->minor,
-		.owner = owner_of(line->super_options),
+		.owner = number_in(line->super_options, "user_id="),
+		.group = number_in(line->super_options, "group_id="),
 		.source = strdup(line->source),
 		.mountpoint = strdup(line->mountpoint),
 		.type = strdup(line->type),
@@ -365,6 +367,32 @@ errint_t mount_entry_find_again(const struct mount_entry *like, bool any,
 	if (!err)
 		*ret_entry = entry;
 	return err;
+}
+
+/* Whether FD is on the mount of ENTRY, and not on one that hides it. */
+static bool is_on(int fd, const struct mount_entry *entry)
+{
+	struct statx stx;
+
+	if (statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC, STATX_MNT_ID,
+		  &stx) != 0)
+		return false;
+	return stx.stx_dev_major == entry->device_major &&
+	       stx.stx_dev_minor == entry->device_minor &&
+	       /* Before Linux 5.8 it does not say. */
+	       (!(stx.stx_mask & STATX_MNT_ID) || (int)stx.stx_mnt_id == entry->id);
+}
+
+int mount_entry_open(const struct mount_entry *entry)
+{
+	int fd = open(entry->mountpoint, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	if (is_on(fd, entry))
+		return fd;
+	close(fd);
+	return -ENOENT;
 }
 
 void mount_socket_name(const struct mount_entry *entry, char name[MOUNT_SOCKET_NAME])

@@ -25,7 +25,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define CONNECTIONS "/sys/fs/fuse/connections"
@@ -98,20 +97,6 @@ void own_mount_clear(struct own_mount *mount)
 	*mount = (struct own_mount)OWN_MOUNT_NONE;
 }
 
-/* Whether FD is on the mount of ENTRY, and not on one that hides it. */
-static bool is_on(int fd, const struct mount_entry *entry)
-{
-	struct statx stx;
-
-	if (statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC, STATX_MNT_ID,
-		  &stx) != 0)
-		return false;
-	return stx.stx_dev_major == entry->device_major &&
-	       stx.stx_dev_minor == entry->device_minor &&
-	       /* Before Linux 5.8 it does not say. */
-	       (!(stx.stx_mask & STATX_MNT_ID) || (int)stx.stx_mnt_id == entry->id);
-}
-
 int own_mount_open(const struct own_mount *mount)
 {
 	struct mount_entry entry = {0};
@@ -123,23 +108,12 @@ int own_mount_open(const struct own_mount *mount)
 	err = mount_entry_find_again(&mount->entry, false, &entry);
 	if (err)
 		return err;
-	fd = open(entry.mountpoint, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	err = fd < 0 ? -errno : is_on(fd, &entry) ? 0 : -ENOENT;
+	fd = mount_entry_open(&entry);
 	mount_entry_clear(&entry);
-	if (!err && !is_connected(mount)) /* M.1 */
-		err = -ENOTCONN;
-	if (err && fd >= 0)
-		close(fd);
-	return err ? err : fd;
-}
-
-errint_t own_mount_detach(int root, bool force)
-{
-	char path[32];
-
-	/* The descriptor leads to the mount, whatever is on its path. */
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", root);
-	return umount2(path, MNT_DETACH | (force ? MNT_FORCE : 0)) == 0 ? 0 : -errno;
+	if (fd < 0 || is_connected(mount)) /* M.1 */
+		return fd;
+	close(fd);
+	return -ENOTCONN;
 }
 
 bool own_mount_is_left(const struct own_mount *mount, bool any)

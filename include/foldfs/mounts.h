@@ -12,6 +12,7 @@ struct mount_entry {
 	unsigned device_major;
 	unsigned device_minor;
 	uid_t owner;         /* user_id= of the mount */
+	gid_t group;         /* group_id= of it */
 	char *source;        /* the mount's source field */
 	char *mountpoint;    /* as the kernel names it */
 	char *type;          /* e.g. fuse.foldfs */
@@ -28,6 +29,9 @@ errint_t mount_entry_of_fd(int fd, struct mount_entry *ret_entry);
  * the device (a bind mount). -ENOENT: there is none in this mount namespace. */
 errint_t mount_entry_find_again(const struct mount_entry *like, bool any,
 				struct mount_entry *ret_entry);
+/* The root of the mount of ENTRY, as an O_PATH descriptor: until that is closed nobody unmounts it,
+ * but lazily. Asks the mount nothing. -ENOENT: something else is there by now. */
+int mount_entry_open(const struct mount_entry *entry);
 void mount_entry_clear(struct mount_entry *entry);
 
 /* The name of a mount's control socket, by the mount's device number; control_place.h says where it

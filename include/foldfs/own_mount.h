@@ -34,10 +34,6 @@ void own_mount_clear(struct own_mount *mount);
  */
 int own_mount_open(const struct own_mount *mount);
 
-/* Take the mount of ROOT (own_mount_open()) away, whoever is in it. With FORCE its connection ends
- * first, so that those who wait in it get an error. -EPERM: that takes fusermount3. */
-errint_t own_mount_detach(int root, bool force);
-
 /* The connection has ended: whether a mount of it still stands, that is, it was aborted. With ANY a
  * bind mount counts as well. Once: that file is read from its beginning a single time. */
 bool own_mount_is_left(const struct own_mount *mount, bool any);

@@ -10,6 +10,7 @@ import subprocess
 
 import faulty
 from faulty import FaultySource
+from test_program import AS_NOBODY, daemon_of, install_for_mount, need_plain_user, state_of
 from harness import (PAGE, abort_fuse_under, check, equal, errno_of, fails_with, libc_call, make_pages,
                      mounts_under, read_file, test, until, write_file)
 
@@ -224,3 +225,152 @@ def the_source_is_free_at_once(t):
         place.clear(0)
     mount.ended(0)
     t.run(["mount", "-o", "loop", t.path("loop.img"), source])
+
+
+# ---- over a dead mount --------------------------------------------------------------------------
+
+def foldfs(t, source, point, *options, status=0, user=()):
+    """Run it in the background; what it says on stderr."""
+    words = ["pool=16M", "transport=dev", "state=" + t.path("state")] + list(options)
+    return t.run(list(user) + t.foldfs_command() + [source, point, "-o", ",".join(words)], status=status).stderr
+
+
+def end_in_background(t, point, user=()):
+    daemon = daemon_of(t, point)
+    t.run(list(user) + (["fusermount3", "-u", point] if user else ["umount", point]))
+    until(lambda: state_of(daemon) == "Z", 20 * t.patience, "the daemon has ended")
+
+
+@test(timeout=60)
+def over_a_dead_mount(t):
+    """foldfs says that a mount is dead, and what to do; with -o replace it takes that away, and mounts."""
+    source = t.make_dir("source")
+    write_file(source + "/file", b"content")
+    mount = t.mount(source, audit=False)
+    mount.expect_log("does not answer")  # its start may still be asking when it is killed
+    mount._end()
+    said = foldfs(t, source, mount.point, status=1)
+    check("a dead mount" in said and "umount " + mount.point in said and "-o replace" in said, "said: " + said)
+    fails_with(errno.ENOTCONN, "the dead mount", os.listdir, mount.point)
+    equal(foldfs(t, source, mount.point, "replace"), "", "said with -o replace")
+    equal(len(mounts_under(mount.point)), 1, "mounts at the place")
+    equal(read_file(mount.path("file")), b"content", "content")
+    end_in_background(t, mount.point)
+
+
+@test(timeout=60)
+def over_a_dead_mount_as_a_plain_user(t):
+    """A plain user takes a dead mount of theirs away, by way of fusermount3, and sees the same sentence."""
+    need_plain_user(t)
+    source, point = t.make_dir("source"), t.make_dir("mnt")
+    for path in (source, point):
+        os.chown(path, 65534, 65534)
+    os.chmod(t.directory, 0o1777)
+    mount = t.mount(source, user="nobody", transport="dev", audit=False)
+    mount.expect_log(".")
+    mount._end()
+    said = foldfs(t, source, point, status=1, user=AS_NOBODY)
+    check("a dead mount" in said and "fusermount3 -u" in said, "said: " + said)
+    said = foldfs(t, source, point, status=1)
+    check("a dead mount" in said, "said to root: " + said)
+    foldfs(t, source, point, "replace", user=AS_NOBODY)
+    equal(len(mounts_under(point)), 1, "mounts at the place")
+    end_in_background(t, point, user=AS_NOBODY)
+
+
+@test(timeout=60)
+def only_what_is_dead_is_replaced(t):
+    """-o replace takes away no mount that lives, nor one that does not answer, nor one that is no FUSE mount."""
+    source = t.make_dir("source")
+    mount = t.mount(source)
+    said = foldfs(t, source, mount.point, "replace", status=1)
+    check("busy" in said and "a dead mount" not in said, "said of one that lives: " + said)
+    stop_all(mount.process.pid)
+    said = foldfs(t, source, mount.point, "replace", status=1)
+    check("does not answer" in said, "said of one that is stopped: " + said)
+    mount.process.send_signal(signal.SIGCONT)
+    mount.unmount()
+    t.run(["mount", "-t", "tmpfs", "none", mount.point])
+    check("busy" in foldfs(t, source, mount.point, "replace", status=1), "of a tmpfs")
+    check(is_tmpfs(mount.point), "the tmpfs is gone")
+    t.run(["umount", mount.point])
+
+
+# ---- remount ------------------------------------------------------------------------------------
+
+def flags_of(point):
+    """Of the mount and of its file system, as the kernel lists them."""
+    with open("/proc/self/mountinfo") as info:
+        for line in info:
+            left, _, right = line.partition(" - ")
+            if left.split()[4] == point:
+                return set(left.split()[5].split(",")), set(right.split()[2].split(","))
+    return None
+
+
+@test(timeout=60)
+def remounted_read_only_and_back(t):
+    """-o remount,ro and back: files are refused and taken as the kernel does it, and every other flag stays."""
+    source = t.make_dir("source")
+    mount = t.mount(source, ["nosuid", "noatime", "dirsync"])
+    before = flags_of(mount.point)
+    command = t.foldfs_command() + [source, mount.point, "-o"]
+    t.run(command + ["remount,ro"])
+    fails_with(errno.EROFS, "a new file", write_file, mount.path("new"), b"content")
+    equal(flags_of(mount.point), tuple(flags - {"rw"} | {"ro"} for flags in before), "flags while read-only")
+    # As mount(8) of util-linux 2.41 calls it.
+    t.run(command + ["rw,nosuid,noatime,dirsync,user_id=0,group_id=0,default_permissions,allow_other,remount"])
+    write_file(mount.path("new"), b"content")
+    equal(flags_of(mount.point), before, "flags afterwards")
+    fd = os.open(mount.path("new"), os.O_WRONLY)
+    said = t.run(command + ["remount,ro"], status=1).stderr
+    check("open for writing" in said, "said while a file is open for writing: " + said)
+    os.close(fd)
+    said = t.run(command + ["remount,noexec,pool=1G"]).stderr
+    check("options stay" in said, "said of a pool: " + said)
+    check("noexec" in flags_of(mount.point)[0], "noexec")
+    t.run(t.foldfs_command() + [source, source, "-o", "remount,ro"], status=1)
+
+
+@test(timeout=60)
+def remounted_by_mount(t):
+    """The same by mount(8), which runs mount.fuse3."""
+    source, point = t.make_dir("source"), t.make_dir("mnt")
+    install_for_mount(t)
+    t.run(["mount", "-t", "fuse.foldfs", "-o", "nosuid,transport=dev,pool=16M,state=" + t.path("state"), source, point])
+    before = flags_of(point)
+    t.run(["mount", "-o", "remount,ro", point])
+    fails_with(errno.EROFS, "a new file", write_file, point + "/new", b"content")
+    t.run(["mount", "-o", "remount,rw", point])
+    write_file(point + "/new", b"content")
+    equal(flags_of(point), before, "flags afterwards")
+    end_in_background(t, point)
+
+
+@test(timeout=60)
+def what_was_mounted_read_only_stays_so(t):
+    """The daemon of a mount that was made with ro takes no writes, also when the kernel is told to: its files may
+    share what backs them."""
+    source = t.make_dir("source")
+    write_file(source + "/file", b"content")
+    mount = t.mount(source, ["ro"])
+    t.run(["mount", "-i", "-o", "remount,rw", mount.point])
+    fails_with(errno.EROFS, "an open for writing", os.open, mount.path("file"), os.O_WRONLY)
+    fails_with(errno.EROFS, "a new file", write_file, mount.path("new"), b"content")
+    equal(read_file(mount.path("file")), b"content", "content")
+
+
+# ---- words --------------------------------------------------------------------------------------
+
+@test(timeout=60, transports="none")
+def values_as_arguments_of_their_own(t):
+    """`foldctl scan --state DIR` is `--state=DIR`, and so with the others; an option without its value is refused."""
+    source, state = t.make_dir("source"), t.make_dir("state")
+    write_file(source + "/file", make_pages(t.rng, 100))
+    t.run(t.foldctl_command() + ["scan", "--state", state, "--rate", "100M", "--memory", "64M", "--workers", "1", source])
+    check(os.listdir(state), "there is no catalogue in the directory")
+    said = t.run(t.foldctl_command() + ["scan", source, "--state"], status=1).stderr
+    check("'--state'" in said, "said: " + said)
+    mount = t.mount(source, transport="dev")
+    t.run(t.foldctl_command() + ["audit", "--idle", "--timeout", "60", mount.point], timeout=70 * t.patience)
+    mount.unmount()
