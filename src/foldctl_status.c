@@ -123,7 +123,9 @@ static void print_status(const json_t *status)
 {
 	struct text_buffer up;
 
-	text_print_foreign(stdout, text(status, "mountpoint"));
+	/* Empty where only another mount namespace has it. */
+	text_print_foreign(stdout, *text(status, "mountpoint") ? text(status, "mountpoint")
+							       : "(elsewhere)");
 	printf("\n  serves ");
 	text_print_foreign(stdout, text(status, "source"));
 	printf("\n  foldfs ");

@@ -146,6 +146,7 @@ errint_t fusefs_new(const struct options *options, int source_fd, struct fusefs 
 	fs->attr_timeout = options->attr_timeout;
 	fs->entry_timeout = options->entry_timeout;
 	fs->negative_timeout = options->negative_timeout;
+	fs->read_only = options->read_only;
 	CDS_INIT_LIST_HEAD(&fs->handles);
 	CDS_INIT_LIST_HEAD(&fs->directories);
 	pthread_mutex_init(&fs->handles_lock, NULL);
@@ -176,19 +177,29 @@ void fusefs_use_state(struct fusefs *fs, const struct state *state)
 		file_table_use_families(fs->files, fs->families);
 }
 
-void fusefs_free(struct fusefs *fs)
+void fusefs_leave_source(struct fusefs *fs)
 {
-	if (!fs)
-		return;
 	if (fs->window)
 		stop_callers(fs);
 	watch_free(fs->watch);
 	/* What clients still had open when the connection ended. */
 	fusefs_handles_free(fs);
 	fusefs_directories_free(fs);
-	serve_free(fs->serve);
 	workers_free(fs->workers);
 	inode_table_free(fs->inodes);
+	backing_free(fs->backing);
+	fs->watch = NULL;
+	fs->workers = NULL;
+	fs->inodes = NULL;
+	fs->backing = NULL;
+}
+
+void fusefs_free(struct fusefs *fs)
+{
+	if (!fs)
+		return;
+	fusefs_leave_source(fs);
+	serve_free(fs->serve);
 	window_free(fs->window);
 	file_table_free(fs->files);
 	family_table_free(fs->families);
@@ -196,7 +207,6 @@ void fusefs_free(struct fusefs *fs)
 	page_store_free(fs->store);
 	filler_destroy(&fs->filler);
 	plan_free(fs->plan);
-	backing_free(fs->backing);
 	shares_free(fs->open_handles);
 	stats_free(fs->stats);
 	pthread_mutex_destroy(&fs->handles_lock);

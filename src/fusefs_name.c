@@ -343,7 +343,7 @@ static int open_new(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, const 
 static errint_t do_create(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, const char *name,
 			  mode_t mode, struct fuse_file_info *fi, struct found *ret_found)
 {
-	errint_t error = fusefs_handle_take(fs, req);
+	errint_t error = fs->read_only ? -EROFS : fusefs_handle_take(fs, req);
 	int fd;
 
 	if (error)

@@ -343,15 +343,19 @@ static errint_t do_open(struct fusefs *fs, fuse_req_t req, fuse_ino_t ino,
 			struct fuse_file_info *fi)
 {
 	struct inode *inode = inode_of(fs->inodes, ino);
+	bool writes = (fi->flags & O_ACCMODE) != O_RDONLY;
 	errint_t error;
 	int fd;
 
 	if (!inode)
 		return -ESTALE;
+	/* Plans rest on it. The kernel sends this only if it was told to remount. */
+	if (writes && fs->read_only)
+		return -EROFS;
 	error = fusefs_handle_take(fs, req);
 	if (error)
 		return error;
-	if ((fi->flags & O_ACCMODE) != O_RDONLY)
+	if (writes)
 		fusefs_look_mapped(fs, inode);
 	fd = fusefs_open_as_caller(fs, req, inode, fi->flags, !(fi->flags & O_NONBLOCK));
 	if (fd < 0) {

@@ -7,6 +7,7 @@
 #include "foldfs/preflight.h"
 
 #include "foldfs/border.h"
+#include "foldfs/dead_mount.h"
 #include "foldfs/log.h"
 #include "foldfs/mounts.h"
 #include "foldfs/options.h"
@@ -68,26 +69,52 @@ static bool is_source(const struct options *options, const struct place *place,
 	       at.st_ino == source.st_ino;
 }
 
+static errint_t refuse_busy(const struct options *options, const struct mount_entry *entry)
+{
+	enum mount_life life =
+		strncmp(entry->type, "fuse", 4) == 0 ? mount_life_of(entry) : MOUNT_ALIVE;
+	errint_t err;
+
+	if (life == MOUNT_SILENT)
+		return complain("the mount point %s is busy: %s (%s) is mounted there already, and "
+				"does not answer.",
+				options->mountpoint, entry->source, entry->type);
+	if (life == MOUNT_ALIVE)
+		return complain("the mount point %s is busy: %s (%s) is mounted there already.",
+				options->mountpoint, entry->source, entry->type);
+	if (!options->replace)
+		return complain("a dead mount is on %s: %s (%s), whose daemon has ended. Unmount "
+				"it (%s %s), or mount with -o replace.",
+				options->mountpoint, entry->source, entry->type,
+				geteuid() == 0 ? "umount" : "fusermount3 -u", entry->mountpoint);
+	err = dead_mount_remove(entry);
+	return err ? complain("cannot unmount the dead mount on %s: %s.", options->mountpoint,
+			      strerror(-err))
+		   : 0;
+}
+
 /* The mount point is looked up in the list of mounts first: a dead mount there must not hold us up.
- */
+ * With replace dead ones are taken away, one after the other. */
 static errint_t check_not_busy(const struct options *options, const struct place *place)
 {
 	struct mount_entry entry;
 	bool busy;
-	errint_t err = mount_entry_find(options->mountpoint, &entry);
+	errint_t err;
 
-	if (err == -ENOENT)
-		return 0;
-	if (err)
-		return complain("cannot look up the mount point %s: %s.", options->mountpoint,
-				strerror(-err));
-	/* What stands behind an automount point is mounted over it. */
-	busy = strcmp(entry.type, "autofs") != 0 &&
-	       (strncmp(entry.type, "fuse", 4) == 0 || !is_source(options, place, &entry));
-	if (busy)
-		err = complain("the mount point %s is busy: %s (%s) is mounted there already.",
-			       options->mountpoint, entry.source, entry.type);
-	mount_entry_clear(&entry);
+	do {
+		err = mount_entry_find(options->mountpoint, &entry);
+		if (err == -ENOENT)
+			return 0;
+		if (err)
+			return complain("cannot look up the mount point %s: %s.",
+					options->mountpoint, strerror(-err));
+		/* What stands behind an automount point is mounted over it. */
+		busy = strcmp(entry.type, "autofs") != 0 &&
+		       (strncmp(entry.type, "fuse", 4) == 0 || !is_source(options, place, &entry));
+		if (busy)
+			err = refuse_busy(options, &entry);
+		mount_entry_clear(&entry);
+	} while (busy && !err);
 	return err;
 }
 
@@ -219,10 +246,16 @@ errint_t preflight(const struct options *options, struct place *ret_place)
 	return error ? error : check_transport(options);
 }
 
-void place_clear(struct place *place)
+void place_leave(struct place *place)
 {
-	free(place->source);
-	free(place->mountpoint);
 	if (place->source_fd >= 0)
 		close(place->source_fd);
+	place->source_fd = -1;
+}
+
+void place_clear(struct place *place)
+{
+	place_leave(place);
+	free(place->source);
+	free(place->mountpoint);
 }

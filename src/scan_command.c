@@ -48,33 +48,32 @@ __attribute__((format(printf, 2, 3))) static errint_t refuse(const char *program
 
 /* ---- the command line ---- */
 
-static errint_t take_size(const struct scan_command *command, const char *word, const char *value,
+static errint_t take_size(const struct scan_command *command, const char *name, const char *value,
 			  uint64_t least, uint64_t *ret_bytes)
 {
-	int name = (int)(value - word) - 1;
 	uint64_t bytes;
 
 	if (options_parse_size(value, memory_limit(), &bytes))
 		return refuse(command->program,
-			      "%.*s=%s is not a size: write a number, with K, M, G, T or %% behind "
+			      "%s=%s is not a size: write a number, with K, M, G, T or %% behind "
 			      "it if you like.",
-			      name, word, value);
+			      name, value);
 	if (bytes < least)
-		return refuse(command->program, "%s is too small: the least is %llu K.", word,
-			      (unsigned long long)(least + 1023) >> 10);
+		return refuse(command->program, "%s=%s is too small: the least is %llu K.", name,
+			      value, (unsigned long long)(least + 1023) >> 10);
 	*ret_bytes = bytes;
 	return 0;
 }
 
-static errint_t take_memory(struct scan_command *command, const char *word, const char *value)
+static errint_t take_memory(struct scan_command *command, const char *name, const char *value)
 {
 	uint64_t memory = memory_limit();
 	struct text_buffer all;
-	errint_t error = take_size(command, word, value, SCAN_MEMORY_MIN, &command->options.memory);
+	errint_t error = take_size(command, name, value, SCAN_MEMORY_MIN, &command->options.memory);
 
 	if (!error && memory && command->options.memory > memory)
-		error = refuse(command->program, "%s is more than all of the memory: %s.", word,
-			       text_size((int64_t)memory, &all));
+		error = refuse(command->program, "%s=%s is more than all of the memory: %s.", name,
+			       value, text_size((int64_t)memory, &all));
 	return error;
 }
 
@@ -89,29 +88,22 @@ static errint_t take_workers(struct scan_command *command, const char *value)
 	return 0;
 }
 
-/* The value of the option NAME, "--rate=", if WORD is that. */
-static const char *value_of(const char *word, const char *name)
+static errint_t take_option(struct scan_command *command, bool estimate, char ***argv)
 {
-	size_t length = strlen(name);
-
-	return strncmp(word, name, length) == 0 ? word + length : NULL;
-}
-
-static errint_t take_option(struct scan_command *command, bool estimate, const char *word)
-{
+	const char *word = **argv;
 	const char *value;
 
 	if (strcmp(word, "--json") == 0)
 		command->json = true;
 	else if (strcmp(word, "--all-file-systems") == 0)
 		command->options.all_file_systems = true;
-	else if ((value = value_of(word, "--rate=")))
-		return take_size(command, word, value, 1, &command->options.rate);
-	else if ((value = value_of(word, "--memory=")))
-		return take_memory(command, word, value);
-	else if ((value = value_of(word, "--workers=")))
+	else if ((value = text_option_value(argv, "--rate")))
+		return take_size(command, "--rate", value, 1, &command->options.rate);
+	else if ((value = text_option_value(argv, "--memory")))
+		return take_memory(command, "--memory", value);
+	else if ((value = text_option_value(argv, "--workers")))
 		return take_workers(command, value);
-	else if (!estimate && (value = value_of(word, "--state=")))
+	else if (!estimate && (value = text_option_value(argv, "--state")))
 		command->state = value;
 	else
 		return refuse(command->program, "unknown option '%s'.", word);
@@ -130,7 +122,7 @@ errint_t scan_command_parse(const char *program, bool estimate, char *argv[],
 		if (!options_end && strcmp(*argv, "--") == 0)
 			options_end = true;
 		else if (!options_end && (*argv)[0] == '-' && (*argv)[1])
-			error = take_option(&command, estimate, *argv);
+			error = take_option(&command, estimate, &argv);
 		else if (command.directory)
 			error = refuse(program, "'%s' is one argument too many.", *argv);
 		else

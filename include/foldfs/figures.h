@@ -16,7 +16,8 @@
 #define STATUS_FIGURES(X)                                                                          \
 	X("version", "text", TEXT, FOLDFS_VERSION, "The version of the daemon.")                   \
 	X("source", "text", TEXT, r->source, "The directory that is served.")                      \
-	X("mountpoint", "text", TEXT, r->mountpoint, "Where it is mounted.")                       \
+	X("mountpoint", "text", TEXT, r->mountpoint,                                               \
+	  "Where it is mounted now; empty if it is not, in the daemon's mount namespace.")         \
 	X("state", "text", TEXT, r->state,                                                         \
 	  "Where what outlives the mount is kept; empty if nothing is.")                           \
 	X("transport", "text", TEXT, r->transport,                                                 \

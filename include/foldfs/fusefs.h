@@ -33,6 +33,10 @@ struct stats;
 errint_t fusefs_new(const struct options *options, int source_fd, struct fusefs **ret_fs);
 void fusefs_free(struct fusefs *fs);
 
+/* Nothing is served any more, and nobody asks anything of FS but fusefs_free(): give back all that
+ * is open of the source, which can be unmounted from then on. Taking down the rest takes longer. */
+void fusefs_leave_source(struct fusefs *fs);
+
 /* What plans may rest on from earlier mounts; borrowed until fusefs_free(). Before it serves. */
 void fusefs_use_state(struct fusefs *fs, const struct state *state);
 

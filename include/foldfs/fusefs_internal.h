@@ -27,7 +27,8 @@ struct fusefs {
 	double attr_timeout;
 	double entry_timeout;
 	double negative_timeout;
-	int source_fd; /* the source directory, opened before the mount covers anything */
+	bool read_only; /* whatever a remount has made of it */
+	int source_fd;  /* the source directory, opened before the mount covers anything */
 
 	struct stats *stats;
 	struct page_store *store;

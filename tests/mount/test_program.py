@@ -325,19 +325,25 @@ def daemon_of(t, point):
     raise AssertionError("no daemon for " + point)
 
 
-@test(transports="none")
-def mount_type_and_fstab(t):
-    """`mount -t fuse.foldfs` and an fstab line, through mount(8) and mount.fuse3, with generic words."""
+def install_for_mount(t):
+    """Have mount(8) find foldfs by its type. It looks in the standard places only; in this test's own mount namespace
+    ours is one of them."""
     if not os.path.exists("/sbin/mount.fuse3") and not os.path.exists("/sbin/mount.fuse"):
         t.skip("mount.fuse3 is not installed")
-    source, point, programs = t.make_dir("source"), t.make_dir("mnt"), t.make_dir("bin")
-    write_file(source + "/file", b"content")
+    programs = t.make_dir("bin")
     with open(programs + "/foldfs", "w") as script:
         script.write("#!/bin/sh\nexec %s \"$@\"\n" % " ".join(t.foldfs_command()))
     os.chmod(programs + "/foldfs", 0o755)
-    # mount(8) looks in the standard places only; in this test's own mount namespace ours is one of them.
     t.run(["mount", "--bind", programs, "/usr/local/sbin"])
     t.at_end(lambda: t.run(["umount", "/usr/local/sbin"]))
+
+
+@test(transports="none")
+def mount_type_and_fstab(t):
+    """`mount -t fuse.foldfs` and an fstab line, through mount(8) and mount.fuse3, with generic words."""
+    source, point = t.make_dir("source"), t.make_dir("mnt")
+    write_file(source + "/file", b"content")
+    install_for_mount(t)
     options = "rw,nodev,nosuid,relatime,noauto,nofail,x-systemd.automount,_netdev,pool=16M,window=2M"
     fstab = t.path("fstab")
     write_file(fstab, ("%s %s fuse.foldfs %s 0 0\n" % (source, point, options)).encode())
