@@ -27,8 +27,6 @@
 #define BACKGROUND_MAX 8192u
 /* Beyond this it reads no further ahead. */
 #define BACKGROUND_ENOUGH 48u
-/* Descriptors that the daemon itself may need: its threads', clients of the control socket. */
-#define OTHER_MAX 1024u
 /* Of libfuse, lib/fuse_i.h: what a request needs beside its payload. */
 #define HEADER_BYTES 4096u
 /* Of libfuse: payloads that a queue has, one queue for each processor. */
@@ -75,12 +73,9 @@ static uid_t user_of(const struct fuse_in_header *in)
 	}
 }
 
-/* Of the descriptors that inodes leave: some for what the daemon itself opens, requests that are
- * under way included, the rest for open files. */
 static errint_t open_handles_new(struct fusefs *fs)
 {
-	uint64_t spare = inode_table_spare(fs->inodes);
-	uint64_t budget = spare - (spare / 4 < OTHER_MAX ? spare / 4 : OTHER_MAX);
+	uint64_t budget = inode_table_spare(fs->inodes);
 
 	return shares_new(budget, budget / 16, geteuid(), &fs->open_handles);
 }
@@ -89,6 +84,8 @@ errint_t fusefs_handle_take(struct fusefs *fs, fuse_req_t req)
 {
 	errint_t error = shares_take(fs->open_handles, fuse_req_ctx(req)->uid, 1);
 
+	if (!error)
+		inode_table_make_room(fs->inodes, shares_taken(fs->open_handles));
 	return error == -EAGAIN ? -ENFILE : error;
 }
 

@@ -28,6 +28,7 @@
  */
 #include "foldfs/inode.h"
 
+#include "foldfs/descriptors.h"
 #include "foldfs/handles.h"
 #include "foldfs/identity.h"
 #include "foldfs/inode_number.h"
@@ -40,16 +41,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <urcu/compiler.h>
 
 #define SHARDS           128u
 #define FIRST_BUCKETS    16u
-#define BUDGET_MAX       32768 /* a descriptor pins an inode and a dentry of the source: 1-2 KiB */
-#define DESCRIPTORS_MIN  256   /* that every process may have */
-#define DESCRIPTORS_MAX  (1 << 30)
 #define PROC_PATH_LENGTH 32
 #define APART_DEVICE     ((dev_t)-1) /* no file system's */
 
@@ -88,7 +85,6 @@ struct inode_table {
 	struct path_cache paths;
 	struct border border;          /* its own */
 	struct links links;            /* its own */
-	long spare;                    /* descriptors beside those of paths; constant */
 	_Atomic uint64_t bytes;        /* of buckets */
 	struct inode_numbers *numbers; /* its own; constant */
 	struct inode root;
@@ -683,26 +679,6 @@ struct directory_hold *inode_directory(struct inode *inode)
 
 /* ---- the table ---- */
 
-/* Raise the limit of descriptors to the hard one. Half of it is for inodes, which is returned, the
- * rest for open files and everything else. */
-static long share_descriptors(struct inode_table *table)
-{
-	long budget = DESCRIPTORS_MIN / 2;
-	struct rlimit limit;
-
-	table->spare = DESCRIPTORS_MIN / 2;
-	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return budget;
-	limit.rlim_cur = limit.rlim_max;
-	if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
-		getrlimit(RLIMIT_NOFILE, &limit);
-	if (limit.rlim_cur > DESCRIPTORS_MAX)
-		limit.rlim_cur = DESCRIPTORS_MAX;
-	budget = limit.rlim_cur / 2 < BUDGET_MAX ? (long)(limit.rlim_cur / 2) : BUDGET_MAX;
-	table->spare = (long)limit.rlim_cur - budget;
-	return budget;
-}
-
 static errint_t table_init_shards(struct inode_table *table)
 {
 	for (unsigned index = 0; index < SHARDS; index++) {
@@ -743,7 +719,7 @@ errint_t inode_table_new(int root_fd, enum border_way way, struct inode_table **
 	if (!table)
 		return -ENOMEM;
 	table->root_fd = root_fd;
-	path_cache_init(&table->paths, root_fd, share_descriptors(table));
+	path_cache_init(&table->paths, root_fd, descriptors_raise());
 	links_init(&table->links);
 	error = node_slab_new(sizeof(struct inode), &table->slab);
 	if (!error)
@@ -806,7 +782,12 @@ uint64_t inode_table_bytes(const struct inode_table *table)
 
 uint64_t inode_table_spare(const struct inode_table *table)
 {
-	return (uint64_t)table->spare;
+	return (uint64_t)path_cache_spare(&table->paths);
+}
+
+void inode_table_make_room(struct inode_table *table, uint64_t count)
+{
+	path_cache_make_room(&table->paths, (long)count);
 }
 
 uint64_t inode_table_count(const struct inode_table *table)

@@ -25,6 +25,8 @@
 #define ONE_USER (UINT64_C(1) << FD_BITS)
 /* Slots that are looked at while the lock is held. */
 #define PORTION 64u
+/* Of the descriptors that are shared, this part is for slots, however many files are open. */
+#define LEAST_PART 16
 
 static bool has_fd(uint64_t word)
 {
@@ -140,18 +142,29 @@ static struct path_slot *turn_locked(struct path_cache *cache)
 	return slot;
 }
 
+static bool are_too_many(const struct path_cache *cache)
+{
+	long left = cache->shared - atomic_load_explicit(&cache->opened, memory_order_relaxed);
+
+	if (left < cache->shared / LEAST_PART)
+		left = cache->shared / LEAST_PART;
+	if (left > PATHS_MAX)
+		left = PATHS_MAX;
+	return atomic_load_explicit(&cache->kept, memory_order_relaxed) > left;
+}
+
 /* If there are too many, take one that was not used since it was looked at last, for the caller to
- * close; -1: there is none among those that were looked at. */
+ * close; the last of some if there is none. -1: that is in use. */
 static int spare_locked(struct path_cache *cache)
 {
 	int fd = -1;
 
-	if (atomic_load_explicit(&cache->kept, memory_order_relaxed) <= cache->budget)
+	if (!are_too_many(cache))
 		return -1;
 	for (unsigned i = 0; fd < 0 && i < PORTION && cache->linked; i++) {
 		struct path_slot *slot = turn_locked(cache);
 
-		if (age_of(cache, slot))
+		if (age_of(cache, slot) || i == PORTION - 1)
 			fd = take_out_locked(cache, slot);
 		else
 			atomic_fetch_sub_explicit(&slot->used, 1, memory_order_relaxed);
@@ -290,6 +303,34 @@ void path_let_go(struct path_cache *cache, struct path_slot *slot)
 	close_if(fd);
 }
 
+/* ---- open files beside them ---- */
+
+long path_cache_spare(const struct path_cache *cache)
+{
+	/* What has no handle cannot make room. */
+	if (cache->objects.mount_fd < 0)
+		return cache->shared / 2;
+	return cache->shared - cache->shared / LEAST_PART;
+}
+
+static void trim(struct path_cache *cache)
+{
+	int fd = 0;
+
+	while (fd >= 0 && are_too_many(cache)) {
+		pthread_mutex_lock(&cache->lock);
+		fd = spare_locked(cache);
+		pthread_mutex_unlock(&cache->lock);
+		close_if(fd);
+	}
+}
+
+void path_cache_make_room(struct path_cache *cache, long count)
+{
+	atomic_store_explicit(&cache->opened, count, memory_order_relaxed);
+	trim(cache);
+}
+
 /* ---- the sweeper ---- */
 
 /* Look at the first COUNT slots; close those of files that are idle. */
@@ -327,6 +368,7 @@ void path_cache_sweep(struct path_cache *cache)
 		sweep_portion(cache, portion);
 		left -= portion;
 	}
+	trim(cache);
 }
 
 static void wait_locked(struct path_cache *cache)
@@ -356,10 +398,10 @@ static void *sweep(void *argument)
 	return NULL;
 }
 
-void path_cache_init(struct path_cache *cache, int root_fd, long budget)
+void path_cache_init(struct path_cache *cache, int root_fd, long shared)
 {
 	handles_init(&cache->objects, root_fd);
-	cache->budget = budget;
+	cache->shared = shared;
 	pthread_mutex_init(&cache->lock, NULL);
 	pthread_cond_init(&cache->changed, NULL);
 	CDS_INIT_LIST_HEAD(&cache->slots);

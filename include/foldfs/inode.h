@@ -35,9 +35,11 @@ errint_t inode_table_start(struct inode_table *table);
 void inode_table_free(struct inode_table *table);
 /* Bytes of the inodes. */
 uint64_t inode_table_bytes(const struct inode_table *table);
-/* Descriptors of the process that inodes leave to others. Inodes of a source without file handles
- * may take more than their half. Constant. */
+/* Descriptors of the process that clients' open files may take, which COUNT of them do: inodes that
+ * are not in use give theirs back for that. Without file handles they cannot, and half is theirs.
+ * The first is constant. Any thread. */
 uint64_t inode_table_spare(const struct inode_table *table);
+void inode_table_make_room(struct inode_table *table, uint64_t count);
 uint64_t inode_table_count(const struct inode_table *table);
 
 /* Called when an inode goes, with the window_file it had, if any. Set once, before use. */

@@ -6,9 +6,10 @@
  * get one with, or both. An object that has no handle (of a file system without them, or of one
  * that is mounted below the source) keeps its descriptor until its end.
  *
- * Others lose it when they are not in use and there are more than the budget: those first that were
- * not used for long. And whatever is no directory loses it within PATH_IDLE_SECONDS without use,
- * for a descriptor keeps the blocks of a file that somebody removes in the source.
+ * Others lose it when they are not in use and there are too many: those first that were not used
+ * for long. Too many are more than PATHS_MAX, and more than clients' open files leave. And whatever
+ * is no directory loses it within PATH_IDLE_SECONDS without use, for a descriptor keeps the blocks
+ * of a file that somebody removes in the source.
  */
 #ifndef FOLDFS_PATH_CACHE_H
 #define FOLDFS_PATH_CACHE_H
@@ -21,12 +22,16 @@
 
 #include <urcu/list.h>
 
+/* A descriptor pins an inode and a dentry of the source: 1 to 2 KiB. */
+#define PATHS_MAX 32768
+
 /* A descriptor goes between this and twice this without use. */
 #define PATH_IDLE_SECONDS 5
 
 struct path_cache {
 	struct handles objects; /* constant */
-	long budget;            /* of descriptors; constant */
+	long shared;            /* descriptors for slots and open files; constant */
+	_Atomic long opened;    /* open files have so many of them, or had a moment ago */
 	pthread_mutex_t lock;   /* a leaf */
 	pthread_cond_t changed; /* there is a file to watch, or the end */
 	pthread_t sweeper;      /* the owner's */
@@ -53,10 +58,14 @@ struct path_slot {
 	struct cds_list_head link; /* under lock */
 };
 
-/* For the directory open as ROOT_FD, and BUDGET descriptors. */
-void path_cache_init(struct path_cache *cache, int root_fd, long budget);
+/* For the directory open as ROOT_FD, and SHARED descriptors that others may take as well. */
+void path_cache_init(struct path_cache *cache, int root_fd, long shared);
 /* Start the sweeper, without which nothing is closed for being idle. -errno. */
 errint_t path_cache_start(struct path_cache *cache);
+/* How many descriptors others may take at most. Constant. */
+long path_cache_spare(const struct path_cache *cache);
+/* They have taken COUNT, and go first: descriptors that are not in use make room. Any thread. */
+void path_cache_make_room(struct path_cache *cache, long count);
 /* All slots have ended. */
 void path_cache_end(struct path_cache *cache);
 

@@ -381,6 +381,33 @@ def writers_in_the_source_hold_nobody_up(t, options):
     equal({os.stat(source + "/attacker/" + name).st_size for name in names[-10:]}, {5}, "sizes")
 
 
+@test(transports="one")
+def open_files_go_before_known_ones(t):
+    """Descriptors of files that are only known are given back before anybody is refused. Who is refused is not told
+    that it is he who has too many open."""
+    source = t.make_dir("source")
+    limit = 2048
+    for i in range(limit):
+        write_file(source + "/%d" % i, b"content")
+    mount = t.mount(source, limit_nofile=limit)
+    for i in range(limit):
+        os.stat(mount.path(str(i)))
+    found, fds = 0, []
+    while not found and len(fds) < limit:
+        try:
+            fds.append(os.open(mount.path(str(len(fds))), os.O_RDONLY))
+        except OSError as error:
+            found = error.errno
+    equal(found, errno.ENFILE, "one file too many")
+    check(len(fds) > limit * 3 // 4, "%d files are open" % len(fds))
+    os.close(fds.pop())
+    # The release is under way.
+    until(lambda: not errno_of(read_file, mount.path(str(limit - 1))), 20, "one is opened in its place")
+    check(mount.status()["open_handles"] >= len(fds), "the status answers")
+    for fd in fds:
+        os.close(fd)
+
+
 @test(timeout=120, transports="each")
 def open_files_are_shared_out(t):
     """One user opens directories, and then files, until he is refused: that takes half of the descriptors at

@@ -17,7 +17,9 @@
 #include <cmocka.h>
 
 #define SLOTS   40
-#define BUDGET  8
+#define SHARED  16
+#define OPENED  8 /* by others */
+#define LEFT    (SHARED - OPENED)
 #define THREADS 4
 #define RUNS    20000
 
@@ -84,7 +86,8 @@ static int setup(void **state)
 	strcpy(fixture->path, "/var/tmp/foldfs-path-XXXXXX");
 	assert_non_null(mkdtemp(fixture->path));
 	fixture->root_fd = open(fixture->path, O_RDONLY | O_DIRECTORY);
-	path_cache_init(&fixture->cache, fixture->root_fd, BUDGET);
+	path_cache_init(&fixture->cache, fixture->root_fd, SHARED);
+	path_cache_make_room(&fixture->cache, OPENED);
 	for (int index = 0; index < SLOTS; index++)
 		make_slot(fixture, index);
 	*state = fixture;
@@ -136,8 +139,22 @@ static void no_more_than_the_budget(void **state)
 	for (int round = 0; round < 3; round++)
 		for (int index = 0; index < SLOTS; index++) {
 			use(fixture, index);
-			assert_in_range(fixture->cache.kept, 1, BUDGET + 1);
+			assert_in_range(fixture->cache.kept, 1, LEFT + 1);
 		}
+}
+
+static void open_files_go_first(void **state)
+{
+	struct fixture *fixture = *state;
+
+	need_handles(fixture);
+	path_cache_make_room(&fixture->cache, 0);
+	for (int index = 0; index < SLOTS; index++)
+		use(fixture, index);
+	assert_in_range(fixture->cache.kept, LEFT + 1, SHARED);
+	path_cache_make_room(&fixture->cache, path_cache_spare(&fixture->cache));
+	assert_in_range(fixture->cache.kept, 0, SHARED - path_cache_spare(&fixture->cache));
+	use(fixture, 0);
 }
 
 static void what_is_used_stays(void **state)
@@ -263,6 +280,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(no_more_than_the_budget, setup, teardown),
+		cmocka_unit_test_setup_teardown(open_files_go_first, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_is_used_stays, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_is_in_use_is_not_closed, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_is_idle_goes, setup, teardown),
