@@ -134,6 +134,10 @@ static void print_status(const json_t *status)
 		printf("\n  keeps its catalogue in ");
 		text_print_foreign(stdout, text(status, "state"));
 	}
+	if (*text(status, "passthrough") && *text(status, "passthrough") != '?') {
+		printf("\n  no kernel passthrough, for ");
+		text_print_foreign(stdout, text(status, "passthrough"));
+	}
 	print_privileges(status);
 	putchar('\n');
 	print_saved(status);

@@ -339,6 +339,7 @@ void fusefs_usage(const struct fusefs *fs, struct fusefs_usage *ret_usage)
 	ret_usage->zero_pages = page_map_memory_zero_pages(fs->map_memory);
 	ret_usage->maps_bytes = page_map_memory_bytes(fs->map_memory) +
 				file_table_bytes(fs->files) + family_table_bytes(fs->families);
+	ret_usage->no_passthrough = plan_unable(fs->plan);
 	ret_usage->window_inodes = plan_inodes(fs->plan, PLAN_WINDOW);
 	ret_usage->own_inodes = plan_inodes(fs->plan, PLAN_OWN);
 	ret_usage->shared_inodes = plan_inodes(fs->plan, PLAN_SHARED);

@@ -22,6 +22,8 @@
 	X("transport", "text", TEXT, r->transport,                                                 \
 	  "How requests reach the daemon: io_uring, dev (the fuse device), or none before the "    \
 	  "first one.")                                                                            \
+	X("passthrough", "text", TEXT, r->usage.no_passthrough ? r->usage.no_passthrough : "",     \
+	  "Why the kernel serves no file by itself (kernel passthrough); empty if it can.")        \
 	X("privileges.capabilities", "text", TEXT, r->capabilities,                                \
 	  "What the daemon may do besides what any user may: capabilities(7), less CAP_.")         \
 	X("privileges.bounding", "text", TEXT, r->bounding,                                        \

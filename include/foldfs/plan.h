@@ -169,6 +169,10 @@ void plan_explain(struct plan *plan, const struct plan_hold *hold, const struct 
 const char *plan_kind_name(enum plan_kind kind);
 const char *plan_reason_sentence(enum plan_reason reason);
 
+/* Why the kernel serves no file by itself (constant text); NULL: it does, where a plan says so. Any
+ * thread. */
+const char *plan_unable(const struct plan *plan);
+
 /* Inodes that are open in KIND now. Any thread. */
 uint64_t plan_inodes(const struct plan *plan, enum plan_kind kind);
 

@@ -28,11 +28,12 @@ struct plan {
 	char *root;         /* absolute path of the source, "" for /; NULL: no globs. Constant */
 	char *const *globs; /* borrowed, NULL at the end; NULL: none. Constant */
 	uint64_t max_bytes; /* constant */
-	struct writers_view view; /* on the source; constant */
-	bool direct;              /* constant */
-	bool read_only;           /* constant */
-	bool source_stacked;      /* constant */
-	atomic_bool able;         /* the kernel takes backing files; set at init, never set again */
+	struct writers_view view;     /* on the source; constant */
+	bool direct;                  /* constant */
+	bool read_only;               /* constant */
+	bool source_stacked;          /* constant */
+	_Atomic(const char *) unable; /* why it is not (constant text); NULL: it is */
+	atomic_bool able; /* the kernel takes backing files; set at init, never set again */
 	atomic_bool able_elsewhere; /* the same, of other devices; only for the log */
 	_Atomic uint64_t inodes[PLAN_SHARED + 1];
 	_Atomic time_t awaited_until;        /* the last of those below; written under the lock */

@@ -131,10 +131,11 @@ def status_keys(t):
                               (PRIVILEGES_KEYS, status["privileges"], "privileges")):
         check(keys <= set(found), "%s lacks %s" % (what, sorted(keys - set(found))))
         for key, value in found.items():
-            kinds = str if key in ("version", "source", "mountpoint", "transport", "state") or \
+            kinds = str if key in ("version", "source", "mountpoint", "transport", "state", "passthrough") or \
                 what == "privileges" and key != "refused_calls" else \
                 dict if key in ("window", "memory", "plans", "privileges", "watch", "serving") else int
             check(isinstance(value, kinds), "%s.%s is %r" % (what, key, value))
+    equal(status["passthrough"], "", "why there is no passthrough")
     equal(status["source"], source, "source")
     equal(status["mountpoint"], mount.point, "mountpoint")
     equal(status["transport"], t.transport, "transport")
@@ -486,6 +487,24 @@ def plain_user(t):
     t.join([t.fork(other_user)])
     as_user(t, NOBODY, lambda: subprocess.run(["fusermount3", "-u", mount.point], check=True))
     mount.ended(0)
+
+
+@test(transports="none", variants={"passthrough": "passthrough=*", "copies": "coherence=overlay"})
+def what_a_plain_user_asks_for_in_vain(t, option):
+    """Kernel passthrough takes CAP_SYS_ADMIN: who asks for it without is told when he mounts, and by the status; who did
+    not ask is not bothered."""
+    need_plain_user(t)
+    source, point = t.make_dir("source"), t.make_dir("mnt")
+    os.chmod(t.directory, 0o1777)
+    for path in (source, point):
+        os.chown(path, NOBODY, NOBODY)
+    for asked, said in ((option, True), ("passthrough_max=1M", False)):
+        result = t.run(AS_NOBODY + t.foldfs_command() + [
+            source, point, "-o", asked + ",pool=16M,transport=dev,state=" + t.path("state")])
+        equal("has no effect" in result.stderr and asked.split("=")[0] in result.stderr, said, "said: " + result.stderr)
+        status = t.run(AS_NOBODY + t.foldctl_command() + ["status", point]).stdout
+        check("no kernel passthrough, for the daemon has no CAP_SYS_ADMIN" in status, status)
+        t.run(AS_NOBODY + ["fusermount3", "-u", point])
 
 
 @test(transports="none", timeout=40)
