@@ -118,6 +118,8 @@ void plan_free(struct plan *plan)
 	/* Of what clients still had open when the connection ended. */
 	cds_list_for_each_entry_safe (sharer, next, &plan->sharers, link)
 		free(sharer);
+	file_set_clear(&plan->served);
+	file_set_clear(&plan->backs);
 	pthread_mutex_destroy(&plan->sharers_lock);
 	pthread_mutex_destroy(&plan->awaited_lock);
 	free(plan->root);

@@ -4,6 +4,7 @@
 #define FOLDFS_PLAN_INTERNAL_H
 
 #include "foldfs/catalogue.h"
+#include "foldfs/file_set.h"
 #include "foldfs/plan.h"
 
 #include <pthread.h>
@@ -41,7 +42,9 @@ struct plan {
 	struct awaited awaited[AWAITED_MAX]; /* a ring, under awaited_lock, like what follows */
 	unsigned awaited_next;
 	pthread_mutex_t sharers_lock; /* a leaf */
-	struct cds_list_head sharers; /* under sharers_lock */
+	struct cds_list_head sharers; /* under sharers_lock, like what follows */
+	struct file_set served;       /* in `shared`, since the mount */
+	struct file_set backs;        /* that they were served from */
 };
 
 /* The file that backs those of RECORD's class, to one of which OPEN is, with STAMP: open for

@@ -133,7 +133,7 @@ def status_keys(t):
         for key, value in found.items():
             kinds = str if key in ("version", "source", "mountpoint", "transport", "state", "passthrough") or \
                 what == "privileges" and key != "refused_calls" else \
-                dict if key in ("window", "memory", "plans", "privileges", "watch", "serving") else int
+                dict if key in ("window", "memory", "plans", "privileges", "watch", "serving", "equal") else int
             check(isinstance(value, kinds), "%s.%s is %r" % (what, key, value))
     equal(status["passthrough"], "", "why there is no passthrough")
     equal(status["source"], source, "source")
