@@ -348,11 +348,13 @@ void fusefs_usage(const struct fusefs *fs, struct fusefs_usage *ret_usage)
 	ret_usage->zero_pages = page_map_memory_zero_pages(fs->map_memory);
 	ret_usage->maps_bytes = page_map_memory_bytes(fs->map_memory) +
 				file_table_bytes(fs->files) + family_table_bytes(fs->families);
+	plan_equal(fs->plan, &ret_usage->equal);
+	ret_usage->no_passthrough = plan_unable(fs->plan);
 	ret_usage->window_inodes = plan_inodes(fs->plan, PLAN_WINDOW);
 	ret_usage->own_inodes = plan_inodes(fs->plan, PLAN_OWN);
 	ret_usage->shared_inodes = plan_inodes(fs->plan, PLAN_SHARED);
 	ret_usage->inodes = inode_table_count(fs->inodes);
-	ret_usage->inodes_bytes = inode_table_bytes(fs->inodes);
+	ret_usage->inodes_bytes = inode_table_bytes(fs->inodes) + ret_usage->equal.memory_bytes;
 	ret_usage->open_handles = shares_taken(fs->open_handles);
 	ret_usage->handles_bytes = atomic_load_explicit(&fs->handles_bytes, memory_order_relaxed);
 	serve_usage(fs->serve, &ret_usage->serve);

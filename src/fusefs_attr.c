@@ -98,7 +98,7 @@ static errint_t do_getattr(struct fusefs *fs, fuse_ino_t node, const struct fuse
 
 double fusefs_attr_timeout(struct fusefs *fs, struct inode *inode)
 {
-	if (!plan_moves_times(inode_plan(inode)))
+	if (!inode_is_regular(inode) || !plan_moves_times(inode_plan(inode)))
 		return fs->attr_timeout;
 	/* Should that have ended, the next who asks is told more. */
 	fusefs_look_mapped(fs, inode);

@@ -95,6 +95,7 @@ errint_t plan_new(const struct options *options, int source_fd, struct backing *
 	pthread_mutex_init(&plan->sharers_lock, NULL);
 	CDS_INIT_LIST_HEAD(&plan->sharers);
 	plan->backing = backing;
+	atomic_init(&plan->unable, "the kernel has not asked for anything yet");
 	plan->globs = options->passthrough;
 	/* Who wants no window wants memory to be what is shared, and nothing cached besides. */
 	plan->max_bytes = options->window_bytes ? options->passthrough_max : 0;
@@ -117,6 +118,8 @@ void plan_free(struct plan *plan)
 	/* Of what clients still had open when the connection ended. */
 	cds_list_for_each_entry_safe (sharer, next, &plan->sharers, link)
 		free(sharer);
+	file_set_clear(&plan->served);
+	file_set_clear(&plan->backs);
 	pthread_mutex_destroy(&plan->sharers_lock);
 	pthread_mutex_destroy(&plan->awaited_lock);
 	free(plan->root);
@@ -143,10 +146,12 @@ void plan_init(struct plan *plan, struct fuse_conn_info *conn)
 		fuse_log(FUSE_LOG_NOTICE,
 			 "no kernel passthrough, for %s: every file is served from the window.\n",
 			 missing);
+		atomic_store(&plan->unable, missing);
 		return;
 	}
 	/* 0: another file system may be stacked on the mount, but the source is none itself. */
 	conn->max_backing_stack_depth = plan->source_stacked ? 1 : 0;
+	atomic_store(&plan->unable, NULL);
 	atomic_store(&plan->able, true);
 	atomic_store(&plan->able_elsewhere, true);
 }
@@ -357,6 +362,8 @@ static void give_up(struct plan *plan, const struct plan_open *open, errint_t er
 		hint = " With -o source-stacked there is, but overlayfs cannot be stacked on the "
 		       "mount then.";
 	}
+	if (all)
+		atomic_store(&plan->unable, why);
 	fuse_log(FUSE_LOG_WARNING,
 		 "no kernel passthrough%s, for %s: every file%s is served from the window.%s\n",
 		 all ? "" : " on every device of the source", why, all ? "" : " there", hint);
@@ -545,6 +552,11 @@ const char *plan_reason_sentence(enum plan_reason reason)
 #undef PLAN_REASON_SENTENCE
 
 	return sentences[reason];
+}
+
+const char *plan_unable(const struct plan *plan)
+{
+	return atomic_load(&plan->unable);
 }
 
 uint64_t plan_inodes(const struct plan *plan, enum plan_kind kind)

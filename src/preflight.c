@@ -6,6 +6,7 @@
  */
 #include "foldfs/preflight.h"
 
+#include "foldfs/backing.h"
 #include "foldfs/border.h"
 #include "foldfs/dead_mount.h"
 #include "foldfs/log.h"
@@ -233,6 +234,20 @@ static errint_t check_transport(const struct options *options)
 	return 0;
 }
 
+/* That is no reason not to mount: every byte is served. */
+static void tell_without_effect(const struct options *options)
+{
+	const char *word = options->passthrough         ? "passthrough"
+			   : options->coherence_overlay ? "coherence=overlay"
+			   : options->source_stacked    ? "source-stacked"
+							: NULL;
+
+	if (word && !backing_permitted())
+		(void)complain("the option %s has no effect: the kernel serves files by itself for "
+			       "a daemon with CAP_SYS_ADMIN alone.",
+			       word);
+}
+
 errint_t preflight(const struct options *options, struct place *ret_place)
 {
 	errint_t error = open_source(options->source, ret_place);
@@ -243,7 +258,11 @@ errint_t preflight(const struct options *options, struct place *ret_place)
 		error = check_mountpoint(options, ret_place);
 	if (!error)
 		error = check_loop(ret_place);
-	return error ? error : check_transport(options);
+	if (!error)
+		error = check_transport(options);
+	if (!error)
+		tell_without_effect(options);
+	return error;
 }
 
 void place_leave(struct place *place)

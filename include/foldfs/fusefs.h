@@ -88,6 +88,8 @@ struct fusefs_usage {
 	uint64_t zero_pages;
 	uint64_t maps_bytes;
 	uint64_t inodes;
+	struct plan_equal equal;
+	const char *no_passthrough; /* why (constant text); NULL: there is kernel passthrough */
 	uint64_t window_inodes;
 	uint64_t own_inodes;
 	uint64_t shared_inodes;

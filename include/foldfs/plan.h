@@ -169,6 +169,20 @@ void plan_explain(struct plan *plan, const struct plan_hold *hold, const struct 
 const char *plan_kind_name(enum plan_kind kind);
 const char *plan_reason_sentence(enum plan_reason reason);
 
+/* What was served since the mount from one file for all that are equal. */
+struct plan_equal {
+	uint64_t files;
+	uint64_t backing_files; /* that they were served from */
+	uint64_t saved_bytes;   /* the sizes of the former less those of the latter */
+	uint64_t memory_bytes;  /* of what is known of it */
+};
+/* Any thread. */
+void plan_equal(struct plan *plan, struct plan_equal *ret_equal);
+
+/* Why the kernel serves no file by itself (constant text); NULL: it does, where a plan says so. Any
+ * thread. */
+const char *plan_unable(const struct plan *plan);
+
 /* Inodes that are open in KIND now. Any thread. */
 uint64_t plan_inodes(const struct plan *plan, enum plan_kind kind);
 

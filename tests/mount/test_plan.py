@@ -646,6 +646,27 @@ def make_writable(path):
 
 
 @test(transports="full", timeout=60)
+def equal_files_are_told_by_the_status(t):
+    """What the kernel need not cache of equal files: each counts once, however often it is opened, and still after all
+    are closed and forgotten."""
+    source, content = equal_files(t)
+    mount = t.mount(source, ["ro"])
+    equal(mount.status()["equal"], {"files": 0, "backing_files": 0, "saved_bytes": 0}, "before")
+    for round_ in range(3):
+        for number, name in enumerate(EQUAL):
+            equal(read_file(mount.path(name)), content, name)
+            found = mount.status()["equal"]
+            files = len(EQUAL) if round_ else number + 1
+            check(1 <= found["backing_files"] <= 2, "backing files: %r" % found)
+            equal((found["files"], found["saved_bytes"]), (files, (files - found["backing_files"]) * len(content)),
+                  "counted after %s, round %d" % (name, round_))
+        released(mount)
+        write_file("/proc/sys/vm/drop_caches", b"2")
+    text = t.run(t.foldctl_command() + ["status", mount.point]).stdout
+    check("files that the kernel caches once for many" in text, text)
+
+
+@test(transports="full", timeout=60)
 def equal_files_that_change_behind(t):
     """A record holds for the stamp that it was made under: an equal file that is replaced or changed is served as
     it is from its next first open on, also the one that backs the others."""

@@ -5,11 +5,12 @@ import errno
 import json
 import mmap
 import os
+import re
 import signal
 import subprocess
 import time
 
-from harness import (MIB, PAGE, check, equal, fails_with, make_pages, mounts_under, read_file,
+from harness import (MIB, PAGE, ROOT, check, equal, fails_with, make_pages, mounts_under, read_file,
                      socket_identity, socket_of, test, until, write_file)
 from users import NOBODY, as_user
 
@@ -131,10 +132,11 @@ def status_keys(t):
                               (PRIVILEGES_KEYS, status["privileges"], "privileges")):
         check(keys <= set(found), "%s lacks %s" % (what, sorted(keys - set(found))))
         for key, value in found.items():
-            kinds = str if key in ("version", "source", "mountpoint", "transport", "state") or \
+            kinds = str if key in ("version", "source", "mountpoint", "transport", "state", "passthrough") or \
                 what == "privileges" and key != "refused_calls" else \
-                dict if key in ("window", "memory", "plans", "privileges", "watch", "serving") else int
+                dict if key in ("window", "memory", "plans", "privileges", "watch", "serving", "equal") else int
             check(isinstance(value, kinds), "%s.%s is %r" % (what, key, value))
+    equal(status["passthrough"], "", "why there is no passthrough")
     equal(status["source"], source, "source")
     equal(status["mountpoint"], mount.point, "mountpoint")
     equal(status["transport"], t.transport, "transport")
@@ -176,6 +178,43 @@ def mounts_are_found_by_what_they_serve(t):
     as_user(t, NOBODY, lambda: t.run(t.foldctl_command() + ["status", source], status=1))
     mount.unmount()
     t.run(t.foldctl_command() + ["status", source], status=1)
+
+
+def in_demonstration(t, commands):
+    """What bash commands print that know the functions of the demonstrations in scripts/run."""
+    known = "set -eu; cd '%s'; . scripts/group.sh; eval \"$(sed -n '%s' scripts/run)\"; " % (
+        ROOT, "/^row()/p; /^mib()/p; /^print_table() {/,/^}/p; /^whose_memory() {/,/^}/p")
+    return t.run(["bash", "-c", known + commands], timeout=60).stdout
+
+
+@test(transports="none")
+def demonstration_adds_up(t):
+    """The table of scripts/run: zeroes apart from what is shared, parts that are no larger than the whole, sums."""
+    printed = in_demonstration(t, """figure() { [[ $1 == zero_pages ]] && echo 256000 || echo 104857600; }
+        memory_part() { [[ $1 == anon ]] && echo 104857600 || echo 209715200; }
+        group=somewhere; print_table 2147483648 2097152000 524288000""")
+    found = {label.strip(): int(size) for label, size in re.findall(r"^ +(.+?) +(-?\d+) MiB$", printed, re.M)}
+    equal(found["pages of zeroes, and holes"] + found["data"], found["read, in all"], "read")
+    parts = [found[name] for name in ("foldfs itself", "the kernel's cache (window: 100 MiB)", "what else the kernel keeps")]
+    equal((sum(parts), min(parts) >= 0), (found["memory taken now"], True), "parts of the memory: %r" % parts)
+    saved = found["saved by not keeping zeroes"] + found["saved by sharing (50 % of the data)"]
+    equal(saved, found["memory that a plain page cache takes"] - found["memory taken now"], "saved")
+
+
+@test(transports="none")
+def demonstration_measures_its_own(t):
+    """What scripts/run measures is taken by what it runs, and by nobody else; nothing of it is left."""
+    write_file(t.path("64M"), bytes(64 * MIB))
+    printed = in_demonstration(t, """group_make; [[ -n $group ]] || { echo none; exit; }
+        before=$(memory_taken); cat '%s' >'%s'; echo $(memory_since "$before")
+        in_group python3 -c 'import os; open("%s", "wb").write(os.urandom(48 << 20))'; echo $(memory_since "$before")
+        kept=$group; group_leave; [[ ! -e $kept ]] && echo gone""" % (t.path("64M"), t.path("copy"), t.path("own"))).split()
+    if printed == ["none"]:
+        t.skip("there is no memory cgroup here")
+    others, own, gone = int(printed[0]), int(printed[1]), printed[2]
+    check(others < 8 * MIB, "others took %d bytes" % others)
+    check(48 * MIB <= own < 96 * MIB, "its own are %d bytes" % own)
+    equal(gone, "gone", "the group")
 
 
 @test(transports="none", variants={"K": ("pool=2048K", 512), "M": ("pool=3M", 768), "plain": ("pool=1048576", 256),
@@ -492,6 +531,24 @@ def plain_user(t):
     t.join([t.fork(other_user)])
     as_user(t, NOBODY, lambda: subprocess.run(["fusermount3", "-u", mount.point], check=True))
     mount.ended(0)
+
+
+@test(transports="none", variants={"passthrough": "passthrough=*", "copies": "coherence=overlay"})
+def what_a_plain_user_asks_for_in_vain(t, option):
+    """Kernel passthrough takes CAP_SYS_ADMIN: who asks for it without is told when he mounts, and by the status; who did
+    not ask is not bothered."""
+    need_plain_user(t)
+    source, point = t.make_dir("source"), t.make_dir("mnt")
+    os.chmod(t.directory, 0o1777)
+    for path in (source, point):
+        os.chown(path, NOBODY, NOBODY)
+    for asked, said in ((option, True), ("passthrough_max=1M", False)):
+        result = t.run(AS_NOBODY + t.foldfs_command() + [
+            source, point, "-o", asked + ",pool=16M,transport=dev,state=" + t.path("state")])
+        equal("has no effect" in result.stderr and asked.split("=")[0] in result.stderr, said, "said: " + result.stderr)
+        status = t.run(AS_NOBODY + t.foldctl_command() + ["status", point]).stdout
+        check("no kernel passthrough, for the daemon has no CAP_SYS_ADMIN" in status, status)
+        t.run(AS_NOBODY + ["fusermount3", "-u", point])
 
 
 @test(transports="none", timeout=40)
