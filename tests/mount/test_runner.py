@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The runner of these tests: whatever happens to a test or to the runner, every test that was chosen is counted."""
+
+import os
+import re
+import subprocess
+import sys
+
+from harness import HERE, check, equal, test
+
+# What a runner of its own has in place of the tests: their bodies, and what is done to it before it runs them.
+TESTS = """
+import os, signal, sys
+sys.path.insert(0, %r)
+import harness, runner
+runner.importlib.import_module = lambda name: None
+del harness.TESTS[:]
+test = harness.test
+
+%%s
+
+runner.io_uring_available = lambda: False
+sys.argv = ["run", "--build", %r] + sys.argv[1:]
+sys.exit(runner.main())
+"""
+
+PLAIN = """
+@test(transports="each")
+def both_ways(t): pass
+@test()
+def one_way(t): pass
+@test()
+def fails(t): raise harness.Failure("as it is to")
+"""
+
+ENDS_EARLY = PLAIN + """
+child = runner.Running._child
+def killed(self, *args):
+    if "fails" in self.case.name: os.kill(os.getpid(), signal.SIGKILL)
+    child(self, *args)
+runner.Running._child = killed
+"""
+
+RUNNER_FAILS = PLAIN + """
+add = runner.Report.add
+def broken(self, case, *args):
+    if "one_way" in case.name: raise ZeroDivisionError("planted")
+    add(self, case, *args)
+runner.Report.add = broken
+"""
+
+RUNNER_ENDED = PLAIN + """
+@test(timeout=600)
+def waits(t):
+    os.kill(os.getppid(), signal.SIGTERM)
+    signal.pause()
+"""
+
+
+def run(t, tests, *arguments):
+    """The lines and the status of a runner with these tests."""
+    result = subprocess.run([sys.executable, "-c", TESTS % (HERE, t.build) % tests, *arguments], text=True, timeout=60,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            env=dict(os.environ, FOLDFS_TEST_DIR=t.directory))
+    return result.stdout.splitlines(), result.returncode
+
+
+@test(transports="none", timeout=120)
+def every_test_is_counted(t):
+    """Tests that pass, fail, cannot be run, are killed before their namespace is known, or were to be run by a
+    runner that fails, or is ended."""
+    lines, status = run(t, PLAIN)
+    equal((lines[-1], status), ("2 passed, 1 failed, 1 skipped", 1), "with io_uring off")
+    skipped = [line for line in lines if line.startswith("skipped")]
+    check(len(skipped) == 1 and "both_ways[io_uring]" in skipped[0] and "not enabled" in skipped[0],
+          "the skipped test says why: %s" % skipped)
+    check(any(re.search(r", 4 tests$", line) for line in lines), "the number of tests comes first")
+    equal(run(t, PLAIN, "--transport", "io_uring")[0][-1], "0 passed, 0 failed, 3 skipped", "io_uring alone")
+    equal(run(t, PLAIN, "--transport", "dev")[0][-1], "2 passed, 1 failed", "without io_uring")
+    lines, status = run(t, ENDS_EARLY)
+    equal((lines[-1], status), ("2 passed, 1 failed, 1 skipped", 1), "one is killed")
+    lines, status = run(t, RUNNER_FAILS, "--jobs", "1")
+    equal((lines[-1], status), ("1 passed, 2 failed, 1 skipped", 1), "the runner fails")
+    check(any("planted" in line for line in lines), "why it failed")
+    lines, status = run(t, RUNNER_ENDED, "--jobs", "1")
+    equal((lines[-1], status), ("2 passed, 2 failed, 1 skipped", 1), "the runner is ended")
+
+
+@test(transports="none", timeout=60)
+def the_closing_line_counts_a_killed_runner(t):
+    """scripts/test counts what a runner had told before it was killed, and the rest of its tests as failed."""
+    with open(os.path.join(HERE, "..", "..", "scripts", "test")) as script:
+        function = re.search(r"^count_mounts\(\) \{.*?^\}$", script.read(), re.M | re.S).group(0)
+    start = "foldfs of release, suite quick, seed 1, 40 tests"
+    for lines, expected in (
+            ([start, "ok      a (0.1 s)", "FAILED  b (0.1 s)", "        ok no result", "skipped c (0.0 s): why"], "1 38 1"),
+            ([start, "ok      a (0.1 s)", "3 s", "39 passed, 1 failed"], "39 1 0"),
+            ([start, "ok      a (0.1 s)", "3 s", "30 passed, 1 failed, 9 skipped"], "30 1 9"),
+            (["no such thing"], "0 0 0")):
+        with open(t.path("output"), "w") as file:
+            file.write("\n".join(lines) + "\n")
+        found = t.run(["bash", "-c", "output=$1\n" + function + "\ncount_mounts", "-", t.path("output")]).stdout
+        equal(found.strip(), expected, "counts of %r" % lines)
