@@ -16,6 +16,7 @@ import mmap
 import os
 import random
 import re
+import select
 import shlex
 import shutil
 import signal
@@ -621,6 +622,30 @@ class Child:
         if self.may_die_of and os.WIFSIGNALED(status) and os.WTERMSIG(status) == self.may_die_of:
             return
         check(status == 0, "child process: " + (text or "wait status %d" % status))
+
+
+class Gate:
+    """Where one process waits until another one lets it go on."""
+
+    def __init__(self):
+        self.reader, self.writer = os.pipe()
+
+    def open(self):
+        os.write(self.writer, b"x")
+
+    def wait(self, *children):
+        """CHILDREN: who may open it. If one of them ends before, that is this process's failure: nobody waits for
+        what cannot come, whoever else has the pipe open."""
+        while not select.select([self.reader], [], [], 0.02 if children else None)[0]:
+            for child in children:
+                if child.ended() and not select.select([self.reader], [], [], 0)[0]:
+                    child.join(Limit(1))
+                    raise Failure("a child process ended before it was to")
+        os.read(self.reader, 1)
+
+    def close(self):
+        os.close(self.reader)
+        os.close(self.writer)
 
 
 # ---- content ------------------------------------------------------------------------------------

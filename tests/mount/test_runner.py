@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 
-from harness import HERE, check, equal, test
+from harness import HERE, Failure, Gate, check, equal, test
 
 # What a runner of its own has in place of the tests: their bodies, and what is done to it before it runs them.
 TESTS = """
@@ -101,3 +101,22 @@ def the_closing_line_counts_a_killed_runner(t):
             file.write("\n".join(lines) + "\n")
         found = t.run(["bash", "-c", "output=$1\n" + function + "\ncount_mounts", "-", t.path("output")]).stdout
         equal(found.strip(), expected, "counts of %r" % lines)
+
+
+@test(transports="none", timeout=20)
+def nobody_waits_for_a_process_that_has_ended(t):
+    """A child that ends before it opens a gate is the failure of who waits there, at once, with what it failed by."""
+    def fails():
+        raise Failure("as it is to")
+
+    for function, text in ((fails, "as it is to"), (lambda: None, "before it was to")):
+        try:
+            Gate().wait(t.fork(function))
+        except Failure as failure:
+            check(text in str(failure), "why: %s" % failure)
+        else:
+            raise Failure("the gate was never opened")
+    gate = Gate()
+    child = t.fork(gate.open)
+    gate.wait(child)
+    t.join([child])
