@@ -409,7 +409,7 @@ def thread_states(pid):
 class Test:
     """What a running test is given. t.rng is the only source of randomness, from the printed seed."""
 
-    def __init__(self, identity, directory, preset, suite, transport, seed, build, limit):
+    def __init__(self, identity, directory, preset, suite, transport, seed, build, limit, programs=None):
         self.identity = identity
         self.suite = suite
         self.directory = directory
@@ -418,6 +418,7 @@ class Test:
         self.seed = seed
         self.rng = random.Random(seed)
         self.build = build
+        self.programs = programs or build  # foldfs and foldctl, where every user may run them
         self.limit = limit  # seconds, enforced from outside
         self.sanitized = preset in SANITIZERS
         self.patience = 3 if self.sanitized else 1
@@ -439,11 +440,11 @@ class Test:
         prefix = ["setarch", "-R"] if self.preset == "tsan" else []
         # For a developer: FOLDFS_TEST_WRAPPER="gdb -q -batch -ex run -ex bt --args", or valgrind.
         prefix += shlex.split(os.environ.get("FOLDFS_TEST_WRAPPER", ""))
-        return prefix + [os.path.join(self.build, "foldfs")]
+        return prefix + [os.path.join(self.programs, "foldfs")]
 
     def foldctl_command(self):
         prefix = ["setarch", "-R"] if self.preset == "tsan" else []
-        return prefix + [os.path.join(self.build, "foldctl")]
+        return prefix + [os.path.join(self.programs, "foldctl")]
 
     def environment(self):
         environment = dict(os.environ)

@@ -146,7 +146,7 @@ class Running:
         files = os.path.join(self.directory, "files")
         os.mkdir(files)
         t = Test(self.case.name, files, arguments.preset, arguments.suite,
-                 self.case.transport, seed, arguments.build, self.seconds)
+                 self.case.transport, seed, arguments.build, self.seconds, arguments.programs)
         outcome, text = "passed", ""
         try:
             text = self.case.call(t) or ""
@@ -399,6 +399,17 @@ def may_start(case, running):
     return not (case.declared.alone and running)
 
 
+def copy_programs(build, base):
+    """foldfs and foldctl where plain users can run them too: the build may lie in a home that is closed to them."""
+    directory = os.path.join(base, "programs")
+    os.mkdir(directory)
+    os.chmod(directory, 0o755)
+    for program in ("foldfs", "foldctl"):
+        copy = shutil.copy(os.path.join(build, program), directory)
+        os.chmod(copy, 0o755)
+    return directory
+
+
 def main():
     arguments = parse_arguments()
     arguments.build = os.path.abspath(
@@ -424,6 +435,7 @@ def main():
     print("foldfs of %s, suite %s, seed %d, %d tests" % (arguments.preset, arguments.suite, seed, len(cases)), flush=True)
     base = tempfile.mkdtemp(prefix="foldfs-mount-tests.", dir=os.environ.get("FOLDFS_TEST_DIR", "/var/tmp"))
     os.chmod(base, 0o755)
+    arguments.programs = copy_programs(arguments.build, base)
     started = time.monotonic()
     try:
         report = run_all(cases, arguments, base, seed)
