@@ -319,18 +319,53 @@ build_all() {
 
 uring_switch=/sys/module/fuse/parameters/enable_uring
 
-uring_borrowed=0
+# Locked by each run that has borrowed the switch, and so free again if it is killed. What it says is what the switch was
+# before the first of them; nothing, where none has changed it. bench/harness/machine.py does the same.
+uring_users=/run/foldfs-io_uring
+uring_fd=
+
+# Run a command while no other run borrows or returns.
+uring_alone() {
+	local guard status=0
+	exec {guard}>>"$uring_users.guard"
+	flock "$guard"
+	"$@" || status=$?
+	exec {guard}>&-
+	return "$status"
+}
+
+uring_take() {
+	exec {uring_fd}>>"$uring_users"
+	flock -s "$uring_fd"
+	if [[ $(<"$uring_switch") == N ]]; then
+		echo N >"$uring_users"
+		echo Y >"$uring_switch"
+	fi
+}
+
+# The last one puts it back.
+uring_give() {
+	flock -u "$uring_fd"
+	if [[ -s $uring_users ]] && flock -n -x "$uring_fd"; then
+		cat "$uring_users" >"$uring_switch"
+		: >"$uring_users"
+	fi
+	exec {uring_fd}>&-
+	uring_fd=
+}
 
 # Have FUSE over io_uring until uring_return, so that tests run on both transports: it is off by
-# default. Nothing to do where it is on, or where the kernel has none.
+# default. It stays on until the last run on this machine that needs it has ended. Nothing to do where
+# the kernel has none.
 uring_borrow() {
-	if [[ -w $uring_switch && $(<"$uring_switch") == N ]]; then
-		echo Y >"$uring_switch"
-		uring_borrowed=1
+	if [[ -w $uring_switch ]]; then
+		uring_alone uring_take
 	fi
 }
 uring_return() {
-	((!uring_borrowed)) || echo N >"$uring_switch"
+	if [[ -n $uring_fd ]]; then
+		uring_alone uring_give
+	fi
 }
 
 # --- mounts --------------------------------------------------------------------------------------

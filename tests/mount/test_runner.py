@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 
-from harness import HERE, Failure, Gate, check, equal, test
+from harness import HERE, Failure, Gate, check, equal, read_file, test, write_file
 
 # What a runner of its own has in place of the tests: their bodies, and what is done to it before it runs them.
 TESTS = """
@@ -89,7 +89,7 @@ def every_test_is_counted(t):
 @test(transports="none", timeout=60)
 def the_closing_line_counts_a_killed_runner(t):
     """scripts/test counts what a runner had told before it was killed, and the rest of its tests as failed."""
-    with open(os.path.join(HERE, "..", "..", "scripts", "test")) as script:
+    with open(os.path.join(SCRIPTS, "test")) as script:
         function = re.search(r"^count_mounts\(\) \{.*?^\}$", script.read(), re.M | re.S).group(0)
     start = "foldfs of release, suite quick, seed 1, 40 tests"
     for lines, expected in (
@@ -101,6 +101,59 @@ def the_closing_line_counts_a_killed_runner(t):
             file.write("\n".join(lines) + "\n")
         found = t.run(["bash", "-c", "output=$1\n" + function + "\ncount_mounts", "-", t.path("output")]).stdout
         equal(found.strip(), expected, "counts of %r" % lines)
+
+
+SCRIPTS = os.path.join(HERE, "..", "..", "scripts")
+
+# A run with the switch of this test. It says when it has it, and gives it back once it is told to.
+BORROWS = """
+. "$1/lib.sh"
+uring_switch=$2/switch uring_users=$2/users
+trap uring_return EXIT
+uring_borrow
+echo has it
+read -r
+"""
+
+MEASURES = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from harness import machine
+machine.URING_SWITCH, machine.URING_USERS = sys.argv[2] + "/switch", sys.argv[2] + "/users"
+assert machine.enable_uring() is None
+print("has it", flush=True)
+sys.stdin.readline()
+"""
+
+
+@test(transports="none", timeout=60)
+def io_uring_stays_on_until_the_last_run_has_ended(t):
+    """The switch is put back as it was by whichever of several runs ends last, also where one is killed."""
+    def begin(measures):
+        command = [sys.executable, "-c", MEASURES, os.path.join(HERE, "..", "..", "bench")] if measures else \
+            ["bash", "-c", BORROWS, "-", SCRIPTS]
+        run = subprocess.Popen(command + [t.directory], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        equal(run.stdout.readline(), "has it\n", "a run")
+        return run
+
+    def end(run):
+        run.communicate("\n", timeout=20)
+        equal(run.returncode, 0, "status of a run")
+
+    def kill(run):
+        run.kill()
+        run.communicate(timeout=20)
+
+    for before in ("N", "Y"):
+        for kinds in ((False, False), (False, True), (True, False)):
+            for first in (end, kill):
+                write_file(t.path("switch"), before.encode() + b"\n")
+                one, two = (begin(kind) for kind in kinds)
+                equal(read_file(t.path("switch")), b"Y\n", "while there are two")
+                first(one)
+                equal(read_file(t.path("switch")), b"Y\n", "while there is one")
+                end(two)
+                equal(read_file(t.path("switch")), before.encode() + b"\n", "after the last one")
 
 
 @test(transports="none", timeout=20)
