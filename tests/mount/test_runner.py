@@ -105,6 +105,15 @@ def the_closing_line_counts_a_killed_runner(t):
 
 SCRIPTS = os.path.join(HERE, "..", "..", "scripts")
 
+# scripts/run up to its functions, with the foldfs of this test, and without its last lines, which set things up.
+TRIES = """
+. "$1/lib.sh"
+eval "$(sed -n '/^need_fuse()/,/^}/p; /^try_options()/,/^}/p' "$1/run")"
+foldfs=$2
+shift 2
+try_options "$@"
+"""
+
 # A run with the switch of this test. It says when it has it, and gives it back once it is told to.
 BORROWS = """
 . "$1/lib.sh"
@@ -154,6 +163,22 @@ def io_uring_stays_on_until_the_last_run_has_ended(t):
                 equal(read_file(t.path("switch")), b"Y\n", "while there is one")
                 end(two)
                 equal(read_file(t.path("switch")), before.encode() + b"\n", "after the last one")
+
+
+@test(transports="none", timeout=60, presets=("release", "debug", "asan"))
+def options_are_tried_first(t):
+    """scripts/run tries its options on a mount of nothing, of which nothing is left, before it sets anything up."""
+    with open(os.path.join(SCRIPTS, "run")) as script:
+        text = script.read()
+    for function in ("demonstrate", "demonstrate_containers"):
+        body = re.search(r"^%s\(\) \{(.*?)^\}$" % function, text, re.M | re.S).group(1)
+        check(body.index("try_options") < body.index("install_packages"), "%s tries them first" % function)
+    places = t.make_dir("places")
+    for options, status, said in ((["-o", "pool=16M,ro"], 0, ""), (["--foo"], 1, "--foo"), (["-o", "pool=x"], 1, "pool=x")):
+        result = t.run(["bash", "-c", TRIES, "-", SCRIPTS, t.foldfs_command()[-1]] + options, status=status,
+                       env=dict(t.environment(), TMPDIR=places))
+        check(said in result.stderr, "%s: %r" % (options, result.stderr))
+        equal(os.listdir(places), [], "what is left of it")
 
 
 @test(transports="none", timeout=20)
