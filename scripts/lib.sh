@@ -48,7 +48,8 @@ progress_end() {
 quietly() {
 	local log status=0
 	log=$(mktemp)
-	"$@" </dev/null >"$log" 2>&1 || status=$?
+	# In a shell of its own: one that ends by die has its log shown too.
+	("$@") </dev/null >"$log" 2>&1 || status=$?
 	if ((status)); then
 		progress_end
 		say "$program: failed with status $status: $*"
@@ -58,13 +59,15 @@ quietly() {
 	return "$status"
 }
 
-# Run a command quietly under a label; on a terminal the label's line also tells the time it takes.
+# Run a command quietly under a label, and tell the time that it takes: on a terminal all the while,
+# elsewhere at its end.
 step() {
 	local label=$1 child start=$SECONDS status=0
 	shift
 	progress "$label"
 	if [[ ! -t 2 ]]; then
-		quietly "$@"
+		quietly "$@" || return
+		progress "$label: done in $((SECONDS - start)) s"
 		return
 	fi
 	quietly "$@" &
@@ -96,21 +99,24 @@ apt_quietly() {
 	DEBIAN_FRONTEND=noninteractive quietly apt-get -q -y -o DPkg::Lock::Timeout=600 "$@"
 }
 
-# Install what is missing of the named packages. The package lists are fetched only when those at
-# hand do not do.
+# The package lists are fetched only when those at hand do not do.
+apt_install() {
+	if apt-get install --simulate "$@" >/dev/null 2>&1 &&
+		apt_quietly install --no-install-recommends "$@" 2>/dev/null; then
+		return 0
+	fi
+	apt_quietly update || die "apt-get update failed"
+	apt_quietly install --no-install-recommends "$@"
+}
+
+# Install what is missing of the named packages.
 install_packages() {
 	local -a missing
 	mapfile -t missing < <(packages_missing "$@")
 	((${#missing[@]})) || return 0
 	((EUID == 0)) || die "these packages are missing: ${missing[*]} (as root this installs them)"
 	say "Installing ${missing[*]}"
-	if apt-get install --simulate "${missing[@]}" >/dev/null 2>&1 &&
-		apt_quietly install --no-install-recommends "${missing[@]}" 2>/dev/null; then
-		return 0
-	fi
-	apt_quietly update || die "apt-get update failed"
-	apt_quietly install --no-install-recommends "${missing[@]}" ||
-		die "could not install ${missing[*]}"
+	step "Installing ${#missing[@]} packages" apt_install "${missing[@]}" || die "could not install ${missing[*]}"
 }
 
 need_debian() {
@@ -233,8 +239,8 @@ libfuse_ensure() {
 		work=$top/build/deps/.libfuse.new
 		rm -rf "$work"
 		mkdir -p "$work"
-		libfuse_fetch "$work" || die "could not fetch libfuse's source"
-		libfuse_compile "$work" || die "could not build libfuse"
+		step "Fetching libfuse's source" libfuse_fetch "$work" || die "could not fetch libfuse's source"
+		step 'Building libfuse' libfuse_compile "$work" || die "could not build libfuse"
 		libfuse_stamp >"$work/root/usr/stamp"
 		rm -rf "$libfuse_dir"
 		mv "$work/root/usr" "$libfuse_dir"
@@ -275,11 +281,11 @@ build_preset() {
 		(cd "$top" && quietly cmake --preset "$preset" -DFOLDFS_TESTS=ON) || die "could not configure $preset"
 	fi
 	if ! ninja -C "$dir" -n 2>/dev/null | grep -q 'no work to do'; then
-		say "Building $preset"
 		if [[ -t 2 ]]; then
+			say "Building $preset"
 			ninja -C "$dir" >&2 || die "could not build $preset"
 		else
-			quietly ninja -C "$dir" || die "could not build $preset"
+			step "Building $preset" ninja -C "$dir" || die "could not build $preset"
 		fi
 	fi
 	exec {lock}>&-
@@ -295,8 +301,14 @@ build_fuzzers() {
 	exec {lock}>"$top/build/.fuzz.lock"
 	flock "$lock"
 	(cd "$top" && quietly cmake --preset fuzz) || die "could not configure the fuzzers"
-	quietly ninja -C "$dir" fuzzers || die "could not build the fuzzers"
+	step 'Building the fuzzers' ninja -C "$dir" fuzzers || die "could not build the fuzzers"
 	exec {lock}>&-
+}
+
+# What the first run with images makes; for GIB of disk in all.
+announce_images() {
+	[[ -e $cache/images/SHA256SUMS ]] ||
+		say "The first run makes images of Debian systems: some ten minutes on two cores with what it builds, and $1 GiB below $cache."
 }
 
 # Everything from a bare machine to build/PRESET for each of the named presets.
@@ -319,18 +331,53 @@ build_all() {
 
 uring_switch=/sys/module/fuse/parameters/enable_uring
 
-uring_borrowed=0
+# Locked by each run that has borrowed the switch, and so free again if it is killed. What it says is what the switch was
+# before the first of them; nothing, where none has changed it. bench/harness/machine.py does the same.
+uring_users=/run/foldfs-io_uring
+uring_fd=
+
+# Run a command while no other run borrows or returns.
+uring_alone() {
+	local guard status=0
+	exec {guard}>>"$uring_users.guard"
+	flock "$guard"
+	"$@" || status=$?
+	exec {guard}>&-
+	return "$status"
+}
+
+uring_take() {
+	exec {uring_fd}>>"$uring_users"
+	flock -s "$uring_fd"
+	if [[ $(<"$uring_switch") == N ]]; then
+		echo N >"$uring_users"
+		echo Y >"$uring_switch"
+	fi
+}
+
+# The last one puts it back.
+uring_give() {
+	flock -u "$uring_fd"
+	if [[ -s $uring_users ]] && flock -n -x "$uring_fd"; then
+		cat "$uring_users" >"$uring_switch"
+		: >"$uring_users"
+	fi
+	exec {uring_fd}>&-
+	uring_fd=
+}
 
 # Have FUSE over io_uring until uring_return, so that tests run on both transports: it is off by
-# default. Nothing to do where it is on, or where the kernel has none.
+# default. It stays on until the last run on this machine that needs it has ended. Nothing to do where
+# the kernel has none.
 uring_borrow() {
-	if [[ -w $uring_switch && $(<"$uring_switch") == N ]]; then
-		echo Y >"$uring_switch"
-		uring_borrowed=1
+	if [[ -w $uring_switch ]]; then
+		uring_alone uring_take
 	fi
 }
 uring_return() {
-	((!uring_borrowed)) || echo N >"$uring_switch"
+	if [[ -n $uring_fd ]]; then
+		uring_alone uring_give
+	fi
 }
 
 # --- mounts --------------------------------------------------------------------------------------

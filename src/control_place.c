@@ -41,10 +41,10 @@ static char *path_of(uid_t owner, unsigned index)
 	bool own = geteuid() == owner;
 	char *path = NULL;
 
-	if (owner == 0)
-		return index == 0 ? strdup("/run/foldfs") : NULL;
 	switch (index) {
 	case 0:
+		if (owner == 0)
+			return strdup("/run/foldfs");
 		return asprintf(&path, "/run/user/%u/foldfs", owner) < 0 ? NULL : path;
 	case 1:
 		return own ? by_environment("XDG_RUNTIME_DIR", "/foldfs") : NULL;

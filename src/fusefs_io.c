@@ -309,6 +309,15 @@ static ssize_t write_as(struct identity *identity, const struct handle *handle, 
 	return done ? (ssize_t)done : written;
 }
 
+/* Whether what was to be written up to END is where it was to be. In a file that is only appended
+ * to it is not, if somebody else had appended, or it was to be somewhere within. */
+static bool is_in_place(const struct handle *handle, off_t end)
+{
+	struct stat st;
+
+	return !handle->appends || (!fstat(source_fd(handle->source), &st) && st.st_size == end);
+}
+
 void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
 		  struct fuse_file_info *fi)
 {
@@ -320,6 +329,9 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 
 	(void)ino;
 	written = handle ? handle_content(handle) : -EBADF;
+	/* What was stored through a mapping can only go where it was. */
+	if (!written && fi->writepage && handle->appends)
+		written = -EPERM;
 	if (!written)
 		written = lend_to_writer(req, handle, fi->writepage, fi->kill_suidgid, &identity);
 	if (written < 0) {
@@ -329,6 +341,8 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 	written = write_as(&identity, handle, buf, size, off);
 	if (source_wants_drop(handle->source))
 		source_drop_cache_soon(handle->source, fs->workers);
+	if (written > 0 && !is_in_place(handle, off + written))
+		file_distrust(handle->file);
 	follow_foreign_change(handle);
 	if (written > 0)
 		untrue = note_written(fs, handle, fi, off, (size_t)written);

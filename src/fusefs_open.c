@@ -168,6 +168,7 @@ static errint_t handle_open(struct fusefs *fs, struct inode *inode, int fd, stru
 		return error;
 	if (fstat(fd, &st))
 		return -errno;
+	handle->appends = fcntl(fd, F_GETFL) & O_APPEND;
 	if (inode_was_parted(inode, &st)) {
 		inode_detach(fs->inodes, inode);
 		return -ESTALE;

@@ -142,7 +142,7 @@ int fusefs_open_as_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode
 			  bool wait)
 {
 	int flags = plan_source_flags(client_flags) | (client_flags & O_DIRECTORY);
-	const struct opening opening = {
+	struct opening opening = {
 		.fs = fs,
 		.req = req,
 		.inode = inode,
@@ -151,6 +151,12 @@ int fusefs_open_as_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode
 	};
 	int fd = open_once(&opening);
 
+	/* A file that may only be appended to (chattr +a) is not opened for writing otherwise. */
+	if (fd == -EPERM && client_flags & O_APPEND) {
+		flags |= O_APPEND;
+		opening.flags |= O_APPEND;
+		fd = open_once(&opening);
+	}
 	if (fd == -EAGAIN)
 		fd = wait ? open_after_lease(&opening) : open_without_ours(&opening);
 	/* A source that is a FUSE file system itself would see it with every read. */

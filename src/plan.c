@@ -243,6 +243,14 @@ static bool is_for_writing(const struct plan_open *open)
 	return (open->flags & O_ACCMODE) != O_RDONLY;
 }
 
+/* Whether the source takes writes only at the end of the file: see plan_source_flags(). */
+static bool only_appends(const struct plan_open *open)
+{
+	int flags = is_for_writing(open) ? fcntl(open->fd, F_GETFL) : 0;
+
+	return flags > 0 && flags & O_APPEND;
+}
+
 /* Whether a write has something to take from the file, or will have in a moment. */
 static bool has_set_id(const struct plan_hold *hold, const struct plan_open *open)
 {
@@ -316,6 +324,8 @@ static struct choice choose(struct plan *plan, const struct plan_hold *hold,
 		return (struct choice){PLAN_WINDOW, PLAN_UNABLE};
 	if (is_for_writing(open) && has_set_id(hold, open))
 		return (struct choice){PLAN_WINDOW, PLAN_SET_ID};
+	if (only_appends(open))
+		return (struct choice){PLAN_WINDOW, PLAN_APPEND};
 	/* Also a file that was named: it may be about to get set-id bits by way of the inode that
 	 * its changer was refused by. */
 	awaited = is_awaited(plan, open->st);
@@ -423,7 +433,7 @@ static errint_t may_join(struct plan *plan, const struct plan_hold *hold,
 {
 	switch (hold->kind) {
 	case PLAN_OWN:
-		if (!is_for_writing(open) || !has_set_id(hold, open))
+		if (!is_for_writing(open) || (!has_set_id(hold, open) && !only_appends(open)))
 			return 0;
 		return hold->written ? -ETXTBSY : -ESTALE;
 	case PLAN_SHARED:

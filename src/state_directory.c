@@ -37,6 +37,14 @@ static errint_t escape_path(const char *path, char name[NAME_MAX + 1])
 	return 0;
 }
 
+/* Whether the system's directories are ours: they are not root's of a user namespace. A unit may
+ * have its own directory there alone. */
+static bool is_systems(void)
+{
+	return geteuid() == 0 &&
+	       (access("/var/lib/foldfs", W_OK) == 0 || access("/var/lib", W_OK) == 0);
+}
+
 errint_t state_directory(const char *base, const char *source, char **ret_directory)
 {
 	const char *state = getenv("XDG_STATE_HOME");
@@ -49,7 +57,7 @@ errint_t state_directory(const char *base, const char *source, char **ret_direct
 		return error;
 	if (base)
 		length = asprintf(ret_directory, "%s/%s", base, name);
-	else if (geteuid() == 0)
+	else if (is_systems())
 		length = asprintf(ret_directory, "/var/lib/foldfs/%s", name);
 	else if (state && *state == '/')
 		length = asprintf(ret_directory, "%s/foldfs/%s", state, name);

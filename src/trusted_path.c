@@ -4,6 +4,10 @@
  *
  * Invariant: the directory that a walk has come to was found fit, so that only who is trusted can
  * have put there what the next component names; in a sticky directory the component's owner tells.
+ *
+ * Who owns the root directory is trusted as well, but in a sticky directory: he could put anything
+ * in the place of anything. In a user namespace that is the machine's root, who has no number
+ * there. All others who have none look like him, so what is used in the end is never his.
  */
 #include "foldfs/trusted_path.h"
 
@@ -21,7 +25,9 @@ struct walk {
 	uid_t owner;
 	bool make;
 	mode_t mode;
-	int fd; /* where it has come to; O_PATH */
+	uid_t root_owner; /* of the root directory */
+	bool sticky;      /* others may put things where it has come to */
+	int fd;           /* where it has come to; O_PATH */
 	unsigned links;
 	char rest[PATH_MAX]; /* from there */
 };
@@ -36,10 +42,17 @@ static bool is_fit(const struct stat *st, uid_t owner)
 	return is_owned(st, owner) && !(st->st_mode & (S_IWGRP | S_IWOTH));
 }
 
-/* Whether the directory of ST may lead on. */
-static bool leads_on(const struct stat *st, uid_t owner)
+/* Whether only who is trusted can have put the object of ST where WALK has come to. */
+static bool is_trusted(const struct walk *walk, const struct stat *st)
 {
-	return is_fit(st, owner) || (is_owned(st, owner) && st->st_mode & S_ISVTX);
+	return is_owned(st, walk->owner) || (!walk->sticky && st->st_uid == walk->root_owner);
+}
+
+/* Whether the directory of ST may lead on. */
+static bool leads_on(const struct walk *walk, const struct stat *st)
+{
+	return is_trusted(walk, st) &&
+	       (!(st->st_mode & (S_IWGRP | S_IWOTH)) || st->st_mode & S_ISVTX);
 }
 
 errint_t trusted_path_check(int fd, uid_t owner)
@@ -97,6 +110,7 @@ static errint_t follow(struct walk *walk, int link, const char *behind)
 		if (root < 0)
 			return -errno;
 		go_to(walk, root);
+		walk->sticky = false;
 	}
 	return put_rest(walk, target, behind);
 }
@@ -125,19 +139,20 @@ static errint_t step(struct walk *walk, const char *name, const char *behind)
 		return fd;
 	if (fstat(fd, &st))
 		error = -errno;
-	else if (!is_owned(&st, walk->owner))
+	else if (!is_trusted(walk, &st))
 		error = -EPERM;
 	else if (S_ISLNK(st.st_mode))
 		return follow(walk, fd, behind);
 	else if (!S_ISDIR(st.st_mode))
 		error = -ENOTDIR;
-	else if (!leads_on(&st, walk->owner))
+	else if (!leads_on(walk, &st))
 		error = -EPERM;
 	if (error) {
 		close(fd);
 		return error;
 	}
 	go_to(walk, fd);
+	walk->sticky = st.st_mode & (S_IWGRP | S_IWOTH);
 	return put_rest(walk, "", behind);
 }
 
@@ -148,10 +163,14 @@ static errint_t walk_all(struct walk *walk)
 	char *behind;
 	char *name;
 
+	if (stat("/", &st))
+		return -errno;
+	walk->root_owner = st.st_uid;
 	if (fstat(walk->fd, &st))
 		return -errno;
-	if (!leads_on(&st, walk->owner))
+	if (!leads_on(walk, &st))
 		return -EPERM;
+	walk->sticky = st.st_mode & (S_IWGRP | S_IWOTH);
 	while (!error && (name = next_component(walk, &behind)))
 		error = step(walk, name, behind);
 	return error;

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The machine: its memory, its caches, what it is, and commands that cannot hang the run."""
 
+import atexit
 import contextlib
+import fcntl
 import os
 import platform
 import resource
@@ -10,6 +12,7 @@ import subprocess
 import time
 
 URING_SWITCH = "/sys/module/fuse/parameters/enable_uring"
+URING_USERS = "/run/foldfs-io_uring"
 FUSECTL = "/sys/fs/fuse/connections"
 
 
@@ -110,14 +113,47 @@ def stolen_share(before, after):
     return (after[7] - before[7]) / total if total else 0.0
 
 
+@contextlib.contextmanager
+def _uring_alone():
+    """While no other run borrows the switch or gives it back."""
+    with open(URING_USERS + ".guard", "a", encoding="ascii") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        yield
+
+
+def _written(path, text):
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)
+
+
+def _give_uring_back(users):
+    """The last run that has it puts the switch back: see scripts/lib.sh."""
+    with _uring_alone(), users:
+        fcntl.flock(users, fcntl.LOCK_UN)
+        users.seek(0)
+        before = users.read()
+        if before:
+            try:
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            _written(URING_SWITCH, before)
+            _written(URING_USERS, "")
+
+
 def enable_uring():
-    """Let FUSE use io_uring. None, or why it cannot."""
+    """Let FUSE use io_uring until the end of this process. None, or why it cannot."""
     try:
-        with open(URING_SWITCH, encoding="ascii") as switch:
-            if switch.read().strip() == "Y":
-                return None
-        with open(URING_SWITCH, "w", encoding="ascii") as switch:
-            switch.write("Y\n")
+        os.stat(URING_SWITCH)
+        with _uring_alone():
+            with open(URING_SWITCH, encoding="ascii") as switch:
+                before = switch.read()
+            users = open(URING_USERS, "a+", encoding="ascii")  # locked until the end
+            fcntl.flock(users, fcntl.LOCK_SH)
+            if before.strip() == "N":
+                _written(URING_SWITCH, "Y\n")
+                _written(URING_USERS, before)
+        atexit.register(_give_uring_back, users)
         return None
     except FileNotFoundError:
         return "this kernel has no FUSE over io_uring (Linux 6.14 has)"

@@ -3,7 +3,7 @@
  * control_place.h - where control sockets are; shared by foldfs and foldctl
  *
  * Places that nobody but root and the owner of the mount can take, in this order: /run/foldfs for
- * root's mounts; for another's /run/user/UID/foldfs, $XDG_RUNTIME_DIR/foldfs, $RUNTIME_DIRECTORY,
+ * root's mounts, for another's /run/user/UID/foldfs; $XDG_RUNTIME_DIR/foldfs, $RUNTIME_DIRECTORY,
  * $XDG_STATE_HOME/foldfs/.control, and ~/.local/state/foldfs/.control by the list of users. The
  * daemon takes the first that it can have, foldctl looks at them in turn. The environment counts
  * only for the owner himself, so root finds the sockets that are in the first and the last place.

@@ -23,6 +23,7 @@ struct handle {
 	struct stream *stream;      /* NULL: cannot be read from */
 	struct fusefs *fs;
 	int flags;      /* the client's, of its open */
+	bool appends;   /* constant: whatever is written goes to the end of the source's file */
 	uint64_t bytes; /* counted in fs->handles_bytes; under the inode's lock */
 	uid_t user;     /* who opened it: a handle of his share of fs->open_handles, and whose pages
 			 * those are that the kernel writes back */

@@ -53,6 +53,7 @@ enum plan_kind {
 	X(MAPPED, "it may still be mapped by who wrote to it in passthrough")                      \
 	X(EQUAL, "it is equal to other files, and nobody can write to it here")                    \
 	X(SET_ID, "it has set-id bits, which a write by way of the daemon takes from it")          \
+	X(APPEND, "it may only be appended to")                                                    \
 	X(AWAITED, "somebody is about to change it, whom its readers' inode did not take")         \
 	X(EMPTY, "it is empty")                                                                    \
 	X(UNABLE, "the kernel or the daemon's rights do not allow passthrough")
@@ -188,7 +189,8 @@ uint64_t plan_inodes(const struct plan *plan, enum plan_kind kind);
 
 /* The open(2) flags for the source's descriptor, from the client's. O_APPEND and O_DIRECT are the
  * kernel's to resolve and must not stay (the kernel's write-back of a mapped page is not aligned).
- */
+ * O_APPEND stays only where the source insists on it: such a file is never passed through for
+ * writing, for there it could be mapped, and stored into anywhere. */
 int plan_source_flags(int client_flags);
 
 /*

@@ -16,6 +16,7 @@ import mmap
 import os
 import random
 import re
+import select
 import shlex
 import shutil
 import signal
@@ -408,7 +409,7 @@ def thread_states(pid):
 class Test:
     """What a running test is given. t.rng is the only source of randomness, from the printed seed."""
 
-    def __init__(self, identity, directory, preset, suite, transport, seed, build, limit):
+    def __init__(self, identity, directory, preset, suite, transport, seed, build, limit, programs=None):
         self.identity = identity
         self.suite = suite
         self.directory = directory
@@ -417,6 +418,7 @@ class Test:
         self.seed = seed
         self.rng = random.Random(seed)
         self.build = build
+        self.programs = programs or build  # foldfs and foldctl, where every user may run them
         self.limit = limit  # seconds, enforced from outside
         self.sanitized = preset in SANITIZERS
         self.patience = 3 if self.sanitized else 1
@@ -438,11 +440,11 @@ class Test:
         prefix = ["setarch", "-R"] if self.preset == "tsan" else []
         # For a developer: FOLDFS_TEST_WRAPPER="gdb -q -batch -ex run -ex bt --args", or valgrind.
         prefix += shlex.split(os.environ.get("FOLDFS_TEST_WRAPPER", ""))
-        return prefix + [os.path.join(self.build, "foldfs")]
+        return prefix + [os.path.join(self.programs, "foldfs")]
 
     def foldctl_command(self):
         prefix = ["setarch", "-R"] if self.preset == "tsan" else []
-        return prefix + [os.path.join(self.build, "foldctl")]
+        return prefix + [os.path.join(self.programs, "foldctl")]
 
     def environment(self):
         environment = dict(os.environ)
@@ -621,6 +623,30 @@ class Child:
         if self.may_die_of and os.WIFSIGNALED(status) and os.WTERMSIG(status) == self.may_die_of:
             return
         check(status == 0, "child process: " + (text or "wait status %d" % status))
+
+
+class Gate:
+    """Where one process waits until another one lets it go on."""
+
+    def __init__(self):
+        self.reader, self.writer = os.pipe()
+
+    def open(self):
+        os.write(self.writer, b"x")
+
+    def wait(self, *children):
+        """CHILDREN: who may open it. If one of them ends before, that is this process's failure: nobody waits for
+        what cannot come, whoever else has the pipe open."""
+        while not select.select([self.reader], [], [], 0.02 if children else None)[0]:
+            for child in children:
+                if child.ended() and not select.select([self.reader], [], [], 0)[0]:
+                    child.join(Limit(1))
+                    raise Failure("a child process ended before it was to")
+        os.read(self.reader, 1)
+
+    def close(self):
+        os.close(self.reader)
+        os.close(self.writer)
 
 
 # ---- content ------------------------------------------------------------------------------------

@@ -5,6 +5,9 @@ The runner makes itself the reaper of orphans and works in a mount namespace of 
 test, in time or not, it ends what the test left: FUSE connections are aborted first (a process that
 hangs in one cannot be killed before), then every process is killed; the mounts go with the last one.
 What a test left behind without having failed is a failure of that test.
+
+The last line counts every test that was chosen: what cannot be run here is skipped, and says why; what
+was not run because the runner was ended, or failed itself, has failed.
 """
 
 import argparse
@@ -51,10 +54,11 @@ def parse_arguments():
 class Case:
     """One line of the output: a test, one of its variants, one transport."""
 
-    def __init__(self, declared, variant, transport):
+    def __init__(self, declared, variant, transport, missing=None):
         self.declared = declared
         self.variant = variant
         self.transport = transport
+        self.missing = missing  # why it cannot be run here
         self.name = "%s.%s" % (declared.module, declared.function.__name__)
         if variant is not None:
             self.name += "." + variant
@@ -68,7 +72,8 @@ class Case:
         return self.declared.function(t, self.declared.variants[self.variant])
 
 
-def collect(arguments, transports):
+def collect(arguments, transports, missing):
+    """The chosen tests. MISSING: what transports were asked for and cannot be had -> why."""
     cases = []
     for declared in harness.TESTS:
         if declared.suite == "full" and arguments.suite != "full":
@@ -78,8 +83,10 @@ def collect(arguments, transports):
         each = declared.transports == "each" or declared.transports == "full" and arguments.suite == "full"
         for variant in declared.variants or (None,):
             # What runs once takes its turn: a suite exercises every transport with a share of these.
-            for transport in transports if each else transports[len(cases) % len(transports):][:1]:
+            for transport in transports if each else transports[len(cases) % max(len(transports), 1):][:1]:
                 cases.append(Case(declared, variant, transport))
+            for transport in missing if each or not transports else ():
+                cases.append(Case(declared, variant, transport, missing[transport]))
     if arguments.names:
         cases = [case for case in cases if any(
             name in case.name or fnmatch.fnmatch(case.name, name) for name in arguments.names)]
@@ -114,12 +121,17 @@ class Running:
         os.close(wait)
         os.read(ready, 1)
         os.close(ready)
-        self.namespace_fd = os.open("/proc/%d/ns/mnt" % self.pid, os.O_RDONLY)
-        self.namespace = os.readlink("/proc/self/fd/%d" % self.namespace_fd)
+        try:
+            self.namespace_fd = os.open("/proc/%d/ns/mnt" % self.pid, os.O_RDONLY)
+            self.namespace = os.readlink("/proc/self/fd/%d" % self.namespace_fd)
+        except OSError:
+            # Killed already, by whomever: it has left nothing.
+            self.namespace_fd, self.namespace = -1, None
         os.close(go)
 
     def _child(self, arguments, seed, tell, wait):
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         harness.unshare_mounts()
         os.write(tell, b"x")
         os.close(tell)
@@ -134,7 +146,7 @@ class Running:
         files = os.path.join(self.directory, "files")
         os.mkdir(files)
         t = Test(self.case.name, files, arguments.preset, arguments.suite,
-                 self.case.transport, seed, arguments.build, self.seconds)
+                 self.case.transport, seed, arguments.build, self.seconds, arguments.programs)
         outcome, text = "passed", ""
         try:
             text = self.case.call(t) or ""
@@ -179,7 +191,8 @@ class Running:
             except (OSError, ValueError):
                 text = "the test's process ended with wait status %d" % status
         left = self._left_behind()
-        os.close(self.namespace_fd)
+        if self.namespace_fd >= 0:
+            os.close(self.namespace_fd)
         if left and not late:
             outcome, text = "failed", text + "\nprocesses left behind: " + ", ".join(left)
         return outcome, text + (self._printed() if outcome == "failed" else "")
@@ -218,7 +231,7 @@ def namespace_of(pid):
 
 def processes_in(namespace):
     """Every process of a test: its mount namespace tells, whoever became its parent."""
-    return [int(entry) for entry in os.listdir("/proc")
+    return [] if namespace is None else [int(entry) for entry in os.listdir("/proc")
             if entry.isdigit() and namespace_of(int(entry)) == namespace]
 
 
@@ -281,10 +294,31 @@ def transports_of(arguments, say):
     return ["dev"] if arguments.transport == "both" else []
 
 
+def transports_missing(arguments, transports):
+    """Which of those asked for cannot be had, and why."""
+    asked = ("dev", "io_uring") if arguments.transport == "both" else (arguments.transport,)
+    return {name: "FUSE over %s is not enabled on this machine" % name for name in asked if name not in transports}
+
+
+class Ended(BaseException):
+    """The runner is to end: SIGTERM."""
+
+
+def end_by_signal(number, frame):
+    raise Ended("the runner was ended by signal %d" % number)
+
+
 class Report:
     def __init__(self):
         self.counts = {"passed": 0, "failed": 0, "skipped": 0}
         self.failed = []
+
+    def add_not_run(self, cases, why):
+        """What was chosen and has no result has failed."""
+        self.counts["failed"] += len(cases)
+        self.failed += [case.name for case in cases]
+        if cases:
+            print("FAILED  %d tests have no result: %s" % (len(cases), why.rstrip()), flush=True)
 
     def add(self, case, outcome, text, seconds):
         self.counts[outcome] += 1
@@ -310,35 +344,70 @@ class Report:
 
 
 def run_all(cases, arguments, base, seed):
+    """Run them, and report each; a failure of the runner, or SIGTERM, is one of all that has no result then."""
     report = Report()
     waiting, running = list(cases), []
+    signal.signal(signal.SIGTERM, end_by_signal)
     try:
-        while waiting or running:
-            while waiting and len(running) < arguments.jobs and may_start(waiting[0], running):
-                running.append(Running(waiting.pop(0), arguments, base, seed))
-            select.select([test.pidfd for test in running], [], [], 1)
-            for test in list(running):
-                done = bool(select.select([test.pidfd], [], [], 0)[0])
-                late = not done and test.limit.passed()
-                if not done and not late:
-                    continue
-                running.remove(test)
-                outcome, text = test.finish(late)
-                reap_orphans(running)
-                report.add(test.case, outcome, text, time.monotonic() - test.started)
-                if not (arguments.keep and outcome == "failed"):
-                    shutil.rmtree(test.directory, ignore_errors=True)
+        run_each(waiting, running, report, arguments, base, seed)
     except KeyboardInterrupt:
         for test in running:
             test.finish(True)
         raise
+    except BaseException as reason:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        report.add_not_run([test.case for test in running] + waiting,
+                           str(reason) if isinstance(reason, Ended) else traceback.format_exc())
+        for test in running:
+            finish_anyway(test)
     return report
+
+
+def finish_anyway(test):
+    try:
+        test.finish(True)
+    except Exception:
+        traceback.print_exc()
+
+
+def run_each(waiting, running, report, arguments, base, seed):
+    """Take from WAITING, which are in RUNNING until REPORT has their result."""
+    while waiting or running:
+        while waiting and waiting[0].missing:
+            report.add(waiting[0], "skipped", waiting[0].missing, 0)
+            waiting.pop(0)
+        while waiting and not waiting[0].missing and len(running) < arguments.jobs and may_start(waiting[0], running):
+            running.append(Running(waiting[0], arguments, base, seed))
+            waiting.pop(0)
+        select.select([test.pidfd for test in running], [], [], 1 if running else 0)
+        for test in list(running):
+            done = bool(select.select([test.pidfd], [], [], 0)[0])
+            late = not done and test.limit.passed()
+            if not done and not late:
+                continue
+            outcome, text = test.finish(late)
+            reap_orphans(running)
+            report.add(test.case, outcome, text, time.monotonic() - test.started)
+            running.remove(test)
+            if not (arguments.keep and outcome == "failed"):
+                shutil.rmtree(test.directory, ignore_errors=True)
 
 
 def may_start(case, running):
     if any(test.case.declared.alone for test in running):
         return False
     return not (case.declared.alone and running)
+
+
+def copy_programs(build, base):
+    """foldfs and foldctl where plain users can run them too: the build may lie in a home that is closed to them."""
+    directory = os.path.join(base, "programs")
+    os.mkdir(directory)
+    os.chmod(directory, 0o755)
+    for program in ("foldfs", "foldctl"):
+        copy = shutil.copy(os.path.join(build, program), directory)
+        os.chmod(copy, 0o755)
+    return directory
 
 
 def main():
@@ -348,7 +417,8 @@ def main():
     for name in sorted(os.listdir(harness.HERE)):
         if re.fullmatch(r"test_\w+\.py", name):
             importlib.import_module(name[:-3])
-    cases = collect(arguments, transports_of(arguments, lambda text: print("note: " + text)))
+    transports = transports_of(arguments, lambda text: print("note: " + text))
+    cases = collect(arguments, transports, transports_missing(arguments, transports))
     if arguments.list:
         for case in cases:
             print(case.name)
@@ -362,9 +432,10 @@ def main():
             sys.exit("%s/%s is not built" % (arguments.build, program))
     prepare()
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1 << 32)
-    print("foldfs of %s, suite %s, seed %d" % (arguments.preset, arguments.suite, seed), flush=True)
+    print("foldfs of %s, suite %s, seed %d, %d tests" % (arguments.preset, arguments.suite, seed, len(cases)), flush=True)
     base = tempfile.mkdtemp(prefix="foldfs-mount-tests.", dir=os.environ.get("FOLDFS_TEST_DIR", "/var/tmp"))
     os.chmod(base, 0o755)
+    arguments.programs = copy_programs(arguments.build, base)
     started = time.monotonic()
     try:
         report = run_all(cases, arguments, base, seed)

@@ -14,7 +14,7 @@ import signal
 
 import faulty
 from faulty import FaultySource
-from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, MIB, PAGE, Skip, check, equal, fails_with,
+from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, MIB, PAGE, Gate, Skip, check, equal, fails_with,
                      fallocate, make_pages, read_file, test, until, write_file)
 
 PAGES = 40
@@ -434,7 +434,7 @@ def suspended_with_locks(t, options):
     write_file(source + "/file", content)
     mount = t.mount(source, options + ["pool=1M"])
     path = mount.path("file")
-    told, tell = os.pipe()
+    told = Gate()
 
     def hold():
         fd = os.open(path, os.O_RDWR)
@@ -442,11 +442,11 @@ def suspended_with_locks(t, options):
         fcntl.lockf(fd, fcntl.LOCK_EX, PAGE, 0)
         mapped = mmap.mmap(fd, 0)
         mapped[5:11] = b"stored"
-        os.write(tell, b"x")
+        told.open()
         signal.pause()
 
     holder = t.fork(hold, may_die_of=signal.SIGKILL)
-    os.read(told, 1)
+    told.wait(holder)
     os.kill(holder.pid, signal.SIGSTOP)
     until(lambda: state_of(holder.pid) == "T", 10 * t.patience, "the holder is suspended")
 
@@ -478,8 +478,7 @@ def suspended_with_locks(t, options):
         os.kill(holder.pid, signal.SIGKILL)
     t.join([holder, waiting], seconds=20)
     equal(read_file(source + "/file.moved"), read_file(path + ".moved"), "the source")
-    for fd in (told, tell):
-        os.close(fd)
+    told.close()
 
 
 @test(transports="one")

@@ -11,7 +11,7 @@ import time
 
 import faulty
 from faulty import FaultySource
-from harness import (MIB, PAGE, check, check_tree, equal, errno_of, fails_with, make_pages,
+from harness import (MIB, PAGE, Gate, check, check_tree, equal, errno_of, fails_with, make_pages,
                      make_tree, read_file, socket_identity, socket_of, sync_source, test, until, write_file)
 
 BUDGETS = {"window": [], "direct": ["window=0"]}
@@ -91,17 +91,16 @@ def source_turns_unreadable(t):
         os.setuid(65534)
         fd = os.open(mount.path("file"), os.O_RDONLY)
         equal(os.pread(fd, 10 * PAGE, 0), content[:10 * PAGE], "before")
-        os.write(asked, b"x")
-        os.read(answered, 1)
+        asked.open()
+        answered.wait()
         equal(os.pread(fd, 300 * PAGE, 0), content, "after, by the open descriptor")
         fails_with(errno.EACCES, "open without permission", os.open, mount.path("file"), os.O_RDONLY)
 
-    ask, asked = os.pipe()
-    answered, answer = os.pipe()
+    asked, answered = Gate(), Gate()
     child = t.fork(other_user)
-    os.read(ask, 1)
+    asked.wait(child)
     os.chmod(source + "/file", 0)
-    os.write(answer, b"x")
+    answered.open()
     t.join([child])
 
 

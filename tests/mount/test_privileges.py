@@ -14,7 +14,7 @@ import stat
 import struct
 import subprocess
 
-from harness import (LIBC, PAGE, ROOT, Failure, check, equal, errno_of, fails_with, make_pages, read_file, test, until,
+from harness import (LIBC, PAGE, ROOT, Failure, Gate, check, equal, errno_of, fails_with, make_pages, read_file, test, until,
                      write_file)
 from test_program import need_plain_user
 from users import NOBODY, USER, as_user, become
@@ -307,16 +307,16 @@ def capabilities_follow_the_uid(t):
 
     def act():
         os.stat(mount.path("file"))
-        os.write(ready, b"x")
-        os.read(go, 1)
+        told.open()
+        go.wait()
         fails_with(errno.EPERM, "chmod", os.chmod, mount.path("file"), 0o666)
 
-    (told, ready), (go, tell) = os.pipe(), os.pipe()
+    told, go = Gate(), Gate()
     child = t.fork(lambda: (become(USER), act()))
-    os.read(told, 1)
+    told.wait(child)
     # The kernel does not know yet: the source is asked.
     os.chown(source + "/file", 0, 0)
-    os.write(tell, b"x")
+    go.open()
     t.join([child])
 
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 
-from harness import (MIB, PAGE, ROOT, check, equal, fails_with, make_pages, mounts_under, read_file,
+from harness import (MIB, PAGE, ROOT, Gate, check, equal, fails_with, make_pages, mounts_under, read_file,
                      socket_identity, socket_of, test, until, write_file)
 from users import NOBODY, as_user
 
@@ -262,7 +262,7 @@ def signal_while_much_is_mapped(t, window):
     for number in range(count):
         write_file("%s/%d" % (source, number), bytes(pages * PAGE))
     mount = t.mount(source, [window])
-    stored, tell = os.pipe()
+    stored = Gate()
 
     def client(number):
         fd = os.open(mount.path(str(number)), os.O_RDWR)
@@ -270,12 +270,12 @@ def signal_while_much_is_mapped(t, window):
         os.close(fd)
         for page in range(pages):
             mapped[page * PAGE:page * PAGE + 8] = b"%08d" % page
-        os.write(tell, b"x")
+        stored.open()
         signal.pause()
 
     clients = [t.fork(client, number) for number in range(count)]
     for _ in clients:
-        os.read(stored, 1)
+        stored.wait(*clients)
     mount.stop(signal.SIGTERM)
     for client in clients:
         os.kill(client.pid, signal.SIGKILL)

@@ -16,8 +16,8 @@ import stat
 import struct
 import threading
 
-from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, LIBC, MIB, PAGE, check, equal, errno_of,
-                     fallocate, libc_call, read_file, test, until, write_file)
+from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, LIBC, MIB, PAGE, Gate, check, equal,
+                     errno_of, fallocate, libc_call, read_file, test, until, write_file)
 from sweep import SOURCE, mount_faulty
 from test_identity import CAPABILITY_VERSION, GROUP, in_user_namespace, result_of
 from test_privileges import status_of
@@ -175,17 +175,17 @@ def nothing_is_undone_by_a_chown_of_nothing(t):
     write_file(source + "/file", b"secret")
     os.chmod(source + "/file", 0o644)
     mount = t.mount(source, ["attr_timeout=0"])
-    ready, tell_ready = os.pipe()
+    ready = Gate()
 
     def loop():
         become(USER, umask=0)
-        os.write(tell_ready, b"x")
+        ready.open()
         while True:
             errno_of(os.chown, mount.path("file"), -1, -1)
 
     children = [t.fork(loop) for _ in range(2)]
     for _ in children:
-        os.read(ready, 1)
+        ready.wait(*children)
     undone = 0
     for _ in range(t.scaled(1500, 300)):
         os.chmod(source + "/file", 0o600)

@@ -12,7 +12,7 @@ import signal
 import stat
 import time
 
-from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, MIB, PAGE, Failure, check, equal, fallocate, libc_call,
+from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, MIB, PAGE, Failure, Gate, check, equal, fallocate, libc_call,
                      make_pages, read_file, test, until, write_file)
 from faulty import FaultySource
 from users import become
@@ -385,16 +385,16 @@ def flood(directory, ready):
         for name in names:
             os.unlink(name)
         if ready:
-            os.write(ready, b"x")
+            ready.open()
             ready = None
 
 
 def begin_flood(t, directory):
     os.mkdir(directory)
     os.chown(directory, STRANGER, STRANGER)
-    started, ready = os.pipe()
+    ready = Gate()
     child = t.fork(flood, directory, ready, may_die_of=signal.SIGKILL)
-    os.read(started, 1)
+    ready.wait(child)
     return child
 
 

@@ -19,6 +19,8 @@
 
 #include <cmocka.h>
 
+#include "scratch.h"
+
 struct view {
 	char path[64];
 	int directory;
@@ -31,7 +33,7 @@ static int set_up(void **state)
 	int fd;
 
 	assert_non_null(view);
-	strcpy(view->path, "/tmp/foldfs-test.XXXXXX");
+	assert_true(scratch_name(view->path, "backing", SCRATCH_ANY));
 	assert_non_null(mkdtemp(view->path));
 	view->directory = open(view->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	assert_true(view->directory >= 0);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_border.c - attributes are those of fstat(2), and what is a pseudo file system */
 #include "helpers.h"
+#include "scratch.h"
 
 #include "foldfs/border.h"
 
@@ -13,8 +14,9 @@ static void on_the_roots_file_system_it_is_what_fstat_says(void **state)
 	struct border border;
 	struct stat expected;
 	struct stat found;
-	int root = open("/tmp", O_RDONLY | O_DIRECTORY);
-	int fd = open("/tmp", O_TMPFILE | O_RDWR, 0640);
+	const char *place = scratch_place(SCRATCH_ANY);
+	int root = open(place, O_RDONLY | O_DIRECTORY);
+	int fd = open(place, O_TMPFILE | O_RDWR, 0640);
 
 	(void)state;
 	assert_true(root >= 0 && fd >= 0);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_catalogue.c - what is known of files between mounts: kept, replaced, damaged, shared */
 #include "helpers.h"
+#include "scratch.h"
 
 #include "foldfs/catalogue.h"
 
@@ -43,7 +44,7 @@ static int setup(void **state)
 	struct fixture *f = calloc(1, sizeof(*f));
 
 	assert_non_null(f);
-	strcpy(f->directory, "/tmp/foldfs-catalogue-XXXXXX");
+	assert_true(scratch_name(f->directory, "catalogue", SCRATCH_ANY));
 	assert_non_null(mkdtemp(f->directory));
 	strcat(f->directory, "/state/below");
 	snprintf(f->data, sizeof(f->data), "%s/data.mdb", f->directory);

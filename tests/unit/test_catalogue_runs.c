@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_catalogue_runs.c - which pages of a file are its family's: joined, kept, ended, damaged */
 #include "helpers.h"
+#include "scratch.h"
 
 #include "foldfs/catalogue_internal.h"
 
@@ -30,7 +31,7 @@ static int setup(void **state)
 	struct fixture *f = calloc(1, sizeof(*f));
 
 	assert_non_null(f);
-	strcpy(f->directory, "/tmp/foldfs-runs-XXXXXX");
+	assert_true(scratch_name(f->directory, "runs", SCRATCH_ANY));
 	assert_non_null(mkdtemp(f->directory));
 	assert_int_equal(catalogue_open(f->directory, MAX_BYTES, &f->aside, &f->catalogue), 0);
 	*state = f;

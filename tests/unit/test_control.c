@@ -24,6 +24,8 @@
 
 #include <cmocka.h>
 
+#include "scratch.h"
+
 #define REQUEST "{\"request\":\"status\"}\n"
 
 struct fusefs {
@@ -51,8 +53,8 @@ struct fixture {
 	struct fusefs fs;
 	struct status_context status;
 	struct control *control;
-	char directory[32];
-	char path[64];
+	char directory[64];
+	char path[96];
 };
 
 static int set_up(void **state)
@@ -65,7 +67,7 @@ static int set_up(void **state)
 	f->status.fs = &f->fs;
 	f->status.source = "/source";
 	f->status.mountpoint = "/mount point";
-	strcpy(f->directory, "/tmp/foldfs-test.XXXXXX");
+	assert_true(scratch_name(f->directory, "control", SCRATCH_ANY));
 	assert_non_null(mkdtemp(f->directory));
 	snprintf(f->path, sizeof(f->path), "%s/run/0:42.sock", f->directory);
 	*state = f;
@@ -75,7 +77,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
 	struct fixture *f = *state;
-	char run[64];
+	char run[96];
 
 	control_free(f->control);
 	unlink(f->path);
@@ -90,7 +92,7 @@ static int tear_down(void **state)
 /* control_new() in the directory of f->path, which is made. */
 static errint_t make(struct fixture *f, struct control **ret_control)
 {
-	char run[64];
+	char run[96];
 	errint_t error;
 	int fd;
 

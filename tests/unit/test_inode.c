@@ -18,6 +18,8 @@
 
 #include <cmocka.h>
 
+#include "scratch.h"
+
 #define FILES       200
 #define LOW_LIMIT   64 /* descriptors: the table keeps 16 for files */
 #define THREADS     4
@@ -43,7 +45,7 @@ static int setup(void **state)
 	struct fixture *fixture = calloc(1, sizeof(*fixture));
 
 	assert_non_null(fixture);
-	strcpy(fixture->path, "/tmp/foldfs-inode-XXXXXX");
+	assert_true(scratch_name(fixture->path, "inode", SCRATCH_ANY));
 	assert_non_null(mkdtemp(fixture->path));
 	fixture->root_fd = open(fixture->path, O_RDONLY | O_DIRECTORY);
 	assert_true(fixture->root_fd >= 0);

@@ -15,6 +15,8 @@
 
 #include <cmocka.h>
 
+#include "scratch.h"
+
 #define MIB (1ull << 20)
 
 static char base[64]; /* where the cgroups are; the files of /proc/self are there as well */
@@ -22,7 +24,7 @@ static char base[64]; /* where the cgroups are; the files of /proc/self are ther
 static int set_up(void **state)
 {
 	(void)state;
-	strcpy(base, "/tmp/foldfs-limit-XXXXXX");
+	assert_true(scratch_name(base, "limit", SCRATCH_ANY));
 	return mkdtemp(base) ? 0 : -1;
 }
 

@@ -23,18 +23,18 @@
 
 #include <cmocka.h>
 
+#include "scratch.h"
+
 static char base[64]; /* where a test may mount; removed at the end */
 static bool may_mount;
 
 static int set_up(void **state)
 {
-	char template[] = "/tmp/foldfs-test.XXXXXX";
-
 	(void)state;
 	may_mount =
 		unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0;
-	assert_non_null(mkdtemp(template));
-	strcpy(base, template);
+	assert_true(scratch_name(base, "mounts", SCRATCH_ANY));
+	assert_non_null(mkdtemp(base));
 	return 0;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_objects.c - copies of whole contents: made whole, or not at all */
 #include "helpers.h"
+#include "scratch.h"
 
 #include "foldfs/content.h"
 #include "foldfs/objects.h"
@@ -51,7 +52,7 @@ static int setup(void **state)
 	bool aside;
 
 	assert_non_null(f);
-	strcpy(f->directory, "/tmp/foldfs-objects-XXXXXX");
+	assert_true(scratch_name(f->directory, "objects", SCRATCH_ANY));
 	assert_non_null(mkdtemp(f->directory));
 	snprintf(f->below, sizeof(f->below), "%s/catalogue", f->directory);
 	assert_int_equal(catalogue_open(f->below, MAX_BYTES, &aside, &f->catalogue), 0);

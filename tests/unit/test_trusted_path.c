@@ -2,6 +2,7 @@
 /* test_trusted_path.c - which directories are believed, by who could put something in their place
  */
 #include "helpers.h"
+#include "scratch.h"
 
 #include "foldfs/trusted_path.h"
 
@@ -18,7 +19,7 @@ static int set_up(void **state)
 	struct fixture *f = calloc(1, sizeof(*f));
 
 	assert_non_null(f);
-	strcpy(f->directory, "/tmp/foldfs-trusted-XXXXXX");
+	assert_true(scratch_name(f->directory, "trusted", SCRATCH_ANY));
 	assert_non_null(mkdtemp(f->directory));
 	assert_int_equal(chdir(f->directory), 0);
 	*state = f;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_writers.c - who may write to a file, and whose word counts for whose */
 #include "helpers.h"
+#include "scratch.h"
 
 #include "foldfs/writers.h"
 
@@ -34,7 +35,7 @@ static int setup(void **state)
 	struct subject *subject = calloc(1, sizeof(*subject));
 
 	assert_non_null(subject);
-	strcpy(subject->path, "/tmp/foldfs-writers-XXXXXX");
+	assert_true(scratch_name(subject->path, "writers", SCRATCH_ANY));
 	subject->fd = mkstemp(subject->path);
 	assert_true(subject->fd >= 0);
 	assert_int_equal(writers_view_of(subject->fd, &subject->view), 0);
