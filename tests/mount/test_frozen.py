@@ -142,3 +142,27 @@ def who_waits_holds_nobody_up(t, kind):
         equal(crowd.ended(), 0, "requests that did not wait")
     crowd.join()
     equal(set(crowd.errors[:MANY]), {255}, "how they ended")
+
+
+@test(timeout=120)
+def root_holds_nobody_up(t):
+    """More requests of root's wait than there are threads for: other users are served all the same."""
+    source = t.loop_file_system()
+    make_source(t, source)
+    names = ["of-root-%d" % number for number in range(300)]
+    for name in names:
+        write_file(source + "/" + name, b"")
+    mount = t.mount(source, transport="dev")
+    os.listdir(mount.point)
+    with Frozen(t, source):
+        crowd = Crowd(t, 0, [lambda path=mount.path(name): os.chmod(path, 0o640) for name in names])
+        until(lambda: mount.status()["serving"]["parked"] > 0, 60, "requests are parked")
+
+        def as_other():
+            become(OTHER)
+            read_everything(mount)
+
+        t.join([t.fork(as_other)], 60)
+        equal(crowd.ended(), 0, "requests that did not wait")
+    crowd.join()
+    equal(set(crowd.errors[:crowd.count]), {255}, "how they ended")
