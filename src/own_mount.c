@@ -141,15 +141,14 @@ int own_mount_open(const struct own_mount *mount)
 bool own_mount_is_left(const struct own_mount *mount, bool any)
 {
 	struct mount_entry entry = {0};
+	bool told = mount->waiting >= 0; /* M.2 */
 	bool left;
 	char byte;
 
-	if (mount->device < 0 || mount_entry_find_again(&mount->entry, any, &entry) != 0)
+	if (mount->device < 0 || mount_entry_find_again(&mount->entry, any && told, &entry) != 0)
 		return false;
-	if (mount->waiting >= 0) /* M.2 */
-		left = read(mount->waiting, &byte, 1) == 1;
-	else
-		left = entry.id != mount->entry.id || unique_id_of(&entry) == mount->unique_id;
+	left = told ? read(mount->waiting, &byte, 1) == 1
+		    : unique_id_of(&entry) == mount->unique_id;
 	mount_entry_clear(&entry);
 	return left;
 }

@@ -53,6 +53,20 @@ def stop_all(pid):
     until(lambda: all(line.split(")")[-1].split()[0] == "T" for line in stats_of(pid)), 10, "all threads are stopped")
 
 
+def children_of(pid):
+    """Their names."""
+    found = []
+    for other in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open("/proc/%s/stat" % other) as stat:
+                name, fields = stat.read().split("(", 1)[1].rsplit(")", 1)
+        except OSError:
+            continue
+        if int(fields.split()[1]) == pid:
+            found.append(name)
+    return found
+
+
 def stats_of(pid):
     for thread in os.listdir("/proc/%d/task" % pid):
         with open("/proc/%d/task/%s/stat" % (pid, thread)) as file:
@@ -64,9 +78,10 @@ def follow_a_stopped_one(t, kind, source, number, **how):
     old = t.mount(source, audit=False, **how)
     old.expect_log("no kernel passthrough|no control socket")
     device = mounts_under(old.point)[0][1]
+    until(lambda: "foldfs" not in children_of(old.process.pid), 10, "its first question is answered")
     stop_all(old.process.pid)
-    # Not by umount(8), which may ask the mount something first. Busy: its first question is being answered.
-    until(lambda: errno_of(libc_call, "umount2", os.fsencode(old.point), 0) == 0, 10, "unmounted")
+    # Not by umount(8), which may ask the mount something first.
+    libc_call("umount2", os.fsencode(old.point), 0)
     new = Successor(t, kind, source, old.point)
     same = mounts_under(old.point)[0][1] == device
     if number:
