@@ -546,12 +546,12 @@ static errint_t start(struct daemon *d)
 /* Everything that start() did, backwards, however far it came. */
 static void stop(struct daemon *d)
 {
-	if (d->end_thread_runs) {
+	if (d->end_thread_runs)
 		pthread_cancel(d->end_thread);
-		pthread_join(d->end_thread, NULL);
-	}
 	/* Who asks for the status looks at the scan. */
 	control_free(d->control);
+	if (d->end_thread_runs)
+		pthread_join(d->end_thread, NULL);
 	state_stop_scan(&d->state);
 	if (d->session) {
 		unmount(d, false);

@@ -434,13 +434,13 @@ errint_t mount_entry_find_again(const struct mount_entry *like, bool any,
 	return err;
 }
 
-/* Whether FD is on the mount of ENTRY, and not on one that hides it. */
+/* Whether FD is on the mount of ENTRY, and not on one that hides it. Asked for nothing, a FUSE
+ * mount tells these two to everybody. */
 static bool is_on(int fd, const struct mount_entry *entry)
 {
 	struct statx stx;
 
-	if (statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC, STATX_MNT_ID,
-		  &stx) != 0)
+	if (statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC, 0, &stx) != 0)
 		return false;
 	return stx.stx_dev_major == entry->device_major &&
 	       stx.stx_dev_minor == entry->device_minor &&

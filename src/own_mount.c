@@ -11,7 +11,9 @@
  *       something of ours. An open descriptor keeps it so.
  *  M.2  An open file of fusectl stays with its connection, and is empty once that has no file
  *       system. This comes before the device number is given out again. So a mount of the number
- *       that was seen while the file still said something was ours.
+ *       that was seen while the file still said something was ours. Where there is no such file (a
+ *       plain user's mount in a container), the mount's unique id says it; and before Linux 6.8,
+ *       what looks like ours is taken for ours. It is only spoken of.
  *
  * By M.1 a mount is taken away, through the descriptor and not by its path. A mount whose
  * connection has ended is never taken away: either the kernel has unmounted it, or the connection
@@ -25,7 +27,12 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#ifndef STATX_MNT_ID_UNIQUE
+#define STATX_MNT_ID_UNIQUE 0x4000u
+#endif
 
 #define CONNECTIONS "/sys/fs/fuse/connections"
 
@@ -62,6 +69,20 @@ static int open_connection_file(unsigned connection, const char *name, int flags
 	return fd;
 }
 
+/* The id of the mount of ENTRY that is never given out again; 0: before Linux 6.8. */
+static uint64_t unique_id_of(const struct mount_entry *entry)
+{
+	int fd = mount_entry_open(entry);
+	struct statx stx = {0};
+
+	if (fd < 0)
+		return 0;
+	(void)statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC,
+		    STATX_MNT_ID_UNIQUE, &stx);
+	close(fd);
+	return stx.stx_mask & STATX_MNT_ID_UNIQUE ? stx.stx_mnt_id : 0;
+}
+
 static bool is_connected(const struct own_mount *mount)
 {
 	struct pollfd device = {.fd = mount->device};
@@ -78,6 +99,7 @@ errint_t own_mount_note(const char *mountpoint, int device, struct own_mount *re
 		return err;
 	mount.waiting = open_connection_file(mount.entry.device_minor, "waiting", O_RDONLY);
 	mount.abort = open_connection_file(mount.entry.device_minor, "abort", O_WRONLY);
+	mount.unique_id = unique_id_of(&mount.entry);
 	/* What was found is ours only if the connection has been alive until now (M.1). */
 	if (!is_connected(&mount)) {
 		own_mount_clear(&mount);
@@ -119,13 +141,16 @@ int own_mount_open(const struct own_mount *mount)
 bool own_mount_is_left(const struct own_mount *mount, bool any)
 {
 	struct mount_entry entry = {0};
+	bool told = mount->waiting >= 0; /* M.2 */
+	bool left;
 	char byte;
 
-	if (mount->device < 0 || mount_entry_find_again(&mount->entry, any, &entry) != 0)
+	if (mount->device < 0 || mount_entry_find_again(&mount->entry, any && told, &entry) != 0)
 		return false;
+	left = told ? read(mount->waiting, &byte, 1) == 1
+		    : unique_id_of(&entry) == mount->unique_id;
 	mount_entry_clear(&entry);
-	/* M.2. Where there is no such file, what looks like ours is taken for ours. */
-	return mount->waiting < 0 || read(mount->waiting, &byte, 1) == 1;
+	return left;
 }
 
 char *own_mount_place(const struct own_mount *mount)

@@ -13,6 +13,7 @@
 
 struct own_mount {
 	struct mount_entry entry; /* as it was made */
+	uint64_t unique_id;       /* that no other mount ever has; 0: unknown */
 	int device;               /* the connection's; borrowed; -1: nothing is mounted */
 	int waiting, abort;       /* its files of these names in fusectl; -1: cannot be had */
 };

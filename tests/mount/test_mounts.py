@@ -27,8 +27,10 @@ class Successor:
 
     def __init__(self, t, kind, source, point):
         self.t, self.point = t, point
-        self.mount = t.mount(source, ["pool=16M"], audit=False) if kind == "foldfs" else None
-        if not self.mount:
+        self.mount = None
+        if kind == "foldfs":
+            self.mount = t.mount(source, ["pool=16M", "state=" + t.path("successors-state")], audit=False)
+        else:
             t.run(["mount", "-t", "tmpfs", "none", point])
         write_file(point + "/data", b"precious")
 
@@ -51,19 +53,35 @@ def stop_all(pid):
     until(lambda: all(line.split(")")[-1].split()[0] == "T" for line in stats_of(pid)), 10, "all threads are stopped")
 
 
+def children_of(pid):
+    """Their names."""
+    found = []
+    for other in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open("/proc/%s/stat" % other) as stat:
+                name, fields = stat.read().split("(", 1)[1].rsplit(")", 1)
+        except OSError:
+            continue
+        if int(fields.split()[1]) == pid:
+            found.append(name)
+    return found
+
+
 def stats_of(pid):
     for thread in os.listdir("/proc/%d/task" % pid):
         with open("/proc/%d/task/%s/stat" % (pid, thread)) as file:
             yield file.read()
 
 
-def follow_a_stopped_one(t, kind, source, number):
+def follow_a_stopped_one(t, kind, source, number, **how):
     """One round; whether the successor had the device number of the old mount."""
-    old = t.mount(source, audit=False)
+    old = t.mount(source, audit=False, **how)
+    old.expect_log("no kernel passthrough|no control socket")
     device = mounts_under(old.point)[0][1]
+    until(lambda: "foldfs" not in children_of(old.process.pid), 10, "its first question is answered")
     stop_all(old.process.pid)
-    # Not by umount(8), which may ask the mount something first. Busy: its first question is being answered.
-    until(lambda: errno_of(libc_call, "umount2", os.fsencode(old.point), 0) == 0, 10, "unmounted")
+    # Not by umount(8), which may ask the mount something first.
+    libc_call("umount2", os.fsencode(old.point), 0)
     new = Successor(t, kind, source, old.point)
     same = mounts_under(old.point)[0][1] == device
     if number:
@@ -86,6 +104,25 @@ def followed_while_it_is_stopped(t, value):
     # Whoever else mounts something meanwhile may get the number.
     for _ in range(20):
         if follow_a_stopped_one(t, kind, source, number):
+            return
+    t.skip("others mount too much here: the device number was never given out again to the next one")
+
+
+@test(timeout=60)
+def followed_where_there_is_no_fusectl(t):
+    """The same, of a plain user's daemon that has no file of its connection to tell its own mount by. (Linux 6.8)"""
+    need_plain_user(t)
+    if [int(part) for part in os.uname().release.split(".")[:2]] < [6, 8]:
+        t.skip("Linux has unique mount ids since 6.8")
+    if os.path.ismount("/sys/fs/fuse/connections"):
+        t.run(["umount", "/sys/fs/fuse/connections"])
+        t.at_end(lambda: t.run(["mount", "-t", "fusectl", "none", "/sys/fs/fuse/connections"]))
+    source = t.make_dir("source")
+    os.chown(source, 65534, 65534)
+    os.chown(t.make_dir("mnt"), 65534, 65534)
+    os.chmod(t.directory, 0o1777)
+    for _ in range(20):
+        if follow_a_stopped_one(t, "foldfs", source, None, user="nobody"):
             return
     t.skip("others mount too much here: the device number was never given out again to the next one")
 

@@ -553,15 +553,15 @@ def what_a_plain_user_asks_for_in_vain(t, option):
 
 @test(transports="none", timeout=40)
 def crashed_mount_is_replaced(t):
-    """After a kill -9 the dead mount is told from a live one: a new mount there is refused as busy until a
-    lazy unmount, then works; the stale socket is no obstacle."""
+    """After a kill -9 the dead mount is told from a live one: a new mount there is refused until a lazy unmount,
+    then works; the stale socket is no obstacle."""
     source = t.make_dir("source")
     write_file(source + "/file", b"content")
     mount = t.mount(source, transport="dev")
     mount.expect_log("does not answer")  # its start may still be asking when it is killed
     mount.process.kill()
     mount.process.wait(20)
-    refused(t, [source, mount.point], "busy")
+    refused(t, [source, mount.point], "a dead mount", mount.point)
     result = t.run(t.foldctl_command() + ["status", mount.point], status=1, timeout=10)
     check(result.stderr.strip(), "foldctl says nothing of a dead mount")
     t.run(["umount", "-l", mount.point])
