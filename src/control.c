@@ -449,14 +449,19 @@ static void remove_own(const struct control *control)
 	end_turn(control);
 }
 
+void control_end(struct control *control)
+{
+	if (control && control->started)
+		eventfd_write(control->stop, 1);
+}
+
 void control_free(struct control *control)
 {
 	if (!control)
 		return;
-	if (control->started) {
-		eventfd_write(control->stop, 1);
+	control_end(control);
+	if (control->started)
 		pthread_join(control->thread, NULL);
-	}
 	for (unsigned i = 0; i < control->task_count; i++)
 		if (control->tasks[i].started)
 			pthread_join(control->tasks[i].thread, NULL);

@@ -5,7 +5,7 @@
  * Order of the start: everything is made without a thread (fusefs_new, before any fork), threads
  * begin in fusefs_serve(). Order of the stop: the watch and the trimmer first, while requests are
  * still answered, because their calls into the kernel wait for what an unanswered request holds;
- * then the loop, then everything else.
+ * then the loop, then everything else. If the connection has ended, they follow (fusefs_quiesce).
  */
 #include "foldfs/fusefs_internal.h"
 
@@ -312,10 +312,7 @@ errint_t fusefs_serve(struct fusefs *fs, struct fuse_session *se)
 	 * (fuse_dev_do_read() in fs/fuse/dev.c). */
 	if (error == -ECONNABORTED)
 		error = 0;
-	/* After an error the mount may still stand, with reads that nobody answers: then the caller
-	 * ends the connection first, and fusefs_free() waits for them. */
-	if (!error)
-		stop_callers(fs);
+	workers_end(fs->workers);
 	return error;
 }
 

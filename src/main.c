@@ -546,8 +546,14 @@ static errint_t start(struct daemon *d)
 /* Everything that start() did, backwards, however far it came. */
 static void stop(struct daemon *d)
 {
+	/* Those that may be at the source are all told to end before any is waited for: somebody
+	 * may be about to unmount it. */
 	if (d->end_thread_runs)
 		pthread_cancel(d->end_thread);
+	control_end(d->control);
+	/* It may have answers to give. */
+	if (d->fs)
+		fusefs_quiesce(d->fs);
 	/* Who asks for the status looks at the scan. */
 	control_free(d->control);
 	if (d->end_thread_runs)
@@ -555,9 +561,6 @@ static void stop(struct daemon *d)
 	state_stop_scan(&d->state);
 	if (d->session) {
 		unmount(d, false);
-		/* It may have answers to give. */
-		if (d->fs)
-			fusefs_quiesce(d->fs);
 		fuse_session_destroy(d->session);
 	}
 	/* Whoever unmounts the source next does not have to wait for the rest. */

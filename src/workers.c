@@ -78,16 +78,21 @@ errint_t workers_start(struct workers *workers)
 	return workers->running || !workers->count ? 0 : -error;
 }
 
+void workers_end(struct workers *workers)
+{
+	pthread_mutex_lock(&workers->lock);
+	workers->stopping = true;
+	pthread_mutex_unlock(&workers->lock);
+	pthread_cond_broadcast(&workers->work);
+}
+
 void workers_free(struct workers *workers)
 {
 	struct worker_job *job;
 
 	if (!workers)
 		return;
-	pthread_mutex_lock(&workers->lock);
-	workers->stopping = true;
-	pthread_mutex_unlock(&workers->lock);
-	pthread_cond_broadcast(&workers->work);
+	workers_end(workers);
 	while (workers->running)
 		pthread_join(workers->threads[--workers->running], NULL);
 	while (!cds_list_empty(&workers->queue)) {

@@ -37,6 +37,8 @@ typedef json_t *control_task_fn(void *context, const json_t *request,
 /* What {"request":NAME} is answered by; NAME is a literal. Before control_start(). */
 void control_add_task(struct control *control, const char *name, control_task_fn *task,
 		      void *context);
+/* Have the answering end, without waiting for it. NULL is nothing. */
+void control_end(struct control *control);
 /* Stop answering and remove the socket. Tasks that are under way are cancelled. NULL is nothing. */
 void control_free(struct control *control);
 

@@ -47,8 +47,10 @@ errint_t fusefs_watch(struct fusefs *fs);
 /* The operations, for fuse_session_new() with FS as user data. */
 extern const struct fuse_lowlevel_ops fusefs_operations;
 
-/* Serve SE, which is mounted, until it is unmounted or told to exit; starts and stops all threads.
- * After any fork. 0, or -errno that ended it. */
+/* Serve SE, which is mounted, until it is unmounted or told to exit; starts all threads, of which
+ * fusefs_quiesce() and fusefs_free() stop those that are left. After any fork. 0, or -errno that
+ * ended it: then the mount may still stand, with reads that nobody answers, and the caller ends the
+ * connection before those two. */
 errint_t fusefs_serve(struct fusefs *fs, struct fuse_session *se);
 
 /* Have fusefs_serve() return as soon as the requests in hand are done, also if it has not begun.
@@ -60,8 +62,8 @@ void fusefs_end(struct fusefs *fs);
 void fusefs_write_back(struct fusefs *fs);
 
 /* The end is near, requests are still answered: stop what waits for the kernel. To be called before
- * fusefs_end() on a session that is still mounted; then again is harmless. Blocks shortly.
- */
+ * fusefs_end() on a session that is still mounted, or when the connection has ended; then again is
+ * harmless. Blocks shortly. */
 void fusefs_quiesce(struct fusefs *fs);
 
 /* Of the running transport: "io_uring", "dev", or "none" before the first request. Any thread. */

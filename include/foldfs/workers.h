@@ -28,6 +28,9 @@ struct worker_job {
 errint_t workers_new(unsigned count, struct workers **ret_workers);
 /* 0 if one at least runs. */
 errint_t workers_start(struct workers *workers);
+/* Have the threads end, without waiting for it; whatever is queued then is left to
+ * workers_free(). */
+void workers_end(struct workers *workers);
 /* Waits for the jobs that are being done; the others are run here, as not wanted. */
 void workers_free(struct workers *workers);
 
