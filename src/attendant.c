@@ -2,9 +2,10 @@
 /*
  * attendant.c - does for the daemon, at its end, what that must or may not do itself
  *
- * The attendant reads orders of one byte from a socket, and has a child carry out each: it is free
- * for the next one when a mount does not answer. The child answers with the same byte. All of them
- * end with the daemon, whoever ends that.
+ * The attendant reads orders from a socket: one byte, and a descriptor of the mount's root, which
+ * says which mount is meant wherever that is. It has a child carry out each: it is free for the
+ * next one when a mount does not answer. The child answers with the same byte. All of them end with
+ * the daemon, whoever ends that.
  *
  * Root's daemon unmounts by itself; so its attendant needs no right but to come to the mount point,
  * and no program. A plain user's has no right to give up, and must start fusermount3.
@@ -13,12 +14,14 @@
 
 #include "foldfs/privileges.h"
 #include "foldfs/syscall_filter.h"
+#include "foldfs/unmount.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -28,9 +31,9 @@
 #define FLUSH   'f'
 #define UNMOUNT 'u'
 
-static void flush(const char *mountpoint)
+static void flush(int root)
 {
-	int fd = open(mountpoint, O_RDONLY | O_DIRECTORY | O_NONBLOCK | O_CLOEXEC);
+	int fd = openat(root, ".", O_RDONLY | O_DIRECTORY | O_NONBLOCK | O_CLOEXEC);
 
 	if (fd < 0)
 		return;
@@ -40,34 +43,14 @@ static void flush(const char *mountpoint)
 	close(fd);
 }
 
-/* As libfuse does it. */
-static void unmount(const char *mountpoint)
-{
-	char *const argv[] = {"fusermount3", "--unmount",        "--quiet", "--lazy",
-			      "--",          (char *)mountpoint, NULL};
-	pid_t pid = fork();
-
-	if (pid == 0) {
-		sigset_t none;
-
-		sigemptyset(&none);
-		sigprocmask(SIG_SETMASK, &none, NULL);
-		execv("/usr/bin/fusermount3", argv);
-		execvp("fusermount3", argv);
-		_exit(EXIT_FAILURE);
-	}
-	if (pid > 0)
-		TEMP_FAILURE_RETRY(waitpid(pid, NULL, 0));
-}
-
-static _Noreturn void carry_out(int socket, char order, const char *mountpoint)
+static _Noreturn void carry_out(int socket, char order, int root)
 {
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 	signal(SIGCHLD, SIG_DFL);
 	if (order == FLUSH)
-		flush(mountpoint);
+		flush(root);
 	if (order == UNMOUNT)
-		unmount(mountpoint);
+		unmount_by_fusermount(root);
 	/* Who does not listen any more has waited long enough. */
 	(void)send(socket, &order, 1, MSG_NOSIGNAL);
 	_exit(EXIT_SUCCESS);
@@ -85,11 +68,55 @@ static void give_up_privileges(void)
 	(void)syscall_filter_install(&filter);
 }
 
+/* Where an order's descriptor is, in the message. */
+union ancillary {
+	char bytes[CMSG_SPACE(sizeof(int))];
+	struct cmsghdr aligned;
+};
+
+/* The next order, and the root that it is about, which is the caller's. False at the end. */
+static bool receive_order(int socket, char *ret_order, int *ret_root)
+{
+	union ancillary ancillary;
+	struct iovec byte = {.iov_base = ret_order, .iov_len = 1};
+	struct msghdr message = {.msg_iov = &byte,
+				 .msg_iovlen = 1,
+				 .msg_control = ancillary.bytes,
+				 .msg_controllen = sizeof(ancillary.bytes)};
+	const struct cmsghdr *header;
+
+	if (TEMP_FAILURE_RETRY(recvmsg(socket, &message, MSG_CMSG_CLOEXEC)) != 1)
+		return false;
+	header = CMSG_FIRSTHDR(&message);
+	*ret_root = -1;
+	if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS)
+		memcpy(ret_root, CMSG_DATA(header), sizeof(*ret_root));
+	return true;
+}
+
+static bool send_order(int socket, char order, int root)
+{
+	union ancillary ancillary = {0};
+	struct iovec byte = {.iov_base = &order, .iov_len = 1};
+	struct msghdr message = {.msg_iov = &byte,
+				 .msg_iovlen = 1,
+				 .msg_control = ancillary.bytes,
+				 .msg_controllen = sizeof(ancillary.bytes)};
+	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+
+	header->cmsg_level = SOL_SOCKET;
+	header->cmsg_type = SCM_RIGHTS;
+	header->cmsg_len = CMSG_LEN(sizeof(root));
+	memcpy(CMSG_DATA(header), &root, sizeof(root));
+	return TEMP_FAILURE_RETRY(sendmsg(socket, &message, MSG_NOSIGNAL)) == 1;
+}
+
 /* In a process of its own. */
-static _Noreturn void attend(int socket, const char *mountpoint, pid_t daemon)
+static _Noreturn void attend(int socket, pid_t daemon)
 {
 	sigset_t all;
 	char order;
+	int root;
 
 	/* What is to end the daemon, be it sent to all of a group or service, is not for us: the
 	 * daemon has orders then. */
@@ -105,18 +132,20 @@ static _Noreturn void attend(int socket, const char *mountpoint, pid_t daemon)
 	if (getppid() != daemon)
 		_exit(EXIT_FAILURE);
 	give_up_privileges();
-	while (TEMP_FAILURE_RETRY(read(socket, &order, 1)) == 1) {
+	while (receive_order(socket, &order, &root)) {
 		pid_t pid = fork();
 
 		if (pid == 0)
-			carry_out(socket, order, mountpoint);
+			carry_out(socket, order, root);
 		if (pid < 0)
 			(void)send(socket, &order, 1, MSG_NOSIGNAL);
+		if (root >= 0)
+			close(root);
 	}
 	_exit(EXIT_SUCCESS);
 }
 
-errint_t attendant_start(const char *mountpoint, struct attendant *ret_attendant)
+errint_t attendant_start(struct attendant *ret_attendant)
 {
 	pid_t daemon = getpid(), pid;
 	int ends[2];
@@ -126,7 +155,7 @@ errint_t attendant_start(const char *mountpoint, struct attendant *ret_attendant
 		return -errno;
 	pid = fork();
 	if (pid == 0)
-		attend(ends[1], mountpoint, daemon);
+		attend(ends[1], daemon);
 	if (pid < 0)
 		error = -errno;
 	close(ends[1]);
@@ -148,14 +177,16 @@ static int left_until(const struct timespec *deadline)
 	return left > 0 ? (int)left : 0;
 }
 
-/* Give an order and wait until it is carried out; MILLISECONDS -1: however long that takes. */
-static void order_and_wait(const struct attendant *attendant, char order, int milliseconds)
+/* Give an order about ROOT and wait until it is carried out; MILLISECONDS -1: however long that
+ * takes. */
+static void order_and_wait(const struct attendant *attendant, char order, int root,
+			   int milliseconds)
 {
 	struct pollfd answer = {.fd = attendant->socket, .events = POLLIN};
 	struct timespec deadline;
 	char byte = 0;
 
-	if (attendant->socket < 0 || send(attendant->socket, &order, 1, MSG_NOSIGNAL) != 1)
+	if (attendant->socket < 0 || !send_order(attendant->socket, order, root))
 		return;
 	clock_gettime(CLOCK_MONOTONIC, &deadline);
 	deadline.tv_sec += milliseconds / 1000;
@@ -170,14 +201,14 @@ static void order_and_wait(const struct attendant *attendant, char order, int mi
 	}
 }
 
-void attendant_flush(const struct attendant *attendant, int milliseconds)
+void attendant_flush(const struct attendant *attendant, int root, int milliseconds)
 {
-	order_and_wait(attendant, FLUSH, milliseconds);
+	order_and_wait(attendant, FLUSH, root, milliseconds);
 }
 
-void attendant_unmount(const struct attendant *attendant)
+void attendant_unmount(const struct attendant *attendant, int root)
 {
-	order_and_wait(attendant, UNMOUNT, -1);
+	order_and_wait(attendant, UNMOUNT, root, -1);
 }
 
 void attendant_stop(struct attendant *attendant)

@@ -58,9 +58,11 @@ static json_t *explain(void *context, const json_t *request, bool (*is_cancelled
 		return error_answer("no such file is known to the mount");
 	if (err)
 		return error_answer(strerror(-err));
-	return json_pack("{s:s, s:s, s:b, s:I}", "plan", plan_kind_name(plan.kind), "reason",
-			 plan_reason_sentence(plan.reason), "open", plan.open, "known_pages",
-			 (json_int_t)plan.known_pages);
+	return json_pack("{s:s, s:s, s:b, s:I, s:I, s:I, s:I}", "plan", plan_kind_name(plan.kind),
+			 "reason", plan_reason_sentence(plan.reason), "open", plan.open,
+			 "known_pages", (json_int_t)plan.known_pages, "pool_pages",
+			 (json_int_t)plan.pool_pages, "shared_pages", (json_int_t)plan.shared_pages,
+			 "zero_pages", (json_int_t)plan.zero_pages);
 }
 
 void control_tasks_add(struct control *control, struct fusefs *fs)

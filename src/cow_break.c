@@ -28,6 +28,11 @@
  * anyway. */
 #define STREAM_BYTES (64u << 10)
 
+/* The most of a copy that is done at once. One call of the source may take many seconds for 2 GiB,
+ * during which nothing else changes these pages and the client cannot be killed. It asks for the
+ * rest. Pieces end at multiples of this, so that each can be a reflink if the whole could. */
+#define COPY_BYTES ((size_t)16 << 20)
+
 /* A change of FILE's pages FIRST..LAST that is under way. */
 struct change {
 	struct file *file;
@@ -237,6 +242,14 @@ errint_t cow_break_fallocate(const struct cow_break *cow, struct file *file, int
 	return error;
 }
 
+/* How much of LENGTH, to be copied to OFFSET, is done now. */
+static size_t copy_piece(off_t offset, size_t length)
+{
+	size_t piece = COPY_BYTES - (size_t)offset % COPY_BYTES;
+
+	return length < piece ? length : piece;
+}
+
 ssize_t cow_break_copy(const struct cow_break *cow, int fd_in, off_t offset_in, struct file *file,
 		       int fd_out, off_t offset_out, size_t length)
 {
@@ -249,6 +262,7 @@ ssize_t cow_break_copy(const struct cow_break *cow, int fd_in, off_t offset_in, 
 		return 0;
 	if (offset_out < 0 || length > (uint64_t)(INT64_MAX - offset_out))
 		return -EINVAL;
+	length = copy_piece(offset_out, length);
 	error = change_begin(&change, file, fd_out, fold_page_of((uint64_t)offset_out),
 			     fold_page_of((uint64_t)offset_out + length - 1));
 	if (error)

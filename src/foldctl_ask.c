@@ -257,13 +257,71 @@ int ask(const struct mount_entry *entry, const char *request, int64_t answer_wit
 	return result;
 }
 
+bool is_ours(const struct mount_entry *entry)
+{
+	char socket[MOUNT_SOCKET_NAME];
+	char *path = NULL;
+	int fd;
+
+	if (strcmp(entry->type, "fuse.foldfs") == 0)
+		return true;
+	if (strncmp(entry->type, "fuse", 4) != 0)
+		return false;
+	/* With -o subtype= the type is what the user says; nobody else's has the socket. */
+	mount_socket_name(entry, socket);
+	fd = connect_to(entry, socket, &path);
+	free(path);
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
+}
+
+/* The mount that the file or directory PATH lies on, if that is a FUSE mount. */
+static errint_t find_around(const char *path, struct mount_entry *ret_entry)
+{
+	struct mount_entry entry = {0};
+	int fd = open(path, O_PATH | O_CLOEXEC);
+	errint_t err = fd < 0 ? -ENOENT : mount_entry_of_fd(fd, &entry);
+
+	if (fd >= 0)
+		close(fd);
+	if (!err && strncmp(entry.type, "fuse", 4) != 0) {
+		mount_entry_clear(&entry);
+		err = -ENOENT;
+	}
+	if (!err)
+		*ret_entry = entry;
+	return err;
+}
+
+/* The mount whose source PATH is, or else that it lies on. */
+static errint_t find_by_content(const char *path, struct mount_entry *ret_entry)
+{
+	char *full = realpath(path, NULL);
+	errint_t err = full ? mount_entry_of_source(full, geteuid(), ret_entry) : -ENOENT;
+
+	free(full);
+	return err == -ENOENT ? find_around(path, ret_entry) : err;
+}
+
 int find_mount(const char *path, struct mount_entry *ret_entry)
 {
-	struct mount_entry entry;
+	struct mount_entry entry = {0}, found;
 	errint_t err = mount_entry_find(path, &entry);
 
+	/* A stuck mount is found by its mount point, and never touched. */
+	if (err == -ENOENT || (!err && strcmp(entry.type, "fuse.foldfs") != 0)) {
+		errint_t otherwise = find_by_content(path, &found);
+
+		if (!otherwise) {
+			mount_entry_clear(&entry);
+			entry = found;
+			err = 0;
+		}
+	}
 	if (err == -ENOENT)
-		return fail("nothing is mounted on %s.", path);
+		return fail("nothing is mounted on %s, and no foldfs mount of yours serves it.",
+			    path);
 	if (err)
 		return fail("cannot look up %s: %s.", path, strerror(-err));
 	if (strncmp(entry.type, "fuse", 4) != 0) {

@@ -2,6 +2,7 @@
 /* foldctl_audit.c - foldctl audit: has the daemon compare all it holds with the source */
 #include "foldfs/audit_checks.h"
 #include "foldfs/foldctl.h"
+#include "foldfs/text.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -111,6 +112,7 @@ int command_audit(char *argv[])
 {
 	struct audit_options options = {.timeout_ms = INT64_MAX / 4};
 	bool options_end = false;
+	const char *value;
 
 	for (; *argv; argv++) {
 		if (!options_end && strcmp(*argv, "--") == 0) {
@@ -119,9 +121,9 @@ int command_audit(char *argv[])
 			options.as_json = true;
 		} else if (!options_end && strcmp(*argv, "--idle") == 0) {
 			options.idle = true;
-		} else if (!options_end && strncmp(*argv, "--timeout=", 10) == 0) {
-			if (!parse_timeout(*argv + 10, &options.timeout_ms)) {
-				fail("'%s' is no number of seconds.", *argv + 10);
+		} else if (!options_end && (value = text_option_value(&argv, "--timeout"))) {
+			if (!parse_timeout(value, &options.timeout_ms)) {
+				fail("'%s' is no number of seconds.", value);
 				return EXIT_NOT_DONE;
 			}
 		} else if (!options_end && (*argv)[0] == '-' && (*argv)[1]) {

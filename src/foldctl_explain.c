@@ -24,14 +24,52 @@ static int mount_of(int fd, const char *path, struct mount_entry *ret_entry)
 	return EXIT_FAILURE;
 }
 
+/* COUNT pages in bytes; the nearest number where there is none. */
+static int64_t bytes_of(int64_t count)
+{
+	int64_t bytes;
+
+	return __builtin_mul_overflow(count, (int64_t)FOLD_PAGE_SIZE, &bytes) ? INT64_MAX : bytes;
+}
+
+/* What is known of its pages, one line for each kind. */
+static void print_pages(const json_t *answer)
+{
+	struct text_buffer a, b;
+	int64_t known = number(answer, "known_pages");
+	int64_t pooled = number(answer, "pool_pages");
+	int64_t shared = number(answer, "shared_pages");
+	int64_t zero = number(answer, "zero_pages");
+
+	if (pooled > 0)
+		printf("%s of it are in the pool, and of these %s are shared with other pages.\n",
+		       text_size(bytes_of(pooled), &a), text_size(bytes_of(shared), &b));
+	if (zero > 0)
+		printf("%s of it are known to be zero, and are kept nowhere.\n",
+		       text_size(bytes_of(zero), &a));
+	if (known)
+		printf("%s of its pages a scan has found in another file, at the same places.\n",
+		       text_count(known, &a));
+}
+
+static void print_answer(const json_t *answer, const char *path)
+{
+	text_print_foreign(stdout, path);
+	printf(": ");
+	text_print_foreign(stdout, text(answer, "plan"));
+	printf(json_is_true(json_object_get(answer, "open")) ? ", for "
+							     : ", once it is opened, for ");
+	text_print_foreign(stdout, text(answer, "reason"));
+	printf(".\n");
+	print_pages(answer);
+}
+
 static int explain(int fd, const char *path, bool as_json)
 {
 	struct mount_entry entry;
 	char request[80];
-	struct text_buffer count;
 	json_t *answer = NULL;
 	struct stat st;
-	int64_t pages;
 	int result;
 
 	if (fstat(fd, &st))
@@ -48,18 +86,7 @@ static int explain(int fd, const char *path, bool as_json)
 		json_dumpf(answer, stdout, JSON_INDENT(2));
 		putchar('\n');
 	} else if (!result) {
-		text_print_foreign(stdout, path);
-		printf(": ");
-		text_print_foreign(stdout, text(answer, "plan"));
-		printf(json_is_true(json_object_get(answer, "open")) ? ", for "
-								     : ", once it is opened, for ");
-		text_print_foreign(stdout, text(answer, "reason"));
-		printf(".\n");
-		pages = number(answer, "known_pages");
-		if (pages)
-			printf("%s of its pages a scan has found in another file, at the same "
-			       "places.\n",
-			       text_count(pages, &count));
+		print_answer(answer, path);
 	}
 	json_decref(answer);
 	mount_entry_clear(&entry);

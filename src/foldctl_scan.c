@@ -2,8 +2,12 @@
 /*
  * foldctl_scan.c - foldctl scan: fills the catalogue of a source now
  *
- * DIR is a mount, whose source is then scanned, or a directory that is to be mounted. A directory
- * within a mount is none of both: it has no catalogue of its own.
+ * DIR is a mount, whose source is then scanned, or a directory that is or is to be mounted. A
+ * directory within a mount is none of these: it has no catalogue of its own.
+ *
+ * What is found is of use to a mount only in the mount's own catalogue. So a mount is asked where
+ * that is; it may have been told another place than ours would be (-o state, $HOME). Only a mount
+ * of the caller's own is believed: anybody else's could have him write where he would not.
  */
 #include "foldfs/catalogue.h"
 #include "foldfs/foldctl.h"
@@ -15,6 +19,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* What a foldfs mount serves has other stamps than its source, and none that last. */
@@ -49,83 +54,160 @@ static int open_root(const char *directory, const char *source, int *ret_fd)
 	return EXIT_SUCCESS;
 }
 
-static int open_catalogue(const struct scan_command *command, const char *source,
-			  struct catalogue **ret_catalogue)
-{
-	char *directory = NULL;
-	bool moved_aside = false;
-	errint_t error = state_directory(command->state, source, &directory);
-	int status = EXIT_SUCCESS;
+/* What is scanned, and where what is found is kept. Strings are malloced. */
+struct target {
+	char *source;
+	char *mountpoint; /* of the mount that is asked; NULL: none is */
+	char *state;      /* the directory of the mount's catalogue; empty: it has none */
+	char *directory;  /* of the catalogue that is filled */
+	uid_t owner;      /* of the mount */
+};
 
-	if (!error)
-		error = catalogue_open(directory, CATALOGUE_MAX_BYTES, &moved_aside, ret_catalogue);
+static void target_clear(struct target *target)
+{
+	free(target->source);
+	free(target->mountpoint);
+	free(target->state);
+	free(target->directory);
+}
+
+static int open_catalogue(const struct target *target, struct catalogue **ret_catalogue)
+{
+	bool moved_aside = false;
+	errint_t error =
+		catalogue_open(target->directory, CATALOGUE_MAX_BYTES, &moved_aside, ret_catalogue);
+
 	if (error)
-		status = fail("cannot keep a catalogue of %s: %s: %s.", source,
-			      directory ? directory : "no directory for it",
-			      catalogue_open_error(error));
+		return fail("cannot keep a catalogue of %s: %s: %s.", target->source,
+			    target->directory, catalogue_open_error(error));
 	if (moved_aside)
 		fail("the catalogue in %s was damaged, foreign or full: it is moved aside "
 		     "(data.mdb.aside), and a new one begun.",
-		     directory);
-	free(directory);
-	return status;
+		     target->directory);
+	return EXIT_SUCCESS;
 }
 
 /* Have the copies removed that nobody has a use for after the scan. */
-static void sweep_objects(const struct scan_command *command, const char *source)
+static void sweep_objects(struct catalogue *catalogue, const char *directory)
 {
-	char *directory = NULL;
 	char path[PATH_MAX];
 	int fd = -1;
 
-	if (!state_directory(command->state, source, &directory) &&
-	    snprintf(path, sizeof(path), "%s/objects", directory) < (int)sizeof(path))
+	if (snprintf(path, sizeof(path), "%s/objects", directory) < (int)sizeof(path))
 		fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	/* Most catalogues have none. */
 	if (fd >= 0) {
-		objects_sweep(fd, command->options.catalogue);
+		objects_sweep(fd, catalogue);
 		close(fd);
 	}
-	free(directory);
 }
 
-/* The source of the foldfs mount on PATH, malloced; NULL if there is none there. */
-static int source_of(const char *path, char **ret_source)
+/* What the daemon of ENTRY says of its mount. */
+static int ask_target(const struct mount_entry *entry, struct target *target)
+{
+	json_t *status = NULL;
+	int result = ask(entry, "{\"request\":\"status\"}\n", ANSWER_MS, &status);
+
+	if (result)
+		return result;
+	target->owner = entry->owner;
+	target->mountpoint = strdup(entry->mountpoint);
+	target->source = strdup(text(status, "source"));
+	target->state = strdup(text(status, "state"));
+	json_decref(status);
+	return target->mountpoint && target->source && target->state ? EXIT_SUCCESS
+								     : fail("not enough memory.");
+}
+
+/* PATH is the target, or a mount of ours that is up serves it. */
+static int find_served(const char *path, bool state_given, struct target *target)
 {
 	struct mount_entry entry;
-	json_t *status = NULL;
-	errint_t error = mount_entry_find(path, &entry);
+	errint_t error;
 	int result;
 
+	target->source = realpath(path, NULL);
+	if (!target->source)
+		return fail("cannot resolve %s: %s.", path, strerror(errno));
+	error = state_given ? -ENOENT : mount_entry_of_source(target->source, geteuid(), &entry);
 	if (error == -ENOENT)
 		return EXIT_SUCCESS;
 	if (error)
 		return fail("cannot look up %s: %s.", path, strerror(-error));
-	if (strcmp(entry.type, "fuse.foldfs") != 0) {
-		mount_entry_clear(&entry);
-		return EXIT_SUCCESS;
-	}
-	result = ask(&entry, "{\"request\":\"status\"}\n", ANSWER_MS, &status);
+	free(target->source);
+	target->source = NULL;
+	result = ask_target(&entry, target);
 	mount_entry_clear(&entry);
-	if (result)
-		return result;
-	*ret_source = strdup(text(status, "source"));
-	json_decref(status);
-	return *ret_source ? EXIT_SUCCESS : fail("not enough memory.");
+	return result;
 }
 
-static int scan_source(struct scan_command *command, const char *directory, const char *source)
+static int find_target(const char *path, bool state_given, struct target *target)
+{
+	struct mount_entry entry = {0};
+	errint_t error = mount_entry_find(path, &entry);
+	int result;
+
+	if (error && error != -ENOENT)
+		return fail("cannot look up %s: %s.", path, strerror(-error));
+	result = !error && is_ours(&entry) ? ask_target(&entry, target)
+					   : find_served(path, state_given, target);
+	mount_entry_clear(&entry);
+	return result;
+}
+
+static bool is_same_place(const char *a, const char *b)
+{
+	struct stat first, second;
+
+	return stat(a, &first) == 0 && stat(b, &second) == 0 && first.st_dev == second.st_dev &&
+	       first.st_ino == second.st_ino;
+}
+
+/* Where what is found is kept: STATE is what the command line says, NULL: nothing. */
+static int choose_directory(const char *state, struct target *target)
+{
+	errint_t error;
+
+	if (!state && target->mountpoint && target->owner != geteuid())
+		return fail("the mount %s is user %u's, with a catalogue of that user's: scan it "
+			    "as that user.",
+			    target->mountpoint, target->owner);
+	if (!state && target->mountpoint && *target->state != '/')
+		return fail("the mount %s keeps no catalogue, and so learns nothing from a scan: "
+			    "its log says why.",
+			    target->mountpoint);
+	if (!state && target->mountpoint) {
+		target->directory = strdup(target->state);
+		return target->directory ? EXIT_SUCCESS : fail("not enough memory.");
+	}
+	error = state_directory(state, target->source, &target->directory);
+	if (error)
+		return fail("cannot keep a catalogue of %s: no directory for it: %s.",
+			    target->source, strerror(-error));
+	return EXIT_SUCCESS;
+}
+
+/* What --state names may be another place than the mount's. */
+static void tell_unseen(const struct target *target)
+{
+	if (target->mountpoint && !is_same_place(target->directory, target->state))
+		fail("the mount %s does not see what is kept in %s: scan it without --state.",
+		     target->mountpoint, target->directory);
+}
+
+static int scan_target(struct scan_command *command, const struct target *target)
 {
 	int fd = -1;
-	int status = open_root(directory, source, &fd);
+	int status = open_root(command->directory, target->source, &fd);
 
 	if (status)
 		return status;
-	status = open_catalogue(command, source, &command->options.catalogue);
+	status = open_catalogue(target, &command->options.catalogue);
 	if (!status) {
-		status = scan_command_run(command, fd, source);
-		sweep_objects(command, source);
+		status = scan_command_run(command, fd, target->source);
+		sweep_objects(command->options.catalogue, target->directory);
 		catalogue_close(command->options.catalogue);
+		tell_unseen(target);
 	}
 	close(fd);
 	return status;
@@ -134,9 +216,9 @@ static int scan_source(struct scan_command *command, const char *directory, cons
 int command_scan(char *argv[])
 {
 	struct scan_command command;
+	struct target target = {0};
 	char *current = NULL;
-	char *source = NULL;
-	int status = EXIT_SUCCESS;
+	int status;
 
 	if (scan_command_parse("foldctl", false, argv, &command))
 		return EXIT_FAILURE;
@@ -147,17 +229,15 @@ int command_scan(char *argv[])
 			return fail("cannot tell the current directory: %s.", strerror(errno));
 		command.directory = current;
 	}
-	status = source_of(command.directory, &source);
-	if (!status && !source) {
-		source = realpath(command.directory, NULL);
-		if (!source)
-			status = fail("cannot resolve %s: %s.", command.directory, strerror(errno));
-		/* For messages: the directory is the source. */
-		command.directory = source;
-	}
+	status = find_target(command.directory, command.state, &target);
+	/* For messages: the directory is the source. */
+	if (!status && !target.mountpoint)
+		command.directory = target.source;
 	if (!status)
-		status = scan_source(&command, command.directory, source);
-	free(source);
+		status = choose_directory(command.state, &target);
+	if (!status)
+		status = scan_target(&command, &target);
+	target_clear(&target);
 	free(current);
 	return status;
 }

@@ -38,6 +38,9 @@ static void print_saved(const json_t *status)
 	print_size("zeroes", bytes_of(status, "zero_pages"), "all-zero pages, kept nowhere");
 	print_size("profit", number(status, "general_profit"),
 		   "both, less what finding them takes");
+	if (number(status, "equal.files") > 0)
+		print_size("equal", number(status, "equal.saved_bytes"),
+			   "files that the kernel caches once for many, at most");
 	if (number(status, "copies") > 0)
 		print_size("copies", number(status, "copies_bytes"),
 			   "on disk, of what equal files hold, for coherence=overlay");
@@ -123,7 +126,9 @@ static void print_status(const json_t *status)
 {
 	struct text_buffer up;
 
-	text_print_foreign(stdout, text(status, "mountpoint"));
+	/* Empty where only another mount namespace has it. */
+	text_print_foreign(stdout, *text(status, "mountpoint") ? text(status, "mountpoint")
+							       : "(elsewhere)");
 	printf("\n  serves ");
 	text_print_foreign(stdout, text(status, "source"));
 	printf("\n  foldfs ");
@@ -133,6 +138,10 @@ static void print_status(const json_t *status)
 	if (*text(status, "state")) {
 		printf("\n  keeps its catalogue in ");
 		text_print_foreign(stdout, text(status, "state"));
+	}
+	if (*text(status, "passthrough") && *text(status, "passthrough") != '?') {
+		printf("\n  no kernel passthrough, for ");
+		text_print_foreign(stdout, text(status, "passthrough"));
 	}
 	print_privileges(status);
 	putchar('\n');

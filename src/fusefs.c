@@ -27,8 +27,6 @@
 #define BACKGROUND_MAX 8192u
 /* Beyond this it reads no further ahead. */
 #define BACKGROUND_ENOUGH 48u
-/* Descriptors that the daemon itself may need: its threads', clients of the control socket. */
-#define OTHER_MAX 1024u
 /* Of libfuse, lib/fuse_i.h: what a request needs beside its payload. */
 #define HEADER_BYTES 4096u
 /* Of libfuse: payloads that a queue has, one queue for each processor. */
@@ -75,12 +73,9 @@ static uid_t user_of(const struct fuse_in_header *in)
 	}
 }
 
-/* Of the descriptors that inodes leave: some for what the daemon itself opens, requests that are
- * under way included, the rest for open files. */
 static errint_t open_handles_new(struct fusefs *fs)
 {
-	uint64_t spare = inode_table_spare(fs->inodes);
-	uint64_t budget = spare - (spare / 4 < OTHER_MAX ? spare / 4 : OTHER_MAX);
+	uint64_t budget = inode_table_spare(fs->inodes);
 
 	return shares_new(budget, budget / 16, geteuid(), &fs->open_handles);
 }
@@ -89,6 +84,8 @@ errint_t fusefs_handle_take(struct fusefs *fs, fuse_req_t req)
 {
 	errint_t error = shares_take(fs->open_handles, fuse_req_ctx(req)->uid, 1);
 
+	if (!error)
+		inode_table_make_room(fs->inodes, shares_taken(fs->open_handles));
 	return error == -EAGAIN ? -ENFILE : error;
 }
 
@@ -146,6 +143,7 @@ errint_t fusefs_new(const struct options *options, int source_fd, struct fusefs 
 	fs->attr_timeout = options->attr_timeout;
 	fs->entry_timeout = options->entry_timeout;
 	fs->negative_timeout = options->negative_timeout;
+	fs->read_only = options->read_only;
 	CDS_INIT_LIST_HEAD(&fs->handles);
 	CDS_INIT_LIST_HEAD(&fs->directories);
 	pthread_mutex_init(&fs->handles_lock, NULL);
@@ -176,19 +174,29 @@ void fusefs_use_state(struct fusefs *fs, const struct state *state)
 		file_table_use_families(fs->files, fs->families);
 }
 
-void fusefs_free(struct fusefs *fs)
+void fusefs_leave_source(struct fusefs *fs)
 {
-	if (!fs)
-		return;
 	if (fs->window)
 		stop_callers(fs);
 	watch_free(fs->watch);
 	/* What clients still had open when the connection ended. */
 	fusefs_handles_free(fs);
 	fusefs_directories_free(fs);
-	serve_free(fs->serve);
 	workers_free(fs->workers);
 	inode_table_free(fs->inodes);
+	backing_free(fs->backing);
+	fs->watch = NULL;
+	fs->workers = NULL;
+	fs->inodes = NULL;
+	fs->backing = NULL;
+}
+
+void fusefs_free(struct fusefs *fs)
+{
+	if (!fs)
+		return;
+	fusefs_leave_source(fs);
+	serve_free(fs->serve);
 	window_free(fs->window);
 	file_table_free(fs->files);
 	family_table_free(fs->families);
@@ -196,7 +204,6 @@ void fusefs_free(struct fusefs *fs)
 	page_store_free(fs->store);
 	filler_destroy(&fs->filler);
 	plan_free(fs->plan);
-	backing_free(fs->backing);
 	shares_free(fs->open_handles);
 	stats_free(fs->stats);
 	pthread_mutex_destroy(&fs->handles_lock);
@@ -281,6 +288,8 @@ static errint_t start_threads(struct fusefs *fs)
 	errint_t error = page_store_start(fs->store);
 
 	if (!error)
+		error = inode_table_start(fs->inodes);
+	if (!error)
 		error = workers_start(fs->workers);
 	if (!error)
 		error = window_start(fs->window);
@@ -339,11 +348,13 @@ void fusefs_usage(const struct fusefs *fs, struct fusefs_usage *ret_usage)
 	ret_usage->zero_pages = page_map_memory_zero_pages(fs->map_memory);
 	ret_usage->maps_bytes = page_map_memory_bytes(fs->map_memory) +
 				file_table_bytes(fs->files) + family_table_bytes(fs->families);
+	plan_equal(fs->plan, &ret_usage->equal);
+	ret_usage->no_passthrough = plan_unable(fs->plan);
 	ret_usage->window_inodes = plan_inodes(fs->plan, PLAN_WINDOW);
 	ret_usage->own_inodes = plan_inodes(fs->plan, PLAN_OWN);
 	ret_usage->shared_inodes = plan_inodes(fs->plan, PLAN_SHARED);
 	ret_usage->inodes = inode_table_count(fs->inodes);
-	ret_usage->inodes_bytes = inode_table_bytes(fs->inodes);
+	ret_usage->inodes_bytes = inode_table_bytes(fs->inodes) + ret_usage->equal.memory_bytes;
 	ret_usage->open_handles = shares_taken(fs->open_handles);
 	ret_usage->handles_bytes = atomic_load_explicit(&fs->handles_bytes, memory_order_relaxed);
 	serve_usage(fs->serve, &ret_usage->serve);

@@ -30,6 +30,9 @@
 #define CAPABILITY     "security.capability"
 #define TRUSTED_PREFIX "trusted."
 
+/* Attributes alone; see fuse_lowlevel_notify_inval_inode(). */
+#define NO_PAGES (-1)
+
 /* An object at work. */
 struct object {
 	struct inode *inode;
@@ -55,7 +58,7 @@ static errint_t object_begin(struct fusefs *fs, fuse_ino_t node, struct object *
 
 static void object_end(const struct object *object)
 {
-	inode_path_end(object->inode, object->fd);
+	inode_path_end(object->inode);
 }
 
 /* The end of having asked for its attributes. -ESTALE: it has gone, and its numbers may mean
@@ -93,12 +96,28 @@ static errint_t do_getattr(struct fusefs *fs, fuse_ino_t node, const struct fuse
 	return object_asked(fs, &object, error);
 }
 
-static void reply_attr(fuse_req_t req, struct fusefs *fs, errint_t error, const struct stat *st)
+double fusefs_attr_timeout(struct fusefs *fs, struct inode *inode)
+{
+	if (!inode_is_regular(inode) || !plan_moves_times(inode_plan(inode)))
+		return fs->attr_timeout;
+	/* Should that have ended, the next who asks is told more. */
+	fusefs_look_mapped(fs, inode);
+	return 0;
+}
+
+void fusefs_attr_expire(struct fusefs *fs, const struct inode *inode)
+{
+	/* It fails where the kernel knows no such inode (any more), or the connection is gone. */
+	(void)fuse_lowlevel_notify_inval_inode(fs->session, inode_node(inode), NO_PAGES, 0);
+}
+
+static void reply_attr(fuse_req_t req, struct fusefs *fs, fuse_ino_t node, errint_t error,
+		       const struct stat *st)
 {
 	if (error)
 		fusefs_reply_err(req, -error);
 	else
-		fusefs_reply_attr(req, st, fs->attr_timeout);
+		fusefs_reply_attr(req, st, fusefs_attr_timeout(fs, inode_of(fs->inodes, node)));
 }
 
 void fusefs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -107,7 +126,7 @@ void fusefs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct stat st;
 	errint_t error = do_getattr(fs, ino, fi, &st);
 
-	reply_attr(req, fs, error, &st);
+	reply_attr(req, fs, ino, error, &st);
 }
 
 static errint_t statx_fd(struct fusefs *fs, int fd, int flags, int mask, struct statx *ret_statx)
@@ -150,7 +169,8 @@ void fusefs_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fu
 	if (error)
 		fusefs_reply_err(req, -error);
 	else
-		fusefs_reply_statx(req, 0, &stx, fs->attr_timeout);
+		fusefs_reply_statx(req, 0, &stx,
+				   fusefs_attr_timeout(fs, inode_of(fs->inodes, ino)));
 }
 
 /* ---- setattr ---- */
@@ -324,7 +344,7 @@ void fusefs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_se
 	struct stat st;
 	errint_t error = do_setattr(fs, req, ino, attr, to_set, fi, &st);
 
-	reply_attr(req, fs, error, &st);
+	reply_attr(req, fs, ino, error, &st);
 }
 
 /* ---- xattrs ---- */

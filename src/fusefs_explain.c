@@ -12,6 +12,40 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+/* Pages that one look at a map may return. */
+#define STRETCHES 64u
+
+static void count_stretch(const struct fusefs *fs, const struct page_stretch *stretch,
+			  struct fusefs_plan *plan)
+{
+	struct frame_ref ref = stretch->ref;
+
+	if (stretch->kind == STRETCH_ZERO) {
+		plan->zero_pages += stretch->pages;
+		return;
+	}
+	for (uint64_t i = 0; i < stretch->pages; i++, ref.frame++) {
+		uint32_t users = page_store_users(fs->store, ref);
+
+		plan->pool_pages += users > 0;
+		plan->shared_pages += users > 1;
+	}
+}
+
+/* What the pool has of FILE, which may be in use. */
+static void count_pages(const struct fusefs *fs, struct file *file, struct fusefs_plan *plan)
+{
+	struct page_walk walk = {.end = fold_pages_in(0, file_size(file))};
+	struct page_stretch stretches[STRETCHES];
+
+	while (walk.next < walk.end) {
+		unsigned count = page_map_walk(file_map(file), &walk, STRETCHES, stretches);
+
+		for (unsigned i = 0; i < count; i++)
+			count_stretch(fs, &stretches[i], plan);
+	}
+}
+
 /* The file open as FD, of INODE, whose content FILE knows something of, or is NULL. */
 static void explain(struct fusefs *fs, struct inode *inode, int fd, const struct stat *st,
 		    struct file *file, struct fusefs_plan *ret_plan)
@@ -24,6 +58,8 @@ static void explain(struct fusefs *fs, struct inode *inode, int fd, const struct
 	ret_plan->open = inode_plan(inode)->opens > 0;
 	inode_unlock(inode);
 	ret_plan->known_pages = kin_count(fs->catalogue, file, fd);
+	if (file)
+		count_pages(fs, file, ret_plan);
 }
 
 errint_t fusefs_explain(struct fusefs *fs, ino_t shown, struct fusefs_plan *ret_plan)
@@ -36,6 +72,7 @@ errint_t fusefs_explain(struct fusefs *fs, ino_t shown, struct fusefs_plan *ret_
 
 	if (!inode)
 		return -ENOENT;
+	*ret_plan = (struct fusefs_plan){0};
 	fd = inode_open(fs->inodes, inode, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)
 		error = fd;

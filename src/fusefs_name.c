@@ -59,7 +59,7 @@ static errint_t directory_begin(struct fusefs *fs, fuse_ino_t node, struct direc
 
 static void directory_end(const struct directory *directory)
 {
-	inode_path_end(directory->inode, directory->fd);
+	inode_path_end(directory->inode);
 }
 
 errint_t fusefs_stat_show(const struct fusefs *fs, int fd, struct stat *st)
@@ -67,13 +67,13 @@ errint_t fusefs_stat_show(const struct fusefs *fs, int fd, struct stat *st)
 	return inode_number_shown(fs->inodes, fd, st->st_dev, st->st_ino, &st->st_ino);
 }
 
-void fusefs_entry(const struct fusefs *fs, struct inode *inode, const struct stat *st,
+void fusefs_entry(struct fusefs *fs, struct inode *inode, const struct stat *st,
 		  struct fuse_entry_param *ret_entry)
 {
 	*ret_entry = (struct fuse_entry_param){
 		.ino = inode_node(inode),
 		.attr = *st,
-		.attr_timeout = fs->attr_timeout,
+		.attr_timeout = fusefs_attr_timeout(fs, inode),
 		.entry_timeout = fs->entry_timeout,
 	};
 	/* The look-up has shown that there is one. */
@@ -176,7 +176,7 @@ static errint_t do_readlink(struct fusefs *fs, fuse_ino_t node, char target[PATH
 	length = readlinkat(fd, "", target, PATH_MAX + 1);
 	if (length < 0)
 		length = -errno;
-	inode_path_end(inode, fd);
+	inode_path_end(inode);
 	if (length < 0)
 		return (errint_t)length;
 	if (length > PATH_MAX)
@@ -343,7 +343,7 @@ static int open_new(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, const 
 static errint_t do_create(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, const char *name,
 			  mode_t mode, struct fuse_file_info *fi, struct found *ret_found)
 {
-	errint_t error = fusefs_handle_take(fs, req);
+	errint_t error = fs->read_only ? -EROFS : fusefs_handle_take(fs, req);
 	int fd;
 
 	if (error)
@@ -562,7 +562,7 @@ static errint_t do_link(struct fusefs *fs, fuse_req_t req, fuse_ino_t node, fuse
 	/* By descriptor, not by name: it must be the same node. */
 	if (!error)
 		error = inode_lookup_fd(fs->inodes, fd, &ret_found->inode, &ret_found->st);
-	inode_path_end(inode, fd);
+	inode_path_end(inode);
 	directory_end(&directory);
 	return error;
 }

@@ -158,6 +158,7 @@ static errint_t enter_plan_locked(struct fusefs *fs, struct inode *inode, struct
 static errint_t handle_open(struct fusefs *fs, struct inode *inode, int fd, struct handle *handle,
 			    pid_t pid, struct fuse_file_info *fi)
 {
+	bool moves_times = plan_moves_times(inode_plan(inode));
 	struct stat st;
 	bool unchanged;
 	bool detached;
@@ -194,6 +195,8 @@ static errint_t handle_open(struct fusefs *fs, struct inode *inode, int fd, stru
 		return error;
 	handle->inode = inode;
 	inode_get(fs->inodes, inode);
+	if (moves_times != plan_moves_times(inode_plan(inode)))
+		fusefs_attr_expire(fs, inode);
 	if (fi->backing_id)
 		source_keep_cache(handle->source);
 	return 0;
@@ -318,10 +321,11 @@ void fusefs_write_back(struct fusefs *fs)
 
 /* ---- open ---- */
 
-/* INODE is about to be opened for writing: while it is not, the kernel tells whether somebody else
- * has it so, or mapped. */
-static void look_mapped(struct fusefs *fs, struct inode *inode)
+/* While the daemon has it not open for writing, the kernel tells whether somebody else has it so,
+ * or mapped. */
+void fusefs_look_mapped(struct fusefs *fs, struct inode *inode)
 {
+	bool moves_times = plan_moves_times(inode_plan(inode));
 	int fd = -1;
 
 	inode_lock(inode);
@@ -332,22 +336,28 @@ static void look_mapped(struct fusefs *fs, struct inode *inode)
 		close(fd);
 	}
 	inode_unlock(inode);
+	if (moves_times && !plan_moves_times(inode_plan(inode)))
+		fusefs_attr_expire(fs, inode);
 }
 
 static errint_t do_open(struct fusefs *fs, fuse_req_t req, fuse_ino_t ino,
 			struct fuse_file_info *fi)
 {
 	struct inode *inode = inode_of(fs->inodes, ino);
+	bool writes = (fi->flags & O_ACCMODE) != O_RDONLY;
 	errint_t error;
 	int fd;
 
 	if (!inode)
 		return -ESTALE;
+	/* Plans rest on it. The kernel sends this only if it was told to remount. */
+	if (writes && fs->read_only)
+		return -EROFS;
 	error = fusefs_handle_take(fs, req);
 	if (error)
 		return error;
-	if ((fi->flags & O_ACCMODE) != O_RDONLY)
-		look_mapped(fs, inode);
+	if (writes)
+		fusefs_look_mapped(fs, inode);
 	fd = fusefs_open_as_caller(fs, req, inode, fi->flags, !(fi->flags & O_NONBLOCK));
 	if (fd < 0) {
 		fusefs_handle_give(fs, fuse_req_ctx(req)->uid);

@@ -43,7 +43,7 @@ errint_t fusefs_make_way(struct fusefs *fs, struct inode *inode)
 	if (fd < 0)
 		return fd;
 	error = fstat(fd, &st) ? -errno : -ESTALE;
-	inode_path_end(inode, fd);
+	inode_path_end(inode);
 	if (error == -ESTALE)
 		fusefs_detach_readers(fs, &st);
 	return error;

@@ -73,7 +73,7 @@ static int open_once(const struct opening *opening)
 	if (path_fd < 0)
 		return path_fd;
 	fd = open_path(opening, path_fd);
-	inode_path_end(opening->inode, path_fd);
+	inode_path_end(opening->inode);
 	/* A program is read on the kernel's account. */
 	return opening->for_exec && !fd ? inode_open(inodes, opening->inode, opening->flags) : fd;
 }

@@ -23,16 +23,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Attributes alone; see fuse_lowlevel_notify_inval_inode(). */
-#define NO_PAGES (-1)
-
-/* Failure of a notification is of no consequence: the kernel knows no such thing (any more), or the
- * connection is gone. */
-static void drop_attributes(struct fusefs *fs, const struct inode *inode)
-{
-	(void)fuse_lowlevel_notify_inval_inode(fs->session, inode_node(inode), NO_PAGES, 0);
-}
-
 /* FILE: what is known of the inode's content; NULL: nothing. */
 static void drop_pages(struct inode *inode, const struct file *file)
 {
@@ -59,7 +49,7 @@ static void follow_content(void *context, const struct stat *st)
 		file_distrust(file);
 	inode = inode_find(fs->inodes, st->st_dev, st->st_ino);
 	if (inode) {
-		drop_attributes(fs, inode);
+		fusefs_attr_expire(fs, inode);
 		drop_pages(inode, file);
 		inode_forget(fs->inodes, inode, 1);
 	}
@@ -76,7 +66,9 @@ static void follow_attributes(void *context, const struct stat *st)
 
 	if (!inode)
 		return;
-	drop_attributes(fs, inode);
+	if (!st->st_nlink)
+		inode_let_go(fs->inodes, inode);
+	fusefs_attr_expire(fs, inode);
 	inode_forget(fs->inodes, inode, 1);
 	stats_add(fs->stats, STAT_WATCH_EVENTS, 1);
 }
@@ -90,7 +82,7 @@ static void follow_name(void *context, const struct stat *directory, const char 
 		return;
 	/* The directory's attributes go with it. */
 	(void)fuse_lowlevel_notify_expire_entry(fs->session, inode_node(inode), name, strlen(name));
-	drop_attributes(fs, inode);
+	fusefs_attr_expire(fs, inode);
 	inode_forget(fs->inodes, inode, 1);
 	stats_add(fs->stats, STAT_WATCH_EVENTS, 1);
 }
@@ -102,10 +94,10 @@ static bool recheck_inode(struct fusefs *fs, struct inode *inode, struct file *f
 	bool stays = file_recheck(file, fd, calm);
 
 	if (fd >= 0)
-		inode_path_end(inode, fd);
+		inode_path_end(inode);
 	if (stays)
 		return true;
-	drop_attributes(fs, inode);
+	fusefs_attr_expire(fs, inode);
 	drop_pages(inode, file);
 	return false;
 }

@@ -15,48 +15,11 @@
 #include "foldfs/syscall_filter.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#define CONNECTIONS "/sys/fs/fuse/connections"
-
-/* A mount of fusectl that has no place, for where it is not mounted. */
-static int mount_fusectl(void)
-{
-	int context = fsopen("fusectl", FSOPEN_CLOEXEC);
-	int fd = -1;
-
-	if (context < 0)
-		return -1;
-	if (fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
-		fd = fsmount(context, FSMOUNT_CLOEXEC, 0);
-	close(context);
-	return fd;
-}
-
-static int open_abort_file(unsigned connection)
-{
-	char path[64];
-	int directory = -1;
-	int fd;
-
-	snprintf(path, sizeof(path), CONNECTIONS "/%u/abort", connection);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0)
-		directory = mount_fusectl();
-	if (directory >= 0) {
-		snprintf(path, sizeof(path), "%u/abort", connection);
-		fd = openat(directory, path, O_WRONLY | O_CLOEXEC);
-		close(directory);
-	}
-	return fd;
-}
 
 /* The file is open: what is left takes no right. Without these it would guard as well. */
 static void give_up_privileges(void)
@@ -94,16 +57,15 @@ _Noreturn static void guard(int abort_file, pid_t daemon)
 	_exit(EXIT_SUCCESS);
 }
 
-errint_t guardian_start(unsigned connection, pid_t *ret_pid)
+errint_t guardian_start(int abort_file, pid_t *ret_pid)
 {
-	int abort_file = open_abort_file(connection);
 	pid_t daemon = getpid();
 	errint_t error = 0;
 	pid_t pid;
 
 	*ret_pid = 0;
 	if (abort_file < 0)
-		return -errno;
+		return -EBADF;
 	pid = fork();
 	if (pid == 0)
 		guard(abort_file, daemon);
@@ -111,7 +73,6 @@ errint_t guardian_start(unsigned connection, pid_t *ret_pid)
 		error = -errno;
 	else
 		*ret_pid = pid;
-	close(abort_file);
 	return error;
 }
 

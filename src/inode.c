@@ -9,11 +9,12 @@
  *       is taken out of the hash, to be answered with ESTALE until the kernel forgets it. So is one
  *       with a descriptor when the source says ESTALE of it: a network file system gives the
  *       number of a removed file away, whoever has a descriptor.
+ *       A look-up has a descriptor of what it found. So if the inode has one at that moment, they
+ *       are of one object, whatever becomes of the inode's next (path_cache.h).
  *       Where links may be parted (links.h), several inodes have one pair, an inode of the kernel's
  *       each; such an inode is left when its file gets another number.
  *  I.2  The look-up count changes under the shard's mutex only, and an inode leaves the hash in the
  *       same critical section in which its count reaches zero.
- *  I.3  A descriptor, once an inode has it, stays until its end.
  *
  * Look-up against the last forget: both take the shard's mutex. If the look-up comes first, the
  * count is not zero after the forget, and the inode stays: the kernel's forget counts the replies
@@ -21,44 +22,42 @@
  * find the inode (I.2) and makes a new one, with another node id. A request for an inode cannot
  * meet its end: the kernel sends a last forget when nothing of it is in use any more.
  *
- * Locks: shard mutex, then the slab's or that of links. An inode's own mutex is the content side's
- * and comes before both. No system call that may block is made under a shard's mutex.
+ * Locks: shard mutex, then the slab's, that of links or that of the descriptors. An inode's own
+ * mutex is the content side's and comes before both. No system call that may block is made under a
+ * shard's mutex.
  */
 #include "foldfs/inode.h"
 
+#include "foldfs/descriptors.h"
 #include "foldfs/handles.h"
 #include "foldfs/identity.h"
 #include "foldfs/inode_number.h"
 #include "foldfs/links.h"
 #include "foldfs/node_slab.h"
+#include "foldfs/path_cache.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <urcu/compiler.h>
 
 #define SHARDS           128u
 #define FIRST_BUCKETS    16u
-#define BUDGET_MAX       32768 /* a descriptor pins an inode and a dentry of the source: 1-2 KiB */
-#define DESCRIPTORS_MIN  256   /* that every process may have */
-#define DESCRIPTORS_MAX  (1 << 30)
 #define PROC_PATH_LENGTH 32
 #define APART_DEVICE     ((dev_t)-1) /* no file system's */
 
 struct inode {
-	struct node_slot slot;      /* node_slab's; the root's is not in use */
-	struct inode *next;         /* in the shard's chain; under the shard's mutex */
-	dev_t device;               /* constant */
-	ino_t number;               /* constant */
-	uint64_t lookups;           /* under the shard's mutex */
-	struct file_handle *handle; /* constant; NULL: none is needed */
-	_Atomic int fd;             /* O_PATH; -1, or set once and for all (I.3) */
-	mode_t type;                /* constant: S_IFMT */
+	struct node_slot slot; /* node_slab's; the root's is not in use */
+	struct inode *next;    /* in the shard's chain; under the shard's mutex */
+	dev_t device;          /* constant */
+	ino_t number;          /* constant */
+	uint64_t lookups;      /* under the shard's mutex */
+	struct path_slot path; /* O_PATH */
+	mode_t type;           /* constant: S_IFMT */
 	bool apart;            /* constant: other names of its file may become another file's */
 	bool hashed;           /* under the shard's mutex */
 	atomic_bool detached;  /* only ever goes from false to true */
@@ -83,24 +82,20 @@ struct inode_table {
 	struct node_slab *slab;
 	void (*forget)(struct window_file *); /* set before use */
 	int root_fd;                          /* borrowed; constant */
-	struct handles objects;               /* file handles of the source; constant */
-	struct border border;                 /* its own */
-	struct links links;                   /* its own */
-	long budget;                   /* descriptors to keep while there are handles; constant */
-	long spare;                    /* descriptors beside the budget; constant */
-	_Atomic long kept;             /* descriptors kept */
-	atomic_bool handles;           /* an inode may have a handle only; never goes back */
-	_Atomic uint64_t bytes;        /* of handles and buckets */
+	struct path_cache paths;
+	struct border border;          /* its own */
+	struct links links;            /* its own */
+	_Atomic uint64_t bytes;        /* of buckets */
 	struct inode_numbers *numbers; /* its own; constant */
 	struct inode root;
 	struct shard shards[SHARDS];
 };
 
-/* What tells an object: its numbers, and its handle where that may matter. */
+/* What tells an object: its numbers, and its handle where that matters. */
 struct object {
-	int fd; /* O_PATH, owned until it is an inode's */
+	int fd; /* O_PATH, owned until it is an inode's; then one to close, or -1 */
 	struct stat st;
-	struct file_handle *handle; /* owned, NULL: none was asked for or there is none */
+	struct file_handle *handle; /* owned; NULL: it was not asked for */
 	bool apart;                 /* as an inode's */
 };
 
@@ -109,15 +104,6 @@ struct object {
 static void proc_path(char path[PROC_PATH_LENGTH], int fd)
 {
 	snprintf(path, PROC_PATH_LENGTH, "/proc/self/fd/%d", fd);
-}
-
-/* Descriptors for files get half of the budget, so that directories, which every look-up in them
- * needs, find room. */
-static bool budget_left(const struct inode_table *table, mode_t type)
-{
-	long kept = atomic_load_explicit(&table->kept, memory_order_relaxed);
-
-	return kept < (type == S_IFDIR ? table->budget : table->budget / 2);
 }
 
 static void object_clear(struct object *object)
@@ -159,9 +145,6 @@ static errint_t object_init(struct inode_table *table, int fd, dev_t parent,
 		       inode_numbers_part(table->numbers, object.st.st_dev);
 	if (object.apart)
 		identity_make_own();
-	if (atomic_load_explicit(&table->handles, memory_order_acquire) ||
-	    !budget_left(table, object.st.st_mode & S_IFMT))
-		object.handle = handles_get(&table->objects, fd);
 	*ret_object = object;
 	return 0;
 }
@@ -258,26 +241,7 @@ static void inode_init(struct inode *inode, const struct object *object)
 	inode->number = object->st.st_ino;
 	inode->type = object->st.st_mode & S_IFMT;
 	inode->apart = object->apart;
-	atomic_init(&inode->fd, -1);
 	pthread_mutex_init(&inode->mutex, NULL);
-}
-
-/* Give INODE the object's descriptor or its handle. An object without a name has its descriptor
- * always, see inode_keep(). */
-static void inode_anchor_locked(struct inode_table *table, struct inode *inode,
-				struct object *object)
-{
-	if (object->handle && object->st.st_nlink > 0 && !budget_left(table, inode->type)) {
-		inode->handle = object->handle;
-		object->handle = NULL;
-		atomic_store_explicit(&table->handles, true, memory_order_release);
-		atomic_fetch_add_explicit(&table->bytes, handles_size(inode->handle),
-					  memory_order_relaxed);
-		return;
-	}
-	atomic_store_explicit(&inode->fd, object->fd, memory_order_release);
-	object->fd = -1;
-	atomic_fetch_add_explicit(&table->kept, 1, memory_order_relaxed);
 }
 
 static errint_t inode_new_locked(struct inode_table *table, struct shard *shard,
@@ -291,7 +255,11 @@ static errint_t inode_new_locked(struct inode_table *table, struct shard *shard,
 		return error;
 	inode = caa_container_of(slot, struct inode, slot);
 	inode_init(inode, object);
-	inode_anchor_locked(table, inode, object);
+	object->fd =
+		path_slot_begin(&table->paths, &inode->path, object->fd, inode->type == S_IFDIR);
+	/* A handle would not tell by which of its names the file was found. */
+	if (inode->apart)
+		(void)path_pin(&table->paths, &inode->path, -1);
 	shard_grow_locked(table, shard);
 	shard_insert_locked(shard, inode);
 	*ret_inode = inode;
@@ -301,35 +269,31 @@ static errint_t inode_new_locked(struct inode_table *table, struct shard *shard,
 /* The end of an inode that nobody can find any more. */
 static void inode_free(struct inode_table *table, struct inode *inode)
 {
-	int fd = atomic_load_explicit(&inode->fd, memory_order_acquire);
+	int fd = path_slot_end(&table->paths, &inode->path);
 
 	if (table->forget && inode->type != S_IFDIR && inode->window_file)
 		table->forget(inode->window_file);
-	if (fd >= 0) {
+	if (fd >= 0)
 		close(fd);
-		atomic_fetch_sub_explicit(&table->kept, 1, memory_order_relaxed);
-	}
-	if (inode->handle)
-		atomic_fetch_sub_explicit(&table->bytes, handles_size(inode->handle),
-					  memory_order_relaxed);
-	free(inode->handle);
 	pthread_mutex_destroy(&inode->mutex);
 	node_slab_give(table->slab, &inode->slot);
 }
 
 /*
- * Whether INODE, found under the object's numbers, is the object (I.1). -EAGAIN: only the object's
- * handle can tell, and it was not asked for.
+ * Whether INODE, found under OBJECT's numbers, is the object (I.1). -EAGAIN: only OBJECT's handle
+ * can tell, and it was not asked for. If it is, it has a descriptor then.
  */
-static errint_t inode_same_locked(const struct inode *inode, const struct object *object,
-				  bool *ret_same)
+static errint_t inode_same_locked(struct inode_table *table, struct inode *inode,
+				  struct object *object, bool *ret_same)
 {
 	*ret_same = true;
-	if (atomic_load_explicit(&inode->fd, memory_order_acquire) >= 0)
+	if (path_is_open(&inode->path))
 		return 0;
 	if (!object->handle)
 		return -EAGAIN;
-	*ret_same = handles_equal(inode->handle, object->handle);
+	*ret_same = handles_equal(path_handle(&inode->path), object->handle);
+	if (*ret_same)
+		object->fd = path_offer(&table->paths, &inode->path, object->fd);
 	return 0;
 }
 
@@ -339,10 +303,16 @@ static struct inode *shard_find_link_locked(struct inode_table *table, struct in
 					    const struct object *object)
 {
 	for (; inode; inode = inode->next) {
-		int fd = atomic_load_explicit(&inode->fd, memory_order_acquire);
+		int fd = -1;
+		bool one;
 
-		if (inode->number == object->st.st_ino && inode->device == object->st.st_dev &&
-		    fd >= 0 && links_are_one(&table->links, fd, object->fd))
+		if (inode->number == object->st.st_ino && inode->device == object->st.st_dev)
+			fd = path_get_open(&table->paths, &inode->path);
+		if (fd < 0)
+			continue;
+		one = links_are_one(&table->links, fd, object->fd);
+		path_put(&inode->path);
+		if (one)
 			return inode;
 	}
 	return NULL;
@@ -360,7 +330,7 @@ static errint_t table_count_locked(struct inode_table *table, struct shard *shar
 		inode = shard_find_link_locked(table, inode, object);
 		same = inode;
 	} else if (inode) {
-		error = inode_same_locked(inode, object, &same);
+		error = inode_same_locked(table, inode, object, &same);
 		if (error)
 			return error;
 		if (!same)
@@ -388,8 +358,8 @@ static errint_t table_count(struct inode_table *table, struct object *object,
 	if (error != -EAGAIN)
 		return error;
 
-	/* The first inode without a descriptor came while we looked: once more, with a handle. */
-	object->handle = handles_get(&table->objects, object->fd);
+	/* The inode of that number has no descriptor: once more, with a handle. */
+	object->handle = handles_get(&table->paths.objects, object->fd);
 	if (!object->handle)
 		return -ESTALE;
 	pthread_mutex_lock(&shard->mutex);
@@ -442,7 +412,7 @@ errint_t inode_lookup(struct inode_table *table, struct inode *parent, const cha
 	if (directory_fd < 0)
 		return directory_fd;
 	error = inode_lookup_at(table, directory_fd, parent->device, name, ret_inode, ret_stat);
-	inode_path_end(parent, directory_fd);
+	inode_path_end(parent);
 	return error;
 }
 
@@ -563,81 +533,80 @@ dev_t inode_device(const struct inode *inode)
 	return inode->device;
 }
 
-int inode_path_begin(struct inode_table *table, struct inode *inode)
+/* Whether the object open as FD, which has INODE's numbers, is INODE's (I.1). */
+static bool is_of(struct inode_table *table, const struct inode *inode, int fd)
 {
-	int fd = atomic_load_explicit(&inode->fd, memory_order_acquire);
+	struct file_handle *handle;
+	bool same;
 
-	if (fd >= 0)
-		return fd;
-	identity_make_own();
-	fd = TEMP_FAILURE_RETRY(
-		handles_open(&table->objects, inode->handle, O_PATH | O_NOFOLLOW | O_CLOEXEC));
-	return fd < 0 ? -errno : fd;
+	if (path_is_open(&inode->path))
+		return true;
+	handle = handles_get(&table->paths.objects, fd);
+	same = handle && handles_equal(path_handle(&inode->path), handle);
+	free(handle);
+	return same;
 }
 
-void inode_path_end(struct inode *inode, int fd)
+int inode_path_begin(struct inode_table *table, struct inode *inode)
 {
-	/* If the inode has its descriptor since (inode_keep()), FD is another one: not closed yet.
-	 */
-	if (fd != atomic_load_explicit(&inode->fd, memory_order_acquire))
-		close(fd);
+	return path_get(&table->paths, &inode->path);
+}
+
+void inode_path_end(struct inode *inode)
+{
+	path_put(&inode->path);
 }
 
 int inode_open(struct inode_table *table, struct inode *inode, int flags)
 {
-	int path_fd = atomic_load_explicit(&inode->fd, memory_order_acquire);
 	char path[PROC_PATH_LENGTH];
 	errint_t error;
+	int path_fd;
 	int fd;
 
 	if (!(flags & O_PATH) && !inode_may_be_opened(inode))
 		return -ENXIO;
-	identity_make_own();
+	path_fd = path_get_open(&table->paths, &inode->path);
 	flags = (flags & ~(O_NOFOLLOW | O_CREAT | O_EXCL)) | O_CLOEXEC;
+	identity_make_own();
 	if (path_fd < 0) {
-		fd = TEMP_FAILURE_RETRY(handles_open(&table->objects, inode->handle, flags));
+		fd = TEMP_FAILURE_RETRY(
+			handles_open(&table->paths.objects, path_handle(&inode->path), flags));
 	} else {
 		proc_path(path, path_fd);
 		fd = TEMP_FAILURE_RETRY(open(path, flags));
 	}
-	if (fd >= 0)
-		return fd;
-	error = -errno;
+	error = fd < 0 ? -errno : 0;
+	if (path_fd >= 0)
+		path_put(&inode->path);
 	if (error == -ESTALE)
 		inode_detach(table, inode);
-	return error;
+	return error ? error : fd;
 }
 
 void inode_keep(struct inode_table *table, int directory_fd, const char *name)
 {
-	struct shard *shard;
-	struct inode *inode;
+	struct inode *inode = NULL;
 	struct stat st;
 	int fd;
 
-	if (!atomic_load_explicit(&table->handles, memory_order_acquire))
-		return;
 	identity_make_own();
 	fd = openat(directory_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return;
-	if (fstat(fd, &st) == 0) {
-		struct file_handle *handle = handles_get(&table->objects, fd);
-
-		shard = shard_of(table, st.st_dev, st.st_ino);
-		pthread_mutex_lock(&shard->mutex);
-		inode = shard_find_locked(shard, st.st_dev, st.st_ino);
-		if (inode && handle && atomic_load(&inode->fd) < 0 &&
-		    handles_equal(inode->handle, handle)) {
-			atomic_store_explicit(&inode->fd, fd, memory_order_release);
-			atomic_fetch_add_explicit(&table->kept, 1, memory_order_relaxed);
-			fd = -1;
-		}
-		pthread_mutex_unlock(&shard->mutex);
-		free(handle);
-	}
+	if (!fstat(fd, &st))
+		inode = inode_find(table, st.st_dev, st.st_ino);
+	if (inode && is_of(table, inode, fd))
+		fd = path_pin(&table->paths, &inode->path, fd);
+	if (inode)
+		inode_forget(table, inode, 1);
 	if (fd >= 0)
 		close(fd);
+}
+
+void inode_let_go(struct inode_table *table, struct inode *inode)
+{
+	path_let_go(&table->paths, &inode->path);
 }
 
 errint_t inode_number_shown(struct inode_table *table, int fd, dev_t device, ino_t number,
@@ -710,24 +679,6 @@ struct directory_hold *inode_directory(struct inode *inode)
 
 /* ---- the table ---- */
 
-/* Raise the limit of descriptors to the hard one; half of it is for inodes, the rest for open files
- * and everything else. */
-static void share_descriptors(struct inode_table *table)
-{
-	struct rlimit limit;
-
-	table->budget = table->spare = DESCRIPTORS_MIN / 2;
-	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return;
-	limit.rlim_cur = limit.rlim_max;
-	if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
-		getrlimit(RLIMIT_NOFILE, &limit);
-	if (limit.rlim_cur > DESCRIPTORS_MAX)
-		limit.rlim_cur = DESCRIPTORS_MAX;
-	table->budget = limit.rlim_cur / 2 < BUDGET_MAX ? (long)(limit.rlim_cur / 2) : BUDGET_MAX;
-	table->spare = (long)limit.rlim_cur - table->budget;
-}
-
 static errint_t table_init_shards(struct inode_table *table)
 {
 	for (unsigned index = 0; index < SHARDS; index++) {
@@ -754,7 +705,8 @@ static errint_t table_init_root(struct inode_table *table)
 		return -ENOTDIR;
 	inode_init(root, &object);
 	atomic_init(&root->slot.id, FUSE_ROOT_ID);
-	atomic_store(&root->fd, table->root_fd);
+	(void)path_slot_begin(&table->paths, &root->path, table->root_fd, true);
+	(void)path_pin(&table->paths, &root->path, -1);
 	shard_insert_locked(shard_of(table, root->device, root->number), root);
 	return inode_numbers_new(table->root_fd, root->device, &table->numbers);
 }
@@ -767,10 +719,8 @@ errint_t inode_table_new(int root_fd, enum border_way way, struct inode_table **
 	if (!table)
 		return -ENOMEM;
 	table->root_fd = root_fd;
-	table->objects.mount_fd = -1;
+	path_cache_init(&table->paths, root_fd, descriptors_raise());
 	links_init(&table->links);
-	share_descriptors(table);
-	atomic_init(&table->root.fd, -1);
 	error = node_slab_new(sizeof(struct inode), &table->slab);
 	if (!error)
 		error = table_init_shards(table);
@@ -782,9 +732,13 @@ errint_t inode_table_new(int root_fd, enum border_way way, struct inode_table **
 		inode_table_free(table);
 		return error;
 	}
-	handles_init(&table->objects, root_fd);
 	*ret_table = table;
 	return 0;
+}
+
+errint_t inode_table_start(struct inode_table *table)
+{
+	return path_cache_start(&table->paths);
 }
 
 static void free_visit(void *context, struct node_slot *slot)
@@ -798,10 +752,12 @@ void inode_table_free(struct inode_table *table)
 		return;
 	if (table->slab)
 		node_slab_each(table->slab, free_visit, table);
-	handles_close(&table->objects);
 	links_clear(&table->links);
-	if (atomic_load(&table->root.fd) >= 0)
+	if (table->root.hashed) {
+		(void)path_slot_end(&table->paths, &table->root.path);
 		pthread_mutex_destroy(&table->root.mutex);
+	}
+	path_cache_end(&table->paths);
 	for (unsigned index = 0; index < SHARDS && table->shards[index].buckets; index++) {
 		pthread_mutex_destroy(&table->shards[index].mutex);
 		free(table->shards[index].buckets);
@@ -820,12 +776,18 @@ uint64_t inode_table_bytes(const struct inode_table *table)
 {
 	return sizeof(*table) + SHARDS * FIRST_BUCKETS * sizeof(struct inode *) +
 	       node_slab_bytes(table->slab) + inode_numbers_bytes(table->numbers) +
+	       atomic_load_explicit(&table->paths.bytes, memory_order_relaxed) +
 	       atomic_load_explicit(&table->bytes, memory_order_relaxed);
 }
 
 uint64_t inode_table_spare(const struct inode_table *table)
 {
-	return (uint64_t)table->spare;
+	return (uint64_t)path_cache_spare(&table->paths);
+}
+
+void inode_table_make_room(struct inode_table *table, uint64_t count)
+{
+	path_cache_make_room(&table->paths, (long)count);
 }
 
 uint64_t inode_table_count(const struct inode_table *table)

@@ -62,7 +62,7 @@ bool links_may_part(int fd)
 		return false;
 	if (mount_entry_of_fd(fd, &entry))
 		return true;
-	result = options_may_part(entry.options);
+	result = options_may_part(entry.super_options);
 	mount_entry_clear(&entry);
 	return result;
 }

@@ -14,8 +14,11 @@
  * fork.
  *
  * Order of the end, by signal: have the kernel write back what clients stored through mmap, stop
- * serving, control socket, unmount, free. By umount(8) the kernel has done the first by itself.
- * What hangs, as the source does, holds this up for END_SECONDS at most.
+ * serving, control socket, unmount, leave the source, free. By umount(8) the kernel has done the
+ * first by itself. What hangs, as the source does, holds this up for END_SECONDS at most.
+ *
+ * A mount that the daemon was not told to end, and that stands although its connection has ended,
+ * was aborted. It is left there, dead: below it is a bare directory, which clients would go on in.
  */
 #include "foldfs/attendant.h"
 #include "foldfs/bdi.h"
@@ -24,14 +27,16 @@
 #include "foldfs/fusefs.h"
 #include "foldfs/guardian.h"
 #include "foldfs/log.h"
-#include "foldfs/mounts.h"
 #include "foldfs/options.h"
+#include "foldfs/own_mount.h"
 #include "foldfs/preflight.h"
 #include "foldfs/privileges.h"
+#include "foldfs/remount.h"
 #include "foldfs/scan_command.h"
 #include "foldfs/state.h"
 #include "foldfs/status.h"
 #include "foldfs/syscall_filter.h"
+#include "foldfs/unmount.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -41,7 +46,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -77,7 +81,7 @@ struct daemon {
 	pid_t guardian; /* 0: there is none */
 	struct fusefs *fs;
 	struct fuse_session *session;
-	struct mount_entry entry; /* of our mount */
+	struct own_mount mount;
 	struct status_context status;
 	struct control *control;
 	sigset_t end_signals; /* blocked in every thread; end_thread waits for them */
@@ -87,8 +91,8 @@ struct daemon {
 	bool end_thread_runs;
 	bool force_thread_runs; /* of whoever set ending; anybody's once end_thread has ended */
 	atomic_bool ending;     /* whoever sets it starts force_thread */
+	atomic_bool told;       /* to end, by a signal */
 	bool ready_thread_runs;
-	bool mounted;
 	atomic_bool unmounting; /* whoever sets it unmounts */
 };
 
@@ -196,31 +200,30 @@ static void hang_up(struct daemon *d)
 }
 
 /* Where that takes fusermount3, for a plain user, the attendant does it. */
-static void remove_mount(struct daemon *d)
+static void remove_mount(struct daemon *d, bool force)
 {
-	if (umount2(d->place.mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+	int root = own_mount_open(&d->mount);
+	errint_t err;
+
+	/* Nothing of ours is there, or the kernel has ended it. */
+	if (root < 0)
 		return;
-	if (geteuid() != 0)
-		attendant_unmount(&d->attendant);
-	else
-		complain("cannot unmount %s: %s.", d->place.mountpoint, strerror(errno));
+	err = unmount_lazily(root, force);
+	if (err == -EPERM && geteuid() != 0)
+		attendant_unmount(&d->attendant, root);
+	else if (err)
+		complain("cannot unmount %s: %s.", d->place.mountpoint, strerror(-err));
+	close(root);
 }
 
-/* Unmount, if nobody else has, even if the mount is dead because its connection was aborted. */
-static void unmount(struct daemon *d)
+/* Unmount, if nobody else has. With FORCE requests that nobody answers any more fail at once. */
+static void unmount(struct daemon *d, bool force)
 {
-	struct mount_entry entry;
-
-	if (!d->mounted || atomic_exchange(&d->unmounting, true))
+	if (atomic_exchange(&d->unmounting, true))
 		return;
+	remove_mount(d, force);
 	hang_up(d);
 	fuse_session_unmount(d->session);
-	if (mount_entry_find(d->place.mountpoint, &entry) != 0)
-		return;
-	if (entry.device_major == d->entry.device_major &&
-	    entry.device_minor == d->entry.device_minor)
-		remove_mount(d);
-	mount_entry_clear(&entry);
 }
 
 /*
@@ -237,8 +240,7 @@ static void *end_by_force(void *arg)
 		;
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 	complain("the source %s does not answer: ended without waiting for it.", d->place.source);
-	(void)umount2(d->place.mountpoint, MNT_FORCE);
-	unmount(d);
+	unmount(d, true);
 	_exit(EXIT_FAILURE);
 }
 
@@ -256,7 +258,12 @@ static void limit_end(struct daemon *d)
  */
 static void flush_mount(const struct daemon *d)
 {
-	attendant_flush(&d->attendant, FLUSH_MS);
+	int root = own_mount_open(&d->mount);
+
+	if (root >= 0) {
+		attendant_flush(&d->attendant, root, FLUSH_MS);
+		close(root);
+	}
 	fusefs_write_back(d->fs);
 }
 
@@ -270,6 +277,7 @@ static void *wait_for_end(void *arg)
 			continue;
 		/* Once begun, the end is not cut short by serving's own end. */
 		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+		atomic_store(&d->told, true);
 		sd_notify(0, "STOPPING=1");
 		limit_end(d);
 		flush_mount(d);
@@ -317,6 +325,25 @@ static void raise_open_files(void)
 	setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+/* The size that a file may have (ulimit -f) is each client's own limit, which the kernel looks at
+ * before it asks. One of the daemon's would be a limit to everybody. */
+static errint_t raise_file_size(const struct daemon *d)
+{
+	const struct rlimit none = {RLIM_INFINITY, RLIM_INFINITY};
+	struct rlimit limit;
+
+	if (setrlimit(RLIMIT_FSIZE, &none) == 0 || getrlimit(RLIMIT_FSIZE, &limit) != 0)
+		return 0;
+	/* A plain user's may end below that. */
+	limit.rlim_cur = limit.rlim_max;
+	(void)setrlimit(RLIMIT_FSIZE, &limit);
+	if (limit.rlim_max == RLIM_INFINITY || d->options.read_only)
+		return 0;
+	return complain("files of the mount could not grow beyond %llu bytes, for whomever: raise "
+			"the limit (ulimit -f), or mount with -o ro.",
+			(unsigned long long)limit.rlim_max);
+}
+
 /*
  * What a daemon under a mount needs when memory is short; each is best effort, for root alone.
  *
@@ -347,6 +374,7 @@ static void protect_from_memory_pressure(void)
 static errint_t mount_session(struct daemon *d)
 {
 	unsigned before;
+	errint_t err;
 
 	/* libfuse searches fusermount3 in PATH, where it is not in its usual place. Root does not
 	 * run what somebody's PATH leads to; a plain user's is the user's own. */
@@ -362,8 +390,10 @@ static errint_t mount_session(struct daemon *d)
 		return log_errors() != before
 			       ? -EINVAL
 			       : complain("cannot mount on %s.", d->place.mountpoint);
-	d->mounted = true;
-	return 0;
+	err = own_mount_note(d->place.mountpoint, fuse_session_fd(d->session), &d->mount);
+	return err ? complain("cannot find the new mount on %s: %s.", d->place.mountpoint,
+			      strerror(-err))
+		   : 0;
 }
 
 static errint_t open_control(struct daemon *d)
@@ -371,20 +401,18 @@ static errint_t open_control(struct daemon *d)
 	struct control_place place;
 	char name[MOUNT_SOCKET_NAME];
 	struct timespec now;
-	errint_t err = mount_entry_find(d->place.mountpoint, &d->entry);
+	errint_t err;
 
-	if (err)
-		return complain("cannot find the new mount on %s: %s.", d->place.mountpoint,
-				strerror(-err));
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	d->status = (struct status_context){
 		.fs = d->fs,
 		.source = d->place.source,
 		.mountpoint = d->place.mountpoint,
+		.mount = &d->mount,
 		.state = &d->state,
 		.started = now.tv_sec,
 	};
-	mount_socket_name(&d->entry, name);
+	mount_socket_name(&d->mount.entry, name);
 	err = control_place_make(&place);
 	if (!err)
 		err = control_new(place.fd, name, &d->status, &d->control);
@@ -442,11 +470,14 @@ static errint_t start_watch(struct daemon *d)
  */
 static errint_t keep_privileges(struct daemon *d)
 {
-	errint_t err = attendant_start(d->place.mountpoint, &d->attendant);
+	errint_t err = attendant_start(&d->attendant);
 
 	if (err)
 		return complain("cannot start a process: %s.", strerror(-err));
 	raise_open_files();
+	err = raise_file_size(d);
+	if (err)
+		return err;
 	err = privileges_keep_daemon();
 	if (err == -EPERM)
 		return complain("cannot take on users: the securebits say that capabilities stay "
@@ -495,9 +526,9 @@ static errint_t start(struct daemon *d)
 	umask(0);
 	protect_from_memory_pressure();
 	/* Where there can be none, a mount that hangs after kill -9 is the user's to abort. */
-	(void)guardian_start(d->entry.device_minor, &d->guardian);
+	(void)guardian_start(d->mount.abort, &d->guardian);
 	/* Without it the window is held to its budget less closely: see window_trim.c. */
-	(void)bdi_limit_dirty(d->entry.device_major, d->entry.device_minor,
+	(void)bdi_limit_dirty(d->mount.entry.device_major, d->mount.entry.device_minor,
 			      d->options.window_bytes);
 	err = detach(d);
 	/* Before the threads: one of them looks at the scan when the status is asked. */
@@ -515,20 +546,24 @@ static errint_t start(struct daemon *d)
 /* Everything that start() did, backwards, however far it came. */
 static void stop(struct daemon *d)
 {
-	if (d->end_thread_runs) {
+	if (d->end_thread_runs)
 		pthread_cancel(d->end_thread);
-		pthread_join(d->end_thread, NULL);
-	}
 	/* Who asks for the status looks at the scan. */
 	control_free(d->control);
+	if (d->end_thread_runs)
+		pthread_join(d->end_thread, NULL);
 	state_stop_scan(&d->state);
 	if (d->session) {
-		unmount(d);
+		unmount(d, false);
 		/* It may have answers to give. */
 		if (d->fs)
 			fusefs_quiesce(d->fs);
 		fuse_session_destroy(d->session);
 	}
+	/* Whoever unmounts the source next does not have to wait for the rest. */
+	if (d->fs)
+		fusefs_leave_source(d->fs);
+	place_leave(&d->place);
 	/* The asker, should it still wait for the mount, has its answer now. */
 	if (d->ready_thread_runs) {
 		shutdown(d->asker, SHUT_WR);
@@ -547,8 +582,23 @@ static void stop(struct daemon *d)
 	/* In the foreground each has been a line already. */
 	if (log_is_to_system() && syscall_filter_refused() > 0)
 		complain("%u system calls were refused.", syscall_filter_refused());
-	mount_entry_clear(&d->entry);
 	close(d->asker);
+}
+
+/* The last thing: by now umount -f, which aborts before it unmounts, has done both. */
+static errint_t check_not_aborted(const struct daemon *d)
+{
+	bool told = atomic_load(&d->told);
+	char *place = own_mount_is_left(&d->mount, !told) ? own_mount_place(&d->mount) : NULL;
+	errint_t err = 0;
+
+	if (place)
+		err = complain("%s: the mount on %s stays, dead, until it is unmounted "
+			       "(umount %s).",
+			       told ? "it cannot be taken away" : "the connection was aborted",
+			       place, place);
+	free(place);
+	return err;
 }
 
 static int run(struct daemon *d)
@@ -565,9 +615,12 @@ static int run(struct daemon *d)
 		/* Requests that nobody answers any more are to fail, not to hang. As a plain user
 		 * the kernel does this when we end. */
 		if (err)
-			(void)umount2(d->place.mountpoint, MNT_FORCE);
+			unmount(d, true);
 	}
 	stop(d);
+	if (!err)
+		err = check_not_aborted(d);
+	own_mount_clear(&d->mount);
 	return err ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
@@ -586,7 +639,7 @@ static int mount_and_serve(struct daemon *d)
 
 int main(int argc, char *argv[])
 {
-	struct daemon d = {.place = PLACE_NONE, .attendant.socket = -1};
+	struct daemon d = {.place = PLACE_NONE, .attendant.socket = -1, .mount = OWN_MOUNT_NONE};
 	int status = EXIT_SUCCESS;
 
 	privileges_begin();
@@ -599,6 +652,9 @@ int main(int argc, char *argv[])
 		options_print_help(argc > 0 ? argv[0] : "foldfs");
 	else if (d.options.show_version)
 		printf("foldfs %s (libfuse %s)\n", FOLDFS_VERSION, fuse_pkgversion());
+	else if (d.options.remount.asked)
+		status = remount_run(&d.options.remount, d.options.mountpoint) ? EXIT_FAILURE
+									       : EXIT_SUCCESS;
 	else
 		status = mount_and_serve(&d);
 	daemon_clear(&d);

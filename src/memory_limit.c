@@ -93,7 +93,7 @@ static void visit(void *context, const struct mount_entry *entry)
 	if (search->unified && strcmp(entry->type, "cgroup2") == 0)
 		climb(search, entry, search->unified, true);
 	if (search->legacy && strcmp(entry->type, "cgroup") == 0 &&
-	    mount_option_is_set(entry->options, "memory"))
+	    mount_option_is_set(entry->super_options, "memory"))
 		climb(search, entry, search->legacy, false);
 }
 

@@ -32,9 +32,18 @@ struct line {
 	unsigned minor;
 	char *root;
 	char *mountpoint;
+	char *options;
 	char *type;
 	char *source;
 	char *super_options;
+};
+
+/* Which line is looked for; -1 or NULL: any. */
+struct wanted {
+	const char *path;
+	int parent;
+	int id;
+	const struct mount_entry *device; /* whose device numbers */
 };
 
 static bool is_octal(char c)
@@ -76,6 +85,7 @@ static bool line_parse(char *text, struct line *ret_line)
 	dash = rest ? strstr(rest, " - ") : NULL;
 	if (!dash)
 		return false;
+	line.options = strsep(&rest, " ");
 	rest = dash + strlen(" - ");
 	rest[strcspn(rest, "\n")] = '\0';
 	line.type = strsep(&rest, " ");
@@ -91,31 +101,35 @@ static bool line_parse(char *text, struct line *ret_line)
 	return true;
 }
 
-static uid_t owner_of(const char *super_options)
+/* The number behind NAME ("user_id=") in the words of LIST; 0 if it has none. */
+static unsigned number_in(const char *list, const char *name)
 {
-	const char *word = super_options;
-	unsigned owner = 0;
+	size_t length = strlen(name);
+	const char *word = list;
 
-	while (word && sscanf(word, "user_id=%u", &owner) != 1) {
+	while (word && strncmp(word, name, length) != 0) {
 		word = strchr(word, ',');
 		if (word)
 			word++;
 	}
-	return owner;
+	return word ? (unsigned)strtoul(word + length, NULL, 10) : 0;
 }
 
 /* What LINE says; its texts stay the line's. */
 static struct mount_entry entry_view(const struct line *line)
 {
 	return (struct mount_entry){
+		.id = line->id,
 		.device_major = line->major,
 		.device_minor = line->minor,
-		.owner = owner_of(line->super_options),
+		.owner = number_in(line->super_options, "user_id="),
+		.group = number_in(line->super_options, "group_id="),
 		.root = line->root,
 		.source = line->source,
 		.mountpoint = line->mountpoint,
 		.type = line->type,
-		.options = line->super_options,
+		.options = line->options,
+		.super_options = line->super_options,
 	};
 }
 
@@ -128,7 +142,9 @@ static errint_t entry_of(const struct line *line, struct mount_entry *ret_entry)
 	entry.mountpoint = strdup(entry.mountpoint);
 	entry.type = strdup(entry.type);
 	entry.options = strdup(entry.options);
-	if (!entry.root || !entry.source || !entry.mountpoint || !entry.type || !entry.options) {
+	entry.super_options = strdup(entry.super_options);
+	if (!entry.root || !entry.source || !entry.mountpoint || !entry.type || !entry.options ||
+	    !entry.super_options) {
 		mount_entry_clear(&entry);
 		return -ENOMEM;
 	}
@@ -144,7 +160,9 @@ void mount_entry_clear(struct mount_entry *entry)
 	free(entry->mountpoint);
 	free(entry->type);
 	free(entry->options);
-	entry->root = entry->source = entry->mountpoint = entry->type = entry->options = NULL;
+	free(entry->super_options);
+	entry->root = entry->source = entry->mountpoint = entry->type = NULL;
+	entry->options = entry->super_options = NULL;
 }
 
 /* A root file system that nothing was pivoted over is its own parent, but not its own child. */
@@ -153,9 +171,18 @@ static bool is_child(const struct line *line, int parent)
 	return parent == -1 || (line->parent == parent && line->id != parent);
 }
 
-/* The first mount that is on PATH and a child of mount PARENT (-1: of any), or that has id ID (when
- * not -1). *RET_ID is its id. */
-static errint_t scan(const char *path, int parent, int id, struct mount_entry *entry, int *ret_id)
+static bool is_wanted(const struct line *line, const struct wanted *wanted)
+{
+	const struct mount_entry *device = wanted->device;
+
+	return (!wanted->path || strcmp(line->mountpoint, wanted->path) == 0) &&
+	       is_child(line, wanted->parent) && (wanted->id == -1 || line->id == wanted->id) &&
+	       (!device ||
+		(line->major == device->device_major && line->minor == device->device_minor));
+}
+
+/* The first mount that is WANTED. */
+static errint_t scan(const struct wanted *wanted, struct mount_entry *entry)
 {
 	FILE *file = fopen("/proc/self/mountinfo", "re");
 	char *text = NULL;
@@ -165,15 +192,9 @@ static errint_t scan(const char *path, int parent, int id, struct mount_entry *e
 
 	if (!file)
 		return -errno;
-	while (err == -ENOENT && getline(&text, &size, file) >= 0) {
-		if (!line_parse(text, &line))
-			continue;
-		if (id != -1 ? line.id != id
-			     : strcmp(line.mountpoint, path) != 0 || !is_child(&line, parent))
-			continue;
-		err = entry_of(&line, entry);
-		*ret_id = line.id;
-	}
+	while (err == -ENOENT && getline(&text, &size, file) >= 0)
+		if (line_parse(text, &line) && is_wanted(&line, wanted))
+			err = entry_of(&line, entry);
 	if (err == -ENOENT && ferror(file))
 		err = -EIO;
 	free(text);
@@ -196,20 +217,26 @@ static int mount_id_of(const char *path)
 static errint_t find_on(const char *directory, const char *path, struct mount_entry *ret_entry)
 {
 	struct mount_entry entry = {0};
-	/* The root's parent is itself: whatever mount is there is the one. */
-	int parent = strcmp(path, "/") == 0 ? -1 : mount_id_of(directory);
-	errint_t err = scan(path, parent, -1, &entry, &parent);
-	int mark = parent;
+	struct wanted wanted = {.parent = -1, .id = -1};
+	errint_t err;
+	int mark;
 
+	wanted.path = path;
+	/* The root's parent is itself: whatever mount is there is the one. */
+	if (strcmp(path, "/") != 0)
+		wanted.parent = mount_id_of(directory);
+	err = scan(&wanted, &entry);
 	if (err)
 		return err;
+	mark = entry.id;
 	/* Mounts form a tree, but the list is read anew for each step: one that leads back to a
 	 * mount where we have been is left. MARK is where we were after 1, 2, 4, 8… steps. */
 	for (unsigned steps = 1; err == 0; steps++) {
 		if ((steps & (steps - 1)) == 0)
-			mark = parent;
-		err = scan(path, parent, -1, &entry, &parent);
-		if (err == 0 && parent == mark)
+			mark = entry.id;
+		wanted.parent = entry.id;
+		err = scan(&wanted, &entry);
+		if (err == 0 && entry.id == mark)
 			err = -ELOOP;
 	}
 	if (err != -ENOENT) {
@@ -329,15 +356,16 @@ errint_t mount_entry_find(const char *path, struct mount_entry *ret_entry)
 errint_t mount_entry_of_fd(int fd, struct mount_entry *ret_entry)
 {
 	struct mount_entry entry = {0};
+	struct wanted wanted = {.parent = -1, .id = -1};
 	struct statx stx;
 	errint_t err;
-	int id;
 
 	if (statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, STATX_MNT_ID, &stx) != 0)
 		return -errno;
 	if (!(stx.stx_mask & STATX_MNT_ID))
 		return -ENOENT;
-	err = scan(NULL, -1, (int)stx.stx_mnt_id, &entry, &id);
+	wanted.id = (int)stx.stx_mnt_id;
+	err = scan(&wanted, &entry);
 	if (!err)
 		*ret_entry = entry;
 	return err;
@@ -366,6 +394,70 @@ errint_t mount_entries_visit(const char *name,
 	free(text);
 	fclose(file);
 	return err;
+}
+
+errint_t mount_entry_of_source(const char *source, uid_t owner, struct mount_entry *ret_entry)
+{
+	FILE *file = fopen("/proc/self/mountinfo", "re");
+	char *text = NULL;
+	size_t size = 0;
+	struct line line;
+	errint_t err = -ENOENT;
+
+	if (!file)
+		return -errno;
+	*ret_entry = (struct mount_entry){0};
+	while (err == -ENOENT && getline(&text, &size, file) >= 0)
+		if (line_parse(text, &line) && strcmp(line.type, "fuse.foldfs") == 0 &&
+		    strcmp(line.source, source) == 0 &&
+		    number_in(line.super_options, "user_id=") == owner)
+			err = entry_of(&line, ret_entry);
+	if (err == -ENOENT && ferror(file))
+		err = -EIO;
+	free(text);
+	fclose(file);
+	return err;
+}
+
+errint_t mount_entry_find_again(const struct mount_entry *like, bool any,
+				struct mount_entry *ret_entry)
+{
+	struct wanted wanted = {.parent = -1, .id = like->id, .device = like};
+	struct mount_entry entry = {0};
+	errint_t err = scan(&wanted, &entry);
+
+	wanted.id = -1;
+	if (err == -ENOENT && any)
+		err = scan(&wanted, &entry);
+	if (!err)
+		*ret_entry = entry;
+	return err;
+}
+
+/* Whether FD is on the mount of ENTRY, and not on one that hides it. Asked for nothing, a FUSE
+ * mount tells these two to everybody. */
+static bool is_on(int fd, const struct mount_entry *entry)
+{
+	struct statx stx;
+
+	if (statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC, 0, &stx) != 0)
+		return false;
+	return stx.stx_dev_major == entry->device_major &&
+	       stx.stx_dev_minor == entry->device_minor &&
+	       /* Before Linux 5.8 it does not say. */
+	       (!(stx.stx_mask & STATX_MNT_ID) || (int)stx.stx_mnt_id == entry->id);
+}
+
+int mount_entry_open(const struct mount_entry *entry)
+{
+	int fd = open(entry->mountpoint, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	if (is_on(fd, entry))
+		return fd;
+	close(fd);
+	return -ENOENT;
 }
 
 bool mount_option_is_set(const char *options, const char *name)

@@ -17,6 +17,7 @@
 
 #include "foldfs/memory_limit.h"
 #include "foldfs/page_store.h"
+#include "foldfs/text.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -58,6 +59,7 @@ struct raw_options {
 	int one_file_system;
 	int read_only;
 	int watch;
+	int replace;
 	int foreground;
 	int debug;
 	int help;
@@ -66,7 +68,9 @@ struct raw_options {
 	int default_permissions;
 	int has_fsname;
 	int has_subtype;
-	bool refused; /* a word was refused; said already */
+	bool refused;  /* a word was refused; said already */
+	char *kernels; /* the first word that is only said by the list of mounts */
+	struct remount remount;
 };
 
 enum key {
@@ -83,6 +87,7 @@ enum key {
 	KEY_IO_URING,
 	KEY_NO_VALUE,
 	KEY_REMOUNT,
+	KEY_KERNEL, /* the kernel's own, which mount(8) hands on at a remount */
 };
 
 #define RAW(template, field)                                                                       \
@@ -115,6 +120,7 @@ static const struct fuse_opt words[] = {
 	FUSE_OPT_KEY("passthrough", KEY_NO_VALUE),
 	FUSE_OPT_KEY("passthrough_max", KEY_NO_VALUE),
 	RAW("watch", watch),
+	RAW("replace", replace),
 	FUSE_OPT_KEY("pool", KEY_NO_VALUE),
 	FUSE_OPT_KEY("window", KEY_NO_VALUE),
 	FUSE_OPT_KEY("maps", KEY_NO_VALUE),
@@ -139,6 +145,13 @@ static const struct fuse_opt words[] = {
 	FUSE_OPT_KEY("io_uring", KEY_IO_URING),
 	FUSE_OPT_KEY("-r", KEY_READ_ONLY),
 	FUSE_OPT_KEY("remount", KEY_REMOUNT),
+	FUSE_OPT_KEY("user_id=", KEY_KERNEL),
+	FUSE_OPT_KEY("group_id=", KEY_KERNEL),
+	FUSE_OPT_KEY("rootmode=", KEY_KERNEL),
+	FUSE_OPT_KEY("fd=", KEY_KERNEL),
+	FUSE_OPT_KEY("max_read=", KEY_KERNEL),
+	FUSE_OPT_KEY("blksize=", KEY_KERNEL),
+	FUSE_OPT_KEY("seclabel", KEY_KERNEL),
 	KEEP("io_uring_q_depth="),
 	KEEP("allow_root"),
 	KEEP("auto_unmount"),
@@ -244,7 +257,8 @@ static int take_positional(struct raw_options *raw, const char *word)
 
 static int take_unknown(struct raw_options *raw, const char *word)
 {
-	if (strncmp(word, "x-", 2) == 0 || strncmp(word, "X-", 2) == 0)
+	/* A comma too many is none. */
+	if (!*word || strncmp(word, "x-", 2) == 0 || strncmp(word, "X-", 2) == 0)
 		return 0;
 	return refuse_word(raw, "unknown option '%s'.", word);
 }
@@ -274,11 +288,21 @@ static int take_glob(struct raw_options *raw, const char *glob)
 	return 0;
 }
 
+static int take_kernels(struct raw_options *raw, const char *word)
+{
+	if (raw->kernels)
+		return 0;
+	raw->kernels = strdup(word);
+	return raw->kernels ? 0 : -1;
+}
+
 /* fuse_opt's call for each word: 1 keeps it for libfuse, 0 drops it, -1 gives up. */
 static int take_word(void *data, const char *word, int key, struct fuse_args *kept)
 {
 	struct raw_options *raw = data;
 
+	if (key != FUSE_OPT_KEY_NONOPT)
+		remount_take_word(&raw->remount, word);
 	switch (key) {
 	case FUSE_OPT_KEY_NONOPT:
 		return take_positional(raw, word);
@@ -312,9 +336,10 @@ static int take_word(void *data, const char *word, int key, struct fuse_args *ke
 	case KEY_NO_VALUE:
 		return refuse_word(raw, "the option '%s' needs a value.", word);
 	case KEY_REMOUNT:
-		return refuse_word(
-			raw, "'%s' is not possible: unmount, then mount with the new options.",
-			word);
+		raw->remount.asked = true;
+		return 0;
+	case KEY_KERNEL:
+		return take_kernels(raw, word);
 	default:
 		return 0;
 	}
@@ -348,6 +373,23 @@ static uint64_t clamp(uint64_t value, uint64_t lowest, uint64_t highest)
 	return value < lowest ? lowest : value > highest ? highest : value;
 }
 
+/* Each of them may be filled, and none of them is given back when memory is short. */
+static errint_t judge_sum(const struct options *options, uint64_t memory)
+{
+	struct text_buffer pool, window, maps, all;
+	uint64_t sum;
+
+	if (!memory || (!__builtin_add_overflow(options->pool_bytes, options->window_bytes, &sum) &&
+			!__builtin_add_overflow(sum, options->maps_bytes, &sum) && sum <= memory))
+		return 0;
+	return refuse("pool (%s), window (%s) and maps (%s) are together more than all of the "
+		      "memory: %s.",
+		      text_size((int64_t)options->pool_bytes, &pool),
+		      text_size((int64_t)options->window_bytes, &window),
+		      text_size((int64_t)options->maps_bytes, &maps),
+		      text_size((int64_t)memory, &all));
+}
+
 static errint_t judge_sizes(const struct raw_options *raw, struct options *options)
 {
 	uint64_t memory = memory_limit();
@@ -365,6 +407,9 @@ static errint_t judge_sizes(const struct raw_options *raw, struct options *optio
 	options->maps_bytes = options->pool_bytes / 16;
 	err = judge_size("maps", raw->maps, memory, MAPS_MIN_BYTES, PAGE_STORE_MAX_BYTES,
 			 &options->maps_bytes);
+	if (err)
+		return err;
+	err = judge_sum(options, memory);
 	if (err)
 		return err;
 	options->passthrough_max = PASSTHROUGH_MAX_BYTES;
@@ -522,10 +567,48 @@ static errint_t add_defaults(const struct raw_options *raw, struct options *opti
 	return err;
 }
 
+/* mount(8) hands on what fstab says too, so what is there already is no reason to refuse. */
+static void say_what_stays(const struct raw_options *raw)
+{
+	const char *const values[] = {raw->pool,
+				      raw->window,
+				      raw->maps,
+				      raw->transport,
+				      raw->seccomp,
+				      raw->attr_timeout,
+				      raw->entry_timeout,
+				      raw->negative_timeout,
+				      raw->passthrough_max,
+				      raw->state,
+				      raw->scan,
+				      raw->coherence};
+	bool given = raw->passthrough || raw->source_stacked || raw->pseudo_filesystems ||
+		     raw->one_file_system || raw->watch;
+
+	for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++)
+		given = given || values[i];
+	if (given)
+		fputs("foldfs: remount changes ro, rw, nosuid and their like; foldfs's own options "
+		      "stay as they were mounted.\n",
+		      stderr);
+}
+
+static errint_t judge_remount(struct raw_options *raw, struct options *options)
+{
+	errint_t err = judge_positional(raw, options);
+
+	if (!err)
+		say_what_stays(raw);
+	options->remount = raw->remount;
+	return err;
+}
+
 static errint_t judge(struct raw_options *raw, struct options *options)
 {
 	errint_t err;
 
+	if (raw->kernels && !raw->remount.asked)
+		refuse_word(raw, "unknown option '%s'.", raw->kernels);
 	options->debug = raw->debug;
 	options->source_stacked = raw->source_stacked;
 	options->pseudo_filesystems = raw->pseudo_filesystems;
@@ -534,6 +617,7 @@ static errint_t judge(struct raw_options *raw, struct options *options)
 						    : BORDER_NO_PSEUDO;
 	options->read_only = raw->read_only;
 	options->watch = raw->watch;
+	options->replace = raw->replace;
 	options->foreground = raw->foreground || raw->debug;
 	options->show_help = raw->help;
 	options->show_version = raw->version;
@@ -541,6 +625,8 @@ static errint_t judge(struct raw_options *raw, struct options *options)
 		return 0;
 	if (raw->refused)
 		return -EINVAL;
+	if (raw->remount.asked)
+		return judge_remount(raw, options);
 	err = judge_positional(raw, options);
 	if (!err)
 		err = judge_sizes(raw, options);
@@ -587,6 +673,7 @@ static void raw_clear(struct raw_options *raw)
 	free(raw->attr_timeout);
 	free(raw->entry_timeout);
 	free(raw->negative_timeout);
+	free(raw->kernels);
 }
 
 /* fuse_opt removes a "--" with nothing of its own behind it, but not where an -o was kept (libfuse
@@ -676,6 +763,7 @@ void options_print_help(const char *program)
 	       "                         how long it may keep that there is no such name\n"
 	       "                         (default: entry_timeout with ro, else 0)\n"
 	       "  -o watch               see at once what others change in SOURCE (needs root)\n"
+	       "  -o replace             take a dead mount on MOUNTPOINT away first\n"
 	       "  -o ro, allow_other, auto_unmount, fsname=NAME, …\n"
 	       "                         see foldfs(8)\n"
 	       "  -f                     stay in the foreground\n"

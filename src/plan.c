@@ -34,7 +34,9 @@
  *
  * An inode of `own` that is opened for writing changes with the daemon out of the way. What was
  * known of its content is forgotten when the open begins and again when the last one ends, which
- * begins a new edition, so that the next window plan starts with an empty cache.
+ * begins a new edition, so that the next window plan starts with an empty cache. Nor do FUSE and
+ * the daemon hear of stores through a mapping, or of msync(2), both of which are the source's: so
+ * while somebody may make one, nobody keeps the file's attributes (plan_moves_times()).
  */
 #include "foldfs/plan_internal.h"
 
@@ -93,6 +95,7 @@ errint_t plan_new(const struct options *options, int source_fd, struct backing *
 	pthread_mutex_init(&plan->sharers_lock, NULL);
 	CDS_INIT_LIST_HEAD(&plan->sharers);
 	plan->backing = backing;
+	atomic_init(&plan->unable, "the kernel has not asked for anything yet");
 	plan->globs = options->passthrough;
 	/* Who wants no window wants memory to be what is shared, and nothing cached besides. */
 	plan->max_bytes = options->window_bytes ? options->passthrough_max : 0;
@@ -115,6 +118,8 @@ void plan_free(struct plan *plan)
 	/* Of what clients still had open when the connection ended. */
 	cds_list_for_each_entry_safe (sharer, next, &plan->sharers, link)
 		free(sharer);
+	file_set_clear(&plan->served);
+	file_set_clear(&plan->backs);
 	pthread_mutex_destroy(&plan->sharers_lock);
 	pthread_mutex_destroy(&plan->awaited_lock);
 	free(plan->root);
@@ -141,10 +146,12 @@ void plan_init(struct plan *plan, struct fuse_conn_info *conn)
 		fuse_log(FUSE_LOG_NOTICE,
 			 "no kernel passthrough, for %s: every file is served from the window.\n",
 			 missing);
+		atomic_store(&plan->unable, missing);
 		return;
 	}
 	/* 0: another file system may be stacked on the mount, but the source is none itself. */
 	conn->max_backing_stack_depth = plan->source_stacked ? 1 : 0;
+	atomic_store(&plan->unable, NULL);
 	atomic_store(&plan->able, true);
 	atomic_store(&plan->able_elsewhere, true);
 }
@@ -291,8 +298,10 @@ bool plan_may_be_mapped(const struct plan_hold *hold)
 
 void plan_look_mapped(struct plan_hold *hold, int fd)
 {
-	if (!source_check_unwritten(fd))
-		hold->mapped = false;
+	if (source_check_unwritten(fd))
+		return;
+	hold->mapped = false;
+	atomic_store(&hold->stores, false);
 }
 
 /* Whether somebody may still have the file of HOLD, which nobody has open, mapped for writing in
@@ -363,6 +372,8 @@ static void give_up(struct plan *plan, const struct plan_open *open, errint_t er
 		hint = " With -o source-stacked there is, but overlayfs cannot be stacked on the "
 		       "mount then.";
 	}
+	if (all)
+		atomic_store(&plan->unable, why);
 	fuse_log(FUSE_LOG_WARNING,
 		 "no kernel passthrough%s, for %s: every file%s is served from the window.%s\n",
 		 all ? "" : " on every device of the source", why, all ? "" : " there", hint);
@@ -397,6 +408,8 @@ static void begin(struct plan *plan, struct plan_hold *hold, const struct plan_o
 	hold->backing_id = 0;
 	hold->sharer = NULL;
 	hold->written = false;
+	if (!hold->mapped)
+		atomic_store(&hold->stores, false);
 	if (choice.kind != PLAN_WINDOW) {
 		errint_t error = pass_through(plan, hold, open, fd);
 
@@ -447,6 +460,9 @@ errint_t plan_enter(struct plan *plan, struct plan_hold *hold, const struct plan
 		begin(plan, hold, open);
 	hold->alone = !hold->opens && is_for_writing(open) ? open->pid : 0;
 	hold->opens++;
+	/* Only such a descriptor can be mapped for stores. */
+	if (hold->kind == PLAN_OWN && (open->flags & O_ACCMODE) == O_RDWR)
+		atomic_store(&hold->stores, true);
 	if (hold->kind == PLAN_OWN && is_for_writing(open) && !hold->written) {
 		hold->written = true;
 		if (open->file)
@@ -470,6 +486,11 @@ void plan_leave(struct plan *plan, struct plan_hold *hold, struct file *file)
 	 * before, from an earlier plan. */
 	if (file && hold->written)
 		file_distrust(file);
+}
+
+bool plan_moves_times(const struct plan_hold *hold)
+{
+	return atomic_load(&hold->stores);
 }
 
 bool plan_may_change(const struct plan_hold *hold)
@@ -541,6 +562,11 @@ const char *plan_reason_sentence(enum plan_reason reason)
 #undef PLAN_REASON_SENTENCE
 
 	return sentences[reason];
+}
+
+const char *plan_unable(const struct plan *plan)
+{
+	return atomic_load(&plan->unable);
 }
 
 uint64_t plan_inodes(const struct plan *plan, enum plan_kind kind)

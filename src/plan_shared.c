@@ -142,6 +142,9 @@ struct plan_sharer *plan_begin_sharing(struct plan *plan, const struct plan_open
 	sharer->shared.backing_writers = writers_of(&plan->view, fd, &st);
 	pthread_mutex_lock(&plan->sharers_lock);
 	cds_list_add(&sharer->link, &plan->sharers);
+	file_set_add(&plan->served, open->st->st_dev, open->st->st_ino,
+		     (uint64_t)open->st->st_size);
+	file_set_add(&plan->backs, st.st_dev, st.st_ino, (uint64_t)st.st_size);
 	pthread_mutex_unlock(&plan->sharers_lock);
 	return sharer;
 }
@@ -154,6 +157,19 @@ void plan_end_sharing(struct plan *plan, struct plan_sharer *sharer)
 	cds_list_del(&sharer->link);
 	pthread_mutex_unlock(&plan->sharers_lock);
 	free(sharer);
+}
+
+void plan_equal(struct plan *plan, struct plan_equal *ret_equal)
+{
+	pthread_mutex_lock(&plan->sharers_lock);
+	*ret_equal = (struct plan_equal){
+		.files = plan->served.files,
+		.backing_files = plan->backs.files,
+		.memory_bytes = file_set_memory(&plan->served) + file_set_memory(&plan->backs),
+	};
+	if (plan->served.bytes > plan->backs.bytes)
+		ret_equal->saved_bytes = plan->served.bytes - plan->backs.bytes;
+	pthread_mutex_unlock(&plan->sharers_lock);
 }
 
 /* Whether ERROR says that a file is not there as it was. */

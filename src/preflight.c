@@ -6,7 +6,9 @@
  */
 #include "foldfs/preflight.h"
 
+#include "foldfs/backing.h"
 #include "foldfs/border.h"
+#include "foldfs/dead_mount.h"
 #include "foldfs/log.h"
 #include "foldfs/mounts.h"
 #include "foldfs/options.h"
@@ -68,26 +70,52 @@ static bool is_source(const struct options *options, const struct place *place,
 	       at.st_ino == source.st_ino;
 }
 
+static errint_t refuse_busy(const struct options *options, const struct mount_entry *entry)
+{
+	enum mount_life life =
+		strncmp(entry->type, "fuse", 4) == 0 ? mount_life_of(entry) : MOUNT_ALIVE;
+	errint_t err;
+
+	if (life == MOUNT_SILENT)
+		return complain("the mount point %s is busy: %s (%s) is mounted there already, and "
+				"does not answer.",
+				options->mountpoint, entry->source, entry->type);
+	if (life == MOUNT_ALIVE)
+		return complain("the mount point %s is busy: %s (%s) is mounted there already.",
+				options->mountpoint, entry->source, entry->type);
+	if (!options->replace)
+		return complain("a dead mount is on %s: %s (%s), whose daemon has ended. Unmount "
+				"it (%s %s), or mount with -o replace.",
+				options->mountpoint, entry->source, entry->type,
+				geteuid() == 0 ? "umount" : "fusermount3 -u", entry->mountpoint);
+	err = dead_mount_remove(entry);
+	return err ? complain("cannot unmount the dead mount on %s: %s.", options->mountpoint,
+			      strerror(-err))
+		   : 0;
+}
+
 /* The mount point is looked up in the list of mounts first: a dead mount there must not hold us up.
- */
+ * With replace dead ones are taken away, one after the other. */
 static errint_t check_not_busy(const struct options *options, const struct place *place)
 {
 	struct mount_entry entry;
 	bool busy;
-	errint_t err = mount_entry_find(options->mountpoint, &entry);
+	errint_t err;
 
-	if (err == -ENOENT)
-		return 0;
-	if (err)
-		return complain("cannot look up the mount point %s: %s.", options->mountpoint,
-				strerror(-err));
-	/* What stands behind an automount point is mounted over it. */
-	busy = strcmp(entry.type, "autofs") != 0 &&
-	       (strncmp(entry.type, "fuse", 4) == 0 || !is_source(options, place, &entry));
-	if (busy)
-		err = complain("the mount point %s is busy: %s (%s) is mounted there already.",
-			       options->mountpoint, entry.source, entry.type);
-	mount_entry_clear(&entry);
+	do {
+		err = mount_entry_find(options->mountpoint, &entry);
+		if (err == -ENOENT)
+			return 0;
+		if (err)
+			return complain("cannot look up the mount point %s: %s.",
+					options->mountpoint, strerror(-err));
+		/* What stands behind an automount point is mounted over it. */
+		busy = strcmp(entry.type, "autofs") != 0 &&
+		       (strncmp(entry.type, "fuse", 4) == 0 || !is_source(options, place, &entry));
+		if (busy)
+			err = refuse_busy(options, &entry);
+		mount_entry_clear(&entry);
+	} while (busy && !err);
 	return err;
 }
 
@@ -206,6 +234,20 @@ static errint_t check_transport(const struct options *options)
 	return 0;
 }
 
+/* That is no reason not to mount: every byte is served. */
+static void tell_without_effect(const struct options *options)
+{
+	const char *word = options->passthrough         ? "passthrough"
+			   : options->coherence_overlay ? "coherence=overlay"
+			   : options->source_stacked    ? "source-stacked"
+							: NULL;
+
+	if (word && !backing_permitted())
+		(void)complain("the option %s has no effect: the kernel serves files by itself for "
+			       "a daemon with CAP_SYS_ADMIN alone.",
+			       word);
+}
+
 errint_t preflight(const struct options *options, struct place *ret_place)
 {
 	errint_t error = open_source(options->source, ret_place);
@@ -216,13 +258,23 @@ errint_t preflight(const struct options *options, struct place *ret_place)
 		error = check_mountpoint(options, ret_place);
 	if (!error)
 		error = check_loop(ret_place);
-	return error ? error : check_transport(options);
+	if (!error)
+		error = check_transport(options);
+	if (!error)
+		tell_without_effect(options);
+	return error;
+}
+
+void place_leave(struct place *place)
+{
+	if (place->source_fd >= 0)
+		close(place->source_fd);
+	place->source_fd = -1;
 }
 
 void place_clear(struct place *place)
 {
+	place_leave(place);
 	free(place->source);
 	free(place->mountpoint);
-	if (place->source_fd >= 0)
-		close(place->source_fd);
 }

@@ -17,8 +17,11 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
+
+#define TERMINAL_COLUMNS 80 /* of one that does not say */
 
 struct run {
 	const struct scan_command *command;
@@ -45,22 +48,33 @@ __attribute__((format(printf, 2, 3))) static errint_t refuse(const char *program
 
 /* ---- the command line ---- */
 
-static errint_t take_size(const struct scan_command *command, const char *word, const char *value,
+static errint_t take_size(const struct scan_command *command, const char *name, const char *value,
 			  uint64_t least, uint64_t *ret_bytes)
 {
-	int name = (int)(value - word) - 1;
 	uint64_t bytes;
 
 	if (options_parse_size(value, memory_limit(), &bytes))
 		return refuse(command->program,
-			      "%.*s=%s is not a size: write a number, with K, M, G, T or %% behind "
+			      "%s=%s is not a size: write a number, with K, M, G, T or %% behind "
 			      "it if you like.",
-			      name, word, value);
+			      name, value);
 	if (bytes < least)
-		return refuse(command->program, "%s is too small: the least is %llu K.", word,
-			      (unsigned long long)(least + 1023) >> 10);
+		return refuse(command->program, "%s=%s is too small: the least is %llu K.", name,
+			      value, (unsigned long long)(least + 1023) >> 10);
 	*ret_bytes = bytes;
 	return 0;
+}
+
+static errint_t take_memory(struct scan_command *command, const char *name, const char *value)
+{
+	uint64_t memory = memory_limit();
+	struct text_buffer all;
+	errint_t error = take_size(command, name, value, SCAN_MEMORY_MIN, &command->options.memory);
+
+	if (!error && memory && command->options.memory > memory)
+		error = refuse(command->program, "%s=%s is more than all of the memory: %s.", name,
+			       value, text_size((int64_t)memory, &all));
+	return error;
 }
 
 static errint_t take_workers(struct scan_command *command, const char *value)
@@ -74,29 +88,22 @@ static errint_t take_workers(struct scan_command *command, const char *value)
 	return 0;
 }
 
-/* The value of the option NAME, "--rate=", if WORD is that. */
-static const char *value_of(const char *word, const char *name)
+static errint_t take_option(struct scan_command *command, bool estimate, char ***argv)
 {
-	size_t length = strlen(name);
-
-	return strncmp(word, name, length) == 0 ? word + length : NULL;
-}
-
-static errint_t take_option(struct scan_command *command, bool estimate, const char *word)
-{
+	const char *word = **argv;
 	const char *value;
 
 	if (strcmp(word, "--json") == 0)
 		command->json = true;
 	else if (strcmp(word, "--all-file-systems") == 0)
 		command->options.all_file_systems = true;
-	else if ((value = value_of(word, "--rate=")))
-		return take_size(command, word, value, 1, &command->options.rate);
-	else if ((value = value_of(word, "--memory=")))
-		return take_size(command, word, value, SCAN_MEMORY_MIN, &command->options.memory);
-	else if ((value = value_of(word, "--workers=")))
+	else if ((value = text_option_value(argv, "--rate")))
+		return take_size(command, "--rate", value, 1, &command->options.rate);
+	else if ((value = text_option_value(argv, "--memory")))
+		return take_memory(command, "--memory", value);
+	else if ((value = text_option_value(argv, "--workers")))
 		return take_workers(command, value);
-	else if (!estimate && (value = value_of(word, "--state=")))
+	else if (!estimate && (value = text_option_value(argv, "--state")))
 		command->state = value;
 	else
 		return refuse(command->program, "unknown option '%s'.", word);
@@ -115,7 +122,7 @@ errint_t scan_command_parse(const char *program, bool estimate, char *argv[],
 		if (!options_end && strcmp(*argv, "--") == 0)
 			options_end = true;
 		else if (!options_end && (*argv)[0] == '-' && (*argv)[1])
-			error = take_option(&command, estimate, *argv);
+			error = take_option(&command, estimate, &argv);
 		else if (command.directory)
 			error = refuse(program, "'%s' is one argument too many.", *argv);
 		else
@@ -136,6 +143,15 @@ static int64_t now_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* Asked each time, for a window may change. */
+static int terminal_columns(void)
+{
+	struct winsize size;
+
+	return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col ? size.ws_col
+									   : TERMINAL_COLUMNS;
+}
+
 static void on_progress(void *context, const struct scan_progress *progress)
 {
 	const struct timespec at_once = {0};
@@ -152,7 +168,8 @@ static void on_progress(void *context, const struct scan_progress *progress)
 		run->step_started_ms = now_ms();
 	run->step = progress->step;
 	run->shown = true;
-	scan_report_progress(stderr, progress, (double)(now_ms() - run->step_started_ms) / 1000);
+	scan_report_progress(stderr, progress, (double)(now_ms() - run->step_started_ms) / 1000,
+			     terminal_columns());
 }
 
 static void end_progress(struct run *run)

@@ -13,8 +13,11 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
+#include <string.h>
 
-#define BAR 24
+#define BAR         24
+#define BAR_MIN     4
+#define COLUMNS_MIN 20
 
 static double saved_pages(const struct scan_result *result)
 {
@@ -121,36 +124,61 @@ errint_t scan_report_table(FILE *stream, const char *path, const struct scan_res
 	return fflush(stream) || ferror(stream) ? -EIO : 0;
 }
 
-static void print_bar(FILE *stream, double part)
+/* A bar and PART in percent, in so many columns: without the bar where there is not room for one.
+ */
+static void print_bar(FILE *stream, double part, int columns)
 {
-	int full = (int)(part * BAR);
+	int room = columns - (int)sizeof(" [] 100 %") + 1;
+	int width = room < BAR ? room : BAR;
+	int full = (int)(part * width);
 
-	fputs(" [", stream);
-	for (int i = 0; i < BAR; i++)
-		fputc(i < full ? '#' : '.', stream);
-	fprintf(stream, "] %3.0f %%", part * 100);
+	if (width >= BAR_MIN) {
+		fputs(" [", stream);
+		for (int i = 0; i < width; i++)
+			fputc(i < full ? '#' : '.', stream);
+		fputc(']', stream);
+	}
+	if (columns >= (int)sizeof(" 100 %"))
+		fprintf(stream, " %3.0f %%", part * 100);
 }
 
-void scan_report_progress(FILE *stream, const struct scan_progress *progress, double seconds)
+/* What is done, and what is LEFT, in seconds, if that is known. */
+static void print_numbers(FILE *stream, const struct scan_progress *progress, double seconds,
+			  double left)
 {
-	static const char *const steps[] = {"reading", "counting", "comparing", "pairing"};
-	bool by_bytes = progress->step == SCAN_READING;
-	double done = (double)(by_bytes ? progress->bytes : progress->files);
-	double total = (double)(by_bytes ? progress->total_bytes : progress->total_files);
-	struct text_buffer a, b;
+	struct text_buffer a;
 
-	fprintf(stream, "\r\033[K%-9s", steps[progress->step]);
-	if (total > 0)
-		print_bar(stream, done < total ? done / total : 1);
 	fprintf(stream, "  %s files", text_count((int64_t)progress->files, &a));
 	if (progress->bytes)
 		fprintf(stream, ", %s", text_size((int64_t)progress->bytes, &a));
 	if (progress->bytes && seconds > 0.5)
 		fprintf(stream, ", %s/s",
-			text_size((int64_t)((double)progress->bytes / seconds), &b));
-	if (total > done && done > 0 && seconds > 1)
-		fprintf(stream, ", %s left",
-			text_duration((int64_t)ceil(seconds * (total - done) / done), &b));
+			text_size((int64_t)((double)progress->bytes / seconds), &a));
+	if (left > 0)
+		fprintf(stream, ", %s left", text_duration((int64_t)ceil(left), &a));
+}
+
+void scan_report_progress(FILE *stream, const struct scan_progress *progress, double seconds,
+			  int columns)
+{
+	static const char *const steps[] = {"reading", "counting", "comparing", "pairing"};
+	bool by_bytes = progress->step == SCAN_READING;
+	double done = (double)(by_bytes ? progress->bytes : progress->files);
+	double total = (double)(by_bytes ? progress->total_bytes : progress->total_files);
+	double left = total > done && done > 0 && seconds > 1 ? seconds * (total - done) / done : 0;
+	char numbers[160] = "";
+	FILE *text = fmemopen(numbers, sizeof(numbers), "w");
+	/* A line that fills the last column is two to some terminals. */
+	int room = (columns > COLUMNS_MIN ? columns : COLUMNS_MIN) - 1;
+
+	if (text) {
+		print_numbers(text, progress, seconds, left);
+		fclose(text);
+	}
+	room -= fprintf(stream, "\r\033[K%-9s", steps[progress->step]) - (int)strlen("\r\033[K");
+	if (total > 0)
+		print_bar(stream, done < total ? done / total : 1, room - (int)strlen(numbers));
+	fprintf(stream, "%.*s", room, numbers);
 	fflush(stream);
 }
 

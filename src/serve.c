@@ -579,7 +579,7 @@ errint_t serve_run(struct serve *serve, struct fuse_session *se)
 	join_threads(serve);
 	drop_parked(serve);
 	/* Of the session: what INIT could not agree on. */
-	rings = fuse_session_loop_mt(se, NULL);
+	rings = fuse_session_loop(se);
 	if (!error)
 		error = serve->error;
 	return error ? error : rings;

@@ -5,7 +5,7 @@
  * Invariants, under the lock:
  *  - A user is in the table exactly while he has something, so the table is as large as what is
  *    taken at most.
- *  - taken is the sum of what the table's users have.
+ *  - taken is the sum of what the table's users have, privileged that of the privileged.
  */
 #include "foldfs/shares.h"
 
@@ -29,6 +29,7 @@ struct shares {
 	uid_t own;        /* constant */
 	pthread_mutex_t lock;
 	_Atomic uint64_t taken;        /* written under lock */
+	uint64_t privileged;           /* under lock */
 	struct user *buckets[BUCKETS]; /* under lock */
 };
 
@@ -71,14 +72,28 @@ static struct user **find_locked(struct shares *shares, uid_t uid)
 	return link;
 }
 
+static bool is_privileged(const struct shares *shares, uid_t uid)
+{
+	return uid == 0 || uid == shares->own;
+}
+
+/* Whether AMOUNT more than HAS is not more than LIMIT has left beside TAKEN. */
+static bool fits(uint64_t has, uint64_t amount, uint64_t limit, uint64_t taken)
+{
+	return taken < limit && has + amount <= limit - taken;
+}
+
 static bool may_take_locked(const struct shares *shares, uid_t uid, uint64_t has, uint64_t amount)
 {
 	uint64_t taken = atomic_load_explicit(&shares->taken, memory_order_relaxed);
 	uint64_t most = shares->budget - shares->reserve;
 
-	if (uid == 0 || uid == shares->own)
-		return taken < shares->budget && amount <= shares->budget - taken;
-	return taken < most && has + amount <= most - taken;
+	if (!fits(0, amount, shares->budget, taken))
+		return false;
+	if (is_privileged(shares, uid))
+		return fits(0, amount, most, shares->privileged);
+	return fits(has, amount, most, taken) ||
+	       fits(has, amount, shares->reserve, taken - shares->privileged);
 }
 
 static errint_t take_locked(struct shares *shares, uid_t uid, uint64_t amount, bool force)
@@ -96,6 +111,8 @@ static errint_t take_locked(struct shares *shares, uid_t uid, uint64_t amount, b
 		*link = user;
 	}
 	user->has += amount;
+	if (is_privileged(shares, uid))
+		shares->privileged += amount;
 	atomic_fetch_add_explicit(&shares->taken, amount, memory_order_relaxed);
 	return 0;
 }
@@ -129,6 +146,8 @@ void shares_give(struct shares *shares, uid_t uid, uint64_t amount)
 	link = find_locked(shares, uid);
 	user = *link;
 	user->has -= amount;
+	if (is_privileged(shares, uid))
+		shares->privileged -= amount;
 	atomic_fetch_sub_explicit(&shares->taken, amount, memory_order_relaxed);
 	if (!user->has) {
 		*link = user->next;

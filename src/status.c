@@ -25,6 +25,7 @@
 struct reading {
 	const char *source;
 	const char *mountpoint;
+	char *place; /* malloced, or NULL */
 	const char *transport;
 	uint64_t uptime_s;
 	const char *state;
@@ -126,7 +127,6 @@ static void take_reading(const struct status_context *context, struct reading *r
 {
 	struct reading reading = {
 		.source = context->source,
-		.mountpoint = context->mountpoint,
 		.state = "",
 		.transport = fusefs_transport(context->fs),
 		.stats = fusefs_stats(context->fs),
@@ -136,6 +136,10 @@ static void take_reading(const struct status_context *context, struct reading *r
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	if (now.tv_sec > context->started)
 		reading.uptime_s = (uint64_t)(now.tv_sec - context->started);
+	reading.place = context->mount ? own_mount_place(context->mount) : NULL;
+	reading.mountpoint = !context->mount ? context->mountpoint
+			     : reading.place ? reading.place
+					     : "";
 	if (context->state && context->state->directory)
 		reading.state = context->state->directory;
 	if (context->state && context->state->scan)
@@ -166,6 +170,7 @@ json_t *status_json(const struct status_context *context)
 #undef NUMBER
 #undef YES_NO
 #undef TEXT
+	free(reading.place);
 	if (!complete) {
 		json_decref(root);
 		return NULL;

@@ -98,8 +98,8 @@ static const struct {
 	{DAEMON,
 	 "poll ppoll select pselect6 eventfd2 epoll_create1 epoll_ctl epoll_wait epoll_pwait"},
 	{DAEMON, "accept accept4 bind listen connect shutdown getsockopt setsockopt getsockname"},
-	{DAEMON | ATTENDANT, "sendto"},
-	{DAEMON, "getpeername recvfrom sendmsg recvmsg"},
+	{DAEMON | ATTENDANT, "sendto recvmsg"},
+	{DAEMON, "getpeername recvfrom sendmsg"},
 	/* Which inode it is: links.c. */
 	{DAEMON, "inotify_init1 inotify_add_watch inotify_rm_watch"},
 	/* The end of the mount. */

@@ -94,3 +94,15 @@ void text_complain(const char *program, const char *format, va_list args)
 	fputc('\n', stderr);
 	free(text);
 }
+
+const char *text_option_value(char ***argv, const char *name)
+{
+	const char *word = **argv;
+	size_t length = strlen(name);
+
+	if (strncmp(word, name, length) != 0)
+		return NULL;
+	if (word[length] == '=')
+		return word + length + 1;
+	return word[length] || !(*argv)[1] ? NULL : *++*argv;
+}

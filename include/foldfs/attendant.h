@@ -20,18 +20,17 @@ struct attendant {
 };
 
 /*
- * Start it, for the mount that will be at MOUNTPOINT (absolute). From the thread that ends last,
- * before there are others, and before the mount: no descriptor of that is to be in another process.
- * -errno.
+ * Start it. From the thread that ends last, before there are others, and before the mount: no
+ * descriptor of that is to be in another process. -errno.
  */
-errint_t attendant_start(const char *mountpoint, struct attendant *ret_attendant);
+errint_t attendant_start(struct attendant *ret_attendant);
 
-/* Have everything that was changed in the mount written to the daemon, which goes on serving. Waits
- * for it, but no longer than MILLISECONDS. Not beside attendant_unmount(). */
-void attendant_flush(const struct attendant *attendant, int milliseconds);
+/* Have everything that was changed in the mount of ROOT (O_PATH) written to the daemon, which goes
+ * on serving. Waits for it, but no longer than MILLISECONDS. Not beside attendant_unmount(). */
+void attendant_flush(const struct attendant *attendant, int root, int milliseconds);
 
-/* Take the mount away, whoever is in it, and wait until that is done. The connection is closed. */
-void attendant_unmount(const struct attendant *attendant);
+/* Take the mount of ROOT away, whoever is in it, and wait until that is done. */
+void attendant_unmount(const struct attendant *attendant, int root);
 
 /* Nothing for one that is not there. */
 void attendant_stop(struct attendant *attendant);

@@ -38,7 +38,8 @@ errint_t cow_break_truncate(const struct cow_break *cow, struct file *file, int 
 errint_t cow_break_fallocate(const struct cow_break *cow, struct file *file, int fd, int mode,
 			     off_t offset, off_t length);
 
-/* copy_file_range(2) from FD_IN into FILE, open as FD_OUT. Bytes copied. */
+/* copy_file_range(2) from FD_IN into FILE, open as FD_OUT. Bytes copied: of a long copy not all, so
+ * that it ends soon. */
 ssize_t cow_break_copy(const struct cow_break *cow, int fd_in, off_t offset_in, struct file *file,
 		       int fd_out, off_t offset_out, size_t length);
 

@@ -16,12 +16,15 @@
 #define STATUS_FIGURES(X)                                                                          \
 	X("version", "text", TEXT, FOLDFS_VERSION, "The version of the daemon.")                   \
 	X("source", "text", TEXT, r->source, "The directory that is served.")                      \
-	X("mountpoint", "text", TEXT, r->mountpoint, "Where it is mounted.")                       \
+	X("mountpoint", "text", TEXT, r->mountpoint,                                               \
+	  "Where it is mounted now; empty if it is not, in the daemon's mount namespace.")         \
 	X("state", "text", TEXT, r->state,                                                         \
 	  "Where what outlives the mount is kept; empty if nothing is.")                           \
 	X("transport", "text", TEXT, r->transport,                                                 \
 	  "How requests reach the daemon: io_uring, dev (the fuse device), or none before the "    \
 	  "first one.")                                                                            \
+	X("passthrough", "text", TEXT, r->usage.no_passthrough ? r->usage.no_passthrough : "",     \
+	  "Why the kernel serves no file by itself (kernel passthrough); empty if it can.")        \
 	X("privileges.capabilities", "text", TEXT, r->capabilities,                                \
 	  "What the daemon may do besides what any user may: capabilities(7), less CAP_.")         \
 	X("privileges.bounding", "text", TEXT, r->bounding,                                        \
@@ -98,6 +101,14 @@
 	X("plans.shared", "inodes", NUMBER, r->usage.shared_inodes,                                \
 	  "Files that are open now and that the kernel serves by itself from one file for all "    \
 	  "that are equal.")                                                                       \
+	X("equal.files", "files", NUMBER, r->usage.equal.files,                                    \
+	  "Files that the kernel has served, since the mount, from one file for all that are "     \
+	  "equal.")                                                                                \
+	X("equal.backing_files", "files", NUMBER, r->usage.equal.backing_files,                    \
+	  "The files, or kept copies, that it served them from.")                                  \
+	X("equal.saved_bytes", "bytes", NUMBER, r->usage.equal.saved_bytes,                        \
+	  "What it need not cache for that, at most: the sizes of the former less those of the "   \
+	  "latter.")                                                                               \
 	X("open_handles", "handles", NUMBER, r->usage.open_handles,                                \
 	  "Files and directories that clients have open, each with a descriptor of the daemon.")   \
 	X("serving.threads", "threads", NUMBER, r->usage.serve.threads,                            \

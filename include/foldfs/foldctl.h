@@ -29,7 +29,10 @@ int finish_output(void);
  * error was said. */
 int ask(const struct mount_entry *entry, const char *request, int64_t answer_within_ms,
 	json_t **ret_answer);
-/* The foldfs mount on PATH. 0, or an error was said. */
+/* Whether ENTRY is a foldfs mount, by its type or by its daemon, which is connected to then. */
+bool is_ours(const struct mount_entry *entry);
+/* The foldfs mount that PATH means: that is on PATH, that serves it and is the caller's, or that it
+ * lies on. 0, or an error was said. */
 int find_mount(const char *path, struct mount_entry *ret_entry);
 
 /* The commands; ARGV is what follows the command's name. The exit status. */

@@ -33,6 +33,10 @@ struct stats;
 errint_t fusefs_new(const struct options *options, int source_fd, struct fusefs **ret_fs);
 void fusefs_free(struct fusefs *fs);
 
+/* Nothing is served any more, and nobody asks anything of FS but fusefs_free(): give back all that
+ * is open of the source, which can be unmounted from then on. Taking down the rest takes longer. */
+void fusefs_leave_source(struct fusefs *fs);
+
 /* What plans may rest on from earlier mounts; borrowed until fusefs_free(). Before it serves. */
 void fusefs_use_state(struct fusefs *fs, const struct state *state);
 
@@ -69,7 +73,10 @@ struct fusefs_plan {
 	enum plan_kind kind;
 	enum plan_reason reason;
 	bool open;
-	uint64_t known_pages; /* that a scan has found to be another file's as well */
+	uint64_t known_pages;  /* that a scan has found to be another file's as well */
+	uint64_t pool_pages;   /* that are in the pool now */
+	uint64_t shared_pages; /* those of them whose frames other pages use, too */
+	uint64_t zero_pages;   /* that are known to be all zero, and so are in no frame */
 };
 errint_t fusefs_explain(struct fusefs *fs, ino_t shown, struct fusefs_plan *ret_plan);
 
@@ -81,6 +88,8 @@ struct fusefs_usage {
 	uint64_t zero_pages;
 	uint64_t maps_bytes;
 	uint64_t inodes;
+	struct plan_equal equal;
+	const char *no_passthrough; /* why (constant text); NULL: there is kernel passthrough */
 	uint64_t window_inodes;
 	uint64_t own_inodes;
 	uint64_t shared_inodes;

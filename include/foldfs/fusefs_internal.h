@@ -27,7 +27,8 @@ struct fusefs {
 	double attr_timeout;
 	double entry_timeout;
 	double negative_timeout;
-	int source_fd; /* the source directory, opened before the mount covers anything */
+	bool read_only; /* whatever a remount has made of it */
+	int source_fd;  /* the source directory, opened before the mount covers anything */
 
 	struct stats *stats;
 	struct page_store *store;
@@ -81,8 +82,13 @@ static inline struct fusefs *fusefs_of(fuse_req_t req)
 }
 
 /* Fill ENTRY for INODE (whose look-up was counted). */
-void fusefs_entry(const struct fusefs *fs, struct inode *inode, const struct stat *st,
+void fusefs_entry(struct fusefs *fs, struct inode *inode, const struct stat *st,
 		  struct fuse_entry_param *ret_entry);
+
+/* For how many seconds the kernel may keep what it is told of INODE's attributes. */
+double fusefs_attr_timeout(struct fusefs *fs, struct inode *inode);
+/* What the kernel keeps of INODE's attributes is true no more. Not with a lock held. */
+void fusefs_attr_expire(struct fusefs *fs, const struct inode *inode);
 
 /* Fit a stat of the source, of what is open as FD, for the client: see inode_number_shown().
  * -errno.
@@ -109,6 +115,9 @@ errint_t fusefs_handle_new(struct fusefs *fs, fuse_req_t req, struct inode *inod
 			   struct fuse_file_info *fi);
 /* The reply to the open did not reach the kernel: undo. */
 void fusefs_handle_undo(struct fuse_file_info *fi);
+/* If nobody has INODE open, see whether it may still be mapped by who wrote to it in passthrough.
+ */
+void fusefs_look_mapped(struct fusefs *fs, struct inode *inode);
 /* The source descriptor of an open handle. */
 int fusefs_handle_fd(const struct fuse_file_info *fi);
 /* Who opened the file or directory whose handle the kernel names as FH; as in its requests. */

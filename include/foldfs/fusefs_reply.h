@@ -17,6 +17,8 @@
 #include "foldfs/rcu.h"
 #include "foldfs/serve.h"
 
+#include <errno.h>
+
 #ifdef FOLD_TSAN
 extern char fusefs_tsan_kernel;
 #define FUSEFS_TSAN_REQUEST() FOLD_TSAN_ACQUIRE(&fusefs_tsan_kernel)
@@ -40,7 +42,8 @@ FUSEFS_REPLY(create,
 	     (fuse_req_t req, const struct fuse_entry_param *e, const struct fuse_file_info *fi),
 	     (req, e, fi))
 FUSEFS_REPLY(entry, (fuse_req_t req, const struct fuse_entry_param *e), (req, e))
-FUSEFS_REPLY(err, (fuse_req_t req, int error), (req, error))
+/* A shortage of the daemon's descriptors is none of the client's: to him the system has no more. */
+FUSEFS_REPLY(err, (fuse_req_t req, int error), (req, error == EMFILE ? ENFILE : error))
 FUSEFS_REPLY(iov, (fuse_req_t req, const struct iovec *iov, int count), (req, iov, count))
 FUSEFS_REPLY(lseek, (fuse_req_t req, off_t at), (req, at))
 FUSEFS_REPLY(open, (fuse_req_t req, const struct fuse_file_info *fi), (req, fi))

@@ -16,11 +16,12 @@
 #include <sys/types.h>
 
 /*
- * Start the guardian of the connection with this number (the minor of the mount's device). From the
- * thread that ends last, and before there are others. *ret_pid is the guardian's. -errno: there is
- * none, because connections cannot be aborted here (no fusectl file system, no right to mount it).
+ * Start the guardian of the connection whose abort file is open as ABORT_FILE (borrowed; see
+ * own_mount.h). From the thread that ends last, and before there are others. *ret_pid is the
+ * guardian's. -EBADF: there is none, because connections cannot be aborted here (-1: no fusectl
+ * file system, no right to mount it). -errno.
  */
-errint_t guardian_start(unsigned connection, pid_t *ret_pid);
+errint_t guardian_start(int abort_file, pid_t *ret_pid);
 
 /* The connection has ended: so does the guardian. Nothing for 0. */
 void guardian_stop(pid_t pid);

@@ -6,10 +6,10 @@
  * number). Its node id is its address; a magic number tells a stale or forged one. It lives while
  * the kernel's look-up count is above zero.
  *
- * A million inodes need no million descriptors: up to a budget an inode keeps an O_PATH descriptor;
- * beyond it, where the source file system has file handles and the daemon may open them
- * (CAP_DAC_READ_SEARCH), it keeps the handle and opens it for each use. Objects of file systems
- * mounted below the source have descriptors always.
+ * A million inodes need no million descriptors. Where the source file system has file handles, and
+ * the daemon may open them (CAP_DAC_READ_SEARCH), those that are in use have O_PATH descriptors, up
+ * to a budget, and the others handles (path_cache.h). Objects of file systems mounted below the
+ * source have descriptors always.
  */
 #ifndef FOLDFS_INODE_H
 #define FOLDFS_INODE_H
@@ -29,13 +29,17 @@ struct window_file;
  * WAY: what of the file systems mounted below it is served. Raises RLIMIT_NOFILE to its hard limit.
  * -errno. */
 errint_t inode_table_new(int root_fd, enum border_way way, struct inode_table **ret_table);
+/* Start what gives idle descriptors back. Signals are blocked by then. -errno. */
+errint_t inode_table_start(struct inode_table *table);
 /* Calls FORGET (see inode_table_on_forget) for every inode left. */
 void inode_table_free(struct inode_table *table);
 /* Bytes of the inodes. */
 uint64_t inode_table_bytes(const struct inode_table *table);
-/* Descriptors of the process that inodes leave to others. Inodes of a source without file handles
- * may take more than their half. Constant. */
+/* Descriptors of the process that clients' open files may take, which COUNT of them do: inodes that
+ * are not in use give theirs back for that. Without file handles they cannot, and half is theirs.
+ * The first is constant. Any thread. */
 uint64_t inode_table_spare(const struct inode_table *table);
+void inode_table_make_room(struct inode_table *table, uint64_t count);
 uint64_t inode_table_count(const struct inode_table *table);
 
 /* Called when an inode goes, with the window_file it had, if any. Set once, before use. */
@@ -84,13 +88,14 @@ bool inode_is_detached(const struct inode *inode);
  * (-ESTALE if it is gone). Give it back with inode_path_end(); not to be closed. The thread may be
  * lent: where that takes the daemon's rights, it is its own afterwards. */
 int inode_path_begin(struct inode_table *table, struct inode *inode);
-void inode_path_end(struct inode *inode, int fd);
+void inode_path_end(struct inode *inode);
 
-/* NAME in DIRECTORY_FD is about to lose its object, which may still be in use: an inode that has a
- * file handle only takes a descriptor, because not every file system finds an unlinked file by its
- * handle. Costs nothing while no inode has a handle only. Errors are ignored: nothing gets worse.
- */
+/* NAME in DIRECTORY_FD is about to lose its object, which may still be in use: its inode has a
+ * descriptor from here on, because not every file system finds an unlinked file by its handle.
+ * Errors are ignored: nothing gets worse. */
 void inode_keep(struct inode_table *table, int directory_fd, const char *name);
+/* Somebody else has removed INODE's object: its blocks are not kept, unless it is in use. */
+void inode_let_go(struct inode_table *table, struct inode *inode);
 
 /* The inode number for the client to see for NUMBER on DEVICE (inode_number.h), which FD is on. FD
  * is not looked at where a look-up found something on DEVICE. -EOVERFLOW: there is none; -ENOMEM.

@@ -9,14 +9,17 @@
 #include <sys/types.h>
 
 struct mount_entry {
+	int id; /* another mount may get it once this one is gone */
 	unsigned device_major;
 	unsigned device_minor;
-	uid_t owner;      /* user_id= of the mount */
-	char *root;       /* what of the file system is mounted */
-	char *source;     /* the mount's source field */
-	char *mountpoint; /* as the kernel names it */
-	char *type;       /* e.g. fuse.foldfs */
-	char *options;    /* the file system's own, with commas between them */
+	uid_t owner;         /* user_id= of the mount */
+	gid_t group;         /* group_id= of it */
+	char *root;          /* what of the file system is mounted */
+	char *source;        /* the mount's source field */
+	char *mountpoint;    /* as the kernel names it */
+	char *type;          /* e.g. fuse.foldfs */
+	char *options;       /* of the mount: ro, nosuid, relatime, … */
+	char *super_options; /* of its file system: ro, user_id=0, … */
 };
 
 /* The topmost mount at PATH. The path's last component is never looked at itself, so a stuck mount
@@ -24,6 +27,17 @@ struct mount_entry {
 errint_t mount_entry_find(const char *path, struct mount_entry *ret_entry);
 /* The mount that FD is on. -ENOENT: the kernel does not say (before Linux 5.8). */
 errint_t mount_entry_of_fd(int fd, struct mount_entry *ret_entry);
+/* A foldfs mount of OWNER's that serves SOURCE, an absolute path without symbolic links. A mount of
+ * somebody else does not count: he could say of it that it serves anything. -ENOENT: there is none.
+ * The source itself is not looked at. */
+errint_t mount_entry_of_source(const char *source, uid_t owner, struct mount_entry *ret_entry);
+/* The mount with the id and the device of LIKE; with ANY, if that one is not there, another one of
+ * the device (a bind mount). -ENOENT: there is none in this mount namespace. */
+errint_t mount_entry_find_again(const struct mount_entry *like, bool any,
+				struct mount_entry *ret_entry);
+/* The root of the mount of ENTRY, as an O_PATH descriptor: until that is closed nobody unmounts it,
+ * but lazily. Asks the mount nothing. -ENOENT: something else is there by now. */
+int mount_entry_open(const struct mount_entry *entry);
 void mount_entry_clear(struct mount_entry *entry);
 /* Call VISIT for every mount in FILE, NULL: /proc/self/mountinfo. The entry is good during the
  * call. -errno of the file. */

@@ -11,6 +11,7 @@
 
 #include "foldfs/border.h"
 #include "foldfs/options_size.h"
+#include "foldfs/remount.h"
 
 #include <fuse_opt.h>
 
@@ -37,6 +38,8 @@ struct options {
 	bool pseudo_filesystems;  /* the source may be a pseudo file system */
 	enum border_way border;   /* what is served of what is mounted below it */
 	bool read_only;
+	bool replace;            /* a dead mount at the mount point is taken away first */
+	struct remount remount;  /* .asked: of the rest only the mount point counts */
 	double attr_timeout;     /* seconds */
 	double entry_timeout;    /* seconds */
 	double negative_timeout; /* seconds; of names that are not there */

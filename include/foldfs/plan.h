@@ -27,6 +27,7 @@
 #include "foldfs/source.h"
 
 #include <fuse_lowlevel.h>
+#include <stdatomic.h>
 #include <sys/stat.h>
 
 #include <urcu/list.h>
@@ -44,7 +45,7 @@ enum plan_kind {
 
 /* Why an inode has its plan: X(name, sentence). */
 #define PLAN_REASONS(X)                                                                            \
-	X(UNKNOWN, "nothing is known yet of what it shares")                                       \
+	X(UNKNOWN, "not enough of it was known to tell what it shares")                            \
 	X(SHARES, "it shares pages with other files, or with itself")                              \
 	X(LARGE, "it shares next to nothing, but is larger than passthrough_max")                  \
 	X(UNIQUE, "it shares next to nothing")                                                     \
@@ -85,6 +86,7 @@ struct plan_hold {
 	uint16_t granting;  /* chmods under way that may give set-id bits */
 	bool written;       /* was opened for writing while the daemon is out of the way */
 	bool mapped;        /* may be mapped by who wrote to it in `own`, though it is not open */
+	atomic_bool stores; /* plan_moves_times(); read without the lock */
 	pid_t alone;        /* the thread that has the only open, for writing; 0: nobody */
 	struct plan_sharer *sharer; /* of `shared` while open */
 };
@@ -133,6 +135,12 @@ void plan_look_mapped(struct plan_hold *hold, int fd);
  * lock. */
 void plan_leave(struct plan *plan, struct plan_hold *hold, struct file *file);
 
+/* Whether times of the inode's file may move and nobody is told, by a store through a mapping that
+ * the kernel made of the source file itself: it is open for reading and writing in `own`, or was
+ * and may be mapped still. Its attributes must not be kept then, and what is kept expires when this
+ * begins and when it ends. Any thread. */
+bool plan_moves_times(const struct plan_hold *hold);
+
 /* Whether the content of the inode's file may change under its readers, by way of this inode. Under
  * the inode's lock. */
 bool plan_may_change(const struct plan_hold *hold);
@@ -161,6 +169,20 @@ void plan_explain(struct plan *plan, const struct plan_hold *hold, const struct 
 		  enum plan_kind *ret_kind, enum plan_reason *ret_reason);
 const char *plan_kind_name(enum plan_kind kind);
 const char *plan_reason_sentence(enum plan_reason reason);
+
+/* What was served since the mount from one file for all that are equal. */
+struct plan_equal {
+	uint64_t files;
+	uint64_t backing_files; /* that they were served from */
+	uint64_t saved_bytes;   /* the sizes of the former less those of the latter */
+	uint64_t memory_bytes;  /* of what is known of it */
+};
+/* Any thread. */
+void plan_equal(struct plan *plan, struct plan_equal *ret_equal);
+
+/* Why the kernel serves no file by itself (constant text); NULL: it does, where a plan says so. Any
+ * thread. */
+const char *plan_unable(const struct plan *plan);
 
 /* Inodes that are open in KIND now. Any thread. */
 uint64_t plan_inodes(const struct plan *plan, enum plan_kind kind);

@@ -4,6 +4,7 @@
 #define FOLDFS_PLAN_INTERNAL_H
 
 #include "foldfs/catalogue.h"
+#include "foldfs/file_set.h"
 #include "foldfs/plan.h"
 
 #include <pthread.h>
@@ -28,11 +29,12 @@ struct plan {
 	char *root;         /* absolute path of the source, "" for /; NULL: no globs. Constant */
 	char *const *globs; /* borrowed, NULL at the end; NULL: none. Constant */
 	uint64_t max_bytes; /* constant */
-	struct writers_view view; /* on the source; constant */
-	bool direct;              /* constant */
-	bool read_only;           /* constant */
-	bool source_stacked;      /* constant */
-	atomic_bool able;         /* the kernel takes backing files; set at init, never set again */
+	struct writers_view view;     /* on the source; constant */
+	bool direct;                  /* constant */
+	bool read_only;               /* constant */
+	bool source_stacked;          /* constant */
+	_Atomic(const char *) unable; /* why it is not (constant text); NULL: it is */
+	atomic_bool able; /* the kernel takes backing files; set at init, never set again */
 	atomic_bool able_elsewhere; /* the same, of other devices; only for the log */
 	_Atomic uint64_t inodes[PLAN_SHARED + 1];
 	_Atomic time_t awaited_until;        /* the last of those below; written under the lock */
@@ -40,7 +42,9 @@ struct plan {
 	struct awaited awaited[AWAITED_MAX]; /* a ring, under awaited_lock, like what follows */
 	unsigned awaited_next;
 	pthread_mutex_t sharers_lock; /* a leaf */
-	struct cds_list_head sharers; /* under sharers_lock */
+	struct cds_list_head sharers; /* under sharers_lock, like what follows */
+	struct file_set served;       /* in `shared`, since the mount */
+	struct file_set backs;        /* that they were served from */
 };
 
 /* The file that backs those of RECORD's class, to one of which OPEN is, with STAMP: open for

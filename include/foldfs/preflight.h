@@ -19,6 +19,8 @@ struct place {
  * the mount: said in one sentence. *ret_place is PLACE_NONE before, and is to be cleared whatever
  * comes of it. The mount point is not asked anything where it may be dead. -EINVAL. */
 errint_t preflight(const struct options *options, struct place *ret_place);
+/* Close the source. */
+void place_leave(struct place *place);
 void place_clear(struct place *place);
 
 #endif

@@ -31,8 +31,9 @@ int scan_estimate(char *argv[]);
 errint_t scan_report_table(FILE *stream, const char *path, const struct scan_result *result);
 errint_t scan_report_json(FILE *stream, const char *path, const struct scan_options *options,
 			  const struct scan_result *result);
-/* One line over the last one; SECONDS since the start. */
-void scan_report_progress(FILE *stream, const struct scan_progress *progress, double seconds);
+/* One line over the last one, of a terminal with so many COLUMNS; SECONDS since the start. */
+void scan_report_progress(FILE *stream, const struct scan_progress *progress, double seconds,
+			  int columns);
 void scan_report_progress_end(FILE *stream);
 
 #endif

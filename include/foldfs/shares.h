@@ -7,8 +7,9 @@
  * newcomer always finds something. Nothing is taken away from who has more than that; he gets no
  * more until he has given back.
  *
- * The privileged (uid 0, and the daemon's own uid) may have everything, also the reserve, which
- * counts as free for nobody else.
+ * The privileged (uid 0, and the daemon's own uid) have no share, and a reserve, which counts as
+ * free for nobody else. As much is kept for the others: what they have of it is shared out among
+ * them in the same way. So root does not stop users either, whatever it has waiting.
  *
  * Any thread, at any time. The lock within is a leaf and is held for some instructions.
  */
@@ -22,7 +23,8 @@
 
 struct shares;
 
-/* Shares of BUDGET units, RESERVE of them for the privileged: uid 0 and OWN. -ENOMEM. */
+/* Shares of BUDGET units, RESERVE of them for the privileged, uid 0 and OWN, and as many for the
+ * others. -ENOMEM. */
 errint_t shares_new(uint64_t budget, uint64_t reserve, uid_t own, struct shares **ret_shares);
 void shares_free(struct shares *shares);
 

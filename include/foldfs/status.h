@@ -10,6 +10,7 @@
 
 #include "foldfs/figures.h"
 #include "foldfs/fusefs.h"
+#include "foldfs/own_mount.h"
 
 #include <jansson.h>
 #include <time.h>
@@ -19,7 +20,8 @@ struct state;
 struct status_context {
 	const struct fusefs *fs;
 	const char *source;
-	const char *mountpoint;
+	const char *mountpoint;        /* where it was mounted */
+	const struct own_mount *mount; /* where it is now; NULL: there still */
 	const struct state *state; /* NULL: nothing outlives the mount. Its scan does not end before
 				    * the last asker */
 	time_t started;            /* CLOCK_MONOTONIC seconds */

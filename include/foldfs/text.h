@@ -25,4 +25,8 @@ void text_print_foreign(FILE *stream, const char *text);
 __attribute__((format(printf, 2, 0))) void text_complain(const char *program, const char *format,
 							 va_list args);
 
+/* The value of the option NAME ("--state") if **ARGV is that: NAME=VALUE, or NAME with the value in
+ * the next argument, to which *ARGV moves then. NULL: it is another one, or has no value. */
+const char *text_option_value(char ***argv, const char *name);
+
 #endif

@@ -82,6 +82,9 @@ static void check_options(struct options *options)
 		return;
 	expect(options->source && *options->source);
 	expect(options->mountpoint && *options->mountpoint);
+	expect(!(options->remount.set & options->remount.clear));
+	if (options->remount.asked)
+		return;
 	expect(options->pool_bytes >= PAGE_STORE_MIN_BYTES);
 	expect(options->pool_bytes <= PAGE_STORE_MAX_BYTES);
 	expect(options->window_bytes <= INT64_MAX);

@@ -21,6 +21,7 @@ BUDGETS = {"window": [], "direct": ["window=0"]}
 # What a client gets whose daemon has gone; the last one for requests on their way by io_uring.
 GONE = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO, errno.ECANCELED)
 # libfuse's own words, when one of its threads was just taking a request.
+DEAD = "the connection was aborted: the mount on .* stays, dead"
 ABORTED = "^fuse: reading device: Software caused connection abort$"
 
 
@@ -425,7 +426,7 @@ def count_for_ever(path, source_path, page, written):
 @test(transports="each")
 def aborted_connection(t):
     """The connection is aborted under load: clients get errors, what was acknowledged is in the source, the
-    daemon ends by itself with nothing in its log, and the dead mount is gone."""
+    daemon ends by itself, says that the mount is dead, and leaves it there."""
     source = t.make_dir("source")
     write_file(source + "/file", bytes(8 * PAGE))
     mount = t.mount(source)
@@ -434,16 +435,18 @@ def aborted_connection(t):
                for page in range(3)]
     mount.expect_log(ABORTED)
     until(lambda: all(written[:3]), 20, "every client writes")
+    mount.expect_log(DEAD)
     abort_fuse_under(mount.point)
     t.join(clients)
-    mount.ended(0)
-    check(not mount.is_mounted(), "the dead mount is still there")
+    mount.ended(1)
+    check(mount.is_mounted(), "the dead mount is gone")
+    t.run(["umount", mount.point])
 
 
 @test(suite="full", transports="full")
 def forced_unmount(t):
-    """umount -f of a busy mount under load: clients get errors, what was acknowledged is in the source, and
-    after a lazy unmount the place is free for another mount."""
+    """umount -f of a busy mount under load: clients get errors, what was acknowledged is in the source, the dead
+    mount stays, and after its unmount the place is free for another one."""
     source = t.make_dir("source")
     write_file(source + "/file", bytes(8 * PAGE))
     mount = t.mount(source)
@@ -452,10 +455,11 @@ def forced_unmount(t):
                for page in range(3)]
     mount.expect_log(ABORTED)
     until(lambda: all(written[:3]), 20, "every client writes")
+    mount.expect_log(DEAD)
     t.run(["umount", "-f", mount.point], status=None)
     t.join(clients)
-    mount.ended(0)
-    check(not mount.is_mounted(), "the dead mount is still there")
+    mount.ended(1)
+    t.run(["umount", mount.point])
     again = t.mount(source)
     equal(read_file(again.path("file")), read_file(source + "/file"), "content through the next mount")
     again.unmount()

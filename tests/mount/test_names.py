@@ -11,7 +11,7 @@ import socket
 import stat
 import time
 
-from harness import (LIBC, PAGE, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, check, equal, errno_of,
+from harness import (LIBC, MIB, PAGE, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, check, equal, errno_of,
                      fails_with, libc_call, make_pages, read_file, renameat2, test, until, write_file)
 from users import NOBODY, as_user
 
@@ -750,3 +750,32 @@ def lists_are_kept_from_the_second_on(t):
         check(asked() > 0, "%s: a list was kept" % times)
     # Not at once where times are coarse.
     until(lambda: asked() == 0, 10 * t.patience, "it is kept")
+
+
+@test(transports="one", variants={"idle": [], "watch": ["watch"]})
+def what_is_removed_behind_the_mount_keeps_no_blocks(t, options):
+    """Somebody has only looked at a file through the mount, and the kernel knows it still, when another removes it in
+    the source: its blocks are free at once with the watch, else when it was not used for a while. What is open
+    through the mount stays readable."""
+    source = t.loop_file_system("ext4", 64 * MIB)
+    content = make_pages(t.rng, MIB // PAGE)
+    for name in ("looked at", "open"):
+        write_file(source + "/" + name, content * 8)
+    os.sync()
+    # Without the watch the kernel may take what it knows for an hour.
+    mount = t.mount(source, options + ["entry_timeout=3600", "attr_timeout=3600"])
+    os.stat(mount.path("looked at"))
+    fd = os.open(mount.path("open"), os.O_RDONLY)
+
+    def free():
+        found = os.statvfs(source)
+        return found.f_bfree * found.f_frsize
+
+    before = free()
+    os.unlink(source + "/looked at")
+    os.unlink(source + "/open")
+    until(lambda: free() - before >= 8 * MIB, 60 * t.patience, lambda: "%d bytes are free" % (free() - before))
+    equal(os.pread(fd, len(content), MIB), content, "what is open")
+    equal(os.fstat(fd).st_size, 8 * MIB, "its size")
+    os.close(fd)
+    until(lambda: free() - before >= 16 * MIB, 60 * t.patience, lambda: "%d bytes are free" % (free() - before))

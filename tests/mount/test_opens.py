@@ -388,3 +388,75 @@ def no_longer_mapped(t, flags):
     mapping.close()
     # The kernel lets go of the source file some time after that.
     until(lambda: plan_of_open() == "window", 10, "in the window when it is mapped no longer")
+
+
+@test(transports="each", variants={"window": [], "direct": ["window=0"], "own passthrough": ["passthrough=*"]})
+def times_move_with_synchronised_stores(t, options):
+    """A store through a mapping moves mtime once it is synchronised, by msync alone, or by munmap, fsync and close, and
+    that shows at once, however long attributes may be kept: of a file looked at before it was opened, while it is
+    open, of one just created, by its other name, and with a mapping that is all that is left. Afterwards attributes
+    are kept again."""
+    source = t.make_dir("source")
+    mount = t.mount(source, options + ["attr_timeout=3600", "entry_timeout=3600"])
+    one, two = mount.path("one"), mount.path("two")
+    write_file(one, bytes(2 * PAGE))
+    os.link(one, two)
+
+    def check_moves(path, what, *acts):
+        """Each act moves the times that were known before it."""
+        for number, act in enumerate(acts):
+            os.utime(path, (1, 1))
+            equal([int(os.stat(name).st_mtime) for name in (path, two)], [1, 1], "mtime before " + what)
+            act()
+            for name in (path, two):
+                check(os.stat(name).st_mtime > 1, "%s, act %d: mtime of %s is old" % (what, number, name))
+
+    def store(path, at_end, flags=os.O_RDWR):
+        fd = os.open(path, flags)
+        os.ftruncate(fd, 2 * PAGE)
+        area = mmap.mmap(fd, 2 * PAGE)
+
+        def once():
+            area[0] ^= 1
+            at_end(fd, area)
+
+        return fd, area, once
+
+    fd, area, once = store(one, lambda _, mapped: mapped.flush())
+    check_moves(one, "msync", once, once)
+    area.close()
+    os.close(fd)
+
+    def whole():
+        fd, area, once = store(one, lambda *_: None)
+        os.utime(one, (1, 1))
+        os.stat(one)
+        once()
+        area.close()
+        os.fsync(fd)
+        os.close(fd)
+
+    check_moves(one, "munmap, fsync, close", whole, whole)
+    fd = os.open(one, os.O_RDWR)
+    mapping = Mapping(fd, 2 * PAGE, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED)
+    os.close(fd)
+    if "passthrough=*" in options:
+        released(mount)
+
+    def alone():
+        mapping.store(0, t.rng.randbytes(10))
+        mapping.sync()
+
+    check_moves(one, "only mapped", alone, alone)
+    mapping.close()
+    released(mount)
+    for _ in range(3):
+        os.stat(one)
+    os.utime(source + "/one", (2, 2))
+    check(os.stat(one).st_mtime != 2, "attributes are kept again")
+    os.unlink(two)
+    two = mount.path("new")
+    fd, area, once = store(two, lambda _, mapped: mapped.flush(), os.O_RDWR | os.O_CREAT)
+    check_moves(two, "msync of a new file", once, once)
+    area.close()
+    os.close(fd)

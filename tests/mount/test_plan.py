@@ -7,10 +7,11 @@ import itertools
 import json
 import mmap
 import os
+import re
 import shutil
 import subprocess
 
-from harness import (LIBC, PAGE, cached_bytes, check, equal, errno_of, fails_with, fallocate, make_pages, read_file, sync_source,
+from harness import (LIBC, MIB, PAGE, cached_bytes, check, equal, errno_of, fails_with, fallocate, make_pages, read_file, sync_source,
                      test, until, write_file)
 from users import as_user
 
@@ -466,7 +467,7 @@ def explain(t):
         write_file(source + "/" + name, content)
     mount = t.mount(source, ["passthrough=asked", "passthrough_max=1M"])
     turned_out_unique(mount, "unique", "one", "two", "large")
-    for name, plan, reason in (("unread", "window", "nothing is known"), ("unique", "own passthrough", "next to nothing"),
+    for name, plan, reason in (("unread", "window", "not enough of it was known"), ("unique", "own passthrough", "next to nothing"),
                                ("one", "window", "shares pages"), ("large", "window", "larger than"),
                                ("asked", "own passthrough", "names it"), ("empty", "window", "empty")):
         for opened in (False, True, False):
@@ -481,7 +482,7 @@ def explain(t):
         equal(file.read(), contents["unread"], "unread, read")
         found = explained(t, mount.path("unread"))
         equal((found["plan"], found["open"]), ("window", True), "the plan of who has it open, once more is known")
-        check("nothing is known" in found["reason"], found["reason"])
+        check("not enough of it was known" in found["reason"], found["reason"])
     released(mount)
     equal(explained(t, mount.path("unread"))["plan"], "own passthrough", "the plan of the next one")
     text = t.run(t.foldctl_command() + ["explain", mount.path("unique")]).stdout
@@ -489,6 +490,37 @@ def explain(t):
     for path in (mount.point, source + "/unique", mount.path("none")):
         result = t.run(t.foldctl_command() + ["explain", path], status=1)
         check(result.stderr.startswith("foldctl: ") and result.stderr.count("\n") == 1, result.stderr)
+
+
+@test(transports="each")
+def explain_counts_pages(t):
+    """foldctl explain says how much of a file is in the pool, shared, and zero: of a part of it before anything is
+    known of the whole, exactly of what was read to its end, and nothing of what was not read."""
+    source = t.make_dir("source")
+    large, own = t.rng.randbytes(32 * MIB), make_pages(t.rng, 10)
+    small = make_pages(t.rng, 20) + bytes(7 * PAGE)
+    for name, content in (("a", large), ("b", large), ("c", own + small), ("d", small), ("unread", small)):
+        write_file(source + "/" + name, content)
+    mount = t.mount(source)
+
+    def counts(name):
+        found = explained(t, mount.path(name))
+        return tuple(found[kind + "_pages"] for kind in ("pool", "shared", "zero"))
+
+    for name in ("a", "b"):
+        with open(mount.path(name), "rb", buffering=0) as file:
+            equal(file.read(MIB), large[:MIB], name)
+    for name in ("a", "b"):
+        pool, shared, zero = counts(name)
+        check(256 <= shared <= pool < 4096 and zero == 0, "%s: %r" % (name, (pool, shared, zero)))
+        check("not enough of it was known" in explained(t, mount.path(name))["reason"], name)
+        text = t.run(t.foldctl_command() + ["explain", mount.path(name)]).stdout
+        check(re.search(r"MiB of it are in the pool, and of these .* MiB are shared", text), text)
+    for name in ("c", "d"):
+        read_file(mount.path(name))
+    for name, expected in (("c", (30, 20, 7)), ("d", (20, 20, 7)), ("unread", (0, 0, 0))):
+        until(lambda n=name, e=expected: counts(n) == e, 10 * t.patience,
+              lambda n=name, e=expected: "%s: %r, expected %r" % (n, counts(n), e))
 
 
 @test(transports="full")
@@ -611,6 +643,27 @@ def make_writable(path):
     LIBC.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     failed = LIBC.mprotect(int(lines[0].split("-")[0], 16), PAGE, mmap.PROT_READ | mmap.PROT_WRITE)
     return ctypes.get_errno() if failed else 0
+
+
+@test(transports="full", timeout=60)
+def equal_files_are_told_by_the_status(t):
+    """What the kernel need not cache of equal files: each counts once, however often it is opened, and still after all
+    are closed and forgotten."""
+    source, content = equal_files(t)
+    mount = t.mount(source, ["ro"])
+    equal(mount.status()["equal"], {"files": 0, "backing_files": 0, "saved_bytes": 0}, "before")
+    for round_ in range(3):
+        for number, name in enumerate(EQUAL):
+            equal(read_file(mount.path(name)), content, name)
+            found = mount.status()["equal"]
+            files = len(EQUAL) if round_ else number + 1
+            check(1 <= found["backing_files"] <= 2, "backing files: %r" % found)
+            equal((found["files"], found["saved_bytes"]), (files, (files - found["backing_files"]) * len(content)),
+                  "counted after %s, round %d" % (name, round_))
+        released(mount)
+        write_file("/proc/sys/vm/drop_caches", b"2")
+    text = t.run(t.foldctl_command() + ["status", mount.point]).stdout
+    check("files that the kernel caches once for many" in text, text)
 
 
 @test(transports="full", timeout=60)

@@ -294,6 +294,35 @@ def overlay_in_full(t, options):
     again.unmount()
 
 
+@test(transports="full")
+def overlay_and_hard_links(t):
+    """A file of an overlayfs whose upper layer is on the mount loses one of its names. Natively the other name stays. Here
+    it answers ESTALE if the lost one was looked up first, for as long as overlayfs has the inode: docs/posix.md. By
+    its content nothing is lost, and a kernel that does better fails nothing here."""
+    source, lower, merged = t.make_dir("source"), t.make_dir("lower"), t.make_dir("merged")
+    for name in ("upper", "work"):
+        os.mkdir(source + "/" + name)
+    mount = t.mount(source, PRIVILEGED)
+    overlay = Overlay(t, lower, mount.point, merged, [])
+    t.at_end(overlay.unmount)
+    for order, codes in (("first second", (0,)), ("second first", (0, errno.ESTALE))):
+        overlay.mount()
+        write_file(merged + "/first", b"content")
+        os.link(merged + "/first", merged + "/second")
+        overlay.unmount()
+        overlay.mount()
+        for name in order.split():
+            os.stat(merged + "/" + name)
+        os.unlink(merged + "/second")
+        code = errno_of(os.stat, merged + "/first")
+        check(code in codes, "%s: errno %d" % (order, code))
+        equal(read_file(mount.path("upper/first")), b"content", "the name in the upper layer")
+        write_file("/proc/sys/vm/drop_caches", b"2")
+        equal(read_file(merged + "/first"), b"content", "once overlayfs has forgotten it, " + order)
+        os.unlink(merged + "/first")
+        overlay.unmount()
+
+
 # ---- objects that go behind the mount -----------------------------------------------------------
 
 @test(transports="full", timeout=60)

@@ -5,11 +5,12 @@ import errno
 import json
 import mmap
 import os
+import re
 import signal
 import subprocess
 import time
 
-from harness import (MIB, PAGE, Gate, check, equal, fails_with, make_pages, mounts_under, read_file,
+from harness import (MIB, PAGE, ROOT, Gate, check, equal, fails_with, make_pages, mounts_under, read_file,
                      socket_identity, socket_of, test, until, write_file)
 from users import NOBODY, as_user
 
@@ -57,6 +58,8 @@ def wrong_command_lines(t):
     for size in ("x", "-1", "101%"):
         refused(t, [source, point, "-o", "window=" + size], "window")
         refused(t, [source, point, "-o", "maps=" + size], "maps")
+    for sizes in ("window=99999G", "window=100%", "maps=100%", "pool=60%,maps=50%", "pool=2T"):
+        refused(t, [source, point, "-o", sizes], "more than all of the memory")
     refused(t, [source, point, "-o", "pool"], "pool")
     refused(t, [source, point, "-o", "transport=pigeon"], "pigeon")
     refused(t, [source, point, "-o", "attr_timeout=soon"], "attr_timeout")
@@ -129,10 +132,11 @@ def status_keys(t):
                               (PRIVILEGES_KEYS, status["privileges"], "privileges")):
         check(keys <= set(found), "%s lacks %s" % (what, sorted(keys - set(found))))
         for key, value in found.items():
-            kinds = str if key in ("version", "source", "mountpoint", "transport", "state") or \
+            kinds = str if key in ("version", "source", "mountpoint", "transport", "state", "passthrough") or \
                 what == "privileges" and key != "refused_calls" else \
-                dict if key in ("window", "memory", "plans", "privileges", "watch", "serving") else int
+                dict if key in ("window", "memory", "plans", "privileges", "watch", "serving", "equal") else int
             check(isinstance(value, kinds), "%s.%s is %r" % (what, key, value))
+    equal(status["passthrough"], "", "why there is no passthrough")
     equal(status["source"], source, "source")
     equal(status["mountpoint"], mount.point, "mountpoint")
     equal(status["transport"], t.transport, "transport")
@@ -153,6 +157,64 @@ def foldctl_on_what_is_no_mount(t):
                       ["status", "--xml", t.directory], ["status", "/proc"]):
         result = t.run(t.foldctl_command() + arguments, status=1)
         check(0 < len(result.stderr.strip().splitlines()) <= 2, "%s: %r" % (arguments, result.stderr))
+
+
+@test(transports="none")
+def mounts_are_found_by_what_they_serve(t):
+    """foldctl status and audit of a file of the mount, and of its source, which means no mount of another user's."""
+    source = t.make_dir("source")
+    write_file(source + "/file", make_pages(t.rng, 4))
+    mount = t.mount(source)
+
+    def found(path):
+        return json.loads(t.run(t.foldctl_command() + ["status", "--json", path]).stdout)["mountpoint"]
+
+    for path in (mount.point, mount.path("file"), source, source + "/../source"):
+        equal(found(path), mount.point, "the mount of " + path)
+    t.run(t.foldctl_command() + ["audit", source])
+    for path in (source + "/file", mount.path("none")):
+        check(t.run(t.foldctl_command() + ["status", path], status=1).stderr.count("\n") == 1, path)
+    os.chmod(t.directory, 0o1777)
+    as_user(t, NOBODY, lambda: t.run(t.foldctl_command() + ["status", source], status=1))
+    mount.unmount()
+    t.run(t.foldctl_command() + ["status", source], status=1)
+
+
+def in_demonstration(t, commands):
+    """What bash commands print that know the functions of the demonstrations in scripts/run."""
+    known = "set -eu; cd '%s'; . scripts/group.sh; eval \"$(sed -n '%s' scripts/run)\"; " % (
+        ROOT, "/^row()/p; /^mib()/p; /^print_table() {/,/^}/p; /^whose_memory() {/,/^}/p")
+    return t.run(["bash", "-c", known + commands], timeout=60).stdout
+
+
+@test(transports="none")
+def demonstration_adds_up(t):
+    """The table of scripts/run: zeroes apart from what is shared, parts that are no larger than the whole, sums."""
+    printed = in_demonstration(t, """figure() { [[ $1 == zero_pages ]] && echo 256000 || echo 104857600; }
+        memory_part() { [[ $1 == anon ]] && echo 104857600 || echo 209715200; }
+        group=somewhere; print_table 2147483648 2097152000 524288000""")
+    found = {label.strip(): int(size) for label, size in re.findall(r"^ +(.+?) +(-?\d+) MiB$", printed, re.M)}
+    equal(found["pages of zeroes, and holes"] + found["data"], found["read, in all"], "read")
+    parts = [found[name] for name in ("foldfs itself", "the kernel's cache (window: 100 MiB)", "what else the kernel keeps")]
+    equal((sum(parts), min(parts) >= 0), (found["memory taken now"], True), "parts of the memory: %r" % parts)
+    saved = found["saved by not keeping zeroes"] + found["saved by sharing (50 % of the data)"]
+    equal(saved, found["memory that a plain page cache takes"] - found["memory taken now"], "saved")
+
+
+@test(transports="none")
+def demonstration_measures_its_own(t):
+    """What scripts/run measures is taken by what it runs, and by nobody else; nothing of it is left."""
+    write_file(t.path("64M"), bytes(64 * MIB))
+    printed = in_demonstration(t, """group_make; [[ -n $group ]] || { echo none; exit; }
+        before=$(memory_taken); cat '%s' >'%s'; echo $(memory_since "$before")
+        in_group python3 -c 'import os; open("%s", "wb").write(os.urandom(48 << 20))'; echo $(memory_since "$before")
+        kept=$group; group_leave; [[ ! -e $kept ]] && echo gone""" % (t.path("64M"), t.path("copy"), t.path("own"))).split()
+    if printed == ["none"]:
+        t.skip("there is no memory cgroup here")
+    others, own, gone = int(printed[0]), int(printed[1]), printed[2]
+    check(others < 8 * MIB, "others took %d bytes" % others)
+    check(48 * MIB <= own < 96 * MIB, "its own are %d bytes" % own)
+    equal(gone, "gone", "the group")
 
 
 @test(transports="none", variants={"K": ("pool=2048K", 512), "M": ("pool=3M", 768), "plain": ("pool=1048576", 256),
@@ -302,19 +364,25 @@ def daemon_of(t, point):
     raise AssertionError("no daemon for " + point)
 
 
-@test(transports="none")
-def mount_type_and_fstab(t):
-    """`mount -t fuse.foldfs` and an fstab line, through mount(8) and mount.fuse3, with generic words."""
+def install_for_mount(t):
+    """Have mount(8) find foldfs by its type. It looks in the standard places only; in this test's own mount namespace
+    ours is one of them."""
     if not os.path.exists("/sbin/mount.fuse3") and not os.path.exists("/sbin/mount.fuse"):
         t.skip("mount.fuse3 is not installed")
-    source, point, programs = t.make_dir("source"), t.make_dir("mnt"), t.make_dir("bin")
-    write_file(source + "/file", b"content")
+    programs = t.make_dir("bin")
     with open(programs + "/foldfs", "w") as script:
         script.write("#!/bin/sh\nexec %s \"$@\"\n" % " ".join(t.foldfs_command()))
     os.chmod(programs + "/foldfs", 0o755)
-    # mount(8) looks in the standard places only; in this test's own mount namespace ours is one of them.
     t.run(["mount", "--bind", programs, "/usr/local/sbin"])
     t.at_end(lambda: t.run(["umount", "/usr/local/sbin"]))
+
+
+@test(transports="none")
+def mount_type_and_fstab(t):
+    """`mount -t fuse.foldfs` and an fstab line, through mount(8) and mount.fuse3, with generic words."""
+    source, point = t.make_dir("source"), t.make_dir("mnt")
+    write_file(source + "/file", b"content")
+    install_for_mount(t)
     options = "rw,nodev,nosuid,relatime,noauto,nofail,x-systemd.automount,_netdev,pool=16M,window=2M"
     fstab = t.path("fstab")
     write_file(fstab, ("%s %s fuse.foldfs %s 0 0\n" % (source, point, options)).encode())
@@ -450,6 +518,8 @@ def plain_user(t):
 
     as_user(t, NOBODY, works)
     equal(mount.status()["mountpoint"], mount.point, "status for root")
+    result = t.run(t.foldctl_command() + ["scan", mount.point], status=1)
+    check("scan it as that user" in result.stderr, "a scan by root: " + result.stderr)
     equal(read_file(source + "/file")[10:14], b"mine", "a write, in the source")
 
     def other_user():
@@ -463,17 +533,35 @@ def plain_user(t):
     mount.ended(0)
 
 
+@test(transports="none", variants={"passthrough": "passthrough=*", "copies": "coherence=overlay"})
+def what_a_plain_user_asks_for_in_vain(t, option):
+    """Kernel passthrough takes CAP_SYS_ADMIN: who asks for it without is told when he mounts, and by the status; who did
+    not ask is not bothered."""
+    need_plain_user(t)
+    source, point = t.make_dir("source"), t.make_dir("mnt")
+    os.chmod(t.directory, 0o1777)
+    for path in (source, point):
+        os.chown(path, NOBODY, NOBODY)
+    for asked, said in ((option, True), ("passthrough_max=1M", False)):
+        result = t.run(AS_NOBODY + t.foldfs_command() + [
+            source, point, "-o", asked + ",pool=16M,transport=dev,state=" + t.path("state")])
+        equal("has no effect" in result.stderr and asked.split("=")[0] in result.stderr, said, "said: " + result.stderr)
+        status = t.run(AS_NOBODY + t.foldctl_command() + ["status", point]).stdout
+        check("no kernel passthrough, for the daemon has no CAP_SYS_ADMIN" in status, status)
+        t.run(AS_NOBODY + ["fusermount3", "-u", point])
+
+
 @test(transports="none", timeout=40)
 def crashed_mount_is_replaced(t):
-    """After a kill -9 the dead mount is told from a live one: a new mount there is refused as busy until a
-    lazy unmount, then works; the stale socket is no obstacle."""
+    """After a kill -9 the dead mount is told from a live one: a new mount there is refused until a lazy unmount,
+    then works; the stale socket is no obstacle."""
     source = t.make_dir("source")
     write_file(source + "/file", b"content")
     mount = t.mount(source, transport="dev")
     mount.expect_log("does not answer")  # its start may still be asking when it is killed
     mount.process.kill()
     mount.process.wait(20)
-    refused(t, [source, mount.point], "busy")
+    refused(t, [source, mount.point], "a dead mount", mount.point)
     result = t.run(t.foldctl_command() + ["status", mount.point], status=1, timeout=10)
     check(result.stderr.strip(), "foldctl says nothing of a dead mount")
     t.run(["umount", "-l", mount.point])

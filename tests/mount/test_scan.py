@@ -431,6 +431,43 @@ def of_a_mount(t):
     mount.unmount()
 
 
+@test(transports="none")
+def a_mount_is_asked_where_its_catalogue_is(t):
+    """Without --state the catalogue of a mount that is up is filled, by the mount's name and by its source's; another
+    one that --state names is filled as well, and that the mount does not see it is said."""
+    source = t.make_dir("source")
+    content = make_pages(t.rng, 40)
+    for name in ("a", "b"):
+        write_file(os.path.join(source, name), content)
+    mount = t.mount(source, ["ro"])
+    command = t.foldctl_command() + ["scan", "--json"]
+    default = "/var/lib/foldfs/" + os.path.basename(mount.status()["state"])
+    check(plan_of(t, mount.path("a")) != "shared passthrough", "known before")
+    result = t.run(command + ["--state=" + t.path("elsewhere"), mount.point])
+    check("does not see" in result.stderr and mount.point in result.stderr, "said: " + result.stderr)
+    check(plan_of(t, mount.path("a")) != "shared passthrough", "known from elsewhere")
+    for name, known in ((source, 0), (mount.point, 2)):
+        result = t.run(command + [name])
+        equal((json.loads(result.stdout)["known_files"], result.stderr), (known, ""), "known, by " + name)
+        equal(plan_of(t, mount.path("a")), "shared passthrough", "a after a scan of " + name)
+    check(not os.path.exists(default), "a catalogue in the default place")
+    mount.unmount()
+
+
+@test(transports="none")
+def a_mount_without_a_catalogue_is_not_scanned(t):
+    """A scan could tell it nothing: that is said, and nothing is kept in another place."""
+    source, state = t.make_dir("source"), t.make_dir("open to all")
+    write_file(source + "/file", make_pages(t.rng, 4))
+    os.chmod(state, 0o777)
+    mount = t.mount(source, ["state=" + state], audit=False)
+    equal(mount.status()["state"], "", "where its catalogue is")
+    result = t.run(t.foldctl_command() + ["scan", mount.point], status=1)
+    check("keeps no catalogue" in result.stderr, result.stderr)
+    mount.expect_log("no catalogue of")
+    mount.unmount()
+
+
 @test(timeout=60)
 def in_the_background(t):
     """scan=background fills the catalogue while the mount serves; it is cut short by the mount's end."""
@@ -477,7 +514,8 @@ def wrong_command_lines(t):
     write_file(source + "/file", b"x")
     scans = t.foldctl_command() + ["scan", "--state=" + t.path("state")]
     for arguments, word in ((["--rate=x", source], "--rate"), (["--rate=0", source], "--rate"),
-                            (["--memory=1K", source], "--memory"), (["--workers=0", source], "--workers"),
+                            (["--memory=1K", source], "--memory"),
+                            (["--memory=9000000G", source], "--memory"), (["--workers=0", source], "--workers"),
                             (["--nonsense", source], "--nonsense"), ([source, "more"], "more"),
                             (["/no/such"], "/no/such"), ([source + "/file"], source + "/file")):
         for command in (scans, t.foldfs_command() + ["--estimate"]):
@@ -637,7 +675,7 @@ def plans_at_the_border(t):
 
 
 SHOWN = re.compile(
-    r"reading   +\[([#.]{24})\] +(\d+) %  (\d+) files, [\d.]+ [KM]iB, [\d.]+ [KM]iB/s, .+ left")
+    r"reading   +\[([#.]{4,24})\] +(\d+) %  (\d+) files, [\d.]+ [KM]iB, [\d.]+ [KM]iB/s, .+ left")
 
 
 def terminal_of(command, environment):
@@ -676,7 +714,8 @@ def progress(t):
         parts = [int(found.group(2)) for found in shown]
         equal(parts, sorted(parts), "the parts, which grow")
         for found in shown:
-            bar = int(found.group(2)) * 24 / 100
+            bar = int(found.group(2)) * len(found.group(1)) / 100
+            check(len(found.group(0)) < 80, "it fits into 80 columns: %r" % found.group(0))
             check(abs(found.group(1).count("#") - bar) <= 1, "the bar of %r" % found.group(0))
         check(printed.endswith("\r\033[K"), "the line is wiped out: %r" % printed[-40:])
         check("\n" not in printed, "one line: %r" % printed)

@@ -10,16 +10,19 @@ import ctypes
 import errno
 import mmap
 import os
+import resource
 import signal
 import stat
 import struct
 import threading
 
-from harness import (LIBC, MIB, PAGE, Gate, check, equal, errno_of, libc_call, read_file, test, until,
-                     write_file)
+from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, LIBC, MIB, PAGE, Gate, check, equal,
+                     errno_of, fallocate, libc_call, read_file, test, until, write_file)
+from sweep import SOURCE, mount_faulty
 from test_identity import CAPABILITY_VERSION, GROUP, in_user_namespace, result_of
 from test_privileges import status_of
-from users import OTHER, USER, as_user, become
+from test_program import AS_NOBODY, need_plain_user
+from users import NOBODY, OTHER, USER, as_user, become
 
 OLD = ["attr_timeout=3600", "entry_timeout=3600"]
 CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_SYS_ADMIN = 1, 3, 21
@@ -220,6 +223,91 @@ def rights_given_while_a_user_writes(t, options):
         equal(read_file(path)[:4], b"evil", "the content")
 
 
+# Each change of content that a descriptor allows.
+CHANGES = {
+    "write": lambda fd: os.pwrite(fd, b"evil", 10),
+    "append": lambda fd: os.pwrite(fd, b"evil", 8 * PAGE),
+    "truncate": lambda fd: os.ftruncate(fd, PAGE),
+    "extend": lambda fd: os.ftruncate(fd, 9 * PAGE),
+    "allocate": lambda fd: fallocate(fd, 0, 8 * PAGE, PAGE),
+    "zero range": lambda fd: fallocate(fd, FALLOC_ZERO_RANGE, PAGE, PAGE),
+    "zero range within": lambda fd: fallocate(fd, FALLOC_ZERO_RANGE | FALLOC_KEEP_SIZE, 10, 100),
+    "punch": lambda fd: fallocate(fd, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, PAGE, PAGE),
+    "copy": lambda fd: os.copy_file_range(fd, fd, PAGE, 0, 4 * PAGE),
+}
+
+
+def give_rights(path):
+    write_file(path, bytes(range(256)) * (8 * PAGE // 256))
+    os.chown(path, 0, 0)
+    os.chmod(path, 0o777)
+
+
+@test(transports="each", variants={"window": [], "direct": ["window=0"], "own passthrough": ["passthrough=*"]})
+def set_id_bits_go_with_every_change(t, options):
+    """What a user who is not the owner changes in any way loses set-id bits and capabilities, as natively; whether they
+    were there before he opened it, or came while he had it open."""
+    source = t.make_dir("source")
+    mount = t.mount(source, options + ["attr_timeout=0", "entry_timeout=0"])
+    for name, change in CHANGES.items():
+        for opens_first in (False, True):
+            left = []
+            for place in (source, mount.point):
+                path, shown = source + "/file", place + "/file"
+                give_rights(path)
+
+                def grant(file=path):
+                    os.chmod(file, 0o6777)
+                    os.setxattr(file, "security.capability", FILE_CAPABILITY)
+
+                if not opens_first:
+                    grant()
+                attacker = Attacker(t, USER, lambda file=shown: os.open(file, os.O_RDWR), change)
+                if opens_first:
+                    grant()
+                attacker.act()
+                left.append((oct(os.stat(path).st_mode), os.listxattr(path), read_file(path)))
+                os.unlink(path)
+            equal(left[1], left[0], "%s, opened %s: mode, xattrs, content" % (
+                name, "before" if opens_first else "after"))
+            equal(left[1][0], oct(stat.S_IFREG | 0o777), "the mode, after " + name)
+
+
+@test(transports="none", timeout=120, variants={"window": [], "own passthrough": ["passthrough=*"]})
+def set_id_bits_that_cannot_be_taken_fail_the_change(t, options):
+    """Each call of the daemon to its source fails once while a user changes a set-id file: either he hears of it, or
+    the bits are gone."""
+    source = t.make_dir("source")
+    mount, faults = mount_faulty(t, source, options + ["attr_timeout=0", "entry_timeout=0"], transport="dev")
+    mount.expect_log(".")
+    path, reached = source + "/file", 0
+    for name in ("write", "truncate", "zero range", "zero range within", "punch", "copy"):
+        for nth in range(1, 40):
+            result = t.path("result")
+            give_rights(path)
+
+            def act(fd, change=CHANGES[name], count=nth):
+                faults.arm(SOURCE, count, errno.EIO)
+                code = errno_of(change, fd)
+                write_file(result, b"%d %d" % (code, faults.applied()))
+                faults.disarm()
+
+            os.close(os.open(result, os.O_CREAT | os.O_WRONLY, 0o666))
+            os.chmod(result, 0o666)
+            attacker = Attacker(t, USER, lambda: os.open(mount.path("file"), os.O_RDWR), act)
+            os.chmod(path, 0o6777)
+            attacker.act()
+            code, applied = map(int, read_file(result).split())
+            check(code in (0, errno.EIO), "%s, call %d: errno %d" % (name, nth, code))
+            check(code or stat.S_IMODE(os.stat(path).st_mode) == 0o777, "%s, call %d: done, and the mode is %o" % (
+                name, nth, os.stat(path).st_mode))
+            os.unlink(path)
+            reached += applied
+            if not applied:
+                break
+    check(reached >= 6, "calls that failed: %d" % reached)
+
+
 def use_reserve(path):
     """Root's, where there are no other blocks: each call does all of it."""
     os.mkdir(path)
@@ -255,6 +343,7 @@ def reserved_blocks_are_roots(t, options):
                 size += step
         equal(errno_of(os.pwrite, fd, bytes(step), size), errno.ENOSPC, "errno of a write")
         equal(errno_of(os.posix_fallocate, fd, size, MIB), errno.ENOSPC, "errno of fallocate")
+        equal(errno_of(os.copy_file_range, fd, fd, MIB, 0, size), errno.ENOSPC, "errno of copy_file_range")
         os.fsync(fd)
 
     as_user(t, USER, fill, umask=0)
@@ -263,6 +352,53 @@ def reserved_blocks_are_roots(t, options):
         left.f_bfree * left.f_frsize, reserved))
     if not options:
         use_reserve(mount.path("of root"))
+
+
+def grown(path, size):
+    """Whether a file can be made larger than SIZE, in each way that there is: the errno of each."""
+    with open(path, "w+b", buffering=0) as file, open(path + ".2", "w+b", buffering=0) as other:
+        other.write(bytes(PAGE))
+        found = [errno_of(os.pwrite, file.fileno(), b"x", size), errno_of(os.ftruncate, file.fileno(), size + 1),
+                 errno_of(os.posix_fallocate, file.fileno(), size, 1), errno_of(os.truncate, path, size + 1),
+                 errno_of(os.copy_file_range, other.fileno(), file.fileno(), 1, 0, size)]
+    os.unlink(path)
+    os.unlink(path + ".2")
+    return found
+
+
+@test(transports="full", variants={"window": [], "direct": ["window=0"], "own passthrough": ["passthrough=*"]})
+def limits_of_file_sizes_are_each_clients(t, options):
+    """A limit (ulimit -f) that foldfs was started with is nobody's; a client's own holds for him, in each plan."""
+    t.need("prlimit")
+    source, point = t.make_dir("source"), t.make_dir("mnt")
+    os.chmod(source, 0o777)
+    t.run(["prlimit", "--fsize=%d:" % MIB] + t.foldfs_command() +
+          [source, point, "-o", ",".join(options + ["pool=16M,state=" + t.path("state"), "transport=" + t.transport])])
+    t.at_end(lambda: t.run(["umount", point]))
+
+    def limited():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, MIB))
+        equal(grown(point + "/file", MIB), [errno.EFBIG] * 5, "beyond a client's own limit")
+
+    equal(grown(point + "/file", MIB), [0] * 5, "beyond the daemon's")
+    as_user(t, USER, limited)
+    equal(grown(point + "/file", MIB), [0] * 5, "and again")
+
+
+@test(transports="none")
+def limits_that_cannot_be_raised_are_refused(t):
+    """A plain user whose limit of file sizes is a hard one mounts read-only, or hears why not."""
+    need_plain_user(t)
+    source, point = t.make_dir("source"), t.make_dir("mnt")
+    os.chmod(t.directory, 0o1777)
+    for path in (source, point):
+        os.chown(path, NOBODY, NOBODY)
+    command = ["prlimit", "--fsize=%d" % (64 * MIB)] + AS_NOBODY + t.foldfs_command() + [source, point, "-o"]
+    result = t.run(command + ["pool=16M"], status=1)
+    check("ulimit -f" in result.stderr and result.stderr.count("\n") == 1, "said: " + result.stderr)
+    t.run(command + ["ro,pool=16M"])
+    t.run(AS_NOBODY + ["fusermount3", "-u", point])
 
 
 @test(transports="full")

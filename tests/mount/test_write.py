@@ -11,8 +11,8 @@ import struct
 import threading
 import time
 
-from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, MIB, PAGE, check, equal,
-                     fallocate, make_pages, read_file, test, until, write_file)
+from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, MIB, PAGE, cached_bytes, check, equal,
+                     fallocate, make_pages, read_file, sync_source, test, until, write_file)
 
 BUDGETS = {
     "default": [],
@@ -674,3 +674,43 @@ def mapped_beside_writes_from_memory_not_there_yet(t, options):
         os.close(fd)
 
     t.join([t.fork(both)], seconds=20)
+
+
+@test(transports="full")
+def what_ends_at_the_mount(t):
+    """What docs/posix.md says does not reach the source, and what does help: syncfs and fsync, O_DIRECT and own
+    passthrough, locks. Where a kernel does more, it is to say so there."""
+    source = t.loop_file_system()
+    for name in ("file", "asked"):
+        write_file(source + "/" + name, bytes(16 * PAGE))
+    sync_source(source)
+    mount = t.mount(source, ["passthrough=asked"])
+
+    def is_on_disk(marker):
+        return marker in read_file(t.path("loop.img"))
+
+    markers = [t.rng.randbytes(PAGE) for _ in range(2)]
+    with open(mount.path("file"), "r+b", buffering=0) as file:
+        file.write(markers[0])
+        sync_source(mount.point)
+        check(not is_on_disk(markers[0]), "syncfs of the mount does not flush the source")
+        sync_source(source)
+        check(is_on_disk(markers[0]), "syncfs of the source does")
+        os.pwrite(file.fileno(), markers[1], PAGE)
+        os.fsync(file.fileno())
+        check(is_on_disk(markers[1]), "and so does fsync")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with open(source + "/file", "r+b") as behind:
+            fcntl.flock(behind, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(behind, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    block = mmap.mmap(-1, PAGE)
+    for name, cached in (("file", PAGE), ("asked", 0)):
+        fd = os.open(source + "/" + name, os.O_RDONLY)
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(fd)
+        equal(cached_bytes(source + "/" + name), 0, name + ": cached before")
+        fd = os.open(mount.path(name), os.O_RDWR | os.O_DIRECT)
+        equal(os.pwritev(fd, [block], 8 * PAGE), PAGE, name)
+        equal(cached_bytes(source + "/" + name), cached, name + ": bytes in the source's cache")
+        os.close(fd)

@@ -607,6 +607,27 @@ static void copied_ranges_are_right(void **state)
 	free(pages);
 }
 
+/* A long copy ends after a bounded part of it, which ends where a reflink's next one may begin. */
+static void long_copies_are_cut(void **state)
+{
+	static const off_t most = 16 << 20;
+	struct model model;
+	int other = temp_file();
+
+	(void)state;
+	assert_int_equal(ftruncate(other, 3 * most), 0);
+	model_open(&model, 0);
+	assert_int_equal(cow_break_copy(&model.fixture.cow, other, 0, model.subject.file,
+					model.subject.fd, 5 * 4096 + 1, (size_t)(3 * most)),
+			 most - 5 * 4096 - 1);
+	assert_int_equal(cow_break_copy(&model.fixture.cow, other, 0, model.subject.file,
+					model.subject.fd, most, (size_t)(3 * most)),
+			 most);
+	assert_int_equal(ftruncate(model.subject.fd, 0), 0);
+	model_close(&model);
+	close(other);
+}
+
 /* ---- all of it, at random ---- */
 
 static void random_change(struct model *model, struct rng *rng)
@@ -703,6 +724,7 @@ int main(void)
 		cmocka_unit_test(without_a_frame_a_broken_page_is_unknown),
 		cmocka_unit_test(without_memory_changes_are_right),
 		cmocka_unit_test(copied_ranges_are_right),
+		cmocka_unit_test(long_copies_are_cut),
 		cmocka_unit_test(any_sequence_of_changes_is_right),
 		cmocka_unit_test(a_foreign_change_is_noticed_by_the_next_own_one),
 	};

@@ -201,6 +201,15 @@ static void a_hidden_mount_does_not_count(void **state)
 	end();
 }
 
+static int try_open(const struct mount_entry *entry)
+{
+	int fd = mount_entry_open(entry);
+
+	if (fd >= 0)
+		close(fd);
+	return fd < 0 ? fd : 0;
+}
+
 /* A FUSE mount that nobody serves: whoever asked it anything would wait for ever, or fail. */
 static void a_dead_mount_is_found(void **state)
 {
@@ -218,15 +227,17 @@ static void a_dead_mount_is_found(void **state)
 		skip();
 	}
 	assert_int_equal(mkdir("dir", 0755), 0);
-	snprintf(options, sizeof(options), "fd=%d,rootmode=40000,user_id=4711,group_id=0", device);
+	snprintf(options, sizeof(options), "fd=%d,rootmode=40000,user_id=4711,group_id=42", device);
 	assert_int_equal(mount("/the/source", "dir", "fuse.foldfs", 0, options), 0);
 	for (int dead = 0; dead < 2; dead++) {
 		alarm(20); /* a look-up that waits for the mount is killed, and fails the test */
 		assert_int_equal(mount_entry_find("dir", &entry), 0);
+		assert_int_equal(try_open(&entry), 0);
 		alarm(0);
 		assert_string_equal(entry.type, "fuse.foldfs");
 		assert_string_equal(entry.source, "/the/source");
 		assert_int_equal(entry.owner, 4711);
+		assert_int_equal(entry.group, 42);
 		mount_entry_clear(&entry);
 		if (!dead)
 			close(device);
@@ -257,6 +268,41 @@ static void a_descriptor_names_its_mount(void **state)
 	end();
 }
 
+/* Wherever it is moved, and not something else that has come to its place. */
+static void a_mount_is_found_again(void **state)
+{
+	struct mount_entry entry, again;
+
+	(void)state;
+	begin();
+	make_mount("one", "dir");
+	assert_int_equal(mount_entry_find("dir", &entry), 0);
+	assert_int_equal(mkdir("moved", 0755), 0);
+	assert_int_equal(mkdir("bound", 0755), 0);
+	assert_int_equal(mount("dir", "moved", NULL, MS_MOVE, NULL), 0);
+	make_mount("other", "dir");
+	assert_int_equal(try_open(&entry), -ENOENT);
+	assert_int_equal(mount_entry_find_again(&entry, false, &again), 0);
+	assert_string_equal(strrchr(again.mountpoint, '/'), "/moved");
+	assert_int_equal(again.id, entry.id);
+	assert_int_equal(try_open(&again), 0);
+	make_mount("over", "moved");
+	assert_int_equal(try_open(&again), -ENOENT);
+	assert_int_equal(umount("moved"), 0);
+	assert_int_equal(mount("moved", "bound", NULL, MS_BIND, NULL), 0);
+	assert_int_equal(umount("moved"), 0);
+	mount_entry_clear(&again);
+	assert_int_equal(mount_entry_find_again(&entry, false, &again), -ENOENT);
+	assert_int_equal(mount_entry_find_again(&entry, true, &again), 0);
+	assert_string_equal(strrchr(again.mountpoint, '/'), "/bound");
+	mount_entry_clear(&again);
+	assert_int_equal(umount("bound"), 0);
+	assert_int_equal(umount("dir"), 0);
+	assert_int_equal(mount_entry_find_again(&entry, true, &again), -ENOENT);
+	mount_entry_clear(&entry);
+	end();
+}
+
 static void sockets_are_named_by_device(void **state)
 {
 	struct mount_entry entry = {.device_major = 0, .device_minor = 57, .owner = 0};
@@ -281,6 +327,7 @@ int main(void)
 		cmocka_unit_test(a_hidden_mount_does_not_count),
 		cmocka_unit_test(a_dead_mount_is_found),
 		cmocka_unit_test(a_descriptor_names_its_mount),
+		cmocka_unit_test(a_mount_is_found_again),
 		cmocka_unit_test(sockets_are_named_by_device),
 	};
 

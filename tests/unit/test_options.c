@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The command line: every word is ours, libfuse's, somebody else's, or refused by name. */
+#include "foldfs/memory_limit.h"
 #include "foldfs/options.h"
 
 #include "foldfs/page_store.h"
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -194,9 +196,9 @@ static void own_options_are_taken(void **state)
 	assert_true(options.border == BORDER_ONE && options.pseudo_filesystems);
 	options_clear(&options);
 
-	assert_int_equal(PARSE(&options, said, "-d", "/src", "/mnt", "-o", "window=0,pool=2T"), 0);
+	assert_int_equal(PARSE(&options, said, "-d", "/src", "/mnt", "-o", "window=0,pool=90%"), 0);
 	assert_int_equal(options.window_bytes, 0);
-	assert_int_equal(options.pool_bytes, PAGE_STORE_MAX_BYTES);
+	assert_true(options.pool_bytes > memory_limit() / 10 * 8);
 	assert_true(options.debug && options.foreground);
 	options_clear(&options);
 }
@@ -291,6 +293,41 @@ static void hard_source_names_survive(void **state)
 	rmdir(directory);
 }
 
+static void a_comma_too_many_is_none(void **state)
+{
+	char said[512];
+	struct options options;
+
+	(void)state;
+	assert_int_equal(PARSE(&options, said, "/", "/mnt", "-o", "pool=16M,,ro,"), 0);
+	assert_string_equal(said, "");
+	assert_int_equal(options.pool_bytes, 16 << 20);
+	assert_true(options.read_only);
+	options_clear(&options);
+}
+
+/* What mount(8) hands on at a remount: fstab's words, the list of mounts', then what is asked for. */
+static void a_remount_takes_what_the_kernel_says(void **state)
+{
+	char said[512];
+	struct options options;
+
+	(void)state;
+	assert_int_equal(PARSE(&options, said, "none", "/mnt", "-o",
+			       "rw,noexec,user_id=0,group_id=0,allow_other,max_read=4096,remount,"
+			       "exec,nosuid,ro"),
+			 0);
+	assert_string_equal(said, "");
+	assert_true(options.remount.asked);
+	assert_int_equal(options.remount.set, MS_RDONLY | MS_NOSUID);
+	assert_int_equal(options.remount.clear, MS_NOEXEC);
+	assert_string_equal(options.mountpoint, "/mnt");
+	options_clear(&options);
+	assert_int_equal(PARSE(&options, said, "none", "/mnt", "-o", "remount,ro,pool=1G"), 0);
+	assert_non_null(strstr(said, "options stay"));
+	options_clear(&options);
+}
+
 static void bad_words_are_refused_by_name(void **state)
 {
 	static const struct {
@@ -302,13 +339,19 @@ static void bad_words_are_refused_by_name(void **state)
 		{"-q", "unknown option '-q'"},
 		{"--foreground=2", "unknown option '--foreground=2'"},
 		{"-omax_read=4096", "'max_read=4096'"},
+		{"-ouser_id=0", "'user_id=0'"},
 		{"-omand", "'mand'"},
-		{"-oremount", "'remount'"},
 		{"-opool", "'pool'"},
 		{"-opool=", "pool="},
 		{"-opool=1023K", "pool=1023K"},
 		{"-opool=3T", "pool=3T"},
 		{"-opool=101%", "pool=101%"},
+		{"-opool=2T", "pool (2.00 TiB)"},
+		{"-owindow=1000T", "window (1000 TiB)"},
+		{"-owindow=100%", "more than all of the memory"},
+		{"-omaps=100%", "more than all of the memory"},
+		{"-opool=60%,maps=50%", "more than all of the memory"},
+		{"-owindow=9223372036854775807,pool=2T", "more than all of the memory"},
 		{"-opool=-1G", "pool=-1G"},
 		{"-opool=99999999999999999999", "pool=99999999999999999999"},
 		{"-owindow=1Q", "window=1Q"},
@@ -376,6 +419,8 @@ int main(void)
 		cmocka_unit_test(libfuse_gets_what_is_its),
 		cmocka_unit_test(nothing_is_left_of_two_dashes),
 		cmocka_unit_test(hard_source_names_survive),
+		cmocka_unit_test(a_comma_too_many_is_none),
+		cmocka_unit_test(a_remount_takes_what_the_kernel_says),
 		cmocka_unit_test(bad_words_are_refused_by_name),
 		cmocka_unit_test(what_is_missing_is_said),
 		cmocka_unit_test(help_and_version_need_nothing_else),

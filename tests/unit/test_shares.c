@@ -72,14 +72,32 @@ static void users_get_equal_shares(void **state)
 static void reserve_is_for_the_privileged(void **state)
 {
 	struct shares *shares = make(100, 20);
+	unsigned others = 0;
 
 	(void)state;
-	assert_int_equal(take_all(shares, 0), 100);
-	assert_int_equal(take_all(shares, 1001), 0);
-	assert_int_equal(shares_take(shares, OWN, 1), -EAGAIN);
-	shares_give(shares, 0, 20);
-	assert_int_equal(take_all(shares, 1001), 0);
+	for (uid_t uid = 1001; uid < 1200; uid++)
+		others += take_all(shares, uid);
+	assert_int_equal(others, 80);
 	assert_int_equal(take_all(shares, OWN), 20);
+	assert_int_equal(shares_take(shares, 0, 1), -EAGAIN);
+	shares_give(shares, 1001, 10);
+	assert_int_equal(take_all(shares, 1200), 0);
+	assert_int_equal(take_all(shares, 0), 10);
+	shares_free(shares);
+}
+
+/* Nor do the privileged leave the others nothing. */
+static void as_much_is_for_the_others(void **state)
+{
+	struct shares *shares = make(100, 20);
+
+	(void)state;
+	assert_int_equal(take_all(shares, 0), 80);
+	assert_int_equal(take_all(shares, OWN), 0);
+	assert_int_equal(take_all(shares, 1001), 10);
+	assert_int_equal(take_all(shares, 1002), 5);
+	shares_give(shares, 0, 80);
+	assert_int_equal(take_all(shares, OWN), 80);
 	shares_free(shares);
 }
 
@@ -137,6 +155,7 @@ int main(void)
 		cmocka_unit_test(newcomers_find_something),
 		cmocka_unit_test(users_get_equal_shares),
 		cmocka_unit_test(reserve_is_for_the_privileged),
+		cmocka_unit_test(as_much_is_for_the_others),
 		cmocka_unit_test(what_is_given_back_can_be_taken),
 		cmocka_unit_test(threads_lose_nothing),
 	};

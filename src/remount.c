@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * remount.c - mount -o remount: what may be changed of a mount that stands
+ *
+ * mount(2) sets all flags anew, of the mount and of its file system. So those that it has are read
+ * from the list of mounts first, and the words are applied to them.
+ */
+#include "foldfs/remount.h"
+
+#include "foldfs/log.h"
+#include "foldfs/mounts.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+#ifndef MS_NOSYMFOLLOW
+#define MS_NOSYMFOLLOW 256
+#endif
+#ifndef MS_LAZYTIME
+#define MS_LAZYTIME (1 << 25)
+#endif
+#define MS_ATIME (MS_NOATIME | MS_RELATIME | MS_STRICTATIME)
+
+/* In mount(8)'s words, which are those of the list of mounts too. */
+static const struct {
+	const char *word;
+	unsigned long set;
+	unsigned long clear;
+} words[] = {
+	{"ro", MS_RDONLY, 0},
+	{"-r", MS_RDONLY, 0},
+	{"rw", 0, MS_RDONLY},
+	{"nosuid", MS_NOSUID, 0},
+	{"suid", 0, MS_NOSUID},
+	{"nodev", MS_NODEV, 0},
+	{"dev", 0, MS_NODEV},
+	{"noexec", MS_NOEXEC, 0},
+	{"exec", 0, MS_NOEXEC},
+	{"sync", MS_SYNCHRONOUS, 0},
+	{"async", 0, MS_SYNCHRONOUS},
+	{"dirsync", MS_DIRSYNC, 0},
+	{"noatime", MS_NOATIME, MS_ATIME & ~MS_NOATIME},
+	{"atime", 0, MS_NOATIME},
+	{"relatime", MS_RELATIME, MS_ATIME & ~MS_RELATIME},
+	{"norelatime", 0, MS_RELATIME},
+	{"strictatime", MS_STRICTATIME, MS_ATIME & ~MS_STRICTATIME},
+	{"nostrictatime", 0, MS_STRICTATIME},
+	{"nodiratime", MS_NODIRATIME, 0},
+	{"diratime", 0, MS_NODIRATIME},
+	{"lazytime", MS_LAZYTIME, 0},
+	{"nolazytime", 0, MS_LAZYTIME},
+	{"nosymfollow", MS_NOSYMFOLLOW, 0},
+	{"symfollow", 0, MS_NOSYMFOLLOW},
+};
+
+static void take(struct remount *remount, const char *word, size_t length)
+{
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+		if (strncmp(word, words[i].word, length) != 0 || words[i].word[length])
+			continue;
+		remount->set = (remount->set & ~words[i].clear) | words[i].set;
+		remount->clear = (remount->clear & ~words[i].set) | words[i].clear;
+	}
+}
+
+void remount_take_word(struct remount *remount, const char *word)
+{
+	take(remount, word, strlen(word));
+}
+
+/* The flags that LIST, of the list of mounts, says. */
+static unsigned long flags_of(const char *list)
+{
+	struct remount now = {0};
+
+	while (*list) {
+		size_t length = strcspn(list, ",");
+
+		take(&now, list, length);
+		list += length + (list[length] == ',');
+	}
+	return now.set;
+}
+
+static errint_t apply(const struct remount *remount, const struct mount_entry *entry)
+{
+	unsigned long flags = flags_of(entry->options) | flags_of(entry->super_options);
+	int root = mount_entry_open(entry);
+	char path[32];
+	errint_t err;
+
+	if (root < 0)
+		return root;
+	/* Neither word in the list is strictatime, which has to be asked for. */
+	if (!(flags & MS_ATIME))
+		flags |= MS_STRICTATIME;
+	flags = (flags & ~remount->clear) | remount->set;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", root);
+	err = mount("none", path, NULL, MS_REMOUNT | flags, NULL) == 0 ? 0 : -errno;
+	close(root);
+	return err;
+}
+
+errint_t remount_run(const struct remount *remount, const char *mountpoint)
+{
+	struct mount_entry entry = {0};
+	errint_t err = mount_entry_find(mountpoint, &entry);
+
+	if (err == -ENOENT)
+		return complain("cannot remount %s: nothing is mounted there.", mountpoint);
+	if (err)
+		return complain("cannot look up the mount point %s: %s.", mountpoint,
+				strerror(-err));
+	if (strncmp(entry.type, "fuse", 4) != 0)
+		err = complain("cannot remount %s: it is no foldfs mount, but %s.", mountpoint,
+			       entry.type);
+	else
+		err = apply(remount, &entry);
+	if (err == -EBUSY)
+		complain("cannot remount %s read-only: files are open for writing.", mountpoint);
+	else if (err && err != -EINVAL)
+		complain("cannot remount %s: %s.", mountpoint, strerror(-err));
+	mount_entry_clear(&entry);
+	return err ? -EINVAL : 0;
+}
