@@ -193,6 +193,8 @@ class Running:
         left = self._left_behind()
         if self.namespace_fd >= 0:
             os.close(self.namespace_fd)
+        # Its number may be another's from now on.
+        self.namespace_fd, self.namespace = -1, None
         if left and not late:
             outcome, text = "failed", text + "\nprocesses left behind: " + ", ".join(left)
         return outcome, text + (self._printed() if outcome == "failed" else "")
@@ -309,19 +311,21 @@ def end_by_signal(number, frame):
 
 
 class Report:
-    def __init__(self):
+    def __init__(self, cases):
         self.counts = {"passed": 0, "failed": 0, "skipped": 0}
         self.failed = []
+        self.left = list(cases)  # that have no result yet
 
-    def add_not_run(self, cases, why):
+    def add_left(self, why):
         """What was chosen and has no result has failed."""
-        self.counts["failed"] += len(cases)
-        self.failed += [case.name for case in cases]
-        if cases:
-            print("FAILED  %d tests have no result: %s" % (len(cases), why.rstrip()), flush=True)
+        self.counts["failed"] += len(self.left)
+        self.failed += [case.name for case in self.left]
+        if self.left:
+            print("FAILED  %d tests have no result: %s" % (len(self.left), why.rstrip()), flush=True)
 
     def add(self, case, outcome, text, seconds):
         self.counts[outcome] += 1
+        self.left.remove(case)
         line = "%-8s%s (%.1f s)" % ({"passed": "ok", "failed": "FAILED", "skipped": "skipped"}[outcome],
                                    case.name, seconds)
         if text and outcome != "failed":
@@ -345,7 +349,7 @@ class Report:
 
 def run_all(cases, arguments, base, seed):
     """Run them, and report each; a failure of the runner, or SIGTERM, is one of all that has no result then."""
-    report = Report()
+    report = Report(cases)
     waiting, running = list(cases), []
     signal.signal(signal.SIGTERM, end_by_signal)
     try:
@@ -356,8 +360,7 @@ def run_all(cases, arguments, base, seed):
         raise
     except BaseException as reason:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        report.add_not_run([test.case for test in running] + waiting,
-                           str(reason) if isinstance(reason, Ended) else traceback.format_exc())
+        report.add_left(str(reason) if isinstance(reason, Ended) else traceback.format_exc())
         for test in running:
             finish_anyway(test)
     return report
@@ -374,11 +377,10 @@ def run_each(waiting, running, report, arguments, base, seed):
     """Take from WAITING, which are in RUNNING until REPORT has their result."""
     while waiting or running:
         while waiting and waiting[0].missing:
-            report.add(waiting[0], "skipped", waiting[0].missing, 0)
-            waiting.pop(0)
+            case = waiting.pop(0)
+            report.add(case, "skipped", case.missing, 0)
         while waiting and not waiting[0].missing and len(running) < arguments.jobs and may_start(waiting[0], running):
-            running.append(Running(waiting[0], arguments, base, seed))
-            waiting.pop(0)
+            running.append(Running(waiting.pop(0), arguments, base, seed))
         select.select([test.pidfd for test in running], [], [], 1 if running else 0)
         for test in list(running):
             done = bool(select.select([test.pidfd], [], [], 0)[0])
@@ -386,9 +388,9 @@ def run_each(waiting, running, report, arguments, base, seed):
             if not done and not late:
                 continue
             outcome, text = test.finish(late)
+            running.remove(test)
             reap_orphans(running)
             report.add(test.case, outcome, text, time.monotonic() - test.started)
-            running.remove(test)
             if not (arguments.keep and outcome == "failed"):
                 shutil.rmtree(test.directory, ignore_errors=True)
 

@@ -139,3 +139,4 @@ def numbers_of_an_overlayfs(t, options):
             check(read_file(full).endswith(b"more"), "%s shows what was written" % path)
     check_distinct(numbers_below(mount.point))
     check_lists(mount.point, numbers_below(mount.point))
+    equal(mount.audit()["files_unreachable"], 0, "files that the audit does not find in the source")
