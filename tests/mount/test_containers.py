@@ -10,6 +10,7 @@ import errno
 import http.client
 import json
 import os
+import stat
 
 from containers import (LEFT_OUT, Container, build_package, copy_tree, digest, equal_pictures, make_tree_copy,
                         need_containers, overlay, picture, scan_trees)
@@ -101,12 +102,12 @@ def drop_cached(t, source):
 
 
 def not_in_memory_once(mount, pictures):
-    """Of each content that several files of the source have: where it is in memory, if not in one of them. What is in
-    memory nowhere is read once more: somebody else may have dropped the machine's caches meanwhile."""
+    """Of each content that several files of the source have, which everybody may read (others back none): where it is
+    in memory, if not in one of them. What is in memory nowhere is read once more: somebody else may have dropped the machine's caches meanwhile."""
     members = {}
     for tree, files in pictures.items():
         for name, (attribute, content) in files.items():
-            if content is not None and attribute[3]:
+            if content is not None and attribute[3] and attribute[0] & stat.S_IROTH:
                 members.setdefault(content, {})[attribute[6]] = tree + "/" + name
 
     def cached(names):

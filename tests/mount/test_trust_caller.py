@@ -6,6 +6,7 @@ attacker has it learn them, and root changes the source behind the mount. What i
 on the source as well, and has to come to the same.
 """
 
+import contextlib
 import ctypes
 import errno
 import mmap
@@ -21,7 +22,7 @@ from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, LIB
 from sweep import SOURCE, mount_faulty
 from test_identity import CAPABILITY_VERSION, GROUP, in_user_namespace, result_of
 from test_privileges import status_of
-from test_program import AS_NOBODY, need_plain_user
+from test_program import AS_NOBODY, need_plain_user, unmount_as_nobody
 from users import NOBODY, OTHER, USER, as_user, become
 
 OLD = ["attr_timeout=3600", "entry_timeout=3600"]
@@ -366,24 +367,35 @@ def grown(path, size):
     return found
 
 
+@contextlib.contextmanager
+def daemons_run_by(*wrapper):
+    """Mounts are made by these words."""
+    before = os.environ.get("FOLDFS_TEST_WRAPPER", "")
+    os.environ["FOLDFS_TEST_WRAPPER"] = " ".join([*wrapper, before])
+    try:
+        yield
+    finally:
+        os.environ["FOLDFS_TEST_WRAPPER"] = before
+
+
 @test(transports="full", variants={"window": [], "direct": ["window=0"], "own passthrough": ["passthrough=*"]})
 def limits_of_file_sizes_are_each_clients(t, options):
     """A limit (ulimit -f) that foldfs was started with is nobody's; a client's own holds for him, in each plan."""
     t.need("prlimit")
-    source, point = t.make_dir("source"), t.make_dir("mnt")
+    source = t.make_dir("source")
     os.chmod(source, 0o777)
-    t.run(["prlimit", "--fsize=%d:" % MIB] + t.foldfs_command() +
-          [source, point, "-o", ",".join(options + ["pool=16M,state=" + t.path("state"), "transport=" + t.transport])])
-    t.at_end(lambda: t.run(["umount", point]))
+    with daemons_run_by("prlimit", "--fsize=%d:" % MIB):
+        mount = t.mount(source, options)
+    path = mount.path("file")
 
     def limited():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, MIB))
-        equal(grown(point + "/file", MIB), [errno.EFBIG] * 5, "beyond a client's own limit")
+        equal(grown(path, MIB), [errno.EFBIG] * 5, "beyond a client's own limit")
 
-    equal(grown(point + "/file", MIB), [0] * 5, "beyond the daemon's")
+    equal(grown(path, MIB), [0] * 5, "beyond the daemon's")
     as_user(t, USER, limited)
-    equal(grown(point + "/file", MIB), [0] * 5, "and again")
+    equal(grown(path, MIB), [0] * 5, "and again")
 
 
 @test(transports="none")
@@ -394,11 +406,12 @@ def limits_that_cannot_be_raised_are_refused(t):
     os.chmod(t.directory, 0o1777)
     for path in (source, point):
         os.chown(path, NOBODY, NOBODY)
-    command = ["prlimit", "--fsize=%d" % (64 * MIB)] + AS_NOBODY + t.foldfs_command() + [source, point, "-o"]
-    result = t.run(command + ["pool=16M"], status=1)
-    check("ulimit -f" in result.stderr and result.stderr.count("\n") == 1, "said: " + result.stderr)
-    t.run(command + ["ro,pool=16M"])
-    t.run(AS_NOBODY + ["fusermount3", "-u", point])
+    with daemons_run_by("prlimit", "--fsize=%d" % (64 * MIB)):
+        result = t.run(AS_NOBODY + t.foldfs_command() + [source, point, "-o", "pool=16M"], status=1)
+        check("ulimit -f" in result.stderr and result.stderr.count("\n") == 1, "said: " + result.stderr)
+        mount = t.mount(source, ["ro"], user="nobody", transport="dev")
+    mount.expect_log("no kernel passthrough, for the daemon has no CAP_SYS_ADMIN")
+    unmount_as_nobody(t, mount)
 
 
 @test(transports="full")

@@ -21,6 +21,7 @@ static char value[LARGEST + 2];
 static const char *list_text(const char *name)
 {
 	static char text[4096];
+	char tail[16]; /* the number, for which there is always room */
 	static char list[LARGEST];
 	ssize_t length = llistxattr(name, list, sizeof(list));
 	unsigned count = 0;
@@ -29,10 +30,10 @@ static const char *list_text(const char *name)
 		return result_name(-errno);
 	text[0] = '\0';
 	for (ssize_t at = 0; at < length; at += (ssize_t)strlen(list + at) + 1, count++)
-		if (strlen(text) + strlen(list + at) + 2 < sizeof(text))
+		if (strlen(text) + strlen(list + at) + 2 + sizeof(tail) < sizeof(text))
 			strcat(strcat(text, list + at), " ");
-	snprintf(text + strlen(text), 16, "(%u)", count);
-	return text;
+	snprintf(tail, sizeof(tail), "(%u)", count);
+	return strcat(text, tail);
 }
 
 /* ---- name spaces ---- */
