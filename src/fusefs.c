@@ -369,7 +369,7 @@ struct audit_request {
 int fusefs_open_source(struct fusefs *fs, dev_t device, ino_t number)
 {
 	struct inode_table *inodes = fs->inodes;
-	struct inode *inode = inode_find(inodes, device, number);
+	struct inode *inode = inode_find(inodes, device, number, S_IFREG);
 	struct stat st;
 	int fd;
 

@@ -17,7 +17,7 @@ void fusefs_detach_readers(struct fusefs *fs, const struct stat *st)
 	struct inode *inode;
 
 	plan_await(fs->plan, st);
-	inode = inode_find(fs->inodes, st->st_dev, st->st_ino);
+	inode = inode_find(fs->inodes, st->st_dev, st->st_ino, S_IFREG);
 	if (!inode)
 		return;
 	inode_lock(inode);

@@ -47,7 +47,7 @@ static void follow_content(void *context, const struct stat *st)
 
 	if (file)
 		file_distrust(file);
-	inode = inode_find(fs->inodes, st->st_dev, st->st_ino);
+	inode = inode_find(fs->inodes, st->st_dev, st->st_ino, st->st_mode & S_IFMT);
 	if (inode) {
 		fusefs_attr_expire(fs, inode);
 		drop_pages(inode, file);
@@ -62,7 +62,7 @@ static void follow_content(void *context, const struct stat *st)
 static void follow_attributes(void *context, const struct stat *st)
 {
 	struct fusefs *fs = context;
-	struct inode *inode = inode_find(fs->inodes, st->st_dev, st->st_ino);
+	struct inode *inode = inode_find(fs->inodes, st->st_dev, st->st_ino, st->st_mode & S_IFMT);
 
 	if (!inode)
 		return;
@@ -76,7 +76,7 @@ static void follow_attributes(void *context, const struct stat *st)
 static void follow_name(void *context, const struct stat *directory, const char *name)
 {
 	struct fusefs *fs = context;
-	struct inode *inode = inode_find(fs->inodes, directory->st_dev, directory->st_ino);
+	struct inode *inode = inode_find(fs->inodes, directory->st_dev, directory->st_ino, S_IFDIR);
 
 	if (!inode)
 		return;
@@ -106,7 +106,7 @@ static bool recheck_inode(struct fusefs *fs, struct inode *inode, struct file *f
  * unless somebody has one open that has lost its number (inode_detach()). */
 static bool recheck(struct fusefs *fs, struct file *file, const struct file_key *key, int64_t calm)
 {
-	struct inode *inode = inode_find(fs->inodes, key->device, key->inode);
+	struct inode *inode = inode_find(fs->inodes, key->device, key->inode, S_IFREG);
 	bool stays;
 
 	if (inode) {

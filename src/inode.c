@@ -441,13 +441,16 @@ void inode_get(struct inode_table *table, struct inode *inode)
 	pthread_mutex_unlock(&shard->mutex);
 }
 
-struct inode *inode_find(struct inode_table *table, dev_t device, ino_t number)
+struct inode *inode_find(struct inode_table *table, dev_t device, ino_t number, mode_t type)
 {
 	struct shard *shard = shard_of(table, device, number);
 	struct inode *inode;
 
 	pthread_mutex_lock(&shard->mutex);
 	inode = shard_find_locked(shard, device, number);
+	/* Without a descriptor the inode may be of an object that had the number before. */
+	if (inode && type && inode->type != type)
+		inode = NULL;
 	if (inode)
 		inode->lookups++;
 	pthread_mutex_unlock(&shard->mutex);
@@ -595,7 +598,7 @@ void inode_keep(struct inode_table *table, int directory_fd, const char *name)
 	if (fd < 0)
 		return;
 	if (!fstat(fd, &st))
-		inode = inode_find(table, st.st_dev, st.st_ino);
+		inode = inode_find(table, st.st_dev, st.st_ino, st.st_mode & S_IFMT);
 	if (inode && is_of(table, inode, fd))
 		fd = path_pin(&table->paths, &inode->path, fd);
 	if (inode)
@@ -649,7 +652,7 @@ struct inode *inode_shown(struct inode_table *table, ino_t shown)
 
 	return inode_numbers_find(table->numbers, shown, &device, &number)
 		       ? NULL
-		       : inode_find(table, device, number);
+		       : inode_find(table, device, number, 0);
 }
 
 void inode_lock(struct inode *inode)

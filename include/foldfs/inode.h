@@ -73,9 +73,10 @@ errint_t inode_lookup_fd(struct inode_table *table, int fd, struct inode **ret_i
 			 struct stat *ret_stat);
 /* One more look-up of an inode that the caller knows to live; inode_forget() gives it back. */
 void inode_get(struct inode_table *table, struct inode *inode);
-/* The inode of an object that the kernel knows of, with one look-up counted, which keeps it until
- * inode_forget(); NULL if it knows none. Any thread. */
-struct inode *inode_find(struct inode_table *table, dev_t device, ino_t number);
+/* The inode of an object of TYPE (S_IFMT; 0: any) that the kernel knows of, with one look-up
+ * counted, which keeps it until inode_forget(); NULL if it knows none. It may be that of a removed
+ * object whose number this one was given: opening it tells (-ESTALE). Any thread. */
+struct inode *inode_find(struct inode_table *table, dev_t device, ino_t number, mode_t type);
 /* COUNT look-ups are forgotten; the last frees the inode. */
 void inode_forget(struct inode_table *table, struct inode *inode, uint64_t count);
 

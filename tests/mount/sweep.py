@@ -100,7 +100,8 @@ FAULTS = {
     "EIO": Fault(SOURCE, errno.EIO),
     "ENOSPC": Fault(WRITE | SIZE | COPY | SYNC | NAME | ATTRIBUTE | OPEN, errno.ENOSPC),
     "EDQUOT": Fault(WRITE | SIZE | COPY | SYNC | NAME, errno.EDQUOT),
-    "EMFILE": Fault(OPEN | OPEN_PATH | THREAD, errno.EMFILE),
+    # A limit of the daemon's is none of the client's: ENFILE.
+    "EMFILE": Fault(OPEN | OPEN_PATH | THREAD, errno.EMFILE, {errno.ENFILE}),
     "EINTR": Fault(READ | WRITE | OPEN | SIZE | COPY | SYNC | REPORT, errno.EINTR, set()),
     "short": Fault(READ | WRITE | COPY, 0, set()),
     "ENOMEM": Fault(ALLOCATION, errno.ENOMEM),

@@ -166,19 +166,20 @@ static void who_found_an_inode_keeps_it(void **state)
 	struct stat st;
 
 	assert_int_equal(fstatat(fixture->root_fd, "a", &st, 0), 0);
-	assert_ptr_equal(inode_find(fixture->table, st.st_dev, st.st_ino), a);
-	assert_null(inode_find(fixture->table, st.st_dev + 1, st.st_ino));
+	assert_ptr_equal(inode_find(fixture->table, st.st_dev, st.st_ino, S_IFREG), a);
+	assert_null(inode_find(fixture->table, st.st_dev + 1, st.st_ino, S_IFREG));
+	assert_null(inode_find(fixture->table, st.st_dev, st.st_ino, S_IFDIR));
 	inode_forget(fixture->table, a, 1); /* the kernel */
 	assert_ptr_equal(inode_of(fixture->table, node), a);
 	inode_forget(fixture->table, a, 1);
 	assert_null(inode_of(fixture->table, node));
-	assert_null(inode_find(fixture->table, st.st_dev, st.st_ino));
+	assert_null(inode_find(fixture->table, st.st_dev, st.st_ino, S_IFREG));
 	/* The root, too, and for ever. */
 	assert_int_equal(fstat(fixture->root_fd, &st), 0);
-	a = inode_find(fixture->table, st.st_dev, st.st_ino);
+	a = inode_find(fixture->table, st.st_dev, st.st_ino, S_IFDIR);
 	assert_int_equal(inode_node(a), FUSE_ROOT_ID);
 	inode_forget(fixture->table, a, 1);
-	assert_ptr_equal(inode_find(fixture->table, st.st_dev, st.st_ino), a);
+	assert_ptr_equal(inode_find(fixture->table, st.st_dev, st.st_ino, S_IFDIR), a);
 }
 
 static void bogus_nodes_are_refused(void **state)
