@@ -44,6 +44,8 @@ struct wanted {
 	int parent;
 	int id;
 	const struct mount_entry *device; /* whose device numbers */
+	const char *source;               /* of a foldfs of owner's */
+	uid_t owner;
 };
 
 static bool is_octal(char c)
@@ -171,12 +173,20 @@ static bool is_child(const struct line *line, int parent)
 	return parent == -1 || (line->parent == parent && line->id != parent);
 }
 
+static bool serves(const struct line *line, const struct wanted *wanted)
+{
+	return strcmp(line->type, "fuse.foldfs") == 0 &&
+	       strcmp(line->source, wanted->source) == 0 &&
+	       number_in(line->super_options, "user_id=") == wanted->owner;
+}
+
 static bool is_wanted(const struct line *line, const struct wanted *wanted)
 {
 	const struct mount_entry *device = wanted->device;
 
 	return (!wanted->path || strcmp(line->mountpoint, wanted->path) == 0) &&
 	       is_child(line, wanted->parent) && (wanted->id == -1 || line->id == wanted->id) &&
+	       (!wanted->source || serves(line, wanted)) &&
 	       (!device ||
 		(line->major == device->device_major && line->minor == device->device_minor));
 }
@@ -398,25 +408,10 @@ errint_t mount_entries_visit(const char *name,
 
 errint_t mount_entry_of_source(const char *source, uid_t owner, struct mount_entry *ret_entry)
 {
-	FILE *file = fopen("/proc/self/mountinfo", "re");
-	char *text = NULL;
-	size_t size = 0;
-	struct line line;
-	errint_t err = -ENOENT;
+	const struct wanted wanted = {.parent = -1, .id = -1, .source = source, .owner = owner};
 
-	if (!file)
-		return -errno;
 	*ret_entry = (struct mount_entry){0};
-	while (err == -ENOENT && getline(&text, &size, file) >= 0)
-		if (line_parse(text, &line) && strcmp(line.type, "fuse.foldfs") == 0 &&
-		    strcmp(line.source, source) == 0 &&
-		    number_in(line.super_options, "user_id=") == owner)
-			err = entry_of(&line, ret_entry);
-	if (err == -ENOENT && ferror(file))
-		err = -EIO;
-	free(text);
-	fclose(file);
-	return err;
+	return scan(&wanted, ret_entry);
 }
 
 errint_t mount_entry_find_again(const struct mount_entry *like, bool any,
