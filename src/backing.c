@@ -7,9 +7,9 @@
  * decides what the user is told, so the two ioctls are made here.
  *
  * What the kernel does for clients afterwards, it does with the rights that the registering thread
- * had (fs/fuse/backing.c). Of a file that is open for writing those are the opener's, where the
- * thread is lent to him, or nobody's: a write takes set-id bits away, and finds no block that is
- * reserved for root. Reading asks for none.
+ * had (fs/fuse/backing.c), also for whoever opens the file for writing later, when it was
+ * registered for a reader. So those are the opener's, where the thread is lent to him, or nobody's:
+ * a write takes set-id bits away, and finds no block that is reserved for root.
  */
 #include "foldfs/backing.h"
 
@@ -94,9 +94,8 @@ bool backing_permitted(void)
 int backing_register(struct backing *backing, int fd)
 {
 	struct backing_map map = {.fd = fd};
-	bool writable = (fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDONLY;
 	bool own = identity_is_own;
-	int id = writable ? identity_give_up_rights() : 0;
+	int id = identity_give_up_rights();
 
 	if (id)
 		return id;

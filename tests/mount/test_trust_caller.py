@@ -208,10 +208,12 @@ def rights_given_while_a_user_writes(t, options):
     with the next write, as on any file system."""
     source = t.make_dir("source")
     mount = t.mount(source, options)
-    for kind in ("set-user-ID", "capability"):
+    for kind, reader in (("set-user-ID", False), ("capability", False), ("set-user-ID", True), ("capability", True)):
         path = source + "/" + kind
         write_file(path, t.rng.randbytes(65536))
         os.chmod(path, 0o777)
+        # Who has it open first must not lend his rights to who writes then.
+        held = os.open(mount.path(kind), os.O_RDONLY) if reader else -1
         attacker = Attacker(t, USER, lambda: os.open(mount.path(kind), os.O_RDWR),
                             lambda fd: os.pwrite(fd, b"evil", 0))
         if kind == "capability":
@@ -222,6 +224,8 @@ def rights_given_while_a_user_writes(t, options):
         equal(stat.S_IMODE(os.stat(path).st_mode), 0o777, "the mode")
         check("security.capability" not in os.listxattr(path), "the capability is gone")
         equal(read_file(path)[:4], b"evil", "the content")
+        if reader:
+            os.close(held)
 
 
 # Each change of content that a descriptor allows.
@@ -337,7 +341,8 @@ def reserved_blocks_are_roots(t, options):
     mount = t.mount(source, options)
 
     def fill():
-        fd = os.open(mount.path("file"), os.O_CREAT | os.O_RDWR, 0o644)
+        # Root has it open already, for reading.
+        fd = os.open(mount.path("file"), os.O_RDWR)
         size = 0
         for step in (MIB, 4096):
             while not errno_of(os.pwrite, fd, bytes(step), size):
@@ -347,7 +352,11 @@ def reserved_blocks_are_roots(t, options):
         equal(errno_of(os.copy_file_range, fd, fd, MIB, 0, size), errno.ENOSPC, "errno of copy_file_range")
         os.fsync(fd)
 
+    write_file(source + "/file", b"")
+    os.chown(source + "/file", USER, USER)
+    held = os.open(mount.path("file"), os.O_RDONLY)
     as_user(t, USER, fill, umask=0)
+    os.close(held)
     left = os.statvfs(source)
     check(left.f_bfree * left.f_frsize >= reserved * 0.9, "%d bytes of %d reserved ones are left" % (
         left.f_bfree * left.f_frsize, reserved))
