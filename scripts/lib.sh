@@ -179,7 +179,9 @@ libfuse_built() {
 }
 
 # Fetch the source of Debian's newest libfuse into directory $1/source. apt verifies the archive's
-# signature; its lists and cache are kept apart from the machine's.
+# signature; its lists and cache are kept apart from the machine's. A mirror that has stood still for
+# longer than its lists are good for serves as well: what such a list could hide are newer versions,
+# and the oldest one that is good enough is asked for.
 libfuse_fetch() {
 	local work=$1 archive uri keyring
 	local -a private
@@ -190,7 +192,8 @@ libfuse_fetch() {
 	printf 'deb-src [signed-by=%s] %s sid main\n' "$keyring" "$uri" >"$work/apt/sources.list"
 	private=(-o "Dir::Etc::SourceList=$work/apt/sources.list" -o Dir::Etc::SourceParts=/dev/null
 		-o "Dir::State::Lists=$work/apt/lists" -o "Dir::Cache=$work/apt/cache"
-		-o Acquire::Languages=none -o APT::Sandbox::User=root -o APT::Update::Error-Mode=any)
+		-o Acquire::Languages=none -o Acquire::Check-Valid-Until=false
+		-o APT::Sandbox::User=root -o APT::Update::Error-Mode=any)
 	quietly apt-get -q "${private[@]}" update || return
 	(cd "$work/apt/download" && quietly apt-get -q "${private[@]}" source --download-only fuse3) || return
 	quietly dpkg-source --no-check -x "$work"/apt/download/fuse3_*.dsc "$work/source"
