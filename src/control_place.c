@@ -43,25 +43,27 @@ static char *path_of(uid_t owner, unsigned index)
 
 	switch (index) {
 	case 0:
+		return by_environment(CONTROL_PLACE_VARIABLE, "");
+	case 1:
 		if (owner == 0)
 			return strdup("/run/foldfs");
 		return asprintf(&path, "/run/user/%u/foldfs", owner) < 0 ? NULL : path;
-	case 1:
-		return own ? by_environment("XDG_RUNTIME_DIR", "/foldfs") : NULL;
 	case 2:
-		return own ? by_environment("RUNTIME_DIRECTORY", "") : NULL;
+		return own ? by_environment("XDG_RUNTIME_DIR", "/foldfs") : NULL;
 	case 3:
+		return own ? by_environment("RUNTIME_DIRECTORY", "") : NULL;
+	case 4:
 		return own ? by_environment("XDG_STATE_HOME", "/foldfs/.control") : NULL;
 	default:
 		return in_home(owner);
 	}
 }
 
-static errint_t open_place(uid_t owner, unsigned index, bool make, struct control_place *ret_place)
+/* PATH, malloced, goes over to *RET_PLACE, or is freed. */
+static errint_t open_path(char *path, uid_t owner, bool make, struct control_place *ret_place)
 {
 	/* Root's may be looked at; whoever is refused is refused by the socket. */
 	mode_t mode = owner == 0 ? 0755 : 0700;
-	char *path = path_of(owner, index);
 	int fd = path ? trusted_path_open(path, owner, make, mode) : -ENOENT;
 
 	if (fd < 0) {
@@ -73,12 +75,14 @@ static errint_t open_place(uid_t owner, unsigned index, bool make, struct contro
 	return 0;
 }
 
-errint_t control_place_make(struct control_place *ret_place)
+errint_t control_place_make(const char *named, struct control_place *ret_place)
 {
 	errint_t error = -ENOENT;
 
-	for (unsigned index = 0; error && index < CONTROL_PLACES; index++) {
-		errint_t found = open_place(geteuid(), index, true, ret_place);
+	if (named)
+		return open_path(strdup(named), geteuid(), true, ret_place);
+	for (unsigned index = 1; error && index < CONTROL_PLACES; index++) {
+		errint_t found = open_path(path_of(geteuid(), index), geteuid(), true, ret_place);
 
 		/* What is not there at all says less than what was in the way. */
 		if (!found || found != -ENOENT)
@@ -89,7 +93,7 @@ errint_t control_place_make(struct control_place *ret_place)
 
 errint_t control_place_open(uid_t owner, unsigned index, struct control_place *ret_place)
 {
-	return open_place(owner, index, false, ret_place);
+	return open_path(path_of(owner, index), owner, false, ret_place);
 }
 
 void control_place_clear(struct control_place *place)

@@ -7,6 +7,7 @@
  * and control characters for the terminal included, does no harm.
  */
 #include "foldfs/foldctl.h"
+#include "foldfs/control_place.h"
 #include "foldfs/figures.h"
 #include "foldfs/privileges.h"
 
@@ -27,7 +28,8 @@ static int print_figures(bool as_roff)
 
 static int usage(FILE *stream)
 {
-	fputs("Usage: foldctl status MOUNTPOINT [--json]\n"
+	fputs("Usage: foldctl [--control=DIR] COMMAND …\n"
+	      "       foldctl status MOUNTPOINT [--json]\n"
 	      "       foldctl audit MOUNTPOINT [--idle] [--json] [--timeout=SECONDS]\n"
 	      "       foldctl explain FILE [--json]\n"
 	      "       foldctl scan [DIR] [--rate=SIZE] [--memory=SIZE] [--workers=N] "
@@ -53,6 +55,7 @@ static int usage(FILE *stream)
 	      "is kept,\n"
 	      "              if not where the mount says\n"
 	      "  figures     what each figure means; --roff as the manual has it\n"
+	      "  --control   where the socket of a mount is that was made with -o control=DIR\n"
 	      "  --help      show this\n"
 	      "  --version   show the version\n",
 	      stream);
@@ -87,13 +90,34 @@ static bool is_help(const char *word)
 	return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
 }
 
+/* Takes --control=DIR out of the front of the words. False: an error was said. */
+static bool take_control(int *argc, char **argv[])
+{
+	static const char option[] = "--control=";
+	const char *word = *argc > 1 ? (*argv)[1] : "";
+
+	if (strncmp(word, option, strlen(option)) != 0)
+		return true;
+	word += strlen(option);
+	if (*word != '/')
+		return !fail("--control=%s is not an absolute path.", word);
+	if (setenv(CONTROL_PLACE_VARIABLE, word, true))
+		return !fail("not enough memory.");
+	--*argc;
+	++*argv;
+	return true;
+}
+
 int main(int argc, char *argv[])
 {
-	const char *command = argc > 1 ? argv[1] : "", *word;
+	const char *command, *word;
 	bool given;
 
 	/* A scan has what others' files hold in its memory. */
 	privileges_begin();
+	if (!take_control(&argc, &argv))
+		return EXIT_FAILURE;
+	command = argc > 1 ? argv[1] : "";
 	if (is_help(command) || (argc == 3 && is_help(argv[2])))
 		return usage(stdout);
 	if (strcmp(command, "--version") == 0 || strcmp(command, "-V") == 0) {

@@ -413,18 +413,22 @@ static errint_t open_control(struct daemon *d)
 		.started = now.tv_sec,
 	};
 	mount_socket_name(&d->mount.entry, name);
-	err = control_place_make(&place);
+	err = control_place_make(d->options.control, &place);
 	if (!err)
 		err = control_new(place.fd, name, &d->status, &d->control);
 	if (!err)
 		control_tasks_add(d->control, d->fs);
+	else if (d->options.control)
+		complain("cannot make the control socket in %s: %s.", d->options.control,
+			 err == -EPERM ? "others may write there" : strerror(-err));
 	else
 		fuse_log(FUSE_LOG_WARNING,
 			 "there is no control socket, and so no foldctl for this mount: %s: %s.\n",
 			 place.path ? place.path : "no place for it",
 			 err == -EPERM ? "others may write there" : strerror(-err));
 	control_place_clear(&place);
-	return 0;
+	/* What was asked for by name is had, or nothing is mounted. */
+	return d->options.control ? err : 0;
 }
 
 static errint_t start_threads(struct daemon *d)

@@ -50,6 +50,7 @@ struct raw_options {
 	char *negative_timeout;
 	char *passthrough_max;
 	char *state;
+	char *control;
 	char *scan;
 	char *coherence;
 	char **passthrough; /* globs, NULL at the end */
@@ -111,6 +112,8 @@ static const struct fuse_opt words[] = {
 	RAW("pseudo-filesystems", pseudo_filesystems),
 	RAW("one-file-system", one_file_system),
 	RAW("state=%s", state),
+	RAW("control=%s", control),
+	FUSE_OPT_KEY("control", KEY_NO_VALUE),
 	RAW("coherence=%s", coherence),
 	FUSE_OPT_KEY("coherence", KEY_NO_VALUE),
 	FUSE_OPT_KEY("state", KEY_NO_VALUE),
@@ -488,10 +491,10 @@ static errint_t judge_timeouts(const struct raw_options *raw, struct options *op
 	return judge_timeout("negative_timeout", raw->negative_timeout, &options->negative_timeout);
 }
 
-static errint_t judge_state(const char *state)
+static errint_t judge_directory(const char *option, const char *path)
 {
 	/* The daemon works in /, and a relative path would be taken from there. */
-	return state && *state != '/' ? refuse("state=%s is not an absolute path.", state) : 0;
+	return path && *path != '/' ? refuse("%s=%s is not an absolute path.", option, path) : 0;
 }
 
 static errint_t judge_positional(struct raw_options *raw, struct options *options)
@@ -504,9 +507,10 @@ static errint_t judge_positional(struct raw_options *raw, struct options *option
 	options->mountpoint = raw->mountpoint;
 	options->passthrough = raw->passthrough;
 	options->state = raw->state;
+	options->control = raw->control;
 	raw->source = raw->mountpoint = NULL;
 	raw->passthrough = NULL;
-	raw->state = NULL;
+	raw->state = raw->control = NULL;
 	return 0;
 }
 
@@ -570,18 +574,12 @@ static errint_t add_defaults(const struct raw_options *raw, struct options *opti
 /* mount(8) hands on what fstab says too, so what is there already is no reason to refuse. */
 static void say_what_stays(const struct raw_options *raw)
 {
-	const char *const values[] = {raw->pool,
-				      raw->window,
-				      raw->maps,
-				      raw->transport,
-				      raw->seccomp,
-				      raw->attr_timeout,
-				      raw->entry_timeout,
-				      raw->negative_timeout,
-				      raw->passthrough_max,
-				      raw->state,
-				      raw->scan,
-				      raw->coherence};
+	const char *const values[] = {
+		raw->pool,          raw->window,           raw->maps,
+		raw->transport,     raw->seccomp,          raw->attr_timeout,
+		raw->entry_timeout, raw->negative_timeout, raw->passthrough_max,
+		raw->state,         raw->control,          raw->scan,
+		raw->coherence};
 	bool given = raw->passthrough || raw->source_stacked || raw->pseudo_filesystems ||
 		     raw->one_file_system || raw->watch;
 
@@ -635,7 +633,9 @@ static errint_t judge(struct raw_options *raw, struct options *options)
 	if (!err)
 		err = judge_seccomp(raw->seccomp, &options->seccomp);
 	if (!err)
-		err = judge_state(raw->state);
+		err = judge_directory("state", options->state);
+	if (!err)
+		err = judge_directory("control", options->control);
 	if (!err)
 		err = judge_scan(raw->scan, &options->scan_background);
 	if (!err)
@@ -661,6 +661,7 @@ static void raw_clear(struct raw_options *raw)
 	free_list(raw->passthrough);
 	free(raw->passthrough_max);
 	free(raw->state);
+	free(raw->control);
 	free(raw->scan);
 	free(raw->coherence);
 	free(raw->source);
@@ -712,10 +713,11 @@ void options_clear(struct options *options)
 	free(options->mountpoint);
 	free_list(options->passthrough);
 	free(options->state);
+	free(options->control);
 	fuse_opt_free_args(&options->fuse);
 	options->source = options->mountpoint = NULL;
 	options->passthrough = NULL;
-	options->state = NULL;
+	options->state = options->control = NULL;
 }
 
 void options_print_help(const char *program)
@@ -753,6 +755,8 @@ void options_print_help(const char *program)
 	       "opened\n"
 	       "  -o state=DIR           where what is known of the files is kept (default:\n"
 	       "                         /var/lib/foldfs)\n"
+	       "  -o control=DIR         where the socket is that foldctl asks (default: "
+	       "/run/foldfs)\n"
 	       "  -o scan=background     read SOURCE once, slowly, for what its files share "
 	       "(default: off)\n"
 	       "  -o transport=WAY       auto (which is dev), dev or io_uring\n"

@@ -7,6 +7,9 @@
  * $XDG_STATE_HOME/foldfs/.control, and ~/.local/state/foldfs/.control by the list of users. The
  * daemon takes the first that it can have, foldctl looks at them in turn. The environment counts
  * only for the owner himself, so root finds the sockets that are in the first and the last place.
+ *
+ * A directory that was named (-o control=DIR, foldctl --control=DIR) goes before all of these: the
+ * daemon takes it alone, and foldctl looks there first, whoever the owner is.
  */
 #ifndef FOLDFS_CONTROL_PLACE_H
 #define FOLDFS_CONTROL_PLACE_H
@@ -15,19 +18,21 @@
 
 #include <sys/types.h>
 
-#define CONTROL_PLACES 5u
+/* What foldctl is told by --control, and may be told by its environment. */
+#define CONTROL_PLACE_VARIABLE "FOLDFS_CONTROL"
+#define CONTROL_PLACES         6u
 
 struct control_place {
 	int fd;     /* of the directory; to close */
 	char *path; /* for messages; to free */
 };
 
-/* The first place of the caller's that can be had, made if it is missing. -errno of the last one
- * tried. */
-errint_t control_place_make(struct control_place *ret_place);
+/* NAMED, or where that is NULL the first place of the caller's that can be had; made if it is
+ * missing. -errno of the last one tried, and *ret_place is cleared then. */
+errint_t control_place_make(const char *named, struct control_place *ret_place);
 
-/* Place number INDEX, from 0, of OWNER's; -errno if it is not there or not fit. *ret_place is
- * cleared then. */
+/* Place number INDEX, from 0, of OWNER's, the first being what CONTROL_PLACE_VARIABLE says; -errno
+ * if it is not there or not fit. *ret_place is cleared then. */
 errint_t control_place_open(uid_t owner, unsigned index, struct control_place *ret_place);
 
 void control_place_clear(struct control_place *place);

@@ -28,9 +28,10 @@ struct options {
 	uint64_t window_bytes; /* 0: direct I/O */
 	uint64_t maps_bytes;
 	enum transport_choice transport;
-	bool seccomp;             /* system calls are filtered once mounted */
-	char *state;              /* absolute directory; NULL: the default one */
-	char **passthrough;       /* globs, NULL at the end; NULL: none */
+	bool seccomp;       /* system calls are filtered once mounted */
+	char *state;        /* absolute directory; NULL: the default one */
+	char *control;      /* absolute directory of the control socket; NULL: the first fit one */
+	char **passthrough; /* globs, NULL at the end; NULL: none */
 	uint64_t passthrough_max; /* bytes of a file that may be served by the kernel unasked */
 	bool coherence_overlay;   /* readers of equal files keep what they opened */
 	bool scan_background;     /* fill the catalogue while serving */

@@ -101,3 +101,25 @@ def run_is_read_only(t):
         t.run(t.foldctl_command() + ["status", point], env=environment, status=status)
         t.run(["umount", point])
     t.run(["umount", os.path.expanduser("~root")])
+
+
+@test("namespaces")
+def control_directory_is_named(t):
+    """-o control=DIR has the socket there and nowhere else, or nothing is mounted; foldctl --control=DIR finds it."""
+    t.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", "/mnt"])
+    t.at_end(lambda: t.run(["umount", "/mnt"]))
+    source, point = t.make_dir("source"), t.make_dir("mnt")
+    options = "pool=16M,state=%s,control=" % t.path("state")
+    t.run(t.foldfs_command() + [source, point, "-o", options + "/mnt/place"])
+    t.run(t.foldctl_command() + ["status", point], status=1)
+    t.run(t.foldctl_command() + ["--control=/mnt/place", "status", point])
+    t.run(t.foldctl_command() + ["status", point], env=dict(t.environment(), FOLDFS_CONTROL="/mnt/place"))
+    equal(len(os.listdir("/mnt/place")), 1, "sockets")
+    t.run(["umount", point])
+    os.chmod("/mnt/place", 0o777)
+    for place, word in (("/mnt/place", "others may write there"), ("/proc/nowhere", "No such file"), ("here", "absolute")):
+        result = t.run(t.foldfs_command() + [source, point, "-o", options + place], status=1)
+        equal(word in result.stderr, True, "the sentence: " + result.stderr)
+        equal(os.path.ismount(point), False, "mounted")
+    result = t.run(t.foldctl_command() + ["--control=here", "status", point], status=1)
+    equal("absolute" in result.stderr, True, "the sentence: " + result.stderr)
