@@ -11,8 +11,9 @@ import re
 import shutil
 import subprocess
 
-from harness import (LIBC, MIB, PAGE, cached_bytes, check, equal, errno_of, fails_with, fallocate, make_pages, read_file, sync_source,
-                     test, until, write_file)
+from counting import cached_bytes
+from harness import (LIBC, MIB, PAGE, check, equal, errno_of, fails_with, fallocate, make_pages, read_file, sync_source, test,
+                     until, write_file)
 from users import as_user
 
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
