@@ -9,10 +9,7 @@ runner.py. A test fails by an exception; check(), equal() and Test.skip() raise 
 import copy
 import ctypes
 import errno
-import fcntl
-import hashlib
 import json
-import mmap
 import os
 import random
 import re
@@ -679,41 +676,6 @@ def pages_of(content):
 ZERO_PAGE = bytes(PAGE)
 
 
-class PageCount:
-    """An independent count of the pages of files: what sharing must come out at."""
-
-    def __init__(self):
-        self.zero = 0
-        self.nonzero = 0
-        self.users = {}
-
-    def add(self, content):
-        for page in pages_of(content):
-            if page == ZERO_PAGE:
-                self.zero += 1
-            else:
-                self.nonzero += 1
-                digest = hashlib.blake2b(page, digest_size=16).digest()
-                self.users[digest] = self.users.get(digest, 0) + 1
-
-    def add_file(self, path):
-        with open(path, "rb") as file:
-            while True:
-                part = file.read(4 * MIB)
-                if not part:
-                    break
-                self.add(part)
-
-    def expected(self):
-        shared = sum(1 for users in self.users.values() if users > 1)
-        return {
-            "pages_shared": shared,
-            "pages_unshared": len(self.users) - shared,
-            "pages_sharing": self.nonzero - len(self.users),
-            "zero_pages": self.zero,
-        }
-
-
 def make_pages(rng, count, distinct=None):
     """COUNT pages of noise, drawn from DISTINCT different ones (None: all different)."""
     if distinct is None:
@@ -766,40 +728,3 @@ def make_tree(rng, directory, scale=1):
 def check_tree(directory, tree, what):
     for name, content in tree.items():
         equal(read_file(os.path.join(directory, name)), content, "%s: %s" % (what, name))
-
-
-def cached_bytes(path):
-    """Bytes of a file that are in the kernel's page cache (0 where it cannot be told)."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        size = os.fstat(fd).st_size
-        if not size:
-            return 0
-        return cached_bytes_of(fd, size)
-    finally:
-        os.close(fd)
-
-
-def cached_bytes_of(fd, size):
-    LIBC.mmap.restype = ctypes.c_void_p
-    LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int,
-                          ctypes.c_int, ctypes.c_long]
-    LIBC.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-    address = LIBC.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, fd, 0)
-    if address in (None, ctypes.c_void_p(-1).value):
-        raise OSError(ctypes.get_errno(), "mmap for mincore")
-    pages = (size + PAGE - 1) // PAGE
-    vector = (ctypes.c_ubyte * pages)()
-    try:
-        if LIBC.mincore(ctypes.c_void_p(address), ctypes.c_size_t(size), vector) != 0:
-            raise OSError(ctypes.get_errno(), "mincore")
-    finally:
-        LIBC.munmap(address, size)
-    return sum(byte & 1 for byte in vector) * PAGE
-
-
-def lock_pages(fd, command, kind, start, length, pid=0):
-    """fcntl byte-range lock with every field, for F_GETLK too."""
-    import struct
-    packed = struct.pack("hhqqi4x", kind, os.SEEK_SET, start, length, pid)
-    return struct.unpack("hhqqi4x", fcntl.fcntl(fd, command, packed))

@@ -14,7 +14,8 @@ import stat
 
 from containers import (LEFT_OUT, Container, build_package, copy_tree, digest, equal_pictures, make_tree_copy,
                         need_containers, overlay, picture, scan_trees)
-from harness import LIBC, cached_bytes, check, equal, read_file, sync_source, test, until, write_file
+from counting import cached_bytes
+from harness import LIBC, check, equal, read_file, sync_source, test, until, write_file
 
 PRESETS = ("release", "asan")
 COPIES = ("one", "two", "three")

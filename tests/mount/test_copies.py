@@ -5,7 +5,7 @@ import glob
 import os
 
 from harness import equal, make_pages, read_file, test, until, write_file
-from test_plan import EQUAL, equal_files, explained, plans, released, scan
+from plans import EQUAL, equal_files, explained, plans, released, scan
 
 
 def copies(t):

@@ -4,8 +4,8 @@
 import hashlib
 import os
 
-from harness import (MIB, PageCount, check, equal, make_clone, make_pages, read_file, test,
-                     write_file)
+from counting import PageCount
+from harness import MIB, check, equal, make_clone, make_pages, read_file, test, write_file
 from images import copy_image, image_directory
 from test_sharing import settled
 

@@ -12,8 +12,9 @@ import os
 import subprocess
 
 from faulty import build
-from harness import (HERE, ROOT, PAGE, cached_bytes, equal, errno_of, fails_with, make_pages, mounts_under,
-                     read_file, sync_source, test, until, write_file)
+from counting import cached_bytes
+from harness import (HERE, ROOT, PAGE, equal, errno_of, fails_with, make_pages, mounts_under, read_file, sync_source, test,
+                     until, write_file)
 from test_opens import READ, WRITE, Mapping
 
 FILES = ("a", "b", "c", "d")

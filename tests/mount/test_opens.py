@@ -17,7 +17,7 @@ import subprocess
 
 from harness import (LIBC, PAGE, check, equal, errno_of, fails_with, make_pages, read_file, test, until,
                      write_file)
-from test_plan import explained, plans, released, scan
+from plans import explained, plans, released, scan
 
 READ, WRITE = mmap.PROT_READ, mmap.PROT_READ | mmap.PROT_WRITE
 KINDS = {  # flags of open(2); protection and flags of mmap(2), after which the descriptor is closed

@@ -7,8 +7,9 @@ import random
 import shutil
 import time
 
-from harness import (MIB, PAGE, cached_bytes, cached_bytes_of, check, check_tree, equal, make_pages,
-                     make_tree, read_file, sync_source, test, until, write_file)
+from counting import cached_bytes, cached_bytes_of
+from harness import (MIB, PAGE, check, check_tree, equal, make_pages, make_tree, read_file, sync_source, test, until,
+                     write_file)
 
 BUDGETS = {
     "default": [],

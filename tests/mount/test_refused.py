@@ -6,7 +6,7 @@ import mmap
 import os
 
 from harness import check, equal, make_pages, read_file, test, until, write_file
-from test_plan import plans, released, scan
+from plans import plans, released, scan
 
 FILES = 100  # more than the daemon remembers to have refused, so that what it forgets is tried too
 

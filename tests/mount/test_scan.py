@@ -8,8 +8,8 @@ import re
 import signal
 import subprocess
 
-from harness import (LIBC, MIB, PAGE, PageCount, cached_bytes, check, equal, make_pages, make_tree, read_file,
-                     sync_source, test, until, write_file)
+from counting import PageCount, cached_bytes
+from harness import LIBC, MIB, PAGE, check, equal, make_pages, make_tree, read_file, sync_source, test, until, write_file
 from images import image_directory
 
 import faulty

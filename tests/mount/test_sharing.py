@@ -8,9 +8,10 @@ import random
 import struct
 import time
 
-from harness import (FALLOC_COLLAPSE, FALLOC_INSERT, FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE,
-                     FALLOC_ZERO_RANGE, MIB, PAGE, PageCount, check, check_tree, equal, fallocate,
-                     make_clone, make_pages, make_tree, read_file, sync_source, test, until, write_file)
+from counting import PageCount
+from harness import (FALLOC_COLLAPSE, FALLOC_INSERT, FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, MIB, PAGE, check,
+                     check_tree, equal, fallocate, make_clone, make_pages, make_tree, read_file, sync_source, test, until,
+                     write_file)
 from stamps import stamped, stamps
 
 SHARING = ("pages_shared", "pages_unshared", "pages_sharing", "zero_pages")

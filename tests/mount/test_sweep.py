@@ -16,7 +16,7 @@ from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, Fai
                      check, equal, errno_of, fallocate, make_clone, read_file, renameat2, test, until, write_file)
 from sweep import (ALLOCATION, CATALOGUE, Fault, IMPLIED, MACHINERY, MDB_MAP_FULL, OPEN, OPEN_PATH, READ, REPORT,
                    SLOW, SOURCE, START, Scenario, THREAD, fail_every_call, faulty, strides, tell)
-from test_plan import scan
+from plans import scan
 
 
 class Changes(Scenario):

@@ -12,7 +12,7 @@ import subprocess
 from harness import MIB, PAGE, check, equal, make_pages, read_file, sync_source, test, until, write_file
 from test_copies import copies
 from test_family import adopted, changed
-from test_plan import explained, plans, released, scan
+from plans import explained, plans, released, scan
 from users import OTHER, USER, as_user
 
 GROUP = 70003

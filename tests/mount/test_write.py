@@ -11,8 +11,9 @@ import struct
 import threading
 import time
 
-from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, MIB, PAGE, cached_bytes, check, equal,
-                     fallocate, make_pages, read_file, sync_source, test, until, write_file)
+from counting import cached_bytes
+from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, MIB, PAGE, check, equal, fallocate, make_pages,
+                     read_file, sync_source, test, until, write_file)
 
 BUDGETS = {
     "default": [],
