@@ -334,38 +334,42 @@ build_all() {
 
 uring_switch=/sys/module/fuse/parameters/enable_uring
 
-# Locked by each run that has borrowed the switch, and so free again if it is killed. What it says is what the switch was
-# before the first of them; nothing, where none has changed it. bench/harness/machine.py does the same.
-uring_users=/run/foldfs-io_uring
+# Whoever has the switch borrowed has it locked, shared: so the lock alone says that it is N otherwise. It is a lock of the
+# kernel's own file, which is one for all of the machine, where each container and chroot has a /run of its own.
+# What a run that was killed leaves behind is found by the note. bench/harness/machine.py does the same.
+uring_note=/run/foldfs-io_uring
 uring_fd=
 
 # Run a command while no other run borrows or returns.
 uring_alone() {
 	local guard status=0
-	exec {guard}>>"$uring_users.guard"
+	exec {guard}<"${uring_switch%/*}"
 	flock "$guard"
 	"$@" || status=$?
-	exec {guard}>&-
+	exec {guard}<&-
 	return "$status"
 }
 
 uring_take() {
-	exec {uring_fd}>>"$uring_users"
-	flock -s "$uring_fd"
-	if [[ $(<"$uring_switch") == N ]]; then
-		echo N >"$uring_users"
-		echo Y >"$uring_switch"
+	exec {uring_fd}<"$uring_switch"
+	if flock -n -x "$uring_fd" && [[ $(<"$uring_switch") == Y && ! -e $uring_note ]]; then
+		exec {uring_fd}<&- # it is on, and stays on
+		uring_fd=
+		return
 	fi
+	flock -s "$uring_fd"
+	: >"$uring_note"
+	echo Y >"$uring_switch"
 }
 
 # The last one puts it back.
 uring_give() {
 	flock -u "$uring_fd"
-	if [[ -s $uring_users ]] && flock -n -x "$uring_fd"; then
-		cat "$uring_users" >"$uring_switch"
-		: >"$uring_users"
+	if flock -n -x "$uring_fd"; then
+		echo N >"$uring_switch"
+		rm -f "$uring_note"
 	fi
-	exec {uring_fd}>&-
+	exec {uring_fd}<&-
 	uring_fd=
 }
 

@@ -12,7 +12,7 @@ import subprocess
 import time
 
 URING_SWITCH = "/sys/module/fuse/parameters/enable_uring"
-URING_USERS = "/run/foldfs-io_uring"
+URING_NOTE = "/run/foldfs-io_uring"
 FUSECTL = "/sys/fs/fuse/connections"
 
 
@@ -116,29 +116,47 @@ def stolen_share(before, after):
 @contextlib.contextmanager
 def _uring_alone():
     """While no other run borrows the switch or gives it back."""
-    with open(URING_USERS + ".guard", "a", encoding="ascii") as guard:
+    guard = os.open(os.path.dirname(URING_SWITCH), os.O_RDONLY)
+    try:
         fcntl.flock(guard, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(guard)
 
 
-def _written(path, text):
-    with open(path, "w", encoding="ascii") as file:
-        file.write(text)
+def _locked_by_nobody_else(switch):
+    try:
+        fcntl.flock(switch, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
-def _give_uring_back(users):
+def _set_uring(value):
+    with open(URING_SWITCH, "w", encoding="ascii") as file:
+        file.write(value + "\n")
+
+
+def _give_uring_back(switch):
     """The last run that has it puts the switch back: see scripts/lib.sh."""
-    with _uring_alone(), users:
-        fcntl.flock(users, fcntl.LOCK_UN)
-        users.seek(0)
-        before = users.read()
-        if before:
-            try:
-                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return
-            _written(URING_SWITCH, before)
-            _written(URING_USERS, "")
+    with _uring_alone(), switch:
+        fcntl.flock(switch, fcntl.LOCK_UN)
+        if _locked_by_nobody_else(switch):
+            _set_uring("N")
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(URING_NOTE)
+
+
+def _borrow_uring():
+    switch = open(URING_SWITCH, encoding="ascii")  # locked until the end
+    if _locked_by_nobody_else(switch) and switch.read().strip() == "Y" and not os.path.exists(URING_NOTE):
+        switch.close()
+        return
+    fcntl.flock(switch, fcntl.LOCK_SH)
+    with open(URING_NOTE, "w", encoding="ascii"):
+        pass
+    _set_uring("Y")
+    atexit.register(_give_uring_back, switch)
 
 
 def enable_uring():
@@ -146,14 +164,7 @@ def enable_uring():
     try:
         os.stat(URING_SWITCH)
         with _uring_alone():
-            with open(URING_SWITCH, encoding="ascii") as switch:
-                before = switch.read()
-            users = open(URING_USERS, "a+", encoding="ascii")  # locked until the end
-            fcntl.flock(users, fcntl.LOCK_SH)
-            if before.strip() == "N":
-                _written(URING_SWITCH, "Y\n")
-                _written(URING_USERS, before)
-        atexit.register(_give_uring_back, users)
+            _borrow_uring()
         return None
     except FileNotFoundError:
         return "this kernel has no FUSE over io_uring (Linux 6.14 has)"

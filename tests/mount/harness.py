@@ -217,6 +217,8 @@ def socket_identity(path):
 
 
 SANITIZERS = ("asan", "tsan")
+# Within a test's directory: what sanitizers report.
+REPORTS = "reports"
 
 
 def sanitizer_environment(log):
@@ -421,6 +423,9 @@ class Test:
         self.patience = 3 if self.sanitized else 1
         self.mounts = []
         self.cleanups = []
+        # Programs that run as another user have something to report as well.
+        os.mkdir(self.path(REPORTS))
+        os.chmod(self.path(REPORTS), 0o1777)
 
     # -- files and programs
 
@@ -445,7 +450,7 @@ class Test:
 
     def environment(self):
         environment = dict(os.environ)
-        environment.update(sanitizer_environment(self.path("sanitizer")))
+        environment.update(sanitizer_environment(self.path(REPORTS, "report")))
         environment["LC_ALL"] = "C"
         return environment
 
@@ -535,10 +540,9 @@ class Test:
         for point, _, kind in reversed(mounts_under(self.directory)):
             problems.append("leaked mount of type %s at %s" % (kind, point))
             subprocess.run(["umount", "-l", point], timeout=20, stderr=subprocess.DEVNULL)
-        for name in sorted(os.listdir(self.directory)):
-            if name.startswith("sanitizer."):
-                with open(self.path(name), errors="replace") as report:
-                    problems.append("sanitizer report:\n" + report.read()[:6000])
+        for name in sorted(os.listdir(self.path(REPORTS))):
+            with open(self.path(REPORTS, name), errors="replace") as report:
+                problems.append("sanitizer report:\n" + report.read()[:6000])
         return problems
 
     # -- child processes of a test

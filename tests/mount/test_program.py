@@ -504,8 +504,7 @@ def plain_user(t):
         os.chown(path, 65534, 65534)
     write_file(source + "/secret", b"root's own")
     os.chmod(source + "/secret", 0o600)
-    # The sanitizers' logs of a plain user's daemon need a place that it may write to.
-    os.chmod(t.directory, 0o1777)
+    os.chmod(t.directory, 0o1777)  # the state
     mount = t.mount(source, ["fsname=mine", "subtype=special"], user="nobody", transport="dev")
     mount.expect_log("no kernel passthrough, for the daemon has no CAP_SYS_ADMIN")
     equal(mounts_under(mount.point)[-1][2], "fuse.special", "type")
@@ -591,7 +590,6 @@ def scan_of_a_plain_user(t):
         write_file(os.path.join(source, name), bytes_)
     for path in (source, state, point, *(os.path.join(source, name) for name in files)):
         os.chown(path, 65534, 65534)
-    os.chmod(t.directory, 0o1777)  # the sanitizers' logs; sticky, else the state is not believed
     t.run(AS_NOBODY + t.foldctl_command() + ["scan", "--state=" + state, source], timeout=60 * t.patience)
     (catalogue,) = (entry.path for entry in os.scandir(state))
     for mode, known in ((0o700, True), (0o777, False)):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The runner of these tests: whatever happens to a test or to the runner, every test that was chosen is counted."""
 
+import itertools
 import os
 import re
 import subprocess
@@ -117,7 +118,7 @@ try_options "$@"
 # A run with the switch of this test. It says when it has it, and gives it back once it is told to.
 BORROWS = """
 . "$1/lib.sh"
-uring_switch=$2/switch uring_users=$2/users
+uring_switch=$2/switch uring_note=$3
 trap uring_return EXIT
 uring_borrow
 echo has it
@@ -128,7 +129,7 @@ MEASURES = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from harness import machine
-machine.URING_SWITCH, machine.URING_USERS = sys.argv[2] + "/switch", sys.argv[2] + "/users"
+machine.URING_SWITCH, machine.URING_NOTE = sys.argv[2] + "/switch", sys.argv[3]
 assert machine.enable_uring() is None
 print("has it", flush=True)
 sys.stdin.readline()
@@ -137,11 +138,12 @@ sys.stdin.readline()
 
 @test(transports="none", timeout=60)
 def io_uring_stays_on_until_the_last_run_has_ended(t):
-    """The switch is put back as it was by whichever of several runs ends last, also where one is killed."""
-    def begin(measures):
+    """The switch is put back as it was by whichever of several runs ends last, also where one is killed, and where each
+    has a /run of its own."""
+    def begin(measures, note):
         command = [sys.executable, "-c", MEASURES, os.path.join(HERE, "..", "..", "bench")] if measures else \
             ["bash", "-c", BORROWS, "-", SCRIPTS]
-        run = subprocess.Popen(command + [t.directory], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        run = subprocess.Popen(command + [t.directory, t.path(note)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         equal(run.stdout.readline(), "has it\n", "a run")
         return run
 
@@ -153,16 +155,34 @@ def io_uring_stays_on_until_the_last_run_has_ended(t):
         run.kill()
         run.communicate(timeout=20)
 
-    for before in ("N", "Y"):
-        for kinds in ((False, False), (False, True), (True, False)):
-            for first in (end, kill):
-                write_file(t.path("switch"), before.encode() + b"\n")
-                one, two = (begin(kind) for kind in kinds)
-                equal(read_file(t.path("switch")), b"Y\n", "while there are two")
-                first(one)
-                equal(read_file(t.path("switch")), b"Y\n", "while there is one")
-                end(two)
-                equal(read_file(t.path("switch")), before.encode() + b"\n", "after the last one")
+    cases = itertools.product(("N", "Y"), ((False, False), (False, True), (True, False)), (end, kill), ("one", "other"))
+    for before, kinds, first, note in cases:
+        write_file(t.path("switch"), before.encode() + b"\n")
+        one, two = begin(kinds[0], "one"), begin(kinds[1], note)
+        equal(read_file(t.path("switch")), b"Y\n", "while there are two")
+        first(one)
+        equal(read_file(t.path("switch")), b"Y\n", "while there is one")
+        end(two)
+        equal(read_file(t.path("switch")), before.encode() + b"\n", "after the last one")
+        if os.path.exists(t.path("one")):
+            os.unlink(t.path("one"))
+
+
+@test(transports="none", timeout=60)
+def io_uring_left_on_by_a_killed_run(t):
+    """The next run puts back what the only one, which was killed, had borrowed."""
+    def begin():
+        run = subprocess.Popen(["bash", "-c", BORROWS, "-", SCRIPTS, t.directory, t.path("note")], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, text=True)
+        equal(run.stdout.readline(), "has it\n", "a run")
+        return run
+
+    write_file(t.path("switch"), b"N\n")
+    run = begin()
+    run.kill()
+    run.communicate(timeout=20)
+    begin().communicate("\n", timeout=20)
+    equal(read_file(t.path("switch")), b"N\n", "after the next one")
 
 
 @test(transports="none", timeout=60, presets=("release", "debug", "asan"))
