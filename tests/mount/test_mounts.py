@@ -16,7 +16,7 @@ from harness import (PAGE, abort_fuse_under, check, equal, errno_of, fails_with,
 
 DEAD = "the connection was aborted: the mount on .* stays, dead"
 # The daemon's own first question may still be under way.
-ABORTED = "(^fuse: reading device|does not answer): Software caused connection abort[.]?$"
+ABORTED = "(^fuse: reading device|does not answer): (Software caused connection abort|Transport endpoint is not connected)[.]?$"
 
 
 def is_tmpfs(point):
