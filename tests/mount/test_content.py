@@ -17,6 +17,7 @@ import struct
 
 import harness
 from company import (LEAF, MADV_REMOVE, MIB, PAGES, TAIL, TINY, TINY_DIRECT, Company, Subject, address_of)
+from counting import cached_bytes_of
 from faulty import HANG, READ, WRITE, FaultySource
 from harness import (FALLOC_COLLAPSE, FALLOC_INSERT, FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE,
                      PAGE, RENAME_EXCHANGE, check, equal, errno_of, fails_with, fallocate, libc_call,
@@ -701,7 +702,7 @@ def dropped_while_being_written(t):
         harness.until(is_within_budget, 10 * t.patience, "the window is within its budget")
         equal(os.pread(fd, PAGE, 10 * PAGE), base[10 * PAGE:11 * PAGE], "the page, cached")
         harness.until(is_within_budget, 10 * t.patience, "the window is within its budget")
-        return harness.cached_bytes_of(fd, 11 * PAGE) > harness.cached_bytes_of(fd, 10 * PAGE)
+        return cached_bytes_of(fd, 11 * PAGE) > cached_bytes_of(fd, 10 * PAGE)
 
     def write_and_store():
         equal(os.pwrite(fd, memoryview(buffer)[PAGE:3 * PAGE], 10 * PAGE), 2 * PAGE, "bytes written")
