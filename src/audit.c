@@ -227,8 +227,10 @@ static int take_map_sums(struct audit *audit, struct audit_sum sums[])
 {
 	const struct audit_subject *subject = audit->subject;
 	struct amount maps = {.bytes = 0};
-	errint_t error = audit_each_file(audit, count_map, &maps);
+	errint_t error;
 
+	page_map_memory_settle(subject->memory);
+	error = audit_each_file(audit, count_map, &maps);
 	if (error)
 		return error;
 	sums[0] = (struct audit_sum){.check = AUDIT_MAPS,

@@ -90,6 +90,8 @@ static void count_file(void *context, struct file *file)
 
 static errint_t count_slots(struct census *census)
 {
+	/* What maps gave up holds its frames, and is in no slot. */
+	page_map_memory_settle(census->audit->subject->memory);
 	memset(census->slots, 0, census->frames * sizeof(*census->slots));
 	return audit_each_file(census->audit, count_file, census);
 }

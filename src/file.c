@@ -417,7 +417,6 @@ static uint64_t drop_one(struct file_table *table)
 {
 	struct file *file;
 	struct file *found = NULL;
-	uint64_t before = page_map_memory_bytes(table->memory);
 	uint64_t freed;
 
 	pthread_mutex_lock(&table->lock);
@@ -431,9 +430,7 @@ static uint64_t drop_one(struct file_table *table)
 	pthread_mutex_unlock(&table->lock);
 	if (!found)
 		return 0;
-	fold_rcu_read_lock();
-	freed = bytes_of(found) + page_map_shrink(found->map, before);
-	fold_rcu_read_unlock();
+	freed = bytes_of(found) + page_map_bytes(found->map);
 	destroy(found);
 	return freed;
 }

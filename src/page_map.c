@@ -25,18 +25,34 @@
  *
  * Rules:
  *   R.1 Words are replaced under map->lock, with one exception: a fill replaces a slot (h = 0) that
- * is unknown, or whose frame's life is over, by compare-and-swap without it. R.2 A node goes only
- * in this order: the word above it no longer points there; then each of its words is exchanged for
- * `moved`, and whatever a fill had put there until then is dropped or carried over; then it is
- * freed, a grace period later. A fill that still holds the node's address finds `moved` and is
- * discarded. R.3 A reader that meets `moved` takes the page for unknown, with a ticket that
- * publishes nothing. It never waits (B.1). R.4 Versions come from one counter for each map (B.2). A
- * span that is unknown as a whole has one version; a write to a part of it may move the version of
- * all of it on. That only costs fills that are under way in that span.
+ *       is unknown, or whose frame's life is over, by compare-and-swap without it.
+ *   R.2 A node goes only in this order: the word above it no longer points there; then each of its
+ *       words is exchanged for `moved`, and whatever a fill had put there until then is dropped or
+ *       carried over; then it is freed, a grace period later. A fill that still holds the node's
+ *       address finds `moved` and is discarded.
+ *   R.3 A reader that meets `moved` takes the page for unknown, with a ticket that publishes
+ *       nothing. It never waits (B.1).
+ *   R.4 Versions come from one counter for each map (B.2). A change gives a new one to the pages
+ *       that it covers and to no others, but for the rest of a word of h <= 1: a span of 64 pages
+ *       that is unknown as a whole has one version. Words that stand for more are split first. So a
+ *       writer does not discard fills elsewhere in the file, and what is only written costs a node
+ *       for each 16 MiB. Without memory to split, the whole word gets the new version: that only
+ *       costs the fills that are under way in it.
+ *   R.5 A tree that is forgotten is cut off by one exchange of the word above it, and the steps of
+ *       R.2 that follow are done later, a few words at a time, outside of map->lock and of the read
+ *       side of whoever forgot it (page_map_memory.c). That is sound, because all of them were
+ *       always open to the same races: who begins at the root cannot come there any more, and who
+ *       was there before is in a read side. Such a reader sees what was true when it began. Such a
+ *       fill puts its frame into a slot that nobody will find, which is as good as discarded, and
+ *       the slot's user is dropped with the others (B.3). It cannot put it into the new tree, for
+ *       its ticket is of the old one (B.2). Nobody changes the shape of what is cut off: that is
+ *       done under map->lock by who comes from the root. Until it is taken apart, frames have users
+ *       that no slot of a map tells of; their lives can end all the same (B.4).
  */
 #include "foldfs/page_map.h"
 
 #include "foldfs/page_map_memory.h"
+#include "foldfs/page_map_word.h"
 #include "foldfs/rcu.h"
 
 #include <errno.h>
@@ -44,102 +60,16 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#define FAN_BITS   6u
-#define FAN        (1u << FAN_BITS)
-#define HEIGHT_MAX 9u /* 64^9 = 2^54 pages: more than 64-bit offsets have */
-
-enum kind {
-	UNKNOWN,
-	ZERO,
-	SHARED,
-	PRIVATE,
-	RUN,
-	NODE,
-	MOVED,
-};
-
-#define KIND_MASK     7u
-#define VERSION_SHIFT 3u
-#define FRAME_SHIFT   3u
-#define FRAME_MASK    ((1u << PAGE_STORE_FRAME_BITS) - 1)
-#define WIDTH_SHIFT   3u
-#define HEIGHT_SHIFT  6u
-#define POINTER_SHIFT 10u
-
 struct page_map {
 	struct page_map_memory *memory;
 	pthread_mutex_t lock;    /* R.1; below it: memory->lock and the store's */
 	_Atomic uint64_t root;   /* R.1 */
 	_Atomic uint64_t beyond; /* unknown: what pages behind the root node are; under lock */
 	uint64_t version;        /* last one used; under lock */
+	uint64_t node_bytes;     /* of all nodes below root; under lock */
 	uint64_t shrink_from;    /* page where page_map_shrink goes on; under lock */
 	uint64_t size_hint;      /* pages */
 };
-
-/* ---- words ---- */
-
-static enum kind kind_of(uint64_t word)
-{
-	return (enum kind)(word & KIND_MASK);
-}
-
-static uint64_t frame_word(enum kind kind, struct frame_ref ref)
-{
-	return (uint64_t)ref.generation << 32 | (uint64_t)ref.frame << FRAME_SHIFT | kind;
-}
-
-static struct frame_ref ref_of(uint64_t word)
-{
-	return (struct frame_ref){.frame = (uint32_t)word >> FRAME_SHIFT,
-				  .generation = (uint32_t)(word >> 32)};
-}
-
-/* The slot of page INDEX of a run. */
-static uint64_t run_slot(uint64_t run, unsigned index)
-{
-	struct frame_ref ref = ref_of(run);
-
-	ref.frame += index;
-	return frame_word(SHARED, ref);
-}
-
-static uint64_t node_word(const struct map_node *node, unsigned height, unsigned width)
-{
-	return (uint64_t)(uintptr_t)node << POINTER_SHIFT | height << HEIGHT_SHIFT |
-	       width << WIDTH_SHIFT | NODE;
-}
-
-static struct map_node *node_of(uint64_t word)
-{
-	return (struct map_node *)(uintptr_t)(word >> POINTER_SHIFT);
-}
-
-/* Of a node word: its words stand for 64^(height - 1) pages each. */
-static unsigned height_of(uint64_t word)
-{
-	return word >> HEIGHT_SHIFT & 15;
-}
-
-static unsigned words_in(uint64_t word)
-{
-	return 1u << (word >> WIDTH_SHIFT & 7);
-}
-
-/* Pages of one word in a node of HEIGHT. */
-static uint64_t word_pages(unsigned height)
-{
-	return (uint64_t)1 << FAN_BITS * (height - 1);
-}
-
-static void zeroes_came(struct page_map *map, uint64_t pages)
-{
-	atomic_fetch_add_explicit(&map->memory->zero_pages, pages, memory_order_relaxed);
-}
-
-static void zeroes_went(struct page_map *map, uint64_t pages)
-{
-	atomic_fetch_sub_explicit(&map->memory->zero_pages, pages, memory_order_relaxed);
-}
 
 /* ---- going down the tree ---- */
 
@@ -252,55 +182,62 @@ static uint64_t new_unknown_locked(struct page_map *map)
 	return ++map->version << VERSION_SHIFT | UNKNOWN;
 }
 
-static void drop_frames(struct page_map *map, uint64_t word, unsigned frames)
+static struct map_node *new_node_locked(struct page_map *map, unsigned width, uint64_t word)
 {
-	struct frame_ref ref = ref_of(word);
+	struct map_node *node = map_node_new(map->memory, width, word);
 
-	for (; frames; frames--, ref.frame++)
-		page_store_drop(map->memory->store, ref);
+	if (node)
+		map->node_bytes += map_node_bytes(width);
+	return node;
 }
 
-/* Give up what WORD, which is in no slot any more and stood for 64^HEIGHT pages, holds (R.2, B.3).
- */
-static void drop_word(struct page_map *map, uint64_t word, unsigned height)
+/* NODE_WORD's node is in no slot any more, and its words say `moved` (R.2). */
+static void retire_locked(struct page_map *map, uint64_t node_word)
 {
-	struct map_node *node;
+	map->node_bytes -= map_node_bytes(width_of(node_word));
+	map_node_retire(map->memory, node_word);
+}
+
+/* Bytes of the node of WORD and all nodes below it. Of leaves only the word above them is read. */
+static uint64_t tree_bytes(uint64_t word)
+{
+	uint64_t bytes = map_node_bytes(width_of(word));
 	unsigned i;
 
-	switch (kind_of(word)) {
-	case ZERO:
-		zeroes_went(map, word_pages(height + 1));
-		break;
-	case SHARED:
-	case PRIVATE:
-		drop_frames(map, word, 1);
-		break;
-	case RUN:
-		drop_frames(map, word, FAN);
-		break;
-	case NODE:
-		node = node_of(word);
-		for (i = 0; i < words_in(word); i++)
-			drop_word(map, atomic_exchange(&node->words[i], MOVED),
-				  height_of(word) - 1);
-		map_node_retire(map->memory, node);
-		break;
-	default:
-		break;
+	if (height_of(word) == 1)
+		return bytes;
+	for (i = 0; i < words_in(word); i++) {
+		uint64_t below =
+			atomic_load_explicit(&node_of(word)->words[i], memory_order_relaxed);
+
+		if (kind_of(below) == NODE)
+			bytes += tree_bytes(below);
 	}
+	return bytes;
 }
 
+/* The word at SLOT, which stood for 64^HEIGHT pages, is replaced, and what it held is given up:
+ * frames at once, a tree by and by (R.5, B.3). */
 static void replace_locked(struct page_map *map, _Atomic uint64_t *slot, unsigned height,
 			   uint64_t word)
 {
-	drop_word(map, atomic_exchange(slot, word), height);
+	uint64_t old = atomic_exchange(slot, word);
+	uint64_t bytes;
+
+	if (kind_of(old) != NODE) {
+		map_word_drop(map->memory, old, height);
+		return;
+	}
+	bytes = slot == &map->root ? map->node_bytes : tree_bytes(old);
+	map->node_bytes -= bytes;
+	map_tree_detach(map->memory, old, bytes);
 }
 
 /* A node instead of the one word at SLOT, which is unknown, zero or a run. */
 static errint_t split_locked(struct page_map *map, _Atomic uint64_t *slot, uint64_t word,
 			     unsigned height)
 {
-	struct map_node *node = map_node_new(map->memory, FAN, word);
+	struct map_node *node = new_node_locked(map, FAN_BITS, word);
 	unsigned i;
 
 	if (!node)
@@ -334,7 +271,7 @@ static errint_t plant_root_locked(struct page_map *map, uint64_t page)
 	while (height < HEIGHT_MAX && word_pages(height + 1) < pages)
 		height++;
 	width = bits_for((pages + word_pages(height) - 1) / word_pages(height));
-	node = map_node_new(map->memory, 1u << width, word);
+	node = new_node_locked(map, width, word);
 	if (!node)
 		return -ENOMEM;
 	atomic_store_explicit(&map->beyond, word, memory_order_relaxed);
@@ -349,7 +286,7 @@ static errint_t grow_root_locked(struct page_map *map)
 	uint64_t beyond = atomic_load_explicit(&map->beyond, memory_order_relaxed);
 	unsigned words = words_in(root);
 	bool widen = words < FAN;
-	struct map_node *node = map_node_new(map->memory, FAN, beyond);
+	struct map_node *node = new_node_locked(map, FAN_BITS, beyond);
 	unsigned i;
 
 	if (!node)
@@ -363,7 +300,7 @@ static errint_t grow_root_locked(struct page_map *map)
 	atomic_store_explicit(&map->root, node_word(node, height_of(root) + !widen, FAN_BITS),
 			      memory_order_release);
 	if (widen)
-		map_node_retire(map->memory, node_of(root));
+		retire_locked(map, root);
 	return 0;
 }
 
@@ -388,8 +325,15 @@ static errint_t make_slot_locked(struct page_map *map, uint64_t page, struct pla
 	}
 }
 
+/* Whether a part of what WORD says can change without the rest (R.4). */
+static bool is_to_be_split(uint64_t word, unsigned height)
+{
+	return kind_of(word) == ZERO || kind_of(word) == RUN ||
+	       (kind_of(word) == UNKNOWN && height > 1);
+}
+
 /* Pages FIRST..LAST of the word at SLOT, which stands for 64^HEIGHT pages from BASE on, become
- * UNKNOWN_WORD; where only part of it is to and there is no memory to split it, all of it does. */
+ * UNKNOWN_WORD; where only part of it is to and it cannot be split, all of it does. */
 static void forget_locked(struct page_map *map, _Atomic uint64_t *slot, unsigned height,
 			  uint64_t base, uint64_t first, uint64_t last, uint64_t unknown_word)
 {
@@ -398,7 +342,7 @@ static void forget_locked(struct page_map *map, _Atomic uint64_t *slot, unsigned
 	uint64_t pages;
 	uint64_t i;
 
-	if (!whole && (kind_of(word) == ZERO || kind_of(word) == RUN)) {
+	if (!whole && is_to_be_split(word, height)) {
 		if (!split_locked(map, slot, word, height))
 			word = atomic_load_explicit(slot, memory_order_relaxed);
 	}
@@ -413,15 +357,36 @@ static void forget_locked(struct page_map *map, _Atomic uint64_t *slot, unsigned
 			      last, unknown_word);
 }
 
+/* Have a root node with a word for PAGE, if there is memory for it. */
+static void reach_locked(struct page_map *map, uint64_t page)
+{
+	uint64_t root;
+	errint_t error = 0;
+
+	while (!error) {
+		root = atomic_load_explicit(&map->root, memory_order_relaxed);
+		if (kind_of(root) != NODE)
+			error = plant_root_locked(map, page);
+		else if (page / word_pages(height_of(root)) >= words_in(root))
+			error = grow_root_locked(map);
+		else
+			return;
+	}
+}
+
 /* FIRST..LAST, both inclusive. */
 static void forget_range_locked(struct page_map *map, uint64_t first, uint64_t last)
 {
-	uint64_t root = atomic_load_explicit(&map->root, memory_order_relaxed);
+	bool whole = !first && last == UINT64_MAX;
 	uint64_t unknown_word = new_unknown_locked(map);
+	uint64_t root;
 	uint64_t pages;
 	uint64_t i;
 
-	if (kind_of(root) != NODE || (!first && last == UINT64_MAX)) {
+	if (!whole)
+		reach_locked(map, last == UINT64_MAX ? first : last);
+	root = atomic_load_explicit(&map->root, memory_order_relaxed);
+	if (kind_of(root) != NODE || whole) {
 		atomic_store_explicit(&map->beyond, unknown_word, memory_order_release);
 		replace_locked(map, &map->root, HEIGHT_MAX, unknown_word);
 		return;
@@ -440,8 +405,9 @@ void page_map_forget(struct page_map *map, uint64_t first, uint64_t count)
 		return;
 	pthread_mutex_lock(&map->lock);
 	forget_range_locked(map, first,
-			    count > UINT64_MAX - first ? UINT64_MAX : first + count - 1);
+			    count >= UINT64_MAX - first ? UINT64_MAX : first + count - 1);
 	pthread_mutex_unlock(&map->lock);
+	map_memory_take_apart_some(map->memory);
 }
 
 /* ---- one word instead of a node ---- */
@@ -477,9 +443,9 @@ static void fold_locked(struct page_map *map, struct place *place, uint64_t summ
 		uint64_t word = atomic_exchange(&node->words[i], MOVED);
 
 		if (word != said)
-			drop_word(map, word, 0);
+			map_word_drop(map->memory, word, 0);
 	}
-	map_node_retire(map->memory, node);
+	retire_locked(map, place->word);
 }
 
 /* Fold the node that holds PAGE's slot, and the ones above it, while one word can say it all. The
@@ -523,7 +489,7 @@ static bool publish(struct page_map *map, uint64_t page, uint64_t ticket, uint64
 			if (!atomic_compare_exchange_strong(place.slot, &ticket, word))
 				return false;
 			/* Nothing, where that frame's life was over; B.3 where it was not. */
-			drop_word(map, ticket, 0);
+			map_word_drop(map->memory, ticket, 0);
 			return true;
 		}
 		if (slot_word(&place, page) != ticket)
@@ -547,9 +513,9 @@ bool page_map_publish(struct page_map *map, uint64_t page, uint64_t ticket, stru
 bool page_map_publish_zero(struct page_map *map, uint64_t page, uint64_t ticket)
 {
 	/* Counted first: once it is published, anyone may take it away again. */
-	zeroes_came(map, 1);
+	map_zeroes_came(map->memory, 1);
 	if (!publish(map, page, ticket, ZERO)) {
-		zeroes_went(map, 1);
+		map_zeroes_went(map->memory, 1);
 		return false;
 	}
 	fold(map, page);
@@ -580,11 +546,11 @@ void page_map_break(struct page_map *map, uint64_t page, struct frame_ref ref)
 
 void page_map_break_zero(struct page_map *map, uint64_t page)
 {
-	zeroes_came(map, 1);
+	map_zeroes_came(map->memory, 1);
 	if (set_slot(map, page, ZERO))
 		fold(map, page);
 	else
-		zeroes_went(map, 1);
+		map_zeroes_went(map->memory, 1);
 }
 
 /* ---- giving memory back ---- */
@@ -619,7 +585,7 @@ static uint64_t shrink_locked(struct page_map *map, _Atomic uint64_t *slot, uint
 		if (!all_unknown(node_of(word), words_in(word)))
 			return freed;
 	}
-	freed += map_block_bytes(node_of(word));
+	freed += map_node_bytes(width_of(word));
 	map->shrink_from = base + words_in(word) * pages;
 	replace_locked(map, slot, height_of(word), new_unknown_locked(map));
 	return freed;
@@ -637,12 +603,13 @@ uint64_t page_map_shrink(struct page_map *map, uint64_t bytes)
 	}
 	if (!freed && kind_of(map->root) == NODE) {
 		/* Only runs and zeroes are left, and the nodes that hold them. */
-		freed = map_block_bytes(node_of(map->root));
+		freed = map->node_bytes;
 		forget_range_locked(map, 0, UINT64_MAX);
 	}
 	if (kind_of(map->root) != NODE)
 		atomic_store_explicit(&map->beyond, map->root, memory_order_release);
 	pthread_mutex_unlock(&map->lock);
+	map_memory_take_apart_some(map->memory);
 	return freed;
 }
 
@@ -714,7 +681,7 @@ static bool walk_locked(struct walker *walker, uint64_t word, unsigned height, u
 		return true;
 	}
 	if (base >= walk->next)
-		walk->bytes += map_block_bytes(node_of(word));
+		walk->bytes += map_node_bytes(width_of(word));
 	pages = word_pages(height_of(word));
 	for (i = walk->next > base ? (walk->next - base) / pages : 0;
 	     i < words_in(word) && base + i * pages < walk->end; i++) {
@@ -763,14 +730,28 @@ errint_t page_map_new(struct page_map_memory *memory, uint64_t size_hint, struct
 	return 0;
 }
 
+uint64_t page_map_bytes(struct page_map *map)
+{
+	uint64_t bytes;
+
+	pthread_mutex_lock(&map->lock);
+	bytes = map_block_bytes(map) + map->node_bytes;
+	pthread_mutex_unlock(&map->lock);
+	return bytes;
+}
+
 void page_map_free(struct page_map *map)
 {
+	struct page_map_memory *memory;
+
 	if (!map)
 		return;
+	memory = map->memory;
 	fold_rcu_read_lock();
-	drop_word(map, atomic_exchange(&map->root, MOVED), HEIGHT_MAX);
+	replace_locked(map, &map->root, HEIGHT_MAX, MOVED);
 	fold_rcu_read_unlock();
 	pthread_mutex_destroy(&map->lock);
-	map_memory_uncount(map->memory, map_block_bytes(map));
+	map_memory_uncount(memory, map_block_bytes(map));
 	free(map);
+	map_memory_take_apart_some(memory);
 }

@@ -1,19 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * page_map_memory.c - the memory of page maps: counted, and freed a grace period after it is left
+ * page_map_memory.c - the memory of page maps: counted, taken apart, and freed
  *
- * Readers of a map take no lock, so a node that was taken out of its tree is kept until every read
- * side that may have seen it has ended. Nodes that are retired while one grace period is under way
- * wait for the next one together: one callback serves them all, and there is one at most.
+ * What happens to a tree that its map gave up (page_map.c, R.2 and R.5):
+ *
+ *   detached  no word points to it; its slots still hold their frames
+ *   retired   one node of it: all its words say `moved`, and its children are detached by
+ * themselves leaving   a grace period is under way for it, after which it is freed
+ *
+ * Readers of a map take no lock, so a node is kept until every read side that may have seen it has
+ * ended. Nodes that are retired while one grace period is under way wait for the next one together:
+ * one callback serves them all, and there is one at most. The same callback takes apart what is
+ * detached, CALLBACK_COST at a time, because it runs in a thread that nobody waits for. So neither
+ * a lock nor a read side is held for longer than STEP_COST, whatever the size of the tree.
  *
  *   bytes          everything that malloc gave and that was not freed yet
- *   leaving_bytes  the part of it that only waits
+ *   leaving_bytes  the part of it that is detached, retired or leaving
  */
 #include "foldfs/page_map_memory.h"
+
+#include "foldfs/page_map_word.h"
 
 #include <errno.h>
 #include <malloc.h>
 #include <stdlib.h>
+
+/* Words that are looked at and frames that are dropped: 10 to 250 ns each. */
+#define STEP_COST     256u   /* in one read side */
+#define SOME_COST     1024u  /* by who detaches: a map of a few leaves, tall as it may be */
+#define CALLBACK_COST 16384u /* in one callback: other callbacks wait behind it */
 
 errint_t page_map_memory_new(struct page_store *store, struct page_map_memory **ret_memory)
 {
@@ -36,6 +51,7 @@ void page_map_memory_free(struct page_map_memory *memory)
 	/* Looked at before the barrier: who has told that nothing is pending may still be at work.
 	 */
 	do {
+		page_map_memory_settle(memory);
 		pthread_mutex_lock(&memory->lock);
 		pending = memory->grace_pending;
 		pthread_mutex_unlock(&memory->lock);
@@ -69,6 +85,16 @@ uint64_t map_block_bytes(void *block)
 	return malloc_usable_size(block) + sizeof(size_t);
 }
 
+uint64_t map_node_bytes(unsigned width)
+{
+	const uint64_t chunk = 2 * sizeof(size_t);
+	uint64_t bytes =
+		sizeof(struct map_node) + ((uint64_t)sizeof(uint64_t) << width) + sizeof(size_t);
+
+	bytes = (bytes + chunk - 1) / chunk * chunk;
+	return bytes < 2 * chunk ? 2 * chunk : bytes;
+}
+
 void map_memory_count(struct page_map_memory *memory, uint64_t bytes)
 {
 	atomic_fetch_add_explicit(&memory->bytes, bytes, memory_order_relaxed);
@@ -79,8 +105,19 @@ void map_memory_uncount(struct page_map_memory *memory, uint64_t bytes)
 	atomic_fetch_sub_explicit(&memory->bytes, bytes, memory_order_relaxed);
 }
 
-struct map_node *map_node_new(struct page_map_memory *memory, unsigned words, uint64_t word)
+void map_zeroes_came(struct page_map_memory *memory, uint64_t pages)
 {
+	atomic_fetch_add_explicit(&memory->zero_pages, pages, memory_order_relaxed);
+}
+
+void map_zeroes_went(struct page_map_memory *memory, uint64_t pages)
+{
+	atomic_fetch_sub_explicit(&memory->zero_pages, pages, memory_order_relaxed);
+}
+
+struct map_node *map_node_new(struct page_map_memory *memory, unsigned width, uint64_t word)
+{
+	unsigned words = 1u << width;
 	struct map_node *node = malloc(sizeof(*node) + words * sizeof(node->words[0]));
 	unsigned i;
 
@@ -88,53 +125,190 @@ struct map_node *map_node_new(struct page_map_memory *memory, unsigned words, ui
 		return NULL;
 	for (i = 0; i < words; i++)
 		atomic_init(&node->words[i], word);
-	map_memory_count(memory, map_block_bytes(node));
+	map_memory_count(memory, map_node_bytes(width));
 	return node;
 }
 
+/* ---- from retired to freed ---- */
+
 static void grace_ended(struct rcu_head *head);
 
-/* Begin a grace period for what is retired, one at a time. Under memory->lock. */
+/* Begin a grace period for what is retired, one at a time; also where only the callback is wanted,
+ * for what is detached. Under memory->lock. */
 static void begin_grace_locked(struct page_map_memory *memory)
 {
-	if (memory->grace_pending || !memory->retired)
+	if (memory->grace_pending || (!memory->retired && !memory->detached))
 		return;
 	memory->leaving = memory->retired;
-	memory->retired = NULL;
+	memory->retired = 0;
 	memory->grace_pending = true;
 	fold_rcu_call(&memory->head, grace_ended);
+}
+
+static void retire_locked(struct page_map_memory *memory, uint64_t node_word)
+{
+	node_of(node_word)->next = memory->retired;
+	memory->retired = node_word;
+	begin_grace_locked(memory);
+}
+
+/* page_map.c, R.2, the end. */
+void map_node_retire(struct page_map_memory *memory, uint64_t node_word)
+{
+	atomic_fetch_add_explicit(&memory->leaving_bytes, map_node_bytes(width_of(node_word)),
+				  memory_order_relaxed);
+	pthread_mutex_lock(&memory->lock);
+	retire_locked(memory, node_word);
+	pthread_mutex_unlock(&memory->lock);
+}
+
+static void free_leaving(struct page_map_memory *memory)
+{
+	uint64_t word;
+	uint64_t next;
+
+	for (word = memory->leaving; word; word = next) {
+		next = node_of(word)->next;
+		atomic_fetch_sub_explicit(&memory->leaving_bytes, map_node_bytes(width_of(word)),
+					  memory_order_relaxed);
+		map_memory_uncount(memory, map_node_bytes(width_of(word)));
+		free(node_of(word));
+	}
+}
+
+/* ---- from detached to retired ---- */
+
+static void push_detached_locked(struct page_map_memory *memory, uint64_t node_word)
+{
+	node_of(node_word)->next = atomic_load_explicit(&memory->detached, memory_order_relaxed);
+	atomic_store_explicit(&memory->detached, node_word, memory_order_relaxed);
+}
+
+void map_tree_detach(struct page_map_memory *memory, uint64_t node_word, uint64_t bytes)
+{
+	atomic_fetch_add_explicit(&memory->leaving_bytes, bytes, memory_order_relaxed);
+	pthread_mutex_lock(&memory->lock);
+	push_detached_locked(memory, node_word);
+	begin_grace_locked(memory);
+	pthread_mutex_unlock(&memory->lock);
+}
+
+unsigned map_word_drop(struct page_map_memory *memory, uint64_t word, unsigned height)
+{
+	struct frame_ref ref = ref_of(word);
+	unsigned frames = 0;
+	unsigned i;
+
+	if (kind_of(word) == ZERO)
+		map_zeroes_went(memory, word_pages(height + 1));
+	else if (kind_of(word) == RUN)
+		frames = FAN;
+	else if (kind_of(word) == SHARED || kind_of(word) == PRIVATE)
+		frames = 1;
+	for (i = 0; i < frames; i++, ref.frame++)
+		page_store_drop(memory->store, ref);
+	return frames;
+}
+
+static uint64_t take_detached(struct page_map_memory *memory)
+{
+	uint64_t word;
+
+	/* A hint: who detached something sees it, and somebody else's has the callback. */
+	if (!atomic_load_explicit(&memory->detached, memory_order_relaxed))
+		return 0;
+	pthread_mutex_lock(&memory->lock);
+	word = atomic_load_explicit(&memory->detached, memory_order_relaxed);
+	if (word)
+		atomic_store_explicit(&memory->detached, node_of(word)->next, memory_order_relaxed);
+	pthread_mutex_unlock(&memory->lock);
+	return word;
+}
+
+/* Exchange the words of NODE_WORD's node for `moved` until that has cost STEP_COST; nodes below it
+ * are put into a list. Whether all are. Read side. */
+static bool empty_node(struct page_map_memory *memory, uint64_t node_word, unsigned *ret_cost,
+		       uint64_t *ret_below)
+{
+	struct map_node *node = node_of(node_word);
+	uint64_t word;
+	unsigned i;
+
+	*ret_below = 0;
+	*ret_cost = 0;
+	for (i = 0; i < words_in(node_word) && *ret_cost < STEP_COST; i++, ++*ret_cost) {
+		word = atomic_exchange(&node->words[i], MOVED);
+		if (kind_of(word) == NODE) {
+			node_of(word)->next = *ret_below;
+			*ret_below = word;
+		} else {
+			*ret_cost += map_word_drop(memory, word, height_of(node_word) - 1);
+		}
+	}
+	return i == words_in(node_word);
+}
+
+/* One step; what it cost, 0: nothing is detached. A node that is not done goes back: what was
+ * exchanged already says `moved`, and is passed over. */
+static unsigned take_apart_step(struct page_map_memory *memory)
+{
+	uint64_t node_word = take_detached(memory);
+	uint64_t below;
+	uint64_t next;
+	unsigned cost;
+	bool done;
+
+	if (!node_word)
+		return 0;
+	fold_rcu_read_lock();
+	done = empty_node(memory, node_word, &cost, &below);
+	fold_rcu_read_unlock();
+	pthread_mutex_lock(&memory->lock);
+	if (!done)
+		push_detached_locked(memory, node_word);
+	for (; below; below = next) {
+		next = node_of(below)->next;
+		push_detached_locked(memory, below);
+	}
+	if (done)
+		retire_locked(memory, node_word);
+	begin_grace_locked(memory);
+	pthread_mutex_unlock(&memory->lock);
+	return cost;
+}
+
+static void take_apart(struct page_map_memory *memory, uint64_t limit)
+{
+	uint64_t cost = 0;
+	unsigned step;
+
+	do {
+		step = take_apart_step(memory);
+		cost += step;
+	} while (step && cost < limit);
+}
+
+void map_memory_take_apart_some(struct page_map_memory *memory)
+{
+	take_apart(memory, SOME_COST);
+}
+
+void page_map_memory_settle(struct page_map_memory *memory)
+{
+	take_apart(memory, UINT64_MAX);
 }
 
 static void grace_ended(struct rcu_head *head)
 {
 	struct page_map_memory *memory = caa_container_of(head, struct page_map_memory, head);
-	struct map_node *node;
-	struct map_node *next;
 
 	fold_rcu_called(head);
-	for (node = memory->leaving; node; node = next) {
-		next = node->next_retired;
-		atomic_fetch_sub_explicit(&memory->leaving_bytes, map_block_bytes(node),
-					  memory_order_relaxed);
-		map_memory_uncount(memory, map_block_bytes(node));
-		free(node);
-	}
+	free_leaving(memory);
+	take_apart(memory, CALLBACK_COST);
 	pthread_mutex_lock(&memory->lock);
-	memory->leaving = NULL;
+	memory->leaving = 0;
 	memory->grace_pending = false;
 	begin_grace_locked(memory);
 	/* Once it is not pending, page_map_memory_free() need not wait for us. */
-	pthread_mutex_unlock(&memory->lock);
-}
-
-/* page_map.c, R.2, the end. */
-void map_node_retire(struct page_map_memory *memory, struct map_node *node)
-{
-	atomic_fetch_add_explicit(&memory->leaving_bytes, map_block_bytes(node),
-				  memory_order_relaxed);
-	pthread_mutex_lock(&memory->lock);
-	node->next_retired = memory->retired;
-	memory->retired = node;
-	begin_grace_locked(memory);
 	pthread_mutex_unlock(&memory->lock);
 }

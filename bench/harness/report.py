@@ -35,7 +35,7 @@ def value_text(metric, value):
         return f"{100 * value:.1f} %"
     if metric == "ns":
         return f"{value:.0f} ns"
-    return f"{value:.0f} {metric}"
+    return f"{value:.0f} {metric}" if value >= 100 or value == int(value) else f"{value:.2f} {metric}"
 
 
 def met_text(result):

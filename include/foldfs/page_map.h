@@ -7,7 +7,7 @@
  *
  * The map is a radix tree of 64-bit words, 64 to a node. A word speaks for the whole span below it:
  * `unknown` and `zero` at any height, `node` above the leaves, frames in them. So stretches of
- * zeroes and stretches never read cost nothing, and forgetting a whole file is one store.
+ * zeroes and stretches never read cost nothing, and forgetting a whole file is one exchange.
  *
  * Guarantees:
  *   B.1 a reader takes no lock and sees each word whole;
@@ -35,16 +35,25 @@ struct page_look {
 errint_t page_map_memory_new(struct page_store *store, struct page_map_memory **ret_memory);
 void page_map_memory_free(struct page_map_memory *memory);
 uint64_t page_map_memory_bytes(const struct page_map_memory *memory);
-/* The same without what only waits for a grace period to be freed: what a trim can still change. */
+/* The same without what was given up and only waits to be freed: what a trim can still change. */
 uint64_t page_map_memory_in_use(const struct page_map_memory *memory);
-/* Slots that say "zero", each page of a zero stretch counted. */
+/* Slots that say "zero", each page of a zero stretch counted; also what is yet to be taken apart.
+ */
 uint64_t page_map_memory_zero_pages(const struct page_map_memory *memory);
+
+/* What maps gave up is taken apart by and by in the background (page_map.c, R.5), and until then
+ * its frames have users that no slot tells of. Do it all now. Blocks; not within a read side. */
+void page_map_memory_settle(struct page_map_memory *memory);
 
 /* An empty map: every page unknown. SIZE_HINT (bytes) shapes the first node. -ENOMEM. */
 errint_t page_map_new(struct page_map_memory *memory, uint64_t size_hint,
 		      struct page_map **ret_map);
 
-/* Drop every slot and the map. No other thread uses it. Not within a read side. */
+/* Memory of the map with its nodes, bytes: what page_map_free() brings. Any thread. */
+uint64_t page_map_bytes(struct page_map *map);
+
+/* Drop every slot and the map. No other thread uses it. Takes as long for a large map as for a
+ * small one: see page_map_memory_settle(). Not within a read side. */
 void page_map_free(struct page_map *map);
 
 /*

@@ -9,33 +9,44 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-/* A node of a page map's tree. */
-struct map_node {
-	struct map_node *next_retired; /* under memory->lock, once the node is unreachable */
-	_Atomic uint64_t words[];      /* page_map.c, R.1 */
-};
-
 struct page_map_memory {
 	struct page_store *store;
 	_Atomic uint64_t bytes;         /* of nodes and maps; relaxed */
-	_Atomic uint64_t leaving_bytes; /* of these, in nodes that are retired; relaxed */
+	_Atomic uint64_t leaving_bytes; /* of these, in nodes that no tree has any more; relaxed */
 	_Atomic uint64_t zero_pages;    /* relaxed; exact when nothing is under way */
 	pthread_mutex_t lock;           /* a leaf */
-	struct map_node *retired;       /* waiting for a grace period to begin; under lock */
-	struct map_node *leaving;       /* waiting for it to end; the pending callback's */
-	bool grace_pending;             /* under lock */
-	struct rcu_head head;           /* of the pending callback */
+	/* Lists of nodes, each the word of its first one or 0. The first two are changed under
+	 * lock. */
+	_Atomic uint64_t detached; /* roots of trees that nothing points to, to be taken apart */
+	uint64_t retired;          /* waiting for a grace period to begin */
+	uint64_t leaving;          /* waiting for it to end; the pending callback's */
+	bool grace_pending;        /* under lock */
+	struct rcu_head head;      /* of the pending callback */
 };
 
 /* What malloc takes for BLOCK: its usable size and the chunk's header. */
 uint64_t map_block_bytes(void *block);
+/* What it takes for a node of 2^WIDTH words, as good as always. */
+uint64_t map_node_bytes(unsigned width);
 void map_memory_count(struct page_map_memory *memory, uint64_t bytes);
 void map_memory_uncount(struct page_map_memory *memory, uint64_t bytes);
+void map_zeroes_came(struct page_map_memory *memory, uint64_t pages);
+void map_zeroes_went(struct page_map_memory *memory, uint64_t pages);
 
-/* A node of WORDS words that all say WORD, counted. NULL: no memory. */
-struct map_node *map_node_new(struct page_map_memory *memory, unsigned words, uint64_t word);
-/* Nothing points to NODE any more and all its words are `moved`: it is freed a grace period later.
- * Never blocks. */
-void map_node_retire(struct page_map_memory *memory, struct map_node *node);
+/* A node of 2^WIDTH words that all say WORD, counted. NULL: no memory. */
+struct map_node *map_node_new(struct page_map_memory *memory, unsigned width, uint64_t word);
+/* Nothing points to the node of NODE_WORD any more and all its words are `moved`: it is freed a
+ * grace period later. Never blocks. */
+void map_node_retire(struct page_map_memory *memory, uint64_t node_word);
+
+/* Give up what WORD, no node, which is in no slot any more and stood for 64^HEIGHT pages, holds
+ * (page_map.c, B.3). Returns how many frames that were. RCU read side. */
+unsigned map_word_drop(struct page_map_memory *memory, uint64_t word, unsigned height);
+/* No word points to the node of NODE_WORD any more; BYTES are in it and in the nodes below. They
+ * are taken apart later (page_map.c, R.5). Constant time; never blocks. */
+void map_tree_detach(struct page_map_memory *memory, uint64_t node_word, uint64_t bytes);
+/* Take apart a little of what is detached: whoever detaches does so, outside of the map's lock, so
+ * that what is small is gone when the call returns. A quarter of a millisecond at most. */
+void map_memory_take_apart_some(struct page_map_memory *memory);
 
 #endif

@@ -44,6 +44,7 @@ static inline void fixture_close(struct fixture *fixture)
 	file_table_free(fixture->files);
 	assert_int_equal(pool_usage(&fixture->pool).frames_used, 0);
 	assert_int_equal(pool_usage(&fixture->pool).pages_sharing, 0);
+	page_map_memory_settle(fixture->memory);
 	assert_int_equal(page_map_memory_zero_pages(fixture->memory), 0);
 	page_map_memory_free(fixture->memory);
 	pool_close(&fixture->pool);

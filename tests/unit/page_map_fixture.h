@@ -46,6 +46,7 @@ static inline uint64_t settled_bytes(struct fixture *fixture)
 static inline void fixture_close(struct fixture *fixture)
 {
 	page_map_free(fixture->map);
+	page_map_memory_settle(fixture->memory);
 	wait_for(page_map_memory_bytes(fixture->memory) == fixture->empty_bytes);
 	assert_int_equal(page_map_memory_zero_pages(fixture->memory), 0);
 	assert_int_equal(pool_usage(&fixture->pool).frames_used, 0);
@@ -147,6 +148,7 @@ static inline void forget(struct fixture *fixture, uint64_t first, uint64_t coun
 	fold_rcu_read_lock();
 	page_map_forget(fixture->map, first, count == TO_END ? UINT64_MAX - first : count);
 	fold_rcu_read_unlock();
+	page_map_memory_settle(fixture->memory);
 }
 
 static inline void break_page(struct fixture *fixture, uint64_t page, struct frame_ref ref)
@@ -170,6 +172,7 @@ static inline uint64_t shrink(struct fixture *fixture, uint64_t bytes)
 	fold_rcu_read_lock();
 	freed = page_map_shrink(fixture->map, bytes);
 	fold_rcu_read_unlock();
+	page_map_memory_settle(fixture->memory);
 	return freed;
 }
 

@@ -312,6 +312,35 @@ static void b2_no_version_is_used_twice(void **state)
 	fixture_close(&fixture);
 }
 
+/* R.4: a change discards the fills of its pages, and none elsewhere, whatever is known of the map.
+ */
+static void a_change_leaves_fills_elsewhere_alone(void **state)
+{
+	static const uint64_t hints[] = {0, MIB, (uint64_t)8 << 30};
+	const uint64_t page = GIB_PAGES;
+
+	(void)state;
+	for (unsigned way = 0; way < 6; way++)
+		for (unsigned h = 0; h < sizeof(hints) / sizeof(hints[0]); h++) {
+			const uint64_t elsewhere[] = {page - 1, page + 64, page + 3 * GIB_PAGES, 5};
+			uint64_t tickets[4];
+			struct fixture fixture;
+
+			fixture_open(&fixture, MIB, hints[h]);
+			if (way % 2)
+				assert_true(fill(&fixture, 0, 1, 1));
+			for (unsigned i = 0; i < 4; i++)
+				tickets[i] = look_at(&fixture, elsewhere[i]).ticket;
+			forget(&fixture, page, way / 2 == 1 ? 64 : 1);
+			if (way / 2 == 2)
+				forget(&fixture, page + 4 * GIB_PAGES, TO_END);
+			for (unsigned i = 0; i < 4; i++)
+				assert_true(publish_with(&fixture, elsewhere[i], tickets[i],
+							 content(&fixture, i, 9)));
+			fixture_close(&fixture);
+		}
+}
+
 /* ---- B.3 ---- */
 
 static void b3_a_slot_is_one_user_and_drops_it_once(void **state)
@@ -472,6 +501,7 @@ int main(void)
 		cmocka_unit_test(b2_a_ticket_of_a_known_page_dies_with_it),
 		cmocka_unit_test(the_second_of_two_fills_is_refused),
 		cmocka_unit_test(b2_no_version_is_used_twice),
+		cmocka_unit_test(a_change_leaves_fills_elsewhere_alone),
 		cmocka_unit_test(b3_a_slot_is_one_user_and_drops_it_once),
 		cmocka_unit_test(b3_publishing_over_a_live_page_drops_it),
 		cmocka_unit_test(b4_a_dead_frame_reads_as_unknown),

@@ -97,6 +97,59 @@ static void pages_in_neighbouring_frames_change_one_by_one(void **state)
 	fixture_close(&fixture);
 }
 
+/* Writes all over a file that nobody reads: a node for each 16 MiB, and those above them. */
+static void what_is_only_written_costs_little(void **state)
+{
+	const uint64_t pages = (uint64_t)8 * GIB_PAGES;
+	struct rng rng = rng_of_test(__func__);
+	struct fixture fixture;
+
+	(void)state;
+	fixture_open(&fixture, MIB, pages << FOLD_PAGE_SHIFT);
+	for (unsigned i = 0; i < 20000; i++)
+		forget(&fixture, rng_below(&rng, pages), 1 + rng_below(&rng, 3));
+	assert_in_range(settled_bytes(&fixture) - fixture.empty_bytes, 0, 300 * 1024);
+	/* And that can be given back. */
+	while (shrink(&fixture, UINT64_MAX))
+		;
+	assert_in_range(settled_bytes(&fixture) - fixture.empty_bytes, 0, 1024);
+	fixture_close(&fixture);
+}
+
+/* R.5: who forgets a large map does a little of it, and has its memory out of the account at once;
+ * the rest is done in the background. */
+static void a_large_map_is_forgotten_by_and_by(void **state)
+{
+	const unsigned pages = ROUNDS(65536);
+	struct fixture fixture;
+	struct frame_ref ref;
+
+	(void)state;
+	for (unsigned way = 0; way < 3; way++) {
+		fixture_open(&fixture, MIB, (uint64_t)pages << FOLD_PAGE_SHIFT);
+		ref = content(&fixture, 1, 1);
+		for (uint64_t page = 0; page < pages; page++)
+			assert_true(fill(&fixture, page, 1, 1));
+		assert_true(page_map_bytes(fixture.map) > pages * 8);
+		fold_rcu_read_lock();
+		if (way < 2)
+			page_map_forget(fixture.map, way, UINT64_MAX - way);
+		else
+			page_map_shrink(fixture.map, UINT64_MAX);
+		/* Grace periods, and so the background, wait for this read side. */
+		expect(page_store_users(fixture.pool.store, ref) > pages - 4096);
+		expect(page_map_memory_in_use(fixture.memory) - fixture.empty_bytes < 4096);
+		expect(page_map_bytes(fixture.map) < 4096);
+		fold_rcu_read_unlock();
+		for (uint64_t page = 1; page < pages; page += 777)
+			assert_true(is_unknown(&fixture, page));
+		wait_for(page_store_users(fixture.pool.store, ref) <= 2);
+		forget(&fixture, 0, TO_END);
+		pool_drop(&fixture.pool, ref);
+		fixture_close(&fixture);
+	}
+}
+
 static void shrink_gives_back_what_it_says(void **state)
 {
 	enum { PAGES = 8192 };
@@ -188,6 +241,8 @@ int main(void)
 		cmocka_unit_test(zero_stretches_cost_nothing),
 		cmocka_unit_test(a_page_costs_eight_bytes),
 		cmocka_unit_test(pages_in_neighbouring_frames_change_one_by_one),
+		cmocka_unit_test(what_is_only_written_costs_little),
+		cmocka_unit_test(a_large_map_is_forgotten_by_and_by),
 		cmocka_unit_test(shrink_gives_back_what_it_says),
 		cmocka_unit_test(without_memory_pages_become_unknown),
 		cmocka_unit_test(a_new_map_may_fail),

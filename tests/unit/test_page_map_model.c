@@ -244,6 +244,7 @@ static void look_at_all(struct model *model)
 		fold_rcu_read_unlock();
 		zeroes += model->pages[index].known && model->pages[index].zero;
 	}
+	page_map_memory_settle(model->memory);
 	expect(page_map_memory_zero_pages(model->memory) == zeroes);
 	model->shrunk = false;
 }
@@ -304,6 +305,7 @@ static void check_against_model(const char *test, uint64_t pool_bytes, bool evic
 		expect(!page_map_new(model->memory, hints[h], &model->map));
 		run_model(model, ROUNDS(4000));
 		page_map_free(model->map);
+		page_map_memory_settle(model->memory);
 		wait_for(page_map_memory_bytes(model->memory) == empty);
 		assert_int_equal(page_map_memory_zero_pages(model->memory), 0);
 		assert_int_equal(pool_usage(&model->pool).frames_used, 0);
@@ -507,6 +509,7 @@ static void run_busy(uint64_t first, uint64_t pool_bytes)
 		      atomic_load(&busy->published), atomic_load(&busy->refused));
 	assert_true(atomic_load(&busy->found) > 0 && atomic_load(&busy->published) > 0);
 	page_map_free(busy->map);
+	page_map_memory_settle(busy->memory);
 	wait_for(page_map_memory_bytes(busy->memory) == empty);
 	assert_int_equal(page_map_memory_zero_pages(busy->memory), 0);
 	assert_int_equal(pool_usage(&busy->pool).frames_used, 0);
@@ -581,6 +584,7 @@ static void b1_readers_pass_through_nodes_that_go(void **state)
 	expect(!page_map_new(passing->memory, 0, &passing->map));
 	crew_run(4, pass_by, passing);
 	page_map_free(passing->map);
+	page_map_memory_settle(passing->memory);
 	wait_for(!page_map_memory_zero_pages(passing->memory));
 	page_map_memory_free(passing->memory);
 	pool_close(&passing->pool);
