@@ -10,6 +10,7 @@
 #include "foldfs/fusefs_internal.h"
 
 #include "foldfs/family.h"
+#include "foldfs/sanitized.h"
 #include "foldfs/state.h"
 #include "foldfs/stats.h"
 
@@ -198,6 +199,9 @@ void fusefs_free(struct fusefs *fs)
 	fusefs_leave_source(fs);
 	serve_free(fs->serve);
 	window_free(fs->window);
+	/* Before all that takes as long as there are pages. */
+	if (fs->store)
+		page_store_end(fs->store);
 	file_table_free(fs->files);
 	family_table_free(fs->families);
 	page_map_memory_free(fs->map_memory);
@@ -208,6 +212,17 @@ void fusefs_free(struct fusefs *fs)
 	stats_free(fs->stats);
 	pthread_mutex_destroy(&fs->handles_lock);
 	free(fs);
+}
+
+void fusefs_finish(struct fusefs *fs)
+{
+#ifdef FOLD_SANITIZED
+	fusefs_free(fs);
+#else
+	fusefs_leave_source(fs);
+	serve_free(fs->serve);
+	page_store_end(fs->store);
+#endif
 }
 
 /* What is agreed with the kernel. Wishes that it cannot fulfil are left out by libfuse. */

@@ -573,7 +573,7 @@ static void stop(struct daemon *d)
 		pthread_join(d->ready_thread, NULL);
 	}
 	if (d->fs)
-		fusefs_free(d->fs);
+		fusefs_finish(d->fs);
 	state_close(&d->state);
 	guardian_stop(d->guardian);
 	attendant_stop(&d->attendant);

@@ -50,7 +50,7 @@
 #define EVICT_FORCED 16u
 
 struct page_store {
-	uint8_t *bytes;           /* frames_total * 4096; constant pointer */
+	uint8_t *bytes;           /* frames_total * 4096; constant pointer until the end */
 	struct frame_meta *metas; /* frames_total; constant pointer */
 	uint32_t frames_total;
 	uint32_t reserve;
@@ -134,14 +134,20 @@ static errint_t map_memory(struct page_store *store)
 			    : -ENOMEM;
 }
 
+static void unmap_frames(struct page_store *store)
+{
+	if (store->bytes)
+		munmap(store->bytes, (uint64_t)store->frames_total << FOLD_PAGE_SHIFT);
+	store->bytes = NULL;
+}
+
 static void unmap_memory(struct page_store *store)
 {
 	if (store->queue.ghost && store->queue.ghost != MAP_FAILED)
 		frame_queue_destroy(&store->queue);
 	if (store->metas)
 		munmap(store->metas, (uint64_t)store->frames_total * sizeof(*store->metas));
-	if (store->bytes)
-		munmap(store->bytes, (uint64_t)store->frames_total << FOLD_PAGE_SHIFT);
+	unmap_frames(store);
 }
 
 errint_t page_store_new(uint64_t pool_bytes, struct stats *stats, struct page_store **ret_store)
@@ -626,13 +632,19 @@ static void stop_reclaimer(struct page_store *store)
 	store->running = false;
 }
 
+void page_store_end(struct page_store *store)
+{
+	stop_reclaimer(store);
+	unmap_frames(store);
+}
+
 void page_store_free(struct page_store *store)
 {
 	uint32_t frame;
 
 	if (!store)
 		return;
-	stop_reclaimer(store);
+	page_store_end(store);
 	fold_rcu_read_lock();
 	for (frame = 0; frame < store->fresh; frame++) {
 		struct frame_meta *meta = &store->metas[frame];

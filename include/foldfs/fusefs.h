@@ -37,6 +37,10 @@ void fusefs_free(struct fusefs *fs);
  * is open of the source, which can be unmounted from then on. Taking down the rest takes longer. */
 void fusefs_leave_source(struct fusefs *fs);
 
+/* The same, and the process ends: the pool's memory goes back at once, and all else with the
+ * process. FS is of no use any more. (Builds that look for errors take it apart.) */
+void fusefs_finish(struct fusefs *fs);
+
 /* What plans may rest on from earlier mounts; borrowed until fusefs_free(). Before it serves. */
 void fusefs_use_state(struct fusefs *fs, const struct state *state);
 
