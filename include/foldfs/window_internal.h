@@ -21,7 +21,7 @@
 #define TRIMMER_NICE (-10)
 /* Threads that trim. Each waits for the kernel, which waits for write-back or for a READ: what they
  * do at once is what bounds how far the window goes past its budget. */
-#define TRIMMERS 8u
+#define TRIMMERS 16u
 /* Counters of READs that wait, by a hash of the region. */
 #define WAITING_SLOTS 4096u
 
