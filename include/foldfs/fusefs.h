@@ -106,6 +106,14 @@ struct fusefs_usage {
 	uint64_t transport_bytes;
 };
 void fusefs_usage(const struct fusefs *fs, struct fusefs_usage *ret_usage);
+/* The sum of what USAGE says of memory. */
+static inline uint64_t fusefs_memory(const struct fusefs_usage *usage)
+{
+	return usage->store.pool_bytes + usage->maps_bytes + usage->store.index_bytes +
+	       usage->inodes_bytes + usage->handles_bytes + usage->window.memory_bytes +
+	       usage->transport_bytes;
+}
+
 const struct stats *fusefs_stats(const struct fusefs *fs);
 
 /* Audit everything behind the mount: see audit.h, also for IDLE and the result.
