@@ -151,12 +151,13 @@ bool frame_queue_is_linked(const struct frame_queue *queue, uint32_t frame)
 }
 
 /* The oldest of the small queue that nobody used again; those that were used move to main. */
-static uint32_t small_victim(struct frame_queue *queue)
+static uint32_t small_victim(struct frame_queue *queue, unsigned *looks)
 {
-	while (queue->small.length) {
+	while (queue->small.length && *looks) {
 		uint32_t frame = queue->small.oldest;
 		struct frame_meta *meta = &queue->metas[frame];
 
+		--*looks;
 		frame_queue_remove(queue, frame);
 		if (atomic_load_explicit(&meta->hot, memory_order_relaxed) < 2) {
 			if (!meta->own)
@@ -178,13 +179,14 @@ static unsigned worth(const struct frame_meta *meta)
 }
 
 /* Each lap takes a hot bit away or counts, so a frame is passed over at most six times. */
-static uint32_t main_victim(struct frame_queue *queue)
+static uint32_t main_victim(struct frame_queue *queue, unsigned *looks)
 {
-	while (queue->main.length) {
+	while (queue->main.length && *looks) {
 		uint32_t frame = queue->main.oldest;
 		struct frame_meta *meta = &queue->metas[frame];
 		uint8_t hot = atomic_load_explicit(&meta->hot, memory_order_relaxed);
 
+		--*looks;
 		if (!hot && meta->laps >= worth(meta)) {
 			frame_queue_remove(queue, frame);
 			return frame;
@@ -199,11 +201,20 @@ static uint32_t main_victim(struct frame_queue *queue)
 	return FRAME_NONE;
 }
 
-uint32_t frame_queue_victim(struct frame_queue *queue)
+uint32_t frame_queue_victim(struct frame_queue *queue, unsigned *looks)
 {
 	uint32_t frame = FRAME_NONE;
 
 	if (queue->small.length > queue->small_target || !queue->main.length)
-		frame = small_victim(queue);
-	return frame != FRAME_NONE ? frame : main_victim(queue);
+		frame = small_victim(queue, looks);
+	return frame != FRAME_NONE ? frame : main_victim(queue, looks);
+}
+
+uint32_t frame_queue_eldest(struct frame_queue *queue)
+{
+	uint32_t frame = queue->main.length ? queue->main.oldest : queue->small.oldest;
+
+	if (frame != FRAME_NONE)
+		frame_queue_remove(queue, frame);
+	return frame;
 }

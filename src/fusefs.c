@@ -10,6 +10,8 @@
 #include "foldfs/fusefs_internal.h"
 
 #include "foldfs/family.h"
+#include "foldfs/memory.h"
+#include "foldfs/sanitized.h"
 #include "foldfs/state.h"
 #include "foldfs/stats.h"
 
@@ -94,6 +96,14 @@ void fusefs_handle_give(struct fusefs *fs, uid_t user)
 	shares_give(fs->open_handles, user, 1);
 }
 
+static uint64_t counted_memory(void *context)
+{
+	struct fusefs_usage usage;
+
+	fusefs_usage(context, &usage);
+	return fusefs_memory(&usage);
+}
+
 static errint_t build(struct fusefs *fs, const struct options *options)
 {
 	errint_t error;
@@ -112,6 +122,8 @@ static errint_t build(struct fusefs *fs, const struct options *options)
 		error = filler_init(&fs->filler, fs->store, fs->files, fs->stats);
 	if (!error)
 		error = workers_new(WORKERS, &fs->workers);
+	if (!error)
+		error = memory_keeper_new(counted_memory, fs, &fs->keeper);
 	if (!error)
 		error = serve_new(user_of, &fs->serve);
 	if (!error)
@@ -178,6 +190,7 @@ void fusefs_leave_source(struct fusefs *fs)
 {
 	if (fs->window)
 		stop_callers(fs);
+	memory_keeper_free(fs->keeper);
 	watch_free(fs->watch);
 	/* What clients still had open when the connection ended. */
 	fusefs_handles_free(fs);
@@ -185,6 +198,7 @@ void fusefs_leave_source(struct fusefs *fs)
 	workers_free(fs->workers);
 	inode_table_free(fs->inodes);
 	backing_free(fs->backing);
+	fs->keeper = NULL;
 	fs->watch = NULL;
 	fs->workers = NULL;
 	fs->inodes = NULL;
@@ -198,6 +212,9 @@ void fusefs_free(struct fusefs *fs)
 	fusefs_leave_source(fs);
 	serve_free(fs->serve);
 	window_free(fs->window);
+	/* Before all that takes as long as there are pages. */
+	if (fs->store)
+		page_store_end(fs->store);
 	file_table_free(fs->files);
 	family_table_free(fs->families);
 	page_map_memory_free(fs->map_memory);
@@ -208,6 +225,17 @@ void fusefs_free(struct fusefs *fs)
 	stats_free(fs->stats);
 	pthread_mutex_destroy(&fs->handles_lock);
 	free(fs);
+}
+
+void fusefs_finish(struct fusefs *fs)
+{
+#ifdef FOLD_SANITIZED
+	fusefs_free(fs);
+#else
+	fusefs_leave_source(fs);
+	serve_free(fs->serve);
+	page_store_end(fs->store);
+#endif
 }
 
 /* What is agreed with the kernel. Wishes that it cannot fulfil are left out by libfuse. */
@@ -291,6 +319,8 @@ static errint_t start_threads(struct fusefs *fs)
 		error = inode_table_start(fs->inodes);
 	if (!error)
 		error = workers_start(fs->workers);
+	if (!error)
+		error = memory_keeper_start(fs->keeper);
 	if (!error)
 		error = window_start(fs->window);
 	if (!error && fs->watch)

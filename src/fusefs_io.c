@@ -26,7 +26,7 @@
 /* How long a READ waits for the window's trimmer where it is behind and gets on. A thread of a ring
  * has other requests to answer: with 20 ms a storm of booting clones takes a tenth longer than with
  * 1 ms, and the window grows to the same. */
-#define WORKER_WAIT_US 20000u
+#define WORKER_WAIT_US 100000u
 #define RING_WAIT_US   1000u
 /* How long a write waits at most for pages that were found untrue to be dropped: drop_wait(). A
  * drop takes 0.1 ms. */

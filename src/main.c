@@ -27,6 +27,7 @@
 #include "foldfs/fusefs.h"
 #include "foldfs/guardian.h"
 #include "foldfs/log.h"
+#include "foldfs/memory.h"
 #include "foldfs/options.h"
 #include "foldfs/own_mount.h"
 #include "foldfs/preflight.h"
@@ -577,7 +578,7 @@ static void stop(struct daemon *d)
 		pthread_join(d->ready_thread, NULL);
 	}
 	if (d->fs)
-		fusefs_free(d->fs);
+		fusefs_finish(d->fs);
 	state_close(&d->state);
 	guardian_stop(d->guardian);
 	attendant_stop(&d->attendant);
@@ -650,6 +651,7 @@ int main(int argc, char *argv[])
 	int status = EXIT_SUCCESS;
 
 	privileges_begin();
+	memory_begin();
 	if (argc > 1 && strcmp(argv[1], "--estimate") == 0)
 		return scan_estimate(argv + 2);
 	fuse_set_log_func(log_line);

@@ -41,11 +41,16 @@
 #define RESERVE_MAX 4096u
 /* Frames that are given memory ahead of their first use: 4 MiB, two huge pages. */
 #define STOCK 1024u
-/* Frames evicted in one go while the lock is held. */
+/* What one hold of the lock does at most: so many frames are chosen to be evicted, so many are
+ * looked at for that, so many become free. */
 #define EVICT_BATCH 64u
+#define EVICT_LOOKS 256u
+#define FREE_BATCH  256u
+/* Frames that are evicted though in use, where all that were looked at are. */
+#define EVICT_FORCED 16u
 
 struct page_store {
-	uint8_t *bytes;           /* frames_total * 4096; constant pointer */
+	uint8_t *bytes;           /* frames_total * 4096; constant pointer until the end */
 	struct frame_meta *metas; /* frames_total; constant pointer */
 	uint32_t frames_total;
 	uint32_t reserve;
@@ -129,14 +134,20 @@ static errint_t map_memory(struct page_store *store)
 			    : -ENOMEM;
 }
 
+static void unmap_frames(struct page_store *store)
+{
+	if (store->bytes)
+		munmap(store->bytes, (uint64_t)store->frames_total << FOLD_PAGE_SHIFT);
+	store->bytes = NULL;
+}
+
 static void unmap_memory(struct page_store *store)
 {
 	if (store->queue.ghost && store->queue.ghost != MAP_FAILED)
 		frame_queue_destroy(&store->queue);
 	if (store->metas)
 		munmap(store->metas, (uint64_t)store->frames_total * sizeof(*store->metas));
-	if (store->bytes)
-		munmap(store->bytes, (uint64_t)store->frames_total << FOLD_PAGE_SHIFT);
+	unmap_frames(store);
 }
 
 errint_t page_store_new(uint64_t pool_bytes, struct stats *stats, struct page_store **ret_store)
@@ -464,38 +475,84 @@ static bool evict(struct page_store *store, uint32_t frame, uint32_t *ret_genera
 	return true;
 }
 
+static bool evicts_enough_locked(const struct page_store *store, unsigned chosen)
+{
+	return available_locked(store) + store->limbo_count + chosen >= 2 * store->reserve;
+}
+
+/*
+ * Take frames that are to be evicted out of their queues: VICTIMS, EVICT_BATCH at most.
+ *
+ * Where everything is in use, a frame is found only after the whole pool has cooled down, lap by
+ * lap. That goes on while takers have enough; when half of the reserve is gone, or after a lap
+ * (*LOOKED frames), the eldest go as they are: they are no more in use than others.
+ */
+static unsigned choose_victims_locked(struct page_store *store, uint32_t victims[],
+				      uint64_t *looked)
+{
+	unsigned looks = EVICT_LOOKS;
+	unsigned count = 0;
+	uint32_t frame = 0;
+
+	while (count < EVICT_BATCH && frame != FRAME_NONE && !evicts_enough_locked(store, count)) {
+		frame = frame_queue_victim(&store->queue, &looks);
+		if (frame != FRAME_NONE)
+			victims[count++] = frame;
+	}
+	*looked += EVICT_LOOKS - looks;
+	if (!count &&
+	    (available_locked(store) < store->reserve / 2 || *looked > store->frames_total))
+		while (count < EVICT_FORCED &&
+		       (frame = frame_queue_eldest(&store->queue)) != FRAME_NONE)
+			victims[count++] = frame;
+	store->moves++;
+	return count;
+}
+
+/* End the lives of VICTIMS, which are in no queue: nobody but their users knows them, who may end
+ * them as well. None is free, and another's, before the reclaimer's next look at limbo. The lock is
+ * given up meanwhile. Read side, so that the audit sees them chosen and in limbo at once. */
+static void evict_victims_locked(struct page_store *store, uint32_t victims[], unsigned count)
+{
+	uint32_t generations[EVICT_BATCH];
+	unsigned evicted = 0;
+	unsigned i;
+
+	pthread_mutex_unlock(&store->lock);
+	if (!count)
+		sched_yield(); /* those who wait would hardly get in */
+	for (i = 0; i < count; i++)
+		if (evict(store, victims[i], &generations[evicted]))
+			victims[evicted++] = victims[i];
+	stats_add(store->stats, STAT_EVICTIONS, evicted);
+	pthread_mutex_lock(&store->lock);
+	for (i = 0; i < evicted; i++)
+		to_limbo_locked(store, victims[i], generations[i]);
+}
+
 /* Evict until twice the reserve is free or on its way. Gives the lock up between batches. */
 static void evict_for_reserve_locked(struct page_store *store)
 {
-	uint32_t batch = 0;
-	uint32_t evicted = 0;
-	uint32_t frame;
-	uint32_t generation;
+	uint32_t victims[EVICT_BATCH];
+	uint64_t looked = 0;
+	unsigned count;
 
 	if (available_locked(store) >= store->reserve)
 		return;
-	while (available_locked(store) + store->limbo_count < 2 * store->reserve) {
-		frame = frame_queue_victim(&store->queue);
-		store->moves++;
-		if (frame == FRAME_NONE)
-			break;
-		if (evict(store, frame, &generation)) {
-			to_limbo_locked(store, frame, generation);
-			evicted++;
-		}
-		if (++batch % EVICT_BATCH == 0) {
-			pthread_mutex_unlock(&store->lock);
-			sched_yield(); /* those who wait would hardly get in */
-			pthread_mutex_lock(&store->lock);
-		}
+	while (!store->stopping && !evicts_enough_locked(store, 0) &&
+	       (store->queue.small.length || store->queue.main.length)) {
+		fold_rcu_read_lock();
+		count = choose_victims_locked(store, victims, &looked);
+		evict_victims_locked(store, victims, count);
+		fold_rcu_read_unlock();
 	}
-	stats_add(store->stats, STAT_EVICTIONS, evicted);
 }
 
 /* limbo -> free, a grace period later. The lock is given up meanwhile. */
 static void empty_limbo_locked(struct page_store *store)
 {
 	uint32_t frame = store->limbo_first;
+	unsigned freed = 0;
 	uint32_t next;
 
 	if (frame == FRAME_NONE)
@@ -507,9 +564,14 @@ static void empty_limbo_locked(struct page_store *store)
 	for (; frame != FRAME_NONE; frame = next) {
 		next = store->metas[frame].next;
 		store->limbo_count--;
+		store->moves++;
 		push_free_locked(store, frame);
+		if (++freed % FREE_BATCH)
+			continue;
+		pthread_mutex_unlock(&store->lock);
+		sched_yield();
+		pthread_mutex_lock(&store->lock);
 	}
-	store->moves++;
 }
 
 /* Give the next frames memory, so that the thread which fills them does not wait for it to be
@@ -539,9 +601,7 @@ static void *reclaim(void *argument)
 			pthread_cond_wait(&store->wanted, &store->lock);
 		if (wants_stock_locked(store))
 			touch_stock_locked(store);
-		fold_rcu_read_lock();
 		evict_for_reserve_locked(store);
-		fold_rcu_read_unlock();
 		empty_limbo_locked(store);
 		if (hash_index_wants_to_grow(store->index)) {
 			pthread_mutex_unlock(&store->lock);
@@ -572,13 +632,19 @@ static void stop_reclaimer(struct page_store *store)
 	store->running = false;
 }
 
+void page_store_end(struct page_store *store)
+{
+	stop_reclaimer(store);
+	unmap_frames(store);
+}
+
 void page_store_free(struct page_store *store)
 {
 	uint32_t frame;
 
 	if (!store)
 		return;
-	stop_reclaimer(store);
+	page_store_end(store);
 	fold_rcu_read_lock();
 	for (frame = 0; frame < store->fresh; frame++) {
 		struct frame_meta *meta = &store->metas[frame];

@@ -33,6 +33,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -51,8 +52,6 @@
 #define PARKED_BYTES_MAX ((uint64_t)256 << 20)
 #define PARKED_RESERVE   ((uint64_t)32 << 20)
 #define PARKED_COST_MIN  ((uint64_t)64 << 10)
-/* Of libfuse, lib/fuse_i.h: what a request needs beside its payload. */
-#define HEADER_BYTES 4096u
 
 struct request {
 	struct cds_list_head link; /* in its queue; under the lock */
@@ -90,6 +89,7 @@ struct serve {
 	time_t started;   /* when the last thread was, of CLOCK_MONOTONIC */
 	uint64_t parked;
 	uint64_t parked_bytes;
+	_Atomic uint64_t touched_bytes; /* of threads' buffers; not under lock */
 	uint64_t refused;
 	errint_t error;
 	bool ending;
@@ -100,6 +100,7 @@ struct thread {
 	pthread_t id;
 	struct serve *serve;
 	struct fuse_buf buffer; /* libfuse allocates it at the first read; the thread's own */
+	size_t touched;         /* of it: the kernel gives memory to what was written; the same */
 };
 
 /* The calling thread's; NULL: it handles no request, or is not of ours. */
@@ -148,6 +149,8 @@ static void leave_reading_locked(struct serve *serve)
 
 static void thread_free(struct thread *thread)
 {
+	atomic_fetch_sub_explicit(&thread->serve->touched_bytes, thread->touched,
+				  memory_order_relaxed);
 	free(thread->buffer.mem);
 	free(thread);
 }
@@ -436,6 +439,18 @@ static void end_with(struct serve *serve, errint_t error)
 	pthread_mutex_unlock(&serve->lock);
 }
 
+/* GOT bytes were read into its buffer. */
+static void note_touched(struct thread *self, size_t got)
+{
+	size_t touched = (got + FOLD_PAGE_MASK) & ~(size_t)FOLD_PAGE_MASK;
+
+	if (touched <= self->touched)
+		return;
+	atomic_fetch_add_explicit(&self->serve->touched_bytes, touched - self->touched,
+				  memory_order_relaxed);
+	self->touched = touched;
+}
+
 /* Read the next request; false at the end. */
 static bool receive(struct thread *self)
 {
@@ -453,6 +468,8 @@ static bool receive(struct thread *self)
 	}
 	if (got <= 0)
 		end_with(serve, got);
+	else
+		note_touched(self, (size_t)got);
 	return got > 0;
 }
 
@@ -598,7 +615,7 @@ void serve_usage(struct serve *serve, struct serve_usage *ret_usage)
 		.handled = shares_taken(serve->handling),
 		.parked = serve->parked,
 		.refused = serve->refused,
-		.bytes = serve->thread_count * (uint64_t)(FOLD_REQUEST_BYTES + HEADER_BYTES) +
+		.bytes = atomic_load_explicit(&serve->touched_bytes, memory_order_relaxed) +
 			 serve->parked_bytes,
 	};
 	pthread_mutex_unlock(&serve->lock);

@@ -9,6 +9,7 @@
 #include "foldfs/status.h"
 
 #include "foldfs/catalogue.h"
+#include "foldfs/memory.h"
 #include "foldfs/privileges.h"
 #include "foldfs/scan.h"
 #include "foldfs/state.h"
@@ -36,6 +37,7 @@ struct reading {
 	char capabilities[PRIVILEGE_NAMES_BYTES];
 	char bounding[PRIVILEGE_NAMES_BYTES];
 	struct fusefs_usage usage;
+	struct memory_usage memory;
 	const struct stats *stats;
 };
 
@@ -57,11 +59,7 @@ static int64_t general_profit(const struct reading *r)
 
 static uint64_t total_bytes(const struct reading *r)
 {
-	const struct fusefs_usage *usage = &r->usage;
-
-	return usage->store.pool_bytes + usage->maps_bytes + usage->store.index_bytes +
-	       usage->inodes_bytes + usage->handles_bytes + usage->window.memory_bytes +
-	       usage->transport_bytes + r->scan_bytes;
+	return fusefs_memory(&r->usage) + r->scan_bytes + r->memory.program_bytes;
 }
 
 /* JSON is UTF-8, a path is any bytes: one that is no UTF-8 shows U+FFFD for each byte beyond ASCII.
@@ -149,6 +147,7 @@ static void take_reading(const struct status_context *context, struct reading *r
 					&reading.copies_bytes);
 	read_privileges(&reading);
 	fusefs_usage(context->fs, &reading.usage);
+	memory_usage(&reading.memory);
 	*ret_reading = reading;
 }
 

@@ -16,6 +16,8 @@
  */
 #include "foldfs/syscall_filter.h"
 
+#include "foldfs/sanitized.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fiemap.h>
@@ -33,15 +35,6 @@
 #include <sys/socket.h>
 #include <ucontext.h>
 #include <unistd.h>
-
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#endif
 
 /* Later than some headers. */
 #ifndef PR_SET_VMA
@@ -345,7 +338,7 @@ errint_t syscall_filter_install(const struct syscall_filter *filter)
 		return -ENOMEM;
 	if (filter->io_uring)
 		users |= RING;
-#ifdef SANITIZED
+#ifdef FOLD_SANITIZED
 	users |= SANITIZER;
 #endif
 	error = set_attributes(context);

@@ -7,17 +7,22 @@
  * the trimmer takes it out again. Bits are set without a lock, within an RCU read side.
  *
  *   noted    in the table, in the queue, in its file's list
- *   closing  out of the table, in window->closing: nobody finds it any more; those that had found
- *            it are in a read side. After a grace period its bits are final.
+ *   closing  out of the table, in window->closing: nobody who notes finds it any more; those that
+ *            had found it are in a read side
+ *   ready    a grace period later, in window->ready: its bits are final
  *   held     the same, but in window->held: the kernel has pages of it locked for a READ that
- *            waits. When that goes on it is closing again.
+ *            waits. When that goes on it is ready again.
  *
- * A region's pages may also be dropped by themselves, as suspects of a write: window_write.c.
+ * From closing on it is in window->places, where writes look for pages that are on their way out. A
+ * region's pages may also be dropped by themselves, as suspects of a write: window_write.c.
  *
- * The trimmer closes the oldest regions when there are more bytes than the budget, waits for the
- * grace period, takes their bits off the count and has the kernel drop the pages, neighbours in one
- * call. It holds no lock while it does so, and no request waits for it for longer than a moment
+ * Trimmers close the oldest regions when there are more bytes than the budget, wait for the grace
+ * period, have the kernel drop the pages, neighbours in one call, and take their bits off the
+ * count. They hold no lock while they wait, and no request waits for them for longer than a moment
  * (window_wait_for_room).
+ *
+ * What one hold of the lock does is bounded, whatever the window, a file or their notes have come
+ * to: CLOSE_BATCH regions are closed, TRIM_BATCH gathered, a run of them dropped.
  *
  * A file is freed when its node is forgotten and its last region gone.
  */
@@ -42,6 +47,12 @@
  * that page was behind them; with a quarter of this the window grows to twice as much beside
  * mapped writes. */
 #define STUCK_US 200u
+/* Regions that are looked at, and closed, while the lock is held once. */
+#define CLOSE_BATCH 256u
+/* Places of regions that are on their way out: one for so many pages of the budget, in bounds. */
+#define PLACE_PAGES 16u
+#define PLACES_MIN  64u
+#define PLACES_MAX  65536u
 
 struct region_key {
 	const struct window_file *file;
@@ -56,46 +67,6 @@ static void init_monotonic(pthread_cond_t *condition)
 	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
 	pthread_cond_init(condition, &attributes);
 	pthread_condattr_destroy(&attributes);
-}
-
-errint_t window_new(uint64_t budget_bytes, window_invalidate_fn invalidate, void *context,
-		    struct window **ret_window)
-{
-	struct window *window = calloc(1, sizeof(*window));
-
-	if (!window)
-		return -ENOMEM;
-	window->budget = budget_bytes;
-	window->invalidate = invalidate;
-	window->context = context;
-	window->ceiling = (budget_bytes +
-			   (budget_bytes / 4 > SLACK_BYTES ? budget_bytes / 4 : SLACK_BYTES)) >>
-			  FOLD_PAGE_SHIFT;
-	CDS_INIT_LIST_HEAD(&window->queue);
-	CDS_INIT_LIST_HEAD(&window->closing);
-	CDS_INIT_LIST_HEAD(&window->held);
-	CDS_INIT_LIST_HEAD(&window->reads);
-	CDS_INIT_LIST_HEAD(&window->files);
-	CDS_INIT_LIST_HEAD(&window->leaving);
-	CDS_INIT_LIST_HEAD(&window->stale);
-	CDS_INIT_LIST_HEAD(&window->suspects);
-	CDS_INIT_LIST_HEAD(&window->answers);
-	pthread_mutex_init(&window->lock, NULL);
-	pthread_mutex_init(&window->stop_lock, NULL);
-	pthread_cond_init(&window->wanted, NULL);
-	pthread_cond_init(&window->suspected, NULL);
-	pthread_cond_init(&window->answered, NULL);
-	init_monotonic(&window->trimmed_some);
-	init_monotonic(&window->answer_bounded);
-	fold_rcu_register();
-	window->regions = cds_lfht_new_flavor(64, 64, 0, CDS_LFHT_AUTO_RESIZE | CDS_LFHT_ACCOUNTING,
-					      &urcu_memb_flavor, NULL);
-	if (!window->regions) {
-		free(window);
-		return -ENOMEM;
-	}
-	*ret_window = window;
-	return 0;
 }
 
 /* What BLOCK takes of the heap. */
@@ -115,6 +86,69 @@ void window_free_counted(struct window *window, void *block)
 	free(block);
 }
 
+static void init_lists_and_locks(struct window *window)
+{
+	CDS_INIT_LIST_HEAD(&window->queue);
+	CDS_INIT_LIST_HEAD(&window->closing);
+	CDS_INIT_LIST_HEAD(&window->ready);
+	CDS_INIT_LIST_HEAD(&window->held);
+	CDS_INIT_LIST_HEAD(&window->files);
+	CDS_INIT_LIST_HEAD(&window->leaving);
+	CDS_INIT_LIST_HEAD(&window->stale);
+	CDS_INIT_LIST_HEAD(&window->suspects);
+	CDS_INIT_LIST_HEAD(&window->answers);
+	pthread_mutex_init(&window->lock, NULL);
+	pthread_mutex_init(&window->stop_lock, NULL);
+	pthread_cond_init(&window->wanted, NULL);
+	pthread_cond_init(&window->suspected, NULL);
+	pthread_cond_init(&window->answered, NULL);
+	init_monotonic(&window->trimmed_some);
+	init_monotonic(&window->answer_bounded);
+}
+
+static errint_t make_tables(struct window *window)
+{
+	uint64_t places = PLACES_MIN;
+
+	while (places < PLACES_MAX && places * PLACE_PAGES < window_budget_pages(window))
+		places *= 2;
+	window->places_mask = places - 1;
+	window->places = calloc(places, sizeof(*window->places));
+	if (!window->places)
+		return -ENOMEM;
+	count_memory(window, window->places);
+	fold_rcu_register();
+	window->regions = cds_lfht_new_flavor(64, 64, 0, CDS_LFHT_AUTO_RESIZE | CDS_LFHT_ACCOUNTING,
+					      &urcu_memb_flavor, NULL);
+	return window->regions ? 0 : -ENOMEM;
+}
+
+errint_t window_new(uint64_t budget_bytes, window_invalidate_fn invalidate, void *context,
+		    struct window **ret_window)
+{
+	struct window *window = calloc(1, sizeof(*window));
+	errint_t error;
+
+	if (!window)
+		return -ENOMEM;
+	window->budget = budget_bytes;
+	window->invalidate = invalidate;
+	window->context = context;
+	window->trimmers_most = TRIMMERS;
+	window->ceiling = (budget_bytes +
+			   (budget_bytes / 4 > SLACK_BYTES ? budget_bytes / 4 : SLACK_BYTES)) >>
+			  FOLD_PAGE_SHIFT;
+	error = make_tables(window);
+	if (error) {
+		free(window->places);
+		free(window);
+		return error;
+	}
+	init_lists_and_locks(window);
+	*ret_window = window;
+	return 0;
+}
+
 errint_t window_file_new(struct window *window, uint64_t node, uint64_t edition,
 			 struct window_file **ret_file)
 {
@@ -128,6 +162,7 @@ errint_t window_file_new(struct window *window, uint64_t node, uint64_t edition,
 	atomic_init(&file->shown, edition);
 	CDS_INIT_LIST_HEAD(&file->regions);
 	CDS_INIT_LIST_HEAD(&file->closing);
+	CDS_INIT_LIST_HEAD(&file->drops);
 	CDS_INIT_LIST_HEAD(&file->stale);
 	count_memory(window, file);
 	pthread_mutex_lock(&window->lock);
@@ -187,7 +222,11 @@ static struct region *find_or_make(struct window_file *file, uint64_t index)
 		cds_list_add_tail(&made->link, &window->queue);
 		cds_list_add_tail(&made->in_file, &file->regions);
 		CDS_INIT_LIST_HEAD(&made->suspect);
-		made->dropped = atomic_load(&file->dropped);
+		file->noted++;
+		if (file->end <= index)
+			file->end = index + 1;
+		/* Nobody knows any more which of its pages that was. */
+		made->dropped = file->over;
 		made->again = UINT64_MAX;
 		count_memory(window, made);
 	}
@@ -200,7 +239,7 @@ static struct region *find_or_make(struct window_file *file, uint64_t index)
 
 static void wake(struct window *window)
 {
-	/* The lock makes sure that the trimmer is not between its test and its sleep. */
+	/* The lock makes sure that no trimmer is between its test and its sleep. */
 	pthread_mutex_lock(&window->lock);
 	pthread_mutex_unlock(&window->lock);
 	pthread_cond_signal(&window->wanted);
@@ -242,8 +281,8 @@ void window_note(struct window_file *file, uint64_t first_page, unsigned pages)
 	/* Within the read side: the trimmer takes no bits off the count before they are on it. */
 	before = added ? atomic_fetch_add(&window->pages, added) : 0;
 	fold_rcu_read_unlock();
-	/* The trimmer, once it is done, has left no more than the limit; and whoever makes that
-	 * lower wakes it. */
+	/* The last trimmer that went to sleep had found no more than the limit; and whoever makes
+	 * that lower looks again. */
 	limit = added ? window_limit_pages(window) : 0;
 	if (added && before + added > limit && before <= limit)
 		wake(window);
@@ -259,39 +298,62 @@ struct window_range window_regions_of(const struct window_file *file, uint64_t f
 	};
 }
 
-static void read_waits_locked(struct window_file *file, uint64_t first_page, unsigned pages,
-			      struct window_read *read)
+static _Atomic uint32_t *waiting_slot(struct window *window, const struct window_file *file,
+				      uint64_t index)
 {
-	read->regions = window_regions_of(file, first_page, pages);
-	cds_list_add(&read->link, &file->window->reads);
-}
-
-/* What was left for READ can be dropped now. */
-static void read_goes_on_locked(struct window *window, struct window_read *read)
-{
-	cds_list_del(&read->link);
-	if (!cds_list_empty(&window->held))
-		pthread_cond_signal(&window->wanted);
-	/* All of it: the trimmer looks again. */
-	cds_list_splice(&window->held, &window->closing);
-	CDS_INIT_LIST_HEAD(&window->held);
-	if (!cds_list_empty(&window->suspects))
-		pthread_cond_signal(&window->suspected);
+	return &window->waiting[window_hash_of(file, index) % WAITING_SLOTS];
 }
 
 void window_read_waits(struct window_file *file, uint64_t first_page, unsigned pages,
 		       struct window_read *read)
 {
-	pthread_mutex_lock(&file->window->lock);
-	read_waits_locked(file, first_page, pages, read);
-	pthread_mutex_unlock(&file->window->lock);
+	uint64_t index;
+
+	read->regions = window_regions_of(file, first_page, pages);
+	for (index = read->regions.first; index < read->regions.end; index++)
+		atomic_fetch_add(waiting_slot(file->window, file, index), 1);
+}
+
+/* A READ does not wait any more: whether something was left for it, or for another. Whoever left
+ * something has said so before it looked at the slot for the last time. */
+static bool leave_slots(struct window *window, const struct window_read *read)
+{
+	uint64_t index;
+
+	for (index = read->regions.first; index < read->regions.end; index++)
+		atomic_fetch_sub(waiting_slot(window, read->regions.file, index), 1);
+	return atomic_load(&window->held_back);
+}
+
+/* All that was left can be looked at again. */
+static void look_again_locked(struct window *window)
+{
+	atomic_store(&window->held_back, false);
+	if (!cds_list_empty(&window->held))
+		pthread_cond_signal(&window->wanted);
+	cds_list_splice(&window->held, &window->ready);
+	CDS_INIT_LIST_HEAD(&window->held);
+	if (!cds_list_empty(&window->suspects))
+		pthread_cond_signal(&window->suspected);
 }
 
 void window_read_goes_on(struct window *window, struct window_read *read)
 {
+	if (!leave_slots(window, read))
+		return;
 	pthread_mutex_lock(&window->lock);
-	read_goes_on_locked(window, read);
+	look_again_locked(window);
 	pthread_mutex_unlock(&window->lock);
+}
+
+bool window_is_held_locked(struct window *window, const struct region *region)
+{
+	_Atomic uint32_t *slot = waiting_slot(window, region->file, region->index);
+
+	if (!atomic_load(slot))
+		return false;
+	atomic_store(&window->held_back, true);
+	return atomic_load(slot) != 0;
 }
 
 struct timespec window_time_in(unsigned microseconds)
@@ -305,12 +367,24 @@ struct timespec window_time_in(unsigned microseconds)
 	return then;
 }
 
-/* There is no room, and the trimmer does not wait for READ. */
-static bool is_to_wait_locked(const struct window *window, const struct window_read *read)
+static bool is_being_dropped_locked(const struct window_file *file,
+				    const struct window_range *regions)
 {
+	const struct window_drop *drop;
+
+	cds_list_for_each_entry (drop, &file->drops, link)
+		if (window_ranges_overlap(&drop->regions, regions))
+			return true;
+	return false;
+}
+
+/* There is no room, and no trimmer waits for a READ of these regions of FILE. */
+static bool is_to_wait_locked(const struct window_file *file, const struct window_read *read)
+{
+	const struct window *window = file->window;
+
 	return !window->stopping && atomic_load(&window->pages) > window->ceiling &&
-	       !window_ranges_overlap(&read->regions, &window->run) &&
-	       !window_ranges_overlap(&read->regions, &window->redrop);
+	       !is_being_dropped_locked(file, &read->regions);
 }
 
 void window_wait_for_room(struct window_file *file, uint64_t first_page, unsigned pages,
@@ -323,9 +397,9 @@ void window_wait_for_room(struct window_file *file, uint64_t first_page, unsigne
 	if (!window->budget || !pages ||
 	    atomic_load_explicit(&window->pages, memory_order_relaxed) <= window->ceiling)
 		return;
+	window_read_waits(file, first_page, pages, &read);
 	pthread_mutex_lock(&window->lock);
-	read_waits_locked(file, first_page, pages, &read);
-	while (is_to_wait_locked(window, &read) && slices--) {
+	while (is_to_wait_locked(file, &read) && slices--) {
 		struct timespec until = window_time_in(STUCK_US);
 		uint64_t runs = window->runs;
 
@@ -333,39 +407,118 @@ void window_wait_for_room(struct window_file *file, uint64_t first_page, unsigne
 		    window->runs == runs)
 			break;
 	}
-	read_goes_on_locked(window, &read);
+	if (leave_slots(window, &read))
+		look_again_locked(window);
 	pthread_mutex_unlock(&window->lock);
 }
 
-/* Take REGION from the noted to the closing ones. Read side for the table. */
+static struct cds_hlist_head *place_of(const struct window *window, const struct window_file *file,
+				       uint64_t index)
+{
+	return &window->places[window_hash_of(file, index) & window->places_mask];
+}
+
+struct region *window_next_closed_locked(const struct window_file *file, uint64_t index,
+					 const struct region *before)
+{
+	struct cds_hlist_node *node =
+		before ? before->place.next : place_of(file->window, file, index)->next;
+
+	for (; node; node = node->next) {
+		struct region *region = caa_container_of(node, struct region, place);
+
+		if (region->file == file && region->index == index)
+			return region;
+	}
+	return NULL;
+}
+
 void window_close_region_locked(struct window *window, struct region *region)
 {
+	struct window_file *file = region->file;
+
 	fold_rcu_read_lock();
 	cds_lfht_del(window->regions, &region->node);
 	fold_rcu_read_unlock();
 	cds_list_del(&region->link);
 	cds_list_add_tail(&region->link, &window->closing);
 	cds_list_del(&region->in_file);
-	cds_list_add_tail(&region->in_file, &region->file->closing);
+	cds_list_add_tail(&region->in_file, &file->closing);
+	cds_hlist_add_head(&region->place, place_of(window, file, region->index));
+	file->noted--;
 	region->closing_pages = (uint64_t)__builtin_popcountll(
 		atomic_load_explicit(&region->bits, memory_order_relaxed));
 	window->closing_pages += region->closing_pages;
 }
 
-/* Close FILE's regions from INDEX on. */
+/* Let others have the lock. */
+static void give_way_locked(struct window *window)
+{
+	pthread_mutex_unlock(&window->lock);
+	pthread_cond_signal(&window->wanted);
+	pthread_mutex_lock(&window->lock);
+}
+
+/* Look for FILE's regions from INDEX to END one by one: there are more regions. */
+static void close_by_index_locked(struct window_file *file, uint64_t index, uint64_t end)
+{
+	unsigned looks = 0;
+
+	for (; index < end; index++) {
+		struct region *region;
+
+		fold_rcu_read_lock();
+		region = window_find_region(file, index);
+		fold_rcu_read_unlock();
+		/* Nobody but trimmers frees regions, under the lock, once they are closed. */
+		if (region)
+			window_close_region_locked(file->window, region);
+		if (++looks % CLOSE_BATCH == 0)
+			give_way_locked(file->window);
+	}
+}
+
+/* Look at each of FILE's regions there were when it began: those before INDEX go to the list's end,
+ * so it does not matter what others do to the list meanwhile. */
+static void close_by_list_locked(struct window_file *file, uint64_t index)
+{
+	uint64_t left = file->noted;
+
+	for (; left && !cds_list_empty(&file->regions); left--) {
+		struct region *region =
+			cds_list_first_entry(&file->regions, struct region, in_file);
+
+		if (region->index >= index) {
+			window_close_region_locked(file->window, region);
+		} else {
+			cds_list_del(&region->in_file);
+			cds_list_add_tail(&region->in_file, &file->regions);
+		}
+		if (left % CLOSE_BATCH == 0)
+			give_way_locked(file->window);
+	}
+}
+
+/* Close FILE's regions from INDEX on. The lock is given up in between; what is noted meanwhile may
+ * be left. */
 static void close_file_locked(struct window_file *file, uint64_t index)
 {
-	struct region *region;
-	struct region *next;
+	uint64_t end = file->end;
 
-	cds_list_for_each_entry_safe (region, next, &file->regions, in_file)
-		if (region->index >= index)
-			window_close_region_locked(file->window, region);
+	if (end <= index)
+		return;
+	file->end = index; /* what is noted meanwhile moves it on again */
+	file->kept++;
+	if (end - index < file->noted)
+		close_by_index_locked(file, index, end);
+	else
+		close_by_list_locked(file, index);
+	file->kept--;
 }
 
 void window_free_file_if_done_locked(struct window_file *file)
 {
-	if (!file->forgotten || file->dropping || file->awaited ||
+	if (!file->forgotten || file->kept || !cds_list_empty(&file->drops) ||
 	    !cds_list_empty(&file->regions) || !cds_list_empty(&file->closing))
 		return;
 	cds_list_del(&file->stale);
@@ -382,7 +535,7 @@ void window_file_forget(struct window_file *file)
 	window = file->window;
 	pthread_mutex_lock(&window->lock);
 	file->forgotten = true;
-	/* Its number may be another file's by the time the trimmer comes to it. */
+	/* Its number may be another file's by the time a trimmer comes to it. */
 	cds_list_del_init(&file->stale);
 	cds_list_del(&file->link);
 	cds_list_add_tail(&file->link, &window->leaving);
@@ -456,10 +609,11 @@ void window_free(struct window *window)
 	/* Every file was forgotten; finish what they left behind. */
 	window->invalidate = ignore;
 	pthread_mutex_lock(&window->lock);
-	while (!cds_list_empty(&window->closing))
-		window_trim_locked(window);
+	while (!cds_list_empty(&window->closing) || !cds_list_empty(&window->ready))
+		(void)window_trim_locked(window);
 	pthread_mutex_unlock(&window->lock);
 	cds_lfht_destroy(window->regions, NULL);
+	window_free_counted(window, window->places);
 	pthread_cond_destroy(&window->answer_bounded);
 	pthread_cond_destroy(&window->answered);
 	pthread_cond_destroy(&window->trimmed_some);
@@ -517,14 +671,16 @@ void window_count(struct window *window, struct window_count *ret_count)
 		count.misplaced += window_find_region(region->file, region->index) != region;
 	}
 	count_closing(&window->closing, &count);
+	count_closing(&window->ready, &count);
 	count_closing(&window->held, &count);
 	count.pages_said = atomic_load(&window->pages);
 	count.closing_said = window->closing_pages;
-	count.memory = memory_of(&window->files) + memory_of(&window->leaving);
+	count.memory =
+		bytes_of(window->places) + memory_of(&window->files) + memory_of(&window->leaving);
 	count.memory_said = atomic_load_explicit(&window->memory, memory_order_relaxed);
 	fold_rcu_read_unlock();
 	count.trims = window->budget && !window->stopping;
-	count.trimming = window->trimming || window->uncounting;
+	count.trimming = window->trimming || window->gathering || window->uncounting;
 	pthread_mutex_unlock(&window->lock);
 	*ret_count = count;
 }

@@ -1,17 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * window_trim.c - the thread that holds the window to its budget; the head of window.c has the
+ * window_trim.c - the threads that hold the window to its budget; the head of window.c has the
  * states of a region and why it is right to drop it
  *
- * The trimmer waits for the kernel: for a page that is locked until its READ is answered, and for
- * each page that was changed through a mapping until it is written back, which is a WRITE to us.
- * Meanwhile other pages are noted at the speed of memory. Four things bound what that comes to:
+ * A trimmer waits for the kernel: for a page that is locked until its READ is answered, and for
+ * each page that was changed through a mapping until it is written back, which is a WRITE to us,
+ * behind all other requests. Meanwhile other pages are noted at the speed of memory. Five things
+ * bound what that comes to:
  *
- *   - what a READ holds that waits, for the source or for the trimmer, is left for later;
- *   - it runs at a higher priority than those whose pages it drops;
+ *   - there are several trimmers, and one that waits for long has another called;
+ *   - what a READ holds that waits, for the source or for a trimmer, is left for later;
+ *   - they run at a higher priority than those whose pages they drop;
  *   - the kernel itself holds back those who change mapped pages (bdi.c);
- *   - past the ceiling a READ waits for the trimmer for a moment, and only while the trimmer gets
- *     on: the page that it waits for may be behind this READ. See window_wait_for_room().
+ *   - past the ceiling a READ waits for the trimmers for a moment, and only while they get on: the
+ *     page that they wait for may be behind this READ. See window_wait_for_room().
+ *
+ * All trimmers are alike. What they do goes in steps, each taken from a list under the lock: one at
+ * a time waits for a grace period for many regions (gather), the others drop a run of neighbours or
+ * a file. So a run that takes long holds up itself alone.
+ *
+ * A step costs what it drops, whatever else is noted: 64 pages or one of each region, in a file of
+ * ten regions or of a million. What other regions have to know of a drop they find in file->drops
+ * while it is under way, and the regions at its place are marked when it is over.
  *
  * Measured with window=1M, three fio verify jobs through mappings and a reader of other files: at
  * most 50-97 MiB without all that, 7-12 MiB with it, in the same time.
@@ -23,15 +33,15 @@
 #include <string.h>
 #include <sys/resource.h>
 
-/* Regions that one round of the trimmer closes. */
+/* Regions that one grace period is waited for. */
 #define TRIM_BATCH 256u
-/* Files that one round drops as a whole. */
-#define STALE_BATCH 16u
-/* What a round trims below a small budget at least (4 MiB, but never more than a quarter): each
- * round costs a grace period. */
+/* What is trimmed below a small budget at least (4 MiB, but never more than a quarter): each time
+ * costs a grace period. */
 #define SLACK_PAGES 1024u
 /* Regions that one invalidation covers: 4 MiB. The kernel holds the range's pages meanwhile. */
 #define RUN_REGIONS 16u
+/* A call that takes longer waits for something; there is work for another trimmer meanwhile. */
+#define SLOW_US 1000u
 /* A drop that is not over; later than all. */
 #define UNDER_WAY UINT64_MAX
 
@@ -63,230 +73,261 @@ static int by_place(const void *a, const void *b)
 	return left->index < right->index ? -1 : left->index > right->index;
 }
 
-bool window_is_held_locked(const struct window *window, const struct region *region)
+static bool wants_gathering_locked(struct window *window)
 {
-	const struct window_range range = {
-		.file = region->file, .first = region->index, .end = region->index + 1};
-	const struct window_read *read;
-
-	cds_list_for_each_entry (read, &window->reads, link)
-		if (window_ranges_overlap(&read->regions, &range))
-			return true;
-	return false;
+	return !window->gathering && (!cds_list_empty(&window->closing) ||
+				      (atomic_load(&window->pages) > window_limit_pages(window) &&
+				       !cds_list_empty(&window->queue)));
 }
 
-/* How many can be dropped together from regions[0] on, of COUNT; 0: not even that one, it is held.
- * Who reads any of them from now on is not to wait for the trimmer, which may wait for that READ.
- */
-static unsigned begin_run(struct window *window, struct region *regions[], unsigned count)
+/* closing -> ready, a grace period later. */
+static void gather_locked(struct window *window)
 {
-	unsigned end;
-
-	pthread_mutex_lock(&window->lock);
-	for (end = 0; end < count && end < RUN_REGIONS; end++)
-		if (regions[end]->file != regions[0]->file ||
-		    regions[end]->index != regions[0]->index + end ||
-		    window_is_held_locked(window, regions[end]))
-			break;
-	window->run = (struct window_range){.file = regions[0]->file,
-					    .first = regions[0]->index,
-					    .end = regions[0]->index + end};
-	window->runs++;
-	pthread_mutex_unlock(&window->lock);
-	return end;
-}
-
-/* Have the kernel drop regions[0..count], in order of place; neighbours together. Those that are
- * held are left for later. No lock held. */
-static void invalidate_regions(struct window *window, struct region *regions[], unsigned count)
-{
-	unsigned i;
-	unsigned run;
-
-	for (i = 0; i < count; i += run ? run : 1) {
-		run = regions[i]->forgotten ? 0 : begin_run(window, &regions[i], count - i);
-		regions[i]->held = !run && !regions[i]->forgotten;
-		/* Failure is of no consequence: the node is gone (ENOENT), or the connection. */
-		if (run)
-			(void)window->invalidate(window->context, regions[i]->file->node,
-						 (off_t)(regions[i]->index * REGION_BYTES),
-						 (off_t)(run * REGION_BYTES));
-	}
-}
-
-/* Finish regions that were closed before a grace period: uncount, invalidate, free. */
-static void finish(struct window *window, struct region *regions[], unsigned count)
-{
-	uint64_t pages = 0;
-	uint64_t trimmed = 0;
-	unsigned i;
-
-	qsort(regions, count, sizeof(regions[0]), by_place);
-	invalidate_regions(window, regions, count);
-	for (i = 0; i < count; i++) {
-		uint64_t noted;
-
-		if (regions[i]->held)
-			continue;
-		/* Taken, for the dropper uncounts those that it takes. */
-		noted = (uint64_t)__builtin_popcountll(atomic_exchange(&regions[i]->bits, 0));
-		pages += noted;
-		trimmed += regions[i]->forgotten ? 0 : noted;
-	}
-	atomic_fetch_sub(&window->pages, pages);
-	atomic_fetch_add_explicit(&window->trimmed, trimmed << FOLD_PAGE_SHIFT,
-				  memory_order_relaxed);
-	pthread_mutex_lock(&window->lock);
-	for (i = 0; i < count; i++) {
-		struct window_file *file = regions[i]->file;
-
-		if (regions[i]->held) {
-			/* That READ may have gone on since. */
-			cds_list_add_tail(&regions[i]->link,
-					  window_is_held_locked(window, regions[i])
-						  ? &window->held
-						  : &window->closing);
-			continue;
-		}
-		cds_list_del(&regions[i]->in_file);
-		cds_list_del(&regions[i]->suspect);
-		window->closing_pages -= regions[i]->closing_pages;
-		window_free_counted(window, regions[i]);
-		window_free_file_if_done_locked(file);
-	}
-	pthread_mutex_unlock(&window->lock);
-}
-
-/* What one round of the trimmer drops. */
-struct round {
 	struct region *regions[TRIM_BATCH];
-	unsigned count;
-	struct window_file *stale[STALE_BATCH];
-	unsigned stale_count;
-	struct window_file *files[TRIM_BATCH + STALE_BATCH]; /* of all of these */
-	unsigned file_count;
-};
+	unsigned count = 0;
+	unsigned i;
 
-void window_drop_begins_locked(struct window_file *file)
+	close_oldest_locked(window);
+	while (count < TRIM_BATCH && !cds_list_empty(&window->closing)) {
+		regions[count] = cds_list_first_entry(&window->closing, struct region, link);
+		cds_list_del(&regions[count++]->link);
+	}
+	window->gathering = true;
+	pthread_mutex_unlock(&window->lock);
+	fold_rcu_synchronize();
+	qsort(regions, count, sizeof(regions[0]), by_place);
+	pthread_mutex_lock(&window->lock);
+	window->gathering = false;
+	for (i = 0; i < count; i++)
+		cds_list_add_tail(&regions[i]->link, &window->ready);
+	if (count > 1)
+		pthread_cond_signal(&window->wanted);
+}
+
+/* ---- drops ---- */
+
+void window_drop_begins_locked(struct window_drop *drop)
 {
-	file->dropping++;
+	struct window_file *file = drop->file;
+
+	cds_list_add(&drop->link, &file->drops);
 	atomic_store(&file->dropped, UNDER_WAY);
 }
 
-void window_region_drop_begins_locked(struct region *region, uint64_t pages)
+/* REGION, of a place that was dropped, is as old as this drop. */
+static void mark_region(struct region *region, uint64_t pages, uint64_t clock)
 {
 	/* What was dropped before the last write is of no interest any more. */
 	if (region->dropped <= atomic_load(&region->file->written))
 		region->again = 0;
 	region->again |= pages;
-	region->dropped = UNDER_WAY;
+	region->dropped = clock;
 }
 
-static void drop_is_over_locked(struct cds_list_head *regions, uint64_t clock)
+static void mark_regions_locked(const struct window_drop *drop, uint64_t clock)
 {
+	struct window_file *file = drop->file;
 	struct region *region;
+	uint64_t index;
 
-	cds_list_for_each_entry (region, regions, in_file)
-		if (region->dropped == UNDER_WAY)
-			region->dropped = clock;
-}
-
-void window_drop_ends_locked(struct window_file *file)
-{
-	uint64_t clock = file->window->clock;
-
-	if (--file->dropping)
-		return;
-	atomic_store(&file->dropped, clock);
-	drop_is_over_locked(&file->regions, clock);
-	drop_is_over_locked(&file->closing, clock);
-	window_free_file_if_done_locked(file);
-}
-
-static void take_file_locked(struct round *round, struct window_file *file)
-{
-	window_drop_begins_locked(file);
-	round->files[round->file_count++] = file;
-}
-
-static void drops_end_locked(struct window *window, struct round *round)
-{
-	unsigned i;
-
-	window->clock++;
-	for (i = 0; i < round->stale_count; i++)
-		atomic_store(&round->stale[i]->shown, round->stale[i]->dropping_for);
-	for (i = 0; i < round->file_count; i++)
-		window_drop_ends_locked(round->files[i]);
-}
-
-static void take_closing_locked(struct window *window, struct round *round)
-{
-	while (round->count < TRIM_BATCH && !cds_list_empty(&window->closing)) {
-		struct region *region = cds_list_first_entry(&window->closing, struct region, link);
-		struct region *again;
-
-		region->forgotten = region->file->forgotten;
-		region->held = false;
-		cds_list_del(&region->link);
-		round->regions[round->count++] = region;
-		take_file_locked(round, region->file);
+	for (index = drop->regions.first; index < drop->regions.end; index++) {
 		fold_rcu_read_lock();
-		again = window_find_region(region->file, region->index);
+		region = window_find_region(file, index);
 		fold_rcu_read_unlock();
-		if (again)
-			window_region_drop_begins_locked(again, UINT64_MAX);
+		if (region)
+			mark_region(region, drop->pages, clock);
+		for (region = window_next_closed_locked(file, index, NULL); region;
+		     region = window_next_closed_locked(file, index, region))
+			mark_region(region, drop->pages, clock);
 	}
 }
 
-/* Files that are stale as a whole. */
-static void take_stale_locked(struct window *window, struct round *round)
+void window_drop_ends_locked(struct window_drop *drop)
 {
-	while (round->stale_count < STALE_BATCH && !cds_list_empty(&window->stale)) {
-		struct window_file *file =
-			cds_list_first_entry(&window->stale, struct window_file, stale);
-		struct region *region;
+	struct window_file *file = drop->file;
+	uint64_t clock = ++file->window->clock;
 
-		cds_list_del_init(&file->stale);
-		round->stale[round->stale_count++] = file;
-		file->dropping_for = atomic_load(&file->wanted);
-		take_file_locked(round, file);
-		cds_list_for_each_entry (region, &file->regions, in_file)
-			window_region_drop_begins_locked(region, UINT64_MAX);
+	cds_list_del(&drop->link);
+	file->over = clock;
+	atomic_store(&file->dropped, cds_list_empty(&file->drops) ? clock : UNDER_WAY);
+	if (drop->regions.end == UINT64_MAX)
+		file->whole = clock;
+	else
+		mark_regions_locked(drop, clock);
+}
+
+uint64_t window_dropped_since_locked(const struct region *region, uint64_t since)
+{
+	const struct window_drop *drop;
+	uint64_t pages = region->dropped >= since ? region->again : 0;
+
+	if (!since || region->file->whole >= since)
+		return UINT64_MAX;
+	cds_list_for_each_entry (drop, &region->file->drops, link)
+		if (region->index >= drop->regions.first && region->index < drop->regions.end)
+			pages |= drop->pages;
+	return pages;
+}
+
+/* ---- runs ---- */
+
+/* Neighbours that one call drops. */
+struct run {
+	struct region *regions[RUN_REGIONS];
+	unsigned count;
+	bool forgotten; /* its node is no more */
+	struct window_drop drop;
+};
+
+static bool belongs_to(const struct run *run, const struct region *region)
+{
+	return !run->count || (region->file == run->regions[0]->file &&
+			       region->index == run->regions[0]->index + run->count);
+}
+
+/* The next ones that are ready, without those that are held, which are left for later. False: there
+ * are none. Who reads any of them from now on is not to wait for the trimmers, which may wait for
+ * that READ. */
+static bool begin_run_locked(struct window *window, struct run *run)
+{
+	while (run->count < RUN_REGIONS && !cds_list_empty(&window->ready)) {
+		struct region *region = cds_list_first_entry(&window->ready, struct region, link);
+		bool held = !region->file->forgotten && window_is_held_locked(window, region);
+
+		if (run->count && (held || !belongs_to(run, region)))
+			break;
+		cds_list_del(&region->link);
+		if (held)
+			cds_list_add_tail(&region->link, &window->held);
+		else
+			run->regions[run->count++] = region;
 	}
+	if (!run->count)
+		return false;
+	run->forgotten = run->regions[0]->file->forgotten;
+	run->drop = (struct window_drop){
+		.file = run->regions[0]->file,
+		.regions = {.file = run->regions[0]->file,
+			    .first = run->regions[0]->index,
+			    .end = run->regions[0]->index + run->count},
+		.pages = UINT64_MAX,
+	};
+	window_drop_begins_locked(&run->drop);
+	window->trimming++;
+	return true;
 }
 
-static bool has_work_locked(struct window *window)
+/* REGION was dropped: uncount and free it. Returns its pages. */
+static uint64_t end_region_locked(struct window *window, struct region *region, bool *suspects)
 {
-	return window->stopping || !cds_list_empty(&window->closing) ||
-	       !cds_list_empty(&window->stale) ||
-	       (atomic_load(&window->pages) > window_limit_pages(window) &&
-		!cds_list_empty(&window->queue));
+	/* Taken, for the dropper uncounts those that it takes. */
+	uint64_t noted = (uint64_t)__builtin_popcountll(atomic_exchange(&region->bits, 0));
+
+	*suspects |= region->suspects != 0;
+	cds_list_del(&region->in_file);
+	cds_list_del(&region->suspect);
+	cds_hlist_del(&region->place);
+	window->closing_pages -= region->closing_pages;
+	window_free_counted(window, region);
+	return noted;
 }
 
-/* One round of the trimmer. The lock is given up for all that may take time. Regions and files of
- * the round stay: nobody but the trimmer frees regions, and `dropping` keeps files. */
-void window_trim_locked(struct window *window)
+static void end_run_locked(struct window *window, struct run *run)
 {
-	struct round round = {0};
+	struct window_file *file = run->regions[0]->file;
+	bool suspects = false;
+	uint64_t pages = 0;
 	unsigned i;
 
-	close_oldest_locked(window);
-	take_stale_locked(window, &round);
-	take_closing_locked(window, &round);
-	window->trimming = round.count || round.stale_count;
+	for (i = 0; i < run->count; i++)
+		pages += end_region_locked(window, run->regions[i], &suspects);
+	atomic_fetch_sub(&window->pages, pages);
+	if (!run->forgotten)
+		atomic_fetch_add_explicit(&window->trimmed, pages << FOLD_PAGE_SHIFT,
+					  memory_order_relaxed);
+	window_drop_ends_locked(&run->drop);
+	window_free_file_if_done_locked(file);
+	window->runs++;
+	window->trimming--;
+	if (atomic_load(&window->pages) <= window->ceiling)
+		pthread_cond_broadcast(&window->trimmed_some);
+	if (suspects)
+		window_give_answers_locked(window, false);
+}
+
+/* Have the kernel drop LENGTH bytes from OFFSET of FILE, 0: all. No lock held. Returns whether that
+ * took long. */
+static bool invalidate(struct window_file *file, uint64_t offset, uint64_t length)
+{
+	struct timespec soon = window_time_in(SLOW_US);
+	struct timespec now;
+
+	/* Failure is of no consequence: the node is gone (ENOENT), or the connection. */
+	(void)file->window->invalidate(file->window->context, file->node, (off_t)offset,
+				       (off_t)length);
+	now = window_time_in(0);
+	return now.tv_sec > soon.tv_sec ||
+	       (now.tv_sec == soon.tv_sec && now.tv_nsec > soon.tv_nsec);
+}
+
+/* Drop what was gathered: the next run of it. The lock is given up meanwhile. */
+static void drop_run_locked(struct window *window)
+{
+	struct run run = {.count = 0};
+	const struct window_range *regions = &run.drop.regions;
+	bool slow = false;
+
+	if (!begin_run_locked(window, &run))
+		return;
 	pthread_mutex_unlock(&window->lock);
-	for (i = 0; i < round.stale_count; i++)
-		(void)window->invalidate(window->context, round.stale[i]->node, 0, 0);
-	if (round.count) {
-		fold_rcu_synchronize();
-		finish(window, round.regions, round.count);
-	}
+	if (!run.forgotten)
+		slow = invalidate(run.drop.file, regions->first * REGION_BYTES,
+				  run.count * REGION_BYTES);
 	pthread_mutex_lock(&window->lock);
-	drops_end_locked(window, &round);
-	window->trimming = false;
-	pthread_cond_broadcast(&window->trimmed_some);
+	end_run_locked(window, &run);
+	if (slow && !cds_list_empty(&window->ready))
+		pthread_cond_signal(&window->wanted);
+}
+
+/* Drop a file as a whole. The lock is given up meanwhile. */
+static void drop_stale_locked(struct window *window)
+{
+	struct window_file *file = cds_list_first_entry(&window->stale, struct window_file, stale);
+	struct window_drop drop = {
+		.file = file,
+		.regions = {.file = file, .end = UINT64_MAX},
+		.pages = UINT64_MAX,
+	};
+	uint64_t edition = atomic_load(&file->wanted);
+
+	cds_list_del_init(&file->stale);
+	window_drop_begins_locked(&drop);
+	window->trimming++;
+	pthread_mutex_unlock(&window->lock);
+	(void)invalidate(file, 0, 0);
+	pthread_mutex_lock(&window->lock);
+	window->trimming--;
+	/* Two may have dropped it at once. */
+	if (atomic_load(&file->shown) < edition)
+		atomic_store(&file->shown, edition);
+	window_drop_ends_locked(&drop);
+	window_free_file_if_done_locked(file);
 	window_give_answers_locked(window, false);
+}
+
+/* ---- the threads ---- */
+
+bool window_trim_locked(struct window *window)
+{
+	if (wants_gathering_locked(window))
+		gather_locked(window);
+	else if (!cds_list_empty(&window->stale))
+		drop_stale_locked(window);
+	else if (!cds_list_empty(&window->ready))
+		drop_run_locked(window);
+	else
+		return false;
+	return true;
 }
 
 static void *trim(void *argument)
@@ -296,24 +337,24 @@ static void *trim(void *argument)
 	(void)setpriority(PRIO_PROCESS, 0, TRIMMER_NICE);
 	fold_rcu_register();
 	pthread_mutex_lock(&window->lock);
-	while (!window->stopping) {
-		if (has_work_locked(window))
-			window_trim_locked(window);
-		else
+	while (!window->stopping)
+		if (!window_trim_locked(window))
 			pthread_cond_wait(&window->wanted, &window->lock);
-	}
 	pthread_mutex_unlock(&window->lock);
 	return NULL;
 }
 
 errint_t window_start(struct window *window)
 {
-	int error;
+	unsigned *run = &window->trimmers_run;
+	int error = 0;
 
 	/* The end may be told of before all is begun. */
 	pthread_mutex_lock(&window->stop_lock);
-	error = pthread_create(&window->trimmer, NULL, trim, window);
-	window->trimmer_runs = !error;
+	while (!error && *run < window->trimmers_most) {
+		error = pthread_create(&window->trimmers[*run], NULL, trim, window);
+		*run += !error;
+	}
 	if (!error)
 		error = pthread_create(&window->dropper, NULL, window_run_dropper, window);
 	window->dropper_runs = !error;
@@ -336,7 +377,7 @@ void window_stop(struct window *window)
 	pthread_mutex_lock(&window->lock);
 	window->stopping = true;
 	pthread_mutex_unlock(&window->lock);
-	pthread_cond_signal(&window->wanted);
+	pthread_cond_broadcast(&window->wanted);
 	pthread_cond_signal(&window->suspected);
 	pthread_cond_broadcast(&window->trimmed_some);
 	pthread_cond_signal(&window->answer_bounded);
@@ -347,6 +388,7 @@ void window_stop(struct window *window)
 	window_give_answers_locked(window, true);
 	pthread_mutex_unlock(&window->lock);
 	join(window->dropper, &window->dropper_runs);
-	join(window->trimmer, &window->trimmer_runs);
+	while (window->trimmers_run)
+		pthread_join(window->trimmers[--window->trimmers_run], NULL);
 	pthread_mutex_unlock(&window->stop_lock);
 }

@@ -13,14 +13,20 @@
  * holds as well for pages of regions that are on their way out: they are still there.
  *
  *   clock             counts drops; drop d is over when the clock says d
+ *   file->drops       those under way, with the regions that they concern
  *   file->dropped     the last drop of any of its pages; UNDER_WAY while one is
+ *   file->over        the last one that is over
+ *   file->whole       the last one that is over and was of the file as a whole
  *   file->written     the clock when its last buffered WRITE was handled: a later one began after
  *                     all drops up to here
- *   region->dropped   the last drop of pages of it, or of the file when the region was made
+ *   region->dropped   the last drop of pages of it that is over, or of the file when the region was
+ *                     made
  *   region->again     which pages those were
  *   region->suspects  which pages are to be dropped for a write
  *
- * Suspects have a thread of their own, the dropper: whatever the trimmer waits for, an answer does
+ * So a drop marks the regions that it concerned and no others, once, when it is over.
+ *
+ * Suspects have a thread of their own, the dropper: whatever a trimmer waits for, an answer does
  * not. It drops one region's at a time.
  *
  * The kernel may hold a page of the WRITE locked until the answer, one that it did not have and got
@@ -34,7 +40,7 @@
  * Direct writes drop pages by themselves, but asynchronous ones only before they are sent; so pages
  * that a READ brought back are dropped after each, and then it is answered; of such a WRITE no page
  * is locked. Where there is no window the same holds for all writes, and the whole file is dropped,
- * by the trimmer, if the kernel caches anything of it.
+ * by a trimmer, if the kernel caches anything of it.
  */
 #include "foldfs/rcu.h"
 #include "foldfs/window_internal.h"
@@ -46,11 +52,7 @@
 /* Those of REGION's pages in MASK that a READ brought back after a drop since SINCE (0: all). */
 static bool suspect_region_locked(struct region *region, uint64_t mask, uint64_t since)
 {
-	if (region->dropped < since)
-		return false;
-	mask &= atomic_load(&region->bits);
-	if (since)
-		mask &= region->again;
+	mask &= atomic_load(&region->bits) & window_dropped_since_locked(region, since);
 	if (!mask)
 		return false;
 	region->suspects |= mask;
@@ -59,32 +61,21 @@ static bool suspect_region_locked(struct region *region, uint64_t mask, uint64_t
 	return true;
 }
 
-/* REGION's pages that lie in FIRST..END. */
-static uint64_t mask_within(const struct region *region, uint64_t first, uint64_t end)
-{
-	uint64_t page = region->index << REGION_SHIFT;
-
-	if (end <= page || first >= page + REGION_PAGES)
-		return 0;
-	return window_mask_of(first > page ? first : page, end);
-}
-
 /* Pages FIRST..END were written. Read side. */
 static bool suspect_locked(struct window_file *file, uint64_t first, uint64_t end, uint64_t since)
 {
-	struct region *region;
 	bool any = false;
 	uint64_t page;
 
 	for (page = first; page < end; page = (page | (REGION_PAGES - 1)) + 1) {
-		region = window_find_region(file, page >> REGION_SHIFT);
-		if (region)
-			any |= suspect_region_locked(region, window_mask_of(page, end), since);
-	}
-	cds_list_for_each_entry (region, &file->closing, in_file) {
-		uint64_t mask = mask_within(region, first, end);
+		uint64_t index = page >> REGION_SHIFT;
+		uint64_t mask = window_mask_of(page, end);
+		struct region *region = window_find_region(file, index);
 
-		if (mask)
+		if (region)
+			any |= suspect_region_locked(region, mask, since);
+		for (region = window_next_closed_locked(file, index, NULL); region;
+		     region = window_next_closed_locked(file, index, region))
 			any |= suspect_region_locked(region, mask, since);
 	}
 	return any;
@@ -118,28 +109,34 @@ bool window_written(struct window_file *file, uint64_t first_page, unsigned page
 
 /* ---- answers ---- */
 
+/* Whether pages in a region of this place wait to be dropped. Read side. */
+static bool has_suspects_locked(struct window_file *file, uint64_t index)
+{
+	const struct region *region = window_find_region(file, index);
+	bool any = region && region->suspects;
+
+	for (region = window_next_closed_locked(file, index, NULL); region && !any;
+	     region = window_next_closed_locked(file, index, region))
+		any = region->suspects != 0;
+	return any;
+}
+
 /* Whether nothing that was found untrue in these regions of FILE waits to be dropped. */
 static bool is_dropped_locked(struct window_file *file, const struct window_range *regions)
 {
 	struct window *window = file->window;
-	struct region *region;
 	bool pending = false;
 	uint64_t index;
 
-	/* Without a window there are no regions, and the trimmer drops the file. */
+	/* Without a window there are no regions, and a trimmer drops the file. */
 	if (!window->budget)
-		return !file->dropping && cds_list_empty(&file->stale);
+		return cds_list_empty(&file->drops) && cds_list_empty(&file->stale);
 	if (window_ranges_overlap(&window->redrop, regions))
 		return false;
 	fold_rcu_read_lock();
-	for (index = regions->first; index < regions->end && !pending; index++) {
-		region = window_find_region(file, index);
-		pending = region && region->suspects;
-	}
+	for (index = regions->first; index < regions->end && !pending; index++)
+		pending = has_suspects_locked(file, index);
 	fold_rcu_read_unlock();
-	cds_list_for_each_entry (region, &file->closing, in_file)
-		if (region->index >= regions->first && region->index < regions->end)
-			pending |= region->suspects != 0;
 	return !pending;
 }
 
@@ -155,7 +152,7 @@ static bool await_locked(struct window_file *file, uint64_t first_page, unsigned
 	answer->patience = patience;
 	if (window->stopping || is_dropped_locked(file, &answer->regions))
 		return false;
-	file->awaited++;
+	file->kept++;
 	cds_list_add_tail(&answer->link, &window->answers);
 	if (patience.begin_us) {
 		answer->until =
@@ -233,7 +230,7 @@ void window_give_answers_locked(struct window *window, bool all)
 			continue;
 		cds_list_del(&answer->link);
 		cds_list_add_tail(&answer->link, &given);
-		answer->file->awaited--;
+		answer->file->kept--;
 		window_free_file_if_done_locked(answer->file);
 	}
 	if (cds_list_empty(&given))
@@ -324,13 +321,16 @@ static uint64_t drop_suspects_locked(struct window *window, struct region *regio
 	uint64_t page = (region->index << REGION_SHIFT) + first;
 	uint64_t uncounted =
 		(uint64_t)__builtin_popcountll(atomic_fetch_and(&region->bits, ~mask) & mask);
+	struct window_drop drop = {
+		.file = file,
+		.regions = {.file = file, .first = region->index, .end = region->index + 1},
+		.pages = mask,
+	};
 
 	region->suspects = 0;
-	window->redrop = (struct window_range){
-		.file = file, .first = region->index, .end = region->index + 1};
+	window->redrop = drop.regions;
 	window->uncounting |= uncounted != 0;
-	window_drop_begins_locked(file);
-	window_region_drop_begins_locked(region, mask);
+	window_drop_begins_locked(&drop);
 	bound_answers_locked(window);
 	pthread_mutex_unlock(&window->lock);
 	/* Failure is of no consequence: the node is gone (ENOENT), or the connection. */
@@ -338,8 +338,8 @@ static uint64_t drop_suspects_locked(struct window *window, struct region *regio
 				 (off_t)((uint64_t)(end - first) << FOLD_PAGE_SHIFT));
 	pthread_mutex_lock(&window->lock);
 	window->redrop.file = NULL;
-	window->clock++;
-	window_drop_ends_locked(file);
+	window_drop_ends_locked(&drop);
+	window_free_file_if_done_locked(file);
 	window_give_answers_locked(window, false);
 	return uncounted;
 }
@@ -363,7 +363,7 @@ void *window_run_dropper(void *argument)
 	uint64_t uncounted = 0;
 	struct region *region;
 
-	/* As the trimmer. */
+	/* As the trimmers. */
 	(void)setpriority(PRIO_PROCESS, 0, TRIMMER_NICE);
 	fold_rcu_register();
 	pthread_mutex_lock(&window->lock);

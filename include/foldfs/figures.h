@@ -149,8 +149,12 @@
 	  "Memory of the buffers that requests and answers travel in.")                            \
 	X("memory.scan_bytes", "bytes", NUMBER, r->scan_bytes,                                     \
 	  "Memory of the scan in the background, but for its buffers; 0 once it has ended.")       \
+	X("memory.program_bytes", "bytes", NUMBER, r->memory.program_bytes,                        \
+	  "Memory of the program, its libraries, and what it has mapped of files.")                \
 	X("memory.total_bytes", "bytes", NUMBER, total_bytes(r),                                   \
-	  "The sum of these. The window is not in it: it is the kernel's, see window.bytes.")
+	  "The sum of these. The window is not in it: it is the kernel's, see window.bytes.")      \
+	X("memory.resident_bytes", "bytes", NUMBER, r->memory.resident_bytes,                      \
+	  "What the daemon has in memory as the kernel counts it, to compare with that sum.")
 
 /* One figure in the manual's list: key, unit, sentence. */
 #define FIGURE_ROFF ".TP\n.BR %s \" (%s)\"\n%s\n"

@@ -82,7 +82,12 @@ void frame_queue_insert(struct frame_queue *queue, uint32_t frame);
 void frame_queue_remove(struct frame_queue *queue, uint32_t frame);
 /* Whether FRAME's neighbours, or the ends of its queue, agree that it stands between them. */
 bool frame_queue_is_linked(const struct frame_queue *queue, uint32_t frame);
-/* Take the next frame to evict out of its queue; FRAME_NONE if there is none. */
-uint32_t frame_queue_victim(struct frame_queue *queue);
+/* Take the next frame to evict out of its queue. At most *LOOKS frames are looked at, and *LOOKS is
+ * less by those that were: each that is passed over has cooled down. FRAME_NONE: there is none, or
+ * all of these were in use. */
+uint32_t frame_queue_victim(struct frame_queue *queue, unsigned *looks);
+/* Take the frame that has been longest in the main queue, or where that is empty in the small one,
+ * out of it, whatever its use. FRAME_NONE if there is none. */
+uint32_t frame_queue_eldest(struct frame_queue *queue);
 
 #endif

@@ -37,6 +37,10 @@ void fusefs_free(struct fusefs *fs);
  * is open of the source, which can be unmounted from then on. Taking down the rest takes longer. */
 void fusefs_leave_source(struct fusefs *fs);
 
+/* The same, and the process ends: the pool's memory goes back at once, and all else with the
+ * process. FS is of no use any more. (Builds that look for errors take it apart.) */
+void fusefs_finish(struct fusefs *fs);
+
 /* What plans may rest on from earlier mounts; borrowed until fusefs_free(). Before it serves. */
 void fusefs_use_state(struct fusefs *fs, const struct state *state);
 
@@ -102,6 +106,14 @@ struct fusefs_usage {
 	uint64_t transport_bytes;
 };
 void fusefs_usage(const struct fusefs *fs, struct fusefs_usage *ret_usage);
+/* The sum of what USAGE says of memory. */
+static inline uint64_t fusefs_memory(const struct fusefs_usage *usage)
+{
+	return usage->store.pool_bytes + usage->maps_bytes + usage->store.index_bytes +
+	       usage->inodes_bytes + usage->handles_bytes + usage->window.memory_bytes +
+	       usage->transport_bytes;
+}
+
 const struct stats *fusefs_stats(const struct fusefs *fs);
 
 /* Audit everything behind the mount: see audit.h, also for IDLE and the result.

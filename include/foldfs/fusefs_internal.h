@@ -43,6 +43,7 @@ struct fusefs {
 	struct serve *serve;
 	struct shares *open_handles; /* files and directories that clients have open, by user */
 	struct workers *workers;
+	struct memory_keeper *keeper;
 	struct window *window;
 	struct inode_table *inodes;
 	struct watch *watch; /* NULL: not asked for. Set before the first thread */

@@ -64,7 +64,12 @@ errint_t page_store_new(uint64_t pool_bytes, struct stats *stats, struct page_st
 /* Start the reclaimer, which evicts and waits for grace periods. After any fork. -errno. */
 errint_t page_store_start(struct page_store *store);
 
-/* Stop the reclaimer and free everything. No other thread uses STORE any more. */
+/* Stop the reclaimer and give the frames' memory back at once, whatever their number. From then on
+ * frames may be dropped and the store be freed, and nothing else. Idempotent. */
+void page_store_end(struct page_store *store);
+
+/* The same, and free everything: what is kept about each frame is looked at once more for that. No
+ * other thread uses STORE any more. */
 void page_store_free(struct page_store *store);
 
 /*

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include <urcu/hlist.h>
 #include <urcu/list.h>
 #include <urcu/rculfhash.h>
 
@@ -18,62 +19,87 @@
 /* Of the threads that have the kernel drop pages (setpriority(2), of a thread alone). A plain user
  * may not; then they have their fair share. */
 #define TRIMMER_NICE (-10)
+/* Threads that trim. Each waits for the kernel, which waits for write-back or for a READ: what they
+ * do at once is what bounds how far the window goes past its budget. */
+#define TRIMMERS 16u
+/* Counters of READs that wait, by a hash of the region. */
+#define WAITING_SLOTS 4096u
 
 struct window {
-	uint64_t budget;  /* constant */
-	uint64_t ceiling; /* pages from which on reads wait; constant */
+	uint64_t budget;        /* constant */
+	uint64_t ceiling;       /* pages from which on reads wait; constant */
+	unsigned trimmers_most; /* TRIMMERS; constant once they run */
 	window_invalidate_fn invalidate;
 	void *context;
 	struct cds_lfht *regions; /* additions and removals under lock */
 	_Atomic uint64_t pages;   /* bits set */
 	_Atomic uint64_t trimmed; /* bytes; relaxed */
-	_Atomic uint64_t memory;  /* bytes of regions and files; relaxed */
+	_Atomic uint64_t memory;  /* bytes of regions, files and places; relaxed */
 	pthread_mutex_t lock;
-	pthread_cond_t wanted;          /* the trimmer sleeps here */
+	pthread_cond_t wanted;          /* trimmers sleep here */
 	pthread_cond_t trimmed_some;    /* reads that wait for room sleep here */
 	pthread_cond_t suspected;       /* the dropper sleeps here */
 	pthread_cond_t answered;        /* writes that wait for a drop sleep here */
 	pthread_cond_t answer_bounded;  /* the answerer sleeps here */
 	struct cds_list_head queue;     /* regions, oldest first; under lock */
 	struct cds_list_head closing;   /* regions; under lock */
+	struct cds_list_head ready;     /* the same, a grace period later; under lock */
 	struct cds_list_head held;      /* regions left for a READ that waits; under lock */
-	struct cds_list_head reads;     /* that wait; under lock */
-	struct window_range run;        /* what the trimmer last went to drop; under lock */
-	uint64_t runs;                  /* how often it went; under lock */
-	_Atomic uint64_t closing_pages; /* of regions that are closing or held, still in pages;
-					   changed under lock */
+	struct cds_hlist_head *places;  /* closing, ready and held ones, by place; under lock */
+	uint64_t places_mask;           /* constant; their number less one */
+	uint64_t runs;                  /* how often a trimmer went to drop; under lock */
+	_Atomic uint64_t closing_pages; /* of regions in places, still in pages; changed under lock
+					 */
 	struct cds_list_head files;     /* all, but forgotten ones; under lock */
 	struct cds_list_head leaving;   /* forgotten ones that are still of use; under lock */
 	struct cds_list_head stale;     /* files to invalidate as a whole; under lock */
 	struct cds_list_head suspects;  /* regions with suspect pages; under lock */
 	struct window_range redrop; /* what the dropper is dropping; no file: nothing; under lock */
 	bool uncounting;            /* pages without a bit are still counted; under lock */
+	bool gathering;             /* a trimmer waits for a grace period; under lock */
 	struct cds_list_head answers; /* that wait for drops; under lock */
 	uint64_t clock;               /* of drops; under lock */
 	bool stopping;                /* under lock */
-	bool trimming;                /* the trimmer has regions or files in hand; under lock */
+	unsigned trimming;            /* trimmers that have regions or a file in hand; under lock */
 	pthread_mutex_t stop_lock;    /* before lock */
-	pthread_t trimmer, dropper, answerer;           /* under stop_lock */
-	bool trimmer_runs, dropper_runs, answerer_runs; /* the same */
+	pthread_t trimmers[TRIMMERS], dropper, answerer; /* under stop_lock */
+	unsigned trimmers_run;                           /* the same */
+	bool dropper_runs, answerer_runs;                /* the same */
+	/* Something was left for a READ that waits: who goes on has it looked at again. Set under
+	 * lock, before a second look at `waiting`; read by a READ after it has left that. */
+	atomic_bool held_back;
+	/* READs that wait, by the hash of their regions. No lock. */
+	_Atomic uint32_t waiting[WAITING_SLOTS];
+};
+
+/* A drop that is under way, its thread's. */
+struct window_drop {
+	struct window_file *file;    /* constant */
+	struct window_range regions; /* constant; end UINT64_MAX: the file as a whole */
+	uint64_t pages;              /* constant; which of each of the regions: a mask */
+	struct cds_list_head link;   /* in file->drops; under window->lock */
 };
 
 struct window_file {
 	struct window *window;
 	uint64_t node;                /* constant */
 	struct cds_list_head regions; /* that are noted; under window->lock */
-	struct cds_list_head closing; /* regions that are closing or held; under window->lock */
+	struct cds_list_head closing; /* those in window->places; under window->lock */
+	struct cds_list_head drops;   /* under way; they keep the file; under window->lock */
 	struct cds_list_head link;    /* in window->files or leaving; under window->lock */
 	struct cds_list_head stale;   /* in window->stale, or empty; under window->lock */
+	uint64_t noted;               /* length of regions; under window->lock */
+	uint64_t end;                 /* no region lies from here on; under window->lock */
 	bool forgotten;               /* under window->lock */
-	unsigned dropping; /* uses of trimmer and dropper, which keep it; under window->lock */
-	unsigned awaited;  /* answers that wait, which keep it; under window->lock */
+	unsigned kept; /* by answers that wait, and who closes regions; under window->lock */
 	atomic_bool
 		cached; /* without a window: the kernel caches something of it; never goes back */
-	_Atomic uint64_t dropped; /* changed under window->lock */
-	_Atomic uint64_t written; /* the same */
+	_Atomic uint64_t dropped; /* the last drop, or UNDER_WAY; changed under window->lock */
+	uint64_t over;            /* the last drop that is over; under window->lock */
+	uint64_t whole;           /* the last of the whole file that is over; under window->lock */
+	_Atomic uint64_t written; /* changed under window->lock */
 	_Atomic uint64_t wanted;  /* the edition that a drop was last asked for; the same */
 	_Atomic uint64_t shown;   /* the edition that the last drop left; the same */
-	uint64_t dropping_for;    /* the edition that a drop under way is for; the trimmer's */
 };
 
 struct region {
@@ -81,12 +107,11 @@ struct region {
 	struct window_file *file; /* constant */
 	uint64_t index;           /* constant; in regions */
 	_Atomic uint64_t bits;
-	bool forgotten;               /* the file's, when the trimmer took it; the trimmer's */
-	bool held;                    /* not dropped when the trimmer came; the trimmer's */
 	uint64_t closing_pages;       /* bits when it was closed; under window->lock */
-	struct cds_list_head link;    /* in the queue, in closing or in held; under window->lock */
+	struct cds_list_head link;    /* in queue, closing, ready or held; under window->lock */
 	struct cds_list_head in_file; /* under window->lock */
 	struct cds_list_head suspect; /* in window->suspects, or empty; under window->lock */
+	struct cds_hlist_node place;  /* in window->places once it is closed; under window->lock */
 	uint64_t suspects;            /* pages to drop once more; under window->lock */
 	uint64_t dropped;             /* under window->lock */
 	uint64_t again;               /* under window->lock */
@@ -130,20 +155,25 @@ struct window_range window_regions_of(const struct window_file *file, uint64_t f
 struct timespec window_time_in(unsigned microseconds);
 /* The region with these pages, or NULL. Read side. */
 struct region *window_find_region(struct window_file *file, uint64_t index);
-/* Take REGION from the noted to the closing ones. Read side for the table. */
+/* Take REGION from the noted to the closing ones. */
 void window_close_region_locked(struct window *window, struct region *region);
+/* The next region with this place that is on its way out: of all behind BEFORE, NULL: of all. There
+ * may be several: it was noted again, and closed again, before the first was dropped. */
+struct region *window_next_closed_locked(const struct window_file *file, uint64_t index,
+					 const struct region *before);
 /* The end of a forgotten file, once nothing is left of it. */
 void window_free_file_if_done_locked(struct window_file *file);
 void window_free_counted(struct window *window, void *block);
-/* Whether the kernel holds pages of REGION for a READ that waits. There are no more such READs than
- * threads that serve. */
-bool window_is_held_locked(const struct window *window, const struct region *region);
+/* Whether the kernel may hold pages of REGION for a READ that waits. Then it is left, and looked at
+ * again when that goes on. */
+bool window_is_held_locked(struct window *window, const struct region *region);
 
-/* Around a drop of pages of FILE, which stays meanwhile; the clock moves before its end. */
-void window_drop_begins_locked(struct window_file *file);
-void window_drop_ends_locked(struct window_file *file);
-/* PAGES (a mask) of REGION are about to be dropped. */
-void window_region_drop_begins_locked(struct region *region, uint64_t pages);
+/* Around a drop of DROP's pages, filled in but for its link. The file stays meanwhile; what marks
+ * the end is the clock, which moves, and each region there is of those that were dropped. */
+void window_drop_begins_locked(struct window_drop *drop);
+void window_drop_ends_locked(struct window_drop *drop);
+/* REGION's pages that a drop since SINCE may have taken: one that is over or under way. 0: all. */
+uint64_t window_dropped_since_locked(const struct region *region, uint64_t since);
 
 /* Take the answers whose pages are dropped, or that are overdue (ALL: all), out of the window, and
  * give them, with the lock given up for it. */
@@ -151,7 +181,8 @@ void window_give_answers_locked(struct window *window, bool all);
 /* Threads, until the window stops: one drops suspects, one gives answers that are overdue. */
 void *window_run_dropper(void *window);
 void *window_run_answerer(void *window);
-/* One round of the trimmer. The lock is given up for all that may take time. */
-void window_trim_locked(struct window *window);
+/* One step of a trimmer. The lock is given up for all that may take time. False: there was nothing
+ * to do. */
+bool window_trim_locked(struct window *window);
 
 #endif

@@ -4,6 +4,8 @@
 import hashlib
 import json
 import os
+import shutil
+import threading
 
 from harness import MIB, PAGE, Child, check, equal, test, until
 from limits import Limit
@@ -67,3 +69,32 @@ def sizes_fit_the_limit_of_a_cgroup(t):
             equal(hashlib.file_digest(file, hashlib.blake2b).digest(), digest.digest(), "the file")
         t.run(["umount", point])
         until(lambda: is_empty(inner), 20, "the daemon has ended")
+
+
+def uncounted(mount):
+    """How much more, or less, the daemon has in memory than it counts."""
+    return abs(mount.daemon_memory() - mount.status()["memory"]["total_bytes"])
+
+
+def make_and_close(path, count):
+    os.mkdir(path)
+    for number in range(count):
+        with open("%s/%d" % (path, number), "wb") as file:
+            file.write(b"%d" % number)
+
+
+@test(timeout=400, alone=True, suite="full", presets=("release",))
+def what_is_freed_goes_back(t):
+    """Invariant 6: what the daemon has in memory is what it counts, but for 16 MiB: with many files, known and open
+    at once by threads of their own, and after all of them are gone."""
+    mount = t.mount(t.make_dir("source"), ["pool=64M", "window=16M"])
+    threads = [threading.Thread(target=make_and_close, args=(mount.path("d%d" % number), 5000))
+               for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    until(lambda: uncounted(mount) <= 16 * MIB, 30 * t.patience, "as much in memory as is counted, with 40,000 files", 0.5)
+    for number in range(8):
+        shutil.rmtree(mount.path("d%d" % number))
+    until(lambda: uncounted(mount) <= 16 * MIB, 30 * t.patience, "as much in memory as is counted, without them", 0.5)

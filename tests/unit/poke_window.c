@@ -19,6 +19,6 @@ void poke_window_closing(struct window *window, int by)
 void poke_trimming(struct window *window, bool trimming)
 {
 	pthread_mutex_lock(&window->lock);
-	window->trimming = trimming;
+	window->trimming += trimming ? 1u : -1u;
 	pthread_mutex_unlock(&window->lock);
 }

@@ -4,6 +4,8 @@
 
 #include "foldfs/frame_queue.h"
 
+#include <limits.h>
+
 #define FRAMES 1000u
 
 struct fixture {
@@ -47,6 +49,14 @@ static void hit(struct fixture *fixture, uint32_t frame, unsigned times)
 		     (uint8_t)(times < FRAME_HOT_MAX ? times : FRAME_HOT_MAX));
 }
 
+/* However many have to be looked at. */
+static uint32_t victim(struct fixture *fixture)
+{
+	unsigned looks = UINT_MAX;
+
+	return frame_queue_victim(&fixture->queue, &looks);
+}
+
 static void a_frame_is_one_cache_line(void **state)
 {
 	(void)state;
@@ -59,11 +69,11 @@ static void an_empty_queue_has_no_victim(void **state)
 
 	(void)state;
 	fixture_open(&fixture);
-	assert_int_equal(frame_queue_victim(&fixture.queue), FRAME_NONE);
+	assert_int_equal(victim(&fixture), FRAME_NONE);
 	frame_queue_remove(&fixture.queue, 5); /* in no queue: nothing */
 	insert(&fixture, 3);
-	assert_int_equal(frame_queue_victim(&fixture.queue), 3);
-	assert_int_equal(frame_queue_victim(&fixture.queue), FRAME_NONE);
+	assert_int_equal(victim(&fixture), 3);
+	assert_int_equal(victim(&fixture), FRAME_NONE);
 	fixture_close(&fixture);
 }
 
@@ -79,8 +89,8 @@ static void unused_frames_leave_in_order(void **state)
 		frame_queue_remove(&fixture.queue, frame);
 	for (uint32_t frame = 0; frame < FRAMES; frame++)
 		if (frame < 100 || frame >= 200)
-			assert_int_equal(frame_queue_victim(&fixture.queue), frame);
-	assert_int_equal(frame_queue_victim(&fixture.queue), FRAME_NONE);
+			assert_int_equal(victim(&fixture), frame);
+	assert_int_equal(victim(&fixture), FRAME_NONE);
 	fixture_close(&fixture);
 }
 
@@ -111,7 +121,7 @@ static void any_frame_can_be_removed(void **state)
 		}
 		if (rng_below(&rng, 6))
 			continue;
-		frame = frame_queue_victim(&fixture.queue);
+		frame = victim(&fixture);
 		assert_int_equal(frame == FRAME_NONE, count == 0);
 		if (frame == FRAME_NONE)
 			continue;
@@ -119,7 +129,7 @@ static void any_frame_can_be_removed(void **state)
 		in[frame] = false;
 		count--;
 	}
-	while ((count = frame_queue_victim(&fixture.queue)) != FRAME_NONE) {
+	while ((count = victim(&fixture)) != FRAME_NONE) {
 		assert_true(in[count]);
 		in[count] = false;
 	}
@@ -141,9 +151,9 @@ static void what_is_used_again_outlives_a_scan(void **state)
 	for (uint32_t frame = 200; frame < FRAMES; frame++)
 		insert(&fixture, frame);
 	for (unsigned i = 0; i < 700; i++) {
-		uint32_t victim = frame_queue_victim(&fixture.queue);
+		uint32_t frame = victim(&fixture);
 
-		assert_true(victim >= 200 || victim % 2 == 1);
+		assert_true(frame >= 200 || frame % 2 == 1);
 	}
 	fixture_close(&fixture);
 }
@@ -158,13 +168,13 @@ static void content_that_comes_back_is_remembered(void **state)
 	for (uint32_t frame = 0; frame < 300; frame++)
 		insert_content(&fixture, frame, 5000 + frame, 1);
 	for (uint32_t frame = 0; frame < 300; frame++)
-		assert_int_equal(frame_queue_victim(&fixture.queue), frame);
+		assert_int_equal(victim(&fixture), frame);
 	for (uint32_t frame = 0; frame < 100; frame++) /* back, in other frames */
 		insert_content(&fixture, 999 - frame, 5000 + frame, 1);
 	for (uint32_t frame = 0; frame < 300; frame++) /* and new ones */
 		insert_content(&fixture, frame, 9000 + frame, 1);
 	for (uint32_t frame = 0; frame < 200; frame++)
-		assert_int_equal(frame_queue_victim(&fixture.queue), frame);
+		assert_int_equal(victim(&fixture), frame);
 	fixture_close(&fixture);
 }
 
@@ -179,7 +189,7 @@ static void private_frames_have_no_ghost(void **state)
 			fixture.metas[frame].own = true;
 			insert_content(&fixture, frame, 1, 1);
 			assert_int_equal(fixture.metas[frame].where, FRAME_SMALL);
-			assert_int_equal(frame_queue_victim(&fixture.queue), frame);
+			assert_int_equal(victim(&fixture), frame);
 		}
 	fixture_close(&fixture);
 }
@@ -198,18 +208,62 @@ static void a_shared_frame_outlives_its_equals(void **state)
 		hit(&fixture, frame, 3);
 	}
 	for (unsigned i = 1; i <= 200; i++) {
-		uint32_t victim = frame_queue_victim(&fixture.queue);
+		uint32_t frame = victim(&fixture);
 
-		assert_true(victim != FRAME_NONE);
-		if (victim < 4)
-			place[victim] = i;
+		assert_true(frame != FRAME_NONE);
+		if (frame < 4)
+			place[frame] = i;
 	}
 	assert_true(place[0] && place[0] < place[1]);
 	assert_true(place[1] < place[2] || place[1] > 190);
 	assert_true(place[2] < place[3] || place[2] > 190);
 	assert_true(place[3] > 190);
 	/* And it does leave. */
-	assert_int_equal(frame_queue_victim(&fixture.queue), FRAME_NONE);
+	assert_int_equal(victim(&fixture), FRAME_NONE);
+	fixture_close(&fixture);
+}
+
+/* Where all is in use, a search ends after as many as it may look at, and the next one goes on:
+ * after as many laps as there are hot bits it finds one. */
+static void a_search_is_bounded(void **state)
+{
+	struct fixture fixture;
+	unsigned searches = 0;
+	uint32_t frame;
+
+	(void)state;
+	fixture_open(&fixture);
+	for (frame = 0; frame < FRAMES; frame++) {
+		insert(&fixture, frame);
+		hit(&fixture, frame, FRAME_HOT_MAX);
+	}
+	do {
+		unsigned looks = 10;
+
+		frame = frame_queue_victim(&fixture.queue, &looks);
+		assert_true(frame != FRAME_NONE || !looks);
+		for (uint32_t i = 0; frame == FRAME_NONE && searches < 300 && i < FRAMES; i++)
+			if (fixture.metas[i].where == FRAME_MAIN)
+				hit(&fixture, i, FRAME_HOT_MAX);
+	} while (frame == FRAME_NONE && ++searches < 10000);
+	assert_in_range(searches, 300, 300 + FRAMES * (FRAME_HOT_MAX + 1) / 10);
+	assert_int_equal(fixture.queue.small.length + fixture.queue.main.length, FRAMES - 1);
+	fixture_close(&fixture);
+}
+
+static void the_eldest_goes_whatever_its_use(void **state)
+{
+	struct fixture fixture;
+
+	(void)state;
+	fixture_open(&fixture);
+	assert_int_equal(frame_queue_eldest(&fixture.queue), FRAME_NONE);
+	insert_content(&fixture, 7, 1, 100);
+	insert(&fixture, 8);
+	hit(&fixture, 7, FRAME_HOT_MAX);
+	assert_int_equal(frame_queue_eldest(&fixture.queue), 7);
+	assert_int_equal(frame_queue_eldest(&fixture.queue), 8);
+	assert_int_equal(frame_queue_eldest(&fixture.queue), FRAME_NONE);
 	fixture_close(&fixture);
 }
 
@@ -234,6 +288,8 @@ int main(void)
 		cmocka_unit_test(content_that_comes_back_is_remembered),
 		cmocka_unit_test(private_frames_have_no_ghost),
 		cmocka_unit_test(a_shared_frame_outlives_its_equals),
+		cmocka_unit_test(a_search_is_bounded),
+		cmocka_unit_test(the_eldest_goes_whatever_its_use),
 		cmocka_unit_test(the_ghost_is_small),
 	};
 

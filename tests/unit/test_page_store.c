@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_page_store.c - the guarantees A.1 to A.5 of page_store.h, its gauges, eviction */
-#include "helpers.h"
+#include "touched.h"
+
+#include "foldfs/frame_queue.h"
 
 #define MIB (1u << 20)
 
@@ -591,6 +593,41 @@ static void publishing_a_shared_page_gives_the_frame_back(void **state)
 	pool_close(&pool);
 }
 
+static uint64_t resident_bytes(void)
+{
+	FILE *file = fopen("/proc/self/statm", "r");
+	unsigned long long total;
+	unsigned long long resident;
+
+	expect(file && fscanf(file, "%llu %llu", &total, &resident) == 2 && !fclose(file));
+	return resident * FOLD_PAGE_SIZE;
+}
+
+/* At once: what is kept about frames is not looked at, only given up frame by frame afterwards. */
+static void the_end_gives_memory_back_without_a_walk(void **state)
+{
+	enum { FRAMES = 65536 };
+	struct pool pool;
+	struct test_page page;
+	struct frame_ref ref;
+	uint64_t full;
+
+	(void)state;
+	pool_open(&pool, (uint64_t)FRAMES * FOLD_PAGE_SIZE, true);
+	for (unsigned i = 0; i < FRAMES * 3 / 4; i++) {
+		page_make(&page, i, 0);
+		assert_false(pool_put(&pool, &page, &ref));
+	}
+	full = resident_bytes();
+	touched_clear();
+	page_store_end(pool.store);
+	assert_true(full - resident_bytes() >= FRAMES / 2 * FOLD_PAGE_SIZE);
+	assert_true(touched_bytes() < FRAMES * sizeof(struct frame_meta) / 2);
+	page_store_end(pool.store);
+	pool_drop(&pool, ref);
+	pool_close(&pool);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -611,6 +648,7 @@ int main(void)
 		cmocka_unit_test(hot_frames_survive_a_scan),
 		cmocka_unit_test(publish_waits_for_no_reclaimer),
 		cmocka_unit_test(publishing_a_shared_page_gives_the_frame_back),
+		cmocka_unit_test(the_end_gives_memory_back_without_a_walk),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,6 +5,7 @@
  * What is dropped for other reasons than the budget is in test_window_drop.c.
  */
 #include "foldfs/window_internal.h"
+#include "touched.h"
 #include "window_fixture.h"
 
 #include <semaphore.h>
@@ -380,6 +381,59 @@ static void the_kernels_answer_changes_nothing(void **state)
 	}
 }
 
+/* A page in each region, far more than are dropped: what is noted has 144 bytes for each. */
+#define SCATTERED 100000u
+
+static struct fixture *fixture_scattered(uint64_t budget)
+{
+	struct fixture *fixture = fixture_new(budget);
+
+	for (uint64_t region = 0; region < SCATTERED; region++)
+		window_note(fixture->files[0], region * REGION, 1);
+	return fixture;
+}
+
+/* Whatever else is noted of its file. */
+static void a_drop_looks_at_what_it_drops(void **state)
+{
+	struct fixture *fixture = fixture_scattered(1u << 30);
+	uint64_t all = SCATTERED * sizeof(struct region);
+
+	(void)state;
+	start(fixture);
+	for (unsigned turn = 1; turn <= 10; turn++) {
+		if (turn == 2) /* threads and all have begun */
+			touched_clear();
+		window_uncount(fixture->files[0], (uint64_t)(SCATTERED - turn) * REGION);
+		wait_for(usage_of(fixture).bytes == (SCATTERED - turn) * 4 * KIB);
+	}
+	assert_int_equal(atomic_load(&fixture->kernel.calls), 10);
+	assert_true(touched_bytes() < all / 2);
+	fixture_free(fixture);
+}
+
+/* Whatever else of its file is on its way out. */
+static void a_write_looks_at_what_it_writes(void **state)
+{
+	struct fixture *fixture = fixture_scattered(1u << 30);
+	uint64_t all = SCATTERED * sizeof(struct region);
+	sem_t go;
+
+	(void)state;
+	hold_trimmer(fixture, &go);
+	fixture->window->trimmers_most = 1;
+	start(fixture);
+	window_invalidate_soon(fixture->files[0]);
+	wait_for(atomic_load(&fixture->kernel.calls) + atomic_load(&fixture->kernel.calls_for_all));
+	touched_clear();
+	for (uint64_t page = 5; page < 10; page++)
+		expect(!window_written(fixture->files[0], page, 1, false));
+	assert_true(touched_bytes() < all / 2);
+	sem_post(&go);
+	fixture_free(fixture);
+	sem_destroy(&go);
+}
+
 /* The rule: the thread that calls the kernel holds no lock. So anything may be called meanwhile, by
  * this thread or by another that it waits for. */
 
@@ -587,6 +641,8 @@ int main(void)
 		cmocka_unit_test(neighbours_are_one_invalidation),
 		cmocka_unit_test(single_pages_go_by_region),
 		cmocka_unit_test(the_kernels_answer_changes_nothing),
+		cmocka_unit_test(a_drop_looks_at_what_it_drops),
+		cmocka_unit_test(a_write_looks_at_what_it_writes),
 		cmocka_unit_test(no_lock_is_held_while_invalidating),
 		cmocka_unit_test(a_note_during_the_invalidation_is_counted),
 		cmocka_unit_test(nothing_is_called_after_stop),

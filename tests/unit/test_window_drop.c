@@ -10,8 +10,8 @@ struct meeting {
 	struct fixture *fixture;
 	pthread_barrier_t inside;
 	pthread_barrier_t go_on;
-	bool met;
-	unsigned drops; /* the trimmer's, until it has ended */
+	atomic_bool met;
+	atomic_uint drops;
 };
 
 static void meet_during(void *context, uint64_t node, off_t offset, off_t length)
@@ -21,10 +21,9 @@ static void meet_during(void *context, uint64_t node, off_t offset, off_t length
 	(void)node;
 	(void)offset;
 	(void)length;
-	meeting->drops++;
-	if (meeting->met)
+	atomic_fetch_add(&meeting->drops, 1);
+	if (atomic_exchange(&meeting->met, true))
 		return;
-	meeting->met = true;
 	pthread_barrier_wait(&meeting->inside);
 	pthread_barrier_wait(&meeting->go_on);
 }
@@ -93,7 +92,7 @@ static void an_edition_shows_when_its_drop_is_over(void **state)
 	window_follow(file, 9);
 	assert_true(window_shows(file, 12));
 	fixture_free(fixture);
-	assert_int_equal(meeting.drops, 2);
+	assert_int_equal(atomic_load(&meeting.drops), 2);
 	pthread_barrier_destroy(&meeting.inside);
 	pthread_barrier_destroy(&meeting.go_on);
 }
@@ -110,6 +109,7 @@ static void a_trimmer_that_drops_a_file_is_at_work(void **state)
 	pthread_barrier_init(&meeting.go_on, NULL, 2);
 	fixture->kernel.during = meet_during;
 	fixture->kernel.context = &meeting;
+	fixture->window->trimmers_most = 1;
 	start(fixture);
 	window_invalidate_soon(fixture->files[0]);
 	pthread_barrier_wait(&meeting.inside);

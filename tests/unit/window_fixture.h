@@ -10,12 +10,13 @@
 
 #include "helpers.h"
 
-#include "foldfs/window.h"
+#include "foldfs/window_internal.h"
 
 #define NODES      4u
 #define NODE_PAGES 8192u
 #define REGION     64u
 #define KIB        1024u
+#define THREADS    (TRIMMERS + 1)
 
 struct kernel {
 	pthread_mutex_t locks[NODES]; /* of the pages of a node */
@@ -24,14 +25,14 @@ struct kernel {
 	atomic_ulong calls_for_all; /* length 0 */
 	errint_t answer;
 	pthread_mutex_t threads_lock;
-	pthread_t threads[2]; /* that have called; under threads_lock */
+	pthread_t threads[THREADS]; /* that have called; under threads_lock */
 	unsigned thread_count;
 	/* Run before the pages are dropped. */
 	void (*during)(void *context, uint64_t node, off_t offset, off_t length);
 	void *context;
 };
 
-/* All calls come from the trimmer or the dropper. */
+/* All calls come from the trimmers or the dropper. */
 static inline void check_thread(struct kernel *kernel)
 {
 	unsigned i;
@@ -41,7 +42,7 @@ static inline void check_thread(struct kernel *kernel)
 		if (pthread_equal(kernel->threads[i], pthread_self()))
 			break;
 	if (i == kernel->thread_count) {
-		expect(i < 2);
+		expect(i < THREADS);
 		kernel->threads[kernel->thread_count++] = pthread_self();
 	}
 	pthread_mutex_unlock(&kernel->threads_lock);
