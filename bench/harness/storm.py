@@ -115,7 +115,7 @@ def _native_clones(bench, image, users):
     """Copies on the file system of the cache."""
     if not users:
         return Native(data.clones(bench, image, CLONES))
-    path = os.path.join(bench.cache, "bench", f"clones-{data.key_of([image])}-written")
+    path = os.path.join(bench.cache, "bench", f"clones-{data.clones_key(image)}-written")
     for user in users:
         data.make_clones(bench, os.path.join(path, user), image, CLONES)
     return Native(path)
@@ -123,7 +123,7 @@ def _native_clones(bench, image, users):
 
 def _loop_clones(bench, name, system, image, users):
     """Clones by reflink on a file system of their own, made once."""
-    key = data.key_of([image], ",".join(users or []))
+    key = data.clones_key(image, ",".join(users or []))
     path = os.path.join(bench.cache, "bench", f"clones-{key}.{system}")
     disk = others.LoopDisk(bench, name, system, path + ".new")
     if not os.path.exists(path):
@@ -137,7 +137,7 @@ def _loop_clones(bench, name, system, image, users):
 
 
 def _zfs_clones(bench, image, arc_bytes):
-    path = os.path.join(bench.cache, "bench", f"clones-{data.key_of([image])}.zfs", "disk.img")
+    path = os.path.join(bench.cache, "bench", f"clones-{data.clones_key(image)}.zfs", "disk.img")
     os.makedirs(os.path.dirname(path), exist_ok=True)
     done = path + ".done"
     pool = others.ZfsFuse(bench, path, GIB)
