@@ -6,7 +6,10 @@
  * start together; each reads, touches or writes its share of --ops blocks, in order from a place of
  * its own or at random from a fixed seed. So two runs with the same arguments do the same work, on
  * whatever the files are served by, and readers can compare `sum`, which depends on what was read.
- * With --trace there is a thread for each file, which reads what the trace says, in its order.
+ * With --trace there is a thread for each file, which reads and writes what the trace says, in its
+ * order (bench/record_trace has the format). What is written is each file's own, as a guest's
+ * journal and times are, and depends on the seed, the file's number and the step: so it is another
+ * with each seed, and the same for whoever replays the same.
  *
  * Everything in struct job is constant while the threads run; a struct worker is its thread's own.
  */
@@ -28,15 +31,16 @@
 #define PAGE_BYTES  4096u
 #define LINE_BYTES  64u
 #define MAX_THREADS 64u
-#define MAX_READ    (UINT64_C(64) << 20) /* of a trace */
+#define MAX_STEP    (UINT64_C(64) << 20) /* of a trace, at once */
 
 enum op { OP_READ, OP_MMAP, OP_WRITE };
 enum sync { SYNC_NEVER, SYNC_EACH, SYNC_END };
 
-/* One read of a trace. */
+/* One request of a trace. */
 struct step {
 	uint64_t offset;
 	uint64_t length;
+	bool writes;
 };
 
 struct part {
@@ -60,6 +64,7 @@ struct job {
 	uint64_t seed;
 	struct step *steps; /* of the trace, or NULL */
 	size_t step_count;
+	bool writes; /* the work as a whole: files are opened for that */
 	unsigned threads;
 	size_t count;
 	struct part *parts;
@@ -248,7 +253,10 @@ static int replay(struct worker *worker)
 		const struct step *step = &job->steps[i];
 		uint64_t began = now_ns();
 
-		if (read_block(worker, i, worker->number, step->offset, (size_t)step->length))
+		if (step->writes ? write_block(worker, worker->number, step->offset,
+					       (size_t)step->length)
+				 : read_block(worker, i, worker->number, step->offset,
+					      (size_t)step->length))
 			return -1;
 		uint64_t took = now_ns() - began;
 		worker->nanoseconds[i] = took < UINT32_MAX ? (uint32_t)took : UINT32_MAX;
@@ -329,9 +337,8 @@ static void worker_init(struct worker *worker, struct job *job, unsigned number)
 		memcpy(worker->buffer + at, &word, sizeof(word));
 	}
 	for (size_t i = 0; i < job->count; i++) {
-		int flags = job->op == OP_WRITE ? O_RDWR : O_RDONLY;
-
-		worker->fds[i] = open(job->parts[i].path, flags | O_CLOEXEC);
+		worker->fds[i] =
+			open(job->parts[i].path, (job->writes ? O_RDWR : O_RDONLY) | O_CLOEXEC);
 		if (worker->fds[i] < 0)
 			die(job->parts[i].path, errno);
 	}
@@ -372,8 +379,22 @@ static void job_measure(struct job *job, char *paths[])
 	}
 }
 
-/* The reads that the file at PATH names: a line each, first page and number of pages. One thread
- * for each file, with room for the longest. */
+/* The request that LINE of the trace at PATH names. */
+static struct step step_of(const char *path, const char *line)
+{
+	bool writes = line[0] == 'w';
+	uint64_t page;
+	uint64_t pages;
+
+	if (sscanf(writes ? line + 1 : line, "%" SCNu64 " %" SCNu64, &page, &pages) != 2 ||
+	    !pages || pages > MAX_STEP / PAGE_BYTES ||
+	    page > (uint64_t)INT64_MAX / PAGE_BYTES - pages)
+		die(path, EINVAL);
+	return (struct step){page * PAGE_BYTES, pages * PAGE_BYTES, writes};
+}
+
+/* The requests that the file at PATH names, a line each. One thread for each file, with room for
+ * the longest. */
 static void job_trace(struct job *job, const char *path)
 {
 	FILE *file = fopen(path, "re");
@@ -382,22 +403,17 @@ static void job_trace(struct job *job, const char *path)
 	if (!file)
 		die(path, errno);
 	while (fgets(line, sizeof(line), file)) {
-		uint64_t page;
-		uint64_t pages;
-
 		if (line[0] == '#')
 			continue;
-		if (sscanf(line, "%" SCNu64 " %" SCNu64, &page, &pages) != 2 || !pages ||
-		    pages > MAX_READ / PAGE_BYTES ||
-		    page > (uint64_t)INT64_MAX / PAGE_BYTES - pages)
-			die(path, EINVAL);
+		struct step step = step_of(path, line);
+
 		job->steps = realloc(job->steps, (job->step_count + 1) * sizeof(*job->steps));
 		if (!job->steps)
 			die(path, ENOMEM);
-		job->steps[job->step_count++] =
-			(struct step){page * PAGE_BYTES, pages * PAGE_BYTES};
-		if (pages * PAGE_BYTES > job->block)
-			job->block = pages * PAGE_BYTES;
+		job->steps[job->step_count++] = step;
+		job->writes |= step.writes;
+		if (step.length > job->block)
+			job->block = step.length;
 	}
 	if (ferror(file) || !job->step_count)
 		die(path, ferror(file) ? EIO : EINVAL);
@@ -531,7 +547,7 @@ static void usage(void)
 			"    --seed N               of the random order (1)\n"
 			"    --sync never|each|end  fdatasync after each write, or once (never)\n"
 			"    --remap                mmap anew after as many blocks as the set has\n"
-			"    --trace FILE           read what FILE says; a thread for each file\n"
+			"    --trace FILE           read and write what FILE says; a thread each\n"
 			"    --uid N                as that user, once the files are open\n"
 			"    --no-latency           only the whole is timed\n");
 	exit(2);
@@ -626,6 +642,7 @@ int main(int argc, char *argv[])
 	    job.offset % PAGE_BYTES || (trace && (job.op != OP_READ || job.no_latency)))
 		usage();
 	job.count = (size_t)(argc - optind);
+	job.writes = job.op == OP_WRITE;
 	if (trace)
 		job_trace(&job, trace);
 	job_measure(&job, argv + optind);

@@ -186,6 +186,11 @@ uint64_t family_table_shrink(struct family_table *table, uint64_t bytes)
 	return taken;
 }
 
+uint64_t family_number(const struct family *family)
+{
+	return family->number;
+}
+
 void family_put(struct family *family)
 {
 	struct family_table *table = family->table;

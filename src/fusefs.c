@@ -119,6 +119,8 @@ static errint_t build(struct fusefs *fs, const struct options *options)
 	if (!error)
 		error = family_table_new(fs->store, &fs->families);
 	if (!error)
+		file_table_use_families(fs->files, fs->families);
+	if (!error)
 		error = filler_init(&fs->filler, fs->store, fs->files, fs->stats);
 	if (!error)
 		error = workers_new(WORKERS, &fs->workers);
@@ -134,6 +136,8 @@ static errint_t build(struct fusefs *fs, const struct options *options)
 		error = open_handles_new(fs);
 	if (!error)
 		error = file_table_source(fs->files, fs->source_fd);
+	if (!error)
+		error = clones_new(fs->files, fs->source_fd, fusefs_open_known, fs, &fs->clones);
 	if (!error)
 		error = backing_new(fs->source_fd, &fs->backing);
 	if (!error)
@@ -182,8 +186,6 @@ void fusefs_use_state(struct fusefs *fs, const struct state *state)
 	plan_use_state(fs->plan, state);
 	fs->catalogue = state->catalogue;
 	fs->objects = state->objects;
-	if (fs->catalogue)
-		file_table_use_families(fs->files, fs->families);
 }
 
 void fusefs_leave_source(struct fusefs *fs)
@@ -215,6 +217,7 @@ void fusefs_free(struct fusefs *fs)
 	/* Before all that takes as long as there are pages. */
 	if (fs->store)
 		page_store_end(fs->store);
+	clones_free(fs->clones);
 	file_table_free(fs->files);
 	family_table_free(fs->families);
 	page_map_memory_free(fs->map_memory);
@@ -374,7 +377,9 @@ void fusefs_usage(const struct fusefs *fs, struct fusefs_usage *ret_usage)
 	window_usage(fs->window, &ret_usage->window);
 	ret_usage->zero_pages = page_map_memory_zero_pages(fs->map_memory);
 	ret_usage->maps_bytes = page_map_memory_bytes(fs->map_memory) +
-				file_table_bytes(fs->files) + family_table_bytes(fs->families);
+				file_table_bytes(fs->files) + family_table_bytes(fs->families) +
+				clones_bytes(fs->clones);
+	ret_usage->clones_found = clones_found(fs->clones);
 	plan_equal(fs->plan, &ret_usage->equal);
 	ret_usage->no_passthrough = plan_unable(fs->plan);
 	ret_usage->window_inodes = plan_inodes(fs->plan, PLAN_WINDOW);

@@ -123,6 +123,47 @@ errint_t handle_content(struct handle *handle)
 	return error;
 }
 
+/* A description of FILE that a client has it open by, best one that it writes by; NULL: none. */
+static struct source *find_source(struct fusefs *fs, const struct file *file)
+{
+	struct source *found = NULL;
+	struct handle *handle;
+
+	pthread_mutex_lock(&fs->handles_lock);
+	cds_list_for_each_entry (handle, &fs->handles, link)
+		if (atomic_load_explicit(&handle->ready, memory_order_acquire) &&
+		    handle->file == file && (!found || (handle->flags & O_ACCMODE) != O_RDONLY))
+			found = handle->source;
+	if (found)
+		source_get(found);
+	pthread_mutex_unlock(&fs->handles_lock);
+	return found;
+}
+
+struct source *fusefs_open_known(void *context, const struct file *file, dev_t device, ino_t inode)
+{
+	struct fusefs *fs = context;
+	struct source *source = find_source(fs, file);
+	int fd;
+
+	if (source)
+		return source;
+	fd = fusefs_open_source(fs, device, inode);
+	return fd < 0 || source_new(fd, &source) ? NULL : source;
+}
+
+/* HANDLE is open: what its file has in common with others by their places on the disk. Files that
+ * the kernel serves need no kin. */
+static void learn_clones(const struct handle *handle)
+{
+	if (!atomic_load_explicit(&handle->ready, memory_order_relaxed) ||
+	    file_size(handle->file) < CLONES_LEAST)
+		return;
+	/* A lease on another user's file takes CAP_LEASE. */
+	identity_make_own();
+	clones_learn(handle->fs->clones, handle->file, handle->source);
+}
+
 /* Choose or join the plan of INODE for HANDLE, whose source was found as ST, and set FI's flags by
  * it. */
 static errint_t enter_plan_locked(struct fusefs *fs, struct inode *inode, struct handle *handle,
@@ -224,6 +265,7 @@ errint_t fusefs_handle_new(struct fusefs *fs, fuse_req_t req, struct inode *inod
 		handle_put(handle);
 		return error;
 	}
+	learn_clones(handle);
 	handle->magic = HANDLE_MAGIC;
 	pthread_mutex_lock(&fs->handles_lock);
 	cds_list_add(&handle->link, &fs->handles);

@@ -159,6 +159,20 @@ struct family *kin_told(const struct kin *kin)
 	return kin->writers == WRITERS_TRUSTED ? kin->by[0] : kin->by[1];
 }
 
+uint64_t kin_number(const struct kin *kin)
+{
+	return family_number(kin->by[0]);
+}
+
+void kin_tell(const struct kin *kin, uint64_t first, uint64_t pages, struct frame_ref ref)
+{
+	struct family *told = kin_told(kin);
+
+	for (uint64_t i = 0; told && i < pages; i++, ref.frame++)
+		if (kin_has(kin, first + i))
+			family_remember(told, first + i, ref);
+}
+
 bool kin_share(const struct kin *kin, uint64_t page, struct frame_ref *ret_ref)
 {
 	for (unsigned n = 0; n < KIN_FAMILIES && kin->by[n]; n++)
@@ -367,11 +381,9 @@ uint64_t kin_count(struct catalogue *catalogue, struct file *file, int fd)
 	struct kin *kin;
 	uint64_t pages;
 
-	if (!catalogue)
-		return 0;
 	kin = file ? kin_of(file) : NULL;
 	if (!kin)
-		return count_known(catalogue, fd);
+		return catalogue ? count_known(catalogue, fd) : 0;
 	pages = count_uncut(kin);
 	kin_put(kin);
 	return pages;

@@ -21,11 +21,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <unistd.h>
@@ -97,45 +95,19 @@ void scan_twin_close(struct scan_twin *twin)
 
 /* ---- by extents ---- */
 
-/* The extents from byte START on, as many as fit. False: the file system does not say. */
-bool scan_map_extents(int fd, uint64_t start, union scan_extents *extents)
+/* Whether what both have is the same and proves that they are equal, so far. */
+static bool is_proof(const union extents *a, const union extents *b)
 {
-	memset(&extents->map, 0, sizeof(extents->map));
-	extents->map.fm_start = start;
-	extents->map.fm_length = FIEMAP_MAX_OFFSET - start;
-	extents->map.fm_flags = FIEMAP_FLAG_SYNC;
-	extents->map.fm_extent_count = SCAN_EXTENTS;
-	return !ioctl(fd, FS_IOC_FIEMAP, &extents->map);
-}
-
-bool scan_extent_is_plain(const struct fiemap_extent *extent)
-{
-	return !(extent->fe_flags &
-		 ~(FIEMAP_EXTENT_LAST | FIEMAP_EXTENT_MERGED | FIEMAP_EXTENT_SHARED));
-}
-
-static bool is_same_extent(const struct fiemap_extent *a, const struct fiemap_extent *b)
-{
-	return a->fe_logical == b->fe_logical && a->fe_physical == b->fe_physical &&
-	       a->fe_length == b->fe_length && a->fe_flags == b->fe_flags &&
-	       scan_extent_is_plain(a);
-}
-
-/* Whether what both have is the same, so far. */
-static bool is_same_map(const union scan_extents *a, const union scan_extents *b)
-{
-	unsigned count = a->map.fm_mapped_extents;
-
-	if (count != b->map.fm_mapped_extents)
+	if (!extents_same(a, b))
 		return false;
-	for (unsigned i = 0; i < count; i++)
-		if (!is_same_extent(&a->map.fm_extents[i], &b->map.fm_extents[i]))
+	for (unsigned i = 0; i < a->map.fm_mapped_extents; i++)
+		if (!extents_is_plain(&a->map.fm_extents[i]))
 			return false;
 	return true;
 }
 
 static bool is_proved(const struct scan_twin *first, const struct scan_twin *twin,
-		      union scan_extents maps[2])
+		      union extents maps[2])
 {
 	uint64_t start = 0;
 
@@ -144,9 +116,9 @@ static bool is_proved(const struct scan_twin *first, const struct scan_twin *twi
 	for (;;) {
 		const struct fiemap_extent *last;
 
-		if (!scan_map_extents(fd_of(first), start, &maps[0]) ||
-		    !scan_map_extents(fd_of(twin), start, &maps[1]) ||
-		    !maps[0].map.fm_mapped_extents || !is_same_map(&maps[0], &maps[1]))
+		if (!extents_map(fd_of(first), start, true, &maps[0]) ||
+		    !extents_map(fd_of(twin), start, true, &maps[1]) ||
+		    !maps[0].map.fm_mapped_extents || !is_proof(&maps[0], &maps[1]))
 			return false;
 		last = &maps[0].map.fm_extents[maps[0].map.fm_mapped_extents - 1];
 		if (last->fe_flags & FIEMAP_EXTENT_LAST)
@@ -159,9 +131,9 @@ static bool is_proved(const struct scan_twin *first, const struct scan_twin *twi
  * enough where nothing is. */
 static void prove(struct scan_twin *twins[], unsigned count)
 {
-	union scan_extents *maps = calloc(2, sizeof(*maps));
+	union extents *maps = calloc(2, sizeof(*maps));
 
-	if (maps && scan_map_extents(fd_of(twins[0]), 0, &maps[0]) &&
+	if (maps && extents_map(fd_of(twins[0]), 0, true, &maps[0]) &&
 	    maps[0].map.fm_mapped_extents &&
 	    (maps[0].map.fm_extents[0].fe_flags & FIEMAP_EXTENT_SHARED) &&
 	    !fsync(fd_of(twins[0]))) {

@@ -19,10 +19,10 @@ struct comparison {
 	struct scan *scan;
 	struct scan_twin *twins[2];
 	uint8_t *buffers;
-	union scan_extents *maps; /* two; NULL: extents are not asked for */
-	uint64_t asked_until;     /* up to here extents do not prove anything */
-	uint64_t end;             /* bytes to compare */
-	size_t most;              /* runs that there is memory for */
+	union extents *maps;  /* two; NULL: extents are not asked for */
+	uint64_t asked_until; /* up to here extents do not prove anything */
+	uint64_t end;         /* bytes to compare */
+	size_t most;          /* runs that there is memory for */
 	struct scan_runs *runs;
 };
 
@@ -54,7 +54,7 @@ static errint_t add_equal(struct comparison *c, uint64_t from, uint64_t to)
 	return add_run(c->runs, fold_page_of(from), fold_pages_in(from, to - from));
 }
 
-static const struct fiemap_extent *extent_at(const union scan_extents *extents, uint64_t offset)
+static const struct fiemap_extent *extent_at(const union extents *extents, uint64_t offset)
 {
 	for (unsigned i = 0; i < extents->map.fm_mapped_extents; i++) {
 		const struct fiemap_extent *extent = &extents->map.fm_extents[i];
@@ -76,7 +76,7 @@ static uint64_t proved_until(struct comparison *c, uint64_t offset)
 	for (unsigned i = 0; i < 2; i++) {
 		uint64_t ends;
 
-		extents[i] = scan_map_extents(source_fd(c->twins[i]->source), offset, &c->maps[i])
+		extents[i] = extents_map(source_fd(c->twins[i]->source), offset, true, &c->maps[i])
 				     ? extent_at(&c->maps[i], offset)
 				     : NULL;
 		if (!extents[i])
@@ -84,7 +84,7 @@ static uint64_t proved_until(struct comparison *c, uint64_t offset)
 		ends = extents[i]->fe_logical + extents[i]->fe_length;
 		end = ends < end ? ends : end;
 	}
-	if (scan_extent_is_plain(extents[0]) && scan_extent_is_plain(extents[1]) &&
+	if (extents_is_plain(extents[0]) && extents_is_plain(extents[1]) &&
 	    extents[0]->fe_physical + (offset - extents[0]->fe_logical) ==
 		    extents[1]->fe_physical + (offset - extents[1]->fe_logical)) {
 		/* Whole pages, but at the end of both. */
@@ -153,12 +153,12 @@ static size_t most_runs(const struct scan *scan)
 }
 
 /* Extents are true of what is on the disk. */
-static union scan_extents *maps_for(struct scan_twin *twins[])
+static union extents *maps_for(struct scan_twin *twins[])
 {
 	if (twins[0]->file.stamp.device != twins[1]->file.stamp.device ||
 	    fsync(source_fd(twins[0]->source)) || fsync(source_fd(twins[1]->source)))
 		return NULL;
-	return calloc(2, sizeof(union scan_extents));
+	return calloc(2, sizeof(union extents));
 }
 
 errint_t scan_compare_pages(struct scan *scan, struct scan_twin *a, struct scan_twin *b,

@@ -268,11 +268,14 @@ bool source_stamp_is_racy(const struct source_stamp *stamp, bool multigrain)
 
 errint_t source_check_unwritten(int fd)
 {
+	int flags = fcntl(fd, F_GETFL);
+	bool writes = flags >= 0 && (flags & O_ACCMODE) != O_RDONLY;
+
 	/* Should an opener be kept waiting for a moment, we are told by a signal that is ignored by
 	 * default, and not by SIGIO, which would end the process. */
 	if (fcntl(fd, F_SETSIG, SIGURG))
 		return -errno;
-	if (fcntl(fd, F_SETLEASE, F_RDLCK))
+	if (fcntl(fd, F_SETLEASE, writes ? F_WRLCK : F_RDLCK))
 		return errno == EAGAIN ? -EBUSY : -errno;
 	(void)fcntl(fd, F_SETLEASE, F_UNLCK);
 	return 0;

@@ -158,6 +158,23 @@ def data_pages(path):
         os.close(fd)
 
 
+def content_pages(path):
+    """(first page, pages) of each stretch of PATH that has content. What the file system calls data is not the same
+    at all times: blocks that were never written are holes until somebody has read them."""
+    begin = end = 0
+    with open(path, "rb") as file:
+        for first, count in data_pages(path):
+            for page in range(first, first + count):
+                file.seek(page * PAGE)
+                if not any(file.read(PAGE)):
+                    continue
+                if page != end and end > begin:
+                    yield begin, end - begin
+                begin, end = begin if page == end and end > begin else page, page + 1
+    if end > begin:
+        yield begin, end - begin
+
+
 def diverge(path, seed, stretches, pages=CLONE_PAGES):
     """Give PATH some pages of its own, in STRETCHES; the same for the same seed."""
     chance = random.Random(seed)
@@ -184,9 +201,14 @@ def clone_names(count):
     return [f"clone{number:02}.img" for number in range(count)]
 
 
+def clones_key(image, more=""):
+    """A name for clones of IMAGE as make_clones() makes them."""
+    return key_of([image], "by content" + more)
+
+
 def clones(bench, image, count):
     """The directory of COUNT clones of IMAGE as it is now, beside the other data of the bench."""
-    return make_clones(bench, os.path.join(bench.cache, "bench", f"clones-{key_of([image])}"), image, count)
+    return make_clones(bench, os.path.join(bench.cache, "bench", f"clones-{clones_key(image)}"), image, count)
 
 
 def make_clones(bench, directory, image, count, reflink=False):
@@ -198,7 +220,7 @@ def make_clones(bench, directory, image, count, reflink=False):
         if not os.path.exists(base):
             copy_file(image, base + ".new")
             os.rename(base + ".new", base)
-    stretches = list(data_pages(image))
+    stretches = list(content_pages(image))
     for number, name in enumerate(clone_names(count)):
         path = os.path.join(directory, name)
         if not os.path.exists(path):

@@ -49,6 +49,7 @@ uint64_t family_table_shrink(struct family_table *table, uint64_t bytes);
 struct family *family_get(struct family_table *table, uint64_t number, uint64_t writers,
 			  uint64_t pages);
 void family_put(struct family *family);
+uint64_t family_number(const struct family *family);
 
 /* The frame that holds PAGE now; the caller is one more user of it. False: none is remembered, or
  * it has gone. RCU read side. */

@@ -68,7 +68,10 @@
 	  "Pages read from the source and not kept, for the content had changed meanwhile.")       \
 	X("adopted", "events", NUMBER, stats_sum(r->stats, STAT_ADOPTED),                          \
 	  "Pages that were in the pool already as another file's, known to be equal by an "        \
-	  "earlier scan, and were not read from the source.")                                      \
+	  "earlier scan, or by their place on the disk, and were not read from the source.")       \
+	X("clones_found", "files", NUMBER, r->usage.clones_found,                                  \
+	  "Files that were found at an open to have blocks of the disk in common with another "    \
+	  "one, and so to be equal to it there.")                                                  \
 	X("merges", "events", NUMBER, stats_sum(r->stats, STAT_MERGES),                            \
 	  "Pages read from the source that were found equal to a frame, and share it.")            \
 	X("digest_collisions", "events", NUMBER, stats_sum(r->stats, STAT_DIGEST_COLLISIONS),      \

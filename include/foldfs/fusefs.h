@@ -93,6 +93,7 @@ struct fusefs_usage {
 	struct window_usage window;
 	uint64_t zero_pages;
 	uint64_t maps_bytes;
+	uint64_t clones_found;
 	uint64_t inodes;
 	struct plan_equal equal;
 	const char *no_passthrough; /* why (constant text); NULL: there is kernel passthrough */

@@ -3,6 +3,7 @@
 #ifndef FOLDFS_FUSEFS_INTERNAL_H
 #define FOLDFS_FUSEFS_INTERNAL_H
 
+#include "foldfs/clones.h"
 #include "foldfs/cow_break.h"
 #include "foldfs/fusefs.h"
 #include "foldfs/fusefs_reply.h"
@@ -35,6 +36,7 @@ struct fusefs {
 	struct page_map_memory *map_memory;
 	struct file_table *files;
 	struct family_table *families;
+	struct clones *clones;
 	struct catalogue
 		*catalogue;      /* borrowed; NULL: there is none. Set before the first thread */
 	struct objects *objects; /* the same */
@@ -114,6 +116,8 @@ void fusefs_handle_give(struct fusefs *fs, uid_t user);
  * Used by open, create and tmpfile. */
 errint_t fusefs_handle_new(struct fusefs *fs, fuse_req_t req, struct inode *inode, int fd,
 			   struct fuse_file_info *fi);
+/* For clones.h. */
+clones_open_fn fusefs_open_known;
 /* The reply to the open did not reach the kernel: undo. */
 void fusefs_handle_undo(struct fuse_file_info *fi);
 /* If nobody has INODE open, see whether it may still be mapped by who wrote to it in passthrough.

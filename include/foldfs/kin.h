@@ -43,6 +43,12 @@ void kin_put(struct kin *kin);
 struct family *kin_family(const struct kin *kin, unsigned n);
 /* Where KIN's file tells what it holds; NULL: nowhere. */
 struct family *kin_told(const struct kin *kin);
+/* The number of its family. */
+uint64_t kin_number(const struct kin *kin);
+/* Pages FIRST..FIRST + PAGES - 1 are in frames side by side, REF that of the first: tell of those
+ * that KIN has. RCU read side, within which the slots were looked at, while all that KIN's file had
+ * not cut was the family's. */
+void kin_tell(const struct kin *kin, uint64_t first, uint64_t pages, struct frame_ref ref);
 /* The frame that holds PAGE now, by the first that knows; the caller is one more user of it. False:
  * there is none. RCU read side. */
 bool kin_share(const struct kin *kin, uint64_t page, struct frame_ref *ret_ref);

@@ -21,10 +21,10 @@
 
 #include "foldfs/border.h"
 #include "foldfs/catalogue.h"
+#include "foldfs/extents.h"
 #include "foldfs/sample.h"
 #include "foldfs/scan.h"
 
-#include <linux/fiemap.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -247,17 +247,6 @@ uint64_t scan_next_data(struct scan_twin *twins[], unsigned count, uint64_t offs
 /* WANT bytes at OFFSET, at the scan's rate. What cannot be read is unfit. -ECANCELED. */
 errint_t scan_read_twin(struct scan *scan, struct scan_twin *twin, uint8_t *buffer, size_t want,
 			uint64_t offset);
-
-/* The extents lie behind the map, in its array without a length. */
-#define SCAN_EXTENTS 128u
-union scan_extents {
-	struct fiemap map;
-	unsigned char room[sizeof(struct fiemap) + SCAN_EXTENTS * sizeof(struct fiemap_extent)];
-};
-/* The extents from byte START on, as many as fit. False: the file system does not say. */
-bool scan_map_extents(int fd, uint64_t start, union scan_extents *extents);
-/* Whether it says what is read from it, and no more (rule D). */
-bool scan_extent_is_plain(const struct fiemap_extent *extent);
 
 /* ---- scan_runs.c ---- */
 

@@ -68,9 +68,10 @@ bool source_stamp_is_young(const struct source_stamp *stamp, int64_t nanoseconds
 /* Whether STAMP, taken now, may be that of a later state too. MULTIGRAIN: it is of a file system of
  * which source_is_multigrain() says so (below). */
 bool source_stamp_is_racy(const struct source_stamp *stamp, bool multigrain);
-/* Whether nobody has the file open as FD, for reading, open for writing, or mapped so: 0. -EBUSY:
- * somebody has; other -errno: the kernel does not say (another's file, some file systems). Who
- * opens it for writing at this moment may wait for some microseconds. */
+/* Whether nobody has the file open as FD open for writing, or mapped so: 0. If FD is for writing
+ * itself: whether nobody has it open by another description. -EBUSY: somebody has; other -errno:
+ * the kernel does not say (another's file, some file systems). Who opens it for writing at this
+ * moment may wait for some microseconds. */
 errint_t source_check_unwritten(int fd);
 
 /* Whether the file system has multigrain timestamps (Linux 6.13: ext4, XFS, btrfs, tmpfs): one that
