@@ -75,6 +75,40 @@ static uid_t user_of(const struct fuse_in_header *in)
 	}
 }
 
+#define OPCODE_STATX 52u /* FUSE_STATX, of Linux 6.6 */
+
+/* What is asked of the kernel's memory as a rule, or of ours. What a file system is asked may take
+ * as long as it likes, here as well. */
+static bool is_brief(const struct fuse_in_header *in)
+{
+	const struct fuse_open_in *open = (const void *)(in + 1);
+
+	switch (in->opcode) {
+	case FUSE_LOOKUP:
+	case FUSE_GETATTR:
+	case OPCODE_STATX:
+	case FUSE_ACCESS:
+	case FUSE_READLINK:
+	case FUSE_GETXATTR:
+	case FUSE_LISTXATTR:
+	case FUSE_OPENDIR:
+	case FUSE_READDIR:
+	case FUSE_READDIRPLUS:
+	case FUSE_RELEASEDIR:
+	case FUSE_RELEASE:
+	case FUSE_FLUSH:
+	case FUSE_LSEEK:
+	case FUSE_STATFS:
+		return true;
+	case FUSE_OPEN:
+		return !(open->flags & O_TRUNC);
+	case FUSE_READ:
+		return fusefs_read_is_brief((const void *)(in + 1));
+	default:
+		return false;
+	}
+}
+
 static errint_t open_handles_new(struct fusefs *fs)
 {
 	uint64_t budget = inode_table_spare(fs->inodes);
@@ -127,7 +161,7 @@ static errint_t build(struct fusefs *fs, const struct options *options)
 	if (!error)
 		error = memory_keeper_new(counted_memory, fs, &fs->keeper);
 	if (!error)
-		error = serve_new(user_of, &fs->serve);
+		error = serve_new(user_of, is_brief, &fs->serve);
 	if (!error)
 		error = window_new(options->window_bytes, invalidate, fs, &fs->window);
 	if (!error)

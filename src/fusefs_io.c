@@ -156,6 +156,29 @@ void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 		handle_put(handle);
 }
 
+/* What the page map has. The window, which may make any READ wait for a moment, is not asked. */
+bool fusefs_read_is_brief(const struct fuse_read_in *in)
+{
+	const struct fuse_file_info fi = {.fh = in->fh};
+	const struct handle *handle = handle_of(&fi);
+	uint64_t page = fold_page_of(in->offset);
+	size_t size = in->size < FOLD_REQUEST_BYTES ? in->size : FOLD_REQUEST_BYTES;
+	uint64_t end = page + fold_pages_in(in->offset, size);
+	uint64_t file_end;
+	uint32_t users;
+
+	if (!handle || !atomic_load_explicit(&handle->ready, memory_order_acquire))
+		return false;
+	file_end = fold_pages_in(0, file_size(handle->file));
+	if (end > file_end)
+		end = file_end;
+	fold_rcu_read_lock();
+	while (page < end && page_map_users(file_map(handle->file), page, &users))
+		page++;
+	fold_rcu_read_unlock();
+	return page >= end;
+}
+
 /* ---- changes of content ---- */
 
 static errint_t source_flush(const struct source *source, bool datasync)

@@ -26,15 +26,10 @@
  * mutex is the content side's and comes before both. No system call that may block is made under a
  * shard's mutex.
  */
-#include "foldfs/inode.h"
+#include "foldfs/inode_internal.h"
 
-#include "foldfs/descriptors.h"
 #include "foldfs/handles.h"
 #include "foldfs/identity.h"
-#include "foldfs/inode_number.h"
-#include "foldfs/links.h"
-#include "foldfs/node_slab.h"
-#include "foldfs/path_cache.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -45,51 +40,8 @@
 
 #include <urcu/compiler.h>
 
-#define SHARDS           128u
-#define FIRST_BUCKETS    16u
 #define PROC_PATH_LENGTH 32
 #define APART_DEVICE     ((dev_t)-1) /* no file system's */
-
-struct inode {
-	struct node_slot slot; /* node_slab's; the root's is not in use */
-	struct inode *next;    /* in the shard's chain; under the shard's mutex */
-	dev_t device;          /* constant */
-	ino_t number;          /* constant */
-	uint64_t lookups;      /* under the shard's mutex */
-	struct path_slot path; /* O_PATH */
-	mode_t type;           /* constant: S_IFMT */
-	bool apart;            /* constant: other names of its file may become another file's */
-	bool hashed;           /* under the shard's mutex */
-	atomic_bool detached;  /* only ever goes from false to true */
-	pthread_mutex_t mutex; /* inode_lock() */
-	union {                /* under mutex */
-		struct {
-			struct window_file *window_file;
-			struct plan_hold plan;
-		};
-		struct directory_hold directory; /* if type is that of a directory */
-	};
-};
-
-struct shard {
-	pthread_mutex_t mutex;
-	struct inode **buckets; /* under mutex */
-	size_t bucket_count;    /* a power of two; under mutex */
-	size_t inodes;          /* under mutex */
-};
-
-struct inode_table {
-	struct node_slab *slab;
-	void (*forget)(struct window_file *); /* set before use */
-	int root_fd;                          /* borrowed; constant */
-	struct path_cache paths;
-	struct border border;          /* its own */
-	struct links links;            /* its own */
-	_Atomic uint64_t bytes;        /* of buckets */
-	struct inode_numbers *numbers; /* its own; constant */
-	struct inode root;
-	struct shard shards[SHARDS];
-};
 
 /* What tells an object: its numbers, and its handle where that matters. */
 struct object {
@@ -149,99 +101,27 @@ static errint_t object_init(struct inode_table *table, int fd, dev_t parent,
 	return 0;
 }
 
-/* ---- the hash ---- */
-
-static uint64_t hash_of(dev_t device, ino_t number)
-{
-	uint64_t hash = ((uint64_t)number ^ ((uint64_t)device << 32 | device >> 32)) *
-			UINT64_C(0x9e3779b97f4a7c15);
-
-	return hash ^ hash >> 29;
-}
-
-static struct shard *shard_of(struct inode_table *table, dev_t device, ino_t number)
-{
-	return &table->shards[hash_of(device, number) % SHARDS];
-}
-
-static struct inode **bucket_of(const struct shard *shard, dev_t device, ino_t number)
-{
-	return &shard->buckets[hash_of(device, number) / SHARDS & (shard->bucket_count - 1)];
-}
-
-static struct inode *shard_find_locked(const struct shard *shard, dev_t device, ino_t number)
-{
-	struct inode *inode = *bucket_of(shard, device, number);
-
-	while (inode && (inode->number != number || inode->device != device))
-		inode = inode->next;
-	return inode;
-}
-
-static void shard_insert_locked(struct shard *shard, struct inode *inode)
-{
-	struct inode **bucket = bucket_of(shard, inode->device, inode->number);
-
-	inode->next = *bucket;
-	*bucket = inode;
-	inode->hashed = true;
-	shard->inodes++;
-}
-
-static void shard_remove_locked(struct shard *shard, struct inode *inode)
-{
-	struct inode **link = bucket_of(shard, inode->device, inode->number);
-
-	if (!inode->hashed)
-		return;
-	while (*link != inode)
-		link = &(*link)->next;
-	*link = inode->next;
-	inode->hashed = false;
-	shard->inodes--;
-}
-
-/* Twice the buckets when they are as many as inodes; the old ones do as well if there is no memory.
- */
-static void shard_grow_locked(struct inode_table *table, struct shard *shard)
-{
-	size_t old_count = shard->bucket_count;
-	struct inode **old = shard->buckets;
-	struct inode **buckets;
-
-	if (shard->inodes < old_count)
-		return;
-	buckets = calloc(old_count * 2, sizeof(struct inode *));
-	if (!buckets)
-		return;
-	shard->buckets = buckets;
-	shard->bucket_count = old_count * 2;
-	shard->inodes = 0;
-	for (size_t index = 0; index < old_count; index++) {
-		for (struct inode *inode = old[index], *next; inode; inode = next) {
-			next = inode->next;
-			shard_insert_locked(shard, inode);
-		}
-	}
-	free(old);
-	atomic_fetch_add_explicit(&table->bytes, old_count * sizeof(struct inode *),
-				  memory_order_relaxed);
-}
-
 /* ---- an inode's life ---- */
 
-static bool inode_is_root(const struct inode_table *table, const struct inode *inode)
+void inode_init(struct inode *inode, const struct stat *st, bool apart)
 {
-	return inode == &table->root;
+	inode->device = st->st_dev;
+	inode->number = st->st_ino;
+	inode->type = st->st_mode & S_IFMT;
+	inode->apart = apart;
+	pthread_mutex_init(&inode->mutex, NULL);
 }
 
-static void inode_init(struct inode *inode, const struct object *object)
+void inode_free(struct inode_table *table, struct inode *inode)
 {
-	inode->device = object->st.st_dev;
-	inode->number = object->st.st_ino;
-	inode->type = object->st.st_mode & S_IFMT;
-	inode->apart = object->apart;
-	pthread_mutex_init(&inode->mutex, NULL);
+	int fd = path_slot_end(&table->paths, &inode->path);
+
+	if (table->forget && inode->type != S_IFDIR && inode->window_file)
+		table->forget(inode->window_file);
+	if (fd >= 0)
+		close(fd);
+	pthread_mutex_destroy(&inode->mutex);
+	node_slab_give(table->slab, &inode->slot);
 }
 
 static errint_t inode_new_locked(struct inode_table *table, struct shard *shard,
@@ -254,29 +134,15 @@ static errint_t inode_new_locked(struct inode_table *table, struct shard *shard,
 	if (error)
 		return error;
 	inode = caa_container_of(slot, struct inode, slot);
-	inode_init(inode, object);
+	inode_init(inode, &object->st, object->apart);
 	object->fd =
 		path_slot_begin(&table->paths, &inode->path, object->fd, inode->type == S_IFDIR);
 	/* A handle would not tell by which of its names the file was found. */
 	if (inode->apart)
 		(void)path_pin(&table->paths, &inode->path, -1);
-	shard_grow_locked(table, shard);
-	shard_insert_locked(shard, inode);
+	inode_shard_insert_locked(table, shard, inode);
 	*ret_inode = inode;
 	return 0;
-}
-
-/* The end of an inode that nobody can find any more. */
-static void inode_free(struct inode_table *table, struct inode *inode)
-{
-	int fd = path_slot_end(&table->paths, &inode->path);
-
-	if (table->forget && inode->type != S_IFDIR && inode->window_file)
-		table->forget(inode->window_file);
-	if (fd >= 0)
-		close(fd);
-	pthread_mutex_destroy(&inode->mutex);
-	node_slab_give(table->slab, &inode->slot);
 }
 
 /*
@@ -322,7 +188,7 @@ static struct inode *shard_find_link_locked(struct inode_table *table, struct in
 static errint_t table_count_locked(struct inode_table *table, struct shard *shard,
 				   struct object *object, struct inode **ret_inode)
 {
-	struct inode *inode = shard_find_locked(shard, object->st.st_dev, object->st.st_ino);
+	struct inode *inode = inode_shard_find_locked(shard, object->st.st_dev, object->st.st_ino);
 	bool same = false;
 	errint_t error;
 
@@ -334,7 +200,7 @@ static errint_t table_count_locked(struct inode_table *table, struct shard *shar
 		if (error)
 			return error;
 		if (!same)
-			shard_remove_locked(shard, inode);
+			inode_shard_remove_locked(shard, inode);
 	}
 	if (!same) {
 		error = inode_new_locked(table, shard, object, &inode);
@@ -349,7 +215,7 @@ static errint_t table_count_locked(struct inode_table *table, struct shard *shar
 static errint_t table_count(struct inode_table *table, struct object *object,
 			    struct inode **ret_inode)
 {
-	struct shard *shard = shard_of(table, object->st.st_dev, object->st.st_ino);
+	struct shard *shard = inode_shard_of(table, object->st.st_dev, object->st.st_ino);
 	errint_t error;
 
 	pthread_mutex_lock(&shard->mutex);
@@ -434,7 +300,7 @@ errint_t inode_lookup_fd(struct inode_table *table, int fd, struct inode **ret_i
 
 void inode_get(struct inode_table *table, struct inode *inode)
 {
-	struct shard *shard = shard_of(table, inode->device, inode->number);
+	struct shard *shard = inode_shard_of(table, inode->device, inode->number);
 
 	pthread_mutex_lock(&shard->mutex);
 	inode->lookups++;
@@ -443,11 +309,11 @@ void inode_get(struct inode_table *table, struct inode *inode)
 
 struct inode *inode_find(struct inode_table *table, dev_t device, ino_t number, mode_t type)
 {
-	struct shard *shard = shard_of(table, device, number);
+	struct shard *shard = inode_shard_of(table, device, number);
 	struct inode *inode;
 
 	pthread_mutex_lock(&shard->mutex);
-	inode = shard_find_locked(shard, device, number);
+	inode = inode_shard_find_locked(shard, device, number);
 	/* Without a descriptor the inode may be of an object that had the number before. */
 	if (inode && type && inode->type != type)
 		inode = NULL;
@@ -459,7 +325,7 @@ struct inode *inode_find(struct inode_table *table, dev_t device, ino_t number, 
 
 void inode_forget(struct inode_table *table, struct inode *inode, uint64_t count)
 {
-	struct shard *shard = shard_of(table, inode->device, inode->number);
+	struct shard *shard = inode_shard_of(table, inode->device, inode->number);
 	bool last;
 
 	if (inode_is_root(table, inode))
@@ -468,7 +334,7 @@ void inode_forget(struct inode_table *table, struct inode *inode, uint64_t count
 	inode->lookups -= count < inode->lookups ? count : inode->lookups;
 	last = inode->lookups == 0;
 	if (last)
-		shard_remove_locked(shard, inode);
+		inode_shard_remove_locked(shard, inode);
 	pthread_mutex_unlock(&shard->mutex);
 	if (last)
 		inode_free(table, inode);
@@ -476,12 +342,12 @@ void inode_forget(struct inode_table *table, struct inode *inode, uint64_t count
 
 void inode_detach(struct inode_table *table, struct inode *inode)
 {
-	struct shard *shard = shard_of(table, inode->device, inode->number);
+	struct shard *shard = inode_shard_of(table, inode->device, inode->number);
 
 	if (inode_is_root(table, inode))
 		return;
 	pthread_mutex_lock(&shard->mutex);
-	shard_remove_locked(shard, inode);
+	inode_shard_remove_locked(shard, inode);
 	pthread_mutex_unlock(&shard->mutex);
 	atomic_store_explicit(&inode->detached, true, memory_order_release);
 }
@@ -678,159 +544,4 @@ struct plan_hold *inode_plan(struct inode *inode)
 struct directory_hold *inode_directory(struct inode *inode)
 {
 	return &inode->directory;
-}
-
-/* ---- the table ---- */
-
-static errint_t table_init_shards(struct inode_table *table)
-{
-	for (unsigned index = 0; index < SHARDS; index++) {
-		struct shard *shard = &table->shards[index];
-
-		shard->buckets = calloc(FIRST_BUCKETS, sizeof(struct inode *));
-		if (!shard->buckets)
-			return -ENOMEM;
-		shard->bucket_count = FIRST_BUCKETS;
-		pthread_mutex_init(&shard->mutex, NULL);
-	}
-	return 0;
-}
-
-/* The root is permanent, has its descriptor from the caller, and its node id is FUSE's. */
-static errint_t table_init_root(struct inode_table *table)
-{
-	struct object object = {.fd = table->root_fd};
-	struct inode *root = &table->root;
-
-	if (fstat(table->root_fd, &object.st) < 0)
-		return -errno;
-	if (!S_ISDIR(object.st.st_mode))
-		return -ENOTDIR;
-	inode_init(root, &object);
-	atomic_init(&root->slot.id, FUSE_ROOT_ID);
-	(void)path_slot_begin(&table->paths, &root->path, table->root_fd, true);
-	(void)path_pin(&table->paths, &root->path, -1);
-	shard_insert_locked(shard_of(table, root->device, root->number), root);
-	return inode_numbers_new(table->root_fd, root->device, &table->numbers);
-}
-
-errint_t inode_table_new(int root_fd, enum border_way way, struct inode_table **ret_table)
-{
-	struct inode_table *table = calloc(1, sizeof(*table));
-	errint_t error;
-
-	if (!table)
-		return -ENOMEM;
-	table->root_fd = root_fd;
-	path_cache_init(&table->paths, root_fd, descriptors_raise());
-	links_init(&table->links);
-	error = node_slab_new(sizeof(struct inode), &table->slab);
-	if (!error)
-		error = table_init_shards(table);
-	if (!error)
-		error = table_init_root(table);
-	if (!error)
-		error = border_init(&table->border, root_fd, way);
-	if (error) {
-		inode_table_free(table);
-		return error;
-	}
-	*ret_table = table;
-	return 0;
-}
-
-errint_t inode_table_start(struct inode_table *table)
-{
-	return path_cache_start(&table->paths);
-}
-
-static void free_visit(void *context, struct node_slot *slot)
-{
-	inode_free(context, caa_container_of(slot, struct inode, slot));
-}
-
-void inode_table_free(struct inode_table *table)
-{
-	if (!table)
-		return;
-	if (table->slab)
-		node_slab_each(table->slab, free_visit, table);
-	links_clear(&table->links);
-	if (table->root.hashed) {
-		(void)path_slot_end(&table->paths, &table->root.path);
-		pthread_mutex_destroy(&table->root.mutex);
-	}
-	path_cache_end(&table->paths);
-	for (unsigned index = 0; index < SHARDS && table->shards[index].buckets; index++) {
-		pthread_mutex_destroy(&table->shards[index].mutex);
-		free(table->shards[index].buckets);
-	}
-	node_slab_free(table->slab);
-	inode_numbers_free(table->numbers);
-	free(table);
-}
-
-void inode_table_on_forget(struct inode_table *table, void (*forget)(struct window_file *))
-{
-	table->forget = forget;
-}
-
-uint64_t inode_table_bytes(const struct inode_table *table)
-{
-	return sizeof(*table) + SHARDS * FIRST_BUCKETS * sizeof(struct inode *) +
-	       node_slab_bytes(table->slab) + inode_numbers_bytes(table->numbers) +
-	       atomic_load_explicit(&table->paths.bytes, memory_order_relaxed) +
-	       atomic_load_explicit(&table->bytes, memory_order_relaxed);
-}
-
-uint64_t inode_table_spare(const struct inode_table *table)
-{
-	return (uint64_t)path_cache_spare(&table->paths);
-}
-
-void inode_table_make_room(struct inode_table *table, uint64_t count)
-{
-	path_cache_make_room(&table->paths, (long)count);
-}
-
-uint64_t inode_table_count(const struct inode_table *table)
-{
-	return node_slab_live(table->slab) + 1;
-}
-
-static void shard_recount_locked(const struct inode_table *table, const struct shard *shard,
-				 struct inode_count *count)
-{
-	count->hashed_said += shard->inodes;
-	for (size_t index = 0; index < shard->bucket_count; index++) {
-		for (const struct inode *inode = shard->buckets[index]; inode;
-		     inode = inode->next) {
-			bool lost = bucket_of(shard, inode->device, inode->number) !=
-				    &shard->buckets[index];
-
-			count->hashed++;
-			count->astray += lost || !inode->hashed ||
-					 (!inode->lookups && !inode_is_root(table, inode));
-		}
-	}
-}
-
-void inode_table_recount(struct inode_table *table, struct inode_count *ret_count)
-{
-	struct inode_count count = {0};
-	struct node_slab_count slab;
-
-	for (unsigned index = 0; index < SHARDS; index++) {
-		struct shard *shard = &table->shards[index];
-
-		pthread_mutex_lock(&shard->mutex);
-		shard_recount_locked(table, shard, &count);
-		pthread_mutex_unlock(&shard->mutex);
-	}
-	node_slab_recount(table->slab, &slab);
-	count.live = slab.live;
-	count.live_said = node_slab_live(table->slab);
-	count.slab = slab.bytes;
-	count.slab_said = node_slab_bytes(table->slab);
-	*ret_count = count;
 }

@@ -5,9 +5,11 @@
  * A handler may wait for the source, and a user may make the source wait: for a lease of his, for a
  * lock that he holds. So each user has a share of the threads (shares.h). What comes beyond it is
  * copied and parked, and the thread that read it reads on. Who has finished a request takes a
- * parked one whose user may have a thread now. What is parked is bounded too, by user; beyond that
- * a request is answered with EAGAIN at once. What must not fail is never refused: releases, and
- * what the kernel writes back.
+ * parked one whose user may have a thread now. Some threads are for what hardly waits alone (stat,
+ * open, a read of what is in the pool), shared out in the same way: so a user who has his share
+ * waiting for the source still gets from memory what is there. What is parked is bounded too, by
+ * user; beyond that a request is answered with EAGAIN at once. What must not fail is never refused:
+ * releases, and what the kernel writes back.
  *
  * Invariants:
  *  S.1  There is always a thread that reads, or one is being started: requests in hand are fewer
@@ -43,7 +45,13 @@
 
 #define THREADS_MAX 256u
 #define HANDLED_MAX (THREADS_MAX - 1) /* S.1 */
-#define RESERVE     32u               /* of those for root */
+#define BRIEF_MAX   48u               /* of those, for brief requests alone */
+/* Of these, and of the others, for root. */
+#define BRIEF_RESERVE 8u
+#define RESERVE       32u
+/* Readers that there are at least, as far as threads may be: many requests that come at once and
+ * have to wait start so many threads at a time, not one after the other. */
+#define READERS_MIN 4u
 /* Readers beyond this many end, if none had to be started for so long: to start one takes some 50
  * us, which is more than most requests take. */
 #define IDLE_MAX     10u
@@ -63,7 +71,8 @@ struct request {
 struct turn {
 	struct serve *serve;
 	uid_t user;
-	bool counted; /* to his share: not where no share is asked for, or for want of memory */
+	/* What it is counted in; NULL: where no share is asked for, or for want of memory. */
+	struct shares *counted;
 	bool answers; /* it has given back what it took: share and reader */
 };
 
@@ -71,13 +80,16 @@ struct turn {
 struct queue {
 	struct cds_list_head link; /* in serve->queues */
 	struct cds_list_head requests;
+	struct cds_list_head brief; /* requests that are */
 	uid_t user;
 };
 
 struct serve {
 	uid_t (*user_of)(const struct fuse_in_header *request); /* constant */
+	bool (*is_brief)(const struct fuse_in_header *request); /* constant */
 	struct shares *handling;                                /* requests in hand */
-	struct shares *parking;       /* bytes of parked ones, see cost_of() */
+	struct shares *brief;   /* brief ones in hand, of users who have their share of those */
+	struct shares *parking; /* bytes of parked ones, see cost_of() */
 	struct fuse_session *session; /* set before the first thread; under lock for others */
 	pthread_mutex_t lock;
 	pthread_cond_t ended;
@@ -142,9 +154,12 @@ static errint_t start_thread_locked(struct serve *serve)
  * had, requests wait until the caller is back. */
 static void leave_reading_locked(struct serve *serve)
 {
+	errint_t error = 0;
+
 	serve->reading--;
-	if (!serve->reading && serve->thread_count < THREADS_MAX && !serve->ending)
-		(void)start_thread_locked(serve);
+	while (!error && serve->reading < READERS_MIN && serve->thread_count < THREADS_MAX &&
+	       !serve->ending)
+		error = start_thread_locked(serve);
 }
 
 static void thread_free(struct thread *thread)
@@ -174,6 +189,7 @@ static struct queue *find_queue_locked(struct serve *serve, uid_t user)
 		return NULL;
 	queue->user = user;
 	CDS_INIT_LIST_HEAD(&queue->requests);
+	CDS_INIT_LIST_HEAD(&queue->brief);
 	cds_list_add_tail(&queue->link, &serve->queues);
 	return queue;
 }
@@ -205,8 +221,9 @@ static bool must_not_fail(const struct fuse_in_header *in)
 	}
 }
 
-/* Park a copy of BUFFER, a request of USER. -EAGAIN: that is beyond his share. */
-static errint_t park_locked(struct serve *serve, const struct fuse_buf *buffer, uid_t user)
+/* Park a copy of BUFFER, a request of USER, BRIEF or not. -EAGAIN: that is beyond his share. */
+static errint_t park_locked(struct serve *serve, const struct fuse_buf *buffer, uid_t user,
+			    bool brief)
 {
 	uint64_t cost = cost_of(buffer->size);
 	errint_t error = must_not_fail(buffer->mem) ? shares_force(serve->parking, user, cost)
@@ -223,7 +240,7 @@ static errint_t park_locked(struct serve *serve, const struct fuse_buf *buffer, 
 		shares_give(serve->parking, user, cost);
 		return -ENOMEM;
 	}
-	cds_list_add_tail(&request->link, &queue->requests);
+	cds_list_add_tail(&request->link, brief ? &queue->brief : &queue->requests);
 	serve->parked++;
 	serve->parked_bytes += sizeof(*request) + buffer->size;
 	return 0;
@@ -237,28 +254,71 @@ static void unpark_locked(struct serve *serve, struct queue *queue, struct reque
 	serve->parked--;
 	serve->parked_bytes -= sizeof(*request) + request->buffer.size;
 	shares_give(serve->parking, queue->user, cost_of(request->buffer.size));
-	if (cds_list_empty(&queue->requests))
+	if (cds_list_empty(&queue->requests) && cds_list_empty(&queue->brief))
 		free(queue);
 	else
 		cds_list_add_tail(&queue->link, &serve->queues);
+}
+
+/* Count one more request of TURN's user in SHARES. -EAGAIN: he has what he may. Where there is no
+ * memory to count it, it is not. */
+static errint_t count_in(struct shares *shares, struct turn *turn)
+{
+	errint_t error = shares_take(shares, turn->user, 1);
+
+	turn->counted = error ? NULL : shares;
+	return error == -EAGAIN ? error : 0;
+}
+
+/* Count a request of TURN's user where he may have one more. */
+static errint_t count_locked(const struct serve *serve, struct turn *turn, bool brief)
+{
+	errint_t error = count_in(serve->handling, turn);
+
+	return error && brief ? count_in(serve->brief, turn) : error;
+}
+
+/* The request in QUEUE that may have a thread now, counted for TURN. Those that are not brief come
+ * first: they have one kind of thread, the others either. NULL: there is none. */
+static struct request *next_of_locked(const struct serve *serve, struct queue *queue,
+				      struct turn *turn)
+{
+	turn->user = queue->user;
+	if (!cds_list_empty(&queue->requests) && !count_locked(serve, turn, false))
+		return cds_list_first_entry(&queue->requests, struct request, link);
+	if (!cds_list_empty(&queue->brief) && !count_locked(serve, turn, true))
+		return cds_list_first_entry(&queue->brief, struct request, link);
+	return NULL;
 }
 
 /* A parked request whose user may have a thread now, which is the caller; users take turns. NULL:
  * there is none. */
 static struct request *next_locked(struct serve *serve, struct turn *ret_turn)
 {
+	struct turn turn = {.serve = serve};
 	struct request *request;
 	struct queue *queue;
 
 	cds_list_for_each_entry (queue, &serve->queues, link) {
-		errint_t error = shares_take(serve->handling, queue->user, 1);
-
-		if (error == -EAGAIN)
+		request = next_of_locked(serve, queue, &turn);
+		if (!request)
 			continue;
-		*ret_turn = (struct turn){.serve = serve, .user = queue->user, .counted = !error};
-		request = cds_list_first_entry(&queue->requests, struct request, link);
+		*ret_turn = turn;
 		unpark_locked(serve, queue, request);
 		return request;
+	}
+	return NULL;
+}
+
+static struct request *find_unique(struct cds_list_head *requests, uint64_t unique)
+{
+	struct request *request;
+
+	cds_list_for_each_entry (request, requests, link) {
+		const struct fuse_in_header *in = request->buffer.mem;
+
+		if (in->unique == unique)
+			return request;
 	}
 	return NULL;
 }
@@ -268,15 +328,15 @@ static struct request *unpark_unique_locked(struct serve *serve, uint64_t unique
 	struct request *request;
 	struct queue *queue;
 
-	cds_list_for_each_entry (queue, &serve->queues, link)
-		cds_list_for_each_entry (request, &queue->requests, link) {
-			const struct fuse_in_header *in = request->buffer.mem;
-
-			if (in->unique == unique) {
-				unpark_locked(serve, queue, request);
-				return request;
-			}
+	cds_list_for_each_entry (queue, &serve->queues, link) {
+		request = find_unique(&queue->requests, unique);
+		if (!request)
+			request = find_unique(&queue->brief, unique);
+		if (request) {
+			unpark_locked(serve, queue, request);
+			return request;
 		}
+	}
 	return NULL;
 }
 
@@ -329,15 +389,14 @@ static enum fate admit_locked(struct serve *serve, const struct fuse_buf *buffer
 			      errint_t *ret_error)
 {
 	errint_t error;
+	bool brief;
 
-	turn->counted = false;
-	if (!is_counted(buffer->mem))
+	if (!is_counted(buffer->mem) || !count_locked(serve, turn, false))
 		return HANDLED;
-	error = shares_take(serve->handling, turn->user, 1);
-	turn->counted = !error;
-	if (error != -EAGAIN)
+	brief = serve->is_brief(buffer->mem);
+	if (brief && !count_locked(serve, turn, true))
 		return HANDLED;
-	error = park_locked(serve, buffer, turn->user);
+	error = park_locked(serve, buffer, turn->user, brief);
 	if (!error)
 		return PARKED;
 	if (must_not_fail(buffer->mem))
@@ -350,7 +409,7 @@ static enum fate admit_locked(struct serve *serve, const struct fuse_buf *buffer
 static void give_back_locked(const struct turn *turn)
 {
 	if (turn->counted)
-		shares_give(turn->serve->handling, turn->user, 1);
+		shares_give(turn->counted, turn->user, 1);
 }
 
 void serve_answers(void)
@@ -509,7 +568,8 @@ static void *thread_main(void *argument)
 
 /* ---- start and stop ---- */
 
-errint_t serve_new(uid_t (*user_of)(const struct fuse_in_header *request), struct serve **ret_serve)
+errint_t serve_new(uid_t (*user_of)(const struct fuse_in_header *request),
+		   bool (*is_brief)(const struct fuse_in_header *request), struct serve **ret_serve)
 {
 	struct serve *serve = calloc(1, sizeof(*serve));
 	errint_t error;
@@ -517,11 +577,14 @@ errint_t serve_new(uid_t (*user_of)(const struct fuse_in_header *request), struc
 	if (!serve)
 		return -ENOMEM;
 	serve->user_of = user_of;
+	serve->is_brief = is_brief;
 	pthread_mutex_init(&serve->lock, NULL);
 	pthread_cond_init(&serve->ended, NULL);
 	CDS_INIT_LIST_HEAD(&serve->threads);
 	CDS_INIT_LIST_HEAD(&serve->queues);
-	error = shares_new(HANDLED_MAX, RESERVE, geteuid(), &serve->handling);
+	error = shares_new(HANDLED_MAX - BRIEF_MAX, RESERVE, geteuid(), &serve->handling);
+	if (!error)
+		error = shares_new(BRIEF_MAX, BRIEF_RESERVE, geteuid(), &serve->brief);
 	if (!error)
 		error = shares_new(PARKED_BYTES_MAX, PARKED_RESERVE, geteuid(), &serve->parking);
 	if (error) {
@@ -532,19 +595,32 @@ errint_t serve_new(uid_t (*user_of)(const struct fuse_in_header *request), struc
 	return 0;
 }
 
-/* Their clients are answered by the end of the connection. */
-static void drop_parked(struct serve *serve)
+static void drop_all_locked(struct serve *serve, struct cds_list_head *requests)
 {
 	struct request *request;
-	struct queue *queue;
+	struct request *next;
 
-	pthread_mutex_lock(&serve->lock);
-	while (!cds_list_empty(&serve->queues)) {
-		queue = cds_list_first_entry(&serve->queues, struct queue, link);
-		request = cds_list_first_entry(&queue->requests, struct request, link);
-		unpark_locked(serve, queue, request);
+	cds_list_for_each_entry_safe (request, next, requests, link) {
+		cds_list_del(&request->link);
+		serve->parked--;
 		free(request);
 	}
+}
+
+/* Their clients are answered by the end of the connection; nobody asks for shares any more. */
+static void drop_parked(struct serve *serve)
+{
+	struct queue *queue;
+	struct queue *next;
+
+	pthread_mutex_lock(&serve->lock);
+	cds_list_for_each_entry_safe (queue, next, &serve->queues, link) {
+		cds_list_del(&queue->link);
+		drop_all_locked(serve, &queue->requests);
+		drop_all_locked(serve, &queue->brief);
+		free(queue);
+	}
+	serve->parked_bytes = 0;
 	pthread_mutex_unlock(&serve->lock);
 }
 
@@ -553,6 +629,7 @@ void serve_free(struct serve *serve)
 	if (!serve)
 		return;
 	shares_free(serve->parking);
+	shares_free(serve->brief);
 	shares_free(serve->handling);
 	pthread_cond_destroy(&serve->ended);
 	pthread_mutex_destroy(&serve->lock);
@@ -612,7 +689,7 @@ void serve_usage(struct serve *serve, struct serve_usage *ret_usage)
 	pthread_mutex_lock(&serve->lock);
 	*ret_usage = (struct serve_usage){
 		.threads = serve->thread_count,
-		.handled = shares_taken(serve->handling),
+		.handled = shares_taken(serve->handling) + shares_taken(serve->brief),
 		.parked = serve->parked,
 		.refused = serve->refused,
 		.bytes = atomic_load_explicit(&serve->touched_bytes, memory_order_relaxed) +

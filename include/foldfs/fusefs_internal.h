@@ -208,6 +208,8 @@ void fusefs_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 void fusefs_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
 
 void fusefs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+/* Whether everything that IN asks for is in the pool, a moment ago. Waits for nothing. */
+bool fusefs_read_is_brief(const struct fuse_read_in *in);
 void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
 void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
 		  struct fuse_file_info *fi);

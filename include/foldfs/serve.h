@@ -2,7 +2,8 @@
 /*
  * serve.h - the loop that reads requests from the fuse device and has them handled
  *
- * However many requests of one user wait, for whatever, those of others are served: see serve.c.
+ * However many requests of one user wait, for whatever, those of others are served, and of his own
+ * what is there without waiting: see serve.c.
  * Requests that come by a ring (io_uring) are libfuse's, on its own threads, and not bounded here.
  */
 #ifndef FOLDFS_SERVE_H
@@ -16,9 +17,11 @@
 
 struct serve;
 
-/* USER_OF tells whose share a request counts to; it is called by any thread, holding no lock. No
- * thread runs yet. -errno. */
+/* USER_OF tells whose share a request counts to; it is called by any thread, holding no lock.
+ * IS_BRIEF tells whether a request hardly waits; it is asked about those of users who have their
+ * share, by any thread, with a lock held: it waits for nothing. No thread runs yet. -errno. */
 errint_t serve_new(uid_t (*user_of)(const struct fuse_in_header *request),
+		   bool (*is_brief)(const struct fuse_in_header *request),
 		   struct serve **ret_serve);
 /* Not while it runs. */
 void serve_free(struct serve *serve);

@@ -59,7 +59,7 @@ class FaultySource:
         self.log = open(t.path("faulty-log"), "w")
         self.process = subprocess.Popen(
             [faulty_source(), self.backing, control, t.make_dir("platter") if platter else "", self.point, "-f", "-o",
-             "allow_other,default_permissions,fsname=faulty,max_threads=64,max_idle_threads=64"],
+             "allow_other,default_permissions,fsname=faulty,max_threads=512,max_idle_threads=64"],
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
         until(lambda: mounts_under(self.point) and os.path.exists(control), 20, "the faulty source mounted")
         with open(control, "r+b") as file:

@@ -13,6 +13,8 @@ import faulty
 from faulty import FaultySource
 from harness import (MIB, PAGE, Gate, check, check_tree, equal, errno_of, fails_with, make_pages,
                      make_tree, read_file, socket_identity, socket_of, sync_source, test, until, write_file)
+from test_trust_others import Crowd
+from users import USER, become
 
 BUDGETS = {"window": [], "direct": ["window=0"]}
 
@@ -420,6 +422,49 @@ def hits_do_not_wait_for_a_hanging_miss(t):
     t.join(stuck)
     for fd in cold + [hot]:
         os.close(fd)
+
+
+def use_what_is_there(mount, hot, content):
+    """What needs no byte of the source's content."""
+    for page in range(300):
+        equal(os.pread(hot, PAGE, page * PAGE), content[page * PAGE:(page + 1) * PAGE], "a hit")
+    check(os.stat(mount.path("hot")).st_size, "stat")
+    os.close(os.open(mount.path("hot"), os.O_RDONLY))
+    equal(sorted(os.listdir(mount.point)), ["cold", "hot"], "a list")
+
+
+@test(timeout=120, variants={"root": 0, "a user": USER})
+def hits_do_not_wait_for_ones_own_misses(t, uid):
+    """On /dev/fuse one user has more misses than threads may wait for him: what is in the pool he gets all the
+    same, stats, opens and lists too. What waits is read in the end."""
+    source = FaultySource(t)
+    content, cold = make_pages(t.rng, 300), make_pages(t.rng, 400)
+    write_file(source.backing + "/hot", content)
+    write_file(source.backing + "/cold", cold)
+    mount = t.mount(source.point, ["window=0", "attr_timeout=0", "entry_timeout=0"], transport="dev")
+    equal(read_file(mount.path("hot")), content, "hot")
+    hot = os.open(mount.path("hot"), os.O_RDONLY)
+    fd = os.open(mount.path("cold"), os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+    source.set(0, faulty.HANG, faulty.READ)
+    crowd = Crowd(t, uid, [lambda at=page * PAGE: equal(os.pread(fd, PAGE, at), cold[at:at + PAGE], "a miss")
+                           for page in range(400)])
+    try:
+        until(lambda: mount.status()["serving"]["parked"] > 0, 60, "requests are parked")
+        until(lambda: sum(mount.status()["serving"][key] for key in ("handled", "parked")) >= 400, 60, "all wait")
+
+        def as_user():
+            become(uid)
+            use_what_is_there(mount, hot, content)
+
+        t.join([t.fork(as_user)], seconds=20)
+        equal(crowd.ended(), 0, "misses that did not wait")
+    finally:
+        source.clear(0)
+    crowd.join()
+    equal(set(crowd.errors[:crowd.count]), {255}, "how they ended")
+    for each in (fd, hot):
+        os.close(each)
 
 
 @test(transports="each")

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * inode_internal.h - what the files of the inode table share: inode.c (which object an inode is,
+ * and its life) and inode_table.c (where inodes are found)
+ *
+ * Everything that ends in _locked is called with the shard's mutex held.
+ */
+#ifndef FOLDFS_INODE_INTERNAL_H
+#define FOLDFS_INODE_INTERNAL_H
+
+#include "foldfs/inode.h"
+
+#include "foldfs/inode_number.h"
+#include "foldfs/links.h"
+#include "foldfs/node_slab.h"
+#include "foldfs/path_cache.h"
+
+#include <stdatomic.h>
+
+#define INODE_SHARDS 128u
+
+struct inode {
+	struct node_slot slot; /* node_slab's; the root's is not in use */
+	struct inode *next;    /* in the shard's chain; under the shard's mutex */
+	dev_t device;          /* constant */
+	ino_t number;          /* constant */
+	uint64_t lookups;      /* under the shard's mutex */
+	struct path_slot path; /* O_PATH */
+	mode_t type;           /* constant: S_IFMT */
+	bool apart;            /* constant: other names of its file may become another file's */
+	bool hashed;           /* under the shard's mutex */
+	atomic_bool detached;  /* only ever goes from false to true */
+	pthread_mutex_t mutex; /* inode_lock() */
+	union {                /* under mutex */
+		struct {
+			struct window_file *window_file;
+			struct plan_hold plan;
+		};
+		struct directory_hold directory; /* if type is that of a directory */
+	};
+};
+
+struct shard {
+	pthread_mutex_t mutex;
+	struct inode **buckets; /* under mutex */
+	size_t bucket_count;    /* a power of two; under mutex */
+	size_t inodes;          /* under mutex */
+};
+
+struct inode_table {
+	struct node_slab *slab;
+	void (*forget)(struct window_file *); /* set before use */
+	int root_fd;                          /* borrowed; constant */
+	struct path_cache paths;
+	struct border border;          /* its own */
+	struct links links;            /* its own */
+	_Atomic uint64_t bytes;        /* of buckets */
+	struct inode_numbers *numbers; /* its own; constant */
+	struct inode root;
+	struct shard shards[INODE_SHARDS];
+};
+
+/* The shard of the objects with these numbers. Constant. */
+struct shard *inode_shard_of(struct inode_table *table, dev_t device, ino_t number);
+/* The first inode in SHARD with these numbers, or NULL. */
+struct inode *inode_shard_find_locked(const struct shard *shard, dev_t device, ino_t number);
+/* Put INODE into SHARD, its own, which grows where there is memory for it. */
+void inode_shard_insert_locked(struct inode_table *table, struct shard *shard, struct inode *inode);
+/* Take INODE out of SHARD, if it is there. */
+void inode_shard_remove_locked(struct shard *shard, struct inode *inode);
+
+/* Begin INODE, which has neither descriptor nor look-ups yet, as the object found as ST. */
+void inode_init(struct inode *inode, const struct stat *st, bool apart);
+/* The end of an inode that nobody can find any more. No lock is held. */
+void inode_free(struct inode_table *table, struct inode *inode);
+
+static inline bool inode_is_root(const struct inode_table *table, const struct inode *inode)
+{
+	return inode == &table->root;
+}
+
+#endif
