@@ -69,6 +69,8 @@
 	X("adopted", "events", NUMBER, stats_sum(r->stats, STAT_ADOPTED),                          \
 	  "Pages that were in the pool already as another file's, known to be equal by an "        \
 	  "earlier scan, and were not read from the source.")                                      \
+	X("adopt_waits", "events", NUMBER, stats_sum(r->stats, STAT_ADOPT_WAITS),                  \
+	  "Times that a read waited for the reader of another file, who was reading such pages.")  \
 	X("merges", "events", NUMBER, stats_sum(r->stats, STAT_MERGES),                            \
 	  "Pages read from the source that were found equal to a frame, and share it.")            \
 	X("digest_collisions", "events", NUMBER, stats_sum(r->stats, STAT_DIGEST_COLLISIONS),      \

@@ -54,6 +54,9 @@ bool kin_is_exact(const struct kin *kin, int fd);
 bool kin_has(const struct kin *kin, uint64_t page);
 /* The first page from PAGE on that was the family's, cut or not, UINT64_MAX: none. Any thread. */
 uint64_t kin_next(const struct kin *kin, uint64_t page);
+/* The first page from PAGE on that is the family's and was not cut, and how many there are in a
+ * row; UINT64_MAX: none. Any thread. */
+uint64_t kin_next_uncut(const struct kin *kin, uint64_t page, uint64_t *ret_pages);
 /* Bytes that KIN takes, its family not counted. Any thread. */
 uint64_t kin_bytes(const struct kin *kin);
 /* Pages FIRST..LAST are about to change. Any thread. */
