@@ -10,9 +10,11 @@
  * owner: then the family's page comes from a trusted file, or from one of the same writers, who
  * still has this one.
  *
- * Why what is told is right. The frame holds what this read had from its file's source. The file
- * had the kin's stamp after that, the kin was held since before that, and the source's file system
- * moves the stamp before it moves a byte: so these are the bytes that were compared.
+ * Why what is told is right. The frame holds what this read had from its file's source, and the kin
+ * was held since before that. Either the file had the kin's stamp after that, and the source's file
+ * system moves the stamp before it moves a byte: so these are the bytes that were compared. Or the
+ * kin was proven then (kin.c), and the page is found uncut after that: so neither others nor we had
+ * changed it. This needs no stamp, and goes on after our own changes.
  */
 #include "foldfs/adopt.h"
 
@@ -141,7 +143,8 @@ bool adopt_pages(struct page_read *read)
 
 bool adopt_is_exact(const struct page_read *read)
 {
-	return read->kin && kin_is_exact(read->kin, source_fd(read->source));
+	return read->kin &&
+	       (kin_is_exact(read->kin, source_fd(read->source)) || kin_is_proven(read->kin));
 }
 
 void adopt_tell(const struct page_read *read, unsigned i, struct frame_ref ref)

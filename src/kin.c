@@ -7,13 +7,22 @@
  * version; a reader looks at the slot first and at the cut after. So who still finds it uncut has a
  * ticket that the change makes worthless, or had published before the change, which then replaces
  * it.
+ *
+ * Proof. The lease is taken first, and then the file has the kin's stamp: so it is as it was when
+ * it was compared, and from here on nobody can change it by another description, nor could anybody
+ * before without moving the stamp. What we change ourselves is cut before the source changes. So
+ * whoever fetched a page, then finds the lease held, and then finds the page uncut, has fetched
+ * what was compared. (The cut is made before the write's system call, and looked at after the
+ * read's: the fences say so, the kernel has the bytes in this order.) The proof goes with the kin.
  */
 #include "foldfs/kin.h"
 
 #include "foldfs/cuts.h"
 #include "foldfs/file.h"
+#include "foldfs/lease.h"
 #include "foldfs/rcu.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,11 +44,14 @@ struct kin {
 	struct catalogue_run *runs; /* ascending */
 	struct cuts *cuts;          /* see the head of this file */
 	atomic_bool all_cut;
-	int64_t leaving; /* bytes, as it was given up */
+	pthread_mutex_t proof_lock;
+	struct lease *proof; /* NULL: there is none; under proof_lock */
+	int64_t leaving;     /* bytes, as it was given up */
 };
 
 static void kin_free(struct kin *kin)
 {
+	pthread_mutex_destroy(&kin->proof_lock);
 	cuts_free(kin->cuts);
 	free(kin->runs);
 	free(kin);
@@ -83,6 +95,7 @@ struct kin *kin_new(struct family_table *families, const struct source_stamp *st
 	if (!kin)
 		return NULL;
 	atomic_init(&kin->references, 1);
+	pthread_mutex_init(&kin->proof_lock, NULL);
 	kin->families = families;
 	kin->writers = writers;
 	kin->stamp = *stamp;
@@ -139,6 +152,7 @@ void kin_put(struct kin *kin)
 		return;
 	/* Who finds it still within a read side may cut it, and nothing else. */
 	put_families(kin);
+	lease_free(kin->proof);
 	kin->leaving = (int64_t)kin_bytes(kin);
 	family_table_leave(kin->families, kin->leaving);
 	fold_rcu_call(&kin->head, free_after_grace);
@@ -178,6 +192,67 @@ bool kin_is_exact(const struct kin *kin, int fd)
 		return false;
 	source_stamp_of(&st, &stamp);
 	return source_stamp_equal(&stamp, &kin->stamp);
+}
+
+void kin_prove(struct lease_table *leases, struct file *file, struct source *source)
+{
+	struct kin *kin = kin_of(file);
+	int fd = source_fd(source);
+	struct lease *lease;
+
+	if (!kin)
+		return;
+	if (!kin_is_proven(kin) && kin_is_exact(kin, fd) && !lease_take(leases, source, &lease)) {
+		/* What was true before is not enough: somebody may have come in between. */
+		if (kin_is_exact(kin, fd)) {
+			pthread_mutex_lock(&kin->proof_lock);
+			lease_free(kin->proof);
+			kin->proof = lease;
+			pthread_mutex_unlock(&kin->proof_lock);
+		} else {
+			lease_free(lease);
+		}
+	}
+	kin_put(kin);
+}
+
+void kin_end_proof(struct file *file)
+{
+	struct kin *kin = kin_of(file);
+
+	if (!kin)
+		return;
+	pthread_mutex_lock(&kin->proof_lock);
+	lease_free(kin->proof);
+	kin->proof = NULL;
+	pthread_mutex_unlock(&kin->proof_lock);
+	kin_put(kin);
+}
+
+bool kin_is_proven(struct kin *kin)
+{
+	bool proven;
+
+	pthread_mutex_lock(&kin->proof_lock);
+	proven = kin->proof && lease_is_held(kin->proof);
+	pthread_mutex_unlock(&kin->proof_lock);
+	atomic_thread_fence(memory_order_seq_cst);
+	return proven;
+}
+
+struct source *kin_proven_source(const struct file *file)
+{
+	struct kin *kin = kin_of(file);
+	struct source *source = NULL;
+
+	if (!kin)
+		return NULL;
+	pthread_mutex_lock(&kin->proof_lock);
+	if (kin->proof && lease_is_held(kin->proof))
+		source = source_get(lease_source(kin->proof));
+	pthread_mutex_unlock(&kin->proof_lock);
+	kin_put(kin);
+	return source;
 }
 
 /* How many runs begin at PAGE or before; runs are ascending and apart. */
@@ -232,6 +307,8 @@ void kin_cut(struct kin *kin, uint64_t first, uint64_t last)
 		atomic_store(&kin->all_cut, true);
 	if (grown)
 		family_table_count(kin->families, (int64_t)grown);
+	/* Before the source changes: see the head of this file. */
+	atomic_thread_fence(memory_order_seq_cst);
 }
 
 void kin_learn(struct catalogue *catalogue, struct file *file, int fd)

@@ -111,6 +111,10 @@
 	X("equal.saved_bytes", "bytes", NUMBER, r->usage.equal.saved_bytes,                        \
 	  "What it need not cache for that, at most: the sizes of the former less those of the "   \
 	  "latter.")                                                                               \
+	X("leases.held", "files", NUMBER, r->usage.leases.held,                                    \
+	  "Files open for writing of which it is known that nobody has them open in the source.")  \
+	X("leases.broken", "events", NUMBER, r->usage.leases.broken,                               \
+	  "Times that somebody opened such a file in the source.")                                 \
 	X("open_handles", "handles", NUMBER, r->usage.open_handles,                                \
 	  "Files and directories that clients have open, each with a descriptor of the daemon.")   \
 	X("serving.threads", "threads", NUMBER, r->usage.serve.threads,                            \
