@@ -4,6 +4,7 @@
  */
 #include "fixture.h"
 
+#include "foldfs/cuts.h"
 #include "foldfs/kin.h"
 
 #include <sys/syscall.h>
@@ -513,6 +514,95 @@ static void of_two_at_once_one_reads(void **state)
 	pair_close(&pair);
 }
 
+static void read_the_other(void *context)
+{
+	struct reader *other = context;
+
+	(void)read_in_thread(other);
+}
+
+/* Of files that can tell nothing no read waits for another's, and nobody has a claim. */
+static void who_tells_nothing_makes_nobody_wait(void **state)
+{
+	struct pair pair;
+	struct watch watch;
+	struct reader second;
+
+	(void)state;
+	pair_open_kin(&pair);
+	for (unsigned i = 0; i < 2; i++) {
+		struct subject *subject = i ? &pair.b : &pair.a;
+
+		assert_int_equal(cow_break_write(&pair.fixture.cow, subject->file, subject->source,
+						 pair.pages + PAGES - 1, FOLD_PAGE_SIZE,
+						 (PAGES - 1) * FOLD_PAGE_SIZE),
+				 FOLD_PAGE_SIZE);
+	}
+	second = (struct reader){.pair = &pair, .subject = &pair.b, .buffer = pages_new(64, 30000)};
+	watch_begin(&watch, &pair.a);
+	watch.first = read_the_other;
+	watch.context = &second;
+	assert_int_equal(read_all(&pair.fixture, &pair.a, pair.buffer, 64 * FOLD_PAGE_SIZE),
+			 64 * FOLD_PAGE_SIZE);
+	watch_end();
+	assert_memory_equal(second.buffer, pair.pages, 64 * FOLD_PAGE_SIZE);
+	assert_int_equal(stats_sum(pair.fixture.pool.stats, STAT_ADOPT_WAITS), 0);
+	assert_int_equal(stats_sum(pair.fixture.pool.stats, STAT_MISSES), 128);
+	free(second.buffer);
+	pair_close(&pair);
+}
+
+/* A read that found no frame makes nobody wait either: it will tell nothing. */
+static void who_has_no_frame_makes_nobody_wait(void **state)
+{
+	struct pair pair;
+	struct watch watch;
+	struct reader second;
+	uint32_t *frames = malloc(PAGES * sizeof(*frames));
+	unsigned taken = 0;
+	unsigned got;
+
+	(void)state;
+	pair_open_kin(&pair);
+	do {
+		frames = realloc(frames, (taken + PAGES) * sizeof(*frames));
+		got = page_store_take(pair.fixture.pool.store, frames + taken, PAGES);
+		taken += got;
+	} while (got);
+	second = (struct reader){.pair = &pair, .subject = &pair.b, .buffer = pages_new(64, 30000)};
+	watch_begin(&watch, &pair.a);
+	watch.first = read_the_other;
+	watch.context = &second;
+	assert_int_equal(read_all(&pair.fixture, &pair.a, pair.buffer, 64 * FOLD_PAGE_SIZE),
+			 64 * FOLD_PAGE_SIZE);
+	watch_end();
+	assert_memory_equal(second.buffer, pair.pages, 64 * FOLD_PAGE_SIZE);
+	assert_int_equal(stats_sum(pair.fixture.pool.stats, STAT_ADOPT_WAITS), 0);
+	page_store_give_back(pair.fixture.pool.store, frames, taken);
+	free(frames);
+	free(second.buffer);
+	pair_close(&pair);
+}
+
+/* Whoever has a claim and does not come to an end holds a reader up for a time, not for ever. */
+static void nobody_waits_for_ever(void **state)
+{
+	struct pair pair;
+	struct family_claim claim;
+	struct family *family;
+
+	(void)state;
+	pair_open_kin(&pair);
+	family = family_get(pair.families, 7, WRITERS_TRUSTED, PAGES);
+	assert_true(family_claim(family, 10, 20, &claim));
+	assert_int_equal(read_all(&pair.fixture, &pair.b, pair.buffer, 64 * FOLD_PAGE_SIZE),
+			 64 * FOLD_PAGE_SIZE);
+	assert_int_equal(stats_sum(pair.fixture.pool.stats, STAT_ADOPT_WAITS), 1);
+	family_unclaim(&claim);
+	family_put(family);
+	pair_close(&pair);
+}
+
 /* Read-ahead leaves to another what that one is at. */
 static void nobody_reads_ahead_what_is_being_fetched(void **state)
 {
@@ -523,7 +613,7 @@ static void nobody_reads_ahead_what_is_being_fetched(void **state)
 	(void)state;
 	pair_open_kin(&pair);
 	family = family_get(pair.families, 7, WRITERS_TRUSTED, PAGES);
-	assert_true(family_claim(family, 10, 20, true, &claim));
+	assert_true(family_claim(family, 10, 20, &claim));
 	assert_int_equal(fill_ahead(&pair.fixture.filler, pair.b.file, pair.b.source, 0, MIB), 0);
 	assert_int_equal(fill_ahead(&pair.fixture.filler, pair.b.file, pair.b.source,
 				    21 * FOLD_PAGE_SIZE, 10 * FOLD_PAGE_SIZE),
@@ -554,6 +644,82 @@ static void what_is_remembered_can_be_given_up(void **state)
 	expect_content(&pair, &pair.b, pair.pages);
 	assert_int_equal(adopted(&pair), 0);
 	pair_close(&pair);
+}
+
+/* Cuts of large files take memory where they are, and kins that take more than their share go
+ * before the maps of open files do. */
+static void kins_do_not_starve_the_maps(void **state)
+{
+	enum { RUNS = 4400000 }; /* more than the maps' budget */
+	const struct catalogue_run all = {.first = 0, .pages = PAGES};
+	struct catalogue_run *runs = calloc(RUNS, sizeof(*runs));
+	struct source_stamp stamp;
+	struct pair pair;
+	struct stat st;
+	struct kin *kin;
+	uint64_t before;
+	uint64_t own;
+
+	(void)state;
+	pair_open(&pair, 16 * MIB);
+	make_kin(&pair, &pair.b, &all, 1);
+	own = family_table_in_use(pair.families);
+	expect(!ftruncate(pair.a.fd, INT64_C(1) << 39));
+	expect(!fstat(pair.a.fd, &st));
+	source_stamp_of(&st, &stamp);
+	for (uint64_t i = 0; i < RUNS; i++)
+		runs[i] = (struct catalogue_run){.first = i * 28, .pages = 27};
+	kin = kin_new(pair.families, &stamp, WRITERS_TRUSTED, 8, runs, RUNS);
+	file_set_kin(pair.a.file, kin, pair.a.fd);
+	before = kin_bytes(kin);
+	file_cut_kin(pair.a.file, 100 << 20 >> FOLD_PAGE_SHIFT, 100 << 20 >> FOLD_PAGE_SHIFT);
+	file_cut_kin(pair.a.file, UINT64_C(100000000), UINT64_C(100000007));
+	assert_true(kin_bytes(kin) - before <= 2 * 1024 + 64);
+	file_cut_kin(pair.a.file, (UINT64_C(1) << 26) - 10, UINT64_MAX);
+	assert_true(kin_bytes(kin) - before <= 3 * 1024 + 64);
+	file_table_trim(pair.fixture.files);
+	fold_rcu_read_lock();
+	assert_null(file_kin(pair.a.file));
+	assert_non_null(file_kin(pair.b.file));
+	fold_rcu_read_unlock();
+	assert_true(family_table_in_use(pair.families) <= own);
+	pair_close(&pair);
+	free(runs);
+}
+
+/* Random cuts against a model that has a byte for each page. */
+static void cuts_are_those_of_a_model(void **state)
+{
+	enum { COUNT = 600000 };
+	struct rng rng = rng_of_test(__func__);
+	uint8_t *model = calloc(COUNT, 1);
+	struct cuts *cuts = cuts_new(COUNT);
+	uint64_t grown;
+
+	(void)state;
+	expect(model && cuts);
+	for (unsigned round = 0; round < 60; round++) {
+		uint64_t first = rng_below(&rng, COUNT);
+		uint64_t pages = 1 + rng_below(&rng, rng_below(&rng, 8) ? 100 : COUNT / 4);
+		uint64_t last = first + pages - 1;
+		uint64_t bytes = cuts_bytes(cuts);
+		uint64_t next = COUNT;
+
+		assert_true(cuts_add(cuts, first, last, &grown));
+		assert_int_equal(cuts_bytes(cuts), bytes + grown);
+		for (uint64_t page = first; page <= last && page < COUNT; page++)
+			model[page] = 1;
+		for (uint64_t page = COUNT; page--;) {
+			if (page + 1 < COUNT && model[page] != model[page + 1])
+				next = page + 1;
+			if (cuts_has(cuts, page) != model[page] ||
+			    (page % 97 == 0 && cuts_next(cuts, page, !model[page]) != next))
+				fail_msg("page %ju", (uintmax_t)page);
+		}
+	}
+	assert_false(cuts_has(cuts, COUNT));
+	cuts_free(cuts);
+	free(model);
 }
 
 /* ---- everything at once ---- */
@@ -687,6 +853,11 @@ int main(void)
 		cmocka_unit_test(what_changed_under_a_fetch_is_not_told),
 		cmocka_unit_test(frames_that_have_gone_are_not_adopted),
 		cmocka_unit_test(of_two_at_once_one_reads),
+		cmocka_unit_test(who_tells_nothing_makes_nobody_wait),
+		cmocka_unit_test(who_has_no_frame_makes_nobody_wait),
+		cmocka_unit_test(nobody_waits_for_ever),
+		cmocka_unit_test(kins_do_not_starve_the_maps),
+		cmocka_unit_test(cuts_are_those_of_a_model),
 		cmocka_unit_test(nobody_reads_ahead_what_is_being_fetched),
 		cmocka_unit_test(what_is_remembered_can_be_given_up),
 		cmocka_unit_test(changed_and_read_by_all_at_once),
