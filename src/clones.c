@@ -6,7 +6,9 @@
  * (where its MiB N is, how far that is from where the extent lies on the disk). The distance is the
  * same for all pieces of an extent, however it was split since. Sketches of files that have extents
  * in common at the same offsets have values in common. A file that had no clone when it was opened
- * has no sketch: it gets one when a file of its size turns up that has shared extents.
+ * has no sketch: it gets one when a file of its size turns up that has shared extents. btrfs does
+ * not say that an extent is shared while the transaction that made it so is being committed, so a
+ * file without shared extents is asked again at its next open.
  *
  * Proving. Of the file C that is opened, and a file T that was opened before:
  *
@@ -697,8 +699,10 @@ void clones_learn(struct clones *clones, struct file *file, struct source *sourc
 	if (!note(clones, &stamp) || !file_wants_kin(file))
 		return;
 	sketch_make(fd_of(&side), &sketch);
-	if (!sketch.count)
+	if (!sketch.count) {
+		keep(clones, &stamp, &sketch, false);
 		return;
+	}
 	pthread_mutex_lock(&clones->learning);
 	error = learn(clones, &stamp, &sketch, &side);
 	keep(clones, &stamp, &sketch, error != -EAGAIN);
