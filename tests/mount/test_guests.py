@@ -13,8 +13,8 @@ from test_family import read_pages, scan
 CLONES = ("clone1.img", "clone2.img", "clone3.img")
 # Of what one machine alone reads of its disk.
 MOST = 1.4
-# For a machine without KVM beside two others.
-BOOT_SECONDS = 400
+# For an emulated machine beside two others.
+BOOT_SECONDS = 900
 
 
 class Guest:
@@ -24,8 +24,8 @@ class Guest:
         boot = boot_directory()
         self.console = t.path("console-%d" % number)
         self.errors = t.path("qemu-%d" % number)
-        acceleration = "kvm" if os.access("/dev/kvm", os.R_OK | os.W_OK) else "tcg,thread=single"
-        command = ["qemu-system-x86_64", "-accel", acceleration, "-m", "256", "-nographic", "-no-reboot",
+        # Emulated everywhere: what is counted does not depend on it, and a nested KVM may be slower.
+        command = ["qemu-system-x86_64", "-accel", "tcg,thread=single", "-m", "256", "-nographic", "-no-reboot",
                    "-nodefaults", "-serial", "file:" + self.console, "-monitor", "none", "-net", "none",
                    "-kernel", boot + "/vmlinuz", "-initrd", boot + "/initrd.img",
                    "-append", "root=/dev/vda rw console=ttyS0 quiet systemd.unit=poweroff.target",
@@ -74,7 +74,7 @@ def judge(alone, together, what):
         what, together, alone, together / alone))
 
 
-@test(suite="full", timeout=1800, transports="one", presets=("release",), alone=True)
+@test(suite="full", timeout=3000, transports="one", presets=("release",), alone=True)
 def clones_after_a_scan(t):
     """Three clones boot at once and write to their disks: after a scan they read hardly more than one that is alone; and
     so they do after an orderly unmount and a new mount, without another scan."""
@@ -95,7 +95,7 @@ def clones_after_a_scan(t):
         judge(alone, together, what)
 
 
-@test(suite="full", timeout=1200, transports="one", presets=("release",), alone=True)
+@test(suite="full", timeout=2000, transports="one", presets=("release",), alone=True)
 def clones_by_reflink_without_a_scan(t):
     """Three clones by reflink, made on XFS after the mount, boot at once and write to their disks: without any scan they
     read hardly more than one that is alone."""
