@@ -608,6 +608,11 @@ void file_cut_kin(struct file *file, uint64_t first, uint64_t last)
 	fold_rcu_read_unlock();
 }
 
+bool file_doubts(const struct file *file, const struct source_stamp *stamp)
+{
+	return file_table_doubts(file->table, stamp);
+}
+
 const struct writers_view *file_view(const struct file *file)
 {
 	return &file->table->view;

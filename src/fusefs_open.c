@@ -125,24 +125,39 @@ errint_t handle_content(struct handle *handle)
 
 /* ---- proven kins ---- */
 
-/* Whether HANDLE's file has a kin, and SOURCE can be the description that proves it. */
-static bool can_prove(const struct handle *handle)
+static bool has_kin(const struct handle *handle)
 {
-	bool has_kin;
+	bool has;
 
-	if ((handle->flags & O_ACCMODE) == O_RDONLY || handle->appends ||
-	    !atomic_load_explicit(&handle->ready, memory_order_acquire))
+	if (!atomic_load_explicit(&handle->ready, memory_order_acquire))
 		return false;
 	fold_rcu_read_lock();
-	has_kin = file_kin(handle->file);
+	has = file_kin(handle->file);
 	fold_rcu_read_unlock();
-	return has_kin;
+	return has;
+}
+
+/* HANDLE is about to be closed, and it is the last: what its file is known to have in common with
+ * others outlives that. Without a lock; the disk is waited for if the file was changed. */
+static void keep_kin(struct handle *handle)
+{
+	bool last;
+
+	if (!has_kin(handle))
+		return;
+	inode_lock(handle->inode);
+	last = inode_plan(handle->inode)->opens == 1;
+	inode_unlock(handle->inode);
+	if (!last)
+		return;
+	identity_make_own();
+	kin_keep(handle->fs->catalogue, handle->file, source_fd(handle->source));
 }
 
 /* HANDLE is the only one of its inode, whose lock is held: nobody else opens it meanwhile. */
 static void prove_locked(struct handle *handle)
 {
-	if (!can_prove(handle))
+	if ((handle->flags & O_ACCMODE) == O_RDONLY || handle->appends || !has_kin(handle))
 		return;
 	/* A lease on another user's file takes CAP_LEASE. */
 	identity_make_own();
@@ -385,6 +400,7 @@ static void handle_release(struct handle *handle, bool answered)
 	pthread_mutex_lock(&fs->handles_lock);
 	cds_list_del(&handle->link);
 	pthread_mutex_unlock(&fs->handles_lock);
+	keep_kin(handle);
 	inode_lock(inode);
 	if (!handle->file && inode_plan(inode)->written)
 		handle->file = find_file(fs, inode, handle);
@@ -417,8 +433,10 @@ void fusefs_handles_free(struct fusefs *fs)
 	struct handle *next;
 
 	cds_list_for_each_entry_safe (handle, next, &fs->handles, link) {
-		if (handle->file)
+		if (handle->file) {
+			kin_keep(fs->catalogue, handle->file, source_fd(handle->source));
 			kin_end_proof(handle->file);
+		}
 		handle_put(handle);
 	}
 	CDS_INIT_LIST_HEAD(&fs->handles);

@@ -30,6 +30,9 @@
 /* A file of more than 1 TiB has no kin: its family would take more memory than it may save. */
 #define PAGES_MAX (UINT64_C(1) << 28)
 
+/* Runs that are kept of a file: 16 MiB. */
+#define RUNS_MAX ((size_t)1 << 20)
+
 struct kin {
 	struct rcu_head head;
 	_Atomic unsigned references; /* none: nobody gets another */
@@ -38,8 +41,8 @@ struct kin {
 	struct family *by[KIN_FAMILIES];
 	uint64_t writers;
 	struct family_table *families;
-	struct source_stamp stamp;
-	uint64_t pages; /* to the end of the last run */
+	struct source_stamp stamp; /* under which what is not cut is true; under proof_lock */
+	uint64_t pages;            /* to the end of the last run */
 	size_t count;
 	struct catalogue_run *runs; /* ascending */
 	struct cuts *cuts;          /* see the head of this file */
@@ -197,15 +200,19 @@ bool kin_has_writers(const struct kin *kin, const struct file *file, int fd)
 	return !fstat(fd, &st) && writers_of(file_view(file), fd, &st) == kin->writers;
 }
 
-bool kin_is_exact(const struct kin *kin, int fd)
+bool kin_is_exact(struct kin *kin, int fd)
 {
 	struct source_stamp stamp;
 	struct stat st;
+	bool exact;
 
 	if (fstat(fd, &st))
 		return false;
 	source_stamp_of(&st, &stamp);
-	return source_stamp_equal(&stamp, &kin->stamp);
+	pthread_mutex_lock(&kin->proof_lock);
+	exact = source_stamp_equal(&stamp, &kin->stamp);
+	pthread_mutex_unlock(&kin->proof_lock);
+	return exact;
 }
 
 void kin_prove(struct lease_table *leases, struct file *file, struct source *source)
@@ -226,6 +233,79 @@ void kin_prove(struct lease_table *leases, struct file *file, struct source *sou
 		} else {
 			lease_free(lease);
 		}
+	}
+	kin_put(kin);
+}
+
+/* Have KIN true under the stamp that FILE, open as FD, has now, instead of *ret_was: see the head
+ * of this file. False: it is not known to be, or was already. */
+static bool move_stamp(struct kin *kin, struct file *file, int fd, struct source_stamp *ret_was,
+		       struct source_stamp *ret_now)
+{
+	struct stat st;
+	bool moved;
+
+	if (fstat(fd, &st))
+		return false;
+	source_stamp_of(&st, ret_now);
+	if (file_doubts(file, ret_now) || !kin_has_writers(kin, file, fd))
+		return false;
+	pthread_mutex_lock(&kin->proof_lock);
+	*ret_was = kin->stamp;
+	moved = !source_stamp_equal(ret_was, ret_now) && kin->proof && lease_is_held(kin->proof);
+	if (moved)
+		kin->stamp = *ret_now;
+	pthread_mutex_unlock(&kin->proof_lock);
+	return moved;
+}
+
+/* KIN's runs less its cuts, the first RUNS_MAX of them, the caller's to free; NULL: no memory. */
+static struct catalogue_run *list_uncut(const struct kin *kin, size_t *ret_count)
+{
+	struct catalogue_run run;
+	struct catalogue_run *runs;
+	size_t count = 0;
+	size_t room = 1;
+
+	for (run.first = 0; (run.first = kin_next_uncut(kin, run.first, &run.pages)) != UINT64_MAX;
+	     run.first += run.pages)
+		room++;
+	if (room > RUNS_MAX)
+		room = RUNS_MAX;
+	runs = calloc(room, sizeof(*runs));
+	*ret_count = 0;
+	if (!runs)
+		return NULL;
+	for (run.first = 0; count < room; run.first += run.pages) {
+		run.first = kin_next_uncut(kin, run.first, &run.pages);
+		if (run.first == UINT64_MAX)
+			break;
+		runs[count++] = run;
+	}
+	*ret_count = count;
+	return runs;
+}
+
+void kin_keep(struct catalogue *catalogue, struct file *file, int fd)
+{
+	struct kin *kin = kin_of(file);
+	struct catalogue_batch *batch;
+	struct catalogue_run *runs;
+	struct source_stamp was;
+	struct source_stamp now;
+	size_t count;
+
+	if (!kin)
+		return;
+	if (move_stamp(kin, file, fd, &was, &now)) {
+		runs = catalogue ? list_uncut(kin, &count) : NULL;
+		if (runs && !catalogue_begin(catalogue, &batch)) {
+			if (catalogue_keep_runs(batch, &was, &now, runs, count))
+				catalogue_abort(batch);
+			else
+				(void)catalogue_commit(batch); /* not kept, then */
+		}
+		free(runs);
 	}
 	kin_put(kin);
 }

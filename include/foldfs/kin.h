@@ -58,13 +58,18 @@ bool kin_share(const struct kin *kin, uint64_t page, struct frame_ref *ret_ref);
 /* Whether the file open as FD, which is FILE, has the writers under which KIN is its. */
 bool kin_has_writers(const struct kin *kin, const struct file *file, int fd);
 /* Whether the file open as FD has the stamp under which all of KIN is true. */
-bool kin_is_exact(const struct kin *kin, int fd);
+bool kin_is_exact(struct kin *kin, int fd);
 /* Have the kin of FILE, open for writing as SOURCE, proven from now on: that nobody but we changes
  * the file, by this description. Nothing if it has none, or that cannot be had now: it can if
  * nothing was changed yet, and nobody has the file open by another description. As the daemon
  * itself. */
 void kin_prove(struct lease_table *leases, struct file *file, struct source *source);
-/* The end of that: somebody of ours is about to open FILE anew, or nobody has it open any more. */
+/* What is left of FILE's kin, which is open as FD and proven, is true under the stamp that the file
+ * has now: the next to open it find it so, in this mount and by CATALOGUE (or NULL) in the next.
+ * Nothing if it is not proven. Waits for others who change the catalogue, and for the disk. */
+void kin_keep(struct catalogue *catalogue, struct file *file, int fd);
+/* The end of the proof: somebody of ours is about to open FILE anew, or nobody has it open any
+ * more. */
 void kin_end_proof(struct file *file);
 /* Whether, up to now, nobody but we can have changed KIN's file since all of KIN was true. Any
  * thread; a system call. */

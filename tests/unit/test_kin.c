@@ -6,7 +6,11 @@
 
 #include "foldfs/cuts.h"
 #include "foldfs/kin.h"
+#include "foldfs/lease.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
 #include <sys/syscall.h>
 
 #define PAGES 600u
@@ -603,6 +607,139 @@ static void nobody_waits_for_ever(void **state)
 	pair_close(&pair);
 }
 
+/* ---- proven kins ---- */
+
+static void count_broken(void *context)
+{
+	atomic_fetch_add((atomic_uint *)context, 1);
+}
+
+/* Somebody opens the file in the source, whenever he is let, and writes to it. */
+static void write_behind(struct subject *subject, uint64_t first, uint64_t pages)
+{
+	struct test_page foreign;
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", subject->fd);
+	do
+		fd = open(path, O_RDWR | O_NONBLOCK);
+	while (fd < 0 && errno == EAGAIN && !sched_yield());
+	expect(fd >= 0);
+	page_make(&foreign, 4444, 1);
+	for (uint64_t page = first; page < first + pages; page++)
+		write_whole(fd, &foreign, sizeof(foreign), (off_t)(page * FOLD_PAGE_SIZE));
+	close(fd);
+}
+
+/* The test uses the source's own description: there is no other. */
+static void make_alone(struct subject *subject)
+{
+	close(subject->fd);
+	subject->fd = dup(source_fd(subject->source));
+	expect(subject->fd >= 0);
+}
+
+struct change_behind {
+	struct subject *subject;
+	bool done;
+};
+
+/* Within a write of ours, whose stamp at the end includes it. */
+static ssize_t change_within(void *context, const struct io_call *call)
+{
+	struct change_behind *change = context;
+
+	if (call->write && call->fd == source_fd(change->subject->source) && !change->done) {
+		change->done = true;
+		write_behind(change->subject, 100, 50);
+	}
+	return IO_AS_ASKED;
+}
+
+static void write_mine(struct pair *pair, struct subject *subject, uint64_t page)
+{
+	struct test_page mine;
+
+	page_make(&mine, 7000 + page, 1);
+	assert_int_equal(cow_break_write(&pair->fixture.cow, subject->file, subject->source, &mine,
+					 sizeof(mine), (off_t)(page * FOLD_PAGE_SIZE)),
+			 sizeof(mine));
+}
+
+/* A file that was changed tells what was not, as long as nobody else has it open; a change that
+ * nobody can tell from ours, by its stamp, reaches no other file. */
+static void what_is_proven_is_told(void **state)
+{
+	struct lease_table *leases;
+	struct change_behind change;
+	struct lease_usage usage;
+	struct pair pair;
+	atomic_uint broken = 0;
+
+	(void)state;
+	for (unsigned lost = 0; lost < 2; lost++) {
+		assert_int_equal(lease_table_new(count_broken, &broken, &leases), 0);
+		assert_int_equal(lease_table_start(leases), 0);
+		pair_open_kin(&pair);
+		make_alone(&pair.a);
+		kin_prove(leases, pair.a.file, pair.a.source);
+		lease_table_usage(leases, &usage);
+		assert_int_equal(usage.held, 1);
+		change = (struct change_behind){.subject = &pair.a, .done = !lost};
+		faults_hook_io(change_within, &change);
+		write_mine(&pair, &pair.a, 70);
+		faults_hook_io(NULL, NULL);
+		assert_int_equal(read_all(&pair.fixture, &pair.a, pair.buffer, BYTES), BYTES);
+		lease_table_usage(leases, &usage);
+		assert_int_equal(usage.held, !lost);
+		assert_int_equal(usage.broken, lost);
+		expect_content(&pair, &pair.b, pair.pages);
+		assert_int_equal(adopted(&pair), lost ? 0 : PAGES - 1);
+		pair_close(&pair);
+		lease_table_free(leases);
+		assert_int_equal(atomic_load(&broken), lost);
+	}
+}
+
+/* A stamp is kept only with the cuts that were made before it: a write that comes in between makes
+ * it worthless. Nor is one kept of a kin that is not proven. */
+static void a_new_stamp_is_true(void **state)
+{
+	struct lease_table *leases;
+	struct pair pair;
+	struct kin *kin;
+
+	(void)state;
+	assert_int_equal(lease_table_new(count_broken, NULL, &leases), 0);
+	assert_int_equal(lease_table_start(leases), 0);
+	pair_open_kin(&pair);
+	make_alone(&pair.a);
+	make_alone(&pair.b);
+	kin = kin_of(pair.a.file);
+	write_mine(&pair, &pair.a, 70);
+	kin_keep(NULL, pair.a.file, pair.a.fd);
+	assert_false(kin_is_exact(kin, pair.a.fd));
+	kin_prove(leases, pair.a.file, pair.a.source);
+	assert_false(kin_is_proven(kin));
+	kin_put(kin);
+	kin = kin_of(pair.b.file);
+	kin_prove(leases, pair.b.file, pair.b.source);
+	write_mine(&pair, &pair.b, 70);
+	assert_true(kin_is_proven(kin));
+	kin_keep(NULL, pair.b.file, pair.b.fd);
+	assert_true(kin_is_exact(kin, pair.b.fd));
+	write_mine(&pair, &pair.b, 71);
+	assert_false(kin_is_exact(kin, pair.b.fd));
+	kin_end_proof(pair.b.file);
+	assert_false(kin_is_proven(kin));
+	kin_keep(NULL, pair.b.file, pair.b.fd);
+	assert_false(kin_is_exact(kin, pair.b.fd));
+	kin_put(kin);
+	pair_close(&pair);
+	lease_table_free(leases);
+}
+
 /* Read-ahead leaves to another what that one is at. */
 static void nobody_reads_ahead_what_is_being_fetched(void **state)
 {
@@ -856,6 +993,8 @@ int main(void)
 		cmocka_unit_test(who_tells_nothing_makes_nobody_wait),
 		cmocka_unit_test(who_has_no_frame_makes_nobody_wait),
 		cmocka_unit_test(nobody_waits_for_ever),
+		cmocka_unit_test(what_is_proven_is_told),
+		cmocka_unit_test(a_new_stamp_is_true),
 		cmocka_unit_test(kins_do_not_starve_the_maps),
 		cmocka_unit_test(cuts_are_those_of_a_model),
 		cmocka_unit_test(nobody_reads_ahead_what_is_being_fetched),
