@@ -10,9 +10,11 @@
  * owner: then the family's page comes from a trusted file, or from one of the same writers, who
  * still has this one.
  *
- * Why what is told is right. The frame holds what this read had from its file's source. The file
- * had the kin's stamp after that, the kin was held since before that, and the source's file system
- * moves the stamp before it moves a byte: so these are the bytes that were compared.
+ * Why what is told is right. The frame holds what this read had from its file's source, and the kin
+ * was held since before that. Either the file had the kin's stamp after that, and the source's file
+ * system moves the stamp before it moves a byte: so these are the bytes that were compared. Or the
+ * kin was proven then (kin.c), and the page is found uncut after that: so neither others nor we had
+ * changed it. This needs no stamp, and goes on after our own changes.
  */
 #include "foldfs/adopt.h"
 
@@ -20,8 +22,9 @@
 #include "foldfs/rcu.h"
 #include "foldfs/stats.h"
 
-/* Times that a read waits for others that fetch some of its pages. */
-#define WAITS 4u
+/* How long a read waits at most, in all, for others that fetch some of its pages: so long a disk
+ * may take. */
+#define WAIT_SECONDS 1
 
 static bool is_missing(const struct page_read *read, unsigned i)
 {
@@ -77,25 +80,43 @@ static bool missing_kin(const struct page_read *read, uint64_t *ret_first, uint6
 	return any;
 }
 
-/* Adopt, or claim what is missing in the memory that READ will tell. */
+static struct timespec end_of_waiting(void)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += WAIT_SECONDS;
+	return until;
+}
+
+/* Adopt, or claim what is missing in the memory that READ will tell. Who will tell nothing makes
+ * nobody wait. */
 static bool adopt_or_claim(struct page_read *read)
 {
 	struct family *told = kin_told(read->kin);
+	struct timespec until;
 	uint64_t first;
 	uint64_t last;
-	unsigned waits;
+	bool tells;
 
 	adopt(read);
-	for (waits = 0; told && waits < WAITS && missing_kin(read, &first, &last); waits++) {
-		bool claimed = family_claim(told, first, last, !read->ahead, &read->claim);
-
-		if (!claimed && read->ahead)
-			return false;
-		/* Also what was published between the look and the claim. */
-		adopt(read);
-		if (claimed)
+	if (!told || !missing_kin(read, &first, &last))
+		return read->missing;
+	tells = adopt_is_exact(read);
+	until = end_of_waiting();
+	while (missing_kin(read, &first, &last)) {
+		if (tells ? family_claim(told, first, last, &read->claim)
+			  : !family_is_claimed(told, first, last))
 			break;
+		if (read->ahead)
+			return false;
+		stats_add(read->filler->stats, STAT_ADOPT_WAITS, 1);
+		if (!family_wait(told, first, last, &until))
+			break;
+		adopt(read);
 	}
+	/* Also what was published between the look and the claim. */
+	adopt(read);
 	return read->missing;
 }
 
@@ -122,7 +143,8 @@ bool adopt_pages(struct page_read *read)
 
 bool adopt_is_exact(const struct page_read *read)
 {
-	return read->kin && kin_is_exact(read->kin, source_fd(read->source));
+	return read->kin &&
+	       (kin_is_exact(read->kin, source_fd(read->source)) || kin_is_proven(read->kin));
 }
 
 void adopt_tell(const struct page_read *read, unsigned i, struct frame_ref ref)

@@ -309,13 +309,12 @@ errint_t catalogue_begin(struct catalogue *catalogue, struct catalogue_batch **r
 	return 0;
 }
 
-/* Take FILE out of the class that its record names; and of its family, if it has another stamp than
- * NOW. */
+/* Take FILE out of the class that its record names; and of its family, unless it is known to be of
+ * it under the stamp NOW. */
 static int leave_others(struct catalogue_batch *batch, const struct file_key *file,
 			const struct source_stamp *now)
 {
 	const struct catalogue *catalogue = batch->catalogue;
-	struct source_stamp stamp;
 	struct file_value known;
 	const char *path;
 	struct class_value member;
@@ -325,9 +324,7 @@ static int leave_others(struct catalogue_batch *batch, const struct file_key *fi
 
 	if (result)
 		return result == MDB_NOTFOUND ? 0 : result;
-	stamp_of(&known, &stamp);
-	if (!now || !source_stamp_equal(&stamp, now))
-		result = catalogue_remove_runs(batch, file);
+	result = catalogue_remove_runs(batch, file, now);
 	if (result || !known.record.class)
 		return result;
 	member = (struct class_value){.backs = catalogue_backs(&known.record), .file = *file};

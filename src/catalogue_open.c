@@ -28,7 +28,7 @@
 #include <unistd.h>
 
 #define MAGIC   0x666f6c6463617461ull /* foldcata */
-#define VERSION 5u
+#define VERSION 6u
 #define TABLES  6
 #define READERS 512
 /* Of the file `clean`. */

@@ -4,9 +4,10 @@
  *
  *   runs     device, inode -> struct runs_value and the runs
  *
- * An entry belongs to the stamp that `files` has for its file, and goes with it. What it says is
- * never corrected: a family's number means one content for ever, so a member may join or go, and no
- * other entry has to know.
+ * An entry has a stamp of its own: that of the file's record, or a later one, under which somebody
+ * who knew all changes in between kept what was left of it. It goes with the record, or when that
+ * gets another stamp than the entry's. What it says is never corrected: a family's number means one
+ * content for ever, so a member may join or go, and no other entry has to know.
  */
 #include "foldfs/catalogue_internal.h"
 
@@ -44,26 +45,52 @@ bool catalogue_is_valid_runs(const MDB_val *key, const MDB_val *value)
 	return true;
 }
 
+static void stamp_of(const struct runs_value *value, struct source_stamp *ret_stamp)
+{
+	*ret_stamp = (struct source_stamp){
+		.device = value->key.device,
+		.inode = value->key.inode,
+		.size = value->size,
+		.mtime = {.tv_sec = value->mtime, .tv_nsec = value->mtime_ns},
+		.ctime = {.tv_sec = value->ctime, .tv_nsec = value->ctime_ns},
+	};
+}
+
+static struct file_key key_of(const struct source_stamp *stamp)
+{
+	return (struct file_key){.device = stamp->device, .inode = stamp->inode};
+}
+
+/* The entry of the file with STAMP; *ret_value lies in the database. LMDB's results. */
+static int find_runs(const struct catalogue *catalogue, MDB_txn *txn,
+		     const struct source_stamp *stamp, struct runs_value *ret_fixed,
+		     MDB_val *ret_value)
+{
+	struct file_key file = key_of(stamp);
+	struct source_stamp known;
+	MDB_val key = catalogue_value_of(&file, sizeof(file));
+	int result = mdb_get(txn, catalogue->runs, &key, ret_value);
+
+	if (result)
+		return result;
+	if (!catalogue_is_valid_runs(&key, ret_value))
+		return MDB_CORRUPTED;
+	memcpy(ret_fixed, ret_value->mv_data, sizeof(*ret_fixed));
+	stamp_of(ret_fixed, &known);
+	return source_stamp_equal(&known, stamp) ? 0 : MDB_NOTFOUND;
+}
+
 /* What is known under STAMP, of a file with so many pages. LMDB's results. */
 static int read_runs(const struct catalogue *catalogue, MDB_txn *txn,
 		     const struct source_stamp *stamp, struct known_runs *ret_known)
 {
 	const struct catalogue_run *last;
 	struct runs_value fixed;
-	struct file_value file;
-	MDB_val key;
 	MDB_val value;
-	int result = catalogue_find_stamped(catalogue, txn, stamp, &file);
+	int result = find_runs(catalogue, txn, stamp, &fixed, &value);
 
 	if (result)
 		return result;
-	key = catalogue_value_of(&file.key, sizeof(file.key));
-	result = mdb_get(txn, catalogue->runs, &key, &value);
-	if (result)
-		return result;
-	if (!catalogue_is_valid_runs(&key, &value))
-		return MDB_CORRUPTED;
-	memcpy(&fixed, value.mv_data, sizeof(fixed));
 	ret_known->family = fixed.family;
 	ret_known->count = (value.mv_size - sizeof(fixed)) / sizeof(ret_known->runs[0]);
 	ret_known->runs = malloc(value.mv_size - sizeof(fixed));
@@ -98,26 +125,39 @@ errint_t catalogue_runs(struct catalogue *catalogue, const struct source_stamp *
 	return catalogue_error_of(result);
 }
 
-int catalogue_remove_runs(struct catalogue_batch *batch, const struct file_key *file)
+int catalogue_remove_runs(struct catalogue_batch *batch, const struct file_key *file,
+			  const struct source_stamp *kept)
 {
 	MDB_val key = catalogue_value_of(file, sizeof(*file));
-	int result = mdb_del(batch->txn, batch->catalogue->runs, &key, NULL);
+	struct runs_value fixed;
+	MDB_val value;
+	int result;
 
+	if (kept && !find_runs(batch->catalogue, batch->txn, kept, &fixed, &value))
+		return 0;
+	result = mdb_del(batch->txn, batch->catalogue->runs, &key, NULL);
 	return result == MDB_NOTFOUND ? 0 : result;
 }
 
 static int write_runs(struct catalogue_batch *batch, const struct source_stamp *stamp,
 		      const struct known_runs *known)
 {
-	struct runs_value fixed = {.key = {.device = stamp->device, .inode = stamp->inode},
-				   .family = known->family};
+	struct runs_value fixed = {
+		.key = key_of(stamp),
+		.size = stamp->size,
+		.mtime = stamp->mtime.tv_sec,
+		.mtime_ns = stamp->mtime.tv_nsec,
+		.ctime = stamp->ctime.tv_sec,
+		.ctime_ns = stamp->ctime.tv_nsec,
+		.family = known->family,
+	};
 	size_t bytes = known->count * sizeof(known->runs[0]);
 	MDB_val key = catalogue_value_of(&fixed.key, sizeof(fixed.key));
 	MDB_val value = {.mv_size = sizeof(fixed) + bytes};
 	int result;
 
 	if (!known->count)
-		return catalogue_remove_runs(batch, &fixed.key);
+		return catalogue_remove_runs(batch, &fixed.key, NULL);
 	result = mdb_put(batch->txn, batch->catalogue->runs, &key, &value, MDB_RESERVE);
 	if (result)
 		return result;
@@ -196,5 +236,21 @@ errint_t catalogue_put_runs(struct catalogue_batch *batch, const struct source_s
 			result = write_runs(batch, stamp, &known);
 	}
 	free(known.runs);
+	return catalogue_error_of(result);
+}
+
+errint_t catalogue_keep_runs(struct catalogue_batch *batch, const struct source_stamp *was,
+			     const struct source_stamp *stamp, const struct catalogue_run runs[],
+			     size_t count)
+{
+	struct known_runs kept = {.count = count, .runs = (void *)(uintptr_t)runs};
+	struct runs_value fixed;
+	MDB_val value;
+	int result = find_runs(batch->catalogue, batch->txn, was, &fixed, &value);
+
+	if (!result) {
+		kept.family = fixed.family;
+		result = write_runs(batch, stamp, &kept);
+	}
 	return catalogue_error_of(result);
 }

@@ -83,6 +83,7 @@ struct member {
 struct clones {
 	struct file_table *files;
 	clones_open_fn *open_file;
+	clones_found_fn *on_found;
 	void *context;
 	bool has_clones; /* the file system; constant */
 	_Atomic uint64_t found;
@@ -92,8 +93,8 @@ struct clones {
 	uint64_t opens;
 };
 
-errint_t clones_new(struct file_table *files, int root_fd, clones_open_fn *open_file, void *context,
-		    struct clones **ret_clones)
+errint_t clones_new(struct file_table *files, int root_fd, clones_open_fn *open_file,
+		    clones_found_fn *on_found, void *context, struct clones **ret_clones)
 {
 	struct clones *clones = calloc(1, sizeof(*clones));
 	struct statfs fs;
@@ -106,6 +107,7 @@ errint_t clones_new(struct file_table *files, int root_fd, clones_open_fn *open_
 	}
 	clones->files = files;
 	clones->open_file = open_file;
+	clones->on_found = on_found;
 	clones->context = context;
 	clones->has_clones = fs.f_type == XFS_SUPER_MAGIC || fs.f_type == BTRFS_SUPER_MAGIC;
 	pthread_mutex_init(&clones->learning, NULL);
@@ -331,6 +333,17 @@ static int fd_of(const struct side *side)
 	return source_fd(side->source);
 }
 
+/* Rule A. A kin that is proven says it too, by a lease on the same description. */
+static bool is_ours_alone(const struct side *side)
+{
+	struct kin *kin = kin_of(side->file);
+	bool proven = kin && kin_is_proven(kin);
+
+	if (kin)
+		kin_put(kin);
+	return proven || !source_check_unwritten(fd_of(side));
+}
+
 /* Rules A and B. */
 static bool side_begin(const struct clones *clones, struct side *side)
 {
@@ -338,7 +351,7 @@ static bool side_begin(const struct clones *clones, struct side *side)
 	bool size_known;
 	struct stat st;
 
-	if (source_check_unwritten(fd_of(side)) || fstat(fd_of(side), &st) ||
+	if (!is_ours_alone(side) || fstat(fd_of(side), &st) ||
 	    file_judge(side->file, fd_of(side), &truth, &size_known) || truth != FILE_IS_TRUE)
 		return false;
 	source_stamp_of(&st, &side->stamp);
@@ -481,8 +494,8 @@ static errint_t prove(struct pair *pair)
 /* ---- families ---- */
 
 /* SIDE is of the family NUMBER from now on, with RUNS. */
-static bool set_kin(const struct side *side, uint64_t number, const struct catalogue_run runs[],
-		    size_t count)
+static bool set_kin(const struct clones *clones, const struct side *side, uint64_t number,
+		    const struct catalogue_run runs[], size_t count)
 {
 	struct kin *kin = kin_new(file_families(side->file), &side->stamp, side->writers, number,
 				  runs, count);
@@ -495,7 +508,10 @@ static bool set_kin(const struct side *side, uint64_t number, const struct catal
 	set = file_kin(side->file);
 	fold_rcu_read_unlock();
 	/* An address to compare, nothing more. */
-	return set == kin;
+	if (set != kin)
+		return false;
+	clones->on_found(clones->context, side->file);
+	return true;
 }
 
 /* What SIDE, whose kin is KIN, holds of the family's pages FIRST.. in the pool. */
@@ -547,7 +563,8 @@ static bool found_family(struct pair *pair)
 	if (getrandom(&number, sizeof(number), 0) != (ssize_t)sizeof(number))
 		return false;
 	number |= FAMILY_IN_MEMORY;
-	if (!set_kin(founder, number, &all, 1) || !set_kin(joiner, number, pair->runs, pair->count))
+	if (!set_kin(pair->clones, founder, number, &all, 1) ||
+	    !set_kin(pair->clones, joiner, number, pair->runs, pair->count))
 		return false;
 	tell(pair, &pair->t);
 	return true;
@@ -578,9 +595,9 @@ static bool join_family(struct pair *pair, struct kin *kin)
 {
 	return writers_may_speak(pair->t.writers, pair->c.writers) &&
 	       kin_has_writers(kin, pair->t.file, fd_of(&pair->t)) &&
-	       kin_is_exact(kin, fd_of(&pair->t)) && !keep_uncut(pair, kin) &&
-	       pair->pages >= COMMON_LEAST &&
-	       set_kin(&pair->c, kin_number(kin), pair->runs, pair->count);
+	       (kin_is_exact(kin, fd_of(&pair->t)) || kin_is_proven(kin)) &&
+	       !keep_uncut(pair, kin) && pair->pages >= COMMON_LEAST &&
+	       set_kin(pair->clones, &pair->c, kin_number(kin), pair->runs, pair->count);
 }
 
 /* 0: C has a kin now; -ENOENT: it has not, and needs not be looked at again as it is; -EAGAIN: it

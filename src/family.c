@@ -35,7 +35,7 @@ struct family_leaf {
 struct family_table {
 	struct page_store *store;
 	_Atomic int64_t bytes;   /* relaxed */
-	_Atomic int64_t leaving; /* of these, in leaves that wait for a grace period; relaxed */
+	_Atomic int64_t leaving; /* of these, what waits for a grace period; relaxed */
 	pthread_mutex_t lock;
 	struct cds_list_head families; /* under lock */
 };
@@ -98,6 +98,11 @@ void family_table_count(struct family_table *table, int64_t bytes)
 	atomic_fetch_add_explicit(&table->bytes, bytes, memory_order_relaxed);
 }
 
+void family_table_leave(struct family_table *table, int64_t bytes)
+{
+	atomic_fetch_add_explicit(&table->leaving, bytes, memory_order_relaxed);
+}
+
 static uint64_t bytes_of(const struct family *family)
 {
 	return sizeof(*family) + family->leaf_count * sizeof(family->leaves[0]);
@@ -108,6 +113,7 @@ static struct family *family_new(struct family_table *table, uint64_t number, ui
 {
 	uint64_t count = (pages + LEAF_PAGES - 1) / LEAF_PAGES;
 	struct family *family = calloc(1, sizeof(*family) + count * sizeof(family->leaves[0]));
+	pthread_condattr_t monotonic;
 
 	if (!family)
 		return NULL;
@@ -116,7 +122,10 @@ static struct family *family_new(struct family_table *table, uint64_t number, ui
 	family->writers = writers;
 	family->leaf_count = count;
 	pthread_mutex_init(&family->lock, NULL);
-	pthread_cond_init(&family->unclaimed, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&family->unclaimed, &monotonic);
+	pthread_condattr_destroy(&monotonic);
 	CDS_INIT_LIST_HEAD(&family->claims);
 	family_table_count(table, (int64_t)bytes_of(family));
 	return family;
@@ -148,8 +157,7 @@ static void leaf_free(struct rcu_head *head)
 	struct family_leaf *leaf = caa_container_of(head, struct family_leaf, head);
 
 	fold_rcu_called(head);
-	atomic_fetch_sub_explicit(&leaf->table->leaving, (int64_t)sizeof(*leaf),
-				  memory_order_relaxed);
+	family_table_leave(leaf->table, -(int64_t)sizeof(*leaf));
 	family_table_count(leaf->table, -(int64_t)sizeof(*leaf));
 	free(leaf);
 }
@@ -166,8 +174,7 @@ static uint64_t shrink(struct family *family, uint64_t bytes)
 		if (!leaf)
 			continue;
 		taken += sizeof(*leaf);
-		atomic_fetch_add_explicit(&leaf->table->leaving, (int64_t)sizeof(*leaf),
-					  memory_order_relaxed);
+		family_table_leave(leaf->table, (int64_t)sizeof(*leaf));
 		fold_rcu_call(&leaf->head, leaf_free);
 	}
 	return taken;
@@ -293,7 +300,7 @@ static bool is_claimed_locked(const struct family *family, uint64_t first, uint6
 	return false;
 }
 
-bool family_claim(struct family *family, uint64_t first, uint64_t last, bool wait,
+bool family_claim(struct family *family, uint64_t first, uint64_t last,
 		  struct family_claim *ret_claim)
 {
 	bool claimed;
@@ -304,10 +311,30 @@ bool family_claim(struct family *family, uint64_t first, uint64_t last, bool wai
 		*ret_claim = (struct family_claim){.family = family, .first = first, .last = last};
 		cds_list_add(&ret_claim->link, &family->claims);
 	}
-	while (!claimed && wait && is_claimed_locked(family, first, last))
-		pthread_cond_wait(&family->unclaimed, &family->lock);
 	pthread_mutex_unlock(&family->lock);
 	return claimed;
+}
+
+bool family_is_claimed(struct family *family, uint64_t first, uint64_t last)
+{
+	bool claimed;
+
+	pthread_mutex_lock(&family->lock);
+	claimed = is_claimed_locked(family, first, last);
+	pthread_mutex_unlock(&family->lock);
+	return claimed;
+}
+
+bool family_wait(struct family *family, uint64_t first, uint64_t last, const struct timespec *until)
+{
+	bool claimed;
+	int error = 0;
+
+	pthread_mutex_lock(&family->lock);
+	while ((claimed = is_claimed_locked(family, first, last)) && !error)
+		error = pthread_cond_timedwait(&family->unclaimed, &family->lock, until);
+	pthread_mutex_unlock(&family->lock);
+	return !claimed;
 }
 
 void family_unclaim(struct family_claim *claim)

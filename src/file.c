@@ -56,6 +56,9 @@
  * samples of this size have more than a twentieth of shared ones (binomial distribution). */
 #define SHARE_SAMPLES 64u
 
+/* What families and kins may keep of the budget while maps want it: a fourth. */
+#define KINS_SHARE 4u
+
 struct file_table {
 	struct page_map_memory *memory;
 	struct family_table *families; /* NULL: kins are not followed. Constant once set */
@@ -453,6 +456,33 @@ static void shrink_open(struct file_table *table, uint64_t excess)
 	pthread_mutex_unlock(&table->lock);
 }
 
+/* Families and kins beyond their share of the budget: take the kins of the least recently opened
+ * files, as wholes. What is learned of a file may be learned again at its next open. */
+static uint64_t drop_kins(struct file_table *table)
+{
+	uint64_t bytes = table->families ? family_table_in_use(table->families) : 0;
+	uint64_t share = table->budget / KINS_SHARE;
+	uint64_t excess = bytes > share ? bytes - share : 0;
+	uint64_t freed = 0;
+	struct file *file;
+	struct kin *kin;
+
+	if (!excess)
+		return 0;
+	pthread_mutex_lock(&table->lock);
+	fold_rcu_read_lock();
+	cds_list_for_each_entry (file, &table->by_use, use) {
+		kin = file_kin(file);
+		if (kin && freed < excess) {
+			freed += kin_bytes(kin);
+			drop_kin(file);
+		}
+	}
+	fold_rcu_read_unlock();
+	pthread_mutex_unlock(&table->lock);
+	return freed;
+}
+
 /* Bytes beyond the budget. What is only waiting to be freed does not count: it is trimmed already.
  */
 static uint64_t excess_of(const struct file_table *table)
@@ -479,6 +509,8 @@ void file_table_trim(struct file_table *table)
 		freed = drop_one(table);
 		if (!freed && table->families)
 			freed = family_table_shrink(table->families, excess);
+		if (!freed)
+			freed = drop_kins(table);
 		if (!freed) {
 			shrink_open(table, excess);
 			break;
@@ -571,6 +603,11 @@ void file_cut_kin(struct file *file, uint64_t first, uint64_t last)
 	if (kin)
 		kin_cut(kin, first, last);
 	fold_rcu_read_unlock();
+}
+
+bool file_doubts(const struct file *file, const struct source_stamp *stamp)
+{
+	return file_table_doubts(file->table, stamp);
 }
 
 const struct writers_view *file_view(const struct file *file)

@@ -157,6 +157,9 @@ static void provide(struct page_read *read)
 		atomic_fetch_add_explicit(&read->filler->at_work, 1, memory_order_relaxed);
 	read->at_work = true;
 	got = page_store_take(store, frames, read->missing);
+	/* What gets no frame is told to nobody, so nobody waits for it. */
+	if (got < read->missing)
+		family_unclaim(&read->claim);
 	for (i = 0; i < read->pages; i++) {
 		struct page_in_hand *hand = &read->hand[i];
 

@@ -138,6 +138,17 @@ static uint64_t counted_memory(void *context)
 	return fusefs_memory(&usage);
 }
 
+/* Somebody opened, in the source, a file that a client has open for writing. */
+static void opened_behind(void *context)
+{
+	struct fusefs *fs = context;
+
+	if (!atomic_exchange(&fs->said_opened, true))
+		fuse_log(FUSE_LOG_NOTICE,
+			 "a file that is open for writing was opened behind the mount: what it has "
+			 "in common with others is no longer known for sure. This is said once.\n");
+}
+
 static errint_t build(struct fusefs *fs, const struct options *options)
 {
 	errint_t error;
@@ -159,6 +170,8 @@ static errint_t build(struct fusefs *fs, const struct options *options)
 	if (!error)
 		error = workers_new(WORKERS, &fs->workers);
 	if (!error)
+		error = lease_table_new(opened_behind, fs, &fs->leases);
+	if (!error)
 		error = memory_keeper_new(counted_memory, fs, &fs->keeper);
 	if (!error)
 		error = serve_new(user_of, is_brief, &fs->serve);
@@ -171,7 +184,8 @@ static errint_t build(struct fusefs *fs, const struct options *options)
 	if (!error)
 		error = file_table_source(fs->files, fs->source_fd);
 	if (!error)
-		error = clones_new(fs->files, fs->source_fd, fusefs_open_known, fs, &fs->clones);
+		error = clones_new(fs->files, fs->source_fd, fusefs_open_known, fusefs_kin_found,
+				   fs, &fs->clones);
 	if (!error)
 		error = backing_new(fs->source_fd, &fs->backing);
 	if (!error)
@@ -232,11 +246,13 @@ void fusefs_leave_source(struct fusefs *fs)
 	fusefs_handles_free(fs);
 	fusefs_directories_free(fs);
 	workers_free(fs->workers);
+	lease_table_free(fs->leases);
 	inode_table_free(fs->inodes);
 	backing_free(fs->backing);
 	fs->keeper = NULL;
 	fs->watch = NULL;
 	fs->workers = NULL;
+	fs->leases = NULL;
 	fs->inodes = NULL;
 	fs->backing = NULL;
 }
@@ -357,6 +373,8 @@ static errint_t start_threads(struct fusefs *fs)
 	if (!error)
 		error = workers_start(fs->workers);
 	if (!error)
+		error = lease_table_start(fs->leases);
+	if (!error)
 		error = memory_keeper_start(fs->keeper);
 	if (!error)
 		error = window_start(fs->window);
@@ -419,6 +437,7 @@ void fusefs_usage(const struct fusefs *fs, struct fusefs_usage *ret_usage)
 	ret_usage->window_inodes = plan_inodes(fs->plan, PLAN_WINDOW);
 	ret_usage->own_inodes = plan_inodes(fs->plan, PLAN_OWN);
 	ret_usage->shared_inodes = plan_inodes(fs->plan, PLAN_SHARED);
+	lease_table_usage(fs->leases, &ret_usage->leases);
 	ret_usage->inodes = inode_table_count(fs->inodes);
 	ret_usage->inodes_bytes = inode_table_bytes(fs->inodes) + ret_usage->equal.memory_bytes;
 	ret_usage->open_handles = shares_taken(fs->open_handles);
@@ -444,8 +463,10 @@ int fusefs_open_source(struct fusefs *fs, dev_t device, ino_t number)
 
 	if (!inode)
 		return -ENOENT;
+	fd = fusefs_proven_fd(fs, inode);
 	/* Not to be seen by who looks at access times, where that is ours to choose. */
-	fd = inode_open(inodes, inode, O_RDONLY | O_NONBLOCK | O_NOATIME);
+	if (fd < 0)
+		fd = inode_open(inodes, inode, O_RDONLY | O_NONBLOCK | O_NOATIME);
 	if (fd == -EPERM)
 		fd = inode_open(inodes, inode, O_RDONLY | O_NONBLOCK);
 	inode_forget(inodes, inode, 1);

@@ -73,7 +73,9 @@ errint_t fusefs_explain(struct fusefs *fs, ino_t shown, struct fusefs_plan *ret_
 	if (!inode)
 		return -ENOENT;
 	*ret_plan = (struct fusefs_plan){0};
-	fd = inode_open(fs->inodes, inode, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	fd = fusefs_proven_fd(fs, inode);
+	if (fd < 0)
+		fd = inode_open(fs->inodes, inode, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)
 		error = fd;
 	else if (fstat(fd, &st))

@@ -181,17 +181,10 @@ bool fusefs_read_is_brief(const struct fuse_read_in *in)
 
 /* ---- changes of content ---- */
 
-static errint_t source_flush(const struct source *source, bool datasync)
-{
-	int fd = source_fd(source);
-
-	return TEMP_FAILURE_RETRY(datasync ? fdatasync(fd) : fsync(fd)) ? -errno : 0;
-}
-
 /* A write that is to be durable (RWF_DSYNC, RWF_SYNC) comes with FLAGS that say so. With cached I/O
  * the kernel sends an fsync after it, with direct I/O nothing. A file that was opened so has such a
  * source. */
-static errint_t make_durable(const struct fusefs *fs, const struct handle *handle, int flags)
+static errint_t make_durable(const struct fusefs *fs, struct handle *handle, int flags)
 {
 	int wanted = flags & O_SYNC;
 	int opened;
@@ -201,7 +194,7 @@ static errint_t make_durable(const struct fusefs *fs, const struct handle *handl
 	opened = fcntl(source_fd(handle->source), F_GETFL);
 	if (opened >= 0 && (opened & wanted) == wanted)
 		return 0;
-	return source_flush(handle->source, wanted == O_DSYNC);
+	return source_flush(handle->source, wanted == O_DSYNC, &handle->flush_errors);
 }
 
 /* Only direct I/O tells whose it is: what the kernel writes back comes without, and so does an
@@ -411,19 +404,21 @@ static errint_t truncate_file(struct fusefs *fs, struct inode *inode, int fd, co
 /*
  * truncate(2), or O_TRUNC, which comes as to 0, of a file open as FD. The two look alike then. The
  * latter is what is done to files that are empty, and moves their times on every file system, so it
- * is by descriptor. The other is by path.
+ * is by descriptor. The other is by path; but not if FD is ALONE, the one description of a proven
+ * file (kin.h), for a path is as good as another.
  */
-static errint_t truncate_open(struct fusefs *fs, struct inode *inode, int fd, off_t size)
+static errint_t truncate_open(struct fusefs *fs, struct inode *inode, int fd, bool alone,
+			      off_t size)
 {
 	char path[32];
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return truncate_file(fs, inode, fd, size ? path : NULL, size);
+	return truncate_file(fs, inode, fd, size && !alone ? path : NULL, size);
 }
 
 /* Who is root may lack CAP_FSETID. */
 static errint_t truncate_as_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode, int fd,
-				   off_t size, bool kill_set_id)
+				   bool alone, off_t size, bool kill_set_id)
 {
 	const struct fuse_ctx *caller = fuse_req_ctx(req);
 	struct identity identity;
@@ -436,7 +431,7 @@ static errint_t truncate_as_caller(struct fusefs *fs, fuse_req_t req, struct ino
 	if (error)
 		return error;
 	do
-		error = truncate_open(fs, inode, fd, size);
+		error = truncate_open(fs, inode, fd, alone, size);
 	while (identity_insist(&identity, error));
 	return error;
 }
@@ -446,14 +441,18 @@ static errint_t truncate_as_caller(struct fusefs *fs, fuse_req_t req, struct ino
 static errint_t truncate_unopened(struct fusefs *fs, fuse_req_t req, struct inode *inode,
 				  off_t size, bool kill_set_id)
 {
-	int fd = fusefs_open_as_caller(fs, req, inode, O_WRONLY, true);
+	struct source *source = fusefs_join_source(fs, req, inode, O_WRONLY);
+	int fd = source ? source_fd(source) : fusefs_open_as_caller(fs, req, inode, O_WRONLY, true);
 	errint_t error;
 
 	if (fd < 0)
 		return fd;
-	error = truncate_as_caller(fs, req, inode, fd, size, kill_set_id);
+	error = truncate_as_caller(fs, req, inode, fd, source, size, kill_set_id);
 	identity_make_own();
-	close(fd);
+	if (source)
+		source_put(source);
+	else
+		close(fd);
 	return error;
 }
 
@@ -535,7 +534,7 @@ void fusefs_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 
 /* Closing a duplicate is how a client's close(2) reaches the source. For want of a descriptor close
  * does not fail: a flush has the same to tell. */
-static errint_t do_flush(const struct handle *handle)
+static errint_t do_flush(struct handle *handle)
 {
 	int fd;
 
@@ -543,7 +542,7 @@ static errint_t do_flush(const struct handle *handle)
 		return -EBADF;
 	fd = dup(source_fd(handle->source));
 	if (fd < 0)
-		return source_flush(handle->source, true);
+		return source_flush(handle->source, true, &handle->flush_errors);
 	return close(fd) ? -errno : 0;
 }
 
@@ -556,7 +555,8 @@ void fusefs_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 void fusefs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
 	struct handle *handle = handle_of(fi);
-	errint_t error = handle ? source_flush(handle->source, datasync) : -EBADF;
+	errint_t error =
+		handle ? source_flush(handle->source, datasync, &handle->flush_errors) : -EBADF;
 
 	(void)ino;
 	if (!error)

@@ -123,6 +123,74 @@ errint_t handle_content(struct handle *handle)
 	return error;
 }
 
+/* ---- proven kins ---- */
+
+static bool has_kin(const struct handle *handle)
+{
+	bool has;
+
+	if (!atomic_load_explicit(&handle->ready, memory_order_acquire))
+		return false;
+	fold_rcu_read_lock();
+	has = file_kin(handle->file);
+	fold_rcu_read_unlock();
+	return has;
+}
+
+/* HANDLE is about to be closed, and it is the last: what its file is known to have in common with
+ * others outlives that. Without a lock; the disk is waited for if the file was changed. */
+static void keep_kin(struct handle *handle)
+{
+	bool last;
+
+	if (!has_kin(handle))
+		return;
+	inode_lock(handle->inode);
+	last = inode_plan(handle->inode)->opens == 1;
+	inode_unlock(handle->inode);
+	if (!last)
+		return;
+	identity_make_own();
+	kin_keep(handle->fs->catalogue, handle->file, source_fd(handle->source));
+}
+
+/* HANDLE is the only one of its inode, whose lock is held: nobody else opens it meanwhile. */
+static void prove_locked(struct handle *handle)
+{
+	if ((handle->flags & O_ACCMODE) == O_RDONLY || handle->appends || !has_kin(handle))
+		return;
+	/* A lease on another user's file takes CAP_LEASE. */
+	identity_make_own();
+	kin_prove(handle->fs->leases, handle->file, handle->source);
+}
+
+/* INODE has one handle less, or a kin: its handle, if it is just one, may be alone on its own
+ * description from now on. */
+static void prove_what_is_left(struct fusefs *fs, struct inode *inode)
+{
+	struct handle *handle;
+	struct handle *found = NULL;
+
+	inode_lock(inode);
+	if (inode_plan(inode)->opens == 1) {
+		pthread_mutex_lock(&fs->handles_lock);
+		cds_list_for_each_entry (handle, &fs->handles, link)
+			if (handle->inode == inode)
+				found = handle;
+		/* It is in the list, so its release has not begun, and waits for the lock. */
+		if (found)
+			atomic_fetch_add_explicit(&found->references, 1, memory_order_relaxed);
+		pthread_mutex_unlock(&fs->handles_lock);
+	}
+	if (found)
+		prove_locked(found);
+	inode_unlock(inode);
+	if (found)
+		handle_put(found);
+}
+
+/* ---- clones ---- */
+
 /* A description of FILE that a client has it open by, best one that it writes by; NULL: none. */
 static struct source *find_source(struct fusefs *fs, const struct file *file)
 {
@@ -150,6 +218,28 @@ struct source *fusefs_open_known(void *context, const struct file *file, dev_t d
 		return source;
 	fd = fusefs_open_source(fs, device, inode);
 	return fd < 0 || source_new(fd, &source) ? NULL : source;
+}
+
+/* FILE has a kin now. */
+void fusefs_kin_found(void *context, const struct file *file)
+{
+	struct inode *inode = NULL;
+	struct fusefs *fs = context;
+	struct handle *handle;
+
+	pthread_mutex_lock(&fs->handles_lock);
+	cds_list_for_each_entry (handle, &fs->handles, link)
+		if (atomic_load_explicit(&handle->ready, memory_order_acquire) &&
+		    handle->file == file)
+			inode = handle->inode;
+	/* A look-up of it is counted as long as the handle is in the list. */
+	if (inode)
+		inode_get(fs->inodes, inode);
+	pthread_mutex_unlock(&fs->handles_lock);
+	if (!inode)
+		return;
+	prove_what_is_left(fs, inode);
+	inode_forget(fs->inodes, inode, 1);
 }
 
 /* HANDLE is open: what its file has in common with others by their places on the disk. Files that
@@ -190,23 +280,25 @@ static errint_t enter_plan_locked(struct fusefs *fs, struct inode *inode, struct
 			return error;
 		}
 	}
+	if (hold->kind == PLAN_WINDOW && hold->opens == 1)
+		prove_locked(handle);
 	if (!plan_answer(fs->plan, hold, may_keep_cache(handle), fi) && *inode_window_file(inode))
 		window_uncount(*inode_window_file(inode), 0);
 	return 0;
 }
 
-/* Fill in HANDLE for INODE, open as FD, which is taken over, and FI. */
-static errint_t handle_open(struct fusefs *fs, struct inode *inode, int fd, struct handle *handle,
+/* Fill in HANDLE, which has its source, for INODE, and FI. */
+static errint_t handle_open(struct fusefs *fs, struct inode *inode, struct handle *handle,
 			    pid_t pid, struct fuse_file_info *fi)
 {
 	bool moves_times = plan_moves_times(inode_plan(inode));
+	int fd = source_fd(handle->source);
 	struct stat st;
 	bool unchanged;
 	bool detached;
-	errint_t error = source_new(fd, &handle->source);
+	errint_t error = 0;
 
-	if (error)
-		return error;
+	handle->flush_errors = source_flush_errors(handle->source);
 	if (fstat(fd, &st))
 		return -errno;
 	handle->appends = fcntl(fd, F_GETFL) & O_APPEND;
@@ -246,30 +338,43 @@ static errint_t handle_open(struct fusefs *fs, struct inode *inode, int fd, stru
 errint_t fusefs_handle_new(struct fusefs *fs, fuse_req_t req, struct inode *inode, int fd,
 			   struct fuse_file_info *fi)
 {
+	struct source *source;
+	errint_t error = source_new(fd, &source);
+
+	if (!error)
+		return fusefs_handle_join(fs, req, inode, source, fi);
+	fusefs_handle_give(fs, fuse_req_ctx(req)->uid);
+	return error;
+}
+
+errint_t fusefs_handle_join(struct fusefs *fs, fuse_req_t req, struct inode *inode,
+			    struct source *source, struct fuse_file_info *fi)
+{
 	struct handle *handle = calloc(1, sizeof(*handle));
 	errint_t error;
 
 	if (!handle) {
 		fusefs_handle_give(fs, fuse_req_ctx(req)->uid);
-		close(fd);
+		source_put(source);
 		return -ENOMEM;
 	}
 	atomic_init(&handle->references, 1);
 	handle->fs = fs;
+	handle->source = source;
 	handle->flags = fi->flags;
 	handle->user = fuse_req_ctx(req)->uid;
 	handle->group = fuse_req_ctx(req)->gid;
 	count_bytes(handle, sizeof(*handle) + source_bytes());
-	error = handle_open(fs, inode, fd, handle, fuse_req_ctx(req)->pid, fi);
+	error = handle_open(fs, inode, handle, fuse_req_ctx(req)->pid, fi);
 	if (error) {
 		handle_put(handle);
 		return error;
 	}
-	learn_clones(handle);
 	handle->magic = HANDLE_MAGIC;
 	pthread_mutex_lock(&fs->handles_lock);
 	cds_list_add(&handle->link, &fs->handles);
 	pthread_mutex_unlock(&fs->handles_lock);
+	learn_clones(handle);
 	fi->fh = (uintptr_t)handle;
 	return 0;
 }
@@ -290,20 +395,27 @@ static void handle_release(struct handle *handle, bool answered)
 	struct inode *inode = handle->inode;
 	struct fusefs *fs = handle->fs;
 	struct window_file *window;
+	unsigned left;
 
 	pthread_mutex_lock(&fs->handles_lock);
 	cds_list_del(&handle->link);
 	pthread_mutex_unlock(&fs->handles_lock);
+	keep_kin(handle);
 	inode_lock(inode);
 	if (!handle->file && inode_plan(inode)->written)
 		handle->file = find_file(fs, inode, handle);
 	plan_leave(fs->plan, inode_plan(inode), handle->file);
+	left = inode_plan(inode)->opens;
+	if (!left && handle->file)
+		kin_end_proof(handle->file);
 	window = *inode_window_file(inode);
 	inode_unlock(inode);
 	/* What the kernel was to drop from its cache with this open, it did not. */
 	if (!answered && window)
 		window_invalidate_soon(window);
 	handle_put(handle);
+	if (left == 1)
+		prove_what_is_left(fs, inode);
 	inode_forget(fs->inodes, inode, 1);
 }
 
@@ -320,8 +432,13 @@ void fusefs_handles_free(struct fusefs *fs)
 	struct handle *handle;
 	struct handle *next;
 
-	cds_list_for_each_entry_safe (handle, next, &fs->handles, link)
+	cds_list_for_each_entry_safe (handle, next, &fs->handles, link) {
+		if (handle->file) {
+			kin_keep(fs->catalogue, handle->file, source_fd(handle->source));
+			kin_end_proof(handle->file);
+		}
 		handle_put(handle);
+	}
 	CDS_INIT_LIST_HEAD(&fs->handles);
 }
 
@@ -387,6 +504,7 @@ static errint_t do_open(struct fusefs *fs, fuse_req_t req, fuse_ino_t ino,
 {
 	struct inode *inode = inode_of(fs->inodes, ino);
 	bool writes = (fi->flags & O_ACCMODE) != O_RDONLY;
+	struct source *source;
 	errint_t error;
 	int fd;
 
@@ -398,6 +516,9 @@ static errint_t do_open(struct fusefs *fs, fuse_req_t req, fuse_ino_t ino,
 	error = fusefs_handle_take(fs, req);
 	if (error)
 		return error;
+	source = fusefs_join_source(fs, req, inode, fi->flags);
+	if (source)
+		return fusefs_handle_join(fs, req, inode, source, fi);
 	if (writes)
 		fusefs_look_mapped(fs, inode);
 	fd = fusefs_open_as_caller(fs, req, inode, fi->flags, !(fi->flags & O_NONBLOCK));

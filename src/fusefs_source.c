@@ -11,8 +11,13 @@
  * waits for some milliseconds only.
  *
  * The first attempt has begun to break the lease, so the kernel takes it away in time.
+ *
+ * A lease of our own (lease.h) says that a file has one description alone. Who opens that file a
+ * second time is given it, after the source was asked whether he may: what an open would look at
+ * beside that, faccessat2(2) does not know of, so files of which only an open tells are opened.
  */
 #include "foldfs/fusefs_internal.h"
+#include "foldfs/kin.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -33,12 +38,13 @@ struct opening {
 	fuse_req_t req;
 	struct inode *inode;
 	int flags;     /* for the source */
+	int access;    /* what is only asked for, as of access(2); 0: it is to be opened */
 	bool for_exec; /* to be run, which asks for no right to read */
 };
 
 /* ---- one attempt ---- */
 
-/* The object open as PATH_FD, or whether it may be run: 0. */
+/* The object open as PATH_FD; or, if that is only asked, 0: he may. */
 static int open_path(const struct opening *opening, int path_fd)
 {
 	struct identity identity;
@@ -49,9 +55,9 @@ static int open_path(const struct opening *opening, int path_fd)
 		return fd;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", path_fd);
 	do {
-		fd = opening->for_exec ? (int)syscall(SYS_faccessat2, path_fd, "", X_OK,
-						      AT_EACCESS | AT_EMPTY_PATH)
-				       : TEMP_FAILURE_RETRY(open(path, opening->flags));
+		fd = opening->access ? (int)syscall(SYS_faccessat2, path_fd, "", opening->access,
+						    AT_EACCESS | AT_EMPTY_PATH)
+				     : TEMP_FAILURE_RETRY(open(path, opening->flags));
 		if (fd < 0)
 			fd = -errno;
 	} while (identity_insist(&identity, fd));
@@ -147,6 +153,7 @@ int fusefs_open_as_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode
 		.req = req,
 		.inode = inode,
 		.flags = flags | O_NONBLOCK,
+		.access = client_flags & O_FOR_EXEC ? X_OK : 0,
 		.for_exec = client_flags & O_FOR_EXEC,
 	};
 	int fd = open_once(&opening);
@@ -167,4 +174,113 @@ int fusefs_open_as_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode
 		return error;
 	}
 	return fd;
+}
+
+/* ---- the one description of a file whose kin is proven ---- */
+
+/* NULL: there is none. */
+static struct source *proven_source(struct fusefs *fs, struct inode *inode, struct file **ret_file)
+{
+	struct source *source = NULL;
+	struct stat st;
+	bool is_open;
+	int path_fd;
+
+	inode_lock(inode);
+	is_open = inode_plan(inode)->opens && inode_plan(inode)->kind == PLAN_WINDOW;
+	inode_unlock(inode);
+	if (!is_open)
+		return NULL;
+	path_fd = inode_path_begin(fs->inodes, inode);
+	if (path_fd < 0)
+		return NULL;
+	*ret_file = fstat(path_fd, &st) ? NULL : fusefs_file_find(fs, inode, &st);
+	inode_path_end(inode);
+	if (*ret_file)
+		source = kin_proven_source(*ret_file);
+	if (*ret_file && !source)
+		file_put(*ret_file);
+	return source;
+}
+
+int fusefs_proven_fd(struct fusefs *fs, struct inode *inode)
+{
+	struct file *file;
+	struct source *source = proven_source(fs, inode, &file);
+	int fd = -ENOENT;
+
+	if (!source)
+		return fd;
+	/* Without the right to read it is of no use here, and is opened, which ends the proof. */
+	if ((fcntl(source_fd(source), F_GETFL) & O_ACCMODE) == O_RDWR)
+		fd = fcntl(source_fd(source), F_DUPFD_CLOEXEC, 0);
+	else
+		kin_end_proof(file);
+	source_put(source);
+	file_put(file);
+	return fd < 0 ? -ENOENT : fd;
+}
+
+/* Whether SOURCE does for an open with CLIENT_FLAGS. */
+static bool will_do(const struct source *source, int client_flags)
+{
+	const int alike = O_SYNC | O_DSYNC | O_NOATIME | O_APPEND;
+	int wanted = plan_source_flags(client_flags);
+	int flags = fcntl(source_fd(source), F_GETFL);
+	struct statx stx;
+
+	/* Those that a file's attributes forbid are for an open to refuse. */
+	return !(client_flags & O_FOR_EXEC) && (flags & alike) == (wanted & alike) &&
+	       ((flags & O_ACCMODE) == O_RDWR || (flags & O_ACCMODE) == (wanted & O_ACCMODE)) &&
+	       !statx(source_fd(source), "", AT_EMPTY_PATH, STATX_TYPE, &stx) &&
+	       !(stx.stx_attributes & (STATX_ATTR_APPEND | STATX_ATTR_IMMUTABLE));
+}
+
+/* Whether the source would let REQ's caller open INODE's file with CLIENT_FLAGS: 0, or -errno. */
+static errint_t ask_source(struct fusefs *fs, fuse_req_t req, struct inode *inode, int client_flags)
+{
+	static const int rights[] = {[O_RDONLY] = R_OK, [O_WRONLY] = W_OK, [O_RDWR] = R_OK | W_OK};
+	int mode = client_flags & O_ACCMODE;
+	struct opening opening = {.fs = fs, .req = req, .inode = inode};
+	int path_fd;
+	errint_t error;
+
+	if (mode > O_RDWR || !inode_may_be_opened(inode))
+		return -EINVAL;
+	opening.access = rights[mode];
+	path_fd = inode_path_begin(fs->inodes, inode);
+	if (path_fd < 0)
+		return path_fd;
+	if (fuse_req_ctx(req)->uid) {
+		error = open_path(&opening, path_fd);
+	} else {
+		identity_make_own();
+		error = syscall(SYS_faccessat2, path_fd, "", opening.access,
+				AT_EACCESS | AT_EMPTY_PATH)
+				? -errno
+				: 0;
+	}
+	inode_path_end(inode);
+	return error;
+}
+
+struct source *fusefs_join_source(struct fusefs *fs, fuse_req_t req, struct inode *inode,
+				  int client_flags)
+{
+	struct file *file;
+	struct source *source = proven_source(fs, inode, &file);
+	bool may;
+
+	if (!source)
+		return NULL;
+	may = !ask_source(fs, req, inode, client_flags);
+	if (!may || !will_do(source, client_flags)) {
+		/* Who may not open it ends nothing: his open is refused before it does. */
+		if (may)
+			kin_end_proof(file);
+		source_put(source);
+		source = NULL;
+	}
+	file_put(file);
+	return source;
 }

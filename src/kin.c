@@ -2,63 +2,67 @@
 /*
  * kin.c - which pages of one file are those of a family, and still are
  *
- * Constant once made, but for the cuts: one bit for each page up to the end of the last run, set
- * once and for ever. There is room for them from the first one on; without memory for that all is
- * cut. A bit is set before the page's slot gets its new version; a reader looks at
- * the slot first and at the bit after. So who still finds the bit unset has a ticket that the
- * change makes worthless, or had published before the change, which then replaces it.
+ * Constant once made, but for the cuts (cuts.h): of pages up to the end of the last run, made once
+ * and for ever; without memory for one all is cut. A page is cut before its slot gets its new
+ * version; a reader looks at the slot first and at the cut after. So who still finds it uncut has a
+ * ticket that the change makes worthless, or had published before the change, which then replaces
+ * it.
+ *
+ * Proof. The lease is taken first, and then the file has the kin's stamp: so it is as it was when
+ * it was compared, and from here on nobody can change it by another description, nor could anybody
+ * before without moving the stamp. What we change ourselves is cut before the source changes. So
+ * whoever fetched a page, then finds the lease held, and then finds the page uncut, has fetched
+ * what was compared. (The cut is made before the write's system call, and looked at after the
+ * read's: the fences say so, the kernel has the bytes in this order.) The proof goes with the kin.
  */
 #include "foldfs/kin.h"
 
+#include "foldfs/cuts.h"
 #include "foldfs/file.h"
+#include "foldfs/lease.h"
 #include "foldfs/rcu.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define BITS 64u
-
-/* A file of more than 1 TiB has no kin: its bits and its family would take more memory than they
- * may save. */
+/* A file of more than 1 TiB has no kin: its family would take more memory than it may save. */
 #define PAGES_MAX (UINT64_C(1) << 28)
+
+/* Runs that are kept of a file: 16 MiB. */
+#define RUNS_MAX ((size_t)1 << 20)
 
 struct kin {
 	struct rcu_head head;
 	_Atomic unsigned references; /* none: nobody gets another */
 	/* To adopt from: the trusted one, and that of the file's own writers, if they are others
-	 * and may speak at all. A reference to each; constant as all that follows, but the bits. */
+	 * and may speak at all. A reference to each; constant as all that follows, but the cuts. */
 	struct family *by[KIN_FAMILIES];
 	uint64_t writers;
 	struct family_table *families;
-	struct source_stamp stamp;
-	uint64_t pages; /* to the end of the last run */
+	struct source_stamp stamp; /* under which what is not cut is true; under proof_lock */
+	uint64_t pages;            /* to the end of the last run */
 	size_t count;
 	struct catalogue_run *runs; /* ascending */
-	/* See the head of this file. NULL: nothing is cut; made once, by compare-and-swap. */
-	_Atomic(_Atomic uint64_t *) cuts;
+	struct cuts *cuts;          /* see the head of this file */
 	atomic_bool all_cut;
+	pthread_mutex_t proof_lock;
+	struct lease *proof; /* NULL: there is none; under proof_lock */
+	int64_t leaving;     /* bytes, as it was given up */
 };
-
-static int64_t bytes_of(const struct kin *kin)
-{
-	return (int64_t)(sizeof(*kin) + kin->count * sizeof(kin->runs[0]));
-}
-
-static size_t words_of(const struct kin *kin)
-{
-	return (size_t)((kin->pages + BITS - 1) / BITS);
-}
 
 static void kin_free(struct kin *kin)
 {
-	_Atomic uint64_t *cuts = atomic_load(&kin->cuts);
-
-	if (cuts)
-		family_table_count(kin->families, -(int64_t)(words_of(kin) * sizeof(*cuts)));
-	free(cuts);
+	pthread_mutex_destroy(&kin->proof_lock);
+	cuts_free(kin->cuts);
 	free(kin->runs);
 	free(kin);
+}
+
+uint64_t kin_bytes(const struct kin *kin)
+{
+	return sizeof(*kin) + kin->count * sizeof(kin->runs[0]) + cuts_bytes(kin->cuts);
 }
 
 static void put_families(struct kin *kin)
@@ -94,18 +98,20 @@ struct kin *kin_new(struct family_table *families, const struct source_stamp *st
 	if (!kin)
 		return NULL;
 	atomic_init(&kin->references, 1);
+	pthread_mutex_init(&kin->proof_lock, NULL);
 	kin->families = families;
 	kin->writers = writers;
 	kin->stamp = *stamp;
 	kin->pages = runs[count - 1].first + runs[count - 1].pages;
 	kin->count = count;
 	kin->runs = malloc(count * sizeof(*runs));
-	if (!kin->runs || !get_families(kin, number, pages)) {
+	kin->cuts = cuts_new(kin->pages);
+	if (!kin->runs || !kin->cuts || !get_families(kin, number, pages)) {
 		kin_free(kin);
 		return NULL;
 	}
 	memcpy(kin->runs, runs, count * sizeof(*runs));
-	family_table_count(families, bytes_of(kin));
+	family_table_count(families, (int64_t)kin_bytes(kin));
 	return kin;
 }
 
@@ -138,15 +144,21 @@ static void free_after_grace(struct rcu_head *head)
 	struct kin *kin = caa_container_of(head, struct kin, head);
 
 	fold_rcu_called(head);
-	family_table_count(kin->families, -bytes_of(kin));
-	put_families(kin);
+	family_table_leave(kin->families, -kin->leaving);
+	family_table_count(kin->families, -(int64_t)kin_bytes(kin));
 	kin_free(kin);
 }
 
 void kin_put(struct kin *kin)
 {
-	if (atomic_fetch_sub(&kin->references, 1) == 1)
-		fold_rcu_call(&kin->head, free_after_grace);
+	if (atomic_fetch_sub(&kin->references, 1) != 1)
+		return;
+	/* Who finds it still within a read side may cut it, and nothing else. */
+	put_families(kin);
+	lease_free(kin->proof);
+	kin->leaving = (int64_t)kin_bytes(kin);
+	family_table_leave(kin->families, kin->leaving);
+	fold_rcu_call(&kin->head, free_after_grace);
 }
 
 struct family *kin_family(const struct kin *kin, unsigned n)
@@ -188,15 +200,153 @@ bool kin_has_writers(const struct kin *kin, const struct file *file, int fd)
 	return !fstat(fd, &st) && writers_of(file_view(file), fd, &st) == kin->writers;
 }
 
-bool kin_is_exact(const struct kin *kin, int fd)
+bool kin_is_exact(struct kin *kin, int fd)
 {
 	struct source_stamp stamp;
 	struct stat st;
+	bool exact;
 
 	if (fstat(fd, &st))
 		return false;
 	source_stamp_of(&st, &stamp);
-	return source_stamp_equal(&stamp, &kin->stamp);
+	pthread_mutex_lock(&kin->proof_lock);
+	exact = source_stamp_equal(&stamp, &kin->stamp);
+	pthread_mutex_unlock(&kin->proof_lock);
+	return exact;
+}
+
+void kin_prove(struct lease_table *leases, struct file *file, struct source *source)
+{
+	struct kin *kin = kin_of(file);
+	int fd = source_fd(source);
+	struct lease *lease;
+
+	if (!kin)
+		return;
+	if (!kin_is_proven(kin) && kin_is_exact(kin, fd) && !lease_take(leases, source, &lease)) {
+		/* What was true before is not enough: somebody may have come in between. */
+		if (kin_is_exact(kin, fd)) {
+			pthread_mutex_lock(&kin->proof_lock);
+			lease_free(kin->proof);
+			kin->proof = lease;
+			pthread_mutex_unlock(&kin->proof_lock);
+		} else {
+			lease_free(lease);
+		}
+	}
+	kin_put(kin);
+}
+
+/* Have KIN true under the stamp that FILE, open as FD, has now, instead of *ret_was: see the head
+ * of this file. False: it is not known to be, or was already. */
+static bool move_stamp(struct kin *kin, struct file *file, int fd, struct source_stamp *ret_was,
+		       struct source_stamp *ret_now)
+{
+	struct stat st;
+	bool moved;
+
+	if (fstat(fd, &st))
+		return false;
+	source_stamp_of(&st, ret_now);
+	if (file_doubts(file, ret_now) || !kin_has_writers(kin, file, fd))
+		return false;
+	pthread_mutex_lock(&kin->proof_lock);
+	*ret_was = kin->stamp;
+	moved = !source_stamp_equal(ret_was, ret_now) && kin->proof && lease_is_held(kin->proof);
+	if (moved)
+		kin->stamp = *ret_now;
+	pthread_mutex_unlock(&kin->proof_lock);
+	return moved;
+}
+
+/* KIN's runs less its cuts, the first RUNS_MAX of them, the caller's to free; NULL: no memory. */
+static struct catalogue_run *list_uncut(const struct kin *kin, size_t *ret_count)
+{
+	struct catalogue_run run;
+	struct catalogue_run *runs;
+	size_t count = 0;
+	size_t room = 1;
+
+	for (run.first = 0; (run.first = kin_next_uncut(kin, run.first, &run.pages)) != UINT64_MAX;
+	     run.first += run.pages)
+		room++;
+	if (room > RUNS_MAX)
+		room = RUNS_MAX;
+	runs = calloc(room, sizeof(*runs));
+	*ret_count = 0;
+	if (!runs)
+		return NULL;
+	for (run.first = 0; count < room; run.first += run.pages) {
+		run.first = kin_next_uncut(kin, run.first, &run.pages);
+		if (run.first == UINT64_MAX)
+			break;
+		runs[count++] = run;
+	}
+	*ret_count = count;
+	return runs;
+}
+
+void kin_keep(struct catalogue *catalogue, struct file *file, int fd)
+{
+	struct kin *kin = kin_of(file);
+	struct catalogue_batch *batch;
+	struct catalogue_run *runs;
+	struct source_stamp was;
+	struct source_stamp now;
+	size_t count;
+
+	if (!kin)
+		return;
+	if (move_stamp(kin, file, fd, &was, &now)) {
+		runs = catalogue ? list_uncut(kin, &count) : NULL;
+		if (runs && !catalogue_begin(catalogue, &batch)) {
+			if (catalogue_keep_runs(batch, &was, &now, runs, count))
+				catalogue_abort(batch);
+			else
+				(void)catalogue_commit(batch); /* not kept, then */
+		}
+		free(runs);
+	}
+	kin_put(kin);
+}
+
+void kin_end_proof(struct file *file)
+{
+	struct kin *kin = kin_of(file);
+
+	if (!kin)
+		return;
+	pthread_mutex_lock(&kin->proof_lock);
+	lease_free(kin->proof);
+	kin->proof = NULL;
+	pthread_mutex_unlock(&kin->proof_lock);
+	kin_put(kin);
+}
+
+bool kin_is_proven(struct kin *kin)
+{
+	bool proven;
+
+	pthread_mutex_lock(&kin->proof_lock);
+	proven = kin->proof && lease_is_held(kin->proof);
+	pthread_mutex_unlock(&kin->proof_lock);
+	atomic_thread_fence(memory_order_seq_cst);
+	return proven;
+}
+
+struct source *kin_proven_source(const struct file *file)
+{
+	struct kin *kin = kin_of(file);
+	struct source *source = NULL;
+
+	if (!kin)
+		return NULL;
+	pthread_mutex_lock(&kin->proof_lock);
+	if (kin->proof && lease_is_held(kin->proof))
+		source = source_get(lease_source(kin->proof));
+	pthread_mutex_unlock(&kin->proof_lock);
+	kin_put(kin);
+	return source;
 }
 
 /* How many runs begin at PAGE or before; runs are ascending and apart. */
@@ -234,12 +384,8 @@ uint64_t kin_next(const struct kin *kin, uint64_t page)
 
 static bool is_cut(const struct kin *kin, uint64_t page)
 {
-	_Atomic uint64_t *cuts = atomic_load_explicit(&kin->cuts, memory_order_acquire);
-
-	if (atomic_load_explicit(&kin->all_cut, memory_order_acquire))
-		return true;
-	return cuts &&
-	       atomic_load_explicit(&cuts[page / BITS], memory_order_acquire) >> page % BITS & 1;
+	return atomic_load_explicit(&kin->all_cut, memory_order_acquire) ||
+	       cuts_has(kin->cuts, page);
 }
 
 bool kin_has(const struct kin *kin, uint64_t page)
@@ -247,56 +393,16 @@ bool kin_has(const struct kin *kin, uint64_t page)
 	return is_in_run(kin, page) && !is_cut(kin, page);
 }
 
-uint64_t kin_bytes(const struct kin *kin)
-{
-	bool cut = atomic_load_explicit(&kin->cuts, memory_order_relaxed);
-
-	return (uint64_t)bytes_of(kin) + (cut ? words_of(kin) * sizeof(uint64_t) : 0);
-}
-
-/* Room for the cuts, NULL: no memory. */
-static _Atomic uint64_t *cuts_of(struct kin *kin)
-{
-	_Atomic uint64_t *cuts = atomic_load_explicit(&kin->cuts, memory_order_acquire);
-	_Atomic uint64_t *made;
-
-	if (cuts)
-		return cuts;
-	made = calloc(words_of(kin), sizeof(*made));
-	if (!made)
-		return NULL;
-	if (!atomic_compare_exchange_strong(&kin->cuts, &cuts, made)) {
-		free(made);
-		return cuts;
-	}
-	family_table_count(kin->families, (int64_t)(words_of(kin) * sizeof(*made)));
-	return made;
-}
-
 void kin_cut(struct kin *kin, uint64_t first, uint64_t last)
 {
-	_Atomic uint64_t *cuts;
-	uint64_t word;
-	uint64_t bits;
+	uint64_t grown;
 
-	if (first >= kin->pages)
-		return;
-	cuts = cuts_of(kin);
-	if (!cuts) {
+	if (!cuts_add(kin->cuts, first, last, &grown))
 		atomic_store(&kin->all_cut, true);
-		return;
-	}
-	if (last >= kin->pages)
-		last = kin->pages - 1;
-	for (word = first / BITS; word <= last / BITS; word++) {
-		bits = UINT64_MAX;
-		if (word == first / BITS)
-			bits &= UINT64_MAX << first % BITS;
-		if (word == last / BITS)
-			bits &= UINT64_MAX >> (BITS - 1 - last % BITS);
-		if (~atomic_load_explicit(&cuts[word], memory_order_relaxed) & bits)
-			atomic_fetch_or(&cuts[word], bits);
-	}
+	if (grown)
+		family_table_count(kin->families, (int64_t)grown);
+	/* Before the source changes: see the head of this file. */
+	atomic_thread_fence(memory_order_seq_cst);
 }
 
 void kin_learn(struct catalogue *catalogue, struct file *file, int fd)
@@ -320,38 +426,37 @@ void kin_learn(struct catalogue *catalogue, struct file *file, int fd)
 		file_set_kin(file, kin, fd);
 }
 
-/* Bits that are set of pages FIRST..FIRST + COUNT - 1, a word at a time. */
-static uint64_t count_cuts(_Atomic uint64_t *cuts, uint64_t first, uint64_t count)
+uint64_t kin_next_uncut(const struct kin *kin, uint64_t page, uint64_t *ret_pages)
 {
-	uint64_t end = first + count;
-	uint64_t set = 0;
+	uint64_t end = 0;
+	size_t next;
 
-	while (first < end) {
-		uint64_t bits = atomic_load_explicit(&cuts[first / BITS], memory_order_relaxed);
-		uint64_t part = BITS - first % BITS;
-
-		bits >>= first % BITS;
-		if (part > end - first) {
-			part = end - first;
-			bits &= (UINT64_C(1) << part) - 1;
-		}
-		set += (uint64_t)__builtin_popcountll(bits);
-		first += part;
+	if (atomic_load_explicit(&kin->all_cut, memory_order_acquire))
+		return UINT64_MAX;
+	for (page = kin_next(kin, page); page != UINT64_MAX; page = kin_next(kin, page)) {
+		next = runs_until(kin, page) - 1;
+		end = kin->runs[next].first + kin->runs[next].pages;
+		page = cuts_next(kin->cuts, page, false);
+		if (page < end)
+			break;
 	}
-	return set;
+	if (page != UINT64_MAX) {
+		uint64_t cut = cuts_next(kin->cuts, page, true);
+
+		*ret_pages = (cut < end ? cut : end) - page;
+	}
+	return page;
 }
 
 static uint64_t count_uncut(const struct kin *kin)
 {
-	_Atomic uint64_t *cuts = atomic_load_explicit(&kin->cuts, memory_order_acquire);
 	uint64_t pages = 0;
+	uint64_t count = 0;
+	uint64_t page = 0;
 
-	if (atomic_load_explicit(&kin->all_cut, memory_order_relaxed))
-		return 0;
-	for (size_t i = 0; i < kin->count; i++) {
-		pages += kin->runs[i].pages;
-		if (cuts)
-			pages -= count_cuts(cuts, kin->runs[i].first, kin->runs[i].pages);
+	while ((page = kin_next_uncut(kin, page, &count)) != UINT64_MAX) {
+		pages += count;
+		page += count;
 	}
 	return pages;
 }

@@ -44,9 +44,11 @@
 struct source {
 	int fd; /* constant */
 	_Atomic unsigned references;
-	bool kept;                  /* source_keep_cache(); constant once shared */
-	atomic_bool no_dontcache;   /* only ever goes from false to true */
-	_Atomic uint64_t undropped; /* bytes moved since the last drop; relaxed */
+	bool kept;                     /* source_keep_cache(); constant once shared */
+	atomic_bool no_dontcache;      /* only ever goes from false to true */
+	_Atomic unsigned flush_errors; /* times that the kernel told of one */
+	_Atomic errint_t flush_error;  /* the last one, set before */
+	_Atomic uint64_t undropped;    /* bytes moved since the last drop; relaxed */
 };
 
 errint_t source_new(int fd, struct source **ret_source)
@@ -184,6 +186,24 @@ ssize_t source_write(struct source *source, const void *buffer, size_t length, o
 	if (at > offset)
 		count_moved(source, at - offset);
 	return at > offset ? at - offset : done;
+}
+
+unsigned source_flush_errors(const struct source *source)
+{
+	return atomic_load(&source->flush_errors);
+}
+
+errint_t source_flush(struct source *source, bool datasync, _Atomic unsigned *seen)
+{
+	unsigned errors;
+
+	if (TEMP_FAILURE_RETRY(datasync ? fdatasync(source->fd) : fsync(source->fd))) {
+		atomic_store(&source->flush_error, -errno);
+		atomic_fetch_add(&source->flush_errors, 1);
+	}
+	errors = atomic_load(&source->flush_errors);
+	/* Also what another was told of meanwhile: it may be this one's write that was lost. */
+	return atomic_exchange(seen, errors) == errors ? 0 : atomic_load(&source->flush_error);
 }
 
 void source_drop_cache(struct source *source)

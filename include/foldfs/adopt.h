@@ -11,7 +11,8 @@
  * now: not if all was found, nor, for a read ahead, if somebody else is at it. Not within a read
  * side. */
 bool adopt_pages(struct page_read *read);
-/* Whether what READ fetched is what its family knows. After the fetch; a system call. */
+/* Whether what READ fetched is what its family knows, where it is not cut. After the fetch; a
+ * system call or two. */
 bool adopt_is_exact(const struct page_read *read);
 /* Page I of READ was published as REF, and what was fetched is exact. RCU read side. */
 void adopt_tell(const struct page_read *read, unsigned i, struct frame_ref ref);

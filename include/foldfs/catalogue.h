@@ -173,6 +173,12 @@ errint_t catalogue_remove_stamped(struct catalogue_batch *batch, const struct so
 errint_t catalogue_put_runs(struct catalogue_batch *batch, const struct source_stamp *stamp,
 			    const struct source_stamp *of, const struct catalogue_run runs[],
 			    size_t count);
+/* The file that had the stamp WAS has STAMP now, and of the runs that were known of it RUNS are
+ * left: whoever says so knows all that was changed in between. Its record stays what it is, and is
+ * of another state of the file from now on. -ENOENT: no runs are known under the stamp WAS. */
+errint_t catalogue_keep_runs(struct catalogue_batch *batch, const struct source_stamp *was,
+			     const struct source_stamp *stamp, const struct catalogue_run runs[],
+			     size_t count);
 /* OBJECT is that of its class now. */
 errint_t catalogue_put_object(struct catalogue_batch *batch, const struct catalogue_object *object);
 /* There is no object of CLASS any more. Nothing if there was none. */

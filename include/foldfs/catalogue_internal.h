@@ -35,9 +35,15 @@ struct catalogue_part_key {
 	uint64_t part;
 };
 
-/* Followed by the runs, each a struct catalogue_run. */
+/* Followed by the runs, each a struct catalogue_run. The stamp may be a later one than that of the
+ * file's record. */
 struct runs_value {
 	struct file_key key; /* again, as a check */
+	int64_t size;
+	int64_t mtime;
+	int64_t mtime_ns;
+	int64_t ctime;
+	int64_t ctime_ns;
 	uint64_t family;
 };
 
@@ -100,8 +106,10 @@ int catalogue_find_stamped(const struct catalogue *catalogue, MDB_txn *txn,
 			   const struct source_stamp *stamp, struct file_value *ret_value);
 /* A number that no class and no family has. LMDB's results. */
 int catalogue_new_number(struct catalogue_batch *batch, uint64_t *ret_number);
-/* What runs are known of FILE is forgotten. LMDB's results. */
-int catalogue_remove_runs(struct catalogue_batch *batch, const struct file_key *file);
+/* What runs are known of FILE is forgotten, unless it is under the stamp KEPT; NULL: in any case.
+ * LMDB's results. */
+int catalogue_remove_runs(struct catalogue_batch *batch, const struct file_key *file,
+			  const struct source_stamp *kept);
 
 /* The database at PATH (a directory, or a file with MDB_NOSUBDIR), not opened before. -errno. */
 errint_t catalogue_open_environment(const char *path, uint64_t max_bytes, unsigned flags,

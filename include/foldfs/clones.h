@@ -27,9 +27,12 @@ struct clones;
 typedef struct source *clones_open_fn(void *context, const struct file *file, dev_t device,
 				      ino_t inode);
 
+/* FILE has a kin now. Without a lock of FILE's; the caller of clones_learn() waits. */
+typedef void clones_found_fn(void *context, const struct file *file);
+
 /* For files of FILES (borrowed) of the source open as ROOT_FD. -ENOMEM; -errno. */
-errint_t clones_new(struct file_table *files, int root_fd, clones_open_fn *open_file, void *context,
-		    struct clones **ret_clones);
+errint_t clones_new(struct file_table *files, int root_fd, clones_open_fn *open_file,
+		    clones_found_fn *on_found, void *context, struct clones **ret_clones);
 /* Nobody uses it any more. NULL is nothing. */
 void clones_free(struct clones *clones);
 /* Memory, a constant once a file was noted. Any thread. */

@@ -23,6 +23,8 @@
 
 #include "foldfs/page_store.h"
 
+#include <time.h>
+
 #include <urcu/list.h>
 
 struct family;
@@ -39,6 +41,8 @@ uint64_t family_table_bytes(const struct family_table *table);
 uint64_t family_table_in_use(const struct family_table *table);
 /* Count BYTES (below zero: no more) that their owner wants kept within the same budget. */
 void family_table_count(struct family_table *table, int64_t bytes);
+/* BYTES of them only wait for a grace period to be freed; below zero: they have been. */
+void family_table_leave(struct family_table *table, int64_t bytes);
 /* Give up what is remembered, at least BYTES of it if there is as much. Returns what it was. Any
  * thread, not within a read side. */
 uint64_t family_table_shrink(struct family_table *table, uint64_t bytes);
@@ -65,7 +69,7 @@ uint64_t family_next(struct family *family, uint64_t page);
  * read side. */
 bool family_recall(struct family *family, uint64_t page, struct frame_ref *ret_ref);
 
-/* Pages FIRST..LAST that one reader is fetching. Its own; all zero: none. */
+/* Pages FIRST..LAST that one reader is fetching, and will tell. Its own; all zero: none. */
 struct family_claim {
 	struct family *family;
 	uint64_t first;
@@ -73,11 +77,16 @@ struct family_claim {
 	struct cds_list_head link; /* under the family's lock */
 };
 
-/* Claim pages FIRST..LAST if nobody has any of them. False: somebody had; if WAIT, until they were
- * given up. Whoever waits has no claim, and whoever has one waits for its source alone: so nobody
- * waits for ever. Not within a read side. */
-bool family_claim(struct family *family, uint64_t first, uint64_t last, bool wait,
+/* Claim pages FIRST..LAST if nobody has any of them; false: somebody has. For who can tell what he
+ * will fetch; he waits for his source alone. Not within a read side. */
+bool family_claim(struct family *family, uint64_t first, uint64_t last,
 		  struct family_claim *ret_claim);
+/* Whether somebody has one of them. */
+bool family_is_claimed(struct family *family, uint64_t first, uint64_t last);
+/* Wait until nobody has any of them, or UNTIL (of CLOCK_MONOTONIC) at most; false: somebody still
+ * has. Not for who has a claim, nor within a read side. */
+bool family_wait(struct family *family, uint64_t first, uint64_t last,
+		 const struct timespec *until);
 /* Nothing if CLAIM is none. */
 void family_unclaim(struct family_claim *claim);
 

@@ -72,6 +72,8 @@
 	X("clones_found", "files", NUMBER, r->usage.clones_found,                                  \
 	  "Files that were found at an open to have blocks of the disk in common with another "    \
 	  "one, and so to be equal to it there.")                                                  \
+	X("adopt_waits", "events", NUMBER, stats_sum(r->stats, STAT_ADOPT_WAITS),                  \
+	  "Times that a read waited for the reader of another file, who was reading such pages.")  \
 	X("merges", "events", NUMBER, stats_sum(r->stats, STAT_MERGES),                            \
 	  "Pages read from the source that were found equal to a frame, and share it.")            \
 	X("digest_collisions", "events", NUMBER, stats_sum(r->stats, STAT_DIGEST_COLLISIONS),      \
@@ -112,6 +114,10 @@
 	X("equal.saved_bytes", "bytes", NUMBER, r->usage.equal.saved_bytes,                        \
 	  "What it need not cache for that, at most: the sizes of the former less those of the "   \
 	  "latter.")                                                                               \
+	X("leases.held", "files", NUMBER, r->usage.leases.held,                                    \
+	  "Files open for writing of which it is known that nobody has them open in the source.")  \
+	X("leases.broken", "events", NUMBER, r->usage.leases.broken,                               \
+	  "Times that somebody opened such a file in the source.")                                 \
 	X("open_handles", "handles", NUMBER, r->usage.open_handles,                                \
 	  "Files and directories that clients have open, each with a descriptor of the daemon.")   \
 	X("serving.threads", "threads", NUMBER, r->usage.serve.threads,                            \

@@ -97,6 +97,9 @@ void file_forget(struct file *file);
 bool file_wants_kin(const struct file *file);
 /* KIN, taken over, is FILE's, which is open as FD; if it still has KIN's stamp and has none yet. */
 void file_set_kin(struct file *file, struct kin *kin, int fd);
+/* Whether a change of FILE after this moment may leave it with the same STAMP, taken now. Any
+ * thread, no lock. */
+bool file_doubts(const struct file *file, const struct source_stamp *stamp);
 /* FILE's kin, NULL: none. RCU read side. */
 struct kin *file_kin(const struct file *file);
 /* Pages FIRST..LAST are about to change: they are its kin's no more. For cow_break alone. */

@@ -18,6 +18,7 @@
 #include "foldfs/audit.h"
 #include "foldfs/file.h"
 #include "foldfs/fill.h"
+#include "foldfs/lease.h"
 #include "foldfs/options.h"
 #include "foldfs/plan.h"
 #include "foldfs/serve.h"
@@ -95,6 +96,7 @@ struct fusefs_usage {
 	uint64_t maps_bytes;
 	uint64_t clones_found;
 	uint64_t inodes;
+	struct lease_usage leases;
 	struct plan_equal equal;
 	const char *no_passthrough; /* why (constant text); NULL: there is kernel passthrough */
 	uint64_t window_inodes;

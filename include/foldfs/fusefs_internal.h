@@ -9,6 +9,7 @@
 #include "foldfs/fusefs_reply.h"
 #include "foldfs/identity.h"
 #include "foldfs/inode.h"
+#include "foldfs/lease.h"
 #include "foldfs/plan.h"
 #include "foldfs/rcu.h"
 #include "foldfs/readahead.h"
@@ -46,12 +47,14 @@ struct fusefs {
 	struct shares *open_handles; /* files and directories that clients have open, by user */
 	struct workers *workers;
 	struct memory_keeper *keeper;
+	struct lease_table *leases;
 	struct window *window;
 	struct inode_table *inodes;
 	struct watch *watch; /* NULL: not asked for. Set before the first thread */
 
 	struct fuse_session *session; /* set in fusefs_serve(), before the first request */
 	atomic_bool uses_io_uring;    /* set by the first request that came that way */
+	atomic_bool said_opened;      /* that files were opened behind the mount */
 	atomic_bool begun;            /* set when the kernel has agreed to something */
 	_Atomic uint64_t rings_bytes; /* the same; 0: there are none */
 
@@ -106,6 +109,14 @@ errint_t fusefs_stat_show(const struct fusefs *fs, int fd, struct stat *st);
 int fusefs_open_as_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode, int client_flags,
 			  bool wait);
 
+/* fusefs_source.c: INODE's file is open for writing, its kin proven (kin.h), and REQ's caller wants
+ * to open it with CLIENT_FLAGS: the description that there is, a reference to the caller, if that
+ * will do and he may. NULL: it is to be opened; if that would succeed, the proof has ended. */
+struct source *fusefs_join_source(struct fusefs *fs, fuse_req_t req, struct inode *inode,
+				  int client_flags);
+/* A duplicate of it, for the daemon itself to read from; -ENOENT: there is none. */
+int fusefs_proven_fd(struct fusefs *fs, struct inode *inode);
+
 /* One more open file or directory for REQ's user. -ENFILE: that is beyond his share of what the
  * daemon may have open. Before anything is opened or made; fusefs_handle_give() undoes it. */
 errint_t fusefs_handle_take(struct fusefs *fs, fuse_req_t req);
@@ -118,6 +129,10 @@ errint_t fusefs_handle_new(struct fusefs *fs, fuse_req_t req, struct inode *inod
 			   struct fuse_file_info *fi);
 /* For clones.h. */
 clones_open_fn fusefs_open_known;
+clones_found_fn fusefs_kin_found;
+/* The same with SOURCE, one reference taken over. */
+errint_t fusefs_handle_join(struct fusefs *fs, fuse_req_t req, struct inode *inode,
+			    struct source *source, struct fuse_file_info *fi);
 /* The reply to the open did not reach the kernel: undo. */
 void fusefs_handle_undo(struct fuse_file_info *fi);
 /* If nobody has INODE open, see whether it may still be mapped by who wrote to it in passthrough.

@@ -14,6 +14,8 @@
 
 #include "foldfs/workers.h"
 
+#include <stdatomic.h>
+
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -51,6 +53,13 @@ ssize_t source_read(struct source *source, struct iovec iov[], int count, off_t 
 
 /* Write LENGTH bytes at OFFSET: all of them, fewer before an error, or -errno. Blocks. */
 ssize_t source_write(struct source *source, const void *buffer, size_t length, off_t offset);
+
+/* fsync(2), or fdatasync(2) if DATASYNC. The kernel tells of a failed write-back once for each
+ * description; here each of those who share one is told, who keeps in *SEEN (at first: what
+ * source_flush_errors() says) how many he was told of. 0 or -errno. */
+errint_t source_flush(struct source *source, bool datasync, _Atomic unsigned *seen);
+/* How many there were. */
+unsigned source_flush_errors(const struct source *source);
 
 /* Drop what the kernel's cache holds of the file and is clean. Done by itself now and then, and at
  * the last close; to be called after fsync, when all of it is. */

@@ -17,6 +17,7 @@ enum stat_id {
 	STAT_MISSES,            /* pages that had to be read from the source for a reader */
 	STAT_FILLS_DISCARDED,   /* filled pages not published: the content had changed meanwhile */
 	STAT_ADOPTED,           /* missed pages that were known to be in the pool */
+	STAT_ADOPT_WAITS,       /* times that a read waited for who fetched such pages */
 	STAT_MERGES,            /* filled pages that shared a frame instead of taking one */
 	STAT_DIGEST_COLLISIONS, /* equal digests, different bytes */
 	STAT_BREAKS,            /* resident pages that a change of content gave their own content */

@@ -18,6 +18,7 @@
 #include "foldfs/fusefs_internal.h"
 #include "foldfs/hash_index.h"
 #include "foldfs/kin.h"
+#include "foldfs/lease.h"
 #include "foldfs/page_map.h"
 #include "foldfs/page_store.h"
 #include "foldfs/plan.h"
@@ -62,6 +63,8 @@
 	X(foreign_change_unseen)                                                                   \
 	X(unheeded_report)                                                                         \
 	X(kept_kin)                                                                                \
+	X(unseen_lease)                                                                            \
+	X(young_stamp)                                                                             \
 	X(stale_window)                                                                            \
 	X(kept_orphan)                                                                             \
 	X(two_files)                                                                               \
@@ -247,6 +250,16 @@ WRAP(void, kin_cut, struct kin *kin, uint64_t first, uint64_t last)
 {
 	if (!is_planted(kept_kin))
 		__real_kin_cut(kin, first, last);
+}
+
+WRAP(bool, lease_is_held, const struct lease *lease)
+{
+	return is_planted(unseen_lease) || __real_lease_is_held(lease);
+}
+
+WRAP(bool, file_doubts, const struct file *file, const struct source_stamp *stamp)
+{
+	return !is_planted(young_stamp) && __real_file_doubts(file, stamp);
 }
 
 /* ---- the map ---- */

@@ -70,6 +70,8 @@ FINDINGS = ("model", "audit", "leak", "crash", "hang", "sanitizer")
 # What no round of the tool does, or too rarely to wait for: the mount test that finds it, and its variant.
 ELSEWHERE = {
     "unheeded_report": ("a change that fanotify reports is not heeded", "watch.content_is_followed", []),
+    "unseen_lease": ("nobody asks whether a lease is still held", "lease.changed_beside_our_own_changes"),
+    "young_stamp": ("a stamp that may be given again is kept", "lease.a_young_stamp_is_not_kept"),
     "lost_flush": ("fsync does not reach the source", "crash.flushed_survives_power_loss", []),
     "lost_drop": ("pages that came back while they were being written stay", "content.dropped_while_being_written"),
     "early_answer": ("a direct write is answered before what was read beside it is gone",

@@ -270,7 +270,7 @@ static void families_that_are_miscounted(void **state)
 	family_table_count(families, -8);
 	family = family_get(families, 7, WRITERS_TRUSTED, 0);
 	expect_only(mount, AUDIT_MAPS, "references to families: 2 were counted, 3 ");
-	assert_true(family_claim(family, 3, 9, false, &claim));
+	assert_true(family_claim(family, 3, 9, &claim));
 	expect_found(mount, AUDIT_MAPS, "claims of nobody: 1 ");
 	/* A read that is at work may have both. */
 	atomic_store(&mount->fixture.filler.at_work, 1);

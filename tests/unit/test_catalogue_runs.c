@@ -229,6 +229,56 @@ static void what_changes_no_stamp_ends_nothing(void **state)
 	(void)expect_runs(f, 2, runs, 1);
 }
 
+static errint_t keep(struct fixture *f, const struct source_stamp *was,
+		     const struct source_stamp *stamp, const struct catalogue_run runs[],
+		     size_t count)
+{
+	struct catalogue_batch *batch;
+	errint_t error;
+
+	assert_int_equal(catalogue_begin(f->catalogue, &batch), 0);
+	error = catalogue_keep_runs(batch, was, stamp, runs, count);
+	assert_int_equal(catalogue_commit(batch), 0);
+	return error;
+}
+
+/* What is left of a file's runs is known under its new stamp alone, also to a scan that reads the
+ * file under that; one that finds another stamp takes them out. */
+static void what_is_left_is_kept_under_a_new_stamp(void **state)
+{
+	const struct catalogue_run left[] = {{0, 3}, {5, 2}};
+	struct fixture *f = *state;
+	struct catalogue_member file = file_number(2);
+	struct source_stamp was = file.stamp;
+	struct source_stamp now = was;
+	struct source_stamp other = was;
+	struct catalogue_run *runs;
+	uint64_t family;
+	uint64_t same;
+	size_t count;
+
+	now.ctime.tv_nsec++;
+	other.ctime.tv_nsec += 2;
+	put_files(f, 2);
+	assert_int_equal(put_runs(f, 2, 1, whole, 1), 0);
+	family = expect_runs(f, 2, whole, 1);
+	assert_int_equal(keep(f, &other, &now, left, 2), -ENOENT);
+	assert_int_equal(keep(f, &was, &now, left, 2), 0);
+	assert_int_equal(catalogue_runs(f->catalogue, &was, &same, &runs, &count), -ENOENT);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(catalogue_runs(f->catalogue, &now, &same, &runs, &count), 0);
+		assert_int_equal(same, family);
+		assert_int_equal(count, 2);
+		assert_memory_equal(runs, left, sizeof(left));
+		free(runs);
+		file.stamp = now;
+		put_file(f, &file);
+	}
+	file.stamp = other;
+	put_file(f, &file);
+	assert_int_equal(catalogue_runs(f->catalogue, &now, &same, &runs, &count), -ENOENT);
+}
+
 static void a_file_that_is_not_known_joins_nothing(void **state)
 {
 	struct fixture *f = *state;
@@ -242,7 +292,16 @@ static void a_file_that_is_not_known_joins_nothing(void **state)
 static void put_raw(struct fixture *f, unsigned number, uint64_t family,
 		    const struct catalogue_run runs[], size_t bytes)
 {
-	struct runs_value fixed = {.key = {.device = 7, .inode = number}, .family = family};
+	struct source_stamp stamp = stamp_of(number);
+	struct runs_value fixed = {
+		.key = {.device = 7, .inode = number},
+		.size = stamp.size,
+		.mtime = stamp.mtime.tv_sec,
+		.mtime_ns = stamp.mtime.tv_nsec,
+		.ctime = stamp.ctime.tv_sec,
+		.ctime_ns = stamp.ctime.tv_nsec,
+		.family = family,
+	};
 	uint8_t room[sizeof(fixed) + 8 * sizeof(runs[0])];
 	MDB_val key = catalogue_value_of(&fixed.key, sizeof(fixed.key));
 	MDB_val value = catalogue_value_of(room, sizeof(fixed) + bytes);
@@ -377,6 +436,7 @@ int main(void)
 		TEST(through_a_member_only_its_own_pages_are_known),
 		TEST(a_member_is_true_by_itself),
 		TEST(what_changes_no_stamp_ends_nothing),
+		TEST(what_is_left_is_kept_under_a_new_stamp),
 		TEST(a_file_that_is_not_known_joins_nothing),
 		TEST(runs_that_make_no_sense_are_not_handed_on),
 		TEST(runs_outlive_a_renewal),

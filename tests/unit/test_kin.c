@@ -4,8 +4,13 @@
  */
 #include "fixture.h"
 
+#include "foldfs/cuts.h"
 #include "foldfs/kin.h"
+#include "foldfs/lease.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
 #include <sys/syscall.h>
 
 #define PAGES 600u
@@ -513,6 +518,228 @@ static void of_two_at_once_one_reads(void **state)
 	pair_close(&pair);
 }
 
+static void read_the_other(void *context)
+{
+	struct reader *other = context;
+
+	(void)read_in_thread(other);
+}
+
+/* Of files that can tell nothing no read waits for another's, and nobody has a claim. */
+static void who_tells_nothing_makes_nobody_wait(void **state)
+{
+	struct pair pair;
+	struct watch watch;
+	struct reader second;
+
+	(void)state;
+	pair_open_kin(&pair);
+	for (unsigned i = 0; i < 2; i++) {
+		struct subject *subject = i ? &pair.b : &pair.a;
+
+		assert_int_equal(cow_break_write(&pair.fixture.cow, subject->file, subject->source,
+						 pair.pages + PAGES - 1, FOLD_PAGE_SIZE,
+						 (PAGES - 1) * FOLD_PAGE_SIZE),
+				 FOLD_PAGE_SIZE);
+	}
+	second = (struct reader){.pair = &pair, .subject = &pair.b, .buffer = pages_new(64, 30000)};
+	watch_begin(&watch, &pair.a);
+	watch.first = read_the_other;
+	watch.context = &second;
+	assert_int_equal(read_all(&pair.fixture, &pair.a, pair.buffer, 64 * FOLD_PAGE_SIZE),
+			 64 * FOLD_PAGE_SIZE);
+	watch_end();
+	assert_memory_equal(second.buffer, pair.pages, 64 * FOLD_PAGE_SIZE);
+	assert_int_equal(stats_sum(pair.fixture.pool.stats, STAT_ADOPT_WAITS), 0);
+	assert_int_equal(stats_sum(pair.fixture.pool.stats, STAT_MISSES), 128);
+	free(second.buffer);
+	pair_close(&pair);
+}
+
+/* A read that found no frame makes nobody wait either: it will tell nothing. */
+static void who_has_no_frame_makes_nobody_wait(void **state)
+{
+	struct pair pair;
+	struct watch watch;
+	struct reader second;
+	uint32_t *frames = malloc(PAGES * sizeof(*frames));
+	unsigned taken = 0;
+	unsigned got;
+
+	(void)state;
+	pair_open_kin(&pair);
+	do {
+		frames = realloc(frames, (taken + PAGES) * sizeof(*frames));
+		got = page_store_take(pair.fixture.pool.store, frames + taken, PAGES);
+		taken += got;
+	} while (got);
+	second = (struct reader){.pair = &pair, .subject = &pair.b, .buffer = pages_new(64, 30000)};
+	watch_begin(&watch, &pair.a);
+	watch.first = read_the_other;
+	watch.context = &second;
+	assert_int_equal(read_all(&pair.fixture, &pair.a, pair.buffer, 64 * FOLD_PAGE_SIZE),
+			 64 * FOLD_PAGE_SIZE);
+	watch_end();
+	assert_memory_equal(second.buffer, pair.pages, 64 * FOLD_PAGE_SIZE);
+	assert_int_equal(stats_sum(pair.fixture.pool.stats, STAT_ADOPT_WAITS), 0);
+	page_store_give_back(pair.fixture.pool.store, frames, taken);
+	free(frames);
+	free(second.buffer);
+	pair_close(&pair);
+}
+
+/* Whoever has a claim and does not come to an end holds a reader up for a time, not for ever. */
+static void nobody_waits_for_ever(void **state)
+{
+	struct pair pair;
+	struct family_claim claim;
+	struct family *family;
+
+	(void)state;
+	pair_open_kin(&pair);
+	family = family_get(pair.families, 7, WRITERS_TRUSTED, PAGES);
+	assert_true(family_claim(family, 10, 20, &claim));
+	assert_int_equal(read_all(&pair.fixture, &pair.b, pair.buffer, 64 * FOLD_PAGE_SIZE),
+			 64 * FOLD_PAGE_SIZE);
+	assert_int_equal(stats_sum(pair.fixture.pool.stats, STAT_ADOPT_WAITS), 1);
+	family_unclaim(&claim);
+	family_put(family);
+	pair_close(&pair);
+}
+
+/* ---- proven kins ---- */
+
+static void count_broken(void *context)
+{
+	atomic_fetch_add((atomic_uint *)context, 1);
+}
+
+/* Somebody opens the file in the source, whenever he is let, and writes to it. */
+static void write_behind(struct subject *subject, uint64_t first, uint64_t pages)
+{
+	struct test_page foreign;
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", subject->fd);
+	do
+		fd = open(path, O_RDWR | O_NONBLOCK);
+	while (fd < 0 && errno == EAGAIN && !sched_yield());
+	expect(fd >= 0);
+	page_make(&foreign, 4444, 1);
+	for (uint64_t page = first; page < first + pages; page++)
+		write_whole(fd, &foreign, sizeof(foreign), (off_t)(page * FOLD_PAGE_SIZE));
+	close(fd);
+}
+
+/* The test uses the source's own description: there is no other. */
+static void make_alone(struct subject *subject)
+{
+	close(subject->fd);
+	subject->fd = dup(source_fd(subject->source));
+	expect(subject->fd >= 0);
+}
+
+struct change_behind {
+	struct subject *subject;
+	bool done;
+};
+
+/* Within a write of ours, whose stamp at the end includes it. */
+static ssize_t change_within(void *context, const struct io_call *call)
+{
+	struct change_behind *change = context;
+
+	if (call->write && call->fd == source_fd(change->subject->source) && !change->done) {
+		change->done = true;
+		write_behind(change->subject, 100, 50);
+	}
+	return IO_AS_ASKED;
+}
+
+static void write_mine(struct pair *pair, struct subject *subject, uint64_t page)
+{
+	struct test_page mine;
+
+	page_make(&mine, 7000 + page, 1);
+	assert_int_equal(cow_break_write(&pair->fixture.cow, subject->file, subject->source, &mine,
+					 sizeof(mine), (off_t)(page * FOLD_PAGE_SIZE)),
+			 sizeof(mine));
+}
+
+/* A file that was changed tells what was not, as long as nobody else has it open; a change that
+ * nobody can tell from ours, by its stamp, reaches no other file. */
+static void what_is_proven_is_told(void **state)
+{
+	struct lease_table *leases;
+	struct change_behind change;
+	struct lease_usage usage;
+	struct pair pair;
+	atomic_uint broken = 0;
+
+	(void)state;
+	for (unsigned lost = 0; lost < 2; lost++) {
+		assert_int_equal(lease_table_new(count_broken, &broken, &leases), 0);
+		assert_int_equal(lease_table_start(leases), 0);
+		pair_open_kin(&pair);
+		make_alone(&pair.a);
+		kin_prove(leases, pair.a.file, pair.a.source);
+		lease_table_usage(leases, &usage);
+		assert_int_equal(usage.held, 1);
+		change = (struct change_behind){.subject = &pair.a, .done = !lost};
+		faults_hook_io(change_within, &change);
+		write_mine(&pair, &pair.a, 70);
+		faults_hook_io(NULL, NULL);
+		assert_int_equal(read_all(&pair.fixture, &pair.a, pair.buffer, BYTES), BYTES);
+		lease_table_usage(leases, &usage);
+		assert_int_equal(usage.held, !lost);
+		assert_int_equal(usage.broken, lost);
+		expect_content(&pair, &pair.b, pair.pages);
+		assert_int_equal(adopted(&pair), lost ? 0 : PAGES - 1);
+		pair_close(&pair);
+		lease_table_free(leases);
+		assert_int_equal(atomic_load(&broken), lost);
+	}
+}
+
+/* A stamp is kept only with the cuts that were made before it: a write that comes in between makes
+ * it worthless. Nor is one kept of a kin that is not proven. */
+static void a_new_stamp_is_true(void **state)
+{
+	struct lease_table *leases;
+	struct pair pair;
+	struct kin *kin;
+
+	(void)state;
+	assert_int_equal(lease_table_new(count_broken, NULL, &leases), 0);
+	assert_int_equal(lease_table_start(leases), 0);
+	pair_open_kin(&pair);
+	make_alone(&pair.a);
+	make_alone(&pair.b);
+	kin = kin_of(pair.a.file);
+	write_mine(&pair, &pair.a, 70);
+	kin_keep(NULL, pair.a.file, pair.a.fd);
+	assert_false(kin_is_exact(kin, pair.a.fd));
+	kin_prove(leases, pair.a.file, pair.a.source);
+	assert_false(kin_is_proven(kin));
+	kin_put(kin);
+	kin = kin_of(pair.b.file);
+	kin_prove(leases, pair.b.file, pair.b.source);
+	write_mine(&pair, &pair.b, 70);
+	assert_true(kin_is_proven(kin));
+	kin_keep(NULL, pair.b.file, pair.b.fd);
+	assert_true(kin_is_exact(kin, pair.b.fd));
+	write_mine(&pair, &pair.b, 71);
+	assert_false(kin_is_exact(kin, pair.b.fd));
+	kin_end_proof(pair.b.file);
+	assert_false(kin_is_proven(kin));
+	kin_keep(NULL, pair.b.file, pair.b.fd);
+	assert_false(kin_is_exact(kin, pair.b.fd));
+	kin_put(kin);
+	pair_close(&pair);
+	lease_table_free(leases);
+}
+
 /* Read-ahead leaves to another what that one is at. */
 static void nobody_reads_ahead_what_is_being_fetched(void **state)
 {
@@ -523,7 +750,7 @@ static void nobody_reads_ahead_what_is_being_fetched(void **state)
 	(void)state;
 	pair_open_kin(&pair);
 	family = family_get(pair.families, 7, WRITERS_TRUSTED, PAGES);
-	assert_true(family_claim(family, 10, 20, true, &claim));
+	assert_true(family_claim(family, 10, 20, &claim));
 	assert_int_equal(fill_ahead(&pair.fixture.filler, pair.b.file, pair.b.source, 0, MIB), 0);
 	assert_int_equal(fill_ahead(&pair.fixture.filler, pair.b.file, pair.b.source,
 				    21 * FOLD_PAGE_SIZE, 10 * FOLD_PAGE_SIZE),
@@ -554,6 +781,82 @@ static void what_is_remembered_can_be_given_up(void **state)
 	expect_content(&pair, &pair.b, pair.pages);
 	assert_int_equal(adopted(&pair), 0);
 	pair_close(&pair);
+}
+
+/* Cuts of large files take memory where they are, and kins that take more than their share go
+ * before the maps of open files do. */
+static void kins_do_not_starve_the_maps(void **state)
+{
+	enum { RUNS = 4400000 }; /* more than the maps' budget */
+	const struct catalogue_run all = {.first = 0, .pages = PAGES};
+	struct catalogue_run *runs = calloc(RUNS, sizeof(*runs));
+	struct source_stamp stamp;
+	struct pair pair;
+	struct stat st;
+	struct kin *kin;
+	uint64_t before;
+	uint64_t own;
+
+	(void)state;
+	pair_open(&pair, 16 * MIB);
+	make_kin(&pair, &pair.b, &all, 1);
+	own = family_table_in_use(pair.families);
+	expect(!ftruncate(pair.a.fd, INT64_C(1) << 39));
+	expect(!fstat(pair.a.fd, &st));
+	source_stamp_of(&st, &stamp);
+	for (uint64_t i = 0; i < RUNS; i++)
+		runs[i] = (struct catalogue_run){.first = i * 28, .pages = 27};
+	kin = kin_new(pair.families, &stamp, WRITERS_TRUSTED, 8, runs, RUNS);
+	file_set_kin(pair.a.file, kin, pair.a.fd);
+	before = kin_bytes(kin);
+	file_cut_kin(pair.a.file, 100 << 20 >> FOLD_PAGE_SHIFT, 100 << 20 >> FOLD_PAGE_SHIFT);
+	file_cut_kin(pair.a.file, UINT64_C(100000000), UINT64_C(100000007));
+	assert_true(kin_bytes(kin) - before <= 2 * 1024 + 64);
+	file_cut_kin(pair.a.file, (UINT64_C(1) << 26) - 10, UINT64_MAX);
+	assert_true(kin_bytes(kin) - before <= 3 * 1024 + 64);
+	file_table_trim(pair.fixture.files);
+	fold_rcu_read_lock();
+	assert_null(file_kin(pair.a.file));
+	assert_non_null(file_kin(pair.b.file));
+	fold_rcu_read_unlock();
+	assert_true(family_table_in_use(pair.families) <= own);
+	pair_close(&pair);
+	free(runs);
+}
+
+/* Random cuts against a model that has a byte for each page. */
+static void cuts_are_those_of_a_model(void **state)
+{
+	enum { COUNT = 600000 };
+	struct rng rng = rng_of_test(__func__);
+	uint8_t *model = calloc(COUNT, 1);
+	struct cuts *cuts = cuts_new(COUNT);
+	uint64_t grown;
+
+	(void)state;
+	expect(model && cuts);
+	for (unsigned round = 0; round < 60; round++) {
+		uint64_t first = rng_below(&rng, COUNT);
+		uint64_t pages = 1 + rng_below(&rng, rng_below(&rng, 8) ? 100 : COUNT / 4);
+		uint64_t last = first + pages - 1;
+		uint64_t bytes = cuts_bytes(cuts);
+		uint64_t next = COUNT;
+
+		assert_true(cuts_add(cuts, first, last, &grown));
+		assert_int_equal(cuts_bytes(cuts), bytes + grown);
+		for (uint64_t page = first; page <= last && page < COUNT; page++)
+			model[page] = 1;
+		for (uint64_t page = COUNT; page--;) {
+			if (page + 1 < COUNT && model[page] != model[page + 1])
+				next = page + 1;
+			if (cuts_has(cuts, page) != model[page] ||
+			    (page % 97 == 0 && cuts_next(cuts, page, !model[page]) != next))
+				fail_msg("page %ju", (uintmax_t)page);
+		}
+	}
+	assert_false(cuts_has(cuts, COUNT));
+	cuts_free(cuts);
+	free(model);
 }
 
 /* ---- everything at once ---- */
@@ -687,6 +990,13 @@ int main(void)
 		cmocka_unit_test(what_changed_under_a_fetch_is_not_told),
 		cmocka_unit_test(frames_that_have_gone_are_not_adopted),
 		cmocka_unit_test(of_two_at_once_one_reads),
+		cmocka_unit_test(who_tells_nothing_makes_nobody_wait),
+		cmocka_unit_test(who_has_no_frame_makes_nobody_wait),
+		cmocka_unit_test(nobody_waits_for_ever),
+		cmocka_unit_test(what_is_proven_is_told),
+		cmocka_unit_test(a_new_stamp_is_true),
+		cmocka_unit_test(kins_do_not_starve_the_maps),
+		cmocka_unit_test(cuts_are_those_of_a_model),
 		cmocka_unit_test(nobody_reads_ahead_what_is_being_fetched),
 		cmocka_unit_test(what_is_remembered_can_be_given_up),
 		cmocka_unit_test(changed_and_read_by_all_at_once),
