@@ -155,9 +155,9 @@ struct window_count {
 	uint64_t memory_said;  /* what the sum says */
 	uint64_t budget;       /* pages */
 	uint64_t misplaced;    /* regions that are found though closed, or not though noted */
-	bool trims;            /* there is a trimmer */
-	bool trimming; /* it is at work, with regions that are in no list, or pages are being
-			  uncounted */
+	bool trims;            /* there are trimmers */
+	bool trimming; /* they are at work or have some to do, with regions that are in no list, or
+			  pages are being uncounted */
 };
 void window_count(struct window *window, struct window_count *ret_count);
 
