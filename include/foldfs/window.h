@@ -4,14 +4,14 @@
  *
  * The daemon sees every fill of that cache: each READ it answers and each WRITE it takes. Pages are
  * noted by region (64 pages, 256 KiB), one bit each; regions stand in a queue in the order of their
- * first page. Past the budget one thread invalidates the oldest regions, neighbours together.
+ * first page. Past the budget trimmers invalidate the oldest regions, neighbours together.
  *
  * Why noting before the reply is enough: the kernel holds a page locked from READ to its reply, and
  * an invalidation waits for locked pages. A page whose bit was cleared before its reply arrived is
  * dropped by the invalidation that follows; one whose bit is set after that stays counted.
  *
- * Rule: the notify call is made by two threads alone, which hold no lock and which no request waits
- * for but for a moment (KERNEL: every field report of a hung mount breaks this rule).
+ * Rule: the notify call is made by the window's threads alone, which hold no lock and which no
+ * request waits for but for a moment (KERNEL: every field report of a hung mount breaks this rule).
  */
 #ifndef FOLDFS_WINDOW_H
 #define FOLDFS_WINDOW_H
@@ -67,14 +67,14 @@ struct window_range {
 };
 
 /* A READ that waits: until its reply the kernel holds its pages locked, and who invalidates them
- * waits too. So the trimmer leaves their regions for later, and goes on with others. */
+ * waits too. So trimmers leave their regions for later, and go on with others. */
 struct window_read {
-	struct cds_list_head link;   /* under the window's lock */
 	struct window_range regions; /* constant */
 };
 
 /* Around what a READ of PAGES (more than none) waits for; READ is the window's between the two. The
- * second one comes after the reply. Any thread; takes the window's lock. */
+ * second one comes after the reply. Any thread; takes the window's lock only where something was
+ * left for a READ. */
 void window_read_waits(struct window_file *file, uint64_t first_page, unsigned pages,
 		       struct window_read *read);
 void window_read_goes_on(struct window *window, struct window_read *read);
@@ -130,7 +130,7 @@ void window_wait_for_drop(struct window_file *file, uint64_t first_page, unsigne
 /* The kernel holds nothing at or behind FIRST_PAGE any more (truncate, invalidation at open). */
 void window_uncount(struct window_file *file, uint64_t first_page);
 
-/* Content changed behind the kernel: have the trimming thread drop all it caches of the file. Never
+/* Content changed behind the kernel: have a trimmer drop all it caches of the file. Never
  * blocks. */
 void window_invalidate_soon(struct window_file *file);
 /* The same if that was not asked for since EDITION of the content began, which was the caller's to
@@ -155,9 +155,9 @@ struct window_count {
 	uint64_t memory_said;  /* what the sum says */
 	uint64_t budget;       /* pages */
 	uint64_t misplaced;    /* regions that are found though closed, or not though noted */
-	bool trims;            /* there is a trimmer */
-	bool trimming; /* it is at work, with regions that are in no list, or pages are being
-			  uncounted */
+	bool trims;            /* there are trimmers */
+	bool trimming; /* they are at work or have some to do, with regions that are in no list, or
+			  pages are being uncounted */
 };
 void window_count(struct window *window, struct window_count *ret_count);
 

@@ -214,7 +214,11 @@ static void figures_are_what_the_parts_say(void **state)
 	status = status_json(&f->status);
 	assert_int_equal(number(status, NULL, "general_profit"), 120 * 4096 - 3000 - 500 - 10 * 64);
 	assert_int_equal(number(status, "memory", "total_bytes"),
-			 1000000 + 3000 + 500 + 70 + 9 + 8);
+			 1000000 + 3000 + 500 + 70 + 9 + 8 +
+				 number(status, "memory", "program_bytes"));
+	assert_true(number(status, "memory", "program_bytes") > 0);
+	assert_true(number(status, "memory", "resident_bytes") >
+		    number(status, "memory", "program_bytes"));
 	assert_int_equal(number(status, "window", "bytes"), 77777);
 	assert_int_equal(number(status, NULL, "hits"), 5);
 	assert_int_equal(number(status, NULL, "bypassed"), 6);

@@ -381,6 +381,21 @@ static void the_kernels_answer_changes_nothing(void **state)
 	}
 }
 
+/* With many threads that miss, each would else wait for the others, twice. */
+static void a_read_that_misses_takes_no_lock(void **state)
+{
+	struct fixture *fixture = fixture_new(1u << 30);
+	struct window_read read;
+
+	(void)state;
+	window_note(fixture->files[0], 0, 257);
+	pthread_mutex_lock(&fixture->window->lock);
+	window_read_waits(fixture->files[0], 0, 257, &read);
+	window_read_goes_on(fixture->window, &read);
+	pthread_mutex_unlock(&fixture->window->lock);
+	fixture_free(fixture);
+}
+
 /* A page in each region, far more than are dropped: what is noted has 144 bytes for each. */
 #define SCATTERED 100000u
 
@@ -471,6 +486,7 @@ static void no_lock_is_held_while_invalidating(void **state)
 	struct fixture *fixture = fixture_new(256 * KIB);
 
 	(void)state;
+	fixture->window->trimmers_most = 1; /* it takes itself out again */
 	fixture->kernel.during = use_all_during;
 	fixture->kernel.context = fixture;
 	for (uint64_t page = 0; page < 4096; page += REGION)
@@ -641,6 +657,7 @@ int main(void)
 		cmocka_unit_test(neighbours_are_one_invalidation),
 		cmocka_unit_test(single_pages_go_by_region),
 		cmocka_unit_test(the_kernels_answer_changes_nothing),
+		cmocka_unit_test(a_read_that_misses_takes_no_lock),
 		cmocka_unit_test(a_drop_looks_at_what_it_drops),
 		cmocka_unit_test(a_write_looks_at_what_it_writes),
 		cmocka_unit_test(no_lock_is_held_while_invalidating),

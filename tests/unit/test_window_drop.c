@@ -72,6 +72,7 @@ static void an_edition_shows_when_its_drop_is_over(void **state)
 	window_file_forget(fixture->files[0]);
 	expect(!window_file_new(fixture->window, 0, 7, &fixture->files[0]));
 	file = fixture->files[0];
+	fixture->window->trimmers_most = 1;
 	start(fixture);
 	window_follow(file, 7);
 	assert_true(window_shows(file, 7));
