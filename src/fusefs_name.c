@@ -410,12 +410,30 @@ static void name_gone(struct fusefs *fs, const struct stat *st)
 	objects_member_gone(fs->objects, &stamp);
 }
 
-/* What NAME stands for before it may be gone; nothing, where nobody wants to know. */
-static void look_before(struct fusefs *fs, int directory_fd, const char *name, struct stat *ret_st)
+/* What a name stands for before it may be gone. */
+struct victim {
+	int fd; /* O_PATH; -1: nothing, as far as can be seen */
+	struct stat st;
+};
+
+static void victim_begin(int directory_fd, const char *name, struct victim *ret_victim)
 {
-	ret_st->st_mode = 0;
-	if (fs->objects && fstatat(directory_fd, name, ret_st, AT_SYMLINK_NOFOLLOW))
-		ret_st->st_mode = 0;
+	identity_make_own();
+	ret_victim->fd = openat(directory_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (ret_victim->fd >= 0 && fstat(ret_victim->fd, &ret_victim->st)) {
+		close(ret_victim->fd);
+		ret_victim->fd = -1;
+	}
+}
+
+/* After what was done to it ended with ERROR. */
+static void victim_end(struct fusefs *fs, const struct victim *victim, bool goes, errint_t error)
+{
+	if (victim->fd < 0)
+		return;
+	close(victim->fd);
+	if (goes && !error)
+		name_gone(fs, &victim->st);
 }
 
 static errint_t do_remove(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, const char *name,
@@ -423,20 +441,20 @@ static errint_t do_remove(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, 
 {
 	struct directory directory;
 	struct own_change change;
-	struct stat before;
+	struct victim victim;
 	errint_t error = directory_begin(fs, parent, &directory);
 
 	if (error)
 		return error;
-	look_before(fs, directory.fd, name, &before);
-	inode_keep(fs->inodes, directory.fd, name);
+	victim_begin(directory.fd, name, &victim);
+	if (victim.fd >= 0)
+		inode_keep(fs->inodes, victim.fd, &victim.st);
 	/* Other names of the file, and whoever has it open, go on with what is known of it. */
-	fusefs_own_change_begin_at(fs, directory.fd, name, &change);
+	fusefs_own_change_begin(fs, victim.fd, &change);
 	error = remove_at(req, directory.fd, name, flags);
 	fusefs_own_change_end(&change);
+	victim_end(fs, &victim, true, error);
 	directory_end(&directory);
-	if (!error)
-		name_gone(fs, &before);
 	return error;
 }
 
@@ -476,9 +494,11 @@ static errint_t do_rename(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, 
 {
 	struct directory from;
 	struct directory to;
+	bool goes = !(flags & (RENAME_EXCHANGE | RENAME_NOREPLACE));
 	struct own_change change;
 	struct own_change replaced;
-	struct stat before = {.st_mode = 0};
+	struct victim moved;
+	struct victim victim;
 	errint_t error = directory_begin(fs, parent, &from);
 
 	if (error)
@@ -488,21 +508,21 @@ static errint_t do_rename(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, 
 	else
 		error = directory_begin(fs, newparent, &to);
 	if (!error) {
-		if (!(flags & (RENAME_EXCHANGE | RENAME_NOREPLACE))) {
-			inode_keep(fs->inodes, to.fd, newname);
-			look_before(fs, to.fd, newname, &before);
-		}
-		fusefs_own_change_begin_at(fs, from.fd, name, &change);
-		fusefs_own_change_begin_at(fs, to.fd, newname, &replaced);
+		victim_begin(from.fd, name, &moved);
+		victim_begin(to.fd, newname, &victim);
+		if (goes && victim.fd >= 0)
+			inode_keep(fs->inodes, victim.fd, &victim.st);
+		fusefs_own_change_begin(fs, moved.fd, &change);
+		fusefs_own_change_begin(fs, victim.fd, &replaced);
 		error = rename_at(req, from.fd, name, to.fd, newname, flags);
 		fusefs_own_change_end(&replaced);
 		fusefs_own_change_end(&change);
+		victim_end(fs, &victim, goes, error);
+		victim_end(fs, &moved, false, error);
 		if (newparent != parent)
 			directory_end(&to);
 	}
 	directory_end(&from);
-	if (!error)
-		name_gone(fs, &before);
 	return error;
 }
 

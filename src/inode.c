@@ -453,24 +453,33 @@ int inode_open(struct inode_table *table, struct inode *inode, int flags)
 	return error ? error : fd;
 }
 
-void inode_keep(struct inode_table *table, int directory_fd, const char *name)
+/* INODE's descriptor stays: the one that it has, or else one like FD. */
+static void pin(struct inode_table *table, struct inode *inode, int fd)
 {
-	struct inode *inode = NULL;
-	struct stat st;
-	int fd;
+	int copy;
 
-	identity_make_own();
-	fd = openat(directory_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
+	/* In use it is not taken out. */
+	if (path_get_open(&table->paths, &inode->path) >= 0) {
+		(void)path_pin(&table->paths, &inode->path, -1);
+		path_put(&inode->path);
 		return;
-	if (!fstat(fd, &st))
-		inode = inode_find(table, st.st_dev, st.st_ino, st.st_mode & S_IFMT);
-	if (inode && is_of(table, inode, fd))
-		fd = path_pin(&table->paths, &inode->path, fd);
-	if (inode)
-		inode_forget(table, inode, 1);
-	if (fd >= 0)
-		close(fd);
+	}
+	copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (copy >= 0)
+		copy = path_pin(&table->paths, &inode->path, copy);
+	if (copy >= 0)
+		close(copy);
+}
+
+void inode_keep(struct inode_table *table, int fd, const struct stat *st)
+{
+	struct inode *inode = inode_find(table, st->st_dev, st->st_ino, st->st_mode & S_IFMT);
+
+	if (!inode)
+		return;
+	if (is_of(table, inode, fd))
+		pin(table, inode, fd);
+	inode_forget(table, inode, 1);
 }
 
 void inode_let_go(struct inode_table *table, struct inode *inode)

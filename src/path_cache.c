@@ -68,8 +68,12 @@ static void link_locked(struct path_cache *cache, struct path_slot *slot)
 	cds_list_add_tail(&slot->link, &cache->slots);
 	slot->linked = true;
 	cache->linked++;
-	if (!slot->directory && !cache->files++)
+	if (slot->directory)
+		return;
+	cache->files++;
+	if (cache->idle)
 		pthread_cond_signal(&cache->changed);
+	cache->idle = false;
 }
 
 static void unlink_locked(struct path_cache *cache, struct path_slot *slot)
@@ -375,7 +379,10 @@ static void wait_locked(struct path_cache *cache)
 {
 	struct timespec until;
 
-	while (!cache->ending && !cache->files)
+	/* Woken once, it looks in a while, also if that file is gone by then: where files come and
+	 * go one by one, each would wake it. */
+	cache->idle = !cache->files;
+	while (!cache->ending && cache->idle)
 		pthread_cond_wait(&cache->changed, &cache->lock);
 	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += PATH_IDLE_SECONDS;

@@ -529,6 +529,7 @@ void window_free_file_if_done_locked(struct window_file *file)
 void window_file_forget(struct window_file *file)
 {
 	struct window *window;
+	bool noted;
 
 	if (!file)
 		return;
@@ -539,10 +540,13 @@ void window_file_forget(struct window_file *file)
 	cds_list_del_init(&file->stale);
 	cds_list_del(&file->link);
 	cds_list_add_tail(&file->link, &window->leaving);
+	noted = !cds_list_empty(&file->regions);
 	close_file_locked(file, 0);
 	window_free_file_if_done_locked(file);
 	pthread_mutex_unlock(&window->lock);
-	pthread_cond_signal(&window->wanted);
+	/* Most files that go have nothing left to be dropped. */
+	if (noted)
+		pthread_cond_signal(&window->wanted);
 }
 
 void window_uncount(struct window_file *file, uint64_t first_page)

@@ -37,7 +37,8 @@ def _parent(controller):
 
 
 class Group:
-    """A group of its own. LIMIT: bytes of memory. THROTTLE: (disks, reads a second, bytes a second). What is
+    """A group of its own. LIMIT: bytes of memory. THROTTLE: (disks, reads a second, bytes a second),
+    and as many writes a second if True comes after that. What is
     only counted may be missing here; a limit that cannot be set is a BenchError."""
 
     def __init__(self, name, limit=None, throttle=None):
@@ -80,7 +81,7 @@ class Group:
             raise BenchError(f"the memory cgroup takes no limit: {error.strerror}") from None
 
     @staticmethod
-    def _throttle(group, disks, reads, rate):
+    def _throttle(group, disks, reads, rate, writes_too=False):
         if not group:
             raise BenchError("there is no block cgroup here")
         version, path = group
@@ -89,8 +90,11 @@ class Group:
                 if version == 1:
                     _write(os.path.join(path, "blkio.throttle.read_iops_device"), f"{disk} {reads}\n")
                     _write(os.path.join(path, "blkio.throttle.read_bps_device"), f"{disk} {rate}\n")
+                    if writes_too:
+                        _write(os.path.join(path, "blkio.throttle.write_iops_device"), f"{disk} {reads}\n")
                 else:
-                    _write(os.path.join(path, "io.max"), f"{disk} riops={reads} rbps={rate}\n")
+                    _write(os.path.join(path, "io.max"), 
+                           f"{disk} riops={reads} rbps={rate}{f' wiops={reads}' if writes_too else ''}\n")
         except OSError as error:
             raise BenchError(f"the block cgroup does not throttle {', '.join(disks)}: {error.strerror}") from None
 

@@ -4,14 +4,14 @@
 fio reads and writes (70 to 30) pages that the pool has, at random, 16 at a time, past the kernel's cache;
 first alone, then while others read pages that are nowhere yet. The figure is how much longer the slowest
 hundredth of its reads takes. passthrough_hp, whose hits are those of the source's page cache, shows what
-the machine itself makes of it.
+the machine itself makes of it. Then the rows of beside.py, on a disk that is slow.
 """
 
 import json
 import os
 import shutil
 
-from . import data, machine
+from . import beside, data, machine
 from .peers import Foldfs, PassthroughHp
 from .timed import ROUNDS_BESIDE
 
@@ -127,6 +127,7 @@ def mixed(bench):
                 taken[subject.name].append(_round(bench, subject, files, seconds))
         for subject in subjects:
             _judge(bench, subject, taken[subject.name])
+        beside.rows(bench, transport)
 
 
 SCENARIOS = {"mixed": mixed}

@@ -149,18 +149,15 @@ void fusefs_directories_free(struct fusefs *fs);
 /*
  * fusefs_own.c: around something of ours that moves the ctime of a file but no content (mode,
  * owner, times, xattrs, names), so that it is not taken for a change behind the mount. By
- * descriptor (any kind; the caller's, kept open until the end) or by name. Never fails: at the
+ * descriptor (any kind; the caller's, kept open until the end). Never fails: at the
  * worst all that is known of the file is forgotten at the next open. Nothing for files that nobody
  * knows the content of.
  */
 struct own_change {
 	struct file *file; /* NULL: nothing to do */
 	int fd;
-	bool close;
 };
 void fusefs_own_change_begin(struct fusefs *fs, int fd, struct own_change *ret_change);
-void fusefs_own_change_begin_at(struct fusefs *fs, int directory_fd, const char *name,
-				struct own_change *ret_change);
 void fusefs_own_change_end(struct own_change *change);
 /* What is known of the content of INODE, found as ST: file_table_find() and file_table_get() by
  * inode_content_key(). */

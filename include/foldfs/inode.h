@@ -91,10 +91,10 @@ bool inode_is_detached(const struct inode *inode);
 int inode_path_begin(struct inode_table *table, struct inode *inode);
 void inode_path_end(struct inode *inode);
 
-/* NAME in DIRECTORY_FD is about to lose its object, which may still be in use: its inode has a
- * descriptor from here on, because not every file system finds an unlinked file by its handle.
- * Errors are ignored: nothing gets worse. */
-void inode_keep(struct inode_table *table, int directory_fd, const char *name);
+/* The object open as FD (O_PATH; stays the caller's), found as ST, is about to lose a name, and may
+ * still be in use: its inode has a descriptor from here on, because not every file system finds an
+ * unlinked file by its handle. Errors are ignored: nothing gets worse. */
+void inode_keep(struct inode_table *table, int fd, const struct stat *st);
 /* Somebody else has removed INODE's object: its blocks are not kept, unless it is in use. */
 void inode_let_go(struct inode_table *table, struct inode *inode);
 

@@ -41,6 +41,7 @@ struct path_cache {
 	struct cds_list_head slots; /* with descriptors that may go; who is first goes first */
 	size_t linked;              /* slots there */
 	size_t files;               /* those that are of no directory */
+	bool idle; /* the sweeper waits for the first of these, and is to be woken */
 	bool ending;
 	_Atomic uint32_t now;   /* the number of the sweeper's round */
 	_Atomic long kept;      /* descriptors */

@@ -7,7 +7,8 @@ import fcntl
 import mmap
 import os
 
-from harness import MIB, PAGE, check, equal, errno_of, fallocate, libc_call, make_pages, read_file, test, until, write_file
+from harness import (MIB, PAGE, abort_fuse_under, check, equal, errno_of, fallocate, libc_call, make_pages, read_file,
+                     test, until, write_file)
 from test_trust_others import MANY, Crowd
 from users import OTHER, USER, become
 
@@ -166,3 +167,28 @@ def root_holds_nobody_up(t):
         equal(crowd.ended(), 0, "requests that did not wait")
     crowd.join()
     equal(set(crowd.errors[:crowd.count]), {255}, "how they ended")
+
+
+@test(timeout=120, variants={"aborted": True, "unmounted lazily": False})
+def its_end_does_not_wait(t, aborted):
+    """Writes wait for a frozen source. Who has the connection aborted, or takes the mount away, does not wait with
+    them: after an abort the clients have their error at once; the place can be mounted anew, and is read there,
+    while the old daemon still waits for the source. When that is thawed, the daemon ends."""
+    source = t.loop_file_system()
+    make_source(t, source)
+    mount = t.mount(source, transport="dev")
+    os.listdir(mount.point)
+    with Frozen(t, source):
+        crowd = Crowd(t, USER, [lambda d=mount.path(str(number)): KINDS["write"](d) for number in range(MANY)])
+        until(lambda: mount.status()["serving"]["handled"] >= MANY, 60, "all of them wait")
+        if aborted:
+            abort_fuse_under(mount.point)
+            until(lambda: crowd.ended() == MANY, 20, "clients that still wait after the abort")
+        t.run(["umount"] + ["-l"] * (not aborted) + [mount.point], timeout=20)
+        check(not mount.is_mounted(), "still mounted")
+        again = t.mount(source, transport="dev")
+        t.join([t.fork(read_everything, again)], 60)
+        check(mount.process.poll() is None, "its requests are done")
+    crowd.join()
+    again.unmount()
+    mount.process.wait(60)

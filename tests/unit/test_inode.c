@@ -316,6 +316,17 @@ static void replaced_object_is_stale(void **state)
 	assert_ptr_equal(look_up(fixture, "f0"), again);
 }
 
+static void keep(struct fixture *fixture, const char *name)
+{
+	int fd = openat(fixture->root_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+
+	assert_true(fd >= 0);
+	assert_int_equal(fstat(fd, &st), 0);
+	inode_keep(fixture->table, fd, &st);
+	close(fd);
+}
+
 static void kept_object_survives_unlink(void **state)
 {
 	struct fixture *fixture = *state;
@@ -326,9 +337,8 @@ static void kept_object_survives_unlink(void **state)
 	if (!exhaust_descriptors(fixture, inodes, &more))
 		skip();
 	before = open_descriptors();
-	inode_keep(fixture->table, fixture->root_fd, "f0");
-	inode_keep(fixture->table, fixture->root_fd, "f0");
-	inode_keep(fixture->table, fixture->root_fd, "none");
+	keep(fixture, "f0");
+	keep(fixture, "f0");
 	assert_int_equal(open_descriptors(), before + 1);
 	assert_int_equal(unlinkat(fixture->root_fd, "f0", 0), 0);
 	assert_content(fixture, inodes[0], "f0");

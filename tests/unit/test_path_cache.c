@@ -6,6 +6,8 @@
 #include "foldfs/path_cache.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -23,6 +25,12 @@
 #define THREADS 4
 #define RUNS    20000
 
+/* The linker's names. */
+int __wrap_pthread_cond_signal(pthread_cond_t *condition);
+int __real_pthread_cond_signal(pthread_cond_t *condition);
+
+static unsigned signals;
+
 struct fixture {
 	char path[64];
 	int root_fd;
@@ -30,6 +38,12 @@ struct fixture {
 	struct path_slot slots[SLOTS];
 	ino_t numbers[SLOTS];
 };
+
+int __wrap_pthread_cond_signal(pthread_cond_t *condition)
+{
+	signals++;
+	return __real_pthread_cond_signal(condition);
+}
 
 static void close_if(int fd)
 {
@@ -276,6 +290,38 @@ static void uses_race_sweeps(void **state)
 	}
 }
 
+static void wait_until_idle(struct path_cache *cache)
+{
+	bool idle = false;
+
+	while (!idle) {
+		sched_yield();
+		pthread_mutex_lock(&cache->lock);
+		idle = cache->idle;
+		pthread_mutex_unlock(&cache->lock);
+	}
+}
+
+/* As of a directory whose files are removed: each is looked up, removed and forgotten. */
+static void files_that_come_and_go_wake_the_sweeper_once(void **state)
+{
+	struct fixture *fixture = *state;
+	struct path_cache cache = {0};
+	struct path_slot slot = {0};
+
+	path_cache_init(&cache, fixture->root_fd, SHARED);
+	assert_int_equal(path_cache_start(&cache), 0);
+	wait_until_idle(&cache);
+	signals = 0;
+	for (unsigned run = 0; run < RUNS; run++) {
+		close_if(path_slot_begin(&cache, &slot, open_path(fixture, 0), false));
+		close_if(path_slot_end(&cache, &slot));
+	}
+	if (cache.objects.mount_fd >= 0)
+		assert_int_equal(signals, 1);
+	path_cache_end(&cache);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -288,6 +334,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_is_pinned_stays, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_is_offered_is_taken_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(uses_race_sweeps, setup, teardown),
+		cmocka_unit_test_setup_teardown(files_that_come_and_go_wake_the_sweeper_once, setup,
+						teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
