@@ -203,6 +203,7 @@ def whose_word_counts_among_clones(t, kind):
     mount = t.mount(source, ["window=0", "passthrough_max=0"], transport="dev")
     for name in ("his", "another's"):
         equal(read_whole(mount, name, content, "a user's")[1], 0, "adopted for " + name)
+    equal(found(mount), 0, "clones, of two users")
     for name in ("his too", "another's too"):
         equal(read_clone(mount, name, content, "a user's")[1], PAGES, "adopted for " + name)
     mount.unmount()
