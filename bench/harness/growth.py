@@ -8,7 +8,7 @@ beside its smallest. What can be counted (calls, walks, acquisitions) is counted
 
 import statistics
 
-from . import growth_map, machine
+from . import growth_engine, growth_guests, growth_map, growth_pool, machine
 from .machine import BenchError
 
 QUICK_SIZES = 2
@@ -16,6 +16,9 @@ QUICK_SIZES = 2
 # Whose ROWS are measured; a new module is added here.
 MODULES = (
     growth_map,
+    growth_pool,
+    growth_engine,
+    growth_guests,
 )
 
 

@@ -216,7 +216,6 @@ static void figures_are_what_the_parts_say(void **state)
 	assert_int_equal(number(status, "memory", "total_bytes"),
 			 1000000 + 3000 + 500 + 70 + 9 + 8 +
 				 number(status, "memory", "program_bytes"));
-				 number(status, "memory", "program_bytes"));
 	assert_true(number(status, "memory", "program_bytes") > 0);
 	assert_true(number(status, "memory", "resident_bytes") >
 		    number(status, "memory", "program_bytes"));
