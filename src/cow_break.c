@@ -64,6 +64,8 @@ static void change_end(struct change *change)
 {
 	file_change_end(change->file, change->fd);
 	range_lock_unlock(file_range_lock(change->file), &change->hold);
+	/* What was only written takes some memory of its map, too. */
+	file_table_trim(file_table_of(change->file));
 }
 
 /* The pages of the change are what the source says, whatever that is. */
@@ -108,6 +110,7 @@ static void break_pages(const struct cow_break *cow, struct file *file, const ui
 	unsigned resident = 0;
 	unsigned got;
 	unsigned broken = 0;
+	unsigned unknown = 0; /* pages before I that are to be forgotten, side by side */
 	unsigned i;
 
 	fold_rcu_read_lock();
@@ -121,17 +124,22 @@ static void break_pages(const struct cow_break *cow, struct file *file, const ui
 		const uint8_t *old = looks[i].data;
 
 		if (!old || (memcmp(old + within, buffer, part) && !got)) {
-			page_map_forget(map, first + i, 1);
-		} else if (memcmp(old + within, buffer, part)) {
-			broken++;
-			if (break_page(cow, map, first + i, old, buffer, within, part,
-				       frames[got - 1]))
-				got--;
+			unknown++;
+		} else {
+			page_map_forget(map, first + i - unknown, unknown);
+			unknown = 0;
+			if (memcmp(old + within, buffer, part)) {
+				broken++;
+				if (break_page(cow, map, first + i, old, buffer, within, part,
+					       frames[got - 1]))
+					got--;
+			}
 		}
 		offset += part;
 		buffer += part;
 		length -= part;
 	}
+	page_map_forget(map, first + i - unknown, unknown);
 	if (got)
 		page_store_give_back(cow->store, frames, got);
 	/* Taken frames are given back within the read side: the audit relies on it to tell a frame

@@ -3,10 +3,11 @@
  * file.c - what this mount knows of source files, and for how long it is true
  *
  * The table is a cds_lfht from (device, inode), changed under table->lock; look-ups for a reference
- * take the lock too: they come with an open, never with a read. The files stand in one list, most
- * recently used last. A file leaves the table when it has no reference and either its memory is
- * wanted or its source is gone for good; while it is in the table the table itself needs no
- * reference.
+ * take the lock too: they come with an open, never with a read. The files stand in two lists, most
+ * recently used last: those that are open, and those that are idle. A trim that wants an idle file
+ * so has it at once, however many are open. A file leaves the table when it has no reference and
+ * either its memory is wanted or its source is gone for good; while it is in the table the table
+ * itself needs no reference.
  *
  * Truth. file->stamp is the source as of which the map is true. While this mount changes the source
  * (changers > 0) the stamp moves with every change and says nothing; after the last of overlapping
@@ -37,6 +38,7 @@
 #include "foldfs/file.h"
 
 #include "foldfs/kin.h"
+#include "foldfs/object_hash.h"
 #include "foldfs/rcu.h"
 #include "foldfs/writers.h"
 
@@ -58,6 +60,10 @@
 
 /* What families and kins may keep of the budget while maps want it: a fourth. */
 #define KINS_SHARE 4u
+/* Open files that are shrunk in one hold of the table's lock, for which opens wait. */
+#define SHRINK_BATCH 8u
+/* And how much of one of them. */
+#define SHRINK_BYTES (256u << 10)
 
 struct file_table {
 	struct page_map_memory *memory;
@@ -70,8 +76,11 @@ struct file_table {
 	_Atomic uint64_t editions; /* the last one given out */
 	pthread_mutex_t trim_lock; /* one trims at a time; before lock */
 	pthread_mutex_t lock;
-	struct cds_lfht *files;      /* changed under lock */
-	struct cds_list_head by_use; /* least recently used first; under lock */
+	struct cds_lfht *files; /* changed under lock */
+	/* Least recently used first; under lock. */
+	struct cds_list_head idle; /* closed; of those that the audit or the watch has, too */
+	struct cds_list_head open; /* with references */
+	size_t open_files;         /* in the second; under lock */
 };
 
 /* Whose file it is. */
@@ -93,7 +102,8 @@ struct file {
 	atomic_bool distrusted;    /* changes under way may have used what was true before */
 	unsigned references;       /* under table->lock */
 	bool gone;                 /* had no name when it was last closed; under table->lock */
-	struct cds_list_head use;  /* under table->lock */
+	struct cds_list_head use;  /* in one of the table's lists; under table->lock */
+	bool idle;                 /* in which; under table->lock */
 	struct cds_lfht_node node; /* changed under table->lock */
 	struct rcu_head head;      /* once it has left the table */
 	pthread_mutex_t lock;      /* of what follows */
@@ -114,7 +124,8 @@ errint_t file_table_new(struct page_map_memory *memory, uint64_t budget_bytes,
 	table->memory = memory;
 	table->budget = budget_bytes;
 
-	CDS_INIT_LIST_HEAD(&table->by_use);
+	CDS_INIT_LIST_HEAD(&table->idle);
+	CDS_INIT_LIST_HEAD(&table->open);
 	pthread_mutex_init(&table->lock, NULL);
 	pthread_mutex_init(&table->trim_lock, NULL);
 	fold_rcu_register();
@@ -144,12 +155,6 @@ void file_table_use_families(struct file_table *table, struct family_table *fami
 	table->families = families;
 }
 
-static unsigned long hash_of(dev_t device, ino_t inode)
-{
-	/* Inode numbers are dense; spread them by Fibonacci hashing (Knuth, TAOCP 3, 6.4). */
-	return (unsigned long)((inode ^ device << 40) * UINT64_C(11400714819323198485) >> 7);
-}
-
 static struct file *file_of(struct cds_lfht_node *node)
 {
 	return caa_container_of(node, struct file, node);
@@ -170,7 +175,7 @@ static struct file *find_locked(struct file_table *table, dev_t device, ino_t in
 	struct cds_lfht_node *node;
 
 	fold_rcu_read_lock();
-	cds_lfht_lookup(table->files, hash_of(device, inode), match_file, &key, &iter);
+	cds_lfht_lookup(table->files, fold_object_hash(device, inode), match_file, &key, &iter);
 	node = cds_lfht_iter_get_node(&iter);
 	fold_rcu_read_unlock();
 	return node ? file_of(node) : NULL;
@@ -187,9 +192,22 @@ static void free_after_grace(struct rcu_head *head)
 	free(caa_container_of(head, struct file, head));
 }
 
+/* Put FILE behind the others of the list that it belongs to. */
+static void move_locked(struct file *file, bool idle)
+{
+	struct file_table *table = file->table;
+
+	table->open_files += !idle;
+	table->open_files -= !file->idle;
+	file->idle = idle;
+	cds_list_del(&file->use);
+	cds_list_add_tail(&file->use, idle ? &table->idle : &table->open);
+}
+
 /* Take FILE, which nobody references, out of the table. */
 static void detach_locked(struct file *file)
 {
+	file->table->open_files -= !file->idle;
 	fold_rcu_read_lock();
 	cds_lfht_del(file->table->files, &file->node);
 	fold_rcu_read_unlock();
@@ -222,7 +240,8 @@ void file_table_free(struct file_table *table)
 
 	if (!table)
 		return;
-	cds_list_for_each_entry_safe (file, next, &table->by_use, use) {
+	cds_list_splice(&table->open, &table->idle);
+	cds_list_for_each_entry_safe (file, next, &table->idle, use) {
 		detach_locked(file);
 		destroy(file);
 	}
@@ -326,8 +345,7 @@ static void use_locked(struct file *file)
 {
 	file->references++;
 	file->gone = false; /* whoever opens it again has it from somewhere */
-	cds_list_del(&file->use);
-	cds_list_add_tail(&file->use, &file->table->by_use);
+	move_locked(file, false);
 }
 
 errint_t file_table_get(struct file_table *table, const struct stat *st, struct file **ret_file)
@@ -340,10 +358,12 @@ errint_t file_table_get(struct file_table *table, const struct stat *st, struct 
 	if (!file) {
 		error = file_new(table, st, &file);
 		if (!error) {
-			cds_list_add_tail(&file->use, &table->by_use);
+			file->idle = true;
+			cds_list_add_tail(&file->use, &table->idle);
 			fold_rcu_read_lock();
 			FOLD_TSAN_RELEASE(&file->node);
-			cds_lfht_add(table->files, hash_of(st->st_dev, st->st_ino), &file->node);
+			cds_lfht_add(table->files, fold_object_hash(st->st_dev, st->st_ino),
+				     &file->node);
 			fold_rcu_read_unlock();
 		}
 	}
@@ -379,10 +399,13 @@ struct file *file_get(struct file *file)
  * is the caller's to destroy. */
 static bool unuse_locked(struct file *file)
 {
-	if (--file->references || !file->gone)
+	if (--file->references)
 		return false;
-	detach_locked(file);
-	return true;
+	if (file->gone)
+		detach_locked(file);
+	else if (!file->idle)
+		move_locked(file, true);
+	return file->gone;
 }
 
 void file_put(struct file *file)
@@ -423,7 +446,8 @@ static uint64_t drop_one(struct file_table *table)
 	uint64_t freed;
 
 	pthread_mutex_lock(&table->lock);
-	cds_list_for_each_entry (file, &table->by_use, use) {
+	/* The few that are passed by are looked at by the audit or the watch (file_table_peek). */
+	cds_list_for_each_entry (file, &table->idle, use) {
 		if (!file->references) {
 			found = file;
 			detach_locked(file);
@@ -438,46 +462,84 @@ static uint64_t drop_one(struct file_table *table)
 	return freed;
 }
 
-/* All files are open: take leaves from the least recently opened ones. */
-static void shrink_open(struct file_table *table, uint64_t excess)
+/* Take leaves from the least recently opened files, SHRINK_BATCH times. One that has no more goes
+ * behind the others and is off *LEFT. What that brought, WANTED or about as much at most. */
+static uint64_t shrink_some(struct file_table *table, size_t *left, uint64_t wanted)
 {
-	struct file *file;
-	uint64_t freed;
+	uint64_t freed = 0;
+	unsigned i;
 
 	pthread_mutex_lock(&table->lock);
 	fold_rcu_read_lock();
-	cds_list_for_each_entry (file, &table->by_use, use) {
-		freed = page_map_shrink(file->map, excess);
-		if (freed >= excess)
-			break;
-		excess -= freed;
+	if (cds_list_empty(&table->open))
+		*left = 0;
+	for (i = 0; i < SHRINK_BATCH && *left && freed < wanted; i++) {
+		struct file *file = cds_list_first_entry(&table->open, struct file, use);
+		uint64_t part = wanted - freed < SHRINK_BYTES ? wanted - freed : SHRINK_BYTES;
+		uint64_t got = page_map_shrink(file->map, part);
+
+		freed += got;
+		if (got >= part)
+			continue;
+		move_locked(file, false);
+		--*left;
 	}
 	fold_rcu_read_unlock();
 	pthread_mutex_unlock(&table->lock);
+	return freed;
 }
 
-/* Families and kins beyond their share of the budget: take the kins of the least recently opened
- * files, as wholes. What is learned of a file may be learned again at its next open. */
+/* All files are open: take leaves of them. */
+static void shrink_open(struct file_table *table, uint64_t excess)
+{
+	size_t left;
+	uint64_t freed;
+
+	pthread_mutex_lock(&table->lock);
+	left = table->open_files;
+	pthread_mutex_unlock(&table->lock);
+	while (left && excess) {
+		freed = shrink_some(table, &left, excess);
+		excess -= freed < excess ? freed : excess;
+	}
+}
+
+/* Take kins of the files of LIST, the least recently opened ones first, until that is BYTES.
+ * Returns what it was. */
+static uint64_t drop_kins_locked(struct cds_list_head *list, uint64_t bytes)
+{
+	uint64_t freed = 0;
+	struct file *file;
+	struct kin *kin;
+
+	cds_list_for_each_entry (file, list, use) {
+		if (freed >= bytes)
+			break;
+		kin = file_kin(file);
+		if (!kin)
+			continue;
+		freed += kin_bytes(kin);
+		drop_kin(file);
+	}
+	return freed;
+}
+
+/* Families and kins beyond their share of the budget: take kins, as wholes. What is learned of a
+ * file may be learned again at its next open. */
 static uint64_t drop_kins(struct file_table *table)
 {
 	uint64_t bytes = table->families ? family_table_in_use(table->families) : 0;
 	uint64_t share = table->budget / KINS_SHARE;
 	uint64_t excess = bytes > share ? bytes - share : 0;
-	uint64_t freed = 0;
-	struct file *file;
-	struct kin *kin;
+	uint64_t freed;
 
 	if (!excess)
 		return 0;
 	pthread_mutex_lock(&table->lock);
 	fold_rcu_read_lock();
-	cds_list_for_each_entry (file, &table->by_use, use) {
-		kin = file_kin(file);
-		if (kin && freed < excess) {
-			freed += kin_bytes(kin);
-			drop_kin(file);
-		}
-	}
+	freed = drop_kins_locked(&table->idle, excess);
+	if (freed < excess)
+		freed += drop_kins_locked(&table->open, excess - freed);
 	fold_rcu_read_unlock();
 	pthread_mutex_unlock(&table->lock);
 	return freed;
@@ -518,6 +580,11 @@ void file_table_trim(struct file_table *table)
 		excess -= freed < excess ? freed : excess;
 	}
 	pthread_mutex_unlock(&table->trim_lock);
+}
+
+struct file_table *file_table_of(const struct file *file)
+{
+	return file->table;
 }
 
 struct page_map *file_map(struct file *file)
@@ -794,7 +861,9 @@ uint64_t file_table_count_bytes(struct file_table *table)
 	uint64_t bytes = 0;
 
 	pthread_mutex_lock(&table->lock);
-	cds_list_for_each_entry (file, &table->by_use, use)
+	cds_list_for_each_entry (file, &table->idle, use)
+		bytes += bytes_of(file);
+	cds_list_for_each_entry (file, &table->open, use)
 		bytes += bytes_of(file);
 	pthread_mutex_unlock(&table->lock);
 	return bytes;

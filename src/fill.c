@@ -107,7 +107,9 @@ bool page_read_look(struct page_read *read)
 
 		for (end = i + 1; end < read->pages && is_settled(read, end) == settled; end++)
 			;
-		if (!settled)
+		if (!settled && read->looked)
+			page_map_look_again(map, read->first + i, end - i, &read->looks[i]);
+		else if (!settled)
 			page_map_look(map, read->first + i, end - i, &read->looks[i]);
 		for (; !settled && i < end; i++)
 			read->missing += !read->looks[i].data;
@@ -400,6 +402,7 @@ unsigned fill_ahead(struct filler *filler, struct file *file, struct source *sou
 		    size_t length)
 {
 	struct page_read read;
+	unsigned missing;
 	bool all;
 
 	page_read_init(&read, filler, file, source, offset, length);
@@ -407,7 +410,12 @@ unsigned fill_ahead(struct filler *filler, struct file *file, struct source *sou
 	fold_rcu_read_lock();
 	all = page_read_look(&read);
 	fold_rcu_read_unlock();
+	missing = read.missing;
 	if (!all)
 		page_read_fetch(&read);
-	return page_read_finish(&read);
+	(void)page_read_finish(&read);
+	/* Nobody waits for it: here it may take its time. */
+	if (source_wants_drop(source))
+		source_drop_cache(source);
+	return missing;
 }

@@ -120,8 +120,12 @@ static uint64_t slot_word(const struct place *place, uint64_t page)
 	return place->word;
 }
 
-static void look_at(struct page_map *map, uint64_t word, struct page_look *look)
+/* AGAIN: LOOK is what it found before, and its use was counted then. */
+static void look_at(struct page_map *map, uint64_t word, bool again, struct page_look *look)
 {
+	const struct page_store *store = map->memory->store;
+	bool counted = again && look->from_pool;
+
 	look->ticket = word;
 	look->from_pool = false;
 	look->data = NULL;
@@ -131,7 +135,8 @@ static void look_at(struct page_map *map, uint64_t word, struct page_look *look)
 		break;
 	case SHARED:
 	case PRIVATE:
-		look->data = page_store_read(map->memory->store, ref_of(word));
+		look->data = counted ? page_store_peek(store, ref_of(word))
+				     : page_store_read(map->memory->store, ref_of(word));
 		look->from_pool = look->data;
 		break;
 	default:
@@ -139,7 +144,8 @@ static void look_at(struct page_map *map, uint64_t word, struct page_look *look)
 	}
 }
 
-void page_map_look(struct page_map *map, uint64_t first, unsigned count, struct page_look looks[])
+static void look(struct page_map *map, uint64_t first, unsigned count, bool again,
+		 struct page_look looks[])
 {
 	struct place place;
 	unsigned done = 0;
@@ -153,13 +159,25 @@ void page_map_look(struct page_map *map, uint64_t first, unsigned count, struct 
 			for (i = 0; i < pages; i++)
 				look_at(map,
 					atomic_load_explicit(place.slot + i, memory_order_acquire),
-					&looks[done + i]);
+					again, &looks[done + i]);
 		} else {
 			pages = place.left < count - done ? (unsigned)place.left : count - done;
 			for (i = 0; i < pages; i++)
-				look_at(map, slot_word(&place, first + done + i), &looks[done + i]);
+				look_at(map, slot_word(&place, first + done + i), again,
+					&looks[done + i]);
 		}
 	}
+}
+
+void page_map_look(struct page_map *map, uint64_t first, unsigned count, struct page_look looks[])
+{
+	look(map, first, count, false, looks);
+}
+
+void page_map_look_again(struct page_map *map, uint64_t first, unsigned count,
+			 struct page_look looks[])
+{
+	look(map, first, count, true, looks);
 }
 
 bool page_map_users(struct page_map *map, uint64_t page, uint32_t *ret_users)

@@ -46,9 +46,9 @@ struct stream {
 struct job {
 	struct worker_job worker_job;
 	struct cds_list_head in_stream; /* under stream->lock */
-	struct stream *stream;          /* the rest is constant */
-	uint64_t offset;
-	uint64_t end;
+	struct stream *stream;          /* constant */
+	uint64_t offset;                /* while it is queued changed under stream->lock */
+	uint64_t end;                   /* constant */
 };
 
 static void stream_destroy(struct stream *stream)
@@ -61,15 +61,15 @@ static void stream_destroy(struct stream *stream)
 }
 
 /* JOB has ended or will not begin: take it out of its stream, and the stream with it if it was the
- * last of a closed one. LOADED: pages it read. */
-static void job_end(struct job *job, unsigned loaded)
+ * last of a closed one. MISSING: pages of it that were not resident. */
+static void job_end(struct job *job, unsigned missing)
 {
 	struct stream *stream = job->stream;
 	bool last;
 
 	pthread_mutex_lock(&stream->lock);
 	cds_list_del(&job->in_stream);
-	if (!loaded)
+	if (!missing)
 		atomic_store_explicit(&stream->active, false, memory_order_relaxed);
 	last = stream->closed && cds_list_empty(&stream->jobs);
 	pthread_cond_broadcast(&stream->done);
@@ -205,15 +205,28 @@ void stream_note(struct stream *stream, off_t offset, size_t length, bool missed
 	pthread_mutex_unlock(&stream->lock);
 }
 
-/* A job of OFFSET..END that a worker is at; those that nobody has begun yet are cancelled: the
- * reader is there first. Under stream->lock. */
+/* JOB overlaps OFFSET..END, which its reader is about to read: what of it lies behind is still read
+ * ahead, the rest is not. False: a worker has it. Under stream->lock. */
+static bool cut_locked(struct job *job, uint64_t end)
+{
+	if (job->end <= end)
+		return cancel_locked(job);
+	if (!workers_cancel(job->stream->workers, &job->worker_job))
+		return false;
+	job->offset = end & ~FOLD_PAGE_MASK;
+	workers_add(job->stream->workers, &job->worker_job);
+	return true;
+}
+
+/* A job of OFFSET..END that a worker is at; those that nobody has begun yet are cut: the reader is
+ * there first. Under stream->lock. */
 static bool is_being_read_locked(struct stream *stream, uint64_t offset, uint64_t end)
 {
 	struct job *job;
 	struct job *next;
 
 	cds_list_for_each_entry_safe (job, next, &stream->jobs, in_stream)
-		if (job->offset < end && offset < job->end && !cancel_locked(job))
+		if (job->offset < end && offset < job->end && !cut_locked(job, end))
 			return true;
 	return false;
 }

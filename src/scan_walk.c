@@ -12,6 +12,7 @@
  * The same walk runs twice where somebody watches: a second thread counts what there is, so that
  * the time left can be told.
  */
+#include "foldfs/object_hash.h"
 #include "foldfs/scan_internal.h"
 
 #include <dirent.h>
@@ -59,9 +60,7 @@ static void tell_memory(struct walk *walk)
 
 static size_t link_place(const struct link_key keys[], size_t places, const struct link_key *key)
 {
-	size_t at =
-		(size_t)((key->inode ^ key->device << 40) * UINT64_C(0x9e3779b97f4a7c15) >> 20) &
-		(places - 1);
+	size_t at = (size_t)fold_object_hash(key->device, key->inode) & (places - 1);
 
 	while (keys[at].inode && (keys[at].inode != key->inode || keys[at].device != key->device))
 		at = (at + 1) & (places - 1);

@@ -55,9 +55,12 @@ void file_put(struct file *file);
  * known of it goes too, with the last reference. */
 void file_drop_if_gone(struct file *file, int fd);
 
-/* Bring the maps back within their budget. Called by fills, after they published. Cheap when there
- * is nothing to do. Not within a read side. */
+/* Bring the maps back within their budget. Called by fills, after they published, and by changes.
+ * Cheap when there is nothing to do; else one idle file costs the same however many are open. Not
+ * within a read side. */
 void file_table_trim(struct file_table *table);
+/* The table that FILE is or was in. Constant. */
+struct file_table *file_table_of(const struct file *file);
 
 struct page_map *file_map(struct file *file);
 /* Of pages. Held by cow_break around source and slot. */

@@ -96,7 +96,8 @@ unsigned page_read_finish(struct page_read *read);
 
 /* Fill the pages of LENGTH bytes from OFFSET that are not resident; nothing is answered. For
  * read-ahead. Blocks. Pages already known are not read again. Errors are left for the reader.
- * Returns how many pages were read. */
+ * Returns how many pages were not resident: read, failed, or left to who reads them already. For a
+ * thread that answers no requests. */
 unsigned fill_ahead(struct filler *filler, struct file *file, struct source *source, off_t offset,
 		    size_t length);
 

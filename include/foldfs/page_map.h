@@ -61,6 +61,10 @@ void page_map_free(struct page_map *map);
  * no lock.
  */
 void page_map_look(struct page_map *map, uint64_t first, unsigned count, struct page_look looks[]);
+/* The same for the same request: LOOKS is what the look before it found. A frame that was found
+ * then is not used once more, so that eviction does not take one request for two. */
+void page_map_look_again(struct page_map *map, uint64_t first, unsigned count,
+			 struct page_look looks[]);
 
 /*
  * Publish what a fill read: page PAGE has the content of REF, if nothing changed it since TICKET

@@ -267,6 +267,23 @@ static void a_reader_waits_for_the_worker_at_its_range(void **state)
 	ahead_free(ahead);
 }
 
+/* A reader that is there before the workers takes its own part of a job; the rest is still read. */
+static void a_job_that_a_reader_overtakes_keeps_its_tail(void **state)
+{
+	struct ahead *ahead = ahead_new(BYTES, 1);
+	uint64_t first;
+
+	(void)state;
+	first = (uint64_t)hold_a_worker(ahead) + MIB;
+	stream_note(ahead->stream, (off_t)(first - MIB), MIB, true);
+	/* In the midst of a job that waits behind the one that is held. */
+	assert_false(stream_wait(ahead->stream, (off_t)first, STEP));
+	let_go(ahead);
+	wait_for(count_known(&ahead->subject, (first + STEP) >> FOLD_PAGE_SHIFT,
+			     (first + 3 * STEP) >> FOLD_PAGE_SHIFT, KNOWS_NOTHING) == 0);
+	ahead_free(ahead);
+}
+
 static void elsewhere_nobody_waits(void **state)
 {
 	struct ahead *ahead = ahead_new(BYTES, 1);
@@ -402,6 +419,7 @@ int main(void)
 		cmocka_unit_test(reads_with_gaps_prove_nothing),
 		cmocka_unit_test(a_reader_that_hits_causes_nothing),
 		cmocka_unit_test(a_reader_waits_for_the_worker_at_its_range),
+		cmocka_unit_test(a_job_that_a_reader_overtakes_keeps_its_tail),
 		cmocka_unit_test(elsewhere_nobody_waits),
 		cmocka_unit_test(a_stream_ends_while_its_worker_reads),
 		cmocka_unit_test(readahead_ends_with_ranges_queued),
