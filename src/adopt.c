@@ -132,13 +132,14 @@ bool adopt_pages(struct page_read *read)
 	if (!read->kin)
 		return true;
 	(void)file_validate(read->file, fd, &unchanged);
+	if (kin_is_spoilt(read->kin, fd))
+		file_give_up_kin(read->file, read->kin);
 	/* It changes hands just now: what is found here may not be said to the new ones. */
-	if (!kin_has_writers(read->kin, read->file, fd)) {
-		kin_put(read->kin);
-		read->kin = NULL;
-		return true;
-	}
-	return adopt_or_claim(read);
+	else if (kin_has_writers(read->kin, read->file, fd))
+		return adopt_or_claim(read);
+	kin_put(read->kin);
+	read->kin = NULL;
+	return true;
 }
 
 bool adopt_is_exact(const struct page_read *read)

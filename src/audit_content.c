@@ -382,6 +382,11 @@ static errint_t compare_kin(struct subject_file *subject)
 	subject->kin = kin_of(subject->file);
 	if (!subject->kin)
 		return 0;
+	/* By such a one nobody would adopt any more. */
+	if (kin_is_spoilt(subject->kin, source_fd(subject->source))) {
+		kin_put(subject->kin);
+		return 0;
+	}
 	for (unsigned n = 0; n < KIN_FAMILIES && !error; n++) {
 		subject->family = kin_family(subject->kin, n);
 		if (subject->family)

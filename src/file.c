@@ -661,6 +661,12 @@ struct kin *file_kin(const struct file *file)
 	return atomic_load_explicit(&file->kin, memory_order_acquire);
 }
 
+void file_give_up_kin(struct file *file, struct kin *kin)
+{
+	if (atomic_compare_exchange_strong(&file->kin, &kin, NULL))
+		kin_put(kin);
+}
+
 void file_cut_kin(struct file *file, uint64_t first, uint64_t last)
 {
 	struct kin *kin;

@@ -49,6 +49,7 @@ struct kin {
 	atomic_bool all_cut;
 	pthread_mutex_t proof_lock;
 	struct lease *proof; /* NULL: there is none; under proof_lock */
+	bool lost;           /* there was one that somebody else ended; the same */
 	int64_t leaving;     /* bytes, as it was given up */
 };
 
@@ -229,6 +230,7 @@ void kin_prove(struct lease_table *leases, struct file *file, struct source *sou
 			pthread_mutex_lock(&kin->proof_lock);
 			lease_free(kin->proof);
 			kin->proof = lease;
+			kin->lost = false;
 			pthread_mutex_unlock(&kin->proof_lock);
 		} else {
 			lease_free(lease);
@@ -310,6 +312,22 @@ void kin_keep(struct catalogue *catalogue, struct file *file, int fd)
 	kin_put(kin);
 }
 
+static void look_for_loss_locked(struct kin *kin)
+{
+	kin->lost = kin->lost || (kin->proof && !lease_is_held(kin->proof));
+}
+
+bool kin_is_spoilt(struct kin *kin, int fd)
+{
+	bool lost;
+
+	pthread_mutex_lock(&kin->proof_lock);
+	look_for_loss_locked(kin);
+	lost = kin->lost;
+	pthread_mutex_unlock(&kin->proof_lock);
+	return lost && !kin_is_exact(kin, fd);
+}
+
 void kin_end_proof(struct file *file)
 {
 	struct kin *kin = kin_of(file);
@@ -317,6 +335,7 @@ void kin_end_proof(struct file *file)
 	if (!kin)
 		return;
 	pthread_mutex_lock(&kin->proof_lock);
+	look_for_loss_locked(kin);
 	lease_free(kin->proof);
 	kin->proof = NULL;
 	pthread_mutex_unlock(&kin->proof_lock);

@@ -105,6 +105,8 @@ void file_set_kin(struct file *file, struct kin *kin, int fd);
 bool file_doubts(const struct file *file, const struct source_stamp *stamp);
 /* FILE's kin, NULL: none. RCU read side. */
 struct kin *file_kin(const struct file *file);
+/* KIN is worth nothing any more: it is FILE's no longer, if it still was. */
+void file_give_up_kin(struct file *file, struct kin *kin);
 /* Pages FIRST..LAST are about to change: they are its kin's no more. For cow_break alone. */
 void file_cut_kin(struct file *file, uint64_t first, uint64_t last);
 /* NULL: kins are not followed. */

@@ -71,6 +71,10 @@ void kin_keep(struct catalogue *catalogue, struct file *file, int fd);
 /* The end of the proof: somebody of ours is about to open FILE anew, or nobody has it open any
  * more. */
 void kin_end_proof(struct file *file);
+/* Whether KIN was proven, and somebody else has ended that, so that he may have changed its file,
+ * which is open as FD, beside our own changes, where no stamp tells of it: then KIN is worth
+ * nothing. Any thread; a system call or two. */
+bool kin_is_spoilt(struct kin *kin, int fd);
 /* Whether, up to now, nobody but we can have changed KIN's file since all of KIN was true. Any
  * thread; a system call. */
 bool kin_is_proven(struct kin *kin);
