@@ -217,21 +217,20 @@ def socket_identity(path):
 
 
 SANITIZERS = ("asan", "tsan")
+SUPPRESSIONS = (os.path.join(HERE, "lsan.supp"), os.path.join(ROOT, "tests", "tsan.supp"))
 # Within a test's directory: what sanitizers report.
 REPORTS = "reports"
 
 
-def sanitizer_environment(log):
+def sanitizer_environment(log, suppressions):
     """What is set already stays; reports go to files of the test, which then fails."""
     wanted = {
         "ASAN_OPTIONS": "log_path=%s:exitcode=99:detect_leaks=1" % log,
         "UBSAN_OPTIONS": "log_path=%s:print_stacktrace=1:halt_on_error=1" % log,
         "TSAN_OPTIONS": "log_path=%s:exitcode=99:second_deadlock_stack=1:history_size=4" % log,
     }
-    wanted["LSAN_OPTIONS"] = "print_suppressions=0:suppressions=" + os.path.join(HERE, "lsan.supp")
-    suppressions = os.path.join(ROOT, "tests", "tsan.supp")
-    if os.path.exists(suppressions):
-        wanted["TSAN_OPTIONS"] += ":suppressions=" + suppressions
+    wanted["LSAN_OPTIONS"] = "print_suppressions=0:suppressions=" + suppressions[0]
+    wanted["TSAN_OPTIONS"] += ":suppressions=" + suppressions[1]
     return {name: ":".join(filter(None, (os.environ.get(name), options))) for name, options in wanted.items()}
 
 
@@ -352,8 +351,10 @@ class Mount:
         self.check_log()
 
     def check_log(self):
+        # Its start may still be asking when it is killed.
+        expected = self.expected_log + [re.compile("does not answer")] * ((self.process.returncode or 0) < 0)
         lines = [line for line in self.log_text().splitlines() if line.strip() and not any(
-            pattern.search(line) for pattern in self.expected_log)]
+            pattern.search(line) for pattern in expected)]
         check(not lines, "unexpected in the log of foldfs:\n" + "\n".join(lines[:40]))
 
     def kill(self):
@@ -418,6 +419,7 @@ class Test:
         self.rng = random.Random(seed)
         self.build = build
         self.programs = programs or build  # foldfs and foldctl, where every user may run them
+        self.suppressions = [os.path.join(programs, os.path.basename(path)) if programs else path for path in SUPPRESSIONS]
         self.limit = limit  # seconds, enforced from outside
         self.sanitized = preset in SANITIZERS
         self.patience = 3 if self.sanitized else 1
@@ -450,7 +452,7 @@ class Test:
 
     def environment(self):
         environment = dict(os.environ)
-        environment.update(sanitizer_environment(self.path(REPORTS, "report")))
+        environment.update(sanitizer_environment(self.path(REPORTS, "report"), self.suppressions))
         environment["LC_ALL"] = "C"
         return environment
 

@@ -402,13 +402,16 @@ def may_start(case, running):
 
 
 def copy_programs(build, base):
-    """foldfs and foldctl where plain users can run them too: the build may lie in a home that is closed to them."""
+    """foldfs and foldctl, and what sanitizers are to pass over, where plain users can get at them too: build and
+    project may lie in a home that is closed to them."""
     directory = os.path.join(base, "programs")
     os.mkdir(directory)
     os.chmod(directory, 0o755)
     for program in ("foldfs", "foldctl"):
         copy = shutil.copy(os.path.join(build, program), directory)
         os.chmod(copy, 0o755)
+    for suppressions in harness.SUPPRESSIONS:
+        os.chmod(shutil.copy(suppressions, directory), 0o644)
     return directory
 
 

@@ -79,7 +79,7 @@ def clone_of_what_is_known_is_not_read(t, kind):
     """A clone made while its template is in the pool, without any scan: not one page of it is read, and of a second
     one that has pages of its own only these."""
     source, content = file_system(t, kind)
-    mount = t.mount(source, ["window=0", "passthrough_max=0", "state=none"], transport="dev")
+    mount = t.mount(source, ["window=0", "passthrough_max=0", "state=" + t.path("no scan")], transport="dev")
     equal(read_whole(mount, "template", content, "first")[1], 0, "pages adopted for the first")
     equal(found(mount), 0, "clones, before there is one")
     clone(t, source, "template", "one")
@@ -207,7 +207,7 @@ def whose_word_counts_among_clones(t, kind):
     for name in ("his too", "another's too"):
         equal(read_clone(mount, name, content, "a user's")[1], PAGES, "adopted for " + name)
     mount.unmount()
-    mount = t.mount(source, ["window=0", "passthrough_max=0", "state=none"], name="again", transport="dev")
+    mount = t.mount(source, ["window=0", "passthrough_max=0", "state=" + t.path("no scan")], name="again", transport="dev")
     read_whole(mount, "template", content, "root's")
     for name in ("his", "another's"):
         equal(read_clone(mount, name, content, "of root's")[1], PAGES, "adopted for " + name)

@@ -57,7 +57,7 @@ def boot(t, mount, names):
 def read_alone(t, source, image):
     """What a machine reads that has no clones: from a mount that knows of nothing."""
     copy_image(image, source + "/alone.img")
-    mount = t.mount(source, ["pool=1G", "window=128M", "state=none"], name="alone")
+    mount = t.mount(source, ["pool=1G", "window=128M", "state=" + t.path("no scan")], name="alone")
     pages = boot(t, mount, ["alone.img"])
     mount.unmount()
     os.unlink(source + "/alone.img")
