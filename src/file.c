@@ -35,84 +35,21 @@
  *
  * Lock order: file->lock, then table->lock, then the map's. The range lock comes before file->lock.
  */
-#include "foldfs/file.h"
+#include "foldfs/file_internal.h"
 
-#include "foldfs/kin.h"
 #include "foldfs/object_hash.h"
 #include "foldfs/rcu.h"
-#include "foldfs/writers.h"
 
 #include <errno.h>
 #include <malloc.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/statfs.h>
 #include <time.h>
 
-#include <urcu/list.h>
-#include <urcu/rculfhash.h>
-
 /* Pages that file_sharing() looks at. Of a file that shares a tenth of its pages, 89 of 100
  * samples of this size have more than a twentieth of shared ones (binomial distribution). */
 #define SHARE_SAMPLES 64u
-
-/* What families and kins may keep of the budget while maps want it: a fourth. */
-#define KINS_SHARE 4u
-/* Open files that are shrunk in one hold of the table's lock, for which opens wait. */
-#define SHRINK_BATCH 8u
-/* And how much of one of them. */
-#define SHRINK_BYTES (256u << 10)
-
-struct file_table {
-	struct page_map_memory *memory;
-	struct family_table *families; /* NULL: kins are not followed. Constant once set */
-	uint64_t budget;
-	struct writers_view view; /* on the source; constant once set */
-	bool multigrain;   /* there the kernel never gives a looked-at timestamp twice; the same */
-	bool stamps_first; /* there a change moves the stamp before a byte; the same */
-	_Atomic uint64_t bytes;    /* of struct files; relaxed */
-	_Atomic uint64_t editions; /* the last one given out */
-	pthread_mutex_t trim_lock; /* one trims at a time; before lock */
-	pthread_mutex_t lock;
-	struct cds_lfht *files; /* changed under lock */
-	/* Least recently used first; under lock. */
-	struct cds_list_head idle; /* closed; of those that the audit or the watch has, too */
-	struct cds_list_head open; /* with references */
-	size_t open_files;         /* in the second; under lock */
-};
-
-/* Whose file it is. */
-struct hands {
-	uid_t user;
-	gid_t group;
-	mode_t writable; /* the bits of group and others */
-};
-
-struct file {
-	struct file_table *table;
-	dev_t device; /* constant */
-	ino_t inode;  /* constant */
-	struct page_map *map;
-	_Atomic(struct kin *) kin; /* one reference; set under lock, taken away by exchange */
-	struct range_lock ranges;
-	_Atomic uint64_t size;
-	_Atomic uint64_t edition;  /* see edition_begin() */
-	atomic_bool distrusted;    /* changes under way may have used what was true before */
-	unsigned references;       /* under table->lock */
-	bool gone;                 /* had no name when it was last closed; under table->lock */
-	struct cds_list_head use;  /* in one of the table's lists; under table->lock */
-	bool idle;                 /* in which; under table->lock */
-	struct cds_lfht_node node; /* changed under table->lock */
-	struct rcu_head head;      /* once it has left the table */
-	pthread_mutex_t lock;      /* of what follows */
-	struct source_stamp stamp; /* the map is true as of this */
-	bool racy;                 /* and the stamp may be given again */
-	struct hands hands;        /* of that moment */
-	int64_t young_until;       /* see file_recheck(); 0: the stamp was not young */
-	unsigned changers;         /* changes of this mount under way */
-};
 
 errint_t file_table_new(struct page_map_memory *memory, uint64_t budget_bytes,
 			struct file_table **ret_table)
@@ -181,7 +118,7 @@ static struct file *find_locked(struct file_table *table, dev_t device, ino_t in
 	return node ? file_of(node) : NULL;
 }
 
-static uint64_t bytes_of(struct file *file)
+uint64_t file_bytes(struct file *file)
 {
 	return malloc_usable_size(file) + sizeof(size_t);
 }
@@ -192,8 +129,7 @@ static void free_after_grace(struct rcu_head *head)
 	free(caa_container_of(head, struct file, head));
 }
 
-/* Put FILE behind the others of the list that it belongs to. */
-static void move_locked(struct file *file, bool idle)
+void file_move_locked(struct file *file, bool idle)
 {
 	struct file_table *table = file->table;
 
@@ -204,8 +140,7 @@ static void move_locked(struct file *file, bool idle)
 	cds_list_add_tail(&file->use, idle ? &table->idle : &table->open);
 }
 
-/* Take FILE, which nobody references, out of the table. */
-static void detach_locked(struct file *file)
+void file_detach_locked(struct file *file)
 {
 	file->table->open_files -= !file->idle;
 	fold_rcu_read_lock();
@@ -214,7 +149,7 @@ static void detach_locked(struct file *file)
 	cds_list_del(&file->use);
 }
 
-static void drop_kin(struct file *file)
+void file_drop_kin(struct file *file)
 {
 	struct kin *kin = atomic_exchange(&file->kin, NULL);
 
@@ -222,11 +157,10 @@ static void drop_kin(struct file *file)
 		kin_put(kin);
 }
 
-/* Free FILE, which has left the table. */
-static void destroy(struct file *file)
+void file_destroy(struct file *file)
 {
-	drop_kin(file);
-	atomic_fetch_sub_explicit(&file->table->bytes, bytes_of(file), memory_order_relaxed);
+	file_drop_kin(file);
+	atomic_fetch_sub_explicit(&file->table->bytes, file_bytes(file), memory_order_relaxed);
 	page_map_free(file->map);
 	range_lock_destroy(&file->ranges);
 	pthread_mutex_destroy(&file->lock);
@@ -242,8 +176,8 @@ void file_table_free(struct file_table *table)
 		return;
 	cds_list_splice(&table->open, &table->idle);
 	cds_list_for_each_entry_safe (file, next, &table->idle, use) {
-		detach_locked(file);
-		destroy(file);
+		file_detach_locked(file);
+		file_destroy(file);
 	}
 	fold_rcu_barrier();
 	cds_lfht_destroy(table->files, NULL);
@@ -336,7 +270,7 @@ static errint_t file_new(struct file_table *table, const struct stat *st, struct
 	cds_lfht_node_init(&file->node);
 	take_stamp_locked(file, st);
 	edition_begin(file);
-	atomic_fetch_add_explicit(&table->bytes, bytes_of(file), memory_order_relaxed);
+	atomic_fetch_add_explicit(&table->bytes, file_bytes(file), memory_order_relaxed);
 	*ret_file = file;
 	return 0;
 }
@@ -345,7 +279,7 @@ static void use_locked(struct file *file)
 {
 	file->references++;
 	file->gone = false; /* whoever opens it again has it from somewhere */
-	move_locked(file, false);
+	file_move_locked(file, false);
 }
 
 errint_t file_table_get(struct file_table *table, const struct stat *st, struct file **ret_file)
@@ -402,9 +336,9 @@ static bool unuse_locked(struct file *file)
 	if (--file->references)
 		return false;
 	if (file->gone)
-		detach_locked(file);
+		file_detach_locked(file);
 	else if (!file->idle)
-		move_locked(file, true);
+		file_move_locked(file, true);
 	return file->gone;
 }
 
@@ -417,7 +351,7 @@ void file_put(struct file *file)
 	last = unuse_locked(file);
 	pthread_mutex_unlock(&table->lock);
 	if (last)
-		destroy(file);
+		file_destroy(file);
 }
 
 void file_drop_if_gone(struct file *file, int fd)
@@ -434,152 +368,7 @@ void file_drop_if_gone(struct file *file, int fd)
 	last = unuse_locked(file);
 	pthread_mutex_unlock(&table->lock);
 	if (last)
-		destroy(file);
-}
-
-/* Free the least recently used file that nobody references, and say what that brought; 0: all are
- * in use. */
-static uint64_t drop_one(struct file_table *table)
-{
-	struct file *file;
-	struct file *found = NULL;
-	uint64_t freed;
-
-	pthread_mutex_lock(&table->lock);
-	/* The few that are passed by are looked at by the audit or the watch (file_table_peek). */
-	cds_list_for_each_entry (file, &table->idle, use) {
-		if (!file->references) {
-			found = file;
-			detach_locked(file);
-			break;
-		}
-	}
-	pthread_mutex_unlock(&table->lock);
-	if (!found)
-		return 0;
-	freed = bytes_of(found) + page_map_bytes(found->map);
-	destroy(found);
-	return freed;
-}
-
-/* Take leaves from the least recently opened files, SHRINK_BATCH times. One that has no more goes
- * behind the others and is off *LEFT. What that brought, WANTED or about as much at most. */
-static uint64_t shrink_some(struct file_table *table, size_t *left, uint64_t wanted)
-{
-	uint64_t freed = 0;
-	unsigned i;
-
-	pthread_mutex_lock(&table->lock);
-	fold_rcu_read_lock();
-	if (cds_list_empty(&table->open))
-		*left = 0;
-	for (i = 0; i < SHRINK_BATCH && *left && freed < wanted; i++) {
-		struct file *file = cds_list_first_entry(&table->open, struct file, use);
-		uint64_t part = wanted - freed < SHRINK_BYTES ? wanted - freed : SHRINK_BYTES;
-		uint64_t got = page_map_shrink(file->map, part);
-
-		freed += got;
-		if (got >= part)
-			continue;
-		move_locked(file, false);
-		--*left;
-	}
-	fold_rcu_read_unlock();
-	pthread_mutex_unlock(&table->lock);
-	return freed;
-}
-
-/* All files are open: take leaves of them. */
-static void shrink_open(struct file_table *table, uint64_t excess)
-{
-	size_t left;
-	uint64_t freed;
-
-	pthread_mutex_lock(&table->lock);
-	left = table->open_files;
-	pthread_mutex_unlock(&table->lock);
-	while (left && excess) {
-		freed = shrink_some(table, &left, excess);
-		excess -= freed < excess ? freed : excess;
-	}
-}
-
-/* Take kins of the files of LIST, the least recently opened ones first, until that is BYTES.
- * Returns what it was. */
-static uint64_t drop_kins_locked(struct cds_list_head *list, uint64_t bytes)
-{
-	uint64_t freed = 0;
-	struct file *file;
-	struct kin *kin;
-
-	cds_list_for_each_entry (file, list, use) {
-		if (freed >= bytes)
-			break;
-		kin = file_kin(file);
-		if (!kin)
-			continue;
-		freed += kin_bytes(kin);
-		drop_kin(file);
-	}
-	return freed;
-}
-
-/* Families and kins beyond their share of the budget: take kins, as wholes. What is learned of a
- * file may be learned again at its next open. */
-static uint64_t drop_kins(struct file_table *table)
-{
-	uint64_t bytes = table->families ? family_table_in_use(table->families) : 0;
-	uint64_t share = table->budget / KINS_SHARE;
-	uint64_t excess = bytes > share ? bytes - share : 0;
-	uint64_t freed;
-
-	if (!excess)
-		return 0;
-	pthread_mutex_lock(&table->lock);
-	fold_rcu_read_lock();
-	freed = drop_kins_locked(&table->idle, excess);
-	if (freed < excess)
-		freed += drop_kins_locked(&table->open, excess - freed);
-	fold_rcu_read_unlock();
-	pthread_mutex_unlock(&table->lock);
-	return freed;
-}
-
-/* Bytes beyond the budget. What is only waiting to be freed does not count: it is trimmed already.
- */
-static uint64_t excess_of(const struct file_table *table)
-{
-	uint64_t bytes = page_map_memory_in_use(table->memory) + file_table_bytes(table);
-
-	if (table->families)
-		bytes += family_table_in_use(table->families);
-	return bytes > table->budget ? bytes - table->budget : 0;
-}
-
-void file_table_trim(struct file_table *table)
-{
-	uint64_t excess;
-	uint64_t freed;
-
-	if (!excess_of(table) || pthread_mutex_trylock(&table->trim_lock))
-		return;
-	excess = excess_of(table);
-	/* A sixteenth more than needed, so that this is not done for every node. */
-	if (excess)
-		excess += table->budget / 16;
-	while (excess) {
-		freed = drop_one(table);
-		if (!freed && table->families)
-			freed = family_table_shrink(table->families, excess);
-		if (!freed)
-			freed = drop_kins(table);
-		if (!freed) {
-			shrink_open(table, excess);
-			break;
-		}
-		excess -= freed < excess ? freed : excess;
-	}
-	pthread_mutex_unlock(&table->trim_lock);
+		file_destroy(file);
 }
 
 struct file_table *file_table_of(const struct file *file)
@@ -627,7 +416,7 @@ enum file_sharing file_sharing(struct file *file)
 /* The kin first: see kin.h. */
 void file_forget(struct file *file)
 {
-	drop_kin(file);
+	file_drop_kin(file);
 	fold_rcu_read_lock();
 	page_map_forget(file->map, 0, UINT64_MAX);
 	fold_rcu_read_unlock();
@@ -652,7 +441,7 @@ void file_set_kin(struct file *file, struct kin *kin, int fd)
 	if (file->changers || !atomic_compare_exchange_strong(&file->kin, &none, kin))
 		kin_put(kin);
 	else if (!kin_is_exact(kin, fd))
-		drop_kin(file);
+		file_drop_kin(file);
 	pthread_mutex_unlock(&file->lock);
 }
 
@@ -868,9 +657,9 @@ uint64_t file_table_count_bytes(struct file_table *table)
 
 	pthread_mutex_lock(&table->lock);
 	cds_list_for_each_entry (file, &table->idle, use)
-		bytes += bytes_of(file);
+		bytes += file_bytes(file);
 	cds_list_for_each_entry (file, &table->open, use)
-		bytes += bytes_of(file);
+		bytes += file_bytes(file);
 	pthread_mutex_unlock(&table->lock);
 	return bytes;
 }

@@ -2,7 +2,7 @@
 /*
  * test_file_trim.c - what a trim of the table of files walks past, and how its files are hashed
  *
- * The module's source is in this file, with every step of a walk over its lists counted.
+ * The sources of the table are in this file, with every step of a walk over its lists counted.
  */
 #include "helpers.h"
 
@@ -19,6 +19,7 @@ static unsigned long steps;
 	     pos = cds_list_entry((pos)->member.next, __typeof__(*(pos)), member))
 
 #include "../../src/file.c"
+#include "../../src/file_trim.c"
 
 /* A trim frees idle files, oldest first, past any number of open ones. */
 static void a_trim_walks_past_no_open_file(void **state)

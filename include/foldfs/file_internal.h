@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* file_internal.h - what file.c and file_trim.c share; nobody else includes it. */
+#ifndef FOLDFS_FILE_INTERNAL_H
+#define FOLDFS_FILE_INTERNAL_H
+
+#include "foldfs/file.h"
+#include "foldfs/kin.h"
+#include "foldfs/rcu.h"
+#include "foldfs/writers.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include <urcu/list.h>
+#include <urcu/rculfhash.h>
+
+struct file_table {
+	struct page_map_memory *memory;
+	struct family_table *families; /* NULL: kins are not followed. Constant once set */
+	uint64_t budget;
+	struct writers_view view; /* on the source; constant once set */
+	bool multigrain;   /* there the kernel never gives a looked-at timestamp twice; the same */
+	bool stamps_first; /* there a change moves the stamp before a byte; the same */
+	_Atomic uint64_t bytes;    /* of struct files; relaxed */
+	_Atomic uint64_t editions; /* the last one given out */
+	pthread_mutex_t trim_lock; /* one trims at a time; before lock */
+	pthread_mutex_t lock;
+	struct cds_lfht *files; /* changed under lock */
+	/* Least recently used first; under lock. */
+	struct cds_list_head idle; /* closed; of those that the audit or the watch has, too */
+	struct cds_list_head open; /* with references */
+	size_t open_files;         /* in the second; under lock */
+};
+
+/* Whose file it is. */
+struct hands {
+	uid_t user;
+	gid_t group;
+	mode_t writable; /* the bits of group and others */
+};
+
+struct file {
+	struct file_table *table;
+	dev_t device; /* constant */
+	ino_t inode;  /* constant */
+	struct page_map *map;
+	_Atomic(struct kin *) kin; /* one reference; set under lock, taken away by exchange */
+	struct range_lock ranges;
+	_Atomic uint64_t size;
+	_Atomic uint64_t edition;  /* see edition_begin() */
+	atomic_bool distrusted;    /* changes under way may have used what was true before */
+	unsigned references;       /* under table->lock */
+	bool gone;                 /* had no name when it was last closed; under table->lock */
+	struct cds_list_head use;  /* in one of the table's lists; under table->lock */
+	bool idle;                 /* in which; under table->lock */
+	struct cds_lfht_node node; /* changed under table->lock */
+	struct rcu_head head;      /* once it has left the table */
+	pthread_mutex_t lock;      /* of what follows */
+	struct source_stamp stamp; /* the map is true as of this */
+	bool racy;                 /* and the stamp may be given again */
+	struct hands hands;        /* of that moment */
+	int64_t young_until;       /* see file_recheck(); 0: the stamp was not young */
+	unsigned changers;         /* changes of this mount under way */
+};
+
+/* Memory of FILE itself, without its map and its kin. */
+uint64_t file_bytes(struct file *file);
+/* Put FILE behind the others of the list that it belongs to. */
+void file_move_locked(struct file *file, bool idle);
+/* Take FILE, which nobody references, out of the table. */
+void file_detach_locked(struct file *file);
+/* Free FILE, which has left the table. */
+void file_destroy(struct file *file);
+/* What is known of it in common with others is known no more. Any thread. */
+void file_drop_kin(struct file *file);
+
+#endif
