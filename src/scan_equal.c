@@ -67,7 +67,8 @@ errint_t scan_twin_load(struct scan *scan, dev_t device, ino_t inode, struct sca
 /* Open it if it is what the catalogue knows and nobody writes to it: rules A to C. */
 void scan_twin_open(const struct scan *scan, struct scan_twin *twin)
 {
-	int fd = scan_open(scan, twin->file.path);
+	int fd = scan_open_file(scan, twin->file.path, twin->file.stamp.inode,
+				(uint64_t)twin->file.stamp.size);
 
 	twin->source = NULL;
 	twin->equal = false;

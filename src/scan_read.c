@@ -15,7 +15,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/openat2.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -25,6 +27,9 @@
 
 /* No file system's stamps are coarser than this (FAT's are of two seconds). */
 #define STAMP_SECONDS 2
+
+/* Smaller files have no kin, so no mount holds them: see COMMON_LEAST in scan_family.c. */
+#define LEASED_LEAST (UINT64_C(16) << FOLD_PAGE_SHIFT)
 
 /* Linux 6.5; the same number everywhere. */
 #define CACHESTAT_CALL 451
@@ -82,6 +87,35 @@ int scan_open(const struct scan *scan, const char *path)
 		fd = openat(scan->root_fd, path,
 			    O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW);
 	return fd < 0 ? -errno : fd;
+}
+
+/* Whether somebody holds a write lease on INODE, of whatever device: for subvolumes of btrfs the
+ * list of locks has another than stat(2). */
+static bool is_leased(ino_t inode)
+{
+	FILE *locks = fopen("/proc/locks", "re");
+	uintmax_t leased;
+	char line[256];
+	bool found = false;
+
+	if (!locks)
+		return false;
+	while (!found && fgets(line, sizeof(line), locks))
+		found = sscanf(line, "%*d: LEASE %*s WRITE %*d %*x:%*x:%ju", &leased) == 1 &&
+			leased == inode;
+	fclose(locks);
+	return found;
+}
+
+int scan_open_file(const struct scan *scan, const char *path, ino_t inode, uint64_t size)
+{
+	int fd;
+
+	if (size >= LEASED_LEAST && is_leased(inode))
+		return -EBUSY;
+	fd = scan_open(scan, path);
+	/* It was taken in between, or is a small one's. */
+	return fd == -EAGAIN ? -EBUSY : fd;
 }
 
 bool scan_stamp_is_old_enough(const struct scan *scan, const struct source_stamp *stamp)
@@ -341,7 +375,9 @@ static errint_t read_opened(struct reader *reader)
 
 static errint_t read_file(struct reader *reader)
 {
-	int fd = scan_open(reader->scan, reader->file->path);
+	const struct source_stamp *stamp = &reader->file->stamp;
+	int fd = scan_open_file(reader->scan, reader->file->path, stamp->inode,
+				(uint64_t)stamp->size);
 	errint_t error = fd < 0 ? fd : source_new(fd, &reader->source);
 
 	if (!error) {
@@ -350,7 +386,7 @@ static errint_t read_file(struct reader *reader)
 	}
 	if (!error)
 		error = tell_end(reader, SCAN_NOTE_FILE, 0);
-	else if (error == -ESTALE || error == -ENOENT || error == -ELOOP)
+	else if (error == -ESTALE || error == -ENOENT || error == -ELOOP || error == -EBUSY)
 		error = tell_end(reader, SCAN_NOTE_CHANGED, error);
 	else if (error != -ECANCELED && error != -ENOMEM)
 		error = tell_end(reader, SCAN_NOTE_UNREADABLE, error);

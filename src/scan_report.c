@@ -66,7 +66,9 @@ static void print_left_out(FILE *stream, const struct scan_result *result)
 			result->unreadable);
 	if (result->changed)
 		fprintf(stream,
-			"%" PRIu64 " changed while they were read and are left out: scan again.\n",
+			"%" PRIu64
+			" changed while they were read, or a mount's clients have them open "
+			"for writing; they are left out.\n",
 			result->changed);
 	if (result->too_young)
 		fprintf(stream, "%" PRIu64 " changed only just now and are not kept: scan again.\n",

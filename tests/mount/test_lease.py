@@ -3,6 +3,7 @@
 them open; and no longer."""
 
 import errno
+import json
 import os
 import signal
 import threading
@@ -90,6 +91,24 @@ def on_ext4(t):
 def on_xfs(t):
     """The same."""
     guests_write(t, t.loop_file_system("xfs", size=400 * MIB))
+
+
+@test(variants={"foldctl": [], "the daemon": ["scan=background"]})
+def a_scan_passes_them_over(t, options):
+    """What clients have open for writing no scan opens: it says so, and the proof goes on."""
+    source = t.make_dir("source")
+    files = make_clones(t, source, 3)
+    scan(t, source)
+    mount = t.mount(source, OPTIONS + options)
+    fds, models = opened(mount, files), {name: bytearray(files[name]) for name in files}
+    for name in files:
+        write_page(t, fds[name], models[name], 10)
+    result = t.run(t.foldctl_command() + ["scan", mount.point, "--json"], timeout=60 * t.patience)
+    found = json.loads(result.stdout)
+    equal((found["changed_files"], found["unreadable_files"]), (3, 0), "files left out, and failures")
+    equal(leases(mount), {"held": 3, "broken": 0}, "leases")
+    close_all(fds)
+    mount.unmount()
 
 
 @test()
