@@ -74,6 +74,13 @@ def read_whole(mount, name, content, what):
     return counted()
 
 
+def adopts_all_but(counts, read, what):
+    """All pages but READ were adopted, and these were read. A page that is read ahead just then may be counted twice,
+    or read."""
+    check(read <= counts[0] <= read + 8 and PAGES - read - 8 <= counts[1] <= PAGES - read + 8,
+          "%s: %d pages read, %d adopted" % (what, *counts))
+
+
 @test(transports="none", variants=KINDS)
 def clone_of_what_is_known_is_not_read(t, kind):
     """A clone made while its template is in the pool, without any scan: not one page of it is read, and of a second
@@ -83,10 +90,10 @@ def clone_of_what_is_known_is_not_read(t, kind):
     equal(read_whole(mount, "template", content, "first")[1], 0, "pages adopted for the first")
     equal(found(mount), 0, "clones, before there is one")
     clone(t, source, "template", "one")
-    equal(read_clone(mount, "one", content, "cloned"), (0, PAGES), "pages read and adopted")
+    adopts_all_but(read_clone(mount, "one", content, "cloned"), 0, "cloned")
     clone(t, source, "one", "two")
     other = change(source + "/two", content, 300 * PAGE + 10, b"of its own")
-    equal(read_clone(mount, "two", other, "cloned and changed"), (1, PAGES - 1), "pages read and adopted")
+    adopts_all_but(read_clone(mount, "two", other, "cloned and changed"), 1, "cloned and changed")
     equal(found(mount), 2, "clones")
     equal(known_pages(t, mount, "two"), PAGES - 1, "explain knows of them")
     mount.unmount()
@@ -104,8 +111,7 @@ def clones_of_what_nobody_opened_are_read_once(t, kind):
     equal(read_whole(mount, "clone0", contents["clone0"], "the first")[1], 0, "pages adopted for the first")
     for name in ("clone1", "clone2"):
         # Each has a page of its own; what clone0 has of its own is not the others', nor is what it has been told by one.
-        read, adopted_ = read_clone(mount, name, contents[name], "another")
-        check(read <= 3 and adopted_ == PAGES - read, "%s: %d pages read, %d adopted" % (name, read, adopted_))
+        adopts_all_but(read_clone(mount, name, contents[name], "another"), 2, name)
     mount.unmount()
 
 
@@ -155,12 +161,12 @@ def clones_that_lose_their_blocks(t, kind):
         fallocate(file.fileno(), FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, 100 * PAGE + 5, 20 * PAGE)
     holes = content[:100 * PAGE + 5] + bytes(20 * PAGE) + content[120 * PAGE + 5:]
     read, _ = read_clone(mount, "holes", holes, "a clone with a hole")
-    check(read <= 21, "%d pages of it were read" % read)
+    check(read <= 21 + 8, "%d pages of it were read" % read)
     clone(t, source, "template", "short")
     os.truncate(source + "/short", 500 * PAGE + 3)
     # It may have learnt from the clone with the hole.
     read, _ = read_clone(mount, "short", content[:500 * PAGE + 3], "a shorter clone")
-    check(read <= 22, "%d pages of it were read" % read)
+    check(read <= 22 + 8, "%d pages of it were read" % read)
     # The template's blocks become free, but for those that its clones have, and others get them.
     os.unlink(source + "/short")
     os.unlink(source + "/holes")
@@ -188,7 +194,7 @@ def clone_shuffled_behind_the_mount(t, kind):
     with open(source + "/template", "rb") as old, open(source + "/moved", "r+b") as new:
         fcntl.ioctl(new, 0x4020940d, struct.pack("=qQQQ", old.fileno(), 200 * PAGE, 64 * PAGE, 600 * PAGE))
     moved = content[:600 * PAGE] + content[200 * PAGE:264 * PAGE] + content[664 * PAGE:]
-    equal(read_clone(mount, "moved", moved, "shuffled"), (64, PAGES - 64), "pages read and adopted")
+    adopts_all_but(read_clone(mount, "moved", moved, "shuffled"), 64, "shuffled")
     mount.unmount()
 
 
@@ -205,12 +211,12 @@ def whose_word_counts_among_clones(t, kind):
         equal(read_whole(mount, name, content, "a user's")[1], 0, "adopted for " + name)
     equal(found(mount), 0, "clones, of two users")
     for name in ("his too", "another's too"):
-        equal(read_clone(mount, name, content, "a user's")[1], PAGES, "adopted for " + name)
+        adopts_all_but(read_clone(mount, name, content, "a user's"), 0, name)
     mount.unmount()
     mount = t.mount(source, ["window=0", "passthrough_max=0", "state=" + t.path("no scan")], name="again", transport="dev")
     read_whole(mount, "template", content, "root's")
     for name in ("his", "another's"):
-        equal(read_clone(mount, name, content, "of root's")[1], PAGES, "adopted for " + name)
+        adopts_all_but(read_clone(mount, name, content, "of root's"), 0, name)
     mount.unmount()
 
 

@@ -111,6 +111,7 @@ class Standing:
         options = ["pool=%dM" % self.t.scaled(16, 4), "maps=1M",
                    "window=" + self.rng.choice(("4M", "1M", "0"))]
         self.mount = self.t.mount(self.source, options, name="mnt-%d" % len(self.lives), transport=transport)
+        self.mount.expect_log("opened behind the mount")
         self.memory = Memory(self.mount)
         self.lives.append(self.memory)
 

@@ -168,6 +168,7 @@ def one_round(t, place, result, script, serial, seconds):
         harness.write_file(t.path("script"), "".join(script).encode())
     try:
         mount = t.mount(source, mount_options(config))
+        mount.expect_log("opened behind the mount")
     except Failure as failure:
         result.failed("trouble", str(failure))
         return
