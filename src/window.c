@@ -684,8 +684,8 @@ void window_count(struct window *window, struct window_count *ret_count)
 	count.memory_said = atomic_load_explicit(&window->memory, memory_order_relaxed);
 	fold_rcu_read_unlock();
 	count.trims = window->budget && !window->stopping;
-	count.trimming = window->trimming || window->gathering ||
-			 !cds_list_empty(&window->ready) || window->uncounting;
+	count.trimming = window->trimming || window->gathering || !cds_list_empty(&window->ready) ||
+			 window->uncounting;
 	pthread_mutex_unlock(&window->lock);
 	*ret_count = count;
 }

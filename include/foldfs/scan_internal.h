@@ -202,8 +202,8 @@ void *scan_count_thread(void *scan);
 void *scan_read_thread(void *scan);
 /* PATH beneath the root, for reading. A descriptor, or -errno. */
 int scan_open(const struct scan *scan, const char *path);
-/* The same of a regular file, INODE, with SIZE bytes. -EBUSY: somebody holds it for himself alone, as
- * a mount does with what its clients write to. An open would end that. */
+/* The same of a regular file, INODE, with SIZE bytes. -EBUSY: somebody holds it for himself alone,
+ * as a mount does with what its clients write to. An open would end that. */
 int scan_open_file(const struct scan *scan, const char *path, ino_t inode, uint64_t size);
 /* Whether a later change of the file must get another stamp than the one it has now. */
 bool scan_stamp_is_old_enough(const struct scan *scan, const struct source_stamp *stamp);

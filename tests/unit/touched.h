@@ -10,7 +10,6 @@
 
 #include "helpers.h"
 
-
 static inline void touched_clear(void)
 {
 	FILE *file = fopen("/proc/self/clear_refs", "w");
