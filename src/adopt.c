@@ -31,21 +31,27 @@ static bool is_missing(const struct page_read *read, unsigned i)
 	return i < read->error_page && !read->hand[i].bytes && !read->looks[i].data;
 }
 
+/* Page I is not missing any more, if the family has it. The next look has the bytes, within its own
+ * read side. True: it was adopted. */
 static bool adopt_one(struct page_read *read, unsigned i)
 {
 	struct page_store *store = read->filler->store;
+	struct page_map *map = file_map(read->file);
+	struct page_look *look = &read->looks[i];
 	uint64_t page = read->first + i;
 	struct frame_ref ref;
 
 	if (!kin_has(read->kin, page) || !kin_share(read->kin, page, &ref))
 		return false;
-	if (!page_map_publish(file_map(read->file), page, read->looks[i].ticket, ref)) {
-		page_store_drop(store, ref);
-		return false;
+	if (page_map_publish(map, page, look->ticket, ref)) {
+		look->data = page_store_bytes(store, ref.frame);
+		return true;
 	}
-	/* Not missing any more. The next look has the bytes, within its own read side. */
-	read->looks[i].data = page_store_bytes(store, ref.frame);
-	return true;
+	page_store_drop(store, ref);
+	/* Another read was first, or the page was changed. Then it was cut before it got the
+	 * version that is found now: who goes on with this ticket looks at the kin once more. */
+	page_map_look_again(map, page, 1, look);
+	return false;
 }
 
 static void adopt(struct page_read *read)
@@ -54,11 +60,13 @@ static void adopt(struct page_read *read)
 	unsigned i;
 
 	fold_rcu_read_lock();
-	if (file_kin(read->file) == read->kin)
-		for (i = 0; i < read->pages; i++)
-			adopted += is_missing(read, i) && adopt_one(read, i);
+	for (i = 0; file_kin(read->file) == read->kin && i < read->pages; i++) {
+		if (!is_missing(read, i))
+			continue;
+		adopted += adopt_one(read, i);
+		read->missing -= !is_missing(read, i);
+	}
 	fold_rcu_read_unlock();
-	read->missing -= adopted;
 	if (adopted)
 		stats_add(read->filler->stats, STAT_ADOPTED, adopted);
 }

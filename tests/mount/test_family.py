@@ -54,8 +54,12 @@ def adopted(mount):
     return mount.status()["adopted"]
 
 
+def explained(t, mount, name):
+    return json.loads(t.run(t.foldctl_command() + ["explain", "--json", mount.path(name)]).stdout)
+
+
 def known_pages(t, mount, name):
-    return json.loads(t.run(t.foldctl_command() + ["explain", "--json", mount.path(name)]).stdout)["known_pages"]
+    return explained(t, mount, name)["known_pages"]
 
 
 def read_pages(mount):
