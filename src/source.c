@@ -98,26 +98,38 @@ static bool has_dontcache(const struct source *source)
 	return !atomic_load_explicit(&source->no_dontcache, memory_order_relaxed);
 }
 
+int source_flags(const struct source *source)
+{
+	return has_dontcache(source) ? RWF_DONTCACHE : 0;
+}
+
+bool source_is_to_repeat(struct source *source, int flags, ssize_t result)
+{
+	if (result == -EOPNOTSUPP && flags) {
+		atomic_store_explicit(&source->no_dontcache, true, memory_order_relaxed);
+		return true;
+	}
+	return result == -EINTR;
+}
+
 /* One preadv2 or pwritev2, with RWF_DONTCACHE as long as the file system takes it. */
 static ssize_t transfer(struct source *source, bool write, const struct iovec iov[], int count,
 			off_t offset)
 {
 	ssize_t done;
+	int flags;
 
-	for (;;) {
+	do {
 		/* It submits write-back within the call: half of what a small write costs. */
 		bool small = write && count == 1 && iov->iov_len < SMALL_WRITE;
-		int flags = has_dontcache(source) && !small ? RWF_DONTCACHE : 0;
 
+		flags = small ? 0 : source_flags(source);
 		done = write ? pwritev2(source->fd, iov, count, offset, flags)
 			     : preadv2(source->fd, iov, count, offset, flags);
-		if (done >= 0)
-			return done;
-		if (flags && errno == EOPNOTSUPP)
-			atomic_store_explicit(&source->no_dontcache, true, memory_order_relaxed);
-		else if (errno != EINTR)
-			return -errno;
-	}
+		if (done < 0)
+			done = -errno;
+	} while (source_is_to_repeat(source, flags, done));
+	return done;
 }
 
 /* Move IOV on by DONE bytes. */
@@ -147,6 +159,16 @@ bool source_wants_drop(struct source *source)
 	return moved >= DROP_EVERY && atomic_compare_exchange_strong(&source->undropped, &moved, 0);
 }
 
+void source_has_read(struct source *source, off_t offset, size_t bytes)
+{
+	if (!has_dontcache(source))
+		(void)posix_fadvise(source->fd, offset, (off_t)bytes, POSIX_FADV_DONTNEED);
+	else
+		count_moved(source, (off_t)bytes);
+	if (source_wants_drop(source))
+		source_drop_cache(source);
+}
+
 ssize_t source_read(struct source *source, struct iovec iov[], int count, off_t offset)
 {
 	off_t at = offset;
@@ -159,12 +181,8 @@ ssize_t source_read(struct source *source, struct iovec iov[], int count, off_t 
 		at += done;
 		advance(&iov, &count, (size_t)done);
 	}
-	if (at > offset && !has_dontcache(source))
-		(void)posix_fadvise(source->fd, offset, at - offset, POSIX_FADV_DONTNEED);
-	else if (at > offset)
-		count_moved(source, at - offset);
-	if (source_wants_drop(source))
-		source_drop_cache(source);
+	if (at > offset)
+		source_has_read(source, offset, (size_t)(at - offset));
 	return at > offset ? at - offset : done;
 }
 
@@ -325,6 +343,11 @@ bool source_is_multigrain(const struct statfs *fs)
 bool source_stamps_first(const struct statfs *fs)
 {
 	return is_one_of_the_disk(fs) && kernel_is_from(5, 18);
+}
+
+bool source_reads_aside(const struct statfs *fs)
+{
+	return is_one_of_the_disk(fs) && kernel_is_from(6, 1);
 }
 
 uint64_t source_bytes(void)
