@@ -551,6 +551,10 @@ static void kins_do_not_starve_the_maps(void **state)
 		runs[i] = (struct catalogue_run){.first = i * 28, .pages = 27};
 	kin = kin_new(pair.families, &stamp, WRITERS_TRUSTED, 8, runs, RUNS);
 	file_set_kin(pair.a.file, kin, pair.a.fd);
+	/* Opened again, the other one is not the first to go. */
+	expect(!fstat(pair.b.fd, &st));
+	expect(file_table_find(pair.fixture.files, st.st_dev, st.st_ino) == pair.b.file);
+	file_put(pair.b.file);
 	before = kin_bytes(kin);
 	file_cut_kin(pair.a.file, 100 << 20 >> FOLD_PAGE_SHIFT, 100 << 20 >> FOLD_PAGE_SHIFT);
 	file_cut_kin(pair.a.file, UINT64_C(100000000), UINT64_C(100000007));
