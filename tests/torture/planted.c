@@ -234,13 +234,13 @@ WRAP(void, fusefs_write, fuse_req_t req, fuse_ino_t ino, const char *buf, size_t
 	change.write_back = false;
 }
 
-WRAP(errint_t, fusefs_truncate, struct fusefs *fs, struct inode *inode, struct fuse_file_info *fi,
-     off_t size)
+WRAP(errint_t, fusefs_truncate, fuse_req_t req, struct inode *inode, struct fuse_file_info *fi,
+     off_t size, bool kill_set_id)
 {
 	errint_t error;
 
 	change.by_name = !fi && !size;
-	error = __real_fusefs_truncate(fs, inode, fi, size);
+	error = __real_fusefs_truncate(req, inode, fi, size, kill_set_id);
 	change.by_name = false;
 	return error;
 }
