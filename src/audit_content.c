@@ -511,7 +511,7 @@ static errint_t compare_all(struct content *content)
 		error = audit_is_cancelled(audit) ? -ECANCELED
 						  : compare_key(content, &audit->keys[i]);
 	if (!error && content->count)
-		error = audit_tree_visit(audit->subject->source_fd, content->left, content->count,
+		error = audit_tree_visit(audit->subject, content->left, content->count,
 					 compare_found, content);
 	audit->report->files_unreachable = content->count - content->found;
 	return error;

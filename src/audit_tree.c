@@ -8,6 +8,8 @@
  */
 #include "foldfs/audit_internal.h"
 
+#include "foldfs/lease.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -22,6 +24,7 @@ struct level {
 };
 
 struct search {
+	const struct audit_subject *subject;
 	const struct file_key *wanted;
 	size_t count;
 	size_t left; /* not found yet */
@@ -87,11 +90,31 @@ static int open_below(const struct search *search, const char *name, int flags)
 	return fd < 0 && errno == EPERM ? openat(directory, name, flags) : fd;
 }
 
+/* Somebody may have it open by now, whose lease an open by name would break. */
+static int open_file(const struct search *search, const char *name)
+{
+	const struct audit_subject *subject = search->subject;
+	struct lease_opening opening;
+	struct stat st;
+	int fd;
+
+	if (!subject->leases)
+		return open_below(search, name, 0);
+	if (fstatat(dirfd(search->level->directory), name, &st, AT_SYMLINK_NOFOLLOW))
+		return -1;
+	if (!lease_opening_begin(subject->leases, st.st_dev, st.st_ino, &opening))
+		fd = open_below(search, name, 0);
+	else
+		fd = subject->open_source(subject->context, st.st_dev, st.st_ino);
+	lease_opening_end(subject->leases, &opening);
+	return fd;
+}
+
 /* NAME is a file with a number that is wanted. */
 static errint_t try_file(struct search *search, const char *name, size_t index)
 {
 	ino_t inode = search->wanted[index].inode;
-	int fd = open_below(search, name, 0);
+	int fd = open_file(search, name);
 	struct stat st;
 
 	if (fd < 0)
@@ -142,10 +165,11 @@ static errint_t look_at(struct search *search, const struct dirent *entry)
 	}
 }
 
-errint_t audit_tree_visit(int root_fd, const struct file_key wanted[], size_t count,
-			  audit_visit_fn *visit, void *context)
+errint_t audit_tree_visit(const struct audit_subject *subject, const struct file_key wanted[],
+			  size_t count, audit_visit_fn *visit, void *context)
 {
-	struct search search = {.wanted = wanted,
+	struct search search = {.subject = subject,
+				.wanted = wanted,
 				.count = count,
 				.left = count,
 				.found = calloc(count + 1, sizeof(bool)),
@@ -156,7 +180,7 @@ errint_t audit_tree_visit(int root_fd, const struct file_key wanted[], size_t co
 	int fd;
 
 	if (!error) {
-		fd = openat(root_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		fd = openat(subject->source_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		if (fd >= 0)
 			error = enter(&search, fd);
 	}

@@ -43,6 +43,7 @@
 
 #include "foldfs/extents.h"
 #include "foldfs/kin.h"
+#include "foldfs/lease.h"
 #include "foldfs/rcu.h"
 
 #include <errno.h>
@@ -81,7 +82,8 @@ struct member {
 };
 
 struct clones {
-	struct file_table *files;
+	struct file_table *files; /* all constant, to has_clones */
+	struct lease_table *leases;
 	clones_open_fn *open_file;
 	clones_found_fn *on_found;
 	void *context;
@@ -93,8 +95,9 @@ struct clones {
 	uint64_t opens;
 };
 
-errint_t clones_new(struct file_table *files, int root_fd, clones_open_fn *open_file,
-		    clones_found_fn *on_found, void *context, struct clones **ret_clones)
+errint_t clones_new(struct file_table *files, struct lease_table *leases, int root_fd,
+		    clones_open_fn *open_file, clones_found_fn *on_found, void *context,
+		    struct clones **ret_clones)
 {
 	struct clones *clones = calloc(1, sizeof(*clones));
 	struct statfs fs;
@@ -106,6 +109,7 @@ errint_t clones_new(struct file_table *files, int root_fd, clones_open_fn *open_
 		return -errno;
 	}
 	clones->files = files;
+	clones->leases = leases;
 	clones->open_file = open_file;
 	clones->on_found = on_found;
 	clones->context = context;
@@ -334,14 +338,14 @@ static int fd_of(const struct side *side)
 }
 
 /* Rule A. A kin that is proven says it too, by a lease on the same description. */
-static bool is_ours_alone(const struct side *side)
+static bool is_ours_alone(struct lease_table *leases, const struct side *side)
 {
 	struct kin *kin = kin_of(side->file);
 	bool proven = kin && kin_is_proven(kin);
 
 	if (kin)
 		kin_put(kin);
-	return proven || !source_check_unwritten(fd_of(side));
+	return proven || !lease_check_unwritten(leases, side->source);
 }
 
 /* Rules A and B. */
@@ -351,7 +355,7 @@ static bool side_begin(const struct clones *clones, struct side *side)
 	bool size_known;
 	struct stat st;
 
-	if (!is_ours_alone(side) || fstat(fd_of(side), &st) ||
+	if (!is_ours_alone(clones->leases, side) || fstat(fd_of(side), &st) ||
 	    file_judge(side->file, fd_of(side), &truth, &size_known) || truth != FILE_IS_TRUE)
 		return false;
 	source_stamp_of(&st, &side->stamp);
@@ -510,7 +514,7 @@ static bool set_kin(const struct clones *clones, const struct side *side, uint64
 	/* An address to compare, nothing more. */
 	if (set != kin)
 		return false;
-	clones->on_found(clones->context, side->file);
+	clones->on_found(clones->context, side->stamp.device, side->stamp.inode);
 	return true;
 }
 

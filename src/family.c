@@ -8,8 +8,10 @@
  * content's. Leaves are put in place by compare-and-swap, taken out by exchange, and freed a grace
  * period later.
  *
- * The families stand in a list under table->lock; there are few, one for each group of images. Who
- * takes a family's lock within it (the audit) is the only one to have both.
+ * The families stand in a hash under table->lock: one for each group of images or clones, whose
+ * files are known. Those that remember anything are in a list as well, so that memory is found past
+ * any number of others. Who takes a family's lock within table->lock (the audit) is the only one to
+ * have both.
  */
 #include "foldfs/family.h"
 
@@ -21,6 +23,7 @@
 #include <stdlib.h>
 
 #define LEAF_PAGES 512u
+#define BUCKETS    1024u
 
 /* A word: generation (32 bits), frame (29 bits), and a bit that says there is one. */
 #define WORD_FRAME_SHIFT 1u
@@ -37,7 +40,8 @@ struct family_table {
 	_Atomic int64_t bytes;   /* relaxed */
 	_Atomic int64_t leaving; /* of these, what waits for a grace period; relaxed */
 	pthread_mutex_t lock;
-	struct cds_list_head families; /* under lock */
+	struct cds_list_head families[BUCKETS]; /* by number; under lock */
+	struct cds_list_head full;              /* those that have leaves; under lock */
 };
 
 struct family {
@@ -45,9 +49,13 @@ struct family {
 	uint64_t number;
 	uint64_t writers; /* of the files that tell it */
 	uint64_t leaf_count;
-	unsigned references;       /* under table->lock */
-	struct cds_list_head link; /* under table->lock */
-	pthread_mutex_t lock;      /* of claims; a leaf */
+	unsigned references;       /* under table->lock, as the next four */
+	struct cds_list_head link; /* of its bucket */
+	struct cds_list_head full; /* in table->full, while it has leaves */
+	/* Less one for each that was taken out before it was counted. */
+	int64_t leaves_made;
+	uint64_t next_taken;  /* where to look for the next leaf to take */
+	pthread_mutex_t lock; /* of claims; a leaf */
 	pthread_cond_t unclaimed;
 	struct cds_list_head claims;            /* under lock */
 	_Atomic(struct family_leaf *) leaves[]; /* NULL: nothing is remembered there */
@@ -61,7 +69,9 @@ errint_t family_table_new(struct page_store *store, struct family_table **ret_ta
 		return -ENOMEM;
 	table->store = store;
 	pthread_mutex_init(&table->lock, NULL);
-	CDS_INIT_LIST_HEAD(&table->families);
+	for (unsigned i = 0; i < BUCKETS; i++)
+		CDS_INIT_LIST_HEAD(&table->families[i]);
+	CDS_INIT_LIST_HEAD(&table->full);
 	*ret_table = table;
 	return 0;
 }
@@ -131,6 +141,12 @@ static struct family *family_new(struct family_table *table, uint64_t number, ui
 	return family;
 }
 
+/* NUMBER is a count, or random. */
+static struct cds_list_head *bucket_of(struct family_table *table, uint64_t number)
+{
+	return &table->families[number % BUCKETS];
+}
+
 struct family *family_get(struct family_table *table, uint64_t number, uint64_t writers,
 			  uint64_t pages)
 {
@@ -138,13 +154,13 @@ struct family *family_get(struct family_table *table, uint64_t number, uint64_t 
 	struct family *found = NULL;
 
 	pthread_mutex_lock(&table->lock);
-	cds_list_for_each_entry (family, &table->families, link)
+	cds_list_for_each_entry (family, bucket_of(table, number), link)
 		if (family->number == number && family->writers == writers)
 			found = family;
 	if (!found) {
 		found = family_new(table, number, writers, pages);
 		if (found)
-			cds_list_add(&found->link, &table->families);
+			cds_list_add(&found->link, bucket_of(table, number));
 	}
 	if (found)
 		found->references++;
@@ -162,20 +178,45 @@ static void leaf_free(struct rcu_head *head)
 	free(leaf);
 }
 
-/* Take what FAMILY remembers from it, until that is BYTES. Returns what it was. */
-static uint64_t shrink(struct family *family, uint64_t bytes)
+/* DELTA leaves more. One is counted after it is there, so it may be taken out before. */
+static void count_leaves_locked(struct family *family, int64_t delta)
 {
-	struct family_leaf *leaf;
-	uint64_t taken = 0;
-	uint64_t i;
+	bool was_full = family->leaves_made > 0;
 
-	for (i = 0; i < family->leaf_count && taken < bytes; i++) {
-		leaf = atomic_exchange(&family->leaves[i], NULL);
-		if (!leaf)
+	family->leaves_made += delta;
+	if (!was_full && family->leaves_made > 0)
+		cds_list_add(&family->full, &family->table->full);
+	else if (was_full && family->leaves_made <= 0)
+		cds_list_del(&family->full);
+}
+
+/* Take out leaf NUMBER of FAMILY. False: there is none. */
+static bool take_leaf(struct family *family, uint64_t number)
+{
+	struct family_leaf *leaf = atomic_exchange(&family->leaves[number], NULL);
+
+	if (!leaf)
+		return false;
+	family_table_leave(leaf->table, (int64_t)sizeof(*leaf));
+	fold_rcu_call(&leaf->head, leaf_free);
+	return true;
+}
+
+/* Take what FAMILY, which has leaves, remembers from it, until that is BYTES: where the last time
+ * ended. Returns what it was. */
+static uint64_t shrink_locked(struct family *family, uint64_t bytes)
+{
+	uint64_t taken = 0;
+
+	for (uint64_t i = 0; i < family->leaf_count && taken < bytes; i++) {
+		uint64_t number = family->next_taken++ % family->leaf_count;
+
+		if (!take_leaf(family, number))
 			continue;
-		taken += sizeof(*leaf);
-		family_table_leave(leaf->table, (int64_t)sizeof(*leaf));
-		fold_rcu_call(&leaf->head, leaf_free);
+		taken += sizeof(struct family_leaf);
+		count_leaves_locked(family, -1);
+		if (family->leaves_made <= 0)
+			break;
 	}
 	return taken;
 }
@@ -184,11 +225,14 @@ uint64_t family_table_shrink(struct family_table *table, uint64_t bytes)
 {
 	struct family *family;
 	uint64_t taken = 0;
+	uint64_t got = 1;
 
 	pthread_mutex_lock(&table->lock);
-	cds_list_for_each_entry (family, &table->families, link)
-		if (taken < bytes)
-			taken += shrink(family, bytes - taken);
+	while (taken < bytes && got && !cds_list_empty(&table->full)) {
+		family = cds_list_first_entry(&table->full, struct family, full);
+		got = shrink_locked(family, bytes - taken);
+		taken += got;
+	}
 	pthread_mutex_unlock(&table->lock);
 	return taken;
 }
@@ -205,13 +249,16 @@ void family_put(struct family *family)
 
 	pthread_mutex_lock(&table->lock);
 	last = !--family->references;
-	if (last)
+	if (last) {
 		cds_list_del(&family->link);
+		count_leaves_locked(family, -family->leaves_made);
+	}
 	pthread_mutex_unlock(&table->lock);
 	if (!last)
 		return;
 	/* Whoever looks into it has a reference: nobody does. */
-	(void)shrink(family, UINT64_MAX);
+	for (uint64_t i = 0; i < family->leaf_count; i++)
+		(void)take_leaf(family, i);
 	family_table_count(table, -(int64_t)bytes_of(family));
 	pthread_cond_destroy(&family->unclaimed);
 	pthread_mutex_destroy(&family->lock);
@@ -269,10 +316,14 @@ static void grow(struct family *family, uint64_t page)
 	if (!leaf)
 		return;
 	leaf->table = family->table;
-	if (atomic_compare_exchange_strong(&family->leaves[page / LEAF_PAGES], &none, leaf))
-		family_table_count(family->table, (int64_t)sizeof(*leaf));
-	else
+	if (!atomic_compare_exchange_strong(&family->leaves[page / LEAF_PAGES], &none, leaf)) {
 		free(leaf);
+		return;
+	}
+	family_table_count(family->table, (int64_t)sizeof(*leaf));
+	pthread_mutex_lock(&family->table->lock);
+	count_leaves_locked(family, 1);
+	pthread_mutex_unlock(&family->table->lock);
 }
 
 void family_remember(struct family *family, uint64_t page, struct frame_ref ref)
@@ -374,7 +425,8 @@ void family_table_recount(struct family_table *table, struct family_count *ret_c
 
 	*ret_count = (struct family_count){.bytes = 0};
 	pthread_mutex_lock(&table->lock);
-	cds_list_for_each_entry (family, &table->families, link)
-		count_family(family, ret_count);
+	for (unsigned i = 0; i < BUCKETS; i++)
+		cds_list_for_each_entry (family, &table->families[i], link)
+			count_family(family, ret_count);
 	pthread_mutex_unlock(&table->lock);
 }

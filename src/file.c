@@ -63,6 +63,7 @@ errint_t file_table_new(struct page_map_memory *memory, uint64_t budget_bytes,
 
 	CDS_INIT_LIST_HEAD(&table->idle);
 	CDS_INIT_LIST_HEAD(&table->open);
+	CDS_INIT_LIST_HEAD(&table->kins);
 	pthread_mutex_init(&table->lock, NULL);
 	pthread_mutex_init(&table->trim_lock, NULL);
 	fold_rcu_register();
@@ -140,9 +141,19 @@ void file_move_locked(struct file *file, bool idle)
 	cds_list_add_tail(&file->use, idle ? &table->idle : &table->open);
 }
 
+void file_move_kin_locked(struct file *file, bool out)
+{
+	if (file->in_kins)
+		cds_list_del(&file->kins);
+	file->in_kins = !out;
+	if (!out)
+		cds_list_add_tail(&file->kins, &file->table->kins);
+}
+
 void file_detach_locked(struct file *file)
 {
 	file->table->open_files -= !file->idle;
+	file_move_kin_locked(file, true);
 	fold_rcu_read_lock();
 	cds_lfht_del(file->table->files, &file->node);
 	fold_rcu_read_unlock();
@@ -280,6 +291,8 @@ static void use_locked(struct file *file)
 	file->references++;
 	file->gone = false; /* whoever opens it again has it from somewhere */
 	file_move_locked(file, false);
+	if (file->in_kins)
+		file_move_kin_locked(file, false);
 }
 
 errint_t file_table_get(struct file_table *table, const struct stat *st, struct file **ret_file)
@@ -438,10 +451,15 @@ void file_set_kin(struct file *file, struct kin *kin, int fd)
 	struct kin *none = NULL;
 
 	pthread_mutex_lock(&file->lock);
-	if (file->changers || !atomic_compare_exchange_strong(&file->kin, &none, kin))
+	if (file->changers || !atomic_compare_exchange_strong(&file->kin, &none, kin)) {
 		kin_put(kin);
-	else if (!kin_is_exact(kin, fd))
+	} else if (!kin_is_exact(kin, fd)) {
 		file_drop_kin(file);
+	} else {
+		pthread_mutex_lock(&file->table->lock);
+		file_move_kin_locked(file, false);
+		pthread_mutex_unlock(&file->table->lock);
+	}
 	pthread_mutex_unlock(&file->lock);
 }
 

@@ -82,21 +82,22 @@ static void shrink_open(struct file_table *table, uint64_t excess)
 	}
 }
 
-/* Take kins of the files of LIST, the least recently opened ones first, until that is BYTES.
- * Returns what it was. */
-static uint64_t drop_kins_locked(struct cds_list_head *list, uint64_t bytes)
+/* Take kins, of files that were least recently opened first, until that is BYTES. Returns what it
+ * was. Who lost his otherwise is met here once. */
+static uint64_t drop_kins_locked(struct file_table *table, uint64_t bytes)
 {
 	uint64_t freed = 0;
 	struct file *file;
+	struct file *next;
 	struct kin *kin;
 
-	cds_list_for_each_entry (file, list, use) {
+	cds_list_for_each_entry_safe (file, next, &table->kins, kins) {
 		if (freed >= bytes)
 			break;
 		kin = file_kin(file);
-		if (!kin)
-			continue;
-		freed += kin_bytes(kin);
+		if (kin)
+			freed += kin_bytes(kin);
+		file_move_kin_locked(file, true);
 		file_drop_kin(file);
 	}
 	return freed;
@@ -115,9 +116,7 @@ static uint64_t drop_kins(struct file_table *table)
 		return 0;
 	pthread_mutex_lock(&table->lock);
 	fold_rcu_read_lock();
-	freed = drop_kins_locked(&table->idle, excess);
-	if (freed < excess)
-		freed += drop_kins_locked(&table->open, excess - freed);
+	freed = drop_kins_locked(table, excess);
 	fold_rcu_read_unlock();
 	pthread_mutex_unlock(&table->lock);
 	return freed;

@@ -186,12 +186,12 @@ static errint_t build(struct fusefs *fs, const struct options *options)
 	if (!error)
 		error = file_table_source(fs->files, fs->source_fd);
 	if (!error)
-		error = clones_new(fs->files, fs->source_fd, fusefs_open_known, fusefs_kin_found,
-				   fs, &fs->clones);
+		error = clones_new(fs->files, fs->leases, fs->source_fd, fusefs_open_known,
+				   fusefs_kin_found, fs, &fs->clones);
 	if (!error)
 		error = backing_new(fs->source_fd, &fs->backing);
 	if (!error)
-		error = plan_new(options, fs->source_fd, fs->backing, &fs->plan);
+		error = plan_new(options, fs->source_fd, fs->backing, fs->leases, &fs->plan);
 	if (!error)
 		inode_table_on_forget(fs->inodes, window_file_forget);
 	return error;
@@ -473,12 +473,10 @@ int fusefs_open_source(struct fusefs *fs, dev_t device, ino_t number)
 
 	if (!inode)
 		return -ENOENT;
-	fd = fusefs_proven_fd(fs, inode);
 	/* Not to be seen by who looks at access times, where that is ours to choose. */
-	if (fd < 0)
-		fd = inode_open(inodes, inode, O_RDONLY | O_NONBLOCK | O_NOATIME);
+	fd = fusefs_open_own(fs, inode, O_RDONLY | O_NOATIME);
 	if (fd == -EPERM)
-		fd = inode_open(inodes, inode, O_RDONLY | O_NONBLOCK);
+		fd = fusefs_open_own(fs, inode, O_RDONLY);
 	inode_forget(inodes, inode, 1);
 	if (fd < 0 || (!fstat(fd, &st) && st.st_dev == device && st.st_ino == number))
 		return fd;
@@ -534,6 +532,7 @@ errint_t fusefs_audit(struct fusefs *fs, bool idle, bool (*cancelled)(void *cont
 					      .window = fs->window,
 					      .source_fd = fs->source_fd,
 					      .open_source = open_source,
+					      .leases = fs->leases,
 					      .visit_pairs = visit_pairs,
 					      .count_inodes = count_inodes,
 					      .is_cancelled = is_cancelled,

@@ -73,9 +73,7 @@ errint_t fusefs_explain(struct fusefs *fs, ino_t shown, struct fusefs_plan *ret_
 	if (!inode)
 		return -ENOENT;
 	*ret_plan = (struct fusefs_plan){0};
-	fd = fusefs_proven_fd(fs, inode);
-	if (fd < 0)
-		fd = inode_open(fs->inodes, inode, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	fd = fusefs_open_own(fs, inode, O_RDONLY);
 	if (fd < 0)
 		error = fd;
 	else if (fstat(fd, &st))
@@ -88,6 +86,7 @@ errint_t fusefs_explain(struct fusefs *fs, ino_t shown, struct fusefs_plan *ret_
 	}
 	if (fd >= 0)
 		close(fd);
+	fusefs_prove(inode);
 	inode_forget(fs->inodes, inode, 1);
 	return error;
 }

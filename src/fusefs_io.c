@@ -281,18 +281,15 @@ static errint_t truncate_as_caller(struct fusefs *fs, fuse_req_t req, struct ino
 static errint_t truncate_unopened(struct fusefs *fs, fuse_req_t req, struct inode *inode,
 				  off_t size, bool kill_set_id)
 {
-	struct source *source = fusefs_join_source(fs, req, inode, O_WRONLY);
-	int fd = source ? source_fd(source) : fusefs_open_as_caller(fs, req, inode, O_WRONLY, true);
-	errint_t error;
+	struct source *source;
+	bool joined;
+	errint_t error = fusefs_source_of_caller(fs, req, inode, O_WRONLY, true, &source, &joined);
 
-	if (fd < 0)
-		return fd;
-	error = truncate_as_caller(fs, req, inode, fd, source, size, kill_set_id);
+	if (error)
+		return error;
+	error = truncate_as_caller(fs, req, inode, source_fd(source), joined, size, kill_set_id);
 	identity_make_own();
-	if (source)
-		source_put(source);
-	else
-		close(fd);
+	source_put(source);
 	return error;
 }
 

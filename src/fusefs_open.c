@@ -164,81 +164,59 @@ static void prove_locked(struct handle *handle)
 	kin_prove(handle->fs->leases, handle->file, handle->source);
 }
 
-/* INODE has one handle less, or a kin: its handle, if it is just one, may be alone on its own
- * description from now on. */
-static void prove_what_is_left(struct fusefs *fs, struct inode *inode)
+void fusefs_prove(struct inode *inode)
 {
-	struct handle *handle;
-	struct handle *found = NULL;
-
 	inode_lock(inode);
-	if (inode_plan(inode)->opens == 1) {
-		pthread_mutex_lock(&fs->handles_lock);
-		cds_list_for_each_entry (handle, &fs->handles, link)
-			if (handle->inode == inode)
-				found = handle;
-		/* It is in the list, so its release has not begun, and waits for the lock. */
-		if (found)
-			atomic_fetch_add_explicit(&found->references, 1, memory_order_relaxed);
-		pthread_mutex_unlock(&fs->handles_lock);
-	}
-	if (found)
-		prove_locked(found);
+	if (inode_plan(inode)->opens == 1)
+		prove_locked(caa_container_of(inode_handles(inode)->next, struct handle, of_inode));
 	inode_unlock(inode);
-	if (found)
-		handle_put(found);
 }
 
 /* ---- clones ---- */
 
-/* A description of FILE that a client has it open by, best one that it writes by; NULL: none. */
-static struct source *find_source(struct fusefs *fs, const struct file *file)
+/* A description of FILE, of INODE, that a client has it open by, best one that it writes by; NULL:
+ * none. */
+static struct source *find_source(struct inode *inode, const struct file *file)
 {
 	struct source *found = NULL;
 	struct handle *handle;
 
-	pthread_mutex_lock(&fs->handles_lock);
-	cds_list_for_each_entry (handle, &fs->handles, link)
+	inode_lock(inode);
+	cds_hlist_for_each_entry_2 (handle, inode_handles(inode), of_inode)
 		if (atomic_load_explicit(&handle->ready, memory_order_acquire) &&
 		    handle->file == file && (!found || (handle->flags & O_ACCMODE) != O_RDONLY))
 			found = handle->source;
 	if (found)
 		source_get(found);
-	pthread_mutex_unlock(&fs->handles_lock);
+	inode_unlock(inode);
 	return found;
 }
 
-struct source *fusefs_open_known(void *context, const struct file *file, dev_t device, ino_t inode)
+struct source *fusefs_open_known(void *context, const struct file *file, dev_t device, ino_t number)
 {
 	struct fusefs *fs = context;
-	struct source *source = find_source(fs, file);
+	struct inode *inode = inode_find(fs->inodes, device, number, S_IFREG);
+	struct source *source;
 	int fd;
 
+	if (!inode)
+		return NULL;
+	source = find_source(inode, file);
+	inode_forget(fs->inodes, inode, 1);
 	if (source)
 		return source;
-	fd = fusefs_open_source(fs, device, inode);
+	fd = fusefs_open_source(fs, device, number);
 	return fd < 0 || source_new(fd, &source) ? NULL : source;
 }
 
-/* FILE has a kin now. */
-void fusefs_kin_found(void *context, const struct file *file)
+void fusefs_kin_found(void *context, dev_t device, ino_t number)
 {
-	struct inode *inode = NULL;
 	struct fusefs *fs = context;
-	struct handle *handle;
+	struct inode *inode = inode_find(fs->inodes, device, number, S_IFREG);
 
-	pthread_mutex_lock(&fs->handles_lock);
-	cds_list_for_each_entry (handle, &fs->handles, link)
-		if (atomic_load_explicit(&handle->ready, memory_order_acquire) &&
-		    handle->file == file)
-			inode = handle->inode;
-	/* A look-up of it is counted as long as the handle is in the list. */
-	if (inode)
-		inode_get(fs->inodes, inode);
-	pthread_mutex_unlock(&fs->handles_lock);
 	if (!inode)
 		return;
-	prove_what_is_left(fs, inode);
+	fusefs_prove(inode);
 	inode_forget(fs->inodes, inode, 1);
 }
 
@@ -314,6 +292,8 @@ static errint_t handle_open(struct fusefs *fs, struct inode *inode, struct handl
 		return error;
 	inode_lock(inode);
 	error = enter_plan_locked(fs, inode, handle, &st, pid, fi);
+	if (!error)
+		cds_hlist_add_head(&handle->of_inode, inode_handles(inode));
 	detached = inode_is_detached(inode);
 	/* Under the lock: no open that follows joins what this one was refused. */
 	if (error == -ESTALE && !detached) {
@@ -402,6 +382,7 @@ static void handle_release(struct handle *handle, bool answered)
 	pthread_mutex_unlock(&fs->handles_lock);
 	keep_kin(handle);
 	inode_lock(inode);
+	cds_hlist_del(&handle->of_inode);
 	if (!handle->file && inode_plan(inode)->written)
 		handle->file = find_file(fs, inode, handle);
 	plan_leave(fs->plan, inode_plan(inode), handle->file);
@@ -415,7 +396,7 @@ static void handle_release(struct handle *handle, bool answered)
 		window_invalidate_soon(window);
 	handle_put(handle);
 	if (left == 1)
-		prove_what_is_left(fs, inode);
+		fusefs_prove(inode);
 	inode_forget(fs->inodes, inode, 1);
 }
 
@@ -506,7 +487,7 @@ static errint_t do_open(struct fusefs *fs, fuse_req_t req, fuse_ino_t ino,
 	bool writes = (fi->flags & O_ACCMODE) != O_RDONLY;
 	struct source *source;
 	errint_t error;
-	int fd;
+	bool joined;
 
 	if (!inode)
 		return -ESTALE;
@@ -516,17 +497,19 @@ static errint_t do_open(struct fusefs *fs, fuse_req_t req, fuse_ino_t ino,
 	error = fusefs_handle_take(fs, req);
 	if (error)
 		return error;
-	source = fusefs_join_source(fs, req, inode, fi->flags);
-	if (source)
-		return fusefs_handle_join(fs, req, inode, source, fi);
 	if (writes)
 		fusefs_look_mapped(fs, inode);
-	fd = fusefs_open_as_caller(fs, req, inode, fi->flags, !(fi->flags & O_NONBLOCK));
-	if (fd < 0) {
+	error = fusefs_source_of_caller(fs, req, inode, fi->flags, !(fi->flags & O_NONBLOCK),
+					&source, &joined);
+	if (error) {
 		fusefs_handle_give(fs, fuse_req_ctx(req)->uid);
-		return fd;
+		return error;
 	}
-	return fusefs_handle_new(fs, req, inode, fd, fi);
+	error = fusefs_handle_join(fs, req, inode, source, fi);
+	/* Its descriptor was there for a while. */
+	if (error)
+		fusefs_prove(inode);
+	return error;
 }
 
 void fusefs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)

@@ -15,6 +15,10 @@
  * A lease of our own (lease.h) says that a file has one description alone. Who opens that file a
  * second time is given it, after the source was asked whether he may: what an open would look at
  * beside that, faccessat2(2) does not know of, so files of which only an open tells are opened.
+ *
+ * An open says that it has begun before it looks for such a lease (lease_opening_begin()), and a
+ * proof is taken and set in one hold of the inode's lock, which the look takes too. So either it
+ * finds the proof, or there is none until its descriptor is there, which the kernel sees.
  */
 #include "foldfs/fusefs_internal.h"
 #include "foldfs/kin.h"
@@ -203,7 +207,8 @@ static struct source *proven_source(struct fusefs *fs, struct inode *inode, stru
 	return source;
 }
 
-int fusefs_proven_fd(struct fusefs *fs, struct inode *inode)
+/* A duplicate of it; -ENOENT: there is none that can be read from, and no proof any more. */
+static int proven_fd(struct fusefs *fs, struct inode *inode)
 {
 	struct file *file;
 	struct source *source = proven_source(fs, inode, &file);
@@ -219,6 +224,29 @@ int fusefs_proven_fd(struct fusefs *fs, struct inode *inode)
 	source_put(source);
 	file_put(file);
 	return fd < 0 ? -ENOENT : fd;
+}
+
+/* Whatever else OPENING may meet is given back: of a kin that is no file's any more, say. */
+static void open_alone(struct fusefs *fs, const struct lease_opening *opening)
+{
+	/* A lease on another user's file takes CAP_LEASE. */
+	identity_make_own();
+	lease_opening_alone(fs->leases, opening);
+}
+
+int fusefs_open_own(struct fusefs *fs, struct inode *inode, int flags)
+{
+	struct lease_opening opening;
+	bool leased =
+		lease_opening_begin(fs->leases, inode_device(inode), inode_number(inode), &opening);
+	int fd = leased ? proven_fd(fs, inode) : -ENOENT;
+
+	if (fd < 0 && leased)
+		open_alone(fs, &opening);
+	if (fd < 0)
+		fd = inode_open(fs->inodes, inode, flags | O_NONBLOCK);
+	lease_opening_end(fs->leases, &opening);
+	return fd;
 }
 
 /* Whether SOURCE does for an open with CLIENT_FLAGS. */
@@ -264,23 +292,53 @@ static errint_t ask_source(struct fusefs *fs, fuse_req_t req, struct inode *inod
 	return error;
 }
 
-struct source *fusefs_join_source(struct fusefs *fs, fuse_req_t req, struct inode *inode,
-				  int client_flags)
+/* The description of INODE's file, of which OPENING found that it is leased, if it will do for an
+ * open with CLIENT_FLAGS and REQ's caller may. NULL: it is to be opened; if that would succeed, the
+ * proof has ended. */
+static struct source *join_source(struct fusefs *fs, fuse_req_t req, struct inode *inode,
+				  int client_flags, const struct lease_opening *opening)
 {
-	struct file *file;
+	struct file *file = NULL;
 	struct source *source = proven_source(fs, inode, &file);
-	bool may;
+	bool may = !ask_source(fs, req, inode, client_flags);
 
-	if (!source)
-		return NULL;
-	may = !ask_source(fs, req, inode, client_flags);
-	if (!may || !will_do(source, client_flags)) {
-		/* Who may not open it ends nothing: his open is refused before it does. */
-		if (may)
-			kin_end_proof(file);
-		source_put(source);
-		source = NULL;
+	if (source && may && will_do(source, client_flags)) {
+		file_put(file);
+		return source;
 	}
-	file_put(file);
-	return source;
+	/* Who may not open it ends nothing: his open is refused before it does. */
+	if (source && may)
+		kin_end_proof(file);
+	if (may)
+		open_alone(fs, opening);
+	if (source) {
+		source_put(source);
+		file_put(file);
+	}
+	return NULL;
+}
+
+errint_t fusefs_source_of_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode,
+				 int client_flags, bool wait, struct source **ret_source,
+				 bool *ret_joined)
+{
+	struct lease_opening opening;
+	struct source *source = NULL;
+	errint_t error = 0;
+	int fd;
+
+	if (lease_opening_begin(fs->leases, inode_device(inode), inode_number(inode), &opening))
+		source = join_source(fs, req, inode, client_flags, &opening);
+	*ret_joined = source;
+	if (!source) {
+		fd = fusefs_open_as_caller(fs, req, inode, client_flags, wait);
+		error = fd < 0 ? fd : source_new(fd, &source);
+	}
+	lease_opening_end(fs->leases, &opening);
+	/* What another open found no lease for, because of this one. */
+	if (error)
+		fusefs_prove(inode);
+	else
+		*ret_source = source;
+	return error;
 }

@@ -402,6 +402,11 @@ dev_t inode_device(const struct inode *inode)
 	return inode->device;
 }
 
+ino_t inode_number(const struct inode *inode)
+{
+	return inode->number;
+}
+
 /* Whether the object open as FD, which has INODE's numbers, is INODE's (I.1). */
 static bool is_of(struct inode_table *table, const struct inode *inode, int fd)
 {
@@ -543,6 +548,11 @@ void inode_unlock(struct inode *inode)
 struct window_file **inode_window_file(struct inode *inode)
 {
 	return &inode->window_file;
+}
+
+struct cds_hlist_head *inode_handles(struct inode *inode)
+{
+	return &inode->handles;
 }
 
 struct plan_hold *inode_plan(struct inode *inode)

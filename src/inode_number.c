@@ -54,7 +54,9 @@ struct inode_numbers {
 	pthread_rwlock_t lock;
 	bool root_parts;      /* constant: links may be parted on the root's device */
 	struct table devices; /* device + 1 -> identity, said_of(); under lock */
-	struct table spaces;  /* token + 1 -> identity, upper part of numbers; under lock */
+	/* identity -> the last device + 1 that got it, and may have another by now; under lock */
+	struct table identities;
+	struct table spaces; /* token + 1 -> identity, upper part of numbers; under lock */
 };
 
 /* What a file system says of itself. */
@@ -145,16 +147,34 @@ static const struct slot *device_find_locked(const struct inode_numbers *numbers
 	return slot->key ? slot : NULL;
 }
 
-static bool identity_is_taken_locked(const struct inode_numbers *numbers, dev_t device,
-				     uint64_t identity)
+/* The device that has IDENTITY now. -ENOENT: none. */
+static errint_t device_of_locked(const struct inode_numbers *numbers, uint64_t identity,
+				 dev_t *ret_device)
 {
-	for (size_t index = 0; index < numbers->devices.size; index++) {
-		const struct slot *slot = &numbers->devices.slots[index];
+	const struct slot *last = table_find(&numbers->identities, identity);
+	const struct slot *device;
 
-		if (slot->key && slot->key != device + 1 && slot->value == identity)
-			return true;
-	}
-	return false;
+	if (!last->key)
+		return -ENOENT;
+	device = table_find(&numbers->devices, last->value);
+	if (!device->key || device->value != identity)
+		return -ENOENT;
+	*ret_device = last->value - 1;
+	return 0;
+}
+
+/* DEVICE is known by IDENTITY from now on, and to have SAID that. -EAGAIN: another one has
+ * IDENTITY. */
+static errint_t device_set_locked(struct inode_numbers *numbers, dev_t device, uint64_t identity,
+				  uint64_t said)
+{
+	dev_t has;
+	errint_t error;
+
+	if (!device_of_locked(numbers, identity, &has) && has != device)
+		return -EAGAIN;
+	error = table_set(&numbers->identities, identity, device + 1, 0);
+	return error ? error : table_set(&numbers->devices, device + 1, identity, said);
 }
 
 /* A file system that cannot be asked has no id. */
@@ -204,8 +224,7 @@ static errint_t device_learn(struct inode_numbers *numbers, int fd, dev_t device
 		if (!identity)
 			continue;
 		pthread_rwlock_wrlock(&numbers->lock);
-		if (!identity_is_taken_locked(numbers, device, identity))
-			error = table_set(&numbers->devices, device + 1, identity, said);
+		error = device_set_locked(numbers, device, identity, said);
 		pthread_rwlock_unlock(&numbers->lock);
 	}
 	return error == -EAGAIN ? -EOVERFLOW : error;
@@ -310,21 +329,6 @@ errint_t inode_numbers_show(struct inode_numbers *numbers, dev_t device, ino_t n
 	return error;
 }
 
-/* The device that has IDENTITY now. */
-static errint_t device_of_locked(const struct inode_numbers *numbers, uint64_t identity,
-				 dev_t *ret_device)
-{
-	for (size_t index = 0; index < numbers->devices.size; index++) {
-		const struct slot *slot = &numbers->devices.slots[index];
-
-		if (slot->key && slot->value == identity) {
-			*ret_device = slot->key - 1;
-			return 0;
-		}
-	}
-	return -ENOENT;
-}
-
 errint_t inode_numbers_find(struct inode_numbers *numbers, ino_t shown, dev_t *ret_device,
 			    ino_t *ret_number)
 {
@@ -361,6 +365,8 @@ errint_t inode_numbers_new(int root_fd, dev_t device, struct inode_numbers **ret
 	pthread_rwlock_init(&numbers->lock, NULL);
 	error = table_init(&numbers->devices, FIRST_SLOTS);
 	if (!error)
+		error = table_init(&numbers->identities, FIRST_SLOTS);
+	if (!error)
 		error = table_init(&numbers->spaces, FIRST_SLOTS);
 	if (!error) {
 		answer = answer_of(root_fd);
@@ -379,6 +385,7 @@ void inode_numbers_free(struct inode_numbers *numbers)
 	if (!numbers)
 		return;
 	free(numbers->devices.slots);
+	free(numbers->identities.slots);
 	free(numbers->spaces.slots);
 	pthread_rwlock_destroy(&numbers->lock);
 	free(numbers);
@@ -389,7 +396,7 @@ uint64_t inode_numbers_bytes(struct inode_numbers *numbers)
 	uint64_t slots;
 
 	pthread_rwlock_rdlock(&numbers->lock);
-	slots = numbers->devices.size + numbers->spaces.size;
+	slots = numbers->devices.size + numbers->identities.size + numbers->spaces.size;
 	pthread_rwlock_unlock(&numbers->lock);
 	return sizeof(*numbers) + slots * sizeof(struct slot);
 }

@@ -13,8 +13,15 @@
  * lease that was taken away never comes back, and one that somebody waits for does not count as
  * held: so the kernel's answer is true for all the time before it. `lost` is for the others, and
  * set before the lease is given back, both under the table's lock.
+ *
+ * Our own opens. One that has begun is known to the table before the source is asked, and from then
+ * until it has ended no lease is taken on that file. One that was taken before it sees when it
+ * begins. So none of ours ever meets a lease of ours that it does not know of, and who breaks one
+ * is somebody else.
  */
 #include "foldfs/lease.h"
+
+#include "foldfs/object_hash.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,12 +29,21 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <urcu/list.h>
 
 /* Each takes a descriptor, and a moment of the thread with every break. */
 #define LEASES_MAX 1024u
+/* Of the hash of files. */
+#define BUCKETS 256u
+
+/* What concerns the files of one hash, in no order. */
+struct bucket {
+	struct cds_list_head leases;
+	struct cds_list_head openings;
+};
 
 struct lease_table {
 	void (*on_broken)(void *context); /* constant, as the next */
@@ -39,6 +55,7 @@ struct lease_table {
 	pthread_cond_t ready; /* the thread has begun */
 	pid_t tid;            /* of the thread; 0: it does not run yet */
 	struct cds_list_head leases;
+	struct bucket files[BUCKETS];
 	unsigned count;
 	uint64_t held;
 	uint64_t broken;
@@ -47,10 +64,13 @@ struct lease_table {
 
 struct lease {
 	struct lease_table *table;
-	struct source *source;     /* a reference; constant */
+	struct source *source;     /* a reference; constant, as the next two */
+	dev_t device;              /* the file's */
+	ino_t inode;               /* the same */
 	atomic_bool lost;          /* set under table->lock */
 	bool abandoned;            /* the thread's to give back and free; under table->lock */
-	struct cds_list_head link; /* under table->lock */
+	struct cds_list_head link; /* under table->lock, as the next */
+	struct cds_list_head of_file;
 };
 
 errint_t lease_table_new(void (*on_broken)(void *context), void *context,
@@ -65,6 +85,10 @@ errint_t lease_table_new(void (*on_broken)(void *context), void *context,
 	pthread_mutex_init(&table->lock, NULL);
 	pthread_cond_init(&table->ready, NULL);
 	CDS_INIT_LIST_HEAD(&table->leases);
+	for (unsigned i = 0; i < BUCKETS; i++) {
+		CDS_INIT_LIST_HEAD(&table->files[i].leases);
+		CDS_INIT_LIST_HEAD(&table->files[i].openings);
+	}
 	*ret_table = table;
 	return 0;
 }
@@ -89,10 +113,26 @@ static void destroy(struct lease *lease)
 	free(lease);
 }
 
+static struct bucket *bucket_of(struct lease_table *table, dev_t device, ino_t inode)
+{
+	return &table->files[fold_object_hash(device, inode) % BUCKETS];
+}
+
 static void take_out_locked(struct lease *lease)
 {
+	cds_list_del(&lease->of_file);
 	cds_list_del(&lease->link);
 	lease->table->count--;
+}
+
+/* If somebody waits for LEASE, or it was taken away. Returns whether that is news. */
+static bool give_back_if_broken_locked(struct lease *lease)
+{
+	if (atomic_load(&lease->lost) || is_held_by_us(lease))
+		return false;
+	(void)give_back_locked(lease);
+	lease->table->broken++;
+	return true;
 }
 
 /* Give back what somebody waits for, or was left here; the latter are *ret_freed's, to be
@@ -104,16 +144,14 @@ static unsigned give_back_broken_locked(struct lease_table *table, struct cds_li
 	unsigned broken = 0;
 
 	cds_list_for_each_entry_safe (lease, next, &table->leases, link) {
-		if (lease->abandoned && freed) {
+		if (lease->abandoned) {
 			(void)give_back_locked(lease);
 			take_out_locked(lease);
 			cds_list_add(&lease->link, freed);
-		} else if (!atomic_load(&lease->lost) && !is_held_by_us(lease)) {
-			(void)give_back_locked(lease);
-			broken++;
+		} else {
+			broken += give_back_if_broken_locked(lease);
 		}
 	}
-	table->broken += broken;
 	return broken;
 }
 
@@ -191,41 +229,79 @@ void lease_table_usage(struct lease_table *table, struct lease_usage *ret_usage)
 	pthread_mutex_unlock(&table->lock);
 }
 
-/* Have the kernel tell our thread, by SIGIO, of who wants the file. */
-static errint_t take_locked(struct lease_table *table, int fd)
+/* Whether an open of ours of LEASE's file is under way. */
+static bool is_being_opened_locked(struct lease_table *table, const struct lease *lease)
+{
+	struct lease_opening *opening;
+
+	cds_list_for_each_entry (opening, &bucket_of(table, lease->device, lease->inode)->openings,
+				 link)
+		if (opening->device == lease->device && opening->inode == lease->inode)
+			return true;
+	return false;
+}
+
+/* One that the kernel has taken away, and this description had, must not seem to be back. */
+static void look_at_file_locked(struct lease_table *table, const struct lease *lease)
+{
+	struct lease *other;
+
+	cds_list_for_each_entry (other, &bucket_of(table, lease->device, lease->inode)->leases,
+				 of_file)
+		table->unseen += give_back_if_broken_locked(other);
+}
+
+/* Have the kernel tell our thread, by SIGIO, of who wants the file that is open as FD. */
+static errint_t take_locked(struct lease_table *table, const struct lease *lease, int fd)
 {
 	const struct f_owner_ex thread = {.type = F_OWNER_TID, .pid = table->tid};
 
 	if (!table->tid || table->count == LEASES_MAX)
 		return -ENOLCK;
-	/* One that the kernel has taken away, and this description had, must not seem to be back;
-	 * one that it has may not be another's as well. */
-	if (fcntl(fd, F_GETLEASE) != F_UNLCK)
+	/* One that the description has may not be another's as well. */
+	if (is_being_opened_locked(table, lease) || fcntl(fd, F_GETLEASE) != F_UNLCK)
 		return -EBUSY;
-	table->unseen += give_back_broken_locked(table, NULL);
+	look_at_file_locked(table, lease);
 	if (fcntl(fd, F_SETOWN_EX, &thread) || fcntl(fd, F_SETSIG, 0) ||
 	    fcntl(fd, F_SETLEASE, F_WRLCK))
 		return -errno;
 	return 0;
 }
 
-errint_t lease_take(struct lease_table *table, struct source *source, struct lease **ret_lease)
+/* LEASE, which knows its file, on SOURCE. */
+static errint_t take(struct lease_table *table, struct lease *lease, struct source *source)
 {
-	struct lease *lease = calloc(1, sizeof(*lease));
 	errint_t error;
 
-	if (!lease)
-		return -ENOMEM;
-	lease->table = table;
 	pthread_mutex_lock(&table->lock);
-	error = take_locked(table, source_fd(source));
+	error = take_locked(table, lease, source_fd(source));
 	if (!error) {
 		lease->source = source_get(source);
 		cds_list_add(&lease->link, &table->leases);
+		cds_list_add(&lease->of_file,
+			     &bucket_of(table, lease->device, lease->inode)->leases);
 		table->count++;
 		table->held++;
 	}
 	pthread_mutex_unlock(&table->lock);
+	return error;
+}
+
+errint_t lease_take(struct lease_table *table, struct source *source, struct lease **ret_lease)
+{
+	struct lease *lease;
+	struct stat st;
+	errint_t error;
+
+	if (fstat(source_fd(source), &st))
+		return -errno;
+	lease = calloc(1, sizeof(*lease));
+	if (!lease)
+		return -ENOMEM;
+	lease->table = table;
+	lease->device = st.st_dev;
+	lease->inode = st.st_ino;
+	error = take(table, lease, source);
 	if (error)
 		free(lease);
 	else
@@ -261,4 +337,56 @@ bool lease_is_held(const struct lease *lease)
 struct source *lease_source(const struct lease *lease)
 {
 	return lease->source;
+}
+
+/* ---- our own opens ---- */
+
+bool lease_opening_begin(struct lease_table *table, dev_t device, ino_t inode,
+			 struct lease_opening *opening)
+{
+	struct bucket *bucket = bucket_of(table, device, inode);
+	struct lease *lease;
+	bool leased = false;
+
+	*opening = (struct lease_opening){.device = device, .inode = inode};
+	pthread_mutex_lock(&table->lock);
+	cds_list_add(&opening->link, &bucket->openings);
+	cds_list_for_each_entry (lease, &bucket->leases, of_file)
+		leased |= lease->inode == inode && lease->device == device &&
+			  !atomic_load(&lease->lost);
+	pthread_mutex_unlock(&table->lock);
+	return leased;
+}
+
+void lease_opening_alone(struct lease_table *table, const struct lease_opening *opening)
+{
+	struct lease *lease;
+
+	pthread_mutex_lock(&table->lock);
+	cds_list_for_each_entry (lease, &bucket_of(table, opening->device, opening->inode)->leases,
+				 of_file)
+		/* What others have broken already the thread is told of. */
+		if (lease->inode == opening->inode && lease->device == opening->device &&
+		    !atomic_load(&lease->lost) && is_held_by_us(lease))
+			(void)give_back_locked(lease);
+	pthread_mutex_unlock(&table->lock);
+}
+
+void lease_opening_end(struct lease_table *table, struct lease_opening *opening)
+{
+	pthread_mutex_lock(&table->lock);
+	cds_list_del(&opening->link);
+	pthread_mutex_unlock(&table->lock);
+}
+
+errint_t lease_check_unwritten(struct lease_table *table, const struct source *source)
+{
+	errint_t error = 0;
+
+	pthread_mutex_lock(&table->lock);
+	/* To look, where one is held, would give it back. */
+	if (fcntl(source_fd(source), F_GETLEASE) != F_WRLCK)
+		error = source_check_unwritten(source_fd(source));
+	pthread_mutex_unlock(&table->lock);
+	return error;
 }

@@ -79,7 +79,7 @@ static char *root_path(int source_fd)
 }
 
 errint_t plan_new(const struct options *options, int source_fd, struct backing *backing,
-		  struct plan **ret_plan)
+		  struct lease_table *leases, struct plan **ret_plan)
 {
 	struct plan *plan = calloc(1, sizeof(*plan));
 	errint_t error;
@@ -95,6 +95,7 @@ errint_t plan_new(const struct options *options, int source_fd, struct backing *
 	pthread_mutex_init(&plan->sharers_lock, NULL);
 	CDS_INIT_LIST_HEAD(&plan->sharers);
 	plan->backing = backing;
+	plan->leases = leases;
 	atomic_init(&plan->unable, "the kernel has not asked for anything yet");
 	plan->globs = options->passthrough;
 	/* Who wants no window wants memory to be what is shared, and nothing cached besides. */

@@ -12,6 +12,7 @@
  * joins those who have it open. A mapping that is there stays with what it has: nobody can take
  * that away.
  */
+#include "foldfs/lease.h"
 #include "foldfs/objects.h"
 #include "foldfs/plan_internal.h"
 
@@ -54,6 +55,19 @@ static errint_t check_backing(const struct plan *plan, const struct source_stamp
 	return source_check_unwritten(fd);
 }
 
+/* MEMBER open through the read-only view. -EBUSY: a client has it open for writing, and nobody
+ * else, which to open it would end. */
+static int open_unleased(struct plan *plan, const struct catalogue_member *member)
+{
+	struct lease_opening opening;
+	int fd = -EBUSY;
+
+	if (!lease_opening_begin(plan->leases, member->stamp.device, member->stamp.inode, &opening))
+		fd = backing_open_read_only(plan->backing, member->path);
+	lease_opening_end(plan->leases, &opening);
+	return fd;
+}
+
 /* The first member of CLASS that may back files of BACKS, open through the read-only view;
  * *ret_found is which. -ENOENT if there is none. Every asker tries them in the same order, so all
  * files of a class for which the same members may speak have the same backing file. */
@@ -66,7 +80,7 @@ static int open_member(struct plan *plan, uint64_t class, uint64_t backs,
 	for (n = 0; n < MEMBERS_TRIED; n++) {
 		if (catalogue_member(plan->catalogue, class, backs, n, ret_found))
 			break;
-		fd = backing_open_read_only(plan->backing, ret_found->path);
+		fd = open_unleased(plan, ret_found);
 		if (fd < 0)
 			continue;
 		if (!check_backing(plan, &ret_found->stamp, backs, fd))
@@ -268,7 +282,7 @@ int plan_open_served(struct plan *plan, const struct catalogue_object *object,
 	for (unsigned n = 0; n < MEMBERS_TRIED; n++) {
 		if (catalogue_any_member(plan->catalogue, object->class, n, &member))
 			break;
-		fd = backing_open_read_only(plan->backing, member.path);
+		fd = open_unleased(plan, &member);
 		if (fd < 0)
 			continue;
 		*ret_stamp = member.stamp;

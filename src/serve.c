@@ -41,6 +41,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <urcu/hlist.h>
 #include <urcu/list.h>
 
 #define THREADS_MAX 256u
@@ -60,10 +61,14 @@
 #define PARKED_BYTES_MAX ((uint64_t)256 << 20)
 #define PARKED_RESERVE   ((uint64_t)32 << 20)
 #define PARKED_COST_MIN  ((uint64_t)64 << 10)
+/* Of the hash by which an interrupt finds a parked request. */
+#define BUCKETS 1024u
 
 struct request {
-	struct cds_list_head link; /* in its queue; under the lock */
-	struct fuse_buf buffer;    /* of bytes */
+	struct cds_list_head link;       /* in its queue; under the lock, as the next two */
+	struct cds_hlist_node by_unique; /* in its bucket */
+	struct queue *queue;
+	struct fuse_buf buffer; /* of bytes */
 	char bytes[];
 };
 
@@ -96,6 +101,7 @@ struct serve {
 	/* All under lock: */
 	struct cds_list_head threads;
 	struct cds_list_head queues; /* of users who have something parked, whose turn is next */
+	struct cds_hlist_head parked_by_unique[BUCKETS]; /* by the kernel's number */
 	unsigned thread_count;
 	unsigned reading; /* threads that read, or soon will */
 	time_t started;   /* when the last thread was, of CLOCK_MONOTONIC */
@@ -205,6 +211,19 @@ static struct request *request_copy(const struct fuse_buf *buffer)
 	return request;
 }
 
+static uint64_t unique_of(const struct request *request)
+{
+	const struct fuse_in_header *in = request->buffer.mem;
+
+	return in->unique;
+}
+
+/* The kernel counts requests by twos. */
+static struct cds_hlist_head *bucket_of(struct serve *serve, uint64_t unique)
+{
+	return &serve->parked_by_unique[unique / 2 % BUCKETS];
+}
+
 /* Whether an error would lose something that nobody is told of. */
 static bool must_not_fail(const struct fuse_in_header *in)
 {
@@ -240,16 +259,21 @@ static errint_t park_locked(struct serve *serve, const struct fuse_buf *buffer, 
 		shares_give(serve->parking, user, cost);
 		return -ENOMEM;
 	}
+	request->queue = queue;
 	cds_list_add_tail(&request->link, brief ? &queue->brief : &queue->requests);
+	cds_hlist_add_head(&request->by_unique, bucket_of(serve, unique_of(request)));
 	serve->parked++;
 	serve->parked_bytes += sizeof(*request) + buffer->size;
 	return 0;
 }
 
-/* Take REQUEST out of QUEUE, which ends with its last one. The caller's to free. */
-static void unpark_locked(struct serve *serve, struct queue *queue, struct request *request)
+/* Take REQUEST out of its queue, which ends with its last one. The caller's to free. */
+static void unpark_locked(struct serve *serve, struct request *request)
 {
+	struct queue *queue = request->queue;
+
 	cds_list_del(&request->link);
+	cds_hlist_del(&request->by_unique);
 	cds_list_del(&queue->link);
 	serve->parked--;
 	serve->parked_bytes -= sizeof(*request) + request->buffer.size;
@@ -304,21 +328,8 @@ static struct request *next_locked(struct serve *serve, struct turn *ret_turn)
 		if (!request)
 			continue;
 		*ret_turn = turn;
-		unpark_locked(serve, queue, request);
+		unpark_locked(serve, request);
 		return request;
-	}
-	return NULL;
-}
-
-static struct request *find_unique(struct cds_list_head *requests, uint64_t unique)
-{
-	struct request *request;
-
-	cds_list_for_each_entry (request, requests, link) {
-		const struct fuse_in_header *in = request->buffer.mem;
-
-		if (in->unique == unique)
-			return request;
 	}
 	return NULL;
 }
@@ -326,14 +337,10 @@ static struct request *find_unique(struct cds_list_head *requests, uint64_t uniq
 static struct request *unpark_unique_locked(struct serve *serve, uint64_t unique)
 {
 	struct request *request;
-	struct queue *queue;
 
-	cds_list_for_each_entry (queue, &serve->queues, link) {
-		request = find_unique(&queue->requests, unique);
-		if (!request)
-			request = find_unique(&queue->brief, unique);
-		if (request) {
-			unpark_locked(serve, queue, request);
+	cds_hlist_for_each_entry_2 (request, bucket_of(serve, unique), by_unique) {
+		if (unique_of(request) == unique) {
+			unpark_locked(serve, request);
 			return request;
 		}
 	}
@@ -602,6 +609,7 @@ static void drop_all_locked(struct serve *serve, struct cds_list_head *requests)
 
 	cds_list_for_each_entry_safe (request, next, requests, link) {
 		cds_list_del(&request->link);
+		cds_hlist_del(&request->by_unique);
 		serve->parked--;
 		free(request);
 	}

@@ -106,5 +106,5 @@ NAMES = (5_000, 50_000, 500_000)
 ROWS = [
     Row("create and close", "µs", NAMES, "names in the directory", _time_of("create")),
     Row("unlink", "µs", NAMES, "names in the directory", _time_of("unlink")),
-    Row("open and close", "µs", (100, 2_000, 20_000), "open files beside", _open_beside),
+    Row("open and close", "µs", (100, 2_000, 16_000), "open files beside", _open_beside),
 ]

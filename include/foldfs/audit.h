@@ -25,6 +25,8 @@
 #include "foldfs/fill.h"
 #include "foldfs/window.h"
 
+struct lease_table;
+
 enum audit_check {
 #define AUDIT_NAME(name, key, unit, what) AUDIT_##name,
 	AUDIT_CHECKS(AUDIT_NAME)
@@ -84,6 +86,8 @@ struct audit_subject {
 	/* The source file of the object with these numbers, open for reading: a new descriptor, or
 	 * -errno if it is not known that way. NULL: never. */
 	int (*open_source)(void *context, dev_t device, ino_t inode);
+	/* Those that are held on source files, which OPEN_SOURCE knows of. NULL: there are none. */
+	struct lease_table *leases;
 	/* Call VISIT for each pair there is. NULL: there are none. */
 	errint_t (*visit_pairs)(void *context, audit_pair_fn *visit, void *visitor);
 	/* NULL: there are none. */

@@ -55,12 +55,12 @@ errint_t audit_pool(struct audit *audit);
 int audit_pool_sums(struct audit *audit, struct audit_sum sums[]);
 
 /* audit_tree.c: call VISIT with a descriptor for each file among the COUNT keys of WANTED, sorted
- * as audit_key_order() has it, that has a name below the directory ROOT_FD; once for each. The
+ * as audit_key_order() has it, that has a name below the source of SUBJECT; once for each. The
  * descriptor is VISIT's. Ends with VISIT's first error; -ENOMEM. Directories that cannot be read
  * are passed over. */
 typedef errint_t audit_visit_fn(void *context, size_t index, int fd);
-errint_t audit_tree_visit(int root_fd, const struct file_key wanted[], size_t count,
-			  audit_visit_fn *visit, void *context);
+errint_t audit_tree_visit(const struct audit_subject *subject, const struct file_key wanted[],
+			  size_t count, audit_visit_fn *visit, void *context);
 int audit_key_order(const void *a, const void *b);
 
 #endif

@@ -17,6 +17,7 @@
 #include "foldfs/file.h"
 
 struct clones;
+struct lease_table;
 
 /* Smaller files are not looked at. */
 #define CLONES_LEAST (UINT64_C(1) << 20)
@@ -27,12 +28,15 @@ struct clones;
 typedef struct source *clones_open_fn(void *context, const struct file *file, dev_t device,
 				      ino_t inode);
 
-/* FILE has a kin now. Without a lock of FILE's; the caller of clones_learn() waits. */
-typedef void clones_found_fn(void *context, const struct file *file);
+/* The file of DEVICE and INODE has a kin now. Without a lock of the file's; the caller of
+ * clones_learn() waits. */
+typedef void clones_found_fn(void *context, dev_t device, ino_t inode);
 
-/* For files of FILES (borrowed) of the source open as ROOT_FD. -ENOMEM; -errno. */
-errint_t clones_new(struct file_table *files, int root_fd, clones_open_fn *open_file,
-		    clones_found_fn *on_found, void *context, struct clones **ret_clones);
+/* For files of FILES of the source open as ROOT_FD; LEASES are those that the daemon holds. Both
+ * are borrowed. -ENOMEM; -errno. */
+errint_t clones_new(struct file_table *files, struct lease_table *leases, int root_fd,
+		    clones_open_fn *open_file, clones_found_fn *on_found, void *context,
+		    struct clones **ret_clones);
 /* Nobody uses it any more. NULL is nothing. */
 void clones_free(struct clones *clones);
 /* Memory, a constant once a file was noted. Any thread. */

@@ -30,6 +30,9 @@ struct file_table {
 	struct cds_list_head idle; /* closed; of those that the audit or the watch has, too */
 	struct cds_list_head open; /* with references */
 	size_t open_files;         /* in the second; under lock */
+	/* Those that have a kin, or had one, in the order in which they were opened, or got it
+	 * after that; under lock. */
+	struct cds_list_head kins;
 };
 
 /* Whose file it is. */
@@ -52,7 +55,9 @@ struct file {
 	unsigned references;       /* under table->lock */
 	bool gone;                 /* had no name when it was last closed; under table->lock */
 	struct cds_list_head use;  /* in one of the table's lists; under table->lock */
-	bool idle;                 /* in which; under table->lock */
+	bool idle;                 /* in which; under table->lock, as the next two */
+	bool in_kins;              /* as a file that has a kin has */
+	struct cds_list_head kins; /* in table->kins */
 	struct cds_lfht_node node; /* changed under table->lock */
 	struct rcu_head head;      /* once it has left the table */
 	pthread_mutex_t lock;      /* of what follows */
@@ -67,6 +72,8 @@ struct file {
 uint64_t file_bytes(struct file *file);
 /* Put FILE behind the others of the list that it belongs to. */
 void file_move_locked(struct file *file, bool idle);
+/* Put FILE, which has a kin or had one, behind all that have; OUT: it has none any more. */
+void file_move_kin_locked(struct file *file, bool out);
 /* Take FILE, which nobody references, out of the table. */
 void file_detach_locked(struct file *file);
 /* Free FILE, which has left the table. */

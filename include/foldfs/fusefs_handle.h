@@ -12,6 +12,8 @@
 
 #include "foldfs/fusefs_internal.h"
 
+#include <urcu/hlist.h>
+
 #define HANDLE_MAGIC 0x666f6c64u
 
 struct handle {
@@ -29,10 +31,12 @@ struct handle {
 	uid_t user;     /* who opened it: a handle of his share of fs->open_handles, and whose pages
 			 * those are that the kernel writes back */
 	gid_t group;    /* his */
-	struct source *source;         /* shared with other handles of a proven kin (kin.h) */
-	_Atomic unsigned flush_errors; /* of SOURCE, that its client was told of */
-	struct inode *inode;           /* a look-up counted while it is open */
-	struct cds_list_head link;     /* in fs->handles, under fs->handles_lock */
+	struct source *source;          /* shared with other handles of a proven kin (kin.h) */
+	_Atomic unsigned flush_errors;  /* of SOURCE, that its client was told of */
+	struct inode *inode;            /* a look-up counted while it is open */
+	struct cds_list_head link;      /* in fs->handles, under fs->handles_lock */
+	struct cds_hlist_node of_inode; /* in inode_handles(), under the inode's lock; not in it:
+					 * its release has begun */
 };
 
 static inline struct handle *handle_of(const struct fuse_file_info *fi)

@@ -111,13 +111,20 @@ errint_t fusefs_stat_show(const struct fusefs *fs, int fd, struct stat *st);
 int fusefs_open_as_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode, int client_flags,
 			  bool wait);
 
-/* fusefs_source.c: INODE's file is open for writing, its kin proven (kin.h), and REQ's caller wants
- * to open it with CLIENT_FLAGS: the description that there is, a reference to the caller, if that
- * will do and he may. NULL: it is to be opened; if that would succeed, the proof has ended. */
-struct source *fusefs_join_source(struct fusefs *fs, fuse_req_t req, struct inode *inode,
-				  int client_flags);
-/* A duplicate of it, for the daemon itself to read from; -ENOENT: there is none. */
-int fusefs_proven_fd(struct fusefs *fs, struct inode *inode);
+/* fusefs_source.c: a description of INODE's file for an open of REQ's caller with CLIENT_FLAGS, a
+ * reference to the caller. If its kin is proven (kin.h), that will do and he may, it is the one
+ * that there is: JOINED. Else it is opened as by fusefs_open_as_caller(), and a proof has ended.
+ * -errno.
+ */
+errint_t fusefs_source_of_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode,
+				 int client_flags, bool wait, struct source **ret_source,
+				 bool *ret_joined);
+/* A descriptor of INODE's file for the daemon itself to read from, opened with FLAGS: of the one
+ * description, if its kin is proven. -errno. Without a lock. */
+int fusefs_open_own(struct fusefs *fs, struct inode *inode, int flags);
+/* fusefs_open.c: something that may have kept INODE's kin from being proven is over: if one handle
+ * alone is open, it may be on its own description from now on. */
+void fusefs_prove(struct inode *inode);
 
 /* One more open file or directory for REQ's user. -ENFILE: that is beyond his share of what the
  * daemon may have open. Before anything is opened or made; fusefs_handle_give() undoes it. */

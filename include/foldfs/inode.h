@@ -21,6 +21,7 @@
 #include <pthread.h>
 #include <sys/stat.h>
 
+struct cds_hlist_head;
 struct inode;
 struct inode_table;
 struct window_file;
@@ -53,6 +54,8 @@ bool inode_is_regular(const struct inode *inode);
  * kernel opens such objects itself. */
 bool inode_may_be_opened(const struct inode *inode);
 dev_t inode_device(const struct inode *inode);
+/* The source's number of it, not the one that is shown. */
+ino_t inode_number(const struct inode *inode);
 /* Whether the inode's file, found as ST through it, is another one than it was when it was looked
  * up: it was parted from its links (links.h). The kernel is to look its name up again. */
 bool inode_was_parted(const struct inode *inode, const struct stat *st);
@@ -126,7 +129,9 @@ int inode_open(struct inode_table *table, struct inode *inode, int flags);
 void inode_lock(struct inode *inode);
 void inode_unlock(struct inode *inode);
 struct window_file **inode_window_file(struct inode *inode);
-/* Of regular files only, and so is this: how the inode is served while it is open. */
+/* Of regular files only, and so are these: the handles that clients have open (fusefs_handle.h),
+ * and how the inode is served while it is open. */
+struct cds_hlist_head *inode_handles(struct inode *inode);
 struct plan_hold *inode_plan(struct inode *inode);
 
 /* What fusefs_dir.c keeps with a directory: of what state the list is that the kernel caches of it.

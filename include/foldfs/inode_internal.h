@@ -17,6 +17,8 @@
 
 #include <stdatomic.h>
 
+#include <urcu/hlist.h>
+
 #define INODE_SHARDS 128u
 
 struct inode {
@@ -34,6 +36,7 @@ struct inode {
 	union {                /* under mutex */
 		struct {
 			struct window_file *window_file;
+			struct cds_hlist_head handles;
 			struct plan_hold plan;
 		};
 		struct directory_hold directory; /* if type is that of a directory */

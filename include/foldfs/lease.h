@@ -15,6 +15,8 @@
 
 #include "foldfs/source.h"
 
+#include <urcu/list.h>
+
 struct lease;
 struct lease_table;
 
@@ -36,7 +38,7 @@ void lease_table_usage(struct lease_table *table, struct lease_usage *ret_usage)
 
 /* A lease on SOURCE's description, the caller's to free; it has a reference to SOURCE. As the
  * daemon itself, whose the file is or who has CAP_LEASE. -EAGAIN: somebody has the file open by
- * another description; other -errno: it is not to be had. */
+ * another description; -EBUSY: one of ours opens it just now; other -errno: it is not to be had. */
 errint_t lease_take(struct lease_table *table, struct source *source, struct lease **ret_lease);
 /* Give it back, if that was not done yet. A thread that is lent (identity.h) may not, and has the
  * table's do it. NULL is nothing. */
@@ -45,5 +47,28 @@ void lease_free(struct lease *lease);
 bool lease_is_held(const struct lease *lease);
 /* What it was taken on; borrowed. */
 struct source *lease_source(const struct lease *lease);
+
+/* An open of ours by another description. */
+struct lease_opening {
+	dev_t device; /* constant, as the next */
+	ino_t inode;
+	struct cds_list_head link; /* of lease.c */
+};
+
+/* We are about to open the file of DEVICE and INODE: no lease is taken on it until the end of
+ * *OPENING, which the caller keeps. Returns whether there is one already: he is to use its
+ * description, or to open nothing, or lease_opening_alone(). Any thread; waits for nothing but the
+ * table's lock, as what follows. */
+bool lease_opening_begin(struct lease_table *table, dev_t device, ino_t inode,
+			 struct lease_opening *opening);
+/* OPENING is going to open the file whatever there is: what we hold on it is given back, and is not
+ * counted as broken. As lease_take(). */
+void lease_opening_alone(struct lease_table *table, const struct lease_opening *opening);
+/* It has the file open, or has not. */
+void lease_opening_end(struct lease_table *table, struct lease_opening *opening);
+
+/* As source_check_unwritten(), for a description that a lease of ours may be on: then nobody has
+ * the file open for writing, and the lease stays. */
+errint_t lease_check_unwritten(struct lease_table *table, const struct source *source);
 
 #endif

@@ -34,6 +34,7 @@
 
 struct catalogue_object;
 struct file;
+struct lease_table;
 struct plan;
 struct state;
 
@@ -101,9 +102,10 @@ struct plan_open {
 	bool asks;             /* nobody opens it: nothing is begun */
 };
 
-/* For the source open as SOURCE_FD. OPTIONS and BACKING are borrowed. -ENOMEM. */
+/* For the source open as SOURCE_FD. OPTIONS, BACKING and LEASES, which the daemon holds, are
+ * borrowed. -ENOMEM. */
 errint_t plan_new(const struct options *options, int source_fd, struct backing *backing,
-		  struct plan **ret_plan);
+		  struct lease_table *leases, struct plan **ret_plan);
 void plan_free(struct plan *plan);
 
 /* What is known from earlier mounts (borrowed), before the first request. Without a catalogue only

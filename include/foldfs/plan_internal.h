@@ -24,6 +24,7 @@ struct awaited {
 
 struct plan {
 	struct backing *backing;     /* borrowed */
+	struct lease_table *leases;  /* the same */
 	struct catalogue *catalogue; /* borrowed; NULL: there is none. Constant */
 	struct objects *objects;     /* the same */
 	char *root;         /* absolute path of the source, "" for /; NULL: no globs. Constant */

@@ -5,15 +5,21 @@
  * Each file whole, through descriptors that were opened just now: by both names, past the kernel's
  * cache, through a mapping; and the source itself. No worker runs any more, so everything is
  * definite. fsync comes last but for the source: what is stored through mappings must show in reads
- * before it was written back.
+ * before it was written back. The source is opened when the mount has the file open no more: while
+ * it has, somebody would be behind the mount, and the daemon would say so.
  */
 #include "torture.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#define RELEASE_MS 30000u
 
 static void compare_fd(struct worker *w, unsigned file, int fd, const char *how)
 {
@@ -49,6 +55,50 @@ static void compare_mapping(struct worker *w, unsigned file)
 		check_held(w, file, 0, w->bytes, size, "at the end, mapped");
 }
 
+/* Whether somebody has a write lease on INODE. */
+static bool is_leased(ino_t inode)
+{
+	FILE *locks = fopen("/proc/locks", "re");
+	uintmax_t leased;
+	char line[256];
+	bool found = false;
+
+	while (locks && !found && fgets(line, sizeof(line), locks))
+		found = sscanf(line, "%*d: LEASE %*s WRITE %*d %*x:%*x:%ju", &leased) == 1 &&
+			leased == inode;
+	if (locks)
+		fclose(locks);
+	return found;
+}
+
+/* A close(2) does not wait for the daemon to hear of it. */
+static void await_release(const char *path)
+{
+	struct stat st;
+	unsigned i;
+
+	if (stat(path, &st))
+		return;
+	for (i = 0; i < RELEASE_MS && is_leased(st.st_ino); i++)
+		usleep(1000);
+}
+
+static void compare_source(struct worker *w, unsigned file)
+{
+	char path[4200];
+	int fd;
+
+	source_path(w, file, "", path, sizeof(path));
+	await_release(path);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0) {
+		fail(w, "source of file %u: %s", file, strerror(errno));
+		return;
+	}
+	compare_fd(w, file, fd, "at the end, the source");
+	close(fd);
+}
+
 static void compare_file(struct worker *w, unsigned file)
 {
 	static const char *const how[FD_KINDS] = {
@@ -57,7 +107,6 @@ static void compare_file(struct worker *w, unsigned file)
 		[FD_DIRECT] = "at the end, with O_DIRECT",
 	};
 	static const enum fd_kind kinds[] = {FD_DIRECT, FD_PLAIN, FD_LINK};
-	char path[4200];
 	unsigned i;
 	int fd;
 
@@ -70,14 +119,9 @@ static void compare_file(struct worker *w, unsigned file)
 	fd = file_open(w, file, FD_PLAIN);
 	if (fd >= 0 && fsync(fd))
 		fail(w, "at the end: fsync of file %u: %s", file, strerror(errno));
-	source_path(w, file, "", path, sizeof(path));
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0) {
-		fail(w, "source of file %u: %s", file, strerror(errno));
-		return;
-	}
-	compare_fd(w, file, fd, "at the end, the source");
-	close(fd);
+	file_unmap(w, file);
+	file_close(w, file);
+	compare_source(w, file);
 }
 
 enum outcome compare_all(struct shared *shared)

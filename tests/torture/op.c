@@ -151,7 +151,8 @@ static unsigned random_kind(uint64_t *state, bool behind)
 		pick = below(state, sum);
 		for (i = 0; pick >= kinds[i].weight; i++)
 			pick -= kinds[i].weight;
-		if (i != OP_BEHIND || behind)
+		/* Also who only looks at the source is somebody behind the mount. */
+		if (behind || (i != OP_BEHIND && i != OP_SOURCE))
 			return i;
 	}
 }

@@ -64,6 +64,7 @@
 	X(unheeded_report)                                                                         \
 	X(kept_kin)                                                                                \
 	X(unseen_lease)                                                                            \
+	X(unsaid_opening)                                                                          \
 	X(young_stamp)                                                                             \
 	X(stale_window)                                                                            \
 	X(kept_orphan)                                                                             \
@@ -233,13 +234,13 @@ WRAP(void, fusefs_write, fuse_req_t req, fuse_ino_t ino, const char *buf, size_t
 	change.write_back = false;
 }
 
-WRAP(errint_t, fusefs_truncate, struct fusefs *fs, struct inode *inode, struct fuse_file_info *fi,
-     off_t size)
+WRAP(errint_t, fusefs_truncate, fuse_req_t req, struct inode *inode, struct fuse_file_info *fi,
+     off_t size, bool kill_set_id)
 {
 	errint_t error;
 
 	change.by_name = !fi && !size;
-	error = __real_fusefs_truncate(fs, inode, fi, size);
+	error = __real_fusefs_truncate(req, inode, fi, size, kill_set_id);
 	change.by_name = false;
 	return error;
 }
@@ -255,6 +256,20 @@ WRAP(void, kin_cut, struct kin *kin, uint64_t first, uint64_t last)
 WRAP(bool, lease_is_held, const struct lease *lease)
 {
 	return is_planted(unseen_lease) || __real_lease_is_held(lease);
+}
+
+/* Another one's lease is taken after this one has looked for it. */
+WRAP(bool, lease_opening_begin, struct lease_table *table, dev_t device, ino_t inode,
+     struct lease_opening *opening)
+{
+	bool leased = __real_lease_opening_begin(table, device, inode, opening);
+
+	if (is_planted(unsaid_opening) && !leased) {
+		lease_opening_end(table, opening);
+		(void)__real_lease_opening_begin(table, device, ~inode, opening);
+		usleep(PAUSE_US);
+	}
+	return leased;
 }
 
 WRAP(bool, file_doubts, const struct file *file, const struct source_stamp *stamp)

@@ -71,6 +71,8 @@ FINDINGS = ("model", "audit", "leak", "crash", "hang", "sanitizer")
 ELSEWHERE = {
     "unheeded_report": ("a change that fanotify reports is not heeded", "watch.content_is_followed", []),
     "unseen_lease": ("nobody asks whether a lease is still held", "lease.changed_beside_our_own_changes"),
+    "unsaid_opening": ("an open of ours does not say that it has begun",
+                       "lease.opened_at_the_same_time_by_clients_alone"),
     "young_stamp": ("a stamp that may be given again is kept", "lease.a_young_stamp_is_not_kept"),
     "lost_flush": ("fsync does not reach the source", "crash.flushed_survives_power_loss", []),
     "lost_drop": ("pages that came back while they were being written stay", "content.dropped_while_being_written"),

@@ -168,8 +168,7 @@ def one_round(t, place, result, script, serial, seconds):
         harness.write_file(t.path("script"), "".join(script).encode())
     try:
         mount = t.mount(source, mount_options(config))
-        # By others, or by an open of ours that had begun when another one's lease was taken.
-        if config["behind"] or config["processes"] * config["threads"] > 1:
+        if config["behind"]:
             mount.expect_log("opened behind the mount")
     except Failure as failure:
         result.failed("trouble", str(failure))

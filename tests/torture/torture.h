@@ -154,7 +154,7 @@ struct op {
 struct op_options {
 	uint64_t seed;
 	unsigned files;
-	bool behind; /* changes behind the mount are made too */
+	bool behind; /* the source is looked at and changed behind the mount too */
 };
 
 /* Operation INDEX of WORKER: the same for the same seed. */

@@ -634,7 +634,7 @@ static void sources_are_found_by_their_names(void **state)
 	char path[256];
 	struct file_key keys[NAMED + 1];
 	struct found found = {.until = 100};
-	int root;
+	struct audit_subject subject = {.leases = NULL};
 
 	(void)state;
 	expect(mkdtemp(top));
@@ -653,17 +653,17 @@ static void sources_are_found_by_their_names(void **state)
 		snprintf(old, sizeof(old), "%s/first", top);
 		expect(!link(old, path));
 	}
-	root = open(top, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	subject.source_fd = open(top, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	qsort(keys, NAMED, sizeof(keys[0]), audit_key_order);
-	expect(!audit_tree_visit(root, keys, NAMED, note_found, &found));
+	expect(!audit_tree_visit(&subject, keys, NAMED, note_found, &found));
 	for (unsigned i = 0; i < NAMED; i++)
 		assert_int_equal(found.count[i], 1);
 	found.until = 2;
-	assert_int_equal(audit_tree_visit(root, keys, NAMED, note_found, &found), -EINTR);
+	assert_int_equal(audit_tree_visit(&subject, keys, NAMED, note_found, &found), -EINTR);
 	/* Of another device, and of no number that is there. */
 	found.until = 1;
-	expect(!audit_tree_visit(root, &keys[3], 1, note_found, &found));
-	close(root);
+	expect(!audit_tree_visit(&subject, &keys[3], 1, note_found, &found));
+	close(subject.source_fd);
 	snprintf(path, sizeof(path), "rm -r %s", top);
 	expect(!system(path));
 }

@@ -6,6 +6,7 @@
  */
 #include "helpers.h"
 
+#include <sys/mman.h>
 #include <sys/sysmacros.h>
 
 #include <urcu/list.h>
@@ -17,6 +18,13 @@ static unsigned long steps;
 	for (pos = cds_list_entry((head)->next, __typeof__(*(pos)), member);                       \
 	     steps++, &(pos)->member != (head);                                                    \
 	     pos = cds_list_entry((pos)->member.next, __typeof__(*(pos)), member))
+
+#undef cds_list_for_each_entry_safe
+#define cds_list_for_each_entry_safe(pos, p, head, member)                                         \
+	for (pos = cds_list_entry((head)->next, __typeof__(*(pos)), member),                       \
+	    p = cds_list_entry((pos)->member.next, __typeof__(*(pos)), member);                    \
+	     steps++, &(pos)->member != (head);                                                    \
+	     pos = p, p = cds_list_entry((pos)->member.next, __typeof__(*(pos)), member))
 
 #include "../../src/file.c"
 #include "../../src/file_trim.c"
@@ -56,6 +64,78 @@ static void a_trim_walks_past_no_open_file(void **state)
 	pool_close(&pool);
 }
 
+/* What one kin needs that is true of the file open as FD. */
+static struct kin *make_kin(struct family_table *families, int fd)
+{
+	const struct catalogue_run run = {.first = 0, .pages = 1};
+	struct source_stamp stamp;
+	struct stat st;
+	struct kin *kin;
+
+	expect(!fstat(fd, &st));
+	source_stamp_of(&st, &stamp);
+	kin = kin_new(families, &stamp, WRITERS_TRUSTED, 7, &run, 1);
+	expect(kin);
+	return kin;
+}
+
+/* Kins that are too much are found past any number of open files that have none. The eldest go
+ * first; one that was opened again is not the eldest. */
+static void kins_are_found_past_no_other_file(void **state)
+{
+	enum { OPEN = 2000, KINS = 20 };
+	static struct file *files[OPEN];
+	struct family_table *families;
+	struct page_map_memory *memory;
+	struct file_table *table;
+	struct stat st = {.st_dev = 1};
+	struct file *again;
+	struct pool pool;
+	int fd = memfd_create("kin", 0);
+
+	(void)state;
+	expect(fd >= 0 && !ftruncate(fd, FOLD_PAGE_SIZE));
+	pool_open(&pool, 1 << 20, true);
+	expect(!page_map_memory_new(pool.store, &memory));
+	expect(!family_table_new(pool.store, &families));
+	expect(!file_table_new(memory, 1, &table));
+	file_table_use_families(table, families);
+	for (unsigned i = 0; i < OPEN; i++) {
+		st.st_ino = i + 1;
+		expect(!file_table_get(table, &st, &files[i]));
+	}
+	for (unsigned i = OPEN - KINS; i < OPEN; i++)
+		file_set_kin(files[i], make_kin(families, fd), fd);
+	/* Two that have lost theirs otherwise, and one that is opened again. */
+	file_drop_kin(files[OPEN - KINS]);
+	file_drop_kin(files[OPEN - 1]);
+	again = file_table_find(table, 1, OPEN - KINS + 2);
+	expect(again == files[OPEN - KINS + 1]);
+	steps = 0;
+	pthread_mutex_lock(&table->lock);
+	fold_rcu_read_lock();
+	(void)drop_kins_locked(table, 1);
+	fold_rcu_read_unlock();
+	pthread_mutex_unlock(&table->lock);
+	assert_in_range(steps, 1, 4);
+	assert_non_null(file_kin(again));
+	assert_null(file_kin(files[OPEN - KINS + 2]));
+	assert_non_null(file_kin(files[OPEN - KINS + 3]));
+	steps = 0;
+	assert_true(drop_kins(table) > 0);
+	assert_in_range(steps, 1, KINS + 1);
+	for (unsigned i = 0; i < OPEN; i++)
+		assert_null(file_kin(files[i]));
+	file_put(again);
+	for (unsigned i = 0; i < OPEN; i++)
+		file_put(files[i]);
+	file_table_free(table);
+	family_table_free(families);
+	page_map_memory_free(memory);
+	pool_close(&pool);
+	close(fd);
+}
+
 /* One inode number in many snapshots, or many inodes of one disk: no two in ten share a place. */
 static void objects_are_spread_by_device_and_by_inode(void **state)
 {
@@ -83,6 +163,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_trim_walks_past_no_open_file),
+		cmocka_unit_test(kins_are_found_past_no_other_file),
 		cmocka_unit_test(objects_are_spread_by_device_and_by_inode),
 	};
 

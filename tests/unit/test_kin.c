@@ -407,6 +407,67 @@ static void what_is_proven_is_told(void **state)
 	}
 }
 
+static uint64_t held(struct lease_table *leases)
+{
+	struct lease_usage usage;
+
+	lease_table_usage(leases, &usage);
+	assert_int_equal(usage.broken, 0);
+	return usage.held;
+}
+
+static bool begin_opening(struct lease_table *leases, const struct subject *subject,
+			  struct lease_opening *opening)
+{
+	struct stat st;
+
+	expect(!fstat(subject->fd, &st));
+	return lease_opening_begin(leases, st.st_dev, st.st_ino, opening);
+}
+
+/* While an open of ours is under way nothing is proven, and no lease that it meets is said to be
+ * broken by others. */
+static void our_own_opens_break_nothing(void **state)
+{
+	struct lease_opening opening;
+	struct lease_opening other;
+	struct lease_table *leases;
+	struct pair pair;
+	struct kin *kin;
+	atomic_uint broken = 0;
+
+	(void)state;
+	assert_int_equal(lease_table_new(count_broken, &broken, &leases), 0);
+	assert_int_equal(lease_table_start(leases), 0);
+	pair_open_kin(&pair);
+	make_alone(&pair.a);
+	kin = kin_of(pair.a.file);
+	/* One that has begun, and another file's. */
+	assert_false(begin_opening(leases, &pair.a, &opening));
+	kin_prove(leases, pair.a.file, pair.a.source);
+	assert_false(kin_is_proven(kin));
+	lease_opening_end(leases, &opening);
+	assert_false(begin_opening(leases, &pair.b, &opening));
+	kin_prove(leases, pair.a.file, pair.a.source);
+	assert_true(kin_is_proven(kin));
+	assert_int_equal(held(leases), 1);
+	/* One that comes after the lease sees it. What it looks at stays. */
+	assert_true(begin_opening(leases, &pair.a, &other));
+	assert_int_equal(lease_check_unwritten(leases, pair.a.source), 0);
+	assert_true(kin_is_proven(kin));
+	lease_opening_alone(leases, &other);
+	assert_int_equal(held(leases), 0);
+	assert_false(kin_is_proven(kin));
+	write_behind(&pair.a, 100, 1);
+	lease_opening_end(leases, &other);
+	lease_opening_end(leases, &opening);
+	assert_int_equal(held(leases), 0);
+	kin_put(kin);
+	pair_close(&pair);
+	lease_table_free(leases);
+	assert_int_equal(atomic_load(&broken), 0);
+}
+
 /* A stamp is kept only with the cuts that were made before it: a write that comes in between makes
  * it worthless. Nor is one kept of a kin that is not proven. */
 static void a_new_stamp_is_true(void **state)
@@ -490,6 +551,10 @@ static void kins_do_not_starve_the_maps(void **state)
 		runs[i] = (struct catalogue_run){.first = i * 28, .pages = 27};
 	kin = kin_new(pair.families, &stamp, WRITERS_TRUSTED, 8, runs, RUNS);
 	file_set_kin(pair.a.file, kin, pair.a.fd);
+	/* Opened again, the other one is not the first to go. */
+	expect(!fstat(pair.b.fd, &st));
+	expect(file_table_find(pair.fixture.files, st.st_dev, st.st_ino) == pair.b.file);
+	file_put(pair.b.file);
 	before = kin_bytes(kin);
 	file_cut_kin(pair.a.file, 100 << 20 >> FOLD_PAGE_SHIFT, 100 << 20 >> FOLD_PAGE_SHIFT);
 	file_cut_kin(pair.a.file, UINT64_C(100000000), UINT64_C(100000007));
@@ -556,6 +621,7 @@ int main(void)
 		cmocka_unit_test(what_changed_under_a_fetch_is_not_told),
 		cmocka_unit_test(frames_that_have_gone_are_not_adopted),
 		cmocka_unit_test(what_is_proven_is_told),
+		cmocka_unit_test(our_own_opens_break_nothing),
 		cmocka_unit_test(a_new_stamp_is_true),
 		cmocka_unit_test(kins_do_not_starve_the_maps),
 		cmocka_unit_test(cuts_are_those_of_a_model),
