@@ -59,7 +59,7 @@ uint32_t poke_free_first(struct page_store *store, uint32_t frame)
 void poke_free_again(struct page_store *store, uint32_t frame)
 {
 	pthread_mutex_lock(&store->lock);
-	push_free_locked(store, frame);
+	page_store_push_free_locked(store, frame);
 	pthread_mutex_unlock(&store->lock);
 }
 
