@@ -216,7 +216,7 @@ static struct frame_ref use_content(struct map_bench *bench, uint32_t number)
 	if (page_store_take(bench->store, &frame, 1) != 1)
 		die("no free frame", ENOMEM);
 	memcpy(page_store_bytes(bench->store, frame), &number, sizeof(number));
-	page_store_publish(bench->store, frame, &bench->digests[number], &ref);
+	page_store_publish(bench->store, frame, &bench->digests[number], NULL, &ref);
 	return ref;
 }
 

@@ -82,7 +82,7 @@ static void forget(const struct change *change)
  * FRAME. True if FRAME was used. Read side. */
 static bool break_page(const struct cow_break *cow, struct page_map *map, uint64_t page,
 		       const void *old, const void *bytes, size_t within, size_t length,
-		       uint32_t frame)
+		       uint32_t frame, struct frame_batch *batch)
 {
 	uint8_t *new = page_store_bytes(cow->store, frame);
 
@@ -90,10 +90,10 @@ static bool break_page(const struct cow_break *cow, struct page_map *map, uint64
 		memcpy(new, old, FOLD_PAGE_SIZE);
 	memcpy(new + within, bytes, length);
 	if (fold_page_is_zero(new)) {
-		page_map_break_zero(map, page);
+		page_map_break_zero(map, page, batch);
 		return false;
 	}
-	page_map_break(map, page, page_store_publish_private(cow->store, frame));
+	page_map_break(map, page, page_store_publish_private(cow->store, frame, batch), batch);
 	return true;
 }
 
@@ -105,6 +105,7 @@ static void break_pages(const struct cow_break *cow, struct file *file, const ui
 	struct page_map *map = file_map(file);
 	struct page_look looks[STREAM_BYTES / FOLD_PAGE_SIZE + 1];
 	uint32_t frames[STREAM_BYTES / FOLD_PAGE_SIZE + 1];
+	struct frame_batch batch = {.count = 0};
 	uint64_t first = fold_page_of(offset);
 	unsigned pages = (unsigned)fold_pages_in(offset, length);
 	unsigned resident = 0;
@@ -131,7 +132,7 @@ static void break_pages(const struct cow_break *cow, struct file *file, const ui
 			if (memcmp(old + within, buffer, part)) {
 				broken++;
 				if (break_page(cow, map, first + i, old, buffer, within, part,
-					       frames[got - 1]))
+					       frames[got - 1], &batch))
 					got--;
 			}
 		}
@@ -140,10 +141,11 @@ static void break_pages(const struct cow_break *cow, struct file *file, const ui
 		length -= part;
 	}
 	page_map_forget(map, first + i - unknown, unknown);
-	if (got)
-		page_store_give_back(cow->store, frames, got);
-	/* Taken frames are given back within the read side: the audit relies on it to tell a frame
-	 * that is lost from one that is in use. */
+	for (i = 0; i < got; i++)
+		page_store_give_back(cow->store, frames[i], &batch);
+	/* Within the read side, in which the frames were taken: the audit relies on it to tell a
+	 * frame that is lost from one that is in use. */
+	page_store_settle(cow->store, &batch);
 	fold_rcu_read_unlock();
 	if (broken)
 		stats_add(cow->stats, STAT_BREAKS, broken);

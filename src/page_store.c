@@ -15,6 +15,17 @@
  * limbo list. Everybody else finds the generation moved on (A.3): no reverse map is kept or
  * searched.
  *
+ * `life` is moved without a lock; the lists follow under it, a batch at a time (struct
+ * frame_batch). So for a moment a live frame may be in no queue, and a dead one in its queue. That
+ * is sound:
+ *   - A live frame in no queue is not evicted, which needs a queue to be found in. It can die: it
+ *     is put into its queue only if it still lives then. Who ends its life later finds it there.
+ *     Who ended it before has it go to limbo, in this batch or another, and it was in no queue.
+ *   - A dead one may be chosen by the reclaimer, who takes it out of the queue, finds it dead and
+ *     leaves it alone. Who ended its life has it go to limbo, and finds it in no queue.
+ *   - Only limbo leads to the free list, and a grace period begins after that: A.2 does not depend
+ *     on when a frame comes there.
+ *
  * Why a stale read is safe: bytes of a live frame are constant (A.1), and its memory is written
  * again only by a taker, after the frame was on the free list, after a grace period (A.2).
  *
@@ -26,6 +37,7 @@
 #include "foldfs/stats.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -33,6 +45,11 @@
 /* Frames kept free for takers, so that eviction runs ahead of them: 1/64 of the pool, in bounds. */
 #define RESERVE_MIN 32u
 #define RESERVE_MAX 4096u
+
+/* What every hit reads is on no line that a fill writes. */
+_Static_assert(offsetof(struct page_store, used) / LINES >
+		       offsetof(struct page_store, stats) / LINES,
+	       "constant fields beside counters");
 
 static uint64_t life_of(uint32_t generation, uint32_t users)
 {
@@ -148,6 +165,7 @@ void page_store_push_free_locked(struct page_store *store, uint32_t frame)
 	store->metas[frame].where = FRAME_FREE;
 	store->free_first = frame;
 	store->free_count++;
+	store->moves++;
 }
 
 unsigned page_store_take(struct page_store *store, uint32_t frames[], unsigned count)
@@ -174,16 +192,6 @@ unsigned page_store_take(struct page_store *store, uint32_t frames[], unsigned c
 	return taken;
 }
 
-void page_store_give_back(struct page_store *store, const uint32_t frames[], unsigned count)
-{
-	pthread_mutex_lock(&store->lock);
-	/* Last first, so that the list hands them out in the order in which they were taken. */
-	while (count)
-		page_store_push_free_locked(store, frames[--count]);
-	store->moves++;
-	pthread_mutex_unlock(&store->lock);
-}
-
 void *page_store_bytes(struct page_store *store, uint32_t frame)
 {
 	return store->bytes + ((uint64_t)frame << FOLD_PAGE_SHIFT);
@@ -194,22 +202,76 @@ void page_store_digest(const struct page_store *store, const void *page, struct 
 	hash_index_digest(store->index, page, ret_digest);
 }
 
-/* Put a frame that was just published into the queue, unless its life is over already: then its
- * memory is still untouched, because the caller's read side began before. */
-static void enqueue(struct page_store *store, struct frame_ref ref)
+void page_store_to_limbo_locked(struct page_store *store, uint32_t frame, uint32_t generation)
 {
-	struct frame_meta *meta = &store->metas[ref.frame];
+	struct frame_meta *meta = &store->metas[frame];
+
+	frame_queue_remove(&store->queue, frame);
+	store->moves++;
+	if (generation == UINT32_MAX) {
+		meta->where = FRAME_RETIRED; /* its generations are used up */
+		return;
+	}
+	meta->where = FRAME_LIMBO;
+	meta->next = store->limbo_first;
+	store->limbo_first = frame;
+	store->limbo_count++;
+}
+
+static void step_locked(struct page_store *store, const struct frame_step *step)
+{
+	if (step->to == FRAME_PLACE_LIMBO) {
+		page_store_to_limbo_locked(store, step->ref.frame, step->ref.generation);
+	} else if (step->to == FRAME_PLACE_QUEUED) {
+		/* The last generation is that of the dead, too: so users are asked. */
+		if (page_store_users(store, step->ref))
+			frame_queue_insert(&store->queue, step->ref.frame);
+		store->moves++;
+	}
+}
+
+static void make_steps(struct page_store *store, const struct frame_step steps[], unsigned count)
+{
 	bool low;
+	unsigned i;
 
 	pthread_mutex_lock(&store->lock);
-	if (frame_generation(atomic_load_explicit(&meta->life, memory_order_relaxed)) ==
-	    ref.generation)
-		frame_queue_insert(&store->queue, ref.frame);
-	store->moves++;
+	for (i = 0; i < count; i++)
+		step_locked(store, &steps[i]);
+	/* Last first, so that the list hands them out in the order in which they were taken. */
+	for (i = count; i--;)
+		if (steps[i].to == FRAME_PLACE_FREE)
+			page_store_push_free_locked(store, steps[i].ref.frame);
 	low = page_store_wants_reclaimer_locked(store);
 	pthread_mutex_unlock(&store->lock);
 	if (low)
 		pthread_cond_signal(&store->wanted);
+}
+
+void page_store_settle(struct page_store *store, struct frame_batch *batch)
+{
+	if (batch->count)
+		make_steps(store, batch->steps, batch->count);
+	batch->count = 0;
+}
+
+static void step(struct page_store *store, struct frame_batch *batch, struct frame_ref ref,
+		 enum frame_place to)
+{
+	const struct frame_step step = {.ref = ref, .to = to};
+
+	if (!batch) {
+		make_steps(store, &step, 1);
+		return;
+	}
+	if (batch->count == FRAME_BATCH)
+		page_store_settle(store, batch);
+	batch->steps[batch->count++] = step;
+}
+
+void page_store_give_back(struct page_store *store, uint32_t frame, struct frame_batch *batch)
+{
+	step(store, batch, (struct frame_ref){.frame = frame}, FRAME_PLACE_FREE);
 }
 
 /* taken -> live, one user. */
@@ -253,7 +315,7 @@ static void touch(struct frame_meta *meta)
 }
 
 bool page_store_publish(struct page_store *store, uint32_t frame, const struct digest *digest,
-			struct frame_ref *ret_ref)
+			struct frame_batch *batch, struct frame_ref *ret_ref)
 {
 	struct frame_meta *meta = &store->metas[frame];
 	struct frame_meta *shared;
@@ -272,19 +334,19 @@ bool page_store_publish(struct page_store *store, uint32_t frame, const struct d
 		if (!join_life(store, shared, life, ret_ref)) {
 			if (!frame_users(shared->life))
 				continue; /* it died after the comparison: look again */
-			*ret_ref = page_store_publish_private(store, frame);
+			*ret_ref = page_store_publish_private(store, frame, batch);
 			return false;
 		}
 		touch(shared); /* content that another file brings is a use of it */
 		/* Never seen by anyone: back to taken, and to the pool. */
 		atomic_store_explicit(&meta->life, life_of(own.generation, 0),
 				      memory_order_relaxed);
-		page_store_give_back(store, &frame, 1);
+		page_store_give_back(store, frame, batch);
 		stats_add(store->stats, STAT_MERGES, 1);
 		return true;
 	}
 	atomic_fetch_add_explicit(&store->used, 1, memory_order_relaxed);
-	enqueue(store, own);
+	step(store, batch, own, FRAME_PLACE_QUEUED);
 	*ret_ref = own;
 	return false;
 }
@@ -300,13 +362,14 @@ bool page_store_share(struct page_store *store, struct frame_ref ref)
 	return true;
 }
 
-struct frame_ref page_store_publish_private(struct page_store *store, uint32_t frame)
+struct frame_ref page_store_publish_private(struct page_store *store, uint32_t frame,
+					    struct frame_batch *batch)
 {
 	struct frame_ref ref = begin_life(store, frame, true);
 
 	atomic_fetch_add_explicit(&store->used, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&store->own, 1, memory_order_relaxed);
-	enqueue(store, ref);
+	step(store, batch, ref, FRAME_PLACE_QUEUED);
 	return ref;
 }
 
@@ -357,28 +420,11 @@ static void count_end(struct page_store *store, struct frame_meta *meta, uint32_
 		hash_index_remove(store->index, &meta->node);
 }
 
-void page_store_to_limbo_locked(struct page_store *store, uint32_t frame, uint32_t generation)
-{
-	struct frame_meta *meta = &store->metas[frame];
-
-	frame_queue_remove(&store->queue, frame);
-	store->moves++;
-	if (generation == UINT32_MAX) {
-		meta->where = FRAME_RETIRED; /* its generations are used up */
-		return;
-	}
-	meta->where = FRAME_LIMBO;
-	meta->next = store->limbo_first;
-	store->limbo_first = frame;
-	store->limbo_count++;
-}
-
-void page_store_drop(struct page_store *store, struct frame_ref ref)
+void page_store_drop(struct page_store *store, struct frame_ref ref, struct frame_batch *batch)
 {
 	struct frame_meta *meta = &store->metas[ref.frame];
 	uint64_t life = atomic_load_explicit(&meta->life, memory_order_acquire);
 	uint64_t next;
-	bool wake;
 
 	do {
 		if (frame_generation(life) != ref.generation || !frame_users(life))
@@ -392,12 +438,7 @@ void page_store_drop(struct page_store *store, struct frame_ref ref)
 		return;
 	}
 	count_end(store, meta, 1);
-	pthread_mutex_lock(&store->lock);
-	page_store_to_limbo_locked(store, ref.frame, ref.generation);
-	wake = page_store_wants_reclaimer_locked(store);
-	pthread_mutex_unlock(&store->lock);
-	if (wake)
-		pthread_cond_signal(&store->wanted);
+	step(store, batch, ref, FRAME_PLACE_LIMBO);
 }
 
 bool page_store_end_life(struct page_store *store, uint32_t frame, uint32_t *ret_generation)

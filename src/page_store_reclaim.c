@@ -138,7 +138,6 @@ static void empty_limbo_locked(struct page_store *store)
 	for (; frame != FRAME_NONE; frame = next) {
 		next = store->metas[frame].next;
 		store->limbo_count--;
-		store->moves++;
 		page_store_push_free_locked(store, frame);
 		if (++freed % FREE_BATCH)
 			continue;

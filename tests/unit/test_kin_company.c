@@ -179,7 +179,7 @@ static void who_has_no_frame_makes_nobody_wait(void **state)
 	watch_end();
 	assert_memory_equal(second.buffer, pair.pages, 64 * FOLD_PAGE_SIZE);
 	assert_int_equal(stats_sum(pair.fixture.pool.stats, STAT_ADOPT_WAITS), 0);
-	page_store_give_back(pair.fixture.pool.store, frames, taken);
+	pool_give_back(&pair.fixture.pool, frames, taken);
 	free(frames);
 	free(second.buffer);
 	pair_close(&pair);
