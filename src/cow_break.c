@@ -43,7 +43,7 @@ struct change {
 };
 
 static errint_t change_begin(struct change *change, struct file *file, int fd, uint64_t first,
-			     uint64_t last)
+			     uint64_t last, const struct stat *seen)
 {
 	errint_t error;
 
@@ -52,7 +52,7 @@ static errint_t change_begin(struct change *change, struct file *file, int fd, u
 	change->first = first;
 	change->last = last;
 	range_lock_lock(file_range_lock(file), &change->hold, first, last);
-	error = file_change_begin(file, fd);
+	error = file_change_begin(file, fd, seen);
 	if (error)
 		range_lock_unlock(file_range_lock(file), &change->hold);
 	else
@@ -176,7 +176,7 @@ static void break_stream(const struct cow_break *cow, const struct change *chang
 }
 
 ssize_t cow_break_write(const struct cow_break *cow, struct file *file, struct source *source,
-			const void *buffer, size_t length, off_t offset)
+			const void *buffer, size_t length, off_t offset, const struct stat *seen)
 {
 	uint64_t from = (uint64_t)offset;
 	struct change change;
@@ -186,7 +186,7 @@ ssize_t cow_break_write(const struct cow_break *cow, struct file *file, struct s
 	if (!length)
 		return 0;
 	error = change_begin(&change, file, source_fd(source), fold_page_of(from),
-			     fold_page_of(from + length - 1));
+			     fold_page_of(from + length - 1), seen);
 	if (error)
 		return error;
 	written = source_write(source, buffer, length, offset);
@@ -209,7 +209,7 @@ errint_t cow_break_truncate(const struct cow_break *cow, struct file *file, int 
 	errint_t error;
 
 	(void)cow;
-	error = change_begin(&change, file, fd, fold_page_of(from), UINT64_MAX);
+	error = change_begin(&change, file, fd, fold_page_of(from), UINT64_MAX, NULL);
 	if (error)
 		return error;
 	if (TEMP_FAILURE_RETRY(path ? truncate(path, size) : ftruncate(fd, size)))
@@ -240,7 +240,7 @@ errint_t cow_break_fallocate(const struct cow_break *cow, struct file *file, int
 	if (offset < 0 || length <= 0 || offset > INT64_MAX - length)
 		return -EINVAL;
 	error = change_begin(&change, file, fd, fold_page_of((uint64_t)offset),
-			     last_changed_page(mode, (uint64_t)(offset + length)));
+			     last_changed_page(mode, (uint64_t)(offset + length)), NULL);
 	if (error)
 		return error;
 	if (TEMP_FAILURE_RETRY(fallocate(fd, mode, offset, length)))
@@ -274,7 +274,7 @@ ssize_t cow_break_copy(const struct cow_break *cow, int fd_in, off_t offset_in, 
 		return -EINVAL;
 	length = copy_piece(offset_out, length);
 	error = change_begin(&change, file, fd_out, fold_page_of((uint64_t)offset_out),
-			     fold_page_of((uint64_t)offset_out + length - 1));
+			     fold_page_of((uint64_t)offset_out + length - 1), NULL);
 	if (error)
 		return error;
 	copied = TEMP_FAILURE_RETRY(

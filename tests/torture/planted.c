@@ -176,7 +176,8 @@ static void forget_before(struct file *file, size_t length, off_t offset)
 }
 
 WRAP(ssize_t, cow_break_write, const struct cow_break *cow, struct file *file,
-     struct source *source, const void *buffer, size_t length, off_t offset)
+     struct source *source, const void *buffer, size_t length, off_t offset,
+     const struct stat *seen)
 {
 	uint64_t end = (uint64_t)offset + length;
 	ssize_t written;
@@ -187,7 +188,7 @@ WRAP(ssize_t, cow_break_write, const struct cow_break *cow, struct file *file,
 		change.ragged_end = fold_page_of(end);
 	if (is_planted(slots_before_source))
 		forget_before(file, length, offset);
-	written = __real_cow_break_write(cow, file, source, buffer, length, offset);
+	written = __real_cow_break_write(cow, file, source, buffer, length, offset, seen);
 	change_leave();
 	return written;
 }

@@ -73,7 +73,7 @@ static void change_source_only(struct mount *mount, uint64_t page, off_t size)
 	struct test_page ink;
 
 	page_make(&ink, 777, 777);
-	expect(!file_change_begin(subject->file, subject->fd));
+	expect(!file_change_begin(subject->file, subject->fd, NULL));
 	if (size < 0)
 		write_whole(subject->fd, &ink, sizeof(ink), (off_t)(page * FOLD_PAGE_SIZE));
 	else
@@ -421,7 +421,7 @@ static void digests_and_the_index(void **state)
 	/* A private page with bytes that the pool has: no difference, until it can be shared. */
 	page_make(&ink, 6, 0);
 	expect(cow_break_write(&mount->fixture.cow, mount->files[0].file, mount->files[0].source,
-			       &ink, sizeof(ink), WRITTEN * FOLD_PAGE_SIZE) == sizeof(ink));
+			       &ink, sizeof(ink), WRITTEN * FOLD_PAGE_SIZE, NULL) == sizeof(ink));
 	twin = frame_of(mount, 0, WRITTEN);
 	expect_order(mount);
 	poke_unprivate(store, twin);

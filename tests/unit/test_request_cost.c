@@ -102,13 +102,14 @@ static void costly_read(struct costly *costly, unsigned pages)
 }
 
 /* INK makes the bytes differ from those of another write. */
-static void costly_write(struct costly *costly, uint8_t ink, unsigned pages)
+static void costly_write(struct costly *costly, uint8_t ink, unsigned pages,
+			 const struct stat *seen)
 {
 	memset(costly->buffer, ink, pages * FOLD_PAGE_SIZE);
 	begin();
 	expect(cow_break_write(&costly->fixture.cow, costly->subject.file, costly->subject.source,
-			       costly->buffer, pages * FOLD_PAGE_SIZE,
-			       0) == (ssize_t)(pages * FOLD_PAGE_SIZE));
+			       costly->buffer, pages * FOLD_PAGE_SIZE, 0,
+			       seen) == (ssize_t)(pages * FOLD_PAGE_SIZE));
 }
 
 /* ---- reads ---- */
@@ -160,17 +161,39 @@ static void a_write_takes_the_pool_twice_whatever_it_breaks(void **state)
 	costly_open(&costly);
 	costly_read(&costly, PAGES);
 	for (unsigned pages = 1; pages <= SMALL; pages += SMALL - 1) {
-		costly_write(&costly, 0xa5, pages);
+		costly_write(&costly, 0xa5, pages, NULL);
 		tell("WRITE over shared pages");
 		assert_in_range(costs.store, 1, 2);
-		costly_write(&costly, 0x5a, pages);
+		costly_write(&costly, 0x5a, pages, NULL);
 		tell("WRITE over private pages");
 		assert_in_range(costs.store, 1, 2);
-		costly_write(&costly, 0, pages);
+		costly_write(&costly, 0, pages, NULL);
 		tell("WRITE of zeroes");
 		assert_in_range(costs.store, 1, 2);
 		assert_int_equal(count_known(&costly.subject, 0, pages, KNOWS_ZERO), pages);
 	}
+	costly_close(&costly);
+}
+
+/* What the same request has asked the source before is not asked again: only the end is. */
+static void a_write_looks_at_the_source_once_after_its_caller_did(void **state)
+{
+	struct costly costly;
+	struct stat seen;
+
+	(void)state;
+	costly_open(&costly);
+	costly_read(&costly, PAGES);
+	costly_write(&costly, 0xa5, 1, NULL);
+	assert_int_equal(costs.fstats, 2);
+	expect(!fstat(costly.subject.fd, &seen));
+	costly_write(&costly, 0x5a, 1, &seen);
+	tell("WRITE by who has looked");
+	assert_int_equal(costs.fstats, 1);
+	/* It is as of before that write. */
+	costly_write(&costly, 0xa5, 1, &seen);
+	assert_int_equal(costs.fstats, 2);
+	assert_int_equal(count_known(&costly.subject, 0, PAGES, KNOWS_FRAME), PAGES);
 	costly_close(&costly);
 }
 
@@ -181,7 +204,7 @@ static void a_stream_gives_its_frames_up_together(void **state)
 	(void)state;
 	costly_open(&costly);
 	costly_read(&costly, PAGES);
-	costly_write(&costly, 0xa5, PAGES);
+	costly_write(&costly, 0xa5, PAGES, NULL);
 	tell("WRITE of 1 MiB");
 	assert_in_range(costs.store, 1, 2);
 	assert_int_equal(pool_usage(&costly.fixture.pool).frames_used, 0);
@@ -216,6 +239,7 @@ int main(void)
 		cmocka_unit_test(a_read_takes_the_pool_twice_whatever_it_misses),
 		cmocka_unit_test(what_is_shared_takes_the_pool_no_more_often),
 		cmocka_unit_test(a_write_takes_the_pool_twice_whatever_it_breaks),
+		cmocka_unit_test(a_write_looks_at_the_source_once_after_its_caller_did),
 		cmocka_unit_test(a_stream_gives_its_frames_up_together),
 		cmocka_unit_test(a_map_that_is_forgotten_gives_its_frames_up_together),
 	};
