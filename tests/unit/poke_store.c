@@ -20,6 +20,11 @@ uint8_t poke_where(struct page_store *store, uint32_t frame, uint8_t where)
 	return was;
 }
 
+uint8_t poke_hot(struct page_store *store, uint32_t frame)
+{
+	return atomic_load_explicit(&store->metas[frame].hot, memory_order_relaxed);
+}
+
 void poke_unqueue(struct page_store *store, uint32_t frame)
 {
 	pthread_mutex_lock(&store->lock);

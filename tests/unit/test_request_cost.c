@@ -6,6 +6,7 @@
  * request. What threads would wait for on many cores is what grows with the pages of a request.
  */
 #include "fixture.h"
+#include "poke.h"
 
 #include <malloc.h>
 #include <pthread.h>
@@ -151,6 +152,39 @@ static void what_is_shared_takes_the_pool_no_more_often(void **state)
 	costly_close(&costly);
 }
 
+/* How often eviction takes each of the first PAGES pages to have been used. */
+static void expect_uses(struct costly *costly, unsigned pages, uint8_t uses)
+{
+	struct page_stretch stretches[PAGES];
+	struct page_walk walk = {.end = pages};
+	unsigned count = page_map_walk(file_map(costly->subject.file), &walk, PAGES, stretches);
+	unsigned seen = 0;
+
+	for (unsigned i = 0; i < count; i++)
+		for (uint32_t at = 0; at < stretches[i].pages; at++, seen++)
+			assert_int_equal(
+				poke_hot(costly->fixture.pool.store, stretches[i].ref.frame + at),
+				uses);
+	assert_int_equal(seen, pages);
+}
+
+/* A request that misses looks again once it has fetched. Eviction would promote, for what was read
+ * once, all that it hit. */
+static void a_request_that_misses_is_one_use_of_what_it_hits(void **state)
+{
+	struct costly costly;
+
+	(void)state;
+	costly_open(&costly);
+	costly_read(&costly, 31);
+	expect_uses(&costly, 31, 0);
+	costly_read(&costly, 32);
+	expect_uses(&costly, 31, 1);
+	costly_read(&costly, 31);
+	expect_uses(&costly, 31, 2);
+	costly_close(&costly);
+}
+
 /* ---- changes ---- */
 
 static void a_write_takes_the_pool_twice_whatever_it_breaks(void **state)
@@ -238,6 +272,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_read_takes_the_pool_twice_whatever_it_misses),
 		cmocka_unit_test(what_is_shared_takes_the_pool_no_more_often),
+		cmocka_unit_test(a_request_that_misses_is_one_use_of_what_it_hits),
 		cmocka_unit_test(a_write_takes_the_pool_twice_whatever_it_breaks),
 		cmocka_unit_test(a_write_looks_at_the_source_once_after_its_caller_did),
 		cmocka_unit_test(a_stream_gives_its_frames_up_together),
