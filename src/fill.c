@@ -446,8 +446,6 @@ unsigned fill_ahead(struct filler *filler, struct file *file, struct source *sou
 	if (!all)
 		page_read_fetch(&read);
 	(void)page_read_finish(&read);
-	/* Nobody waits for it: here it may take its time. */
-	if (source_wants_drop(source))
-		source_drop_cache(source);
+	source_drop_cache_if_due(source);
 	return missing;
 }

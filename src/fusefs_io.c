@@ -108,6 +108,13 @@ static void reply_pages(fuse_req_t req, const struct iovec iov[], int count, siz
 	fusefs_reply_buf(req, payload, bytes);
 }
 
+/* Much has gone by the kernel's cache of the source. */
+static void drop_soon_if_due(struct fusefs *fs, struct source *source)
+{
+	if (source_wants_drop(source))
+		source_drop_cache_soon(source, fs->closers);
+}
+
 void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	struct fusefs *fs = fusefs_of_lent(req);
@@ -152,8 +159,10 @@ void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 		window_read_goes_on(fs->window, &wait);
 	/* Without anything fetched this only counts, and touches neither file nor source. */
 	(void)page_read_finish(&read);
-	if (fetched)
-		handle_put(handle);
+	if (!fetched)
+		return;
+	drop_soon_if_due(fs, handle->source);
+	handle_put(handle);
 }
 
 /* What the page map has. The window, which may make any READ wait for a moment, is not asked. */
@@ -367,8 +376,7 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 		return;
 	}
 	written = write_as(&identity, handle, buf, size, off, &seen);
-	if (source_wants_drop(handle->source))
-		source_drop_cache_soon(handle->source, fs->workers);
+	drop_soon_if_due(fs, handle->source);
 	if (written > 0 && !is_in_place(handle, off + written))
 		file_distrust(handle->file);
 	follow_foreign_change(handle);
@@ -539,6 +547,12 @@ void fusefs_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 		while (identity_insist(&identity, copied));
 		follow_foreign_change(out);
 	}
+	if (copied > 0) {
+		source_moved(in->source, (uint64_t)copied);
+		source_moved(out->source, (uint64_t)copied);
+		drop_soon_if_due(fs, in->source);
+		drop_soon_if_due(fs, out->source);
+	}
 	if (copied < 0)
 		fusefs_reply_err(req, (int)-copied);
 	else
@@ -575,7 +589,7 @@ void fusefs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file
 
 	(void)ino;
 	if (!error)
-		source_drop_cache(handle->source);
+		source_drop_cache_soon(handle->source, handle->fs->closers);
 	fusefs_reply_err(req, -error);
 }
 

@@ -389,13 +389,30 @@ static struct file *find_file(struct fusefs *fs, struct inode *inode, const stru
 	return fusefs_file_find(fs, inode, &st);
 }
 
+/* HANDLE, which has left its inode's plan, is closed. What is left open may be alone from now on.
+ */
+static void end_release(struct handle *handle)
+{
+	struct inode *inode = handle->inode;
+	struct fusefs *fs = handle->fs;
+
+	handle_put(handle);
+	prove_what_is_left(fs, inode);
+	inode_forget(fs->inodes, inode, 1);
+}
+
+static void end_release_job(struct worker_job *job, bool wanted)
+{
+	(void)wanted;
+	end_release(caa_container_of(job, struct handle, ending));
+}
+
 /* The kernel has given HANDLE up. ANSWERED: it had been told of it. */
 static void handle_release(struct handle *handle, bool answered)
 {
 	struct inode *inode = handle->inode;
 	struct fusefs *fs = handle->fs;
 	struct window_file *window;
-	unsigned left;
 
 	pthread_mutex_lock(&fs->handles_lock);
 	cds_list_del(&handle->link);
@@ -405,18 +422,19 @@ static void handle_release(struct handle *handle, bool answered)
 	if (!handle->file && inode_plan(inode)->written)
 		handle->file = find_file(fs, inode, handle);
 	plan_leave(fs->plan, inode_plan(inode), handle->file);
-	left = inode_plan(inode)->opens;
-	if (!left && handle->file)
+	if (!inode_plan(inode)->opens && handle->file)
 		kin_end_proof(handle->file);
 	window = *inode_window_file(inode);
 	inode_unlock(inode);
 	/* What the kernel was to drop from its cache with this open, it did not. */
 	if (!answered && window)
 		window_invalidate_soon(window);
-	handle_put(handle);
-	if (left == 1)
-		prove_what_is_left(fs, inode);
-	inode_forget(fs->inodes, inode, 1);
+	handle->ending.run = end_release_job;
+	/* Bounded by how many handles a user may have: it is one of his until then. */
+	if (source_ends_slowly(handle->source))
+		workers_add(fs->closers, &handle->ending);
+	else
+		end_release(handle);
 }
 
 void fusefs_handle_undo(struct fuse_file_info *fi)

@@ -32,6 +32,7 @@ struct handle {
 	_Atomic unsigned flush_errors; /* of SOURCE, that its client was told of */
 	struct inode *inode;           /* a look-up counted while it is open */
 	struct cds_list_head link;     /* in fs->handles, under fs->handles_lock */
+	struct worker_job ending;      /* the end of its release, once it is off that list */
 };
 
 static inline struct handle *handle_of(const struct fuse_file_info *fi)

@@ -28,10 +28,10 @@ struct costs {
 };
 
 static _Thread_local struct costs costs;
-/* While nothing else runs. */
-static const void *store_block;
-static const void *file_block;
-static const void *map_block;
+/* Of what is watched; NULL: nothing is. */
+static _Atomic(const void *) store_block;
+static _Atomic(const void *) file_block;
+static _Atomic(const void *) map_block;
 
 static bool is_in(const void *mutex, const void *block)
 {
@@ -77,7 +77,9 @@ static void costly_open(struct costly *costly)
 
 static void costly_close(struct costly *costly)
 {
-	store_block = file_block = map_block = NULL;
+	store_block = NULL;
+	file_block = NULL;
+	map_block = NULL;
 	subject_close(&costly->subject);
 	fixture_close(&costly->fixture);
 	free(costly->buffer);
