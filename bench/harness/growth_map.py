@@ -138,7 +138,12 @@ def same_inode(bench, sizes):
     def look_up(what, size):
         return json.loads(machine.run([bench.tool("scale"), what, str(size), "1000000"], 300))["look_up_ns"]
 
-    return {size: [look_up("snapshots", size) / look_up("files", size) for _ in range(bench.rounds)] for size in sizes}
+    found = {}
+    for size in sizes:
+        pairs = [(look_up("snapshots", size), look_up("files", size)) for _ in range(bench.rounds)]
+        # The least of each: what else runs takes the processor's cache away.
+        found[size] = min(pair[0] for pair in pairs) / min(pair[1] for pair in pairs)
+    return found
 
 
 # ---- forgetting ----
@@ -288,5 +293,8 @@ ROWS = [
     Row("look-up of a file among those of its inode number", "times that of others", (80, 800, 8_000), "devices", same_inode),
     Row("opens of a file that was touched in the source", "ms", (1, 4, 12), "GiB known of it", forgetting),
     Row("what a hot set lost to what was read once, with a miss in each request", "of 100 pages", (16, 256, 2_048), "MiB read once", uses),
-    Row("streams with two workers that read ahead", "times the shortest time", (1, 4, 16), "streams at once", streams),
+    # Two workers cannot be everywhere in time: where all read at once, a stream comes to what it is to be read ahead
+    # for before they do, and their reads get shorter. Alone each stream would take 5 to 9 times as long.
+    Row("streams with two workers that read ahead", "times the shortest time", (1, 4, 16), "streams at once", streams,
+        limit=1.5),
 ]
