@@ -292,7 +292,7 @@ ROWS = [
     Row("open, read and close of a file that takes another's place", "µs", (200, 2_000, 20_000), "open files beside", trimming),
     Row("look-up of a file among those of its inode number", "times that of others", (80, 800, 8_000), "devices", same_inode),
     Row("opens of a file that was touched in the source", "ms", (1, 4, 12), "GiB known of it", forgetting),
-    Row("what a hot set lost to what was read once, with a miss in each request", "of 100 pages", (16, 256, 2_048), "MiB read once", uses),
+    Row("what a hot set lost to what was read once, with a miss in each request", "of 100 pages", (16, 256, 1_024), "MiB read once", uses),
     # Two workers cannot be everywhere in time: where all read at once, a stream comes to what it is to be read ahead
     # for before they do, and their reads get shorter. Alone each stream would take 5 to 9 times as long.
     Row("streams with two workers that read ahead", "times the shortest time", (1, 4, 16), "streams at once", streams,
