@@ -23,6 +23,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -83,6 +84,15 @@ void page_read_init(struct page_read *read, struct filler *filler, struct file *
 	read->kin = NULL;
 	read->claim.family = NULL;
 	read->bounce = NULL;
+	read->run = 0;
+	read->run_end = 0;
+}
+
+void page_read_move(struct page_read *to, const struct page_read *from)
+{
+	memcpy(to, from, offsetof(struct page_read, looks));
+	memcpy(to->looks, from->looks, from->pages * sizeof(from->looks[0]));
+	memcpy(to->hand, from->hand, from->pages * sizeof(from->hand[0]));
 }
 
 /* Whether page I needs no look any more. */
@@ -223,58 +233,91 @@ static size_t wanted_bytes(uint64_t offset, unsigned pages)
 	return (size_t)(bytes < INT64_MAX - offset ? bytes : INT64_MAX - offset);
 }
 
-/* Read pages I..END, which lie side by side and are all in hand but not read yet. */
-static void fetch_run(struct page_read *read, unsigned i, unsigned end)
+void page_read_begin_fetch(struct page_read *read)
 {
-	struct iovec iov[FOLD_REQUEST_PAGES];
-	uint64_t offset = (read->first + i) << FOLD_PAGE_SHIFT;
-	size_t want = wanted_bytes(offset, end - i);
-	size_t got = 0;
-	ssize_t part = 1;
-	unsigned page;
+	read->run = 0;
+	read->run_end = 0;
+	if (adopt_pages(read))
+		provide(read);
+}
 
-	while (got < want && part > 0) {
-		unsigned from = i + (unsigned)(got / FOLD_PAGE_SIZE);
-		size_t within = got % FOLD_PAGE_SIZE;
-		int count = gather(read, from, end, iov);
+static bool is_to_be_read(const struct page_read *read, unsigned i)
+{
+	return i < read->error_page && read->hand[i].bytes && !read->hand[i].fetched;
+}
 
-		iov[0].iov_base = (char *)iov[0].iov_base + within;
-		iov[0].iov_len -= within;
-		iov[count - 1].iov_len -= (size_t)(end - i) * FOLD_PAGE_SIZE - want;
-		part = source_read(read->source, iov, count, (off_t)(offset + got));
-		if (part > 0)
-			got += (size_t)part;
-	}
-	if (part < 0) {
-		page = i + (unsigned)(got / FOLD_PAGE_SIZE);
-		if (page < read->error_page) {
-			read->error = (errint_t)part;
-			read->error_page = page;
-		}
-		end = page;
-	} else if (got < (size_t)(end - i) * FOLD_PAGE_SIZE) {
-		end = end_of_file(read, i, got);
-	}
-	for (; i < end; i++)
+/* The next pages that lie side by side and are in hand but not read yet. False: there are none. */
+static bool next_run(struct page_read *read)
+{
+	unsigned i = read->run_end;
+
+	while (i < read->error_page && !is_to_be_read(read, i))
+		i++;
+	read->run = i;
+	while (is_to_be_read(read, i))
+		i++;
+	read->run_end = i;
+	read->run_got = 0;
+	return read->run < read->run_end;
+}
+
+static size_t run_wants(const struct page_read *read)
+{
+	return wanted_bytes((read->first + read->run) << FOLD_PAGE_SHIFT,
+			    read->run_end - read->run);
+}
+
+bool page_read_next(struct page_read *read, struct page_io *ret_io)
+{
+	struct iovec *iov = ret_io->iov;
+	size_t within;
+
+	if (read->run == read->run_end && !next_run(read))
+		return false;
+	within = read->run_got % FOLD_PAGE_SIZE;
+	ret_io->offset = (off_t)(((read->first + read->run) << FOLD_PAGE_SHIFT) + read->run_got);
+	ret_io->count = gather(read, read->run + (unsigned)(read->run_got / FOLD_PAGE_SIZE),
+			       read->run_end, iov);
+	iov[0].iov_base = (char *)iov[0].iov_base + within;
+	iov[0].iov_len -= within;
+	iov[ret_io->count - 1].iov_len -=
+		(size_t)(read->run_end - read->run) * FOLD_PAGE_SIZE - run_wants(read);
+	return true;
+}
+
+/* The run is over; its pages up to END have what the source has. */
+static void end_run(struct page_read *read, unsigned end)
+{
+	for (unsigned i = read->run; i < end; i++)
 		read->hand[i].fetched = true;
+	read->run = read->run_end;
+}
+
+void page_read_got(struct page_read *read, ssize_t got)
+{
+	unsigned at;
+
+	if (got > 0)
+		read->run_got += (size_t)got;
+	at = read->run + (unsigned)(read->run_got / FOLD_PAGE_SIZE);
+	if (got < 0) {
+		read->error = (errint_t)got;
+		read->error_page = at;
+		end_run(read, at);
+	} else if (got == 0 || (read->run_got == run_wants(read) && at < read->run_end)) {
+		end_run(read, end_of_file(read, read->run, read->run_got));
+	} else if (read->run_got == run_wants(read)) {
+		end_run(read, read->run_end);
+	}
 }
 
 void page_read_fetch(struct page_read *read)
 {
-	unsigned i;
-	unsigned end;
+	struct page_io io;
 
-	if (!adopt_pages(read))
-		return;
-	provide(read);
-	for (i = 0; i < read->error_page; i = end) {
-		end = i + 1;
-		if (!read->hand[i].bytes || read->hand[i].fetched)
-			continue;
-		while (end < read->error_page && read->hand[end].bytes && !read->hand[end].fetched)
-			end++;
-		fetch_run(read, i, end);
-	}
+	page_read_begin_fetch(read);
+	while (page_read_next(read, &io))
+		page_read_got(read, source_read(read->source, io.iov, io.count, io.offset));
 }
 
 static const void *bytes_of(const struct page_read *read, unsigned i)

@@ -168,6 +168,8 @@ static errint_t build(struct fusefs *fs, const struct options *options)
 	if (!error)
 		error = filler_init(&fs->filler, fs->store, fs->files, fs->stats);
 	if (!error)
+		error = fetcher_new(fs->source_fd, &fs->fetcher);
+	if (!error)
 		error = workers_new(WORKERS, &fs->workers);
 	if (!error)
 		error = workers_new(1, &fs->closers);
@@ -277,6 +279,7 @@ void fusefs_free(struct fusefs *fs)
 	page_map_memory_free(fs->map_memory);
 	page_store_free(fs->store);
 	filler_destroy(&fs->filler);
+	fetcher_free(fs->fetcher);
 	plan_free(fs->plan);
 	shares_free(fs->open_handles);
 	stats_free(fs->stats);
@@ -379,6 +382,8 @@ static errint_t start_threads(struct fusefs *fs)
 	if (!error)
 		error = workers_start(fs->closers);
 	if (!error)
+		error = fetcher_start(fs->fetcher);
+	if (!error)
 		error = lease_table_start(fs->leases);
 	if (!error)
 		error = memory_keeper_start(fs->keeper);
@@ -405,6 +410,8 @@ errint_t fusefs_serve(struct fusefs *fs, struct fuse_session *se)
 		error = 0;
 	workers_end(fs->closers);
 	workers_end(fs->workers);
+	/* Now nobody hands over anything any more. */
+	fetcher_stop(fs->fetcher);
 	return error;
 }
 
@@ -450,7 +457,10 @@ void fusefs_usage(const struct fusefs *fs, struct fusefs_usage *ret_usage)
 	ret_usage->open_handles = shares_taken(fs->open_handles);
 	ret_usage->handles_bytes = atomic_load_explicit(&fs->handles_bytes, memory_order_relaxed);
 	serve_usage(fs->serve, &ret_usage->serve);
-	ret_usage->transport_bytes = atomic_load(&fs->rings_bytes) + ret_usage->serve.bytes;
+	ret_usage->fetching = fetcher_taken(fs->fetcher);
+	ret_usage->transport_bytes = atomic_load(&fs->rings_bytes) + ret_usage->serve.bytes +
+				     fetcher_bytes(fs->fetcher) +
+				     ret_usage->fetching * fusefs_reading_bytes();
 }
 
 /* ---- the audit ---- */

@@ -1,20 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fusefs_io.c - content: read, write and what goes with them
- *
- * The way of a read is fill.h's. What is decided here is the transport: on io_uring the pages are
- * copied into the request's payload, on /dev/fuse they are handed to writev(2) where they are. Both
- * happen within the read side that keeps them valid. With libfuse before 3.19 a request that came
- * by io_uring must be answered on the thread it came on (later commit "fuse_uring: serialise all
- * ring submission under ring_lock"), so a miss is read there too, on either transport: on /dev/fuse
- * serve.c starts another thread when all are busy, and on io_uring the read-ahead keeps misses
- * rare.
+ * fusefs_io.c - changes of content, and what else is done to an open file
  *
  * No lock is held while replying.
  */
 #include "foldfs/fusefs_handle.h"
-
-#include "foldfs/rcu.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -23,170 +13,11 @@
 #include <string.h>
 #include <unistd.h>
 
-/* How long a READ waits for the window's trimmer where it is behind and gets on. A thread of a ring
- * has other requests to answer: with 20 ms a storm of booting clones takes a tenth longer than with
- * 1 ms, and the window grows to the same. */
-#define WORKER_WAIT_US 100000u
-#define RING_WAIT_US   1000u
 /* How long a write waits at most for pages that were found untrue to be dropped: drop_wait(). A
  * drop takes 0.1 ms. */
 #define DROP_WAIT_US      999999u
 #define RING_DROP_WAIT_US 20000u
 #define MAYBE_WAIT_US     2000u
-#define CACHE_LINE        64u
-#define PREFETCH_BYTES    1024u
-
-/* ---- read ---- */
-
-/* The kernel is about to cache these pages, unless its client asked for DIRECT. Before the reply.
- */
-static void note_cached(const struct handle *handle, bool direct, uint64_t first, unsigned pages)
-{
-	if (pages && !direct)
-		window_note(handle->window, first, pages);
-}
-
-/* The kernel's cache of the file is no more true than what we knew. */
-static void follow_foreign_change(const struct handle *handle)
-{
-	window_follow(handle->window, file_edition(handle->file));
-}
-
-/* Everything of READ is at hand afterwards. On return, within a read side. Returns whether
- * something was fetched, which is to be published after the reply; the handle has a reference for
- * that, and the window has WAIT. */
-static bool gather(struct handle *handle, struct page_read *read, off_t offset, size_t length,
-		   struct window_read *wait)
-{
-	fold_rcu_read_lock();
-	if (page_read_look(read)) {
-		stream_note(handle->stream, offset, length, false);
-		return false;
-	}
-	fold_rcu_read_unlock();
-	atomic_fetch_add_explicit(&handle->references, 1, memory_order_relaxed);
-	window_read_waits(handle->window, read->first, read->pages, wait);
-	stream_note(handle->stream, offset, length, true);
-	(void)stream_wait(handle->stream, offset, length);
-	fold_rcu_read_lock();
-	while (!page_read_look(read)) {
-		fold_rcu_read_unlock();
-		page_read_fetch(read);
-		fold_rcu_read_lock();
-	}
-	return true;
-}
-
-/* Ask for the first bytes of PART, which is to be copied next: frames lie where they were free, and
- * the processor's own prefetching ends with each page. Random frames of a 128 KiB read are so
- * copied in two thirds of the time. */
-static void prefetch_part(const struct iovec *part)
-{
-	const char *byte = part->iov_base;
-	size_t length = part->iov_len < PREFETCH_BYTES ? part->iov_len : PREFETCH_BYTES;
-
-	for (size_t i = 0; i < length; i += CACHE_LINE)
-		__builtin_prefetch(byte + i);
-}
-
-/* Answer with BYTES from IOV, whose pages are valid within the caller's read side. */
-static void reply_pages(fuse_req_t req, const struct iovec iov[], int count, size_t bytes)
-{
-	char *payload;
-	size_t room;
-	int i;
-
-	if (fuse_req_get_payload(req, &payload, &room, NULL) || room < bytes) {
-		fusefs_reply_iov(req, iov, count);
-		return;
-	}
-	for (i = 0, room = 0; i < count; room += iov[i++].iov_len) {
-		if (i + 1 < count)
-			prefetch_part(&iov[i + 1]);
-		memcpy(payload + room, iov[i].iov_base, iov[i].iov_len);
-	}
-	fusefs_reply_buf(req, payload, bytes);
-}
-
-/* Much has gone by the kernel's cache of the source. */
-static void drop_soon_if_due(struct fusefs *fs, struct source *source)
-{
-	if (source_wants_drop(source))
-		source_drop_cache_soon(source, fs->closers);
-}
-
-void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
-{
-	struct fusefs *fs = fusefs_of_lent(req);
-	struct handle *handle = handle_of(fi);
-	struct iovec iov[FOLD_REQUEST_PAGES];
-	struct window_read wait;
-	struct page_read read;
-	ssize_t bytes;
-	bool fetched;
-	bool direct;
-	int count;
-
-	(void)ino;
-	bytes = handle ? handle_content(handle) : -EBADF;
-	if (bytes < 0 || !handle->stream || off < 0) {
-		fusefs_reply_err(req, bytes < 0 ? (int)-bytes : EINVAL);
-		return;
-	}
-	if (size > FOLD_REQUEST_BYTES)
-		size = FOLD_REQUEST_BYTES;
-	page_read_init(&read, &fs->filler, handle->file, handle->source, off, size);
-	/* A file open for direct I/O may also be mapped, and what a page fault reads is cached.
-	 * Only a read system call tells whose it is. */
-	direct = (fi->flags & O_DIRECT || plan_is_direct(fs->plan)) && fi->lock_owner;
-	if (!direct)
-		window_wait_for_room(handle->window, read.first, read.pages,
-				     fusefs_on_ring ? RING_WAIT_US : WORKER_WAIT_US);
-	note_cached(handle, direct, read.first, read.pages);
-	fetched = gather(handle, &read, off, size, &wait);
-	follow_foreign_change(handle);
-	bytes = page_read_iov(&read, iov, &count);
-	/* Short for an error: to the page cache it would look like the end of the file. The kernel
-	 * asks again page by page, and gets what can be read. */
-	if (read.error && bytes >= 0 && !plan_is_direct(fs->plan))
-		bytes = read.error;
-	if (bytes < 0)
-		fusefs_reply_err(req, (int)-bytes);
-	else
-		reply_pages(req, iov, count, (size_t)bytes);
-	fold_rcu_read_unlock();
-	if (fetched)
-		window_read_goes_on(fs->window, &wait);
-	/* Without anything fetched this only counts, and touches neither file nor source. */
-	(void)page_read_finish(&read);
-	if (!fetched)
-		return;
-	drop_soon_if_due(fs, handle->source);
-	handle_put(handle);
-}
-
-/* What the page map has. The window, which may make any READ wait for a moment, is not asked. */
-bool fusefs_read_is_brief(const struct fuse_read_in *in)
-{
-	const struct fuse_file_info fi = {.fh = in->fh};
-	const struct handle *handle = handle_of(&fi);
-	uint64_t page = fold_page_of(in->offset);
-	size_t size = in->size < FOLD_REQUEST_BYTES ? in->size : FOLD_REQUEST_BYTES;
-	uint64_t end = page + fold_pages_in(in->offset, size);
-	uint64_t file_end;
-	uint32_t users;
-
-	if (!handle || !atomic_load_explicit(&handle->ready, memory_order_acquire))
-		return false;
-	file_end = fold_pages_in(0, file_size(handle->file));
-	if (end > file_end)
-		end = file_end;
-	fold_rcu_read_lock();
-	while (page < end && page_map_users(file_map(handle->file), page, &users))
-		page++;
-	fold_rcu_read_unlock();
-	return page >= end;
-}
 
 /* ---- changes of content ---- */
 
@@ -224,7 +55,7 @@ static bool note_written(const struct fusefs *fs, const struct handle *handle,
 
 	bool untrue = !fi->writepage && window_written(handle->window, first, pages, direct);
 
-	note_cached(handle, direct, first, pages);
+	handle_note_cached(handle, direct, first, pages);
 	return untrue;
 }
 
@@ -376,10 +207,10 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 		return;
 	}
 	written = write_as(&identity, handle, buf, size, off, &seen);
-	drop_soon_if_due(fs, handle->source);
+	handle_drop_if_due(handle);
 	if (written > 0 && !is_in_place(handle, off + written))
 		file_distrust(handle->file);
-	follow_foreign_change(handle);
+	handle_follow_change(handle);
 	if (written > 0)
 		untrue = note_written(fs, handle, fi, off, (size_t)written);
 	if (written > 0) {
@@ -518,7 +349,7 @@ void fusefs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, of
 						    source_fd(handle->source), mode, offset,
 						    length);
 		while (identity_insist(&identity, error));
-		follow_foreign_change(handle);
+		handle_follow_change(handle);
 	}
 	fusefs_reply_err(req, -error);
 }
@@ -545,13 +376,13 @@ void fusefs_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 			copied = cow_break_copy(&fs->cow, source_fd(in->source), off_in, out->file,
 						source_fd(out->source), off_out, len);
 		while (identity_insist(&identity, copied));
-		follow_foreign_change(out);
+		handle_follow_change(out);
 	}
 	if (copied > 0) {
 		source_moved(in->source, (uint64_t)copied);
 		source_moved(out->source, (uint64_t)copied);
-		drop_soon_if_due(fs, in->source);
-		drop_soon_if_due(fs, out->source);
+		handle_drop_if_due(in);
+		handle_drop_if_due(out);
 	}
 	if (copied < 0)
 		fusefs_reply_err(req, (int)-copied);

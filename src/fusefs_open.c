@@ -35,10 +35,14 @@ uid_t fusefs_handle_user(uint64_t fh)
 
 /* ---- open and release ---- */
 
-void handle_put(struct handle *handle)
+static bool unuse(struct handle *handle)
 {
-	if (atomic_fetch_sub_explicit(&handle->references, 1, memory_order_acq_rel) != 1)
-		return;
+	return atomic_fetch_sub_explicit(&handle->references, 1, memory_order_acq_rel) == 1;
+}
+
+/* HANDLE is nobody's any more. */
+static void handle_end(struct handle *handle)
+{
 	stream_free(handle->stream);
 	if (handle->file && handle->source)
 		file_drop_if_gone(handle->file, source_fd(handle->source));
@@ -51,6 +55,29 @@ void handle_put(struct handle *handle)
 	atomic_fetch_sub_explicit(&handle->fs->handles_bytes, handle->bytes, memory_order_relaxed);
 	handle->magic = 0;
 	free(handle);
+}
+
+static void end_job(struct worker_job *job, bool wanted)
+{
+	(void)wanted;
+	handle_end(caa_container_of(job, struct handle, ending));
+}
+
+/* Have the closer run JOB. At most as many wait as handles may be open: each is one until then. */
+static void end_soon(struct handle *handle, worker_fn job)
+{
+	handle->ending.run = job;
+	workers_add(handle->fs->closers, &handle->ending);
+}
+
+void handle_put(struct handle *handle)
+{
+	if (!unuse(handle))
+		return;
+	if (handle->source && source_ends_slowly(handle->source))
+		end_soon(handle, end_job);
+	else
+		handle_end(handle);
 }
 
 /* Whether the kernel may keep what it caches of HANDLE's file. If a change behind the mount was
@@ -396,7 +423,9 @@ static void end_release(struct handle *handle)
 	struct inode *inode = handle->inode;
 	struct fusefs *fs = handle->fs;
 
-	handle_put(handle);
+	/* What is still made of a READ that was answered ends it later. */
+	if (unuse(handle))
+		handle_end(handle);
 	prove_what_is_left(fs, inode);
 	inode_forget(fs->inodes, inode, 1);
 }
@@ -429,10 +458,8 @@ static void handle_release(struct handle *handle, bool answered)
 	/* What the kernel was to drop from its cache with this open, it did not. */
 	if (!answered && window)
 		window_invalidate_soon(window);
-	handle->ending.run = end_release_job;
-	/* Bounded by how many handles a user may have: it is one of his until then. */
 	if (source_ends_slowly(handle->source))
-		workers_add(fs->closers, &handle->ending);
+		end_soon(handle, end_release_job);
 	else
 		end_release(handle);
 }

@@ -38,7 +38,7 @@ errint_t page_map_memory_new(struct page_store *store, struct page_map_memory **
 		return -ENOMEM;
 	memory->store = store;
 	pthread_mutex_init(&memory->lock, NULL);
-	pthread_cond_init(&memory->stepped, NULL);
+	pthread_cond_init(&memory->emptied, NULL);
 	*ret_memory = memory;
 	return 0;
 }
@@ -58,7 +58,7 @@ void page_map_memory_free(struct page_map_memory *memory)
 		pthread_mutex_unlock(&memory->lock);
 		fold_rcu_barrier();
 	} while (pending);
-	pthread_cond_destroy(&memory->stepped);
+	pthread_cond_destroy(&memory->emptied);
 	pthread_mutex_destroy(&memory->lock);
 	free(memory);
 }
@@ -213,7 +213,6 @@ unsigned map_word_drop(struct page_map_memory *memory, uint64_t word, unsigned h
 	return frames;
 }
 
-/* A node to be taken apart, or 0. The caller ends the step. */
 static uint64_t take_detached(struct page_map_memory *memory)
 {
 	uint64_t word;
@@ -223,9 +222,10 @@ static uint64_t take_detached(struct page_map_memory *memory)
 		return 0;
 	pthread_mutex_lock(&memory->lock);
 	word = atomic_load_explicit(&memory->detached, memory_order_relaxed);
-	if (word)
+	if (word) {
 		atomic_store_explicit(&memory->detached, node_of(word)->next, memory_order_relaxed);
-	memory->steps += word != 0;
+		memory->taken++;
+	}
 	pthread_mutex_unlock(&memory->lock);
 	return word;
 }
@@ -280,8 +280,8 @@ static unsigned take_apart_step(struct page_map_memory *memory)
 	if (done)
 		retire_locked(memory, node_word);
 	begin_grace_locked(memory);
-	if (!--memory->steps)
-		pthread_cond_broadcast(&memory->stepped);
+	if (!--memory->taken)
+		pthread_cond_broadcast(&memory->emptied);
 	pthread_mutex_unlock(&memory->lock);
 	return cost;
 }
@@ -302,7 +302,6 @@ void map_memory_take_apart_some(struct page_map_memory *memory)
 	take_apart(memory, SOME_COST);
 }
 
-/* Also what another thread, the callback's, is at: it may put back what is below. */
 void page_map_memory_settle(struct page_map_memory *memory)
 {
 	bool settled;
@@ -310,9 +309,9 @@ void page_map_memory_settle(struct page_map_memory *memory)
 	do {
 		take_apart(memory, UINT64_MAX);
 		pthread_mutex_lock(&memory->lock);
-		while (memory->steps && !atomic_load(&memory->detached))
-			pthread_cond_wait(&memory->stepped, &memory->lock);
-		settled = !memory->steps && !atomic_load(&memory->detached);
+		while (memory->taken)
+			pthread_cond_wait(&memory->emptied, &memory->lock);
+		settled = !memory->detached;
 		pthread_mutex_unlock(&memory->lock);
 	} while (!settled);
 }

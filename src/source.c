@@ -114,26 +114,38 @@ static bool has_dontcache(const struct source *source)
 	return !atomic_load_explicit(&source->no_dontcache, memory_order_relaxed);
 }
 
+int source_flags(const struct source *source)
+{
+	return has_dontcache(source) ? RWF_DONTCACHE : 0;
+}
+
+bool source_is_to_repeat(struct source *source, int flags, ssize_t result)
+{
+	if (result == -EOPNOTSUPP && flags) {
+		atomic_store_explicit(&source->no_dontcache, true, memory_order_relaxed);
+		return true;
+	}
+	return result == -EINTR;
+}
+
 /* One preadv2 or pwritev2, with RWF_DONTCACHE as long as the file system takes it. */
 static ssize_t transfer(struct source *source, bool write, const struct iovec iov[], int count,
 			off_t offset)
 {
 	ssize_t done;
+	int flags;
 
-	for (;;) {
+	do {
 		/* It submits write-back within the call: half of what a small write costs. */
 		bool small = write && count == 1 && iov->iov_len < SMALL_WRITE;
-		int flags = has_dontcache(source) && !small ? RWF_DONTCACHE : 0;
 
+		flags = small ? 0 : source_flags(source);
 		done = write ? pwritev2(source->fd, iov, count, offset, flags)
 			     : preadv2(source->fd, iov, count, offset, flags);
-		if (done >= 0)
-			return done;
-		if (flags && errno == EOPNOTSUPP)
-			atomic_store_explicit(&source->no_dontcache, true, memory_order_relaxed);
-		else if (errno != EINTR)
-			return -errno;
-	}
+		if (done < 0)
+			done = -errno;
+	} while (source_is_to_repeat(source, flags, done));
+	return done;
 }
 
 /* Move IOV on by DONE bytes. */
@@ -165,6 +177,15 @@ bool source_wants_drop(struct source *source)
 	return moved >= DROP_EVERY && atomic_compare_exchange_strong(&source->undropped, &moved, 0);
 }
 
+void source_has_read(struct source *source, off_t offset, size_t bytes)
+{
+	bool dontcache = has_dontcache(source);
+
+	if (!dontcache)
+		(void)posix_fadvise(source->fd, offset, (off_t)bytes, POSIX_FADV_DONTNEED);
+	source_moved(source, dontcache ? bytes : 0);
+}
+
 ssize_t source_read(struct source *source, struct iovec iov[], int count, off_t offset)
 {
 	off_t at = offset;
@@ -177,12 +198,8 @@ ssize_t source_read(struct source *source, struct iovec iov[], int count, off_t 
 		at += done;
 		advance(&iov, &count, (size_t)done);
 	}
-	if (at > offset && !has_dontcache(source)) {
-		(void)posix_fadvise(source->fd, offset, at - offset, POSIX_FADV_DONTNEED);
-		source_moved(source, 0);
-	} else if (at > offset) {
-		source_moved(source, (uint64_t)(at - offset));
-	}
+	if (at > offset)
+		source_has_read(source, offset, (size_t)(at - offset));
 	return at > offset ? at - offset : done;
 }
 
@@ -340,6 +357,11 @@ bool source_is_multigrain(const struct statfs *fs)
 bool source_stamps_first(const struct statfs *fs)
 {
 	return is_one_of_the_disk(fs) && kernel_is_from(5, 18);
+}
+
+bool source_reads_aside(const struct statfs *fs)
+{
+	return is_one_of_the_disk(fs) && kernel_is_from(6, 1);
 }
 
 uint64_t source_bytes(void)

@@ -12,7 +12,8 @@
  * or the architecture does not have is passed over; but what foldfs calls itself and libseccomp may
  * be too old to name has its number here.
  *
- * io_uring makes calls past any filter. So it is allowed only where requests may come by it.
+ * io_uring makes calls past any filter. So rings are made only where requests may come by them;
+ * elsewhere those that there are, which were held to reads before (fetcher.c), may be used.
  */
 #include "foldfs/syscall_filter.h"
 
@@ -22,6 +23,7 @@
 #include <fcntl.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
+#include <linux/io_uring.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <signal.h>
@@ -100,7 +102,8 @@ static const struct {
 	/* The attendant makes a child for each order, which ends with it. */
 	{ATTENDANT, "clone fork set_robust_list rseq syncfs"},
 	/* FUSE over io_uring, whose threads are each on the node of their processor. */
-	{RING, "io_uring_setup io_uring_enter io_uring_register get_mempolicy set_mempolicy mbind"},
+	{RING, "io_uring_setup io_uring_register get_mempolicy set_mempolicy mbind"},
+	{DAEMON, "io_uring_enter"},
 	/* The sanitizers' own, with the symbolizer that they start and the threads that they stop.
 	 */
 	{SANITIZER,
@@ -144,6 +147,7 @@ static const struct {
 	{DAEMON, "ioctl", 1, UINT32_MAX, FS_IOC_FIEMAP},
 	{DAEMON, "ioctl", 1, UINT32_MAX, TCGETS}, /* isatty, of stderr */
 	{DAEMON, "unshare", 0, UINT32_MAX, CLONE_FS},
+	{DAEMON, "io_uring_register", 1, UINT32_MAX, IORING_REGISTER_ENABLE_RINGS},
 	/* SCHED_IDLE: what runs in the background. */
 	{DAEMON, "sched_setscheduler", 1, UINT32_MAX, SCHED_IDLE},
 	/* Its own limits. */

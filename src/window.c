@@ -314,21 +314,28 @@ void window_read_waits(struct window_file *file, uint64_t first_page, unsigned p
 		atomic_fetch_add(waiting_slot(file->window, file, index), 1);
 }
 
-/* A READ does not wait any more: whether something was left for it, or for another. Whoever left
- * something has said so before it looked at the slot for the last time. */
+/* A READ does not wait any more: whether it was the last one that something was left for. Whoever
+ * left something has said so before it looked at the slot for the last time, and puts it into the
+ * list before it gives the lock back, which is to be taken now. */
 static bool leave_slots(struct window *window, const struct window_read *read)
 {
+	bool last = false;
 	uint64_t index;
 
-	for (index = read->regions.first; index < read->regions.end; index++)
-		atomic_fetch_sub(waiting_slot(window, read->regions.file, index), 1);
-	return atomic_load(&window->held_back);
+	for (index = read->regions.first; index < read->regions.end; index++) {
+		_Atomic uint32_t *slot = waiting_slot(window, read->regions.file, index);
+
+		if (atomic_fetch_sub(slot, 1) == (SLOT_LEFT | 1)) {
+			atomic_fetch_and(slot, ~SLOT_LEFT);
+			last = true;
+		}
+	}
+	return last;
 }
 
 /* All that was left can be looked at again. */
 static void look_again_locked(struct window *window)
 {
-	atomic_store(&window->held_back, false);
 	if (!cds_list_empty(&window->held))
 		pthread_cond_signal(&window->wanted);
 	cds_list_splice(&window->held, &window->ready);
@@ -350,10 +357,10 @@ bool window_is_held_locked(struct window *window, const struct region *region)
 {
 	_Atomic uint32_t *slot = waiting_slot(window, region->file, region->index);
 
-	if (!atomic_load(slot))
+	if (!(atomic_load(slot) & ~SLOT_LEFT))
 		return false;
-	atomic_store(&window->held_back, true);
-	return atomic_load(slot) != 0;
+	atomic_fetch_or(slot, SLOT_LEFT);
+	return atomic_load(slot) & ~SLOT_LEFT;
 }
 
 struct timespec window_time_in(unsigned microseconds)

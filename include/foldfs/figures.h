@@ -126,6 +126,10 @@
 	  "Requests that such threads are handling.")                                              \
 	X("serving.parked", "requests", NUMBER, r->usage.serve.parked,                             \
 	  "Requests that wait because their user has his share of threads.")                       \
+	X("serving.fetching", "requests", NUMBER, r->usage.fetching,                               \
+	  "Reads that wait for the source without such a thread.")                                 \
+	X("serving.fetched", "events", NUMBER, stats_sum(r->stats, STAT_FETCHED),                  \
+	  "Reads that have waited so.")                                                            \
 	X("serving.refused", "events", NUMBER, r->usage.serve.refused,                             \
 	  "Requests that were answered with an error because their user had his share of what "    \
 	  "may "                                                                                   \

@@ -2,8 +2,8 @@
 /*
  * fill.h - the way of a read: hits from the pool, misses from the source into it
  *
- * A struct page_read is one read of at most FOLD_REQUEST_BYTES, on its caller's stack. It runs in
- * two parts, so that the part which blocks is never inside an RCU read side:
+ * A struct page_read is one read of at most FOLD_REQUEST_BYTES. It runs in two parts, so that the
+ * part which blocks is never inside an RCU read side:
  *
  *	page_read_init(&read, …);
  *	fold_rcu_read_lock();
@@ -16,6 +16,12 @@
  *	… reply …
  *	fold_rcu_read_unlock();
  *	page_read_finish(&read);                // publishes what was fetched
+ *
+ * page_read_fetch() may be done in its parts, by a caller that does not wait for the source:
+ *
+ *	page_read_begin_fetch(&read);           // the first one may wait for another reader
+ *	while (page_read_next(&read, &io))
+ *		page_read_got(&read, …);        // what reading IO from the source gave
  *
  * Every fetch brings in all that was missing, and what was fetched stays at hand, so the loop ends.
  * Of pages that the file is known to have in common with others (kin.h) the first fetch takes what
@@ -73,6 +79,9 @@ struct page_read {
 	struct kin *kin; /* of the file, held since before the fetch; NULL: none */
 	struct family_claim claim;
 	uint8_t *bounce; /* room for all pages, for those that found no frame */
+	unsigned run;    /* the fetch is at pages run..run_end, neighbours to be read together, */
+	unsigned run_end;
+	size_t run_got; /* of which it has these bytes */
 	struct page_look looks[FOLD_REQUEST_PAGES];
 	struct page_in_hand hand[FOLD_REQUEST_PAGES];
 };
@@ -84,6 +93,24 @@ void page_read_init(struct page_read *read, struct filler *filler, struct file *
 bool page_read_look(struct page_read *read);
 /* Read what is missing; neighbouring pages in one call. Blocks. Not within a read side. */
 void page_read_fetch(struct page_read *read);
+
+/* What is to be read from the source next. */
+struct page_io {
+	off_t offset;
+	int count;
+	struct iovec iov[FOLD_REQUEST_PAGES];
+};
+
+/* The same in parts. Begin: find places for what is missing, and what others have of it. Blocks
+ * until those are done with it, but only the first one of a read. */
+void page_read_begin_fetch(struct page_read *read);
+/* False: all that was missing is at hand, or known to fail. */
+bool page_read_next(struct page_read *read, struct page_io *ret_io);
+/* The source gave GOT bytes of that, from its beginning; 0: it ends there; or -errno. */
+void page_read_got(struct page_read *read, ssize_t got);
+/* Copy FROM, which is looked at and not fetched yet, to TO: its memory may be used for another
+ * read. */
+void page_read_move(struct page_read *to, const struct page_read *from);
 /*
  * The bytes: up to FOLD_REQUEST_PAGES parts, neighbouring frames joined. Returns their sum, short
  * at the end of the file or before a page that the source could not read, or that error as -errno

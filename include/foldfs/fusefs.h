@@ -106,6 +106,7 @@ struct fusefs_usage {
 	uint64_t open_handles; /* files and directories that clients have open */
 	uint64_t handles_bytes;
 	struct serve_usage serve;
+	uint64_t fetching; /* reads that the fetcher has */
 	uint64_t transport_bytes;
 };
 void fusefs_usage(const struct fusefs *fs, struct fusefs_usage *ret_usage);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fusefs_handle.h - an open file of a client: what fusefs_open.c and fusefs_io.c share
+ * fusefs_handle.h - an open file of a client: what fusefs_open.c, fusefs_read.c and fusefs_io.c
+ * share
  *
  * A handle owns a reference to its file and source; the kernel hands its address back with every
  * request until it sends the release. A reply may be the kernel's last use of it: what goes on
@@ -46,7 +47,29 @@ static inline struct handle *handle_of(const struct fuse_file_info *fi)
 /* Before the daemon touches HANDLE's content: make what serves it, if that was not done yet.
  * -errno: it cannot. */
 errint_t handle_content(struct handle *handle);
-/* Give a reference back. */
+/* Give a reference back. Any thread: where the end may take long, another one makes it. */
 void handle_put(struct handle *handle);
+
+/* The kernel is about to cache these pages, unless its client asked for DIRECT. Before the reply.
+ */
+static inline void handle_note_cached(const struct handle *handle, bool direct, uint64_t first,
+				      unsigned pages)
+{
+	if (pages && !direct)
+		window_note(handle->window, first, pages);
+}
+
+/* Much may have gone by the kernel's cache of HANDLE's source. */
+static inline void handle_drop_if_due(const struct handle *handle)
+{
+	if (source_wants_drop(handle->source))
+		source_drop_cache_soon(handle->source, handle->fs->closers);
+}
+
+/* The kernel's cache of the file is no more true than what we knew. */
+static inline void handle_follow_change(const struct handle *handle)
+{
+	window_follow(handle->window, file_edition(handle->file));
+}
 
 #endif

@@ -5,6 +5,7 @@
 
 #include "foldfs/clones.h"
 #include "foldfs/cow_break.h"
+#include "foldfs/fetcher.h"
 #include "foldfs/fusefs.h"
 #include "foldfs/fusefs_reply.h"
 #include "foldfs/identity.h"
@@ -42,6 +43,7 @@ struct fusefs {
 		*catalogue;      /* borrowed; NULL: there is none. Set before the first thread */
 	struct objects *objects; /* the same */
 	struct filler filler;
+	struct fetcher *fetcher;
 	struct cow_break cow;
 	struct serve *serve;
 	struct shares *open_handles; /* files and directories that clients have open, by user */
@@ -223,6 +225,8 @@ void fusefs_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_f
 void fusefs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 /* Whether everything that IN asks for is in the pool, a moment ago. Waits for nothing. */
 bool fusefs_read_is_brief(const struct fuse_read_in *in);
+/* Memory of a READ that the fetcher has. */
+uint64_t fusefs_reading_bytes(void);
 void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
 void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
 		  struct fuse_file_info *fi);

@@ -42,7 +42,8 @@ uint64_t page_map_memory_in_use(const struct page_map_memory *memory);
 uint64_t page_map_memory_zero_pages(const struct page_map_memory *memory);
 
 /* What maps gave up is taken apart by and by in the background (page_map.c, R.5), and until then
- * its frames have users that no slot tells of. Do it all now. Blocks; not within a read side. */
+ * its frames have users that no slot tells of. Do it all now, and wait for what others do. Blocks;
+ * not within a read side. */
 void page_map_memory_settle(struct page_map_memory *memory);
 
 /* An empty map: every page unknown. SIZE_HINT (bytes) shapes the first node. -ENOMEM. */

@@ -21,8 +21,8 @@ struct page_map_memory {
 	uint64_t retired;          /* waiting for a grace period to begin */
 	uint64_t leaving;          /* waiting for it to end; the pending callback's */
 	bool grace_pending;        /* under lock */
-	unsigned steps;            /* threads that take a node apart just now; under lock */
-	pthread_cond_t stepped;    /* none does */
+	unsigned taken;            /* of `detached`, being emptied by some thread; under lock */
+	pthread_cond_t emptied;    /* `taken` is none */
 	struct rcu_head head;      /* of the pending callback */
 };
 

@@ -54,6 +54,13 @@ void source_keep_cache(struct source *source);
  */
 ssize_t source_read(struct source *source, struct iovec iov[], int count, off_t offset);
 
+/* For who reads SOURCE by another call (fetcher.c): the flags of preadv2(2) to do it with; whether
+ * RESULT of it, bytes or -errno, says to do it again, with what are the flags then; and to be told
+ * of what was read. Any thread. */
+int source_flags(const struct source *source);
+bool source_is_to_repeat(struct source *source, int flags, ssize_t result);
+void source_has_read(struct source *source, off_t offset, size_t bytes);
+
 /* Write LENGTH bytes at OFFSET: all of them, fewer before an error, or -errno. Blocks. */
 ssize_t source_write(struct source *source, const void *buffer, size_t length, off_t offset);
 
@@ -100,5 +107,10 @@ bool source_is_multigrain(const struct statfs *fs);
  * another machine and that move a file's stamp before the first byte of a change: who read a file
  * and then finds the stamp that it had before has read what it was under that stamp. */
 bool source_stamps_first(const struct statfs *fs);
+
+/* Whether a read by io_uring waits for the disk outside of the call that hands it over, and needs
+ * no thread of the kernel's meanwhile (FMODE_BUF_RASYNC: ext4, XFS and btrfs; Linux 6.1 for the
+ * rest of what fetcher.c asks for). */
+bool source_reads_aside(const struct statfs *fs);
 
 #endif

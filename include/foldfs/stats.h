@@ -24,6 +24,7 @@ enum stat_id {
 	STAT_EVICTIONS,         /* frames evicted */
 	STAT_BYPASSED,          /* pages answered from the source without a frame */
 	STAT_READAHEAD,         /* pages filled ahead of a reader */
+	STAT_FETCHED,           /* reads whose misses the fetcher has read */
 	STAT_WATCH_EVENTS,      /* changes of others that were followed */
 	STAT_WATCH_OWN,         /* events that the daemon caused itself */
 	STAT_WATCH_OVERFLOWS,   /* times that events were lost */

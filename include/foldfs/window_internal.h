@@ -24,6 +24,7 @@
 #define TRIMMERS 16u
 /* Counters of READs that wait, by a hash of the region. */
 #define WAITING_SLOTS 4096u
+#define SLOT_LEFT     (UINT32_C(1) << 31)
 
 struct window {
 	uint64_t budget;        /* constant */
@@ -65,10 +66,9 @@ struct window {
 	pthread_t trimmers[TRIMMERS], dropper, answerer; /* under stop_lock */
 	unsigned trimmers_run;                           /* the same */
 	bool dropper_runs, answerer_runs;                /* the same */
-	/* Something was left for a READ that waits: who goes on has it looked at again. Set under
-	 * lock, before a second look at `waiting`; read by a READ after it has left that. */
-	atomic_bool held_back;
-	/* READs that wait, by the hash of their regions. No lock. */
+	/* READs that wait, by the hash of their regions. No lock. With SLOT_LEFT something was left
+	 * for one of them, and the last one that goes on has it looked at again: set under lock,
+	 * before a second look at the count. */
 	_Atomic uint32_t waiting[WAITING_SLOTS];
 };
 

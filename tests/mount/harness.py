@@ -125,6 +125,16 @@ def fails_with(code, what, function, *args, **kwargs):
             what, errno.errorcode.get(found, found), errno.errorcode.get(code, code)))
 
 
+# What a client gets whose daemon has gone. A connection by io_uring may end a little after its daemon has: what is asked
+# until then is aborted or cancelled, not refused.
+GONE = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO, errno.ECANCELED)
+
+
+def fails_as_gone(what, function, *args):
+    found = errno_of(function, *args)
+    check(found in GONE, "%s: errno %s" % (what, errno.errorcode.get(found, found)))
+
+
 def until(condition, seconds, what, every=0.02):
     """Wait until condition() is true and return what it returned."""
     limit = Limit(seconds)

@@ -12,14 +12,12 @@ import struct
 
 import faulty
 from faulty import FaultySource
-from harness import (MIB, PAGE, abort_fuse_under, check, equal, errno_of, fallocate, make_pages, read_file,
+from harness import (GONE, MIB, PAGE, abort_fuse_under, check, equal, errno_of, fallocate, make_pages, read_file,
                      socket_of, test, until, write_file)
 from stamps import stamped, stamps
 from sweep import mount_faulty
 
 BUDGETS = {"window": [], "direct": ["window=0"]}
-# What a client gets whose daemon has gone; the last one for requests on their way by io_uring.
-GONE = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO, errno.ECANCELED)
 # libfuse's own words, when one of its threads was just taking a request.
 DEAD = "the connection was aborted: the mount on .* stays, dead"
 ABORTED = "^fuse: reading device: Software caused connection abort$"

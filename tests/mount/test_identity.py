@@ -11,7 +11,7 @@ import os
 import stat
 import threading
 
-from harness import LIBC, Gate, check, equal, libc_call, test, until, write_file
+from harness import LIBC, Gate, equal, libc_call, test, until, write_file
 from test_guardian import has_ended
 
 FIRST_GROUP = 70001

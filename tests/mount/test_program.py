@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 
-from harness import (MIB, PAGE, ROOT, Gate, check, equal, fails_with, make_pages, mounts_under, read_file,
+from harness import (GONE, MIB, PAGE, ROOT, Gate, check, equal, fails_with, make_pages, mounts_under, read_file,
                      socket_identity, socket_of, test, until, write_file)
 from users import NOBODY, as_user
 
@@ -303,8 +303,7 @@ def signal_under_load(t):
                 os.pwrite(fd, b"%08d" % written, page * PAGE)
                 os.pread(fd, 100 * PAGE, 0)
         except OSError as error:
-            check(error.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO, errno.ECANCELED),
-                  "errno: %s" % error)
+            check(error.errno in GONE, "errno: %s" % error)
         found = int(read_file(source + "/file")[page * PAGE:page * PAGE + 8])
         check(found >= written - 1, "write %d was acknowledged, the source has %d" % (written - 1, found))
 

@@ -12,7 +12,7 @@ import threading
 import time
 
 from counting import cached_bytes
-from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, MIB, PAGE, check, equal, fallocate, make_pages,
+from harness import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, GONE, MIB, PAGE, check, equal, fallocate, make_pages,
                      read_file, sync_source, test, until, write_file)
 
 BUDGETS = {
@@ -352,10 +352,6 @@ def different_bytes_of_one_page(t, how):
     # A page that was dropped and read beside a write shows old bytes for a moment (docs/content-changes.md).
     until(lambda: read_file(mount.path("file")) == expected, 10 * t.patience, "the mount shows both writers' bytes")
     equal(read_file(mount.path("clone")), base, "the file that shared the pages")
-
-
-# What a client gets whose daemon has gone; the last one for requests on their way by io_uring.
-GONE = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO, errno.ECANCELED)
 
 
 def record_writer(path, log, owner, seed):

@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fetcher.c - reads of source files that wait in the kernel and not each in a thread (io_uring)
+ *
+ * Each ring has a thread, the only one that touches it. Who has a read puts it into the ring's
+ * list, and wakes the thread if it sleeps: it does when the list is empty, until the disk has
+ * something for it or somebody writes to its waker, which the ring reads too. So while much is to
+ * be done, nobody is woken, and what has gathered goes to the disk in one call.
+ *
+ * Privileges. io_uring makes calls past the filter of system calls. So a ring is made before there
+ * is one, disabled, and held to reads for as long as it lives (io_uring_register(2), restrictions);
+ * its thread can then only enable it, and no other can be made.
+ *
+ * A read that the file system cannot do without waiting is done by the kernel's own threads. Those
+ * of fetcher_new() have none of these in what is usual; where it happens all the same (a compressed
+ * extent), the threads are bounded.
+ */
+#include "foldfs/fetcher.h"
+
+#include "foldfs/shares.h"
+#include "foldfs/source.h"
+
+#include <errno.h>
+#include <liburing.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysinfo.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+/* With one for each of two processors that are all at work, a sixth less is read than with one for
+ * both: where less gathers, more calls are made. */
+#define RINGS_MAX       8u
+#define PROCESSORS_EACH 4u
+#define ENTRIES         256u /* submitted in one call */
+/* Reads under way at a time: what some hundreds of clients have, and far more than a disk's queue.
+ */
+#define PLACES  1024u
+#define RESERVE 128u
+/* Threads of the kernel's own, for each ring. */
+#define HELPERS_MAX 64u
+
+struct ring {
+	struct io_uring uring; /* of its thread alone, as the next three */
+	uint64_t woken;        /* what was written to the waker; the kernel's while it is read */
+	bool reads_waker;
+	unsigned under_way;
+	int waker; /* eventfd(2); constant */
+	bool runs; /* the owner's, as the next two */
+	pthread_t thread;
+	sem_t begun;    /* the thread has begun, or failed to: */
+	errint_t error; /* set before */
+	pthread_mutex_t lock;
+	struct cds_list_head handed_over; /* under lock */
+	bool asleep;                      /* or about to be; under lock */
+	bool ending;                      /* under lock */
+};
+
+struct fetcher {
+	dev_t device; /* constant, as the next two */
+	unsigned count;
+	struct shares *places;
+	struct ring rings[RINGS_MAX];
+};
+
+/* liburing's library before 2.4 lacks the functions for both of these. */
+static errint_t ring_register(const struct io_uring *uring, unsigned what, const void *argument,
+			      unsigned count)
+{
+	return syscall(SYS_io_uring_register, uring->ring_fd, what, argument, count) < 0 ? -errno
+											 : 0;
+}
+
+/* ---- a ring's thread ---- */
+
+static struct io_uring_sqe *free_entry(struct ring *ring)
+{
+	struct io_uring_sqe *entry;
+
+	/* What the kernel cannot take for want of memory it takes later. */
+	while (!(entry = io_uring_get_sqe(&ring->uring)))
+		if (io_uring_submit(&ring->uring) < 0)
+			sched_yield();
+	return entry;
+}
+
+static void begin(struct ring *ring, struct fetch *fetch)
+{
+	struct io_uring_sqe *entry = free_entry(ring);
+	int fd = source_fd(fetch->source);
+
+	fetch->flags = source_flags(fetch->source);
+	if (fetch->count == 1)
+		io_uring_prep_read(entry, fd, fetch->iov->iov_base, (unsigned)fetch->iov->iov_len,
+				   (uint64_t)fetch->offset);
+	else
+		io_uring_prep_readv(entry, fd, fetch->iov, (unsigned)fetch->count,
+				    (uint64_t)fetch->offset);
+	entry->rw_flags = fetch->flags;
+	io_uring_sqe_set_data(entry, fetch);
+	ring->under_way++;
+}
+
+static void end(struct ring *ring, struct fetch *fetch, ssize_t got)
+{
+	ring->under_way--;
+	if (got == -EAGAIN || source_is_to_repeat(fetch->source, fetch->flags, got)) {
+		begin(ring, fetch);
+		return;
+	}
+	if (got > 0)
+		source_has_read(fetch->source, fetch->offset, (size_t)got);
+	fetch->done(fetch, got);
+}
+
+static void read_waker(struct ring *ring)
+{
+	struct io_uring_sqe *entry = free_entry(ring);
+
+	io_uring_prep_read(entry, ring->waker, &ring->woken, sizeof(ring->woken), 0);
+	io_uring_sqe_set_data(entry, NULL);
+	ring->reads_waker = true;
+}
+
+/* Begin what was handed over. *ret_idle: that was nothing. False: there is nothing left to do. */
+static bool take_over(struct ring *ring, bool *ret_idle)
+{
+	struct cds_list_head taken;
+	struct fetch *fetch;
+	struct fetch *next;
+	bool ends;
+
+	CDS_INIT_LIST_HEAD(&taken);
+	pthread_mutex_lock(&ring->lock);
+	cds_list_splice(&ring->handed_over, &taken);
+	CDS_INIT_LIST_HEAD(&ring->handed_over);
+	ring->asleep = *ret_idle = cds_list_empty(&taken);
+	ends = ring->ending && *ret_idle && !ring->under_way;
+	pthread_mutex_unlock(&ring->lock);
+	cds_list_for_each_entry_safe (fetch, next, &taken, link)
+		begin(ring, fetch);
+	return !ends;
+}
+
+static void end_all(struct ring *ring)
+{
+	struct io_uring_cqe *event;
+
+	while (!io_uring_peek_cqe(&ring->uring, &event)) {
+		struct fetch *fetch = io_uring_cqe_get_data(event);
+		ssize_t got = event->res;
+
+		io_uring_cqe_seen(&ring->uring, event);
+		if (fetch)
+			end(ring, fetch, got);
+		else
+			ring->reads_waker = false;
+	}
+}
+
+static void *ring_main(void *argument)
+{
+	struct ring *ring = argument;
+	bool idle;
+
+	ring->error = ring_register(&ring->uring, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+	sem_post(&ring->begun);
+	while (!ring->error && take_over(ring, &idle)) {
+		if (!ring->reads_waker)
+			read_waker(ring);
+		/* An error is a call that was interrupted, or the kernel's want of memory. */
+		if (idle)
+			(void)io_uring_submit_and_wait(&ring->uring, 1);
+		else
+			(void)io_uring_submit_and_get_events(&ring->uring);
+		end_all(ring);
+	}
+	return NULL;
+}
+
+/* ---- rings ---- */
+
+static errint_t restrict_ring(struct io_uring *uring)
+{
+	struct io_uring_restriction reads[] = {
+		{.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READ},
+		{.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READV},
+	};
+	unsigned helpers[] = {HELPERS_MAX, HELPERS_MAX};
+	errint_t error = io_uring_register_iowq_max_workers(uring, helpers);
+
+	if (error)
+		return error;
+	return ring_register(uring, IORING_REGISTER_RESTRICTIONS, reads,
+			     sizeof(reads) / sizeof(reads[0]));
+}
+
+static errint_t ring_open(struct ring *ring)
+{
+	struct io_uring_params params = {
+		.flags = IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER |
+			 IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CQSIZE,
+		.cq_entries = 2 * PLACES,
+	};
+	errint_t error = io_uring_queue_init_params(ENTRIES, &ring->uring, &params);
+
+	if (error)
+		return error;
+	error = restrict_ring(&ring->uring);
+	ring->waker = error ? -1 : eventfd(0, EFD_CLOEXEC);
+	if (!error && ring->waker < 0)
+		error = -errno;
+	if (error) {
+		io_uring_queue_exit(&ring->uring);
+		return error;
+	}
+	sem_init(&ring->begun, 0, 0);
+	pthread_mutex_init(&ring->lock, NULL);
+	CDS_INIT_LIST_HEAD(&ring->handed_over);
+	return 0;
+}
+
+static void ring_close(struct ring *ring)
+{
+	io_uring_queue_exit(&ring->uring);
+	close(ring->waker);
+	sem_destroy(&ring->begun);
+	pthread_mutex_destroy(&ring->lock);
+}
+
+static void wake(struct ring *ring)
+{
+	const uint64_t one = 1;
+
+	/* It can only fail if it was woken very often and has not looked yet. */
+	(void)!write(ring->waker, &one, sizeof(one));
+}
+
+/* ---- the fetcher ---- */
+
+errint_t fetcher_new(int root_fd, struct fetcher **ret_fetcher)
+{
+	struct fetcher *fetcher = calloc(1, sizeof(*fetcher));
+	unsigned wanted = 1 + (unsigned)get_nprocs() / PROCESSORS_EACH;
+	struct statfs fs;
+	struct stat st;
+	errint_t error;
+
+	if (!fetcher)
+		return -ENOMEM;
+	error = shares_new(PLACES, RESERVE, geteuid(), &fetcher->places);
+	if (error) {
+		free(fetcher);
+		return error;
+	}
+	*ret_fetcher = fetcher;
+	if (fstat(root_fd, &st) || fstatfs(root_fd, &fs) || !source_reads_aside(&fs))
+		return 0;
+	fetcher->device = st.st_dev;
+	if (wanted > RINGS_MAX)
+		wanted = RINGS_MAX;
+	while (fetcher->count < wanted && !ring_open(&fetcher->rings[fetcher->count]))
+		fetcher->count++;
+	return 0;
+}
+
+errint_t fetcher_start(struct fetcher *fetcher)
+{
+	for (unsigned i = 0; i < fetcher->count; i++) {
+		struct ring *ring = &fetcher->rings[i];
+		int error = pthread_create(&ring->thread, NULL, ring_main, ring);
+
+		if (error)
+			return -error;
+		ring->runs = true;
+		while (sem_wait(&ring->begun))
+			;
+		if (ring->error)
+			return ring->error;
+	}
+	return 0;
+}
+
+void fetcher_stop(struct fetcher *fetcher)
+{
+	for (unsigned i = 0; i < fetcher->count; i++) {
+		struct ring *ring = &fetcher->rings[i];
+
+		if (!ring->runs)
+			continue;
+		pthread_mutex_lock(&ring->lock);
+		ring->ending = true;
+		pthread_mutex_unlock(&ring->lock);
+		wake(ring);
+		pthread_join(ring->thread, NULL);
+		ring->runs = false;
+	}
+}
+
+void fetcher_free(struct fetcher *fetcher)
+{
+	if (!fetcher)
+		return;
+	fetcher_stop(fetcher);
+	for (unsigned i = 0; i < fetcher->count; i++)
+		ring_close(&fetcher->rings[i]);
+	shares_free(fetcher->places);
+	free(fetcher);
+}
+
+bool fetcher_take(struct fetcher *fetcher, dev_t device, uid_t user)
+{
+	return fetcher->count && device == fetcher->device &&
+	       !shares_take(fetcher->places, user, 1);
+}
+
+void fetcher_give(struct fetcher *fetcher, uid_t user)
+{
+	shares_give(fetcher->places, user, 1);
+}
+
+void fetcher_read(struct fetcher *fetcher, struct fetch *fetch)
+{
+	int cpu = sched_getcpu();
+	struct ring *ring = &fetcher->rings[(cpu < 0 ? 0 : (unsigned)cpu) % fetcher->count];
+	bool asleep;
+
+	pthread_mutex_lock(&ring->lock);
+	cds_list_add_tail(&fetch->link, &ring->handed_over);
+	asleep = ring->asleep;
+	ring->asleep = false;
+	pthread_mutex_unlock(&ring->lock);
+	if (asleep)
+		wake(ring);
+}
+
+uint64_t fetcher_taken(const struct fetcher *fetcher)
+{
+	return shares_taken(fetcher->places);
+}
+
+uint64_t fetcher_bytes(const struct fetcher *fetcher)
+{
+	uint64_t bytes = sizeof(*fetcher);
+
+	for (unsigned i = 0; i < fetcher->count; i++) {
+		const struct io_uring *uring = &fetcher->rings[i].uring;
+
+		bytes += uring->sq.ring_sz + ENTRIES * sizeof(*uring->sq.sqes);
+	}
+	return bytes;
+}
