@@ -289,7 +289,7 @@ def streams(bench, sizes):
 
 ROWS = [
     Row("fills discarded beside a writer of other pages", "of 100", (1, 16, 1024), "GiB of the file", discarded),
-    Row("open, read and close of a file that takes another's place", "µs", (200, 2_000, 20_000), "open files beside", trimming),
+    Row("open, read and close of a file that takes another's place", "µs", (160, 1_600, 16_000), "open files beside", trimming),
     Row("look-up of a file among those of its inode number", "times that of others", (80, 800, 8_000), "devices", same_inode),
     Row("opens of a file that was touched in the source", "ms", (1, 4, 12), "GiB known of it", forgetting),
     Row("what a hot set lost to what was read once, with a miss in each request", "of 100 pages", (16, 256, 1_024), "MiB read once", uses),
