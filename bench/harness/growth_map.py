@@ -188,8 +188,9 @@ def forgetting(bench, sizes):
             before = size
             mount = Foldfs(bench, source, "dev", pool="64M", window="16M", maps="256M", passthrough_max="0")
             with bench.started([mount]):
-                found[size] = [_client(bench, mount, FORGET, mount.path + "/disk", source + "/disk")
-                               for _ in range(bench.rounds)]
+                # The least: meanwhile another thread takes apart what was known, on the same processors.
+                found[size] = min(_client(bench, mount, FORGET, mount.path + "/disk", source + "/disk")
+                                  for _ in range(bench.rounds))
     return found
 
 
