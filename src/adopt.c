@@ -47,7 +47,7 @@ static bool adopt_one(struct page_read *read, unsigned i)
 		look->data = page_store_bytes(store, ref.frame);
 		return true;
 	}
-	page_store_drop(store, ref);
+	page_store_drop(store, ref, NULL);
 	/* Another read was first, or the page was changed. Then it was cut before it got the
 	 * version that is found now: who goes on with this ticket looks at the kin once more. */
 	page_map_look_again(map, page, 1, look);

@@ -147,6 +147,7 @@ static void read_pages(struct subject_file *subject, struct look *look, unsigned
 		if (part > 0)
 			got += (size_t)part;
 	}
+	source_drop_cache_if_due(subject->source);
 	if (part < 0) {
 		subject->unreadable = true;
 		to = from + (unsigned)(got >> FOLD_PAGE_SHIFT);

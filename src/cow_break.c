@@ -43,7 +43,7 @@ struct change {
 };
 
 static errint_t change_begin(struct change *change, struct file *file, int fd, uint64_t first,
-			     uint64_t last)
+			     uint64_t last, const struct stat *seen)
 {
 	errint_t error;
 
@@ -52,7 +52,7 @@ static errint_t change_begin(struct change *change, struct file *file, int fd, u
 	change->first = first;
 	change->last = last;
 	range_lock_lock(file_range_lock(file), &change->hold, first, last);
-	error = file_change_begin(file, fd);
+	error = file_change_begin(file, fd, seen);
 	if (error)
 		range_lock_unlock(file_range_lock(file), &change->hold);
 	else
@@ -82,7 +82,7 @@ static void forget(const struct change *change)
  * FRAME. True if FRAME was used. Read side. */
 static bool break_page(const struct cow_break *cow, struct page_map *map, uint64_t page,
 		       const void *old, const void *bytes, size_t within, size_t length,
-		       uint32_t frame)
+		       uint32_t frame, struct frame_batch *batch)
 {
 	uint8_t *new = page_store_bytes(cow->store, frame);
 
@@ -90,10 +90,10 @@ static bool break_page(const struct cow_break *cow, struct page_map *map, uint64
 		memcpy(new, old, FOLD_PAGE_SIZE);
 	memcpy(new + within, bytes, length);
 	if (fold_page_is_zero(new)) {
-		page_map_break_zero(map, page);
+		page_map_break_zero(map, page, batch);
 		return false;
 	}
-	page_map_break(map, page, page_store_publish_private(cow->store, frame));
+	page_map_break(map, page, page_store_publish_private(cow->store, frame, batch), batch);
 	return true;
 }
 
@@ -105,6 +105,7 @@ static void break_pages(const struct cow_break *cow, struct file *file, const ui
 	struct page_map *map = file_map(file);
 	struct page_look looks[STREAM_BYTES / FOLD_PAGE_SIZE + 1];
 	uint32_t frames[STREAM_BYTES / FOLD_PAGE_SIZE + 1];
+	struct frame_batch batch = {.count = 0};
 	uint64_t first = fold_page_of(offset);
 	unsigned pages = (unsigned)fold_pages_in(offset, length);
 	unsigned resident = 0;
@@ -131,7 +132,7 @@ static void break_pages(const struct cow_break *cow, struct file *file, const ui
 			if (memcmp(old + within, buffer, part)) {
 				broken++;
 				if (break_page(cow, map, first + i, old, buffer, within, part,
-					       frames[got - 1]))
+					       frames[got - 1], &batch))
 					got--;
 			}
 		}
@@ -140,10 +141,11 @@ static void break_pages(const struct cow_break *cow, struct file *file, const ui
 		length -= part;
 	}
 	page_map_forget(map, first + i - unknown, unknown);
-	if (got)
-		page_store_give_back(cow->store, frames, got);
-	/* Taken frames are given back within the read side: the audit relies on it to tell a frame
-	 * that is lost from one that is in use. */
+	for (i = 0; i < got; i++)
+		page_store_give_back(cow->store, frames[i], &batch);
+	/* Within the read side, in which the frames were taken: the audit relies on it to tell a
+	 * frame that is lost from one that is in use. */
+	page_store_settle(cow->store, &batch);
 	fold_rcu_read_unlock();
 	if (broken)
 		stats_add(cow->stats, STAT_BREAKS, broken);
@@ -174,7 +176,7 @@ static void break_stream(const struct cow_break *cow, const struct change *chang
 }
 
 ssize_t cow_break_write(const struct cow_break *cow, struct file *file, struct source *source,
-			const void *buffer, size_t length, off_t offset)
+			const void *buffer, size_t length, off_t offset, const struct stat *seen)
 {
 	uint64_t from = (uint64_t)offset;
 	struct change change;
@@ -184,7 +186,7 @@ ssize_t cow_break_write(const struct cow_break *cow, struct file *file, struct s
 	if (!length)
 		return 0;
 	error = change_begin(&change, file, source_fd(source), fold_page_of(from),
-			     fold_page_of(from + length - 1));
+			     fold_page_of(from + length - 1), seen);
 	if (error)
 		return error;
 	written = source_write(source, buffer, length, offset);
@@ -207,7 +209,7 @@ errint_t cow_break_truncate(const struct cow_break *cow, struct file *file, int 
 	errint_t error;
 
 	(void)cow;
-	error = change_begin(&change, file, fd, fold_page_of(from), UINT64_MAX);
+	error = change_begin(&change, file, fd, fold_page_of(from), UINT64_MAX, NULL);
 	if (error)
 		return error;
 	if (TEMP_FAILURE_RETRY(path ? truncate(path, size) : ftruncate(fd, size)))
@@ -238,7 +240,7 @@ errint_t cow_break_fallocate(const struct cow_break *cow, struct file *file, int
 	if (offset < 0 || length <= 0 || offset > INT64_MAX - length)
 		return -EINVAL;
 	error = change_begin(&change, file, fd, fold_page_of((uint64_t)offset),
-			     last_changed_page(mode, (uint64_t)(offset + length)));
+			     last_changed_page(mode, (uint64_t)(offset + length)), NULL);
 	if (error)
 		return error;
 	if (TEMP_FAILURE_RETRY(fallocate(fd, mode, offset, length)))
@@ -272,7 +274,7 @@ ssize_t cow_break_copy(const struct cow_break *cow, int fd_in, off_t offset_in, 
 		return -EINVAL;
 	length = copy_piece(offset_out, length);
 	error = change_begin(&change, file, fd_out, fold_page_of((uint64_t)offset_out),
-			     fold_page_of((uint64_t)offset_out + length - 1));
+			     fold_page_of((uint64_t)offset_out + length - 1), NULL);
 	if (error)
 		return error;
 	copied = TEMP_FAILURE_RETRY(

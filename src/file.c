@@ -520,16 +520,23 @@ static void end_distrust_locked(struct file *file)
 		file_forget(file);
 }
 
+/* Whether ST is the source as of which the map is true, for certain. */
+static bool is_as_stamped_locked(const struct file *file, const struct stat *st)
+{
+	struct source_stamp stamp;
+
+	source_stamp_of(st, &stamp);
+	return !file->racy && source_stamp_equal(&stamp, &file->stamp);
+}
+
 /* Compare with the source; forget what a foreign change made untrue, or, DOUBTED, may have. */
 static errint_t validate_locked(struct file *file, int fd, bool doubted, bool *ret_unchanged)
 {
-	struct source_stamp stamp;
 	struct stat st;
 
 	if (fstat(fd, &st))
 		return -errno;
-	source_stamp_of(&st, &stamp);
-	*ret_unchanged = !doubted && !file->racy && source_stamp_equal(&stamp, &file->stamp);
+	*ret_unchanged = !doubted && is_as_stamped_locked(file, &st);
 	if (*ret_unchanged)
 		return 0;
 	/* The size first: a reader that sees the new content must not be held to the old size. */
@@ -578,13 +585,17 @@ bool file_rests(struct file *file, int64_t calm)
 	return rests;
 }
 
-errint_t file_change_begin(struct file *file, int fd)
+/* What was seen shortly before does only where it says that nothing has changed. A change of ours
+ * that ended since has moved the stamp, and the source is asked again. A foreign one since then
+ * goes unnoticed as one between now and our end does: what this request takes begins with its look.
+ */
+errint_t file_change_begin(struct file *file, int fd, const struct stat *seen)
 {
 	bool unchanged;
 	errint_t error = 0;
 
 	pthread_mutex_lock(&file->lock);
-	if (!file->changers)
+	if (!file->changers && !(seen && is_as_stamped_locked(file, seen)))
 		error = validate_locked(file, fd, false, &unchanged);
 	if (!error)
 		file->changers++;

@@ -352,38 +352,80 @@ ssize_t page_read_iov(struct page_read *read, struct iovec iov[], int *ret_count
 	return (ssize_t)(read->length - left);
 }
 
-/* Publish one page that was fetched into a frame; its family is told of it if it is EXACT. True:
- * the frame is still ours, to give back. */
-static bool publish(struct page_read *read, unsigned i, bool exact)
+/* What the bytes of a page are found by. */
+struct page_hash {
+	struct digest digest; /* unless ZERO */
+	bool zero;
+};
+
+/* Publish a page that was fetched into a frame; its family is told of it if it is EXACT. Read side.
+ * Whether the slot took it. */
+static bool publish(struct page_read *read, unsigned i, bool exact, const struct page_hash *hash,
+		    struct frame_batch *batch)
 {
-	struct filler *filler = read->filler;
+	struct page_store *store = read->filler->store;
 	struct page_map *map = file_map(read->file);
 	const struct page_in_hand *hand = &read->hand[i];
 	uint64_t page = read->first + i;
 	struct frame_ref ref;
-	struct digest digest;
 	bool published;
 
-	if (fold_page_is_zero(hand->bytes)) {
-		fold_rcu_read_lock();
-		published = page_map_publish_zero(map, page, read->looks[i].ticket);
-		fold_rcu_read_unlock();
-		if (!published)
-			stats_add(filler->stats, STAT_FILLS_DISCARDED, 1);
-		return true;
+	if (hash->zero) {
+		page_store_give_back(store, hand->frame, batch);
+		return page_map_publish_zero(map, page, read->looks[i].ticket);
 	}
-	page_store_digest(filler->store, hand->bytes, &digest);
-	fold_rcu_read_lock();
-	page_store_publish(filler->store, hand->frame, &digest, &ref);
+	page_store_publish(store, hand->frame, &hash->digest, batch, &ref);
 	published = page_map_publish(map, page, read->looks[i].ticket, ref);
 	if (exact)
 		adopt_tell(read, i, ref);
 	if (!published)
-		page_store_drop(filler->store, ref);
+		page_store_drop(store, ref, batch);
+	return published;
+}
+
+static bool has_frame(const struct page_read *read, unsigned i)
+{
+	return read->hand[i].bytes && read->hand[i].frame != FILL_NO_FRAME;
+}
+
+/* What each page that was fetched into a frame is found by. */
+static void hash_pages(const struct page_read *read, struct page_hash hashes[])
+{
+	for (unsigned i = 0; i < read->pages; i++) {
+		const struct page_in_hand *hand = &read->hand[i];
+
+		if (!has_frame(read, i) || !hand->fetched)
+			continue;
+		hashes[i].zero = fold_page_is_zero(hand->bytes);
+		if (!hashes[i].zero)
+			page_store_digest(read->filler->store, hand->bytes, &hashes[i].digest);
+	}
+}
+
+/* Publish what was fetched, and give back the frames that are not used. All in one read side: until
+ * the lists are settled, frames are in none. */
+static void publish_pages(struct page_read *read)
+{
+	struct page_hash hashes[FOLD_REQUEST_PAGES];
+	struct frame_batch batch = {.count = 0};
+	bool exact = adopt_is_exact(read);
+	unsigned discarded = 0;
+	unsigned i;
+
+	hash_pages(read, hashes);
+	fold_rcu_read_lock();
+	for (i = 0; i < read->pages; i++) {
+		if (!has_frame(read, i))
+			continue;
+		if (read->hand[i].fetched)
+			discarded += !publish(read, i, exact, &hashes[i], &batch);
+		else
+			page_store_give_back(read->filler->store, read->hand[i].frame, &batch);
+	}
+	page_store_settle(read->filler->store, &batch);
 	fold_rcu_read_unlock();
-	if (!published)
-		stats_add(filler->stats, STAT_FILLS_DISCARDED, 1);
-	return false;
+	if (discarded)
+		stats_add(read->filler->stats, STAT_FILLS_DISCARDED, discarded);
 }
 
 static void count(const struct page_read *read, unsigned hits, unsigned fetched, unsigned bypassed)
@@ -403,35 +445,25 @@ static void count(const struct page_read *read, unsigned hits, unsigned fetched,
 
 unsigned page_read_finish(struct page_read *read)
 {
-	uint32_t unused[FOLD_REQUEST_PAGES];
-	unsigned give_back = 0;
 	unsigned hits = 0;
 	unsigned fetched = 0;
 	unsigned bypassed = 0;
-	bool exact;
 	unsigned i;
 
 	if (!read->looked || read->hits == read->pages) {
 		count(read, read->hits, 0, 0);
 		return 0;
 	}
-	exact = adopt_is_exact(read);
 	for (i = 0; i < read->pages; i++) {
-		struct page_in_hand *hand = &read->hand[i];
+		const struct page_in_hand *hand = &read->hand[i];
 
-		if (!hand->bytes) {
+		if (!hand->bytes)
 			hits += i < read->error_page;
-			continue;
-		}
-		fetched += hand->fetched;
-		if (hand->frame == FILL_NO_FRAME)
-			bypassed += hand->fetched;
-		else if (!hand->fetched || publish(read, i, exact))
-			unused[give_back++] = hand->frame;
+		fetched += hand->bytes && hand->fetched;
+		bypassed += hand->bytes && hand->fetched && hand->frame == FILL_NO_FRAME;
 	}
+	publish_pages(read);
 	adopt_end(read);
-	if (give_back)
-		page_store_give_back(read->filler->store, unused, give_back);
 	if (read->bounce)
 		free_bounce_memory(read);
 	if (read->at_work)
@@ -457,8 +489,6 @@ unsigned fill_ahead(struct filler *filler, struct file *file, struct source *sou
 	if (!all)
 		page_read_fetch(&read);
 	(void)page_read_finish(&read);
-	/* Nobody waits for it: here it may take its time. */
-	if (source_wants_drop(source))
-		source_drop_cache(source);
+	source_drop_cache_if_due(source);
 	return missing;
 }

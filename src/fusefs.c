@@ -172,6 +172,8 @@ static errint_t build(struct fusefs *fs, const struct options *options)
 	if (!error)
 		error = workers_new(WORKERS, &fs->workers);
 	if (!error)
+		error = workers_new(1, &fs->closers);
+	if (!error)
 		error = lease_table_new(opened_behind, fs, &fs->leases);
 	if (!error)
 		error = memory_keeper_new(counted_memory, fs, &fs->keeper);
@@ -247,12 +249,14 @@ void fusefs_leave_source(struct fusefs *fs)
 	/* What clients still had open when the connection ended. */
 	fusefs_handles_free(fs);
 	fusefs_directories_free(fs);
+	workers_free(fs->closers);
 	workers_free(fs->workers);
 	lease_table_free(fs->leases);
 	inode_table_free(fs->inodes);
 	backing_free(fs->backing);
 	fs->keeper = NULL;
 	fs->watch = NULL;
+	fs->closers = NULL;
 	fs->workers = NULL;
 	fs->leases = NULL;
 	fs->inodes = NULL;
@@ -376,6 +380,8 @@ static errint_t start_threads(struct fusefs *fs)
 	if (!error)
 		error = workers_start(fs->workers);
 	if (!error)
+		error = workers_start(fs->closers);
+	if (!error)
 		error = fetcher_start(fs->fetcher);
 	if (!error)
 		error = lease_table_start(fs->leases);
@@ -402,6 +408,7 @@ errint_t fusefs_serve(struct fusefs *fs, struct fuse_session *se)
 	 * (fuse_dev_do_read() in fs/fuse/dev.c). */
 	if (error == -ECONNABORTED)
 		error = 0;
+	workers_end(fs->closers);
 	workers_end(fs->workers);
 	/* Now nobody hands over anything any more. */
 	fetcher_stop(fs->fetcher);

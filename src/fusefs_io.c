@@ -126,24 +126,33 @@ static void answer_when_dropped(fuse_req_t req, const struct handle *handle, off
 	fusefs_reply_write(req, written);
 }
 
+/* What fstat said to this request, if it was asked. */
+struct seen {
+	bool looked;
+	struct stat st;
+};
+
 /*
  * Be who writes to HANDLE: so reserved blocks, quotas and set-id bits are the source's to see to. A
  * page that the kernel writes back was stored by somebody who had the file open, which takes no
- * set-id bits away. KILL_SET_ID: the kernel says that the caller has no CAP_FSETID.
+ * set-id bits away. KILL_SET_ID: the kernel says that the caller has no CAP_FSETID. *RET_SEEN: the
+ * source, where it had to be looked at for that.
  */
 static errint_t lend_to_writer(fuse_req_t req, const struct handle *handle, bool writeback,
-			       bool kill_set_id, struct identity *ret_identity)
+			       bool kill_set_id, struct identity *ret_identity,
+			       struct seen *ret_seen)
 {
 	const struct fuse_ctx *caller = fuse_req_ctx(req);
 	int fd = source_fd(handle->source);
-	struct stat st;
 
+	ret_seen->looked = false;
 	if (writeback)
 		return identity_lend(handle->user, handle->group, true, ret_identity);
-	if (fstat(fd, &st))
+	if (caller->uid && fstat(fd, &ret_seen->st))
 		return -errno;
+	ret_seen->looked = caller->uid;
 	/* A set-gid bit may stay for the members of the file's group. */
-	if (caller->uid && st.st_mode & S_ISGID)
+	if (caller->uid && ret_seen->st.st_mode & S_ISGID)
 		return identity_assume(req, fd, true, ret_identity);
 	return identity_lend(caller->uid, caller->gid, !caller->uid && !kill_set_id, ret_identity);
 }
@@ -151,14 +160,15 @@ static errint_t lend_to_writer(fuse_req_t req, const struct handle *handle, bool
 /* pwrite(2) as IDENTITY, who may have rights that only the rest of it needs: then that is written
  * with them. Bytes written. */
 static ssize_t write_as(struct identity *identity, const struct handle *handle, const char *buf,
-			size_t size, off_t off)
+			size_t size, off_t off, const struct seen *seen)
 {
 	size_t done = 0;
 	ssize_t written;
 
 	do {
 		written = cow_break_write(&handle->fs->cow, handle->file, handle->source,
-					  buf + done, size - done, off + (off_t)done);
+					  buf + done, size - done, off + (off_t)done,
+					  seen->looked ? &seen->st : NULL);
 		if (written > 0)
 			done += (size_t)written;
 	} while (done < size && (written > 0 || identity_insist(identity, written)));
@@ -180,6 +190,7 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 	struct fusefs *fs = fusefs_of_lent(req);
 	struct handle *handle = handle_of(fi);
 	struct identity identity;
+	struct seen seen;
 	bool untrue = false;
 	ssize_t written;
 
@@ -189,14 +200,14 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 	if (!written && fi->writepage && handle->appends)
 		written = -EPERM;
 	if (!written)
-		written = lend_to_writer(req, handle, fi->writepage, fi->kill_suidgid, &identity);
+		written = lend_to_writer(req, handle, fi->writepage, fi->kill_suidgid, &identity,
+					 &seen);
 	if (written < 0) {
 		fusefs_reply_err(req, (int)-written);
 		return;
 	}
-	written = write_as(&identity, handle, buf, size, off);
-	if (source_wants_drop(handle->source))
-		source_drop_cache_soon(handle->source, fs->workers);
+	written = write_as(&identity, handle, buf, size, off, &seen);
+	handle_drop_if_due(handle);
 	if (written > 0 && !is_in_place(handle, off + written))
 		file_distrust(handle->file);
 	handle_follow_change(handle);
@@ -299,13 +310,14 @@ errint_t fusefs_truncate(fuse_req_t req, struct inode *inode, struct fuse_file_i
 	struct fusefs *fs = fusefs_of(req);
 	struct handle *handle = fi ? handle_of(fi) : NULL;
 	struct identity identity;
+	struct seen seen;
 	errint_t error = fusefs_make_way(fs, inode);
 
 	if (error)
 		return error;
 	if (!handle)
 		return truncate_unopened(fs, req, inode, size, kill_set_id);
-	error = lend_to_writer(req, handle, false, kill_set_id, &identity);
+	error = lend_to_writer(req, handle, false, kill_set_id, &identity, &seen);
 	if (!error) {
 		do
 			error = truncate_file(fs, inode, source_fd(handle->source), NULL, size);
@@ -322,11 +334,12 @@ void fusefs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, of
 	struct handle *handle = handle_of(fi);
 	errint_t error = handle ? handle_content(handle) : -EBADF;
 	struct identity identity;
+	struct seen seen;
 
 	(void)ino;
 	/* The kernel does not say whether set-id bits must go: they go for everybody but root. */
 	if (!error)
-		error = lend_to_writer(req, handle, false, false, &identity);
+		error = lend_to_writer(req, handle, false, false, &identity, &seen);
 	if (!error) {
 		do
 			error = cow_break_fallocate(&fs->cow, handle->file,
@@ -347,19 +360,26 @@ void fusefs_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 	struct handle *out = handle_of(fi_out);
 	ssize_t copied = in && out ? handle_content(out) : -EBADF;
 	struct identity identity;
+	struct seen seen;
 
 	(void)ino_in;
 	(void)ino_out;
 	if (flags)
 		copied = -EINVAL;
 	if (!copied)
-		copied = lend_to_writer(req, out, false, false, &identity);
+		copied = lend_to_writer(req, out, false, false, &identity, &seen);
 	if (!copied) {
 		do
 			copied = cow_break_copy(&fs->cow, source_fd(in->source), off_in, out->file,
 						source_fd(out->source), off_out, len);
 		while (identity_insist(&identity, copied));
 		handle_follow_change(out);
+	}
+	if (copied > 0) {
+		source_moved(in->source, (uint64_t)copied);
+		source_moved(out->source, (uint64_t)copied);
+		handle_drop_if_due(in);
+		handle_drop_if_due(out);
 	}
 	if (copied < 0)
 		fusefs_reply_err(req, (int)-copied);
@@ -397,7 +417,7 @@ void fusefs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file
 
 	(void)ino;
 	if (!error)
-		source_drop_cache(handle->source);
+		source_drop_cache_soon(handle->source, handle->fs->closers);
 	fusefs_reply_err(req, -error);
 }
 

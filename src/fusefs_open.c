@@ -35,10 +35,14 @@ uid_t fusefs_handle_user(uint64_t fh)
 
 /* ---- open and release ---- */
 
-void handle_put(struct handle *handle)
+static bool unuse(struct handle *handle)
 {
-	if (atomic_fetch_sub_explicit(&handle->references, 1, memory_order_acq_rel) != 1)
-		return;
+	return atomic_fetch_sub_explicit(&handle->references, 1, memory_order_acq_rel) == 1;
+}
+
+/* HANDLE is nobody's any more. */
+static void handle_end(struct handle *handle)
+{
 	stream_free(handle->stream);
 	if (handle->file && handle->source)
 		file_drop_if_gone(handle->file, source_fd(handle->source));
@@ -51,6 +55,29 @@ void handle_put(struct handle *handle)
 	atomic_fetch_sub_explicit(&handle->fs->handles_bytes, handle->bytes, memory_order_relaxed);
 	handle->magic = 0;
 	free(handle);
+}
+
+static void end_job(struct worker_job *job, bool wanted)
+{
+	(void)wanted;
+	handle_end(caa_container_of(job, struct handle, ending));
+}
+
+/* Have the closer run JOB. At most as many wait as handles may be open: each is one until then. */
+static void end_soon(struct handle *handle, worker_fn job)
+{
+	handle->ending.run = job;
+	workers_add(handle->fs->closers, &handle->ending);
+}
+
+void handle_put(struct handle *handle)
+{
+	if (!unuse(handle))
+		return;
+	if (handle->source && source_ends_slowly(handle->source))
+		end_soon(handle, end_job);
+	else
+		handle_end(handle);
 }
 
 /* Whether the kernel may keep what it caches of HANDLE's file. If a change behind the mount was
@@ -369,13 +396,32 @@ static struct file *find_file(struct fusefs *fs, struct inode *inode, const stru
 	return fusefs_file_find(fs, inode, &st);
 }
 
+/* HANDLE, which has left its inode's plan, is closed. What is left open may be alone from now on.
+ */
+static void end_release(struct handle *handle)
+{
+	struct inode *inode = handle->inode;
+	struct fusefs *fs = handle->fs;
+
+	/* What is still made of a READ that was answered ends it later. */
+	if (unuse(handle))
+		handle_end(handle);
+	fusefs_prove(inode);
+	inode_forget(fs->inodes, inode, 1);
+}
+
+static void end_release_job(struct worker_job *job, bool wanted)
+{
+	(void)wanted;
+	end_release(caa_container_of(job, struct handle, ending));
+}
+
 /* The kernel has given HANDLE up. ANSWERED: it had been told of it. */
 static void handle_release(struct handle *handle, bool answered)
 {
 	struct inode *inode = handle->inode;
 	struct fusefs *fs = handle->fs;
 	struct window_file *window;
-	unsigned left;
 
 	pthread_mutex_lock(&fs->handles_lock);
 	cds_list_del(&handle->link);
@@ -386,18 +432,17 @@ static void handle_release(struct handle *handle, bool answered)
 	if (!handle->file && inode_plan(inode)->written)
 		handle->file = find_file(fs, inode, handle);
 	plan_leave(fs->plan, inode_plan(inode), handle->file);
-	left = inode_plan(inode)->opens;
-	if (!left && handle->file)
+	if (!inode_plan(inode)->opens && handle->file)
 		kin_end_proof(handle->file);
 	window = *inode_window_file(inode);
 	inode_unlock(inode);
 	/* What the kernel was to drop from its cache with this open, it did not. */
 	if (!answered && window)
 		window_invalidate_soon(window);
-	handle_put(handle);
-	if (left == 1)
-		fusefs_prove(inode);
-	inode_forget(fs->inodes, inode, 1);
+	if (source_ends_slowly(handle->source))
+		end_soon(handle, end_release_job);
+	else
+		end_release(handle);
 }
 
 void fusefs_handle_undo(struct fuse_file_info *fi)

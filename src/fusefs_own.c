@@ -42,7 +42,7 @@ void fusefs_own_change_begin(struct fusefs *fs, int fd, struct own_change *ret_c
 		file = file_known(fs, &st);
 	if (!file)
 		return;
-	if (file_change_begin(file, fd))
+	if (file_change_begin(file, fd, NULL))
 		file_put(file);
 	else
 		*ret_change = (struct own_change){.file = file, .fd = fd};

@@ -111,8 +111,10 @@ static void finish(struct reading *reading)
 	if (reading->fetches)
 		window_read_goes_on(reading->handle->fs->window, &reading->wait);
 	(void)page_read_finish(&reading->read);
-	if (reading->fetches)
-		handle_put(reading->handle);
+	if (!reading->fetches)
+		return;
+	handle_drop_if_due(reading->handle);
+	handle_put(reading->handle);
 }
 
 /* ---- what the fetcher reads ---- */

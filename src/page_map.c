@@ -69,6 +69,9 @@ struct page_map {
 	uint64_t node_bytes;     /* of all nodes below root; under lock */
 	uint64_t shrink_from;    /* page where page_map_shrink goes on; under lock */
 	uint64_t size_hint;      /* pages */
+	/* Where frames go that are given up, and which who has the lock settles; NULL: at once.
+	 * Under lock. */
+	struct frame_batch *leaving;
 };
 
 /* ---- going down the tree ---- */
@@ -195,6 +198,19 @@ bool page_map_users(struct page_map *map, uint64_t page, uint32_t *ret_users)
 
 /* ---- changing the tree; all under map->lock ---- */
 
+/* Take the lock; frames that are given up under it go into BATCH. */
+static void lock_leaving(struct page_map *map, struct frame_batch *batch)
+{
+	pthread_mutex_lock(&map->lock);
+	map->leaving = batch;
+}
+
+static void unlock_leaving(struct page_map *map)
+{
+	map->leaving = NULL;
+	pthread_mutex_unlock(&map->lock);
+}
+
 static uint64_t new_unknown_locked(struct page_map *map)
 {
 	return ++map->version << VERSION_SHIFT | UNKNOWN;
@@ -243,7 +259,7 @@ static void replace_locked(struct page_map *map, _Atomic uint64_t *slot, unsigne
 	uint64_t bytes;
 
 	if (kind_of(old) != NODE) {
-		map_word_drop(map->memory, old, height);
+		map_word_drop(map->memory, old, height, map->leaving);
 		return;
 	}
 	bytes = slot == &map->root ? map->node_bytes : tree_bytes(old);
@@ -419,12 +435,15 @@ static void forget_range_locked(struct page_map *map, uint64_t first, uint64_t l
 
 void page_map_forget(struct page_map *map, uint64_t first, uint64_t count)
 {
+	struct frame_batch batch = {.count = 0};
+
 	if (!count)
 		return;
-	pthread_mutex_lock(&map->lock);
+	lock_leaving(map, &batch);
 	forget_range_locked(map, first,
 			    count >= UINT64_MAX - first ? UINT64_MAX : first + count - 1);
-	pthread_mutex_unlock(&map->lock);
+	unlock_leaving(map);
+	page_store_settle(map->memory->store, &batch);
 	map_memory_take_apart_some(map->memory);
 }
 
@@ -461,7 +480,7 @@ static void fold_locked(struct page_map *map, struct place *place, uint64_t summ
 		uint64_t word = atomic_exchange(&node->words[i], MOVED);
 
 		if (word != said)
-			map_word_drop(map->memory, word, 0);
+			map_word_drop(map->memory, word, 0, map->leaving);
 	}
 	retire_locked(map, place->word);
 }
@@ -507,7 +526,7 @@ static bool publish(struct page_map *map, uint64_t page, uint64_t ticket, uint64
 			if (!atomic_compare_exchange_strong(place.slot, &ticket, word))
 				return false;
 			/* Nothing, where that frame's life was over; B.3 where it was not. */
-			map_word_drop(map->memory, ticket, 0);
+			map_word_drop(map->memory, ticket, 0, NULL);
 			return true;
 		}
 		if (slot_word(&place, page) != ticket)
@@ -541,31 +560,32 @@ bool page_map_publish_zero(struct page_map *map, uint64_t page, uint64_t ticket)
 }
 
 /* Set PAGE's slot to WORD, whatever it was; false, and the page unknown, if there is no memory. */
-static bool set_slot(struct page_map *map, uint64_t page, uint64_t word)
+static bool set_slot(struct page_map *map, uint64_t page, uint64_t word, struct frame_batch *batch)
 {
 	struct place place;
 	bool set;
 
-	pthread_mutex_lock(&map->lock);
+	lock_leaving(map, batch);
 	set = !make_slot_locked(map, page, &place);
 	if (set)
 		replace_locked(map, place.slot, 0, word);
 	else
 		forget_range_locked(map, page, page);
-	pthread_mutex_unlock(&map->lock);
+	unlock_leaving(map);
 	return set;
 }
 
-void page_map_break(struct page_map *map, uint64_t page, struct frame_ref ref)
+void page_map_break(struct page_map *map, uint64_t page, struct frame_ref ref,
+		    struct frame_batch *batch)
 {
-	if (!set_slot(map, page, frame_word(PRIVATE, ref)))
-		page_store_drop(map->memory->store, ref);
+	if (!set_slot(map, page, frame_word(PRIVATE, ref), batch))
+		page_store_drop(map->memory->store, ref, batch);
 }
 
-void page_map_break_zero(struct page_map *map, uint64_t page)
+void page_map_break_zero(struct page_map *map, uint64_t page, struct frame_batch *batch)
 {
 	map_zeroes_came(map->memory, 1);
-	if (set_slot(map, page, ZERO))
+	if (set_slot(map, page, ZERO, batch))
 		fold(map, page);
 	else
 		map_zeroes_went(map->memory, 1);
@@ -611,9 +631,10 @@ static uint64_t shrink_locked(struct page_map *map, _Atomic uint64_t *slot, uint
 
 uint64_t page_map_shrink(struct page_map *map, uint64_t bytes)
 {
+	struct frame_batch batch = {.count = 0};
 	uint64_t freed;
 
-	pthread_mutex_lock(&map->lock);
+	lock_leaving(map, &batch);
 	freed = shrink_locked(map, &map->root, 0, bytes);
 	if (freed < bytes) {
 		map->shrink_from = 0;
@@ -626,7 +647,8 @@ uint64_t page_map_shrink(struct page_map *map, uint64_t bytes)
 	}
 	if (kind_of(map->root) != NODE)
 		atomic_store_explicit(&map->beyond, map->root, memory_order_release);
-	pthread_mutex_unlock(&map->lock);
+	unlock_leaving(map);
+	page_store_settle(map->memory->store, &batch);
 	map_memory_take_apart_some(map->memory);
 	return freed;
 }

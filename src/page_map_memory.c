@@ -195,7 +195,8 @@ void map_tree_detach(struct page_map_memory *memory, uint64_t node_word, uint64_
 	pthread_mutex_unlock(&memory->lock);
 }
 
-unsigned map_word_drop(struct page_map_memory *memory, uint64_t word, unsigned height)
+unsigned map_word_drop(struct page_map_memory *memory, uint64_t word, unsigned height,
+		       struct frame_batch *batch)
 {
 	struct frame_ref ref = ref_of(word);
 	unsigned frames = 0;
@@ -208,7 +209,7 @@ unsigned map_word_drop(struct page_map_memory *memory, uint64_t word, unsigned h
 	else if (kind_of(word) == SHARED || kind_of(word) == PRIVATE)
 		frames = 1;
 	for (i = 0; i < frames; i++, ref.frame++)
-		page_store_drop(memory->store, ref);
+		page_store_drop(memory->store, ref, batch);
 	return frames;
 }
 
@@ -235,6 +236,7 @@ static bool empty_node(struct page_map_memory *memory, uint64_t node_word, unsig
 		       uint64_t *ret_below)
 {
 	struct map_node *node = node_of(node_word);
+	struct frame_batch batch = {.count = 0};
 	uint64_t word;
 	unsigned i;
 
@@ -246,9 +248,10 @@ static bool empty_node(struct page_map_memory *memory, uint64_t node_word, unsig
 			node_of(word)->next = *ret_below;
 			*ret_below = word;
 		} else {
-			*ret_cost += map_word_drop(memory, word, height_of(node_word) - 1);
+			*ret_cost += map_word_drop(memory, word, height_of(node_word) - 1, &batch);
 		}
 	}
+	page_store_settle(memory->store, &batch);
 	return i == words_in(node_word);
 }
 

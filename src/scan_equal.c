@@ -187,6 +187,7 @@ errint_t scan_read_twin(struct scan *scan, struct scan_twin *twin, uint8_t *buff
 		return error;
 	if (source_read(twin->source, &iov, 1, (off_t)offset) != (ssize_t)want)
 		twin->unfit = true;
+	source_drop_cache_if_due(twin->source);
 	atomic_fetch_add_explicit(&scan->read_bytes, want, memory_order_relaxed);
 	atomic_fetch_add_explicit(&scan->done_bytes, want, memory_order_relaxed);
 	return 0;

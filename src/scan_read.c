@@ -259,6 +259,7 @@ static errint_t read_range(struct reader *reader, uint64_t offset, uint64_t end)
 		if (error)
 			return error;
 		got = source_read(reader->source, &iov, 1, (off_t)offset);
+		source_drop_cache_if_due(reader->source);
 		if (got < 0)
 			return (errint_t)got;
 		if ((size_t)got < want)

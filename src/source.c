@@ -9,8 +9,8 @@
  * With it, little stays, but not nothing (measured on ext4, Linux 6.18): what was written keeps
  * its pages after write-back, and of what was read half a percent stays, where two readers met. So
  * after every DROP_EVERY bytes all that is clean is dropped: the advice starts write-back of what
- * is dirty, and a later one drops it. After writes that is left to the caller, who has threads for
- * it.
+ * is dirty, and a later one drops it. That looks at all that is cached of the file, and may wait
+ * for its disk. So reads and writes only say that it is due: the caller knows where nobody waits.
  */
 #include "foldfs/source.h"
 
@@ -38,6 +38,9 @@
 
 /* Writes of less than this many bytes are gathered in the kernel's cache and dropped later. */
 #define SMALL_WRITE (64u << 10)
+/* A file of less than this many bytes is dropped by whoever closes it: to wake another thread would
+ * cost more. */
+#define SMALL_FILE (1 << 20)
 /* Bytes read or written after which what is left in the kernel's cache is dropped. */
 #define DROP_EVERY (16u << 20)
 
@@ -49,6 +52,9 @@ struct source {
 	_Atomic unsigned flush_errors; /* times that the kernel told of one */
 	_Atomic errint_t flush_error;  /* the last one, set before */
 	_Atomic uint64_t undropped;    /* bytes moved since the last drop; relaxed */
+	atomic_bool moved;             /* anything ever was; relaxed */
+	atomic_bool dropping;          /* JOB is queued, with a reference */
+	struct worker_job job;
 };
 
 errint_t source_new(int fd, struct source **ret_source)
@@ -78,9 +84,19 @@ void source_put(struct source *source)
 {
 	if (atomic_fetch_sub_explicit(&source->references, 1, memory_order_acq_rel) != 1)
 		return;
-	source_drop_cache(source);
+	/* What was neither read nor written by this description left nothing behind. */
+	if (atomic_load_explicit(&source->moved, memory_order_relaxed))
+		source_drop_cache(source);
 	close(source->fd);
 	free(source);
+}
+
+bool source_ends_slowly(const struct source *source)
+{
+	struct stat st;
+
+	return !source->kept && atomic_load_explicit(&source->moved, memory_order_relaxed) &&
+	       !fstat(source->fd, &st) && st.st_size >= SMALL_FILE;
 }
 
 void source_keep_cache(struct source *source)
@@ -146,9 +162,11 @@ static void advance(struct iovec **iov, int *count, size_t done)
 	}
 }
 
-static void count_moved(struct source *source, off_t bytes)
+void source_moved(struct source *source, uint64_t bytes)
 {
-	atomic_fetch_add_explicit(&source->undropped, (uint64_t)bytes, memory_order_relaxed);
+	atomic_fetch_add_explicit(&source->undropped, bytes, memory_order_relaxed);
+	if (!atomic_load_explicit(&source->moved, memory_order_relaxed))
+		atomic_store_explicit(&source->moved, true, memory_order_relaxed);
 }
 
 bool source_wants_drop(struct source *source)
@@ -161,12 +179,11 @@ bool source_wants_drop(struct source *source)
 
 void source_has_read(struct source *source, off_t offset, size_t bytes)
 {
-	if (!has_dontcache(source))
+	bool dontcache = has_dontcache(source);
+
+	if (!dontcache)
 		(void)posix_fadvise(source->fd, offset, (off_t)bytes, POSIX_FADV_DONTNEED);
-	else
-		count_moved(source, (off_t)bytes);
-	if (source_wants_drop(source))
-		source_drop_cache(source);
+	source_moved(source, dontcache ? bytes : 0);
 }
 
 ssize_t source_read(struct source *source, struct iovec iov[], int count, off_t offset)
@@ -202,7 +219,7 @@ ssize_t source_write(struct source *source, const void *buffer, size_t length, o
 		advance(&iov, &count, (size_t)done);
 	}
 	if (at > offset)
-		count_moved(source, at - offset);
+		source_moved(source, (uint64_t)(at - offset));
 	return at > offset ? at - offset : done;
 }
 
@@ -233,33 +250,30 @@ void source_drop_cache(struct source *source)
 	(void)posix_fadvise(source->fd, 0, 0, POSIX_FADV_DONTNEED);
 }
 
-struct drop {
-	struct worker_job job;
-	struct source *source; /* a reference */
-};
+void source_drop_cache_if_due(struct source *source)
+{
+	if (source_wants_drop(source))
+		source_drop_cache(source);
+}
 
 static void drop_job(struct worker_job *job, bool wanted)
 {
-	struct drop *drop = caa_container_of(job, struct drop, job);
+	struct source *source = caa_container_of(job, struct source, job);
 
 	/* The last reference drops it anyway, but others may keep the source open. */
 	(void)wanted;
-	source_drop_cache(drop->source);
-	source_put(drop->source);
-	free(drop);
+	/* Whoever asks from here on gets a drop that begins after it. */
+	atomic_store(&source->dropping, false);
+	source_drop_cache(source);
+	source_put(source);
 }
 
 void source_drop_cache_soon(struct source *source, struct workers *workers)
 {
-	struct drop *drop = calloc(1, sizeof(*drop));
-
-	if (!drop) {
-		source_drop_cache(source);
+	if (source->kept || atomic_exchange(&source->dropping, true))
 		return;
-	}
-	drop->job.run = drop_job;
-	drop->source = source_get(source);
-	workers_add(workers, &drop->job);
+	source_get(source)->job.run = drop_job;
+	workers_add(workers, &source->job);
 }
 
 void source_stamp_of(const struct stat *st, struct source_stamp *ret_stamp)

@@ -24,9 +24,9 @@ struct cow_break {
 	struct stats *stats;      /* borrowed */
 };
 
-/* pwrite(2). Bytes written. */
+/* pwrite(2). Bytes written. SEEN: what fstat said to the same request before; NULL: nothing. */
 ssize_t cow_break_write(const struct cow_break *cow, struct file *file, struct source *source,
-			const void *buffer, size_t length, off_t offset);
+			const void *buffer, size_t length, off_t offset, const struct stat *seen);
 
 /* ftruncate(2) on FD; or truncate(2) on PATH, if not NULL, of the file that FD (O_PATH will do) is
  * open on. File systems may tell the two apart: of a file that keeps its size XFS moves the times

@@ -73,8 +73,9 @@ uint64_t file_size(const struct file *file);
 errint_t file_validate(struct file *file, int fd, bool *ret_unchanged);
 
 /* Around every change of content that this mount makes. If the source had been changed behind the
- * mount, all is forgotten first. -errno of fstat; then there is no end. */
-errint_t file_change_begin(struct file *file, int fd);
+ * mount, all is forgotten first. SEEN, unless NULL: what fstat said to the same request before,
+ * which does where it is what the file was found as last. -errno of fstat; then there is no end. */
+errint_t file_change_begin(struct file *file, int fd, const struct stat *seen);
 void file_change_end(struct file *file, int fd);
 
 /* The number of what is known of the file: another one with each change behind the mount that is

@@ -37,6 +37,7 @@ struct handle {
 	struct cds_list_head link;      /* in fs->handles, under fs->handles_lock */
 	struct cds_hlist_node of_inode; /* in inode_handles(), under the inode's lock; not in it:
 					 * its release has begun */
+	struct worker_job ending;       /* the end of its release, once it is off that list */
 };
 
 static inline struct handle *handle_of(const struct fuse_file_info *fi)
@@ -50,7 +51,7 @@ static inline struct handle *handle_of(const struct fuse_file_info *fi)
 /* Before the daemon touches HANDLE's content: make what serves it, if that was not done yet.
  * -errno: it cannot. */
 errint_t handle_content(struct handle *handle);
-/* Give a reference back. */
+/* Give a reference back. Any thread: where the end may take long, another one makes it. */
 void handle_put(struct handle *handle);
 
 /* The kernel is about to cache these pages, unless its client asked for DIRECT. Before the reply.
@@ -60,6 +61,13 @@ static inline void handle_note_cached(const struct handle *handle, bool direct, 
 {
 	if (pages && !direct)
 		window_note(handle->window, first, pages);
+}
+
+/* Much may have gone by the kernel's cache of HANDLE's source. */
+static inline void handle_drop_if_due(const struct handle *handle)
+{
+	if (source_wants_drop(handle->source))
+		source_drop_cache_soon(handle->source, handle->fs->closers);
 }
 
 /* The kernel's cache of the file is no more true than what we knew. */

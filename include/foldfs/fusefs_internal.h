@@ -47,7 +47,8 @@ struct fusefs {
 	struct cow_break cow;
 	struct serve *serve;
 	struct shares *open_handles; /* files and directories that clients have open, by user */
-	struct workers *workers;
+	struct workers *workers;     /* read ahead */
+	struct workers *closers;     /* one, for what ends: drops caches, closes; before workers */
 	struct memory_keeper *keeper;
 	struct lease_table *leases;
 	struct window *window;

@@ -87,12 +87,13 @@ void page_map_forget(struct page_map *map, uint64_t first, uint64_t count);
 /*
  * For cow_break alone. PAGE, which was resident, now has the content of the private frame REF,
  * whose user the slot takes over. Without memory for it the page becomes unknown and REF is
- * dropped. RCU read side.
+ * dropped. What the page had goes into BATCH (page_store.h). RCU read side.
  */
-void page_map_break(struct page_map *map, uint64_t page, struct frame_ref ref);
+void page_map_break(struct page_map *map, uint64_t page, struct frame_ref ref,
+		    struct frame_batch *batch);
 
-/* For cow_break alone. PAGE is now all zero. RCU read side. */
-void page_map_break_zero(struct page_map *map, uint64_t page);
+/* For cow_break alone. PAGE is now all zero. The same for BATCH. RCU read side. */
+void page_map_break_zero(struct page_map *map, uint64_t page, struct frame_batch *batch);
 
 /* Whether PAGE is known, and how many slots, this one included, use its frame; 0 for a page of
  * zeroes. RCU read side. */

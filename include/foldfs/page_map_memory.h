@@ -42,8 +42,9 @@ struct map_node *map_node_new(struct page_map_memory *memory, unsigned width, ui
 void map_node_retire(struct page_map_memory *memory, uint64_t node_word);
 
 /* Give up what WORD, no node, which is in no slot any more and stood for 64^HEIGHT pages, holds
- * (page_map.c, B.3). Returns how many frames that were. RCU read side. */
-unsigned map_word_drop(struct page_map_memory *memory, uint64_t word, unsigned height);
+ * (page_map.c, B.3); BATCH: see page_store.h. Returns how many frames that were. RCU read side. */
+unsigned map_word_drop(struct page_map_memory *memory, uint64_t word, unsigned height,
+		       struct frame_batch *batch);
 /* No word points to the node of NODE_WORD any more; BYTES are in it and in the nodes below. They
  * are taken apart later (page_map.c, R.5). Constant time; never blocks. */
 void map_tree_detach(struct page_map_memory *memory, uint64_t node_word, uint64_t bytes);

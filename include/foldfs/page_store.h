@@ -44,6 +44,33 @@ struct frame_ref {
 	uint32_t generation;
 };
 
+/* Where a frame is. */
+enum frame_place {
+	FRAME_PLACE_TAKEN, /* in no list: somebody's, or on its way */
+	FRAME_PLACE_QUEUED,
+	FRAME_PLACE_FREE,
+	FRAME_PLACE_LIMBO,
+	FRAME_PLACE_RETIRED,
+	FRAME_PLACE_FRESH, /* never used */
+	FRAME_PLACES
+};
+
+/*
+ * Steps of frames from one list to another, gathered so that the store's lock, for which all wait,
+ * is taken once for all that a request does. On the stack of who makes the request, who sets count
+ * to 0 and settles the batch before it leaves the read side in which it was filled: what is in a
+ * batch is in no list, and the audit takes that for lost where it lasts longer. A batch that is
+ * full settles itself.
+ */
+#define FRAME_BATCH FOLD_REQUEST_PAGES
+struct frame_batch {
+	unsigned count;
+	struct frame_step {
+		struct frame_ref ref;
+		enum frame_place to;
+	} steps[FRAME_BATCH];
+};
+
 /* Gauges; each exact at a moment when nothing is under way. */
 struct page_store_usage {
 	uint64_t frames_total;
@@ -79,8 +106,13 @@ void page_store_free(struct page_store *store);
  */
 unsigned page_store_take(struct page_store *store, uint32_t frames[], unsigned count);
 
-/* Give back frames that were taken and not published. */
-void page_store_give_back(struct page_store *store, const uint32_t frames[], unsigned count);
+/* Do what BATCH says, and empty it. Holds the lock for FRAME_BATCH steps at most. */
+void page_store_settle(struct page_store *store, struct frame_batch *batch);
+
+/* In what follows, what there is to do under the lock goes into BATCH; NULL: it is done at once. */
+
+/* Give back a frame that was taken and not published. */
+void page_store_give_back(struct page_store *store, uint32_t frame, struct frame_batch *batch);
 
 /* The bytes of a frame that the caller took: writable until it is published. */
 void *page_store_bytes(struct page_store *store, uint32_t frame);
@@ -91,18 +123,20 @@ void page_store_digest(const struct page_store *store, const void *page, struct 
 /*
  * Publish the taken FRAME for one user, or share a live frame with the same bytes, in which case
  * FRAME goes back to the pool. *ret_ref is the frame to put into the slot, with the caller as one
- * user of it. Returns whether it was shared. RCU read side, entered by the caller, who thereby may
+ * user of it. Returns whether it was shared. It is read, shared and dropped as any other from now
+ * on; it is not evicted before it is settled. RCU read side, entered by the caller, who thereby may
  * also go on reading page_store_read(*ret_ref).
  */
 bool page_store_publish(struct page_store *store, uint32_t frame, const struct digest *digest,
-			struct frame_ref *ret_ref);
+			struct frame_batch *batch, struct frame_ref *ret_ref);
 
 /* Become one more user of REF, which was published to be shared. False: that life is over. RCU read
  * side. */
 bool page_store_share(struct page_store *store, struct frame_ref ref);
 
 /* Publish FRAME as one file's own: in no index, never shared. RCU read side. */
-struct frame_ref page_store_publish_private(struct page_store *store, uint32_t frame);
+struct frame_ref page_store_publish_private(struct page_store *store, uint32_t frame,
+					    struct frame_batch *batch);
 
 /*
  * The bytes of REF, or NULL if that life is over. RCU read side; the result is valid until it is
@@ -112,8 +146,11 @@ struct frame_ref page_store_publish_private(struct page_store *store, uint32_t f
  */
 const void *page_store_read(struct page_store *store, struct frame_ref ref);
 
+/* The same, unnoticed by eviction: for who has counted this use already, and for the audit. */
+const void *page_store_peek(const struct page_store *store, struct frame_ref ref);
+
 /* Give up one use of REF; nothing if that life is over already. RCU read side. Never blocks. */
-void page_store_drop(struct page_store *store, struct frame_ref ref);
+void page_store_drop(struct page_store *store, struct frame_ref ref, struct frame_batch *batch);
 
 /* The frame has been seen live by a user other than through page_store_read: users of REF, 0 if
  * over. For tests and the audit. */
@@ -125,19 +162,6 @@ void page_store_usage(const struct page_store *store, struct page_store_usage *r
  * For the audit, which looks at a pool that is in use. Nothing here changes anything, hotness
  * included; each call holds the store's lock for a bounded time, or takes none.
  */
-
-/* The same as page_store_read(), unnoticed by eviction. RCU read side. */
-const void *page_store_peek(const struct page_store *store, struct frame_ref ref);
-
-enum frame_place {
-	FRAME_PLACE_TAKEN, /* in no list: somebody's, or on its way */
-	FRAME_PLACE_QUEUED,
-	FRAME_PLACE_FREE,
-	FRAME_PLACE_LIMBO,
-	FRAME_PLACE_RETIRED,
-	FRAME_PLACE_FRESH, /* never used */
-	FRAME_PLACES
-};
 
 /* A frame at one moment. */
 struct frame_report {

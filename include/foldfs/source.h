@@ -36,8 +36,11 @@ struct source_stamp {
 /* Wrap FD, which is the source's from now on, also on failure. One reference. -ENOMEM. */
 errint_t source_new(int fd, struct source **ret_source);
 struct source *source_get(struct source *source);
-/* The last reference closes the descriptor. */
+/* The last reference drops what the kernel's cache holds of the file, and closes the descriptor. */
 void source_put(struct source *source);
+/* Whether that may take milliseconds, because a large file was read or written: not for a thread
+ * that answers requests. */
+bool source_ends_slowly(const struct source *source);
 /* Memory of one. */
 uint64_t source_bytes(void);
 int source_fd(const struct source *source);
@@ -68,13 +71,19 @@ errint_t source_flush(struct source *source, bool datasync, _Atomic unsigned *se
 /* How many there were. */
 unsigned source_flush_errors(const struct source *source);
 
-/* Drop what the kernel's cache holds of the file and is clean. Done by itself now and then, and at
- * the last close; to be called after fsync, when all of it is. */
+/* BYTES went by the kernel's cache of the file in another way than by the two above. */
+void source_moved(struct source *source, uint64_t bytes);
+
+/* Drop what the kernel's cache holds of the file and is clean: now and then, after fsync, when all
+ * of it is, and by itself at the last close. It may take milliseconds: not for a thread that
+ * answers requests. */
 void source_drop_cache(struct source *source);
-/* Whether so much was written since the last drop that one is due; then it is the caller's to do,
- * now or later. It may take milliseconds: not for a thread that answers requests. */
+/* Whether so much was read or written since the last drop that one is due; then it is the caller's
+ * to do, now or later. */
 bool source_wants_drop(struct source *source);
-/* Have one of WORKERS drop it; without memory for the note, do it here. */
+/* Both, for a thread that nobody waits for. */
+void source_drop_cache_if_due(struct source *source);
+/* Have one of WORKERS drop it. One drop at most waits to begin. */
 void source_drop_cache_soon(struct source *source, struct workers *workers);
 
 void source_stamp_of(const struct stat *st, struct source_stamp *ret_stamp);

@@ -177,7 +177,8 @@ static void forget_before(struct file *file, size_t length, off_t offset)
 }
 
 WRAP(ssize_t, cow_break_write, const struct cow_break *cow, struct file *file,
-     struct source *source, const void *buffer, size_t length, off_t offset)
+     struct source *source, const void *buffer, size_t length, off_t offset,
+     const struct stat *seen)
 {
 	uint64_t end = (uint64_t)offset + length;
 	ssize_t written;
@@ -188,7 +189,7 @@ WRAP(ssize_t, cow_break_write, const struct cow_break *cow, struct file *file,
 		change.ragged_end = fold_page_of(end);
 	if (is_planted(slots_before_source))
 		forget_before(file, length, offset);
-	written = __real_cow_break_write(cow, file, source, buffer, length, offset);
+	written = __real_cow_break_write(cow, file, source, buffer, length, offset, seen);
 	change_leave();
 	return written;
 }
@@ -343,20 +344,21 @@ static bool write_in_place(struct page_map *map, uint64_t page, struct frame_ref
 	return true;
 }
 
-WRAP(void, page_map_break, struct page_map *map, uint64_t page, struct frame_ref ref)
+WRAP(void, page_map_break, struct page_map *map, uint64_t page, struct frame_ref ref,
+     struct frame_batch *batch)
 {
 	if (is_planted(lost_break) || is_left_out(page) ||
 	    ((is_planted(written_in_place) || is_planted(private_frame_shared)) &&
 	     write_in_place(map, page, ref)))
-		page_store_drop(change.cow->store, ref);
+		page_store_drop(change.cow->store, ref, batch);
 	else
-		__real_page_map_break(map, page, ref);
+		__real_page_map_break(map, page, ref, batch);
 }
 
-WRAP(void, page_map_break_zero, struct page_map *map, uint64_t page)
+WRAP(void, page_map_break_zero, struct page_map *map, uint64_t page, struct frame_batch *batch)
 {
 	if (!is_planted(lost_zero) && !is_left_out(page))
-		__real_page_map_break_zero(map, page);
+		__real_page_map_break_zero(map, page, batch);
 }
 
 WRAP(bool, page_map_publish, struct page_map *map, uint64_t page, uint64_t ticket,
@@ -368,7 +370,7 @@ WRAP(bool, page_map_publish, struct page_map *map, uint64_t page, uint64_t ticke
 		return true;
 	if (!is_planted(stale_fill))
 		return false;
-	__real_page_map_break(map, page, ref);
+	__real_page_map_break(map, page, ref, NULL);
 	return true;
 }
 
@@ -445,15 +447,16 @@ WRAP(int, memcmp, const void *a, const void *b, size_t length)
 	return __real_memcmp(a, b, length);
 }
 
-WRAP(struct frame_ref, page_store_publish_private, struct page_store *store, uint32_t frame)
+WRAP(struct frame_ref, page_store_publish_private, struct page_store *store, uint32_t frame,
+     struct frame_batch *batch)
 {
 	struct digest digest;
 	struct frame_ref ref;
 
 	if (!is_planted(private_frame_shared) || change.kind != WRITE)
-		return __real_page_store_publish_private(store, frame);
+		return __real_page_store_publish_private(store, frame, batch);
 	page_store_digest(store, page_store_bytes(store, frame), &digest);
-	if (!page_store_publish(store, frame, &digest, &ref) && ref.frame < PRIVATE_MAX)
+	if (!page_store_publish(store, frame, &digest, batch, &ref) && ref.frame < PRIVATE_MAX)
 		is_private[ref.frame] = true;
 	return ref;
 }
@@ -469,23 +472,25 @@ WRAP(unsigned, page_store_take, struct page_store *store, uint32_t frames[], uns
 	return taken;
 }
 
-WRAP(void, page_store_give_back, struct page_store *store, const uint32_t frames[], unsigned count)
+WRAP(void, page_store_give_back, struct page_store *store, uint32_t frame,
+     struct frame_batch *batch)
 {
-	__real_page_store_give_back(store, frames, count);
+	__real_page_store_give_back(store, frame, batch);
 	if (is_planted(double_free))
-		__real_page_store_give_back(store, frames, 1);
+		__real_page_store_give_back(store, frame, batch);
 }
 
-WRAP(void, page_store_drop, struct page_store *store, struct frame_ref ref)
+WRAP(void, page_store_drop, struct page_store *store, struct frame_ref ref,
+     struct frame_batch *batch)
 {
 	static _Atomic unsigned count;
 	bool now = count++ % SPARE_EVERY == SPARE_EVERY - 1;
 
 	if (is_planted(leaked_user) && now)
 		return;
-	__real_page_store_drop(store, ref);
+	__real_page_store_drop(store, ref, batch);
 	if (is_planted(double_drop) && now)
-		__real_page_store_drop(store, ref);
+		__real_page_store_drop(store, ref, batch);
 }
 
 /* ---- whose content it is ---- */

@@ -99,7 +99,7 @@ static inline void mount_open(struct mount *mount, uint64_t pool_bytes)
 	}
 	page_make(&page, WRITTEN, 99);
 	expect(cow_break_write(&fixture->cow, mount->files[0].file, mount->files[0].source, &page,
-			       sizeof(page), WRITTEN * FOLD_PAGE_SIZE) == sizeof(page));
+			       sizeof(page), WRITTEN * FOLD_PAGE_SIZE, NULL) == sizeof(page));
 	expect(!window_new(16 * MIB, drop_nothing, NULL, &mount->window));
 	expect(!window_start(mount->window));
 	expect(!window_file_new(mount->window, 1, 0, &mount->cached));

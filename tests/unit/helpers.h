@@ -226,13 +226,22 @@ static inline uint32_t pool_stage(struct pool *pool, const void *page)
 	return frame;
 }
 
+static inline void pool_give_back(struct pool *pool, const uint32_t frames[], unsigned count)
+{
+	struct frame_batch batch = {.count = 0};
+
+	for (unsigned i = 0; i < count; i++)
+		page_store_give_back(pool->store, frames[i], &batch);
+	page_store_settle(pool->store, &batch);
+}
+
 /* Publish a staged frame. RCU read side. */
 static inline bool pool_publish(struct pool *pool, uint32_t frame, struct frame_ref *ret_ref)
 {
 	struct digest digest;
 
 	page_store_digest(pool->store, page_store_bytes(pool->store, frame), &digest);
-	return page_store_publish(pool->store, frame, &digest, ret_ref);
+	return page_store_publish(pool->store, frame, &digest, NULL, ret_ref);
 }
 
 /* Stage and publish PAGE, with a read side of its own. */
@@ -253,7 +262,7 @@ static inline struct frame_ref pool_put_private(struct pool *pool, const void *p
 	struct frame_ref ref;
 
 	fold_rcu_read_lock();
-	ref = page_store_publish_private(pool->store, frame);
+	ref = page_store_publish_private(pool->store, frame, NULL);
 	fold_rcu_read_unlock();
 	return ref;
 }
@@ -261,7 +270,7 @@ static inline struct frame_ref pool_put_private(struct pool *pool, const void *p
 static inline void pool_drop(struct pool *pool, struct frame_ref ref)
 {
 	fold_rcu_read_lock();
-	page_store_drop(pool->store, ref);
+	page_store_drop(pool->store, ref, NULL);
 	fold_rcu_read_unlock();
 }
 

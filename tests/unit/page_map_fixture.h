@@ -99,7 +99,7 @@ static inline bool publish_with(struct fixture *fixture, uint64_t page, uint64_t
 	fold_rcu_read_lock();
 	published = page_map_publish(fixture->map, page, ticket, ref);
 	if (!published)
-		page_store_drop(fixture->pool.store, ref);
+		page_store_drop(fixture->pool.store, ref, NULL);
 	fold_rcu_read_unlock();
 	return published;
 }
@@ -154,14 +154,14 @@ static inline void forget(struct fixture *fixture, uint64_t first, uint64_t coun
 static inline void break_page(struct fixture *fixture, uint64_t page, struct frame_ref ref)
 {
 	fold_rcu_read_lock();
-	page_map_break(fixture->map, page, ref);
+	page_map_break(fixture->map, page, ref, NULL);
 	fold_rcu_read_unlock();
 }
 
 static inline void break_zero(struct fixture *fixture, uint64_t page)
 {
 	fold_rcu_read_lock();
-	page_map_break_zero(fixture->map, page);
+	page_map_break_zero(fixture->map, page, NULL);
 	fold_rcu_read_unlock();
 }
 

@@ -16,6 +16,8 @@
 void poke_users(struct page_store *store, uint32_t frame, int by);
 /* What FRAME is said to be in; what it was is returned. */
 uint8_t poke_where(struct page_store *store, uint32_t frame, uint8_t where);
+/* How often FRAME was used, as eviction sees it. */
+uint8_t poke_hot(struct page_store *store, uint32_t frame);
 /* Take FRAME out of its queue, and put it back. */
 void poke_unqueue(struct page_store *store, uint32_t frame);
 void poke_queue(struct page_store *store, uint32_t frame);

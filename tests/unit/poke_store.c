@@ -20,6 +20,11 @@ uint8_t poke_where(struct page_store *store, uint32_t frame, uint8_t where)
 	return was;
 }
 
+uint8_t poke_hot(struct page_store *store, uint32_t frame)
+{
+	return atomic_load_explicit(&store->metas[frame].hot, memory_order_relaxed);
+}
+
 void poke_unqueue(struct page_store *store, uint32_t frame)
 {
 	pthread_mutex_lock(&store->lock);
@@ -59,7 +64,7 @@ uint32_t poke_free_first(struct page_store *store, uint32_t frame)
 void poke_free_again(struct page_store *store, uint32_t frame)
 {
 	pthread_mutex_lock(&store->lock);
-	push_free_locked(store, frame);
+	page_store_push_free_locked(store, frame);
 	pthread_mutex_unlock(&store->lock);
 }
 

@@ -73,7 +73,7 @@ static void change_source_only(struct mount *mount, uint64_t page, off_t size)
 	struct test_page ink;
 
 	page_make(&ink, 777, 777);
-	expect(!file_change_begin(subject->file, subject->fd));
+	expect(!file_change_begin(subject->file, subject->fd, NULL));
 	if (size < 0)
 		write_whole(subject->fd, &ink, sizeof(ink), (off_t)(page * FOLD_PAGE_SIZE));
 	else
@@ -113,10 +113,10 @@ static void zeroes_that_are_none(void **state)
 	WITH_MOUNT;
 	subject = &mount->files[0];
 	fold_rcu_read_lock();
-	page_map_break_zero(file_map(subject->file), 7);
+	page_map_break_zero(file_map(subject->file), 7, NULL);
 	/* A long stretch behind the end, which is a hole for the source to tell. */
 	for (uint64_t page = 1000; page < 1200; page++)
-		page_map_break_zero(file_map(subject->file), page);
+		page_map_break_zero(file_map(subject->file), page, NULL);
 	fold_rcu_read_unlock();
 	expect_only(mount, AUDIT_SLOTS, "page 7 ");
 	forget_page(mount, 7, 1);
@@ -377,7 +377,7 @@ static void users_that_are_not_slots(void **state)
 	frame = frame_of(mount, 0, WRITTEN);
 	fold_rcu_read_lock();
 	page_map_break(file_map(mount->files[0].file), 300,
-		       (struct frame_ref){.frame = frame, .generation = 0});
+		       (struct frame_ref){.frame = frame, .generation = 0}, NULL);
 	fold_rcu_read_unlock();
 	expect_found(mount, AUDIT_USERS, "1 users, 2 slots");
 	/* So that the slot which goes takes nobody else's user with it. */
@@ -401,7 +401,7 @@ static void frames_that_are_lost(void **state)
 	expect(!audit_run(&mount->subject, true, &mount->report));
 	assert_int_equal(mount->report.lines[AUDIT_POOL].different, 1);
 	atomic_store(&mount->fixture.filler.at_work, 0);
-	page_store_give_back(store, frames, 2);
+	pool_give_back(&mount->fixture.pool, frames, 2);
 	CLOSE_MOUNT;
 }
 
@@ -421,7 +421,7 @@ static void digests_and_the_index(void **state)
 	/* A private page with bytes that the pool has: no difference, until it can be shared. */
 	page_make(&ink, 6, 0);
 	expect(cow_break_write(&mount->fixture.cow, mount->files[0].file, mount->files[0].source,
-			       &ink, sizeof(ink), WRITTEN * FOLD_PAGE_SIZE) == sizeof(ink));
+			       &ink, sizeof(ink), WRITTEN * FOLD_PAGE_SIZE, NULL) == sizeof(ink));
 	twin = frame_of(mount, 0, WRITTEN);
 	expect_order(mount);
 	poke_unprivate(store, twin);
@@ -454,7 +454,7 @@ static void lists_that_disagree(void **state)
 	expect_order(mount);
 	/* Two free ones, of which the list then has lost the second. */
 	assert_int_equal(page_store_take(store, frames, 2), 2);
-	page_store_give_back(store, frames, 2);
+	pool_give_back(&mount->fixture.pool, frames, 2);
 	next = poke_next(store, frames[0], FRAME_NONE);
 	expect_only(mount, AUDIT_POOL, "along the free list");
 	poke_next(store, frames[0], next);

@@ -38,7 +38,7 @@ static void storm_write(struct storm *storm, struct subject *subject, struct rng
 	if (!rng_below(rng, 4))
 		memset(&ink[1], 0, sizeof(ink[1]));
 	expect(cow_break_write(&storm->fixture.cow, subject->file, subject->source, ink,
-			       sizeof(ink), (off_t)(first * FOLD_PAGE_SIZE)) == sizeof(ink));
+			       sizeof(ink), (off_t)(first * FOLD_PAGE_SIZE), NULL) == sizeof(ink));
 }
 
 static void storm_step(struct storm *storm, struct rng *rng, struct test_page *buffer)

@@ -72,8 +72,9 @@ static void check_all(struct model *model)
 
 static void model_write(struct model *model, const void *bytes, size_t offset, size_t length)
 {
-	ssize_t written = cow_break_write(&model->fixture.cow, model->subject.file,
-					  model->subject.source, bytes, length, (off_t)offset);
+	ssize_t written =
+		cow_break_write(&model->fixture.cow, model->subject.file, model->subject.source,
+				bytes, length, (off_t)offset, NULL);
 
 	expect(written == (ssize_t)length);
 	memcpy(model->bytes + offset, bytes, length);
@@ -369,9 +370,9 @@ static void errors_are_the_sources(void **state)
 					read_only, 0, 10),
 			 -EBADF);
 	expect(!source_new(read_only, &source));
-	assert_int_equal(
-		cow_break_write(&model.fixture.cow, model.subject.file, source, "abc", 3, 100),
-		-EBADF);
+	assert_int_equal(cow_break_write(&model.fixture.cow, model.subject.file, source, "abc", 3,
+					 100, NULL),
+			 -EBADF);
 	source_put(source);
 	check_all(&model);
 	check_reader(&model);
@@ -417,8 +418,9 @@ static void a_short_write_is_the_sources(void **state)
 			shortage.fd = source_fd(model.subject.source);
 			shortage.end = 3000 + end;
 			faults_hook_io(fail_write, &shortage);
-			written = cow_break_write(&model.fixture.cow, model.subject.file,
-						  model.subject.source, ink, sizeof(ink), 3000);
+			written =
+				cow_break_write(&model.fixture.cow, model.subject.file,
+						model.subject.source, ink, sizeof(ink), 3000, NULL);
 			faults_hook_io(NULL, NULL);
 			assert_int_equal(written, end ? (ssize_t)end : -ENOSPC);
 			memcpy(model.bytes + 3000, ink, end);
@@ -455,7 +457,7 @@ static void a_failed_write_leaves_nothing_known(void **state)
 	check_reader(&model);
 	faults_hook_io(write_and_fail, &model);
 	assert_int_equal(cow_break_write(&model.fixture.cow, model.subject.file,
-					 model.subject.source, ink, sizeof(ink), 2000),
+					 model.subject.source, ink, sizeof(ink), 2000, NULL),
 			 -EIO);
 	faults_hook_io(NULL, NULL);
 	check_all(&model);
@@ -474,8 +476,9 @@ static void a_full_device_says_so(void **state)
 	expect(fd >= 0);
 	fixture_open(&fixture, MIB, true);
 	subject_attach(&fixture, &subject, fd, O_RDWR);
-	assert_int_equal(cow_break_write(&fixture.cow, subject.file, subject.source, "abc", 3, 0),
-			 -ENOSPC);
+	assert_int_equal(
+		cow_break_write(&fixture.cow, subject.file, subject.source, "abc", 3, 0, NULL),
+		-ENOSPC);
 	subject_close(&subject);
 	fixture_close(&fixture);
 }
@@ -498,7 +501,7 @@ static void a_file_size_limit_cuts_a_write(void **state)
 	low.rlim_max = old.rlim_max;
 	expect(!setrlimit(RLIMIT_FSIZE, &low));
 	written = cow_break_write(&model.fixture.cow, model.subject.file, model.subject.source, ink,
-				  sizeof(ink), 8 * FOLD_PAGE_SIZE + 10);
+				  sizeof(ink), 8 * FOLD_PAGE_SIZE + 10, NULL);
 	expect(!setrlimit(RLIMIT_FSIZE, &old));
 	assert_int_equal(written, 2 * FOLD_PAGE_SIZE + 40);
 	memcpy(model.bytes + 8 * FOLD_PAGE_SIZE + 10, ink, 2 * FOLD_PAGE_SIZE + 40);
@@ -525,9 +528,9 @@ static void without_a_frame_a_broken_page_is_unknown(void **state)
 	subject_open(&fixture, &subject, pages, BYTES);
 	read_all(&fixture, &subject, pages, BYTES);
 	page_store_take(fixture.pool.store, frames, FRAMES);
-	assert_int_equal(
-		cow_break_write(&fixture.cow, subject.file, subject.source, ink, sizeof(ink), 1000),
-		sizeof(ink));
+	assert_int_equal(cow_break_write(&fixture.cow, subject.file, subject.source, ink,
+					 sizeof(ink), 1000, NULL),
+			 sizeof(ink));
 	check_known(&subject, PAGES);
 	assert_int_equal(count_known(&subject, 0, 4, KNOWS_NOTHING), 4);
 	assert_int_equal(count_known(&subject, 4, PAGES, KNOWS_FRAME), PAGES - 4);

@@ -29,11 +29,11 @@ static bool change_page(struct fixture *fixture, struct subject *subject, enum c
 		/* fall through */
 	case WRITE_ALL:
 		expect(cow_break_write(&fixture->cow, subject->file, subject->source, &ink,
-				       sizeof(ink), at) == sizeof(ink));
+				       sizeof(ink), at, NULL) == sizeof(ink));
 		break;
 	case WRITE_PART:
 		expect(cow_break_write(&fixture->cow, subject->file, subject->source, &ink, 7,
-				       at + 77) == 7);
+				       at + 77, NULL) == 7);
 		break;
 	case TRUNCATE_AND_BACK:
 		expect(!cow_break_truncate(&fixture->cow, subject->file, subject->fd, NULL,
@@ -207,7 +207,7 @@ static void the_source_comes_first(void **state)
 	for (unsigned page = 0; page < PAGES; page++) {
 		page_make(&ink, 7, page);
 		expect(cow_break_write(&fixture.cow, subject.file, subject.source, &ink,
-				       sizeof(ink), page * FOLD_PAGE_SIZE) == sizeof(ink));
+				       sizeof(ink), page * FOLD_PAGE_SIZE, NULL) == sizeof(ink));
 		expect(pread(subject.fd, &real, sizeof(real), page * FOLD_PAGE_SIZE) ==
 		       sizeof(real));
 		assert_true(page_is(&real, 7, page));
@@ -246,8 +246,8 @@ static void storm_write(struct storm *storm, struct rng *rng)
 		page_make(&ink[i], first + i, ++storm->written[first + i]);
 	}
 	expect(cow_break_write(&storm->fixture.cow, storm->subject.file, storm->subject.source, ink,
-			       count * FOLD_PAGE_SIZE,
-			       first * FOLD_PAGE_SIZE) == (ssize_t)(count * FOLD_PAGE_SIZE));
+			       count * FOLD_PAGE_SIZE, first * FOLD_PAGE_SIZE,
+			       NULL) == (ssize_t)(count * FOLD_PAGE_SIZE));
 	for (unsigned i = count; i-- > 0;) {
 		atomic_store(&storm->settled[first + i], storm->written[first + i]);
 		pthread_mutex_unlock(&storm->page_locks[first + i]);
@@ -365,8 +365,8 @@ static void contest_write(void *context, unsigned index)
 		if (rng_below(&rng, 2))
 			offset &= ~(size_t)(FOLD_PAGE_SIZE - 1);
 		expect(cow_break_write(&contest->fixture.cow, contest->subject.file,
-				       contest->subject.source, ink, sizeof(ink),
-				       (off_t)offset) == sizeof(ink));
+				       contest->subject.source, ink, sizeof(ink), (off_t)offset,
+				       NULL) == sizeof(ink));
 	}
 }
 

@@ -211,7 +211,7 @@ static void an_own_change_is_not_foreign(void **state)
 	learn(&fixture, &subject);
 	edition = file_edition(subject.file);
 	for (unsigned i = 0; i < 5; i++) {
-		expect(!file_change_begin(subject.file, subject.fd));
+		expect(!file_change_begin(subject.file, subject.fd, NULL));
 		write_whole(subject.fd, &pages[3], FOLD_PAGE_SIZE, 3 * FOLD_PAGE_SIZE);
 		touch_file(subject.fd);
 		expect(!ftruncate(subject.fd, BYTES + i));
@@ -236,10 +236,10 @@ static void own_changes_may_overlap(void **state)
 	fixture_open(&fixture, MIB, true);
 	subject_open(&fixture, &subject, pages, BYTES);
 	learn(&fixture, &subject);
-	expect(!file_change_begin(subject.file, subject.fd));
+	expect(!file_change_begin(subject.file, subject.fd, NULL));
 	touch_file(subject.fd);
 	assert_true(validate(&subject)); /* judged at the end */
-	expect(!file_change_begin(subject.file, subject.fd));
+	expect(!file_change_begin(subject.file, subject.fd, NULL));
 	file_change_end(subject.file, subject.fd);
 	touch_file(subject.fd);
 	assert_true(validate(&subject));
@@ -269,7 +269,7 @@ static void an_own_change_finds_the_foreign_one_before_it(void **state)
 		learn(&fixture, &subject);
 		edition = file_edition(subject.file);
 		change_behind(&subject, foreign);
-		expect(!file_change_begin(subject.file, subject.fd));
+		expect(!file_change_begin(subject.file, subject.fd, NULL));
 		assert_int_equal(count_known(&subject, 0, PAGES, KNOWS_NOTHING), PAGES);
 		file_change_end(subject.file, subject.fd);
 		assert_true(file_edition(subject.file) > edition);
@@ -295,8 +295,8 @@ static void what_is_distrusted_is_forgotten_until_the_last_change_ends(void **st
 		subject_open(&fixture, &subject, pages, BYTES);
 		learn(&fixture, &subject);
 		edition = file_edition(subject.file);
-		expect(!file_change_begin(subject.file, subject.fd));
-		expect(!file_change_begin(subject.file, subject.fd));
+		expect(!file_change_begin(subject.file, subject.fd, NULL));
+		expect(!file_change_begin(subject.file, subject.fd, NULL));
 		if (lost)
 			assert_false(file_recheck(subject.file, subject.fd, INT64_MAX));
 		else
@@ -311,7 +311,7 @@ static void what_is_distrusted_is_forgotten_until_the_last_change_ends(void **st
 			assert_int_equal(count_known(&subject, 0, PAGES, KNOWS_NOTHING), PAGES);
 		}
 		learn(&fixture, &subject);
-		expect(!file_change_begin(subject.file, subject.fd));
+		expect(!file_change_begin(subject.file, subject.fd, NULL));
 		file_change_end(subject.file, subject.fd);
 		assert_int_equal(count_known(&subject, 0, PAGES, KNOWS_FRAME), PAGES);
 		subject_close(&subject);
@@ -422,7 +422,7 @@ static void a_bad_descriptor_is_an_error(void **state)
 	fixture_open(&fixture, MIB, true);
 	subject_open(&fixture, &subject, "a", 1);
 	assert_int_equal(file_validate(subject.file, -1, &unchanged), -EBADF);
-	assert_int_equal(file_change_begin(subject.file, -1), -EBADF);
+	assert_int_equal(file_change_begin(subject.file, -1, NULL), -EBADF);
 	/* There was no beginning: a foreign change is seen. */
 	touch_file(subject.fd);
 	assert_false(validate(&subject));
@@ -568,7 +568,7 @@ static void use_files(void *context, unsigned index)
 			file_table_trim(crowd->small);
 			break;
 		case 1:
-			expect(!file_change_begin(file, crowd->fds[i]));
+			expect(!file_change_begin(file, crowd->fds[i], NULL));
 			touch_file(crowd->fds[i]);
 			file_change_end(file, crowd->fds[i]);
 			break;
@@ -604,6 +604,34 @@ static void files_come_and_go_under_many_hands(void **state)
 	free(crowd);
 }
 
+/* What was seen before the change shows that others were there: all is forgotten as without it. */
+static void a_look_before_a_change_finds_a_foreign_one(void **state)
+{
+	struct fixture fixture;
+	struct subject subject;
+	struct test_page *pages = pages_new(4, 1);
+	struct stat seen;
+
+	(void)state;
+	fixture_open(&fixture, 2 * MIB, true);
+	subject_open(&fixture, &subject, pages, 4 * FOLD_PAGE_SIZE);
+	for (unsigned late = 0; late < 2; late++) {
+		expect(read_all(&fixture, &subject, pages, 4 * FOLD_PAGE_SIZE) ==
+		       4 * FOLD_PAGE_SIZE);
+		/* Late: one that was seen before the foreign change says nothing of it. */
+		expect(!fstat(subject.fd, &seen));
+		write_whole(subject.fd, "x", 1, 4 * FOLD_PAGE_SIZE + late);
+		if (!late)
+			expect(!fstat(subject.fd, &seen));
+		expect(!file_change_begin(subject.file, subject.fd, &seen));
+		assert_int_equal(count_known(&subject, 0, 4, KNOWS_FRAME), late ? 4 : 0);
+		file_change_end(subject.file, subject.fd);
+	}
+	subject_close(&subject);
+	fixture_close(&fixture);
+	free(pages);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -624,6 +652,7 @@ int main(void)
 		cmocka_unit_test(a_file_that_was_dropped_comes_back_as_another_edition),
 		cmocka_unit_test(maps_are_held_to_their_budget),
 		cmocka_unit_test(files_come_and_go_under_many_hands),
+		cmocka_unit_test(a_look_before_a_change_finds_a_foreign_one),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -191,7 +191,7 @@ static void the_short_last_page_is_filled_with_zeroes(void **state)
 	/* Frames with something in them, so that zeroes are written and not found. */
 	for (unsigned i = 0; i < 4; i++)
 		frames[i] = pool_stage(&fixture.pool, &pages[0]);
-	page_store_give_back(fixture.pool.store, frames, 4);
+	pool_give_back(&fixture.pool, frames, 4);
 	subject_open(&fixture, &subject, pages, 5000);
 	assert_int_equal(read_through(&fixture, &subject, buffer, sizeof(buffer), 0), 5000);
 	assert_int_equal(what_is_known(&subject, 1, known), KNOWS_FRAME);

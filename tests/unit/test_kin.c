@@ -102,13 +102,13 @@ static void a_file_that_changes_hands_has_lost_its_kin(void **state)
 	expect_content(&pair, &pair.b, pair.pages);
 	assert_int_equal(known(&pair), PAGES);
 	edition = file_edition(pair.b.file);
-	expect(!file_change_begin(pair.b.file, pair.b.fd));
+	expect(!file_change_begin(pair.b.file, pair.b.fd, NULL));
 	expect(!fchmod(pair.b.fd, 0400));
 	file_change_end(pair.b.file, pair.b.fd);
 	assert_int_equal(known(&pair), PAGES);
 	assert_int_equal(file_edition(pair.b.file), edition);
 	/* Before the end of it, nothing is adopted any more. */
-	expect(!file_change_begin(pair.b.file, pair.b.fd));
+	expect(!file_change_begin(pair.b.file, pair.b.fd, NULL));
 	expect(!fchown(pair.b.fd, 70001, -1));
 	evict(&pair.b);
 	expect_content(&pair, &pair.b, pair.pages);
@@ -158,7 +158,7 @@ static void what_this_mount_changed_is_cut_out(void **state)
 	expect_content(&pair, &pair.a, pair.pages);
 	page_make(&mine, 7777, 1);
 	assert_int_equal(cow_break_write(&pair.fixture.cow, pair.b.file, pair.b.source, &mine,
-					 sizeof(mine), 70 * FOLD_PAGE_SIZE),
+					 sizeof(mine), 70 * FOLD_PAGE_SIZE, NULL),
 			 sizeof(mine));
 	pair.pages[70] = mine;
 	evict(&pair.b);
@@ -191,7 +191,7 @@ static void without_memory_all_is_cut(void **state)
 	page_make(&mine, 7777, 1);
 	faults_fail_allocations(0);
 	assert_int_equal(cow_break_write(&pair.fixture.cow, pair.b.file, pair.b.source, &mine,
-					 sizeof(mine), 70 * FOLD_PAGE_SIZE),
+					 sizeof(mine), 70 * FOLD_PAGE_SIZE, NULL),
 			 sizeof(mine));
 	faults_fail_allocations(-1);
 	pair.pages[70] = mine;
@@ -209,7 +209,8 @@ static void a_changed_file_tells_nothing(void **state)
 	(void)state;
 	pair_open_kin(&pair);
 	page_make(&mine, 7777, 1);
-	cow_break_write(&pair.fixture.cow, pair.a.file, pair.a.source, &mine, sizeof(mine), 0);
+	cow_break_write(&pair.fixture.cow, pair.a.file, pair.a.source, &mine, sizeof(mine), 0,
+			NULL);
 	assert_int_equal(read_all(&pair.fixture, &pair.a, pair.buffer, BYTES), BYTES);
 	expect_content(&pair, &pair.b, pair.pages);
 	assert_int_equal(adopted(&pair), 0);
@@ -368,7 +369,7 @@ static void write_mine(struct pair *pair, struct subject *subject, uint64_t page
 
 	page_make(&mine, 7000 + page, 1);
 	assert_int_equal(cow_break_write(&pair->fixture.cow, subject->file, subject->source, &mine,
-					 sizeof(mine), (off_t)(page * FOLD_PAGE_SIZE)),
+					 sizeof(mine), (off_t)(page * FOLD_PAGE_SIZE), NULL),
 			 sizeof(mine));
 }
 

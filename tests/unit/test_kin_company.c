@@ -136,7 +136,7 @@ static void who_tells_nothing_makes_nobody_wait(void **state)
 
 		assert_int_equal(cow_break_write(&pair.fixture.cow, subject->file, subject->source,
 						 pair.pages + PAGES - 1, FOLD_PAGE_SIZE,
-						 (PAGES - 1) * FOLD_PAGE_SIZE),
+						 (PAGES - 1) * FOLD_PAGE_SIZE, NULL),
 				 FOLD_PAGE_SIZE);
 	}
 	second = (struct reader){.pair = &pair, .subject = &pair.b, .buffer = pages_new(64, 30000)};
@@ -179,7 +179,7 @@ static void who_has_no_frame_makes_nobody_wait(void **state)
 	watch_end();
 	assert_memory_equal(second.buffer, pair.pages, 64 * FOLD_PAGE_SIZE);
 	assert_int_equal(stats_sum(pair.fixture.pool.stats, STAT_ADOPT_WAITS), 0);
-	page_store_give_back(pair.fixture.pool.store, frames, taken);
+	pool_give_back(&pair.fixture.pool, frames, taken);
 	free(frames);
 	free(second.buffer);
 	pair_close(&pair);
@@ -267,7 +267,8 @@ static void *storm_run(void *context)
 			page_make(&model[first], 100000 + rng_below(&rng, 1000), writer->number);
 			expect(cow_break_write(&pair->fixture.cow, subject->file, subject->source,
 					       &model[first], FOLD_PAGE_SIZE,
-					       (off_t)(first * FOLD_PAGE_SIZE)) == FOLD_PAGE_SIZE);
+					       (off_t)(first * FOLD_PAGE_SIZE),
+					       NULL) == FOLD_PAGE_SIZE);
 		}
 		expect(read_through(&pair->fixture, subject, buffer, count * FOLD_PAGE_SIZE,
 				    (off_t)(first * FOLD_PAGE_SIZE)) ==

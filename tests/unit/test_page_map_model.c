@@ -134,7 +134,7 @@ static bool publish_truth(struct model *model, unsigned index, uint64_t ticket)
 		fold_rcu_read_lock();
 		published = page_map_publish(model->map, page_at(index), ticket, ref);
 		if (!published)
-			page_store_drop(model->pool.store, ref);
+			page_store_drop(model->pool.store, ref, NULL);
 		fold_rcu_read_unlock();
 	}
 	if (published) {
@@ -215,14 +215,14 @@ static void do_break(struct model *model)
 		new_truth(model, i);
 		if (page->zero) {
 			fold_rcu_read_lock();
-			page_map_break_zero(model->map, page_at(i));
+			page_map_break_zero(model->map, page_at(i), NULL);
 			fold_rcu_read_unlock();
 			page->known = true;
 		} else if (page->known) {
 			page_make(&bytes, page->owner, page->version);
 			ref = pool_put_private(&model->pool, &bytes);
 			fold_rcu_read_lock();
-			page_map_break(model->map, page_at(i), ref);
+			page_map_break(model->map, page_at(i), ref, NULL);
 			fold_rcu_read_unlock();
 		} else {
 			fold_rcu_read_lock();
@@ -375,7 +375,7 @@ static void busy_publish(struct busy *busy, uint64_t page, uint64_t ticket)
 		fold_rcu_read_lock();
 		published = page_map_publish(busy->map, busy->first + page, ticket, ref);
 		if (!published)
-			page_store_drop(busy->pool.store, ref);
+			page_store_drop(busy->pool.store, ref, NULL);
 		fold_rcu_read_unlock();
 	}
 	atomic_fetch_add(published ? &busy->published : &busy->refused, 1);
@@ -439,13 +439,13 @@ static void busy_break(struct busy *busy, uint64_t page)
 	fold_rcu_read_lock();
 	page_map_look(busy->map, busy->first + page, 1, &look);
 	if (version_is_zero(version)) {
-		page_map_break_zero(busy->map, busy->first + page);
-		page_store_drop(busy->pool.store, ref);
+		page_map_break_zero(busy->map, busy->first + page, NULL);
+		page_store_drop(busy->pool.store, ref, NULL);
 	} else if (look.data) {
-		page_map_break(busy->map, busy->first + page, ref);
+		page_map_break(busy->map, busy->first + page, ref, NULL);
 	} else {
 		page_map_forget(busy->map, busy->first + page, 1);
-		page_store_drop(busy->pool.store, ref);
+		page_store_drop(busy->pool.store, ref, NULL);
 	}
 	fold_rcu_read_unlock();
 	atomic_store(&busy->settled[page], version);

@@ -127,7 +127,7 @@ static void a4_sharing_compares_bytes(void **state)
 		page_make(&page, 1, 1);
 		((uint8_t *)&page)[i * (FOLD_PAGE_SIZE - 1) / 15] ^= 1;
 		frame = pool_stage(&pool, &page);
-		assert_false(page_store_publish(pool.store, frame, &forged, &refs[i]));
+		assert_false(page_store_publish(pool.store, frame, &forged, NULL, &refs[i]));
 		assert_memory_equal(page_store_read(pool.store, refs[i]), &page, sizeof(page));
 	}
 	fold_rcu_read_unlock();
@@ -155,7 +155,7 @@ static void a5_take_returns_fewer(void **state)
 		seen[frames[i]] = true;
 	}
 	assert_int_equal(page_store_take(pool.store, frames, 1), 0);
-	page_store_give_back(pool.store, frames, 3);
+	pool_give_back(&pool, frames, 3);
 	assert_int_equal(page_store_take(pool.store, frames, 10), 3);
 	assert_int_equal(pool_usage(&pool).frames_used, 0);
 	pool_close(&pool);
@@ -191,7 +191,7 @@ static void a2_bytes_outlive_the_drop_within_a_read_side(void **state)
 	fold_rcu_read_lock();
 	bytes = page_store_read(pool.store, ref);
 	assert_non_null(bytes);
-	page_store_drop(pool.store, ref);
+	page_store_drop(pool.store, ref, NULL);
 	assert_null(page_store_read(pool.store, ref));
 	/* The reclaimer is awake for want of frames; give it chances to be wrong. */
 	for (unsigned i = 0; i < 50; i++) {
@@ -215,7 +215,7 @@ static void reuse_frame(struct pool *pool, uint32_t wanted)
 	do
 		wait_for(page_store_take(pool->store, &frames[count], 1) == 1);
 	while (frames[count++] != wanted);
-	page_store_give_back(pool->store, frames, count - 1);
+	pool_give_back(pool, frames, count - 1);
 }
 
 /* A.3: an old reference to a frame in its next life. */
@@ -236,14 +236,14 @@ static void a3_stale_reference_is_over(void **state)
 	fold_rcu_read_lock();
 	/* Taken, not live yet. */
 	assert_null(page_store_read(pool.store, old));
-	page_store_drop(pool.store, old);
+	page_store_drop(pool.store, old, NULL);
 	assert_false(pool_publish(&pool, old.frame, &now));
 	assert_int_equal(now.frame, old.frame);
 	assert_int_not_equal(now.generation, old.generation);
 	assert_null(page_store_read(pool.store, old));
 	assert_int_equal(page_store_users(pool.store, old), 0);
 	for (unsigned i = 0; i < 5; i++)
-		page_store_drop(pool.store, old);
+		page_store_drop(pool.store, old, NULL);
 	assert_int_equal(page_store_users(pool.store, now), 1);
 	assert_non_null(page_store_read(pool.store, now));
 	fold_rcu_read_unlock();
@@ -266,8 +266,8 @@ static void a3_dead_content_is_not_shared(void **state)
 	for (unsigned round = 0; round < 20; round++) {
 		assert_false(pool_publish(&pool, pool_stage(&pool, &page), &old));
 		assert_true(pool_publish(&pool, pool_stage(&pool, &page), &now));
-		page_store_drop(pool.store, old);
-		page_store_drop(pool.store, now);
+		page_store_drop(pool.store, old, NULL);
+		page_store_drop(pool.store, now, NULL);
 		assert_null(page_store_read(pool.store, old));
 	}
 	fold_rcu_read_unlock();
@@ -421,9 +421,9 @@ static void turmoil_write(struct turmoil *turmoil, unsigned index)
 		if (rng_below(&rng, 4))
 			pool_publish(&turmoil->pool, frame, &ref);
 		else
-			ref = page_store_publish_private(turmoil->pool.store, frame);
+			ref = page_store_publish_private(turmoil->pool.store, frame, NULL);
 		ref = unpack(atomic_exchange(&turmoil->refs[key], pack(ref)));
-		page_store_drop(turmoil->pool.store, ref);
+		page_store_drop(turmoil->pool.store, ref, NULL);
 		fold_rcu_read_unlock();
 	}
 	atomic_fetch_sub(&turmoil->writers, 1);
@@ -571,7 +571,7 @@ static void publish_waits_for_no_reclaimer(void **state)
 	/* Once somebody does, they come. */
 	assert_int_equal(page_store_start(pool.store), 0);
 	wait_for(page_store_take(pool.store, &frame, 1) == 1);
-	page_store_give_back(pool.store, &frame, 1);
+	page_store_give_back(pool.store, frame, NULL);
 	pool_close(&pool);
 }
 
@@ -628,6 +628,64 @@ static void the_end_gives_memory_back_without_a_walk(void **state)
 	pool_close(&pool);
 }
 
+/* ---- batches ---- */
+
+/* What is settled later has died, or has gone to somebody else, meanwhile. */
+static void a_batch_is_settled_whatever_became_of_its_frames(void **state)
+{
+	struct frame_batch batch = {.count = 0};
+	struct frame_batch drops = {.count = 0};
+	struct frame_lists lists;
+	uint32_t frames[4];
+	struct frame_ref refs[4];
+	struct pool pool;
+
+	(void)state;
+	pool_open(&pool, MIB, false);
+	assert_int_equal(page_store_take(pool.store, frames, 4), 4);
+	fold_rcu_read_lock();
+	for (unsigned i = 0; i < 4; i++)
+		refs[i] = page_store_publish_private(pool.store, frames[i], &batch);
+	page_store_lists(pool.store, &lists);
+	assert_int_equal(lists.length[FRAME_PLACE_QUEUED], 0);
+	/* Before it is settled, by the same thread and by another. */
+	page_store_drop(pool.store, refs[1], &batch);
+	page_store_drop(pool.store, refs[2], NULL);
+	page_store_drop(pool.store, refs[3], &drops);
+	assert_non_null(page_store_read(pool.store, refs[0]));
+	assert_null(page_store_read(pool.store, refs[1]));
+	page_store_settle(pool.store, &batch);
+	page_store_settle(pool.store, &drops);
+	/* After. */
+	page_store_lists(pool.store, &lists);
+	assert_int_equal(lists.length[FRAME_PLACE_QUEUED], 1);
+	assert_int_equal(lists.length[FRAME_PLACE_LIMBO], 3);
+	page_store_drop(pool.store, refs[0], NULL);
+	fold_rcu_read_unlock();
+	page_store_lists(pool.store, &lists);
+	assert_int_equal(lists.length[FRAME_PLACE_QUEUED], 0);
+	assert_int_equal(lists.length[FRAME_PLACE_LIMBO], 4);
+	pool_close(&pool);
+}
+
+/* Neighbouring frames stay neighbours for who takes them next, and are one part of a read. */
+static void a_batch_gives_frames_back_in_their_order(void **state)
+{
+	enum { FRAMES = FRAME_BATCH - 1 };
+	uint32_t frames[FRAMES];
+	uint32_t again[FRAMES];
+	struct pool pool;
+
+	(void)state;
+	pool_open(&pool, 2 * MIB, false);
+	assert_int_equal(page_store_take(pool.store, frames, FRAMES), FRAMES);
+	pool_give_back(&pool, frames, FRAMES);
+	assert_int_equal(page_store_take(pool.store, again, FRAMES), FRAMES);
+	assert_memory_equal(frames, again, sizeof(frames));
+	pool_give_back(&pool, again, FRAMES);
+	pool_close(&pool);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -649,6 +707,8 @@ int main(void)
 		cmocka_unit_test(publish_waits_for_no_reclaimer),
 		cmocka_unit_test(publishing_a_shared_page_gives_the_frame_back),
 		cmocka_unit_test(the_end_gives_memory_back_without_a_walk),
+		cmocka_unit_test(a_batch_is_settled_whatever_became_of_its_frames),
+		cmocka_unit_test(a_batch_gives_frames_back_in_their_order),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

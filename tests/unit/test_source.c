@@ -394,10 +394,12 @@ static void a_long_read_does_not_pile_up(void **state)
 	if (cache_can_be_dropped(&fixture)) {
 		empty_cache(&fixture);
 		for (unsigned round = 0; round < 64; round++)
-			for (unsigned page = 0; page < PAGES; page += 16)
+			for (unsigned page = 0; page < PAGES; page += 16) {
 				assert_int_equal(
 					read_parts(&fixture, buffer, 16, page * FOLD_PAGE_SIZE),
 					sizeof(buffer));
+				source_drop_cache_if_due(fixture.source);
+			}
 		assert_true(resident(&fixture) <= PAGES / 4);
 	}
 	fixture_close(&fixture);
@@ -421,6 +423,113 @@ static void a_drop_is_due_once(void **state)
 		source_drop_cache(fixture.source);
 	}
 	assert_in_range(due, 1, 16);
+	fixture_close(&fixture);
+}
+
+/* ---- who does it ---- */
+
+int __wrap_posix_fadvise(int fd, off_t offset, off_t length, int advice);
+int __real_posix_fadvise(int fd, off_t offset, off_t length, int advice);
+
+/* Drops of whole files, by this thread and by all. */
+static _Thread_local unsigned own_drops;
+static atomic_uint all_drops;
+
+int __wrap_posix_fadvise(int fd, off_t offset, off_t length, int advice)
+{
+	bool whole = advice == POSIX_FADV_DONTNEED && !offset && !length;
+
+	own_drops += whole;
+	atomic_fetch_add(&all_drops, whole);
+	return __real_posix_fadvise(fd, offset, length, advice);
+}
+
+/* A request's thread reads and writes; it is told when a drop is due, and makes none. */
+static void reads_and_writes_drop_no_whole_file(void **state)
+{
+	struct test_page buffer[16];
+	struct fixture fixture;
+	unsigned due = 0;
+
+	(void)state;
+	fixture_open(&fixture);
+	own_drops = 0;
+	for (unsigned round = 0; round < 40; round++) { /* 40 MiB of each */
+		for (unsigned page = 0; page < PAGES; page += 16)
+			assert_int_equal(read_parts(&fixture, buffer, 16, page * FOLD_PAGE_SIZE),
+					 sizeof(buffer));
+		assert_int_equal(source_write(fixture.source, fixture.pages, BYTES, 0), BYTES);
+		due += source_wants_drop(fixture.source);
+	}
+	assert_int_equal(own_drops, 0);
+	assert_in_range(due, 2, 5);
+	fixture_close(&fixture);
+}
+
+/* What another description, or nobody, has cached is not looked at. */
+static void a_source_that_moved_nothing_is_just_closed(void **state)
+{
+	struct fixture fixture;
+	struct source *source;
+	struct test_page page;
+
+	(void)state;
+	fixture_open(&fixture);
+	for (unsigned way = 0; way < 3; way++) {
+		expect(!source_new(reopen_file(fixture.fd, O_RDWR), &source));
+		if (way == 1)
+			source_moved(source, 1);
+		if (way == 2)
+			assert_int_equal(source_write(source, &page, sizeof(page), 0),
+					 sizeof(page));
+		assert_int_equal(source_ends_slowly(source), way > 0);
+		own_drops = 0;
+		source_put(source);
+		assert_int_equal(own_drops, way > 0);
+	}
+	/* A small file takes no time. */
+	expect(!ftruncate(fixture.fd, BYTES / 2));
+	source_moved(fixture.source, 1);
+	assert_false(source_ends_slowly(fixture.source));
+	fixture_close(&fixture);
+}
+
+struct gate {
+	struct worker_job job;
+	atomic_bool open;
+};
+
+static void wait_at_gate(struct worker_job *job, bool wanted)
+{
+	struct gate *gate = caa_container_of(job, struct gate, job);
+
+	(void)wanted;
+	wait_for(atomic_load(&gate->open));
+}
+
+/* By a worker, and once, however often it is asked for before that has begun. */
+static void a_drop_that_is_asked_for_is_a_workers(void **state)
+{
+	struct gate gate = {.job = {.run = wait_at_gate}};
+	struct fixture fixture;
+	struct workers *workers;
+
+	(void)state;
+	fixture_open(&fixture);
+	expect(!workers_new(1, &workers) && !workers_start(workers));
+	workers_add(workers, &gate.job);
+	own_drops = 0;
+	atomic_store(&all_drops, 0);
+	for (unsigned i = 0; i < 100; i++)
+		source_drop_cache_soon(fixture.source, workers);
+	assert_int_equal(atomic_load(&all_drops), 0);
+	atomic_store(&gate.open, true);
+	wait_for(atomic_load(&all_drops) == 1);
+	source_drop_cache_soon(fixture.source, workers);
+	workers_free(workers);
+	assert_int_equal(atomic_load(&all_drops), 2);
+	/* What was left when they ended is done by who waits for that. */
+	assert_in_range(own_drops, 0, 1);
 	fixture_close(&fixture);
 }
 
@@ -477,6 +586,9 @@ int main(void)
 		cmocka_unit_test(writes_leave_nothing_in_the_cache_once_they_are_on_disk),
 		cmocka_unit_test(a_long_read_does_not_pile_up),
 		cmocka_unit_test(a_drop_is_due_once),
+		cmocka_unit_test(reads_and_writes_drop_no_whole_file),
+		cmocka_unit_test(a_source_that_moved_nothing_is_just_closed),
+		cmocka_unit_test(a_drop_that_is_asked_for_is_a_workers),
 		cmocka_unit_test(any_difference_tells_stamps_apart),
 	};
 

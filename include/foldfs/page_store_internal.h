@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * page_store_internal.h - what page_store.c, page_store_reclaim.c and page_store_audit.c share;
+ * nobody else includes it
+ */
+#ifndef FOLDFS_PAGE_STORE_INTERNAL_H
+#define FOLDFS_PAGE_STORE_INTERNAL_H
+
+#include "foldfs/frame_queue.h"
+#include "foldfs/page_store.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+/* Of a cache, and the one that is fetched along with it. */
+#define LINES 128
+
+struct page_store {
+	/* What every hit reads; constant, and on no line that anybody writes. Two lines are kept
+	 * apart where one would do, as in stats.c. */
+	uint8_t *bytes;           /* frames_total * 4096; constant pointer until the end */
+	struct frame_meta *metas; /* frames_total; constant pointer */
+	uint32_t frames_total;
+	uint32_t reserve;
+	struct hash_index *index;
+	struct stats *stats;
+
+	/* Gauges: relaxed, each change made by whoever made the step in `life`. What every fill
+	 * writes, and what sharing does. */
+	_Alignas(LINES) _Atomic uint64_t used;
+	_Atomic uint64_t own;
+	_Alignas(LINES) _Atomic uint64_t shared;
+	_Atomic uint64_t sharing;
+
+	_Alignas(LINES) pthread_mutex_t lock;
+	pthread_cond_t wanted;    /* the reclaimer sleeps here */
+	struct frame_queue queue; /* under lock */
+	uint32_t free_first;      /* list by meta.next; under lock */
+	uint32_t free_count;      /* under lock */
+	uint32_t limbo_first;     /* list by meta.next; under lock */
+	uint32_t limbo_count;     /* under lock */
+	_Atomic uint32_t fresh;   /* frames from here on were never used; changed under lock */
+	_Atomic uint32_t touched; /* frames below have memory; changed under lock */
+	uint64_t moves;           /* of frames between lists, for the audit; under lock */
+	bool stopping;            /* under lock */
+	bool running;             /* main thread only */
+	pthread_t reclaimer;
+};
+
+/* Frames that a taker could have now. Under the lock. */
+static inline uint32_t page_store_available_locked(const struct page_store *store)
+{
+	return store->free_count + store->frames_total -
+	       atomic_load_explicit(&store->fresh, memory_order_relaxed);
+}
+
+/* To the free list: FRAME, which is in no list and nobody's. */
+void page_store_push_free_locked(struct page_store *store, uint32_t frame);
+/* FRAME's life, its GENERATION, is over: out of its queue, if it is in one, and to limbo. By who
+ * ended that life. */
+void page_store_to_limbo_locked(struct page_store *store, uint32_t frame, uint32_t generation);
+/* End the life of FRAME, whatever its users. False: somebody else did, and will bring it to limbo.
+ * Read side. */
+bool page_store_end_life(struct page_store *store, uint32_t frame, uint32_t *ret_generation);
+
+/* Whether the reclaimer has something to do. */
+bool page_store_wants_reclaimer_locked(const struct page_store *store);
+/* Have it end, and wait for that. Idempotent. */
+void page_store_stop(struct page_store *store);
+
+#endif
