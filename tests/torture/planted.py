@@ -78,7 +78,8 @@ ELSEWHERE = {
     "lost_drop": ("pages that came back while they were being written stay", "content.dropped_while_being_written"),
     "early_answer": ("a direct write is answered before what was read beside it is gone",
                      "content.read_beside_a_direct_write", ([], os.O_DIRECT)),
-    "shared_for_ever": ("an open joins readers whose file was changed since", "plan.equal_file_that_changes_while_it_is_open"),
+    "shared_for_ever": ("an open joins readers whose file was changed since",
+                        "equal.equal_file_that_changes_while_it_is_open"),
 }
 
 
