@@ -4,11 +4,14 @@
  *
  * The processor marks each page of memory that it reads or writes; the kernel clears and sums these
  * marks for a process (proc(5), clear_refs and smaps_rollup). Whatever a walk is made of, it shows.
+ * ThreadSanitizer looks at memory of its own, at any time: there nothing is counted.
  */
 #ifndef FOLDFS_TEST_TOUCHED_H
 #define FOLDFS_TEST_TOUCHED_H
 
 #include "helpers.h"
+
+#include "foldfs/rcu.h"
 
 static inline void touched_clear(void)
 {
@@ -29,6 +32,9 @@ static inline uint64_t touched_bytes(void)
 		if (!strncmp(line, "Referenced:", 11))
 			kib = strtoull(line + 11, NULL, 10);
 	expect(!fclose(file));
+#ifdef FOLD_TSAN
+	kib = 0;
+#endif
 	return kib << 10;
 }
 
