@@ -118,8 +118,8 @@ static uint64_t take_run_locked(struct null_window *window, struct null_window_e
 		pages += (uint64_t)__builtin_popcountll(bits);
 		regions++;
 	}
-	/* A note in between may not have added its bytes yet: the sum wraps and comes right again.
-	 */
+	/* A note in between may not have added its bytes yet: the sum wraps and comes
+	 * right again. */
 	atomic_fetch_sub(&window->bytes, pages * NULL_PAGE_SIZE);
 	return regions;
 }

@@ -260,8 +260,8 @@ static errint_t lock_file(int fd, int operation)
 	return TEMP_FAILURE_RETRY(flock(fd, operation)) ? -errno : 0;
 }
 
-/* Become a user. *ret_alone: there is no other one, and none comes while the directory is locked.
- */
+/* Become a user. *ret_alone: there is no other one, and none comes while the directory
+ * is locked. */
 static errint_t become_user(struct catalogue *catalogue, bool *ret_alone)
 {
 	errint_t error;
@@ -292,8 +292,8 @@ static errint_t open_database(struct catalogue *catalogue, const char *directory
 			      uint64_t max_bytes)
 {
 	/* Close-on-exec is LMDB's own. Nothing is lost with a late sync but the last batches. */
-	/* Look-ups are at random: what the kernel would read ahead of them, it would keep as well.
-	 */
+	/* Look-ups are at random: what the kernel would read ahead of them, it would keep
+	 * as well. */
 	return catalogue_open_environment(directory, max_bytes, MDB_NOMETASYNC | MDB_NORDAHEAD,
 					  &catalogue->env);
 }

@@ -26,8 +26,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* What is copied within one transaction: LMDB keeps its pages in memory, 512 MiB of them at most.
- */
+/* What is copied within one transaction: LMDB keeps its pages in memory, 512 MiB of them
+ * at most. */
 #define BATCH_BYTES (UINT64_C(32) << 20)
 /* What takes longer than this, and than a slow disk takes for that many bytes twice, goes round in
  * a damaged tree. */

@@ -37,8 +37,8 @@
 #define RINGS_MAX       8u
 #define PROCESSORS_EACH 4u
 #define ENTRIES         256u /* submitted in one call */
-/* Reads under way at a time: what some hundreds of clients have, and far more than a disk's queue.
- */
+/* Reads under way at a time: what some hundreds of clients have, and far more than a
+ * disk's queue. */
 #define PLACES  1024u
 #define RESERVE 128u
 /* Threads of the kernel's own, for each ring. */

@@ -587,8 +587,8 @@ bool file_rests(struct file *file, int64_t calm)
 
 /* What was seen shortly before does only where it says that nothing has changed. A change of ours
  * that ended since has moved the stamp, and the source is asked again. A foreign one since then
- * goes unnoticed as one between now and our end does: what this request takes begins with its look.
- */
+ * goes unnoticed as one between now and our end does: what this request takes begins with
+ * its look. */
 errint_t file_change_begin(struct file *file, int fd, const struct stat *seen)
 {
 	bool unchanged;

@@ -122,8 +122,8 @@ static uint64_t drop_kins(struct file_table *table)
 	return freed;
 }
 
-/* Bytes beyond the budget. What is only waiting to be freed does not count: it is trimmed already.
- */
+/* Bytes beyond the budget. What is only waiting to be freed does not count: it is trimmed
+ * already. */
 static uint64_t excess_of(const struct file_table *table)
 {
 	uint64_t bytes = page_map_memory_in_use(table->memory) + file_table_bytes(table);

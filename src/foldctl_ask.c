@@ -176,8 +176,8 @@ static ssize_t receive_all(int fd, char *buffer, size_t size, int64_t deadline)
 	return -EMSGSIZE;
 }
 
-/* The daemon's answer to REQUEST over FD, within ANSWER_WITHIN_MS. -EBADMSG: it is no JSON object.
- */
+/* The daemon's answer to REQUEST over FD, within ANSWER_WITHIN_MS. -EBADMSG: it is no
+ * JSON object. */
 static errint_t converse(int fd, const char *request, int64_t answer_within_ms, json_t **ret_answer)
 {
 	int64_t deadline = now_ms() + answer_within_ms;

@@ -24,8 +24,8 @@
 /* Workers that read ahead: I/O waits, so a few more than one do not cost processors. */
 #define WORKERS 2u
 /* Requests that the kernel may have under way in the background (its own read-ahead, async I/O,
- * write-back, releases), of all users together: more than serve.c takes, which bounds them by user.
- */
+ * write-back, releases), of all users together: more than serve.c takes, which bounds them
+ * by user. */
 #define BACKGROUND_MAX 8192u
 /* Beyond this it reads no further ahead. */
 #define BACKGROUND_ENOUGH 48u

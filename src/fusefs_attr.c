@@ -482,8 +482,8 @@ void fusefs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t si
 	reply_xattr(req, length, size, value);
 }
 
-/* Take the names that need CAP_SYS_ADMIN out of LIST, unless REQ's caller has it; the bytes left.
- */
+/* Take the names that need CAP_SYS_ADMIN out of LIST, unless REQ's caller has it; the
+ * bytes left. */
 static size_t list_visible(fuse_req_t req, char *list, size_t length)
 {
 	bool asked = false;

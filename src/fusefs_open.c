@@ -396,8 +396,8 @@ static struct file *find_file(struct fusefs *fs, struct inode *inode, const stru
 	return fusefs_file_find(fs, inode, &st);
 }
 
-/* HANDLE, which has left its inode's plan, is closed. What is left open may be alone from now on.
- */
+/* HANDLE, which has left its inode's plan, is closed. What is left open may be alone
+ * from now on. */
 static void end_release(struct handle *handle)
 {
 	struct inode *inode = handle->inode;

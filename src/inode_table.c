@@ -69,8 +69,8 @@ void inode_shard_remove_locked(struct shard *shard, struct inode *inode)
 	shard->inodes--;
 }
 
-/* Twice the buckets when they are as many as inodes; the old ones do as well if there is no memory.
- */
+/* Twice the buckets when they are as many as inodes; the old ones do as well if there is
+ * no memory. */
 static void grow_locked(struct inode_table *table, struct shard *shard)
 {
 	size_t old_count = shard->bucket_count;

@@ -308,8 +308,8 @@ static void block_end_signals(struct daemon *d)
 
 /* ---- the daemon ---- */
 
-/* As many open files as we may have: where the source has no file handles, inodes need descriptors.
- */
+/* As many open files as we may have: where the source has no file handles, inodes need
+ * descriptors. */
 static void raise_open_files(void)
 {
 	struct rlimit limit;

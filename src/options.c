@@ -485,8 +485,8 @@ static errint_t judge_timeouts(const struct raw_options *raw, struct options *op
 	err = judge_timeout("entry_timeout", raw->entry_timeout, &options->entry_timeout);
 	if (err)
 		return err;
-	/* Where files are made, others make some behind the mount: lock files, results of builds.
-	 */
+	/* Where files are made, others make some behind the mount: lock files, results
+	 * of builds. */
 	options->negative_timeout = options->read_only ? options->entry_timeout : 0;
 	return judge_timeout("negative_timeout", raw->negative_timeout, &options->negative_timeout);
 }

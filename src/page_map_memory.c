@@ -49,8 +49,8 @@ void page_map_memory_free(struct page_map_memory *memory)
 
 	if (!memory)
 		return;
-	/* Looked at before the barrier: who has told that nothing is pending may still be at work.
-	 */
+	/* Looked at before the barrier: who has told that nothing is pending may still be
+	 * at work. */
 	do {
 		page_map_memory_settle(memory);
 		pthread_mutex_lock(&memory->lock);

@@ -577,7 +577,7 @@ uint64_t plan_inodes(const struct plan *plan, enum plan_kind kind)
 
 int plan_source_flags(int client_flags)
 {
-	/* O_TRUNC comes as a setattr of its own; creation flags were dealt with where the name is.
-	 */
+	/* O_TRUNC comes as a setattr of its own; creation flags were dealt with where the
+	 * name is. */
 	return (client_flags & (O_ACCMODE | O_SYNC | O_DSYNC | O_NOATIME)) | O_CLOEXEC;
 }

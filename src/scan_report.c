@@ -126,8 +126,8 @@ errint_t scan_report_table(FILE *stream, const char *path, const struct scan_res
 	return fflush(stream) || ferror(stream) ? -EIO : 0;
 }
 
-/* A bar and PART in percent, in so many columns: without the bar where there is not room for one.
- */
+/* A bar and PART in percent, in so many columns: without the bar where there is not room
+ * for one. */
 static void print_bar(FILE *stream, double part, int columns)
 {
 	int room = columns - (int)sizeof(" [] 100 %") + 1;

@@ -66,8 +66,8 @@ errint_t source_new(int fd, struct source **ret_source)
 		return -ENOMEM;
 	}
 	source->fd = fd;
-	/* Read-ahead is ours: what the kernel read ahead would have to be copied and dropped again.
-	 */
+	/* Read-ahead is ours: what the kernel read ahead would have to be copied and
+	 * dropped again. */
 	(void)posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
 	atomic_init(&source->references, 1);
 	*ret_source = source;

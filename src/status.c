@@ -62,8 +62,8 @@ static uint64_t total_bytes(const struct reading *r)
 	return fusefs_memory(&r->usage) + r->scan_bytes + r->memory.program_bytes;
 }
 
-/* JSON is UTF-8, a path is any bytes: one that is no UTF-8 shows U+FFFD for each byte beyond ASCII.
- */
+/* JSON is UTF-8, a path is any bytes: one that is no UTF-8 shows U+FFFD for each byte
+ * beyond ASCII. */
 static json_t *text_of(const char *text)
 {
 	static const char replacement[] = "\xEF\xBF\xBD";

@@ -104,8 +104,8 @@ static const struct {
 	/* FUSE over io_uring, whose threads are each on the node of their processor. */
 	{RING, "io_uring_setup io_uring_register get_mempolicy set_mempolicy mbind"},
 	{DAEMON, "io_uring_enter"},
-	/* The sanitizers' own, with the symbolizer that they start and the threads that they stop.
-	 */
+	/* The sanitizers' own, with the symbolizer that they start and the threads that
+	 * they stop. */
 	{SANITIZER,
 	 "clone clone3 fork vfork execve ptrace wait4 waitid personality prctl arch_prctl"},
 	{SANITIZER,
@@ -116,8 +116,8 @@ static const struct {
 	 "process_vm_readv futex mremap madvise open openat lseek fstat newfstatat poll"},
 };
 
-/* What foldfs calls itself and libseccomp may be too old to name: one number on all architectures.
- */
+/* What foldfs calls itself and libseccomp may be too old to name: one number on all
+ * architectures. */
 static const struct {
 	const char *name;
 	int number;

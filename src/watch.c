@@ -57,8 +57,8 @@
 /* While the queue does not get empty, this thread works for a spell, and rests. */
 #define SPELL (10 * MS)
 #define REST  (30 * MS)
-/* Buffers that are read before a sweep, to be passed over: more than a queue of the usual length.
- */
+/* Buffers that are read before a sweep, to be passed over: more than a queue of the
+ * usual length. */
 #define PASSED_OVER 1024
 
 /* A store through a mapping is not reported; the close of the file that was mapped is. */

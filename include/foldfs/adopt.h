@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* adopt.h - the part of a fill that asks the file's family before the source; fill.c alone uses it
- */
+/* adopt.h - the part of a fill that asks the file's family before the source; fill.c
+ * alone uses it */
 #ifndef FOLDFS_ADOPT_H
 #define FOLDFS_ADOPT_H
 

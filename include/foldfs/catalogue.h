@@ -96,8 +96,8 @@ static inline uint64_t catalogue_backs(const struct catalogue_record *record)
 }
 
 /* The N-th member of CLASS of which catalogue_backs() is BACKS; the order is the same for every
- * asker until the class changes. The caller sees to it that the file still has that stamp. -ENOENT.
- */
+ * asker until the class changes. The caller sees to it that the file still has that stamp.
+ * -ENOENT. */
 errint_t catalogue_member(struct catalogue *catalogue, uint64_t class, uint64_t backs, unsigned n,
 			  struct catalogue_member *ret_member);
 /* The N-th member of CLASS, whatever it may back; those that may back trusted files come first. */

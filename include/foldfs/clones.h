@@ -47,8 +47,8 @@ uint64_t clones_found(const struct clones *clones);
 /* FILE, validated, was opened as SOURCE to be served from the pool. It is noted; and if it has no
  * kin, and was not looked at as it is now, it gets one, if that can be proved. A few system calls
  * for a file that has nothing in common with any; else some milliseconds, and as long as it takes
- * to write what is dirty of both. As the daemon itself, without a lock of a file's or an inode's.
- */
+ * to write what is dirty of both. As the daemon itself, without a lock of a file's or an
+ * inode's. */
 void clones_learn(struct clones *clones, struct file *file, struct source *source);
 
 #endif

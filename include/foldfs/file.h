@@ -158,11 +158,11 @@ enum file_truth {
 	FILE_IS_TRUE,        /* of the source as it is now, and nobody of ours is changing it */
 	FILE_IS_CHANGING,    /* changes of this mount are under way */
 	FILE_IS_DOUBTFUL,    /* the source was young when its stamp was taken: not relied on */
-	FILE_CHANGED_BEHIND, /* not of the source as it is now: will be forgotten at the next open
-			      */
+	FILE_CHANGED_BEHIND, /* not of the source as it is now: will be forgotten at the
+			      * next open */
 };
-/* *ret_size_known: file_size() is the source's size; told of a file that is true. -errno of fstat.
- */
+/* *ret_size_known: file_size() is the source's size; told of a file that is true. -errno
+ * of fstat. */
 errint_t file_judge(struct file *file, int fd, enum file_truth *ret_truth, bool *ret_size_known);
 
 #endif

@@ -54,8 +54,8 @@ errint_t handle_content(struct handle *handle);
 /* Give a reference back. Any thread: where the end may take long, another one makes it. */
 void handle_put(struct handle *handle);
 
-/* The kernel is about to cache these pages, unless its client asked for DIRECT. Before the reply.
- */
+/* The kernel is about to cache these pages, unless its client asked for DIRECT. Before
+ * the reply. */
 static inline void handle_note_cached(const struct handle *handle, bool direct, uint64_t first,
 				      unsigned pages)
 {

@@ -100,23 +100,21 @@ double fusefs_attr_timeout(struct fusefs *fs, struct inode *inode);
 void fusefs_attr_expire(struct fusefs *fs, const struct inode *inode);
 
 /* Fit a stat of the source, of what is open as FD, for the client: see inode_number_shown().
- * -errno.
- */
+ * -errno. */
 errint_t fusefs_stat_show(const struct fusefs *fs, int fd, struct stat *st);
 
 /* fusefs_source.c: a new descriptor of INODE (a regular file or a directory), as REQ's caller gets
  * it from the source by an open with CLIENT_FLAGS, never waiting in the kernel for somebody's
  * lease. WAIT: the client waits until it is given back or taken away, or is interrupted (-EINTR);
- * -EAGAIN if not, or if there is no end of it. Without a lock. O_NONBLOCK is not set in the result.
- */
+ * -EAGAIN if not, or if there is no end of it. Without a lock. O_NONBLOCK is not set in
+ * the result. */
 int fusefs_open_as_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode, int client_flags,
 			  bool wait);
 
 /* fusefs_source.c: a description of INODE's file for an open of REQ's caller with CLIENT_FLAGS, a
  * reference to the caller. If its kin is proven (kin.h), that will do and he may, it is the one
  * that there is: JOINED. Else it is opened as by fusefs_open_as_caller(), and a proof has ended.
- * -errno.
- */
+ * -errno. */
 errint_t fusefs_source_of_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode,
 				 int client_flags, bool wait, struct source **ret_source,
 				 bool *ret_joined);
@@ -145,8 +143,8 @@ errint_t fusefs_handle_join(struct fusefs *fs, fuse_req_t req, struct inode *ino
 			    struct source *source, struct fuse_file_info *fi);
 /* The reply to the open did not reach the kernel: undo. */
 void fusefs_handle_undo(struct fuse_file_info *fi);
-/* If nobody has INODE open, see whether it may still be mapped by who wrote to it in passthrough.
- */
+/* If nobody has INODE open, see whether it may still be mapped by who wrote to it in
+ * passthrough. */
 void fusefs_look_mapped(struct fusefs *fs, struct inode *inode);
 /* The source descriptor of an open handle. */
 int fusefs_handle_fd(const struct fuse_file_info *fi);

@@ -102,8 +102,8 @@ void inode_keep(struct inode_table *table, int fd, const struct stat *st);
 void inode_let_go(struct inode_table *table, struct inode *inode);
 
 /* The inode number for the client to see for NUMBER on DEVICE (inode_number.h), which FD is on. FD
- * is not looked at where a look-up found something on DEVICE. -EOVERFLOW: there is none; -ENOMEM.
- */
+ * is not looked at where a look-up found something on DEVICE. -EOVERFLOW: there is none;
+ * -ENOMEM. */
 errint_t inode_number_shown(struct inode_table *table, int fd, dev_t device, ino_t number,
 			    ino_t *ret_shown);
 

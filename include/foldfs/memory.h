@@ -16,8 +16,8 @@ void memory_begin(void);
 
 struct memory_usage {
 	uint64_t resident_bytes; /* all that is in memory */
-	uint64_t program_bytes;  /* of it the program, its libraries and what it has mapped of files
-				  */
+	uint64_t program_bytes;  /* of it the program, its libraries and what it has mapped
+				  * of files */
 };
 /* Zeroes where the kernel does not tell. */
 void memory_usage(struct memory_usage *ret_usage);

@@ -29,8 +29,8 @@ void objects_free(struct objects *objects);
 
 /* The object of RECORD, which has a class, for a file of WRITERS: open for reading, in a place
  * where it cannot be opened for writing. -ENOENT: there is none yet, or it is not as it was made;
- * -EPERM: it may not speak for that file; other -errno. A look-up and two system calls. Any thread.
- */
+ * -EPERM: it may not speak for that file; other -errno. A look-up and two system calls.
+ * Any thread. */
 int objects_open(struct objects *objects, const struct catalogue_record *record, uint64_t writers);
 
 /* A file that an object is made of. */

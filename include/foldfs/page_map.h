@@ -37,8 +37,8 @@ void page_map_memory_free(struct page_map_memory *memory);
 uint64_t page_map_memory_bytes(const struct page_map_memory *memory);
 /* The same without what was given up and only waits to be freed: what a trim can still change. */
 uint64_t page_map_memory_in_use(const struct page_map_memory *memory);
-/* Slots that say "zero", each page of a zero stretch counted; also what is yet to be taken apart.
- */
+/* Slots that say "zero", each page of a zero stretch counted; also what is yet to be
+ * taken apart. */
 uint64_t page_map_memory_zero_pages(const struct page_map_memory *memory);
 
 /* What maps gave up is taken apart by and by in the background (page_map.c, R.5), and until then
@@ -129,8 +129,8 @@ struct page_walk {
 
 /* Up to MAX stretches of the pages that come next, in order; how many is returned, perhaps none
  * before the end. Slots that say "unknown" are left out. Changes nothing. Holds the map's lock for
- * a bounded time, so what one call returns is of one moment, but for fills and for lives that end.
- */
+ * a bounded time, so what one call returns is of one moment, but for fills and for lives
+ * that end. */
 unsigned page_map_walk(struct page_map *map, struct page_walk *walk, unsigned max,
 		       struct page_stretch stretches[]);
 

@@ -77,8 +77,8 @@ int path_slot_begin(struct path_cache *cache, struct path_slot *slot, int fd, bo
 int path_slot_end(struct path_cache *cache, struct path_slot *slot);
 
 bool path_is_open(const struct path_slot *slot);
-/* The handle of an object whose slot has, or had, no descriptor; else NULL. The slot's, constant.
- */
+/* The handle of an object whose slot has, or had, no descriptor; else NULL. The slot's,
+ * constant. */
 struct file_handle *path_handle(const struct path_slot *slot);
 
 /* The descriptor of SLOT, until path_put(). -errno: the handle cannot be opened (-ESTALE: the
@@ -98,8 +98,8 @@ int path_pin(struct path_cache *cache, struct path_slot *slot, int fd);
 /* Somebody else has removed the object: do not keep its blocks. Not while it is in use. */
 void path_let_go(struct path_cache *cache, struct path_slot *slot);
 
-/* Close what was not used for a whole round, and begin another one. The sweeper's, and for tests.
- */
+/* Close what was not used for a whole round, and begin another one. The sweeper's, and
+ * for tests. */
 void path_cache_sweep(struct path_cache *cache);
 
 #endif

@@ -45,8 +45,8 @@ extern char fold_rcu_tsan_token;
 /* Make the calling thread known to RCU until it ends. Idempotent; called by the wrappers. */
 void fold_rcu_register(void);
 
-/* Enter a read side. Nests. May be called from any thread; costs no system call but the first time.
- */
+/* Enter a read side. Nests. May be called from any thread; costs no system call but the
+ * first time. */
 static inline void fold_rcu_read_lock(void)
 {
 	if (!fold_rcu_registered)
@@ -61,8 +61,8 @@ static inline void fold_rcu_read_unlock(void)
 	urcu_memb_read_unlock();
 }
 
-/* Wait for a grace period. Blocks; never inside a read side or holding a lock that a reader takes.
- */
+/* Wait for a grace period. Blocks; never inside a read side or holding a lock that a
+ * reader takes. */
 void fold_rcu_synchronize(void);
 
 /* Run CALLBACK(HEAD) after a grace period, on liburcu's own thread. HEAD lies inside the object.

@@ -64,8 +64,8 @@ struct scan_result {
 	double equal_bytes;    /* of files that are equal to another one, that one not counted */
 	uint64_t class_files;  /* files found equal by comparison in this scan */
 	uint64_t proved_files; /* of these, proved by their extents */
-	uint64_t family_files; /* files found in this scan to have pages in common with another one
-				*/
+	uint64_t family_files; /* files found in this scan to have pages in common with
+				* another one */
 	uint64_t family_pages; /* those pages, with content, as many as each of the files has */
 	double seconds;
 };

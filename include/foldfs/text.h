@@ -18,8 +18,8 @@ const char *text_size(int64_t bytes, struct text_buffer *buffer);
 const char *text_count(int64_t count, struct text_buffer *buffer);
 /* The two largest units: 3 min 20 s. */
 const char *text_duration(int64_t seconds, struct text_buffer *buffer);
-/* Print what somebody else says, a path or a daemon's answer, with a ? for each control character.
- */
+/* Print what somebody else says, a path or a daemon's answer, with a ? for each control
+ * character. */
 void text_print_foreign(FILE *stream, const char *text);
 /* The same to stderr, as one line that begins with PROGRAM. */
 __attribute__((format(printf, 2, 0))) void text_complain(const char *program, const char *format,

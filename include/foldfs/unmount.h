@@ -15,8 +15,8 @@
 errint_t unmount_lazily(int root, bool force);
 
 /* Have fusermount3 do it, and wait for that. It goes by the path; but as ROOT is open, only a lazy
- * unmount by somebody else could take the mount away meanwhile. What is left says whether it did.
- */
+ * unmount by somebody else could take the mount away meanwhile. What is left says
+ * whether it did. */
 void unmount_by_fusermount(int root);
 
 #endif

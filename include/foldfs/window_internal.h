@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* window_internal.h - the regions behind window.h: for window.c, window_trim.c and window_write.c
- */
+/* window_internal.h - the regions behind window.h: for window.c, window_trim.c and
+ * window_write.c */
 #ifndef FOLDFS_WINDOW_INTERNAL_H
 #define FOLDFS_WINDOW_INTERNAL_H
 
@@ -49,8 +49,8 @@ struct window {
 	struct cds_hlist_head *places;  /* closing, ready and held ones, by place; under lock */
 	uint64_t places_mask;           /* constant; their number less one */
 	uint64_t runs;                  /* how often a trimmer went to drop; under lock */
-	_Atomic uint64_t closing_pages; /* of regions in places, still in pages; changed under lock
-					 */
+	_Atomic uint64_t closing_pages; /* of regions in places, still in pages; changed
+					 * under lock */
 	struct cds_list_head files;     /* all, but forgotten ones; under lock */
 	struct cds_list_head leaving;   /* forgotten ones that are still of use; under lock */
 	struct cds_list_head stale;     /* files to invalidate as a whole; under lock */
@@ -122,8 +122,8 @@ static inline uint64_t window_budget_pages(const struct window *window)
 	return window->budget >> FOLD_PAGE_SHIFT;
 }
 
-/* Past so many pages there is something to trim: what is on its way out is not to be trimmed again.
- */
+/* Past so many pages there is something to trim: what is on its way out is not to be
+ * trimmed again. */
 static inline uint64_t window_limit_pages(const struct window *window)
 {
 	return window_budget_pages(window) + atomic_load(&window->closing_pages);

@@ -19,8 +19,8 @@
 #define WORDS_MAX 32
 #define MEMORY    (3ull << 30)
 
-/* The size that TEXT means, or -1 for what is no size; anything too large is UINT64_MAX and more.
- */
+/* The size that TEXT means, or -1 for what is no size; anything too large is UINT64_MAX
+ * and more. */
 static __int128 model_size(const char *text)
 {
 	static const char units[] = "KMGT";

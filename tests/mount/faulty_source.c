@@ -111,8 +111,8 @@ static int fault_of(uint32_t call, const char *path)
 	return fault_for(call, path, 0, UINT64_MAX);
 }
 
-/* Bytes before the first one that a read error is set for: a disk gives what precedes a bad block.
- */
+/* Bytes before the first one that a read error is set for: a disk gives what precedes a
+ * bad block. */
 static uint64_t before_fault(uint64_t first, uint64_t length)
 {
 	for (int i = 0; i < FAULTS; i++) {

@@ -52,8 +52,8 @@ struct user {
 #define OWNER       7001
 #define OWNER_GROUP 7001
 
-/* root; the owner; one whose supplementary, and one whose primary group is the owner's; a stranger.
- */
+/* root; the owner; one whose supplementary, and one whose primary group is the owner's; a
+ * stranger. */
 enum { USER_ROOT, USER_OWNER, USER_MEMBER, USER_PRIMARY, USER_OTHER, USERS };
 extern const struct user users[USERS];
 

@@ -95,8 +95,8 @@ static const struct {
 	{"tmpfile", by_tmpfile},
 };
 
-/* Directories to make in: plain, set-gid with a group that some users are in, and that nobody is.
- */
+/* Directories to make in: plain, set-gid with a group that some users are in, and that
+ * nobody is. */
 static const struct {
 	const char *name;
 	gid_t gid;

@@ -552,8 +552,8 @@ WRAP(void, plan_leave, struct plan *plan, struct plan_hold *hold, struct file *f
 	choosing = false;
 }
 
-/* Who has seen to that is believed: the stamp, which would tell at the next open, is not compared.
- */
+/* Who has seen to that is believed: the stamp, which would tell at the next open, is not
+ * compared. */
 WRAP(void, file_forget, struct file *file)
 {
 	if (!is_planted(kept_after_own) || !choosing)

@@ -19,9 +19,7 @@
 
 #define PIPE_BYTES (64u << 10)
 
-/* ---- ways to read: bytes that came into w->bytes, fewer at the end of the file, or -errno
- * --------
- */
+/* ---- ways to read: bytes that came, fewer at the end of the file, or -errno ---- */
 
 static ssize_t get_plain(int fd, uint8_t *bytes, size_t length, off_t at)
 {

@@ -164,8 +164,8 @@ void op_print(FILE *out, unsigned worker, const struct op *op);
 /* -EINVAL: LINE is no operation. */
 errint_t op_parse(const char *line, unsigned *ret_worker, struct op *ret_op);
 const char *op_name(unsigned kind);
-/* The number that a word of the command line is; the program ends where it is none, or above MAX.
- */
+/* The number that a word of the command line is; the program ends where it is none, or
+ * above MAX. */
 unsigned op_number(const char *text, unsigned max);
 uint64_t random_of(uint64_t seed, uint64_t a, uint64_t b);
 
@@ -317,8 +317,8 @@ void worker_do(struct worker *w, const struct op *op);
  * reported: -1. */
 int file_open(struct worker *w, unsigned file, enum fd_kind kind);
 void file_close(struct worker *w, unsigned file);
-/* Have what was stored through mappings written to the source; it need not reach the disk. -errno.
- */
+/* Have what was stored through mappings written to the source; it need not reach the
+ * disk. -errno. */
 errint_t file_write_back(int fd);
 /* The worker's lasting mapping of FILE, shared and writable. NULL: reported. */
 uint8_t *file_map(struct worker *w, unsigned file);

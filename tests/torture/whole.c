@@ -140,8 +140,8 @@ static void parse(int argc, char **argv, struct play *play, struct arguments *ar
 
 /* ---- files ---- */
 
-/* By way of the mount, if it can be: what is known there of a file that loses its name then goes.
- */
+/* By way of the mount, if it can be: what is known there of a file that loses its name
+ * then goes. */
 static errint_t make_one(const struct play *play, unsigned name)
 {
 	const char *directory = play->behind ? play->source : play->mount;

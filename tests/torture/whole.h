@@ -104,8 +104,8 @@ struct player {
 __attribute__((format(printf, 2, 3))) void complain(struct player *p, const char *format, ...);
 /* Below LIMIT. */
 uint32_t draw(struct player *p, uint32_t limit);
-/* Whether a file was made with a second name, ".b". It keeps that one when the first is given away.
- */
+/* Whether a file was made with a second name, ".b". It keeps that one when the first is
+ * given away. */
 bool has_second(const struct play *play, unsigned name);
 void path_in(const char *directory, unsigned name, const char *suffix, char *path, size_t room);
 

@@ -181,8 +181,8 @@ static inline unsigned count_known(struct subject *subject, uint64_t first, uint
 	return count;
 }
 
-/* What is known of the first PAGES pages must be what the source has, its end filled with zeroes.
- */
+/* What is known of the first PAGES pages must be what the source has, its end filled
+ * with zeroes. */
 static inline void check_known(struct subject *subject, uint64_t pages)
 {
 	struct test_page known;

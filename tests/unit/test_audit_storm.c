@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_audit_storm.c - the audit beside traffic calls nothing a difference that is only under way
- */
+/* test_audit_storm.c - the audit beside traffic calls nothing a difference that is only
+ * under way */
 #include "audit_fixture.h"
 
 #define STORM_PAGES 192u

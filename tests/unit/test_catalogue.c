@@ -191,8 +191,7 @@ static void members_come_in_one_order_and_leave_with_their_record(void **state)
 }
 
 /* Those of one word side by side, the trusted ones first; what not everybody may read backs
- * nobody's.
- */
+ * nobody's. */
 static void members_are_found_by_whom_they_may_back(void **state)
 {
 	static const uint64_t writers[] = {5, WRITERS_TRUSTED, 5, WRITERS_TRUSTED, 5, 256};

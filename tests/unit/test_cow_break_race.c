@@ -149,8 +149,8 @@ static void b2_a_change_during_the_fetch_leaves_the_truth(void **state)
 	free(pages);
 }
 
-/* A read that starts while a write is between source and slots: old or new, and known as new after.
- */
+/* A read that starts while a write is between source and slots: old or new, and known as
+ * new after. */
 struct midway {
 	struct fixture *fixture;
 	struct subject *subject;
@@ -308,8 +308,8 @@ static void run_storm(uint64_t pool_bytes)
 	atomic_store(&storm->writers, 2);
 	fixture_open(&storm->fixture, pool_bytes, true);
 	subject_open(&storm->fixture, &storm->subject, pages, STORM_PAGES * sizeof(*pages));
-	/* Resident to begin with, so that there is something to break however the threads are run.
-	 */
+	/* Resident to begin with, so that there is something to break however the threads
+	 * are run. */
 	expect(read_all(&storm->fixture, &storm->subject, pages, STORM_PAGES * sizeof(*pages)) ==
 	       STORM_PAGES * sizeof(*pages));
 	crew_run(4, storm_work, storm);

@@ -75,8 +75,8 @@ static char thread_state(int tid)
 	return end ? end[2] : 'X';
 }
 
-/* The second reader sleeps (or has ended, if it did not wait) before the first one's fetch goes on.
- */
+/* The second reader sleeps (or has ended, if it did not wait) before the first one's fetch
+ * goes on. */
 static void wait_for_the_other(void *context)
 {
 	struct reader *other = context;

@@ -290,8 +290,8 @@ static void file_that_is_open_for_writing_makes_none(void **state)
 	if (open_object(f, 1) >= 0)
 		fail();
 	make_object(f, 1, &f->stamp);
-	/* The maker is at it only while it is a wish: as soon as another one is made, it was tried.
-	 */
+	/* The maker is at it only while it is a wish: as soon as another one is made, it
+	 * was tried. */
 	make_object(f, 2, &f->stamp);
 	objects_free(f->objects);
 	close(fd);

@@ -306,8 +306,8 @@ static void a_comma_too_many_is_none(void **state)
 	options_clear(&options);
 }
 
-/* What mount(8) hands on at a remount: fstab's words, the list of mounts', then what is asked for.
- */
+/* What mount(8) hands on at a remount: fstab's words, the list of mounts', then what is
+ * asked for. */
 static void a_remount_takes_what_the_kernel_says(void **state)
 {
 	char said[512];

@@ -312,8 +312,8 @@ static void b2_no_version_is_used_twice(void **state)
 	fixture_close(&fixture);
 }
 
-/* R.4: a change discards the fills of its pages, and none elsewhere, whatever is known of the map.
- */
+/* R.4: a change discards the fills of its pages, and none elsewhere, whatever is known of
+ * the map. */
 static void a_change_leaves_fills_elsewhere_alone(void **state)
 {
 	static const uint64_t hints[] = {0, MIB, (uint64_t)8 << 30};

@@ -159,8 +159,8 @@ static void do_fill(struct model *model)
 	}
 }
 
-/* An old ticket. Void if the page changed or was published since. If nothing at all changed, good.
- */
+/* An old ticket. Void if the page changed or was published since. If nothing at all
+ * changed, good. */
 static void do_old_ticket(struct model *model)
 {
 	struct model_ticket *kept = &model->tickets[rng_below(&model->rng, TICKETS)];

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_range_lock.c - overlapping ranges one after the other, in order of arrival; others at once
- */
+/* test_range_lock.c - overlapping ranges one after the other, in order of arrival;
+ * others at once */
 #include "helpers.h"
 
 #include "foldfs/range_lock.h"

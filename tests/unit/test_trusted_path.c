@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_trusted_path.c - which directories are believed, by who could put something in their place
- */
+/* test_trusted_path.c - which directories are believed, by who could put something in
+ * their place */
 #include "helpers.h"
 #include "scratch.h"
 
