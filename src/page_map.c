@@ -6,8 +6,7 @@
  *
  *   unknown(v) --fill, by compare-and-swap--> zero | shared(f, g)
  *   shared(f, g) or private(f, g), f's life over --the same--> zero | shared(f', g')
- *   any --cow_break, under the lock--> unknown(v') | private(f, g) | zero       v' never used
- * before
+ *   any --cow_break, under the lock--> unknown(v') | private(f, g) | zero; v' is a new one
  *
  * The tree. A word of 64 bits stands for 64^h pages, h >= 0, by its kind:
  *

@@ -5,8 +5,8 @@
  * What happens to a tree that its map gave up (page_map.c, R.2 and R.5):
  *
  *   detached  no word points to it; its slots still hold their frames
- *   retired   one node of it: all its words say `moved`, and its children are detached by
- * themselves leaving   a grace period is under way for it, after which it is freed
+ *   retired   one node of it: all its words say `moved`, and its children are detached themselves
+ *   leaving   a grace period is under way for it, after which it is freed
  *
  * Readers of a map take no lock, so a node is kept until every read side that may have seen it has
  * ended. Nodes that are retired while one grace period is under way wait for the next one together:
