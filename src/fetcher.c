@@ -7,6 +7,10 @@
  * something for it or somebody writes to its waker, which the ring reads too. So while much is to
  * be done, nobody is woken, and what has gathered goes to the disk in one call.
  *
+ * Users. The call that hands a read over may wait for a lock of the file: that of its page cache, or
+ * the inode's (XFS), which a truncation or an fallocate of a file in many pieces holds for seconds.
+ * So a ring is one user's as long as it has any read, and whoever finds none has threads instead.
+ *
  * Privileges. io_uring makes calls past the filter of system calls. So a ring is made before there
  * is one, disabled, and held to reads for as long as it lives (io_uring_register(2), restrictions);
  * its thread can then only enable it, and no other can be made.
@@ -32,11 +36,16 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-/* With one for each of two processors that are all at work, a sixth less is read than with one for
- * both: where less gathers, more calls are made. */
-#define RINGS_MAX       8u
+/* Of one user. With one for each of two processors that are all at work, a sixth less is read than
+ * with one for both: where less gathers, more calls are made. */
 #define PROCESSORS_EACH 4u
-#define ENTRIES         256u /* submitted in one call */
+#define RINGS_EACH      4u
+/* With so many reads on all that he has a user gets another. */
+#define CROWD 64u
+/* Of all. */
+#define RINGS_MIN 4u
+#define RINGS_MAX 8u
+#define ENTRIES   128u /* submitted in one call */
 /* Reads under way at a time: what some hundreds of clients have, and far more than a
  * disk's queue. */
 #define PLACES  1024u
@@ -58,12 +67,16 @@ struct ring {
 	struct cds_list_head handed_over; /* under lock */
 	bool asleep;                      /* or about to be; under lock */
 	bool ending;                      /* under lock */
+	uid_t user;                       /* under fetcher->lock, as the next: */
+	unsigned taken;                   /* places that are his */
 };
 
 struct fetcher {
-	dev_t device; /* constant, as the next two */
-	unsigned count;
+	dev_t device;   /* constant, as the next two */
+	unsigned count; /* of rings */
+	unsigned each;  /* of one user, at most */
 	struct shares *places;
+	pthread_mutex_t lock; /* a leaf */
 	struct ring rings[RINGS_MAX];
 };
 
@@ -204,7 +217,7 @@ static errint_t ring_open(struct ring *ring)
 	struct io_uring_params params = {
 		.flags = IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER |
 			 IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CQSIZE,
-		.cq_entries = 2 * PLACES,
+		.cq_entries = PLACES,
 	};
 	errint_t error = io_uring_queue_init_params(ENTRIES, &ring->uring, &params);
 
@@ -245,7 +258,8 @@ static void wake(struct ring *ring)
 errint_t fetcher_new(int root_fd, struct fetcher **ret_fetcher)
 {
 	struct fetcher *fetcher = calloc(1, sizeof(*fetcher));
-	unsigned wanted = 1 + (unsigned)get_nprocs() / PROCESSORS_EACH;
+	unsigned each = 1 + (unsigned)get_nprocs() / PROCESSORS_EACH;
+	unsigned wanted;
 	struct statfs fs;
 	struct stat st;
 	errint_t error;
@@ -257,12 +271,13 @@ errint_t fetcher_new(int root_fd, struct fetcher **ret_fetcher)
 		free(fetcher);
 		return error;
 	}
+	pthread_mutex_init(&fetcher->lock, NULL);
 	*ret_fetcher = fetcher;
 	if (fstat(root_fd, &st) || fstatfs(root_fd, &fs) || !source_reads_aside(&fs))
 		return 0;
 	fetcher->device = st.st_dev;
-	if (wanted > RINGS_MAX)
-		wanted = RINGS_MAX;
+	fetcher->each = each < RINGS_EACH ? each : RINGS_EACH;
+	wanted = 2 * fetcher->each > RINGS_MIN ? 2 * fetcher->each : RINGS_MIN;
 	while (fetcher->count < wanted && !ring_open(&fetcher->rings[fetcher->count]))
 		fetcher->count++;
 	return 0;
@@ -308,25 +323,65 @@ void fetcher_free(struct fetcher *fetcher)
 	fetcher_stop(fetcher);
 	for (unsigned i = 0; i < fetcher->count; i++)
 		ring_close(&fetcher->rings[i]);
+	pthread_mutex_destroy(&fetcher->lock);
 	shares_free(fetcher->places);
 	free(fetcher);
 }
 
-bool fetcher_take(struct fetcher *fetcher, dev_t device, uid_t user)
+/* The ring for one more read of USER's: of his the one with the fewest, or another one. NULL: there
+ * is none. */
+static struct ring *choose_locked(struct fetcher *fetcher, uid_t user)
 {
-	return fetcher->count && device == fetcher->device &&
-	       !shares_take(fetcher->places, user, 1);
+	struct ring *least = NULL;
+	struct ring *unused = NULL;
+	unsigned his = 0;
+
+	for (unsigned i = 0; i < fetcher->count; i++) {
+		struct ring *ring = &fetcher->rings[i];
+
+		if (!ring->taken) {
+			unused = unused ? unused : ring;
+		} else if (ring->user == user) {
+			his++;
+			least = least && least->taken <= ring->taken ? least : ring;
+		}
+	}
+	if (unused && (!least || (least->taken >= CROWD && his < fetcher->each)))
+		return unused;
+	return least;
 }
 
-void fetcher_give(struct fetcher *fetcher, uid_t user)
+bool fetcher_take(struct fetcher *fetcher, dev_t device, uid_t user, struct fetch *fetch)
 {
-	shares_give(fetcher->places, user, 1);
+	struct ring *ring;
+
+	if (!fetcher->count || device != fetcher->device || shares_take(fetcher->places, user, 1))
+		return false;
+	pthread_mutex_lock(&fetcher->lock);
+	ring = choose_locked(fetcher, user);
+	if (ring) {
+		ring->user = user;
+		ring->taken++;
+	}
+	pthread_mutex_unlock(&fetcher->lock);
+	if (!ring)
+		shares_give(fetcher->places, user, 1);
+	fetch->ring = ring;
+	fetch->user = user;
+	return ring;
 }
 
-void fetcher_read(struct fetcher *fetcher, struct fetch *fetch)
+void fetcher_give(struct fetcher *fetcher, const struct fetch *fetch)
 {
-	int cpu = sched_getcpu();
-	struct ring *ring = &fetcher->rings[(cpu < 0 ? 0 : (unsigned)cpu) % fetcher->count];
+	pthread_mutex_lock(&fetcher->lock);
+	fetch->ring->taken--;
+	pthread_mutex_unlock(&fetcher->lock);
+	shares_give(fetcher->places, fetch->user, 1);
+}
+
+void fetcher_read(struct fetch *fetch)
+{
+	struct ring *ring = fetch->ring;
 	bool asleep;
 
 	pthread_mutex_lock(&ring->lock);

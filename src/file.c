@@ -630,6 +630,16 @@ void file_change_end(struct file *file, int fd)
 	pthread_mutex_unlock(&file->lock);
 }
 
+bool file_is_changing(struct file *file)
+{
+	bool changing;
+
+	pthread_mutex_lock(&file->lock);
+	changing = file->changers;
+	pthread_mutex_unlock(&file->lock);
+	return changing;
+}
+
 /* ---- for the audit and the watch ---- */
 
 struct key_list {

@@ -126,14 +126,13 @@ static void hand_over(struct reading *reading)
 	fetch->iov = reading->io.iov;
 	fetch->count = reading->io.count;
 	fetch->offset = reading->io.offset;
-	fetcher_read(reading->handle->fs->fetcher, fetch);
+	fetcher_read(fetch);
 }
 
 /* Answer READING, which was moved, or have the fetcher read what it misses. */
 static void go_on(struct reading *reading)
 {
-	struct fusefs *fs = reading->handle->fs;
-	uid_t user = reading->handle->user;
+	struct fetcher *fetcher = reading->handle->fs->fetcher;
 
 	fold_rcu_read_lock();
 	while (!page_read_look(&reading->read)) {
@@ -148,8 +147,8 @@ static void go_on(struct reading *reading)
 	reply(reading);
 	fold_rcu_read_unlock();
 	finish(reading);
+	fetcher_give(fetcher, &reading->fetch);
 	free(reading);
-	fetcher_give(fs->fetcher, user);
 }
 
 static void fetched(struct fetch *fetch, ssize_t got)
@@ -168,21 +167,23 @@ static struct reading *move(const struct reading *reading)
 {
 	struct handle *handle = reading->handle;
 	struct fusefs *fs = handle->fs;
+	struct fetch fetch = {.source = handle->source, .done = fetched};
 	struct reading *moved;
 
+	/* What is changed may be locked for long, and what else a ring reads would wait. */
 	if (fusefs_on_ring ||
 	    atomic_load_explicit(&fs->filler.at_work, memory_order_relaxed) < WAIT_IN_THREADS ||
-	    !fetcher_take(fs->fetcher, inode_device(handle->inode), handle->user))
+	    file_is_changing(handle->file) ||
+	    !fetcher_take(fs->fetcher, inode_device(handle->inode), handle->user, &fetch))
 		return NULL;
 	moved = malloc(sizeof(*moved));
 	if (!moved) {
-		fetcher_give(fs->fetcher, handle->user);
+		fetcher_give(fs->fetcher, &fetch);
 		return NULL;
 	}
 	memcpy(moved, reading, offsetof(struct reading, fetch));
 	page_read_move(&moved->read, &reading->read);
-	moved->fetch.source = handle->source;
-	moved->fetch.done = fetched;
+	moved->fetch = fetch;
 	stats_add(fs->stats, STAT_FETCHED, 1);
 	return moved;
 }

@@ -7,7 +7,8 @@
  * take what it has, many at a time.
  *
  * Only files of the device that it was made for are read so, and only if that file system's reads
- * wait nowhere in the call itself: then a source that hangs holds up none of the threads.
+ * wait for the disk outside of the call. For a lock of the file they may wait in it: so what a ring
+ * reads at a time is one user's, and whoever makes it wait waits alone.
  */
 #ifndef FOLDFS_FETCHER_H
 #define FOLDFS_FETCHER_H
@@ -21,11 +22,14 @@
 #include <urcu/list.h>
 
 struct fetcher;
+struct ring;
 struct source;
 
 /* One read of a source. The caller's, until it is done. */
 struct fetch {
-	struct cds_list_head link; /* the fetcher's, as FLAGS is */
+	struct cds_list_head link; /* the fetcher's, as the next three */
+	struct ring *ring;
+	uid_t user;
 	int flags;
 	struct source *source; /* the caller's from here on, constant until it is done */
 	struct iovec *iov;
@@ -48,13 +52,13 @@ void fetcher_stop(struct fetcher *fetcher);
 /* Stopped, or never begun. */
 void fetcher_free(struct fetcher *fetcher);
 
-/* Have a place for one read at a time, of a file on DEVICE, for USER, who has a share of the
- * places. False: there is none. Any thread. */
-bool fetcher_take(struct fetcher *fetcher, dev_t device, uid_t user);
-/* Give it back. */
-void fetcher_give(struct fetcher *fetcher, uid_t user);
+/* Have a place for FETCH, to be used for one read after the other of a file on DEVICE, for USER, who
+ * has a share of the places. False: there is none. Any thread. */
+bool fetcher_take(struct fetcher *fetcher, dev_t device, uid_t user, struct fetch *fetch);
+/* Give it back: no read of it is under way. FETCH may have moved. */
+void fetcher_give(struct fetcher *fetcher, const struct fetch *fetch);
 /* Read FETCH, for which a place was taken. Any thread. */
-void fetcher_read(struct fetcher *fetcher, struct fetch *fetch);
+void fetcher_read(struct fetch *fetch);
 
 /* Places that are taken. */
 uint64_t fetcher_taken(const struct fetcher *fetcher);

@@ -77,6 +77,8 @@ errint_t file_validate(struct file *file, int fd, bool *ret_unchanged);
  * which does where it is what the file was found as last. -errno of fstat; then there is no end. */
 errint_t file_change_begin(struct file *file, int fd, const struct stat *seen);
 void file_change_end(struct file *file, int fd);
+/* Whether one is under way just now. Any thread. */
+bool file_is_changing(struct file *file);
 
 /* The number of what is known of the file: another one with each change behind the mount that is
  * found, and with each struct file that the table makes of the same source file; never used twice.

@@ -72,6 +72,12 @@ struct task {
 	atomic_uint *done;
 };
 
+/* It is read for USER. */
+static void task_place(struct task *task, uid_t user)
+{
+	expect(fetcher_take(task->bench->fetcher, task->bench->device, user, &task->fetch));
+}
+
 static void task_begin(struct task *task)
 {
 	/* By turns one part and three, which do not lie side by side. */
@@ -83,7 +89,7 @@ static void task_begin(struct task *task)
 	task->fetch.iov = task->iov;
 	task->fetch.count = (int)parts;
 	task->fetch.offset = (off_t)(task->page * FOLD_PAGE_SIZE);
-	fetcher_read(task->bench->fetcher, &task->fetch);
+	fetcher_read(&task->fetch);
 }
 
 /* From a ring's thread, as a file whose pages lie apart is read. */
@@ -98,10 +104,12 @@ static void task_done(struct fetch *fetch, ssize_t got)
 		task->wrong |= memcmp(&task->bytes[parts - 1 - i],
 				      &task->bench->pages[task->page + i], FOLD_PAGE_SIZE);
 	task->page = (task->page + 7) % PAGES;
-	if (--task->left)
+	if (--task->left) {
 		task_begin(task);
-	else
-		atomic_fetch_add(task->done, 1);
+		return;
+	}
+	fetcher_give(task->bench->fetcher, fetch);
+	atomic_fetch_add(task->done, 1);
 }
 
 static void many_at_a_time_bring_what_they_ask_for(void **state)
@@ -122,12 +130,14 @@ static void many_at_a_time_bring_what_they_ask_for(void **state)
 		tasks[i].done = &done;
 		if (i % 50 == 0)
 			source_drop_cache(bench.source);
+		task_place(&tasks[i], i % 3);
 		task_begin(&tasks[i]);
 	}
 	while (atomic_load(&done) < TASKS)
 		sched_yield();
 	for (unsigned i = 0; i < TASKS; i++)
 		assert_false(tasks[i].wrong);
+	assert_int_equal(fetcher_taken(bench.fetcher), 0);
 	bench_close(&bench);
 	free(tasks);
 }
@@ -145,6 +155,7 @@ static void the_end_waits_for_reads(void **state)
 	task = (struct task){.bench = &bench, .left = 100, .done = &done};
 	task.fetch.done = task_done;
 	source_drop_cache(bench.source);
+	task_place(&task, 0);
 	task_begin(&task);
 	fetcher_stop(bench.fetcher);
 	assert_int_equal(atomic_load(&done), 1);
@@ -157,6 +168,7 @@ static void expect_error(struct fetch *fetch, ssize_t got)
 	struct task *task = caa_container_of(fetch, struct task, fetch);
 
 	task->wrong = got != -EISDIR;
+	fetcher_give(task->bench->fetcher, fetch);
 	atomic_fetch_add(task->done, 1);
 }
 
@@ -175,6 +187,7 @@ static void an_error_is_told(void **state)
 	assert_int_equal(fetcher_start(bench.fetcher), 0);
 	task = (struct task){.bench = &bench, .left = 1, .done = &done};
 	task.fetch.done = expect_error;
+	task_place(&task, 0);
 	task_begin(&task);
 	fetcher_stop(bench.fetcher);
 	assert_int_equal(atomic_load(&done), 1);
@@ -186,23 +199,57 @@ static void an_error_is_told(void **state)
 
 static void places_are_shared_out(void **state)
 {
+	struct fetch *fetches = calloc(PLACES, sizeof(*fetches));
+	struct fetch others[2];
 	struct bench bench;
 	unsigned his = 0;
 
 	(void)state;
 	BENCH_OPEN(&bench);
-	assert_false(fetcher_take(bench.fetcher, bench.device + 1, 70001));
-	while (fetcher_take(bench.fetcher, bench.device, 70001))
+	assert_false(fetcher_take(bench.fetcher, bench.device + 1, 70001, fetches));
+	while (fetcher_take(bench.fetcher, bench.device, 70001, &fetches[his]))
 		his++;
 	assert_in_range(his, 1, PLACES / 2);
-	assert_true(fetcher_take(bench.fetcher, bench.device, 70002));
-	assert_true(fetcher_take(bench.fetcher, bench.device, 0));
+	assert_true(fetcher_take(bench.fetcher, bench.device, 70002, &others[0]));
+	assert_true(fetcher_take(bench.fetcher, bench.device, 0, &others[1]));
 	assert_int_equal(fetcher_taken(bench.fetcher), his + 2);
-	fetcher_give(bench.fetcher, 0);
-	fetcher_give(bench.fetcher, 70002);
+	fetcher_give(bench.fetcher, &others[0]);
+	fetcher_give(bench.fetcher, &others[1]);
 	while (his--)
-		fetcher_give(bench.fetcher, 70001);
+		fetcher_give(bench.fetcher, &fetches[his]);
 	assert_int_equal(fetcher_taken(bench.fetcher), 0);
+	bench_close(&bench);
+	free(fetches);
+}
+
+/* A read may wait for a lock of its file in the call that hands it over, for as long as a user
+ * likes: then no other user's reads are behind it. */
+static void a_ring_is_one_users(void **state)
+{
+	enum { USERS = RINGS_MAX + 1, EACH = 3 };
+	struct fetch fetches[USERS][EACH];
+	unsigned served[USERS] = {0};
+	struct bench bench;
+
+	(void)state;
+	BENCH_OPEN(&bench);
+	for (unsigned n = 0; n < EACH; n++)
+		for (uid_t user = 0; user < USERS; user++)
+			served[user] += fetcher_take(bench.fetcher, bench.device, 70000 + user,
+						     &fetches[user][n]);
+	for (uid_t user = 0; user < USERS; user++) {
+		/* Whoever comes when all rings have a user has none. */
+		assert_int_equal(served[user], user < bench.fetcher->count ? EACH : 0);
+		for (uid_t other = 0; served[user] && other < user; other++)
+			assert_ptr_not_equal(fetches[user][0].ring, fetches[other][0].ring);
+		for (unsigned n = 0; n < served[user]; n++)
+			assert_ptr_equal(fetches[user][n].ring, fetches[user][0].ring);
+	}
+	for (uid_t user = 0; user < USERS; user++)
+		for (unsigned n = 0; n < served[user]; n++)
+			fetcher_give(bench.fetcher, &fetches[user][n]);
+	assert_true(fetcher_take(bench.fetcher, bench.device, 70000 + USERS, &fetches[0][0]));
+	fetcher_give(bench.fetcher, &fetches[0][0]);
 	bench_close(&bench);
 }
 
@@ -253,6 +300,7 @@ int main(void)
 		cmocka_unit_test(the_end_waits_for_reads),
 		cmocka_unit_test(an_error_is_told),
 		cmocka_unit_test(places_are_shared_out),
+		cmocka_unit_test(a_ring_is_one_users),
 		cmocka_unit_test(rings_can_only_read),
 	};
 
