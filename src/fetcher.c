@@ -2,10 +2,10 @@
 /*
  * fetcher.c - reads of source files that wait in the kernel and not each in a thread (io_uring)
  *
- * Each ring has a thread, the only one that touches it. Who has a read puts it into the ring's
- * list, and wakes the thread if it sleeps: it does when the list is empty, until the disk has
- * something for it or somebody writes to its waker, which the ring reads too. So while much is to
- * be done, nobody is woken, and what has gathered goes to the disk in one call.
+ * Each ring has a thread, the only one that touches it. A read is put into the ring's list. The
+ * thread sleeps only when the list is empty, until the disk has something for it or its waker is
+ * written to, which the ring reads too. So while there is much to do, nobody is woken, and what has
+ * gathered goes to the disk in one call.
  *
  * Users. The call that hands a read over may wait for a lock of the file: that of its page cache, or
  * the inode's (XFS), which a truncation or an fallocate of a file in many pieces holds for seconds.
@@ -15,9 +15,8 @@
  * is one, disabled, and held to reads for as long as it lives (io_uring_register(2), restrictions);
  * its thread can then only enable it, and no other can be made.
  *
- * A read that the file system cannot do without waiting is done by the kernel's own threads. Those
- * of fetcher_new() have none of these in what is usual; where it happens all the same (a compressed
- * extent), the threads are bounded.
+ * The file systems that fetcher_new() accepts need no thread of the kernel's for a read, but for rare
+ * cases (a compressed extent). The number of these threads is bounded.
  */
 #include "foldfs/fetcher.h"
 
