@@ -71,7 +71,7 @@ struct ring {
 };
 
 struct fetcher {
-	dev_t device;   /* constant, as the next two */
+	dev_t device;   /* constant once it has begun, as the next two */
 	unsigned count; /* of rings */
 	unsigned each;  /* of one user, at most */
 	struct shares *places;
@@ -282,46 +282,63 @@ errint_t fetcher_new(int root_fd, struct fetcher **ret_fetcher)
 	return 0;
 }
 
-errint_t fetcher_start(struct fetcher *fetcher)
+/* Have RING's thread end when it has nothing left to do, if it runs. */
+static void ring_stop(struct ring *ring)
 {
-	for (unsigned i = 0; i < fetcher->count; i++) {
-		struct ring *ring = &fetcher->rings[i];
-		int error = pthread_create(&ring->thread, NULL, ring_main, ring);
+	if (!ring->runs)
+		return;
+	pthread_mutex_lock(&ring->lock);
+	ring->ending = true;
+	pthread_mutex_unlock(&ring->lock);
+	wake(ring);
+	pthread_join(ring->thread, NULL);
+	ring->runs = false;
+}
 
-		if (error)
-			return -error;
-		ring->runs = true;
-		while (sem_wait(&ring->begun))
-			;
-		if (ring->error)
-			return ring->error;
+/* Have RING begin. -errno: it has no thread, or the kernel does not let it. */
+static errint_t ring_start(struct ring *ring)
+{
+	int error = pthread_create(&ring->thread, NULL, ring_main, ring);
+
+	if (error)
+		return -error;
+	ring->runs = true;
+	while (sem_wait(&ring->begun))
+		;
+	return ring->error;
+}
+
+/* There are COUNT rings from now on. */
+static void keep_rings(struct fetcher *fetcher, unsigned count)
+{
+	while (fetcher->count > count) {
+		struct ring *ring = &fetcher->rings[--fetcher->count];
+
+		ring_stop(ring);
+		ring_close(ring);
 	}
-	return 0;
+}
+
+void fetcher_start(struct fetcher *fetcher)
+{
+	unsigned begun = 0;
+
+	while (begun < fetcher->count && !ring_start(&fetcher->rings[begun]))
+		begun++;
+	keep_rings(fetcher, begun);
 }
 
 void fetcher_stop(struct fetcher *fetcher)
 {
-	for (unsigned i = 0; i < fetcher->count; i++) {
-		struct ring *ring = &fetcher->rings[i];
-
-		if (!ring->runs)
-			continue;
-		pthread_mutex_lock(&ring->lock);
-		ring->ending = true;
-		pthread_mutex_unlock(&ring->lock);
-		wake(ring);
-		pthread_join(ring->thread, NULL);
-		ring->runs = false;
-	}
+	for (unsigned i = 0; i < fetcher->count; i++)
+		ring_stop(&fetcher->rings[i]);
 }
 
 void fetcher_free(struct fetcher *fetcher)
 {
 	if (!fetcher)
 		return;
-	fetcher_stop(fetcher);
-	for (unsigned i = 0; i < fetcher->count; i++)
-		ring_close(&fetcher->rings[i]);
+	keep_rings(fetcher, 0);
 	pthread_mutex_destroy(&fetcher->lock);
 	shares_free(fetcher->places);
 	free(fetcher);

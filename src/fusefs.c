@@ -382,8 +382,6 @@ static errint_t start_threads(struct fusefs *fs)
 	if (!error)
 		error = workers_start(fs->closers);
 	if (!error)
-		error = fetcher_start(fs->fetcher);
-	if (!error)
 		error = lease_table_start(fs->leases);
 	if (!error)
 		error = memory_keeper_start(fs->keeper);
@@ -391,6 +389,8 @@ static errint_t start_threads(struct fusefs *fs)
 		error = window_start(fs->window);
 	if (!error && fs->watch)
 		error = watch_start(fs->watch);
+	if (!error)
+		fetcher_start(fs->fetcher);
 	return error;
 }
 

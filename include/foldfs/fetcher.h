@@ -45,8 +45,8 @@ struct fetch {
  * not one of those, the fetcher has no threads and takes nothing. Before syscall_filter_install():
  * its rings can do nothing but read, and are the only ones that there can be then. -ENOMEM. */
 errint_t fetcher_new(int root_fd, struct fetcher **ret_fetcher);
-/* Have its threads begin. -errno. */
-errint_t fetcher_start(struct fetcher *fetcher);
+/* Have its threads begin, as many as the system lets it have: without any it takes nothing. */
+void fetcher_start(struct fetcher *fetcher);
 /* Wait for what it has taken, and end the threads. Nobody hands over anything any more. */
 void fetcher_stop(struct fetcher *fetcher);
 /* Stopped, or never begun. */
