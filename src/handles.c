@@ -7,9 +7,16 @@
  */
 #include "foldfs/handles.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
+
+/* How long to wait for an inode that is being made: doubled each time, 1.6 s in all. Making one
+ * takes microseconds, more where its maker waits for a processor. */
+#define MADE_PAUSE_MIN_NS 100000
+#define MADE_PAUSE_MAX_NS (MADE_PAUSE_MIN_NS << 13)
 
 union any_handle {
 	struct file_handle handle;
@@ -34,9 +41,17 @@ struct file_handle *handles_get(const struct handles *handles, int fd)
 	return handle;
 }
 
-int handles_open(const struct handles *handles, struct file_handle *handle, int flags)
+int handles_open(int mount_fd, struct file_handle *handle, int flags)
 {
-	return open_by_handle_at(handles->mount_fd, handle, flags);
+	struct timespec pause = {.tv_nsec = MADE_PAUSE_MIN_NS};
+	int fd;
+
+	while ((fd = open_by_handle_at(mount_fd, handle, flags)) < 0 && errno == ENOMEM &&
+	       pause.tv_nsec <= MADE_PAUSE_MAX_NS) {
+		nanosleep(&pause, NULL);
+		pause.tv_nsec *= 2;
+	}
+	return fd;
 }
 
 size_t handles_size(const struct file_handle *handle)
@@ -65,7 +80,7 @@ void handles_init(struct handles *handles, int root_fd)
 		return;
 	handle = handles_get(handles, root_fd);
 	if (handle)
-		fd = handles_open(handles, handle, O_PATH | O_CLOEXEC);
+		fd = handles_open(handles->mount_fd, handle, O_PATH | O_CLOEXEC);
 	free(handle);
 	if (fd >= 0)
 		close(fd);

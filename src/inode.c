@@ -444,8 +444,8 @@ int inode_open(struct inode_table *table, struct inode *inode, int flags)
 	flags = (flags & ~(O_NOFOLLOW | O_CREAT | O_EXCL)) | O_CLOEXEC;
 	identity_make_own();
 	if (path_fd < 0) {
-		fd = TEMP_FAILURE_RETRY(
-			handles_open(&table->paths.objects, path_handle(&inode->path), flags));
+		fd = TEMP_FAILURE_RETRY(handles_open(table->paths.objects.mount_fd,
+						     path_handle(&inode->path), flags));
 	} else {
 		proc_path(path, path_fd);
 		fd = TEMP_FAILURE_RETRY(open(path, flags));

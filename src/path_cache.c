@@ -247,8 +247,8 @@ static int reopen(struct path_cache *cache, struct path_slot *slot)
 	int other;
 
 	identity_make_own();
-	fd = TEMP_FAILURE_RETRY(
-		handles_open(&cache->objects, path_handle(slot), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+	fd = TEMP_FAILURE_RETRY(handles_open(cache->objects.mount_fd, path_handle(slot),
+					     O_PATH | O_NOFOLLOW | O_CLOEXEC));
 	if (fd < 0)
 		return -errno;
 	pthread_mutex_lock(&cache->lock);

@@ -30,6 +30,7 @@
  */
 #include "foldfs/watch.h"
 
+#include "foldfs/handles.h"
 #include "foldfs/rcu.h"
 #include "foldfs/stats.h"
 
@@ -123,7 +124,7 @@ static errint_t try_handles(int source_fd)
 
 	if (name_to_handle_at(source_fd, "", &any.handle, &mount_id, AT_EMPTY_PATH))
 		return -EOPNOTSUPP;
-	fd = open_by_handle_at(source_fd, &any.handle, O_PATH | O_CLOEXEC);
+	fd = handles_open(source_fd, &any.handle, O_PATH | O_CLOEXEC);
 	if (fd < 0)
 		return errno == EPERM ? -EPERM : -EOPNOTSUPP;
 	close(fd);
@@ -268,7 +269,7 @@ static void lose(struct watch *watch)
 /* What HANDLE leads to. False: the object is gone, and nobody has to know. */
 static bool find(struct watch *watch, struct file_handle *handle, struct stat *ret_stat)
 {
-	int fd = open_by_handle_at(watch->source_fd, handle, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	int fd = handles_open(watch->source_fd, handle, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	bool found = fd >= 0 && !fstat(fd, ret_stat);
 
 	if (!found && errno != ESTALE && errno != ENOENT)
