@@ -18,11 +18,11 @@
  * cost as much as what is measured. Under callgrind only the look-ups are instrumented (where its
  * header was there at build time), so that its count is theirs.
  */
+#include "foldfs/counters.h"
 #include "foldfs/file.h"
 #include "foldfs/frame_queue.h"
 #include "foldfs/page_map.h"
 #include "foldfs/rcu.h"
-#include "foldfs/stats.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -279,14 +279,14 @@ static void measure_map(uint64_t count, bool scattered, uint64_t look_ups, int c
 {
 	static struct map_bench bench;
 	struct page_map_memory *memory;
-	struct stats *stats = stats_new();
+	struct counters *counters = counters_new();
 	uint64_t began;
 	int err;
 
 	/* Twice the frames in use, so that nothing is evicted. */
-	if (!stats)
+	if (!counters)
 		die("stats", ENOMEM);
-	err = page_store_new((uint64_t)POOL_FRAMES * 2 * FOLD_PAGE_SIZE, stats, &bench.store);
+	err = page_store_new((uint64_t)POOL_FRAMES * 2 * FOLD_PAGE_SIZE, counters, &bench.store);
 	if (!err)
 		err = page_map_memory_new(bench.store, &memory);
 	if (!err)
@@ -328,11 +328,11 @@ static void measure_files(uint64_t count, bool snapshots, uint64_t look_ups, int
 			  struct figures *figures)
 {
 	struct page_map_memory *memory;
-	struct stats *stats = stats_new();
+	struct counters *counters = counters_new();
 	struct page_store *store;
 	struct file_table *files;
 	uint64_t began;
-	int err = stats ? page_store_new(PAGE_STORE_MIN_BYTES, stats, &store) : -ENOMEM;
+	int err = counters ? page_store_new(PAGE_STORE_MIN_BYTES, counters, &store) : -ENOMEM;
 
 	if (!err)
 		err = page_map_memory_new(store, &memory);

@@ -18,9 +18,9 @@
  */
 #include "foldfs/adopt.h"
 
+#include "foldfs/counters.h"
 #include "foldfs/kin.h"
 #include "foldfs/rcu.h"
-#include "foldfs/stats.h"
 
 /* How long a read waits at most, in all, for others that fetch some of its pages: so long a disk
  * may take. */
@@ -68,7 +68,7 @@ static void adopt(struct page_read *read)
 	}
 	fold_rcu_read_unlock();
 	if (adopted)
-		stats_add(read->filler->stats, STAT_ADOPTED, adopted);
+		counters_add(read->filler->counters, COUNTER_ADOPTED, adopted);
 }
 
 /* From the first to the last missing page that the kin has. */
@@ -118,7 +118,7 @@ static bool adopt_or_claim(struct page_read *read)
 			break;
 		if (read->ahead)
 			return false;
-		stats_add(read->filler->stats, STAT_ADOPT_WAITS, 1);
+		counters_add(read->filler->counters, COUNTER_ADOPT_WAITS, 1);
 		if (!family_wait(told, first, last, &until))
 			break;
 		adopt(read);

@@ -13,7 +13,7 @@
  */
 #include "foldfs/backing.h"
 
-#include "foldfs/identity.h"
+#include "foldfs/thread_identity.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -21,7 +21,7 @@
  */
 #include "foldfs/control.h"
 
-#include "foldfs/mounts.h"
+#include "foldfs/mountinfo.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -14,8 +14,8 @@
  */
 #include "foldfs/cow_break.h"
 
+#include "foldfs/counters.h"
 #include "foldfs/rcu.h"
-#include "foldfs/stats.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -148,7 +148,7 @@ static void break_pages(const struct cow_break *cow, struct file *file, const ui
 	page_store_settle(cow->store, &batch);
 	fold_rcu_read_unlock();
 	if (broken)
-		stats_add(cow->stats, STAT_BREAKS, broken);
+		counters_add(cow->counters, COUNTER_BREAKS, broken);
 }
 
 /* A stream was written: count what was resident of it, and forget. */
@@ -172,7 +172,7 @@ static void break_stream(const struct cow_break *cow, const struct change *chang
 	}
 	fold_rcu_read_unlock();
 	forget(change);
-	stats_add(cow->stats, STAT_BREAKS, broken);
+	counters_add(cow->counters, COUNTER_BREAKS, broken);
 }
 
 ssize_t cow_break_write(const struct cow_break *cow, struct file *file, struct source *source,

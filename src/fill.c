@@ -18,8 +18,8 @@
 #include "foldfs/fill.h"
 
 #include "foldfs/adopt.h"
+#include "foldfs/counters.h"
 #include "foldfs/rcu.h"
-#include "foldfs/stats.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -28,11 +28,11 @@
 #include <string.h>
 
 errint_t filler_init(struct filler *filler, struct page_store *store, struct file_table *files,
-		     struct stats *stats)
+		     struct counters *counters)
 {
 	filler->store = store;
 	filler->files = files;
-	filler->stats = stats;
+	filler->counters = counters;
 	atomic_init(&filler->at_work, 0);
 	filler->spare = aligned_alloc(FOLD_PAGE_SIZE, FOLD_REQUEST_PAGES * FOLD_PAGE_SIZE);
 	if (!filler->spare)
@@ -425,22 +425,22 @@ static void publish_pages(struct page_read *read)
 	page_store_settle(read->filler->store, &batch);
 	fold_rcu_read_unlock();
 	if (discarded)
-		stats_add(read->filler->stats, STAT_FILLS_DISCARDED, discarded);
+		counters_add(read->filler->counters, COUNTER_FILLS_DISCARDED, discarded);
 }
 
 static void count(const struct page_read *read, unsigned hits, unsigned fetched, unsigned bypassed)
 {
-	struct stats *stats = read->filler->stats;
+	struct counters *counters = read->filler->counters;
 
 	if (read->ahead) {
-		stats_add(stats, STAT_READAHEAD, fetched);
+		counters_add(counters, COUNTER_READAHEAD, fetched);
 		return;
 	}
-	stats_add(stats, STAT_HITS, hits);
+	counters_add(counters, COUNTER_HITS, hits);
 	if (fetched)
-		stats_add(stats, STAT_MISSES, fetched);
+		counters_add(counters, COUNTER_MISSES, fetched);
 	if (bypassed)
-		stats_add(stats, STAT_BYPASSED, bypassed);
+		counters_add(counters, COUNTER_BYPASSED, bypassed);
 }
 
 unsigned page_read_finish(struct page_read *read)

@@ -2,7 +2,7 @@
 /* foldctl_audit.c - foldctl audit: has the daemon compare all it holds with the source */
 #include "foldfs/audit_checks.h"
 #include "foldfs/foldctl.h"
-#include "foldfs/text.h"
+#include "foldfs/human.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -19,31 +19,31 @@ static void print_check(const json_t *report, const char *key, const char *unit,
 {
 	const json_t *check = json_object_get(json_object_get(report, "checks"), key);
 	int64_t different = number(check, "different"), unsteady = number(check, "unsteady");
-	struct text_buffer a, b;
+	struct human_buffer a, b;
 
-	printf("  %-10s %15s  %s %s", key, text_count(number(check, "checked"), &a), unit, what);
+	printf("  %-10s %15s  %s %s", key, human_count(number(check, "checked"), &a), unit, what);
 	if (different)
-		printf(": %s DIFFERENT", text_count(different, &b));
+		printf(": %s DIFFERENT", human_count(different, &b));
 	if (unsteady)
-		printf(": %s unsteady", text_count(unsteady, &b));
+		printf(": %s unsteady", human_count(unsteady, &b));
 	putchar('\n');
 }
 
 static void print_files(const json_t *report, const char *key, const char *what)
 {
-	struct text_buffer a;
+	struct human_buffer a;
 
 	if (number(report, key))
-		printf("  %15s  %s\n", text_count(number(report, key), &a), what);
+		printf("  %15s  %s\n", human_count(number(report, key), &a), what);
 }
 
 static void print_audit(const json_t *report, const char *mountpoint)
 {
 	const json_t *line;
-	struct text_buffer a;
+	struct human_buffer a;
 	size_t index;
 
-	text_print_foreign(stdout, mountpoint);
+	human_print_foreign(stdout, mountpoint);
 	putchar('\n');
 #define PRINT(name, key, unit, what) print_check(report, key, unit, what);
 	AUDIT_CHECKS(PRINT)
@@ -55,13 +55,13 @@ static void print_audit(const json_t *report, const char *mountpoint)
 	print_files(report, "files_unreachable", "not found in the source: not compared");
 	print_files(report, "files_unreadable", "that the source gave an error for");
 	printf("\n%s differences, in %.1f s with %s of memory\n",
-	       text_count(number(report, "differences"), &a),
+	       human_count(number(report, "differences"), &a),
 	       (double)number(report, "milliseconds") / 1000,
-	       text_size(number(report, "memory_bytes"), &(struct text_buffer){{0}}));
+	       human_size(number(report, "memory_bytes"), &(struct human_buffer){{0}}));
 	json_array_foreach(json_object_get(report, "found"), index, line)
 	{
 		printf("  ");
-		text_print_foreign(stdout, json_is_string(line) ? json_string_value(line) : "?");
+		human_print_foreign(stdout, json_is_string(line) ? json_string_value(line) : "?");
 		putchar('\n');
 	}
 }
@@ -121,7 +121,7 @@ int command_audit(char *argv[])
 			options.as_json = true;
 		} else if (!options_end && strcmp(*argv, "--idle") == 0) {
 			options.idle = true;
-		} else if (!options_end && (value = text_option_value(&argv, "--timeout"))) {
+		} else if (!options_end && (value = human_option_value(&argv, "--timeout"))) {
 			if (!parse_timeout(value, &options.timeout_ms)) {
 				fail("'%s' is no number of seconds.", value);
 				return EXIT_NOT_DONE;

@@ -35,7 +35,7 @@ static int64_t bytes_of(int64_t count)
 /* What is known of its pages, one line for each kind. */
 static void print_pages(const json_t *answer)
 {
-	struct text_buffer a, b;
+	struct human_buffer a, b;
 	int64_t known = number(answer, "known_pages");
 	int64_t pooled = number(answer, "pool_pages");
 	int64_t shared = number(answer, "shared_pages");
@@ -43,23 +43,23 @@ static void print_pages(const json_t *answer)
 
 	if (pooled > 0)
 		printf("%s of it are in the pool, and of these %s are shared with other pages.\n",
-		       text_size(bytes_of(pooled), &a), text_size(bytes_of(shared), &b));
+		       human_size(bytes_of(pooled), &a), human_size(bytes_of(shared), &b));
 	if (zero > 0)
 		printf("%s of it are known to be zero, and are kept nowhere.\n",
-		       text_size(bytes_of(zero), &a));
+		       human_size(bytes_of(zero), &a));
 	if (known)
 		printf("%s of its pages a scan has found in another file, at the same places.\n",
-		       text_count(known, &a));
+		       human_count(known, &a));
 }
 
 static void print_answer(const json_t *answer, const char *path)
 {
-	text_print_foreign(stdout, path);
+	human_print_foreign(stdout, path);
 	printf(": ");
-	text_print_foreign(stdout, text(answer, "plan"));
+	human_print_foreign(stdout, text(answer, "plan"));
 	printf(json_is_true(json_object_get(answer, "open")) ? ", for "
 							     : ", once it is opened, for ");
-	text_print_foreign(stdout, text(answer, "reason"));
+	human_print_foreign(stdout, text(answer, "reason"));
 	printf(".\n");
 	print_pages(answer);
 }

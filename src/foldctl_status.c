@@ -18,16 +18,16 @@ static int64_t bytes_of(const json_t *status, const char *count)
 
 static void print_count(const char *label, int64_t count, const char *meaning)
 {
-	struct text_buffer a;
+	struct human_buffer a;
 
-	printf("  %-10s %15s  %s\n", label, text_count(count, &a), meaning);
+	printf("  %-10s %15s  %s\n", label, human_count(count, &a), meaning);
 }
 
 static void print_size(const char *label, int64_t bytes, const char *meaning)
 {
-	struct text_buffer a;
+	struct human_buffer a;
 
-	printf("  %-10s %15s  %s\n", label, text_size(bytes, &a), meaning);
+	printf("  %-10s %15s  %s\n", label, human_size(bytes, &a), meaning);
 }
 
 static void print_saved(const json_t *status)
@@ -85,7 +85,7 @@ static void print_reads(const json_t *status)
 static void print_memory(const json_t *status)
 {
 	char meaning[64];
-	struct text_buffer a;
+	struct human_buffer a;
 	int64_t budget = number(status, "window.budget_bytes");
 
 	printf("\nMemory\n");
@@ -103,7 +103,7 @@ static void print_memory(const json_t *status)
 	print_size("total", number(status, "memory.total_bytes"), "of the daemon");
 	if (budget > 0)
 		snprintf(meaning, sizeof(meaning), "of %s, in the kernel's cache besides",
-			 text_size(budget, &a));
+			 human_size(budget, &a));
 	else
 		snprintf(meaning, sizeof(meaning), "direct I/O: the kernel caches nothing");
 	print_size("window", number(status, "window.bytes"), meaning);
@@ -117,31 +117,31 @@ static void print_privileges(const json_t *status)
 	if (number(status, "privileges.refused_calls") > 0)
 		printf(" (%" PRId64 " refused)", number(status, "privileges.refused_calls"));
 	printf(", capabilities: ");
-	text_print_foreign(stdout, *text(status, "privileges.capabilities")
-					   ? text(status, "privileges.capabilities")
-					   : "none");
+	human_print_foreign(stdout, *text(status, "privileges.capabilities")
+					    ? text(status, "privileges.capabilities")
+					    : "none");
 }
 
 static void print_status(const json_t *status)
 {
-	struct text_buffer up;
+	struct human_buffer up;
 
 	/* Empty where only another mount namespace has it. */
-	text_print_foreign(stdout, *text(status, "mountpoint") ? text(status, "mountpoint")
-							       : "(elsewhere)");
+	human_print_foreign(stdout, *text(status, "mountpoint") ? text(status, "mountpoint")
+								: "(elsewhere)");
 	printf("\n  serves ");
-	text_print_foreign(stdout, text(status, "source"));
+	human_print_foreign(stdout, text(status, "source"));
 	printf("\n  foldfs ");
-	text_print_foreign(stdout, text(status, "version"));
-	printf(", for %s, over ", text_duration(number(status, "uptime_s"), &up));
-	text_print_foreign(stdout, text(status, "transport"));
+	human_print_foreign(stdout, text(status, "version"));
+	printf(", for %s, over ", human_duration(number(status, "uptime_s"), &up));
+	human_print_foreign(stdout, text(status, "transport"));
 	if (*text(status, "state")) {
 		printf("\n  keeps its catalogue in ");
-		text_print_foreign(stdout, text(status, "state"));
+		human_print_foreign(stdout, text(status, "state"));
 	}
 	if (*text(status, "passthrough") && *text(status, "passthrough") != '?') {
 		printf("\n  no kernel passthrough, for ");
-		text_print_foreign(stdout, text(status, "passthrough"));
+		human_print_foreign(stdout, text(status, "passthrough"));
 	}
 	print_privileges(status);
 	putchar('\n');

@@ -12,7 +12,7 @@ int fail(const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	text_complain("foldctl", format, args);
+	human_complain("foldctl", format, args);
 	va_end(args);
 	return EXIT_FAILURE;
 }

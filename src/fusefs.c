@@ -9,11 +9,11 @@
  */
 #include "foldfs/fusefs_internal.h"
 
+#include "foldfs/counters.h"
 #include "foldfs/family.h"
 #include "foldfs/memory.h"
 #include "foldfs/sanitized.h"
 #include "foldfs/state.h"
-#include "foldfs/stats.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -153,10 +153,10 @@ static errint_t build(struct fusefs *fs, const struct options *options)
 {
 	errint_t error;
 
-	fs->stats = stats_new();
-	if (!fs->stats)
+	fs->counters = counters_new();
+	if (!fs->counters)
 		return -ENOMEM;
-	error = page_store_new(options->pool_bytes, fs->stats, &fs->store);
+	error = page_store_new(options->pool_bytes, fs->counters, &fs->store);
 	if (!error)
 		error = page_map_memory_new(fs->store, &fs->map_memory);
 	if (!error)
@@ -166,7 +166,7 @@ static errint_t build(struct fusefs *fs, const struct options *options)
 	if (!error)
 		file_table_use_families(fs->files, fs->families);
 	if (!error)
-		error = filler_init(&fs->filler, fs->store, fs->files, fs->stats);
+		error = filler_init(&fs->filler, fs->store, fs->files, fs->counters);
 	if (!error)
 		error = fetcher_new(fs->source_fd, &fs->fetcher);
 	if (!error)
@@ -220,7 +220,7 @@ errint_t fusefs_new(const struct options *options, int source_fd, struct fusefs 
 		fusefs_free(fs);
 		return error;
 	}
-	fs->cow = (struct cow_break){.store = fs->store, .stats = fs->stats};
+	fs->cow = (struct cow_break){.store = fs->store, .counters = fs->counters};
 	*ret_fs = fs;
 	return 0;
 }
@@ -282,7 +282,7 @@ void fusefs_free(struct fusefs *fs)
 	fetcher_free(fs->fetcher);
 	plan_free(fs->plan);
 	shares_free(fs->open_handles);
-	stats_free(fs->stats);
+	counters_free(fs->counters);
 	pthread_mutex_destroy(&fs->handles_lock);
 	free(fs);
 }
@@ -432,9 +432,9 @@ const char *fusefs_transport(const struct fusefs *fs)
 	return atomic_load(&fs->begun) ? "dev" : "none";
 }
 
-const struct stats *fusefs_stats(const struct fusefs *fs)
+const struct counters *fusefs_stats(const struct fusefs *fs)
 {
-	return fs->stats;
+	return fs->counters;
 }
 
 void fusefs_usage(const struct fusefs *fs, struct fusefs_usage *ret_usage)

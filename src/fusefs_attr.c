@@ -4,9 +4,9 @@
  *
  * Each request is two functions: do_x() decides and returns an errno, fusefs_x() only replies.
  *
- * Attributes are changed as the caller (identity.h), by one system call of the source each, so it
- * is the source that checks, at that moment, and that does what goes with it (set-id bits at chown,
- * the ACL's mask at chmod).
+ * Attributes are changed as the caller (thread_identity.h), by one system call of the source each,
+ * so it is the source that checks, at that moment, and that does what goes with it (set-id bits at
+ * chown, the ACL's mask at chmod).
  *
  * Objects are reached by O_PATH descriptors; calls that do not take one go through /proc/self/fd,
  * whose links lead to the object itself, to a symlink as well, and no further.

@@ -18,8 +18,8 @@
  */
 #include "foldfs/fusefs_handle.h"
 
+#include "foldfs/counters.h"
 #include "foldfs/rcu.h"
-#include "foldfs/stats.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -184,7 +184,7 @@ static struct reading *move(const struct reading *reading)
 	memcpy(moved, reading, offsetof(struct reading, fetch));
 	page_read_move(&moved->read, &reading->read);
 	moved->fetch = fetch;
-	stats_add(fs->stats, STAT_FETCHED, 1);
+	counters_add(fs->counters, COUNTER_FETCHED, 1);
 	return moved;
 }
 

@@ -2,7 +2,8 @@
 /*
  * fusefs_source.c - opens of the source for a client: as the caller, who may have to wait
  *
- * As the caller, so that the source says who may (identity.h). Root's are made as the daemon.
+ * As the caller, so that the source says who may (thread_identity.h). Root's are made as the
+ * daemon.
  *
  * A lease (F_SETLEASE) lets a user keep others waiting who open his file, for lease-break-time. The
  * daemon opens nothing in a way that waits in the kernel, where no interrupt of the client reaches.

@@ -18,7 +18,7 @@
  */
 #include "foldfs/fusefs_internal.h"
 
-#include "foldfs/stats.h"
+#include "foldfs/counters.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -54,7 +54,7 @@ static void follow_content(void *context, const struct stat *st)
 		inode_forget(fs->inodes, inode, 1);
 	}
 	if (file || inode)
-		stats_add(fs->stats, STAT_WATCH_EVENTS, 1);
+		counters_add(fs->counters, COUNTER_WATCH_EVENTS, 1);
 	if (file)
 		file_put(file);
 }
@@ -70,7 +70,7 @@ static void follow_attributes(void *context, const struct stat *st)
 		inode_let_go(fs->inodes, inode);
 	fusefs_attr_expire(fs, inode);
 	inode_forget(fs->inodes, inode, 1);
-	stats_add(fs->stats, STAT_WATCH_EVENTS, 1);
+	counters_add(fs->counters, COUNTER_WATCH_EVENTS, 1);
 }
 
 static void follow_name(void *context, const struct stat *directory, const char *name)
@@ -84,7 +84,7 @@ static void follow_name(void *context, const struct stat *directory, const char 
 	(void)fuse_lowlevel_notify_expire_entry(fs->session, inode_node(inode), name, strlen(name));
 	fusefs_attr_expire(fs, inode);
 	inode_forget(fs->inodes, inode, 1);
-	stats_add(fs->stats, STAT_WATCH_EVENTS, 1);
+	counters_add(fs->counters, COUNTER_WATCH_EVENTS, 1);
 }
 
 /* Look at one file that is known, whose inode the kernel knows too. Whether it stays known. */
@@ -132,9 +132,9 @@ static void recheck_files(struct fusefs *fs, const struct file_key keys[], size_
 		file = file_table_peek(fs->files, &keys[i]);
 		if (!file)
 			continue;
-		stats_add(fs->stats, STAT_WATCH_COMPARED, 1);
+		counters_add(fs->counters, COUNTER_WATCH_COMPARED, 1);
 		if (!recheck(fs, file, &keys[i], calm))
-			stats_add(fs->stats, STAT_WATCH_GIVEN_UP, 1);
+			counters_add(fs->counters, COUNTER_WATCH_GIVEN_UP, 1);
 		file_put(file);
 	}
 }
@@ -167,5 +167,5 @@ errint_t fusefs_watch(struct fusefs *fs)
 		.everything = follow_everything,
 	};
 
-	return watch_new(fs->source_fd, &calls, fs, fs->stats, &fs->watch);
+	return watch_new(fs->source_fd, &calls, fs, fs->counters, &fs->watch);
 }

@@ -29,7 +29,7 @@
 #include "foldfs/inode_internal.h"
 
 #include "foldfs/handles.h"
-#include "foldfs/identity.h"
+#include "foldfs/thread_identity.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -20,7 +20,7 @@
 #include "foldfs/inode_number.h"
 
 #include "foldfs/links.h"
-#include "foldfs/mounts.h"
+#include "foldfs/mountinfo.h"
 
 #include <errno.h>
 #include <linux/magic.h>

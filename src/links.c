@@ -7,7 +7,7 @@
  */
 #include "foldfs/links.h"
 
-#include "foldfs/mounts.h"
+#include "foldfs/mountinfo.h"
 
 #include <fcntl.h>
 #include <linux/magic.h>

@@ -16,9 +16,9 @@
 
 #include "foldfs/backing.h"
 #include "foldfs/content.h"
-#include "foldfs/identity.h"
 #include "foldfs/objects_sweep.h"
 #include "foldfs/source.h"
+#include "foldfs/thread_identity.h"
 #include "foldfs/trusted_path.h"
 
 #include <errno.h>

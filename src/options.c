@@ -15,9 +15,9 @@
  */
 #include "foldfs/options.h"
 
+#include "foldfs/human.h"
 #include "foldfs/memory_limit.h"
 #include "foldfs/page_store.h"
-#include "foldfs/text.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -379,7 +379,7 @@ static uint64_t clamp(uint64_t value, uint64_t lowest, uint64_t highest)
 /* Each of them may be filled, and none of them is given back when memory is short. */
 static errint_t judge_sum(const struct options *options, uint64_t memory)
 {
-	struct text_buffer pool, window, maps, all;
+	struct human_buffer pool, window, maps, all;
 	uint64_t sum;
 
 	if (!memory || (!__builtin_add_overflow(options->pool_bytes, options->window_bytes, &sum) &&
@@ -387,10 +387,10 @@ static errint_t judge_sum(const struct options *options, uint64_t memory)
 		return 0;
 	return refuse("pool (%s), window (%s) and maps (%s) are together more than all of the "
 		      "memory: %s.",
-		      text_size((int64_t)options->pool_bytes, &pool),
-		      text_size((int64_t)options->window_bytes, &window),
-		      text_size((int64_t)options->maps_bytes, &maps),
-		      text_size((int64_t)memory, &all));
+		      human_size((int64_t)options->pool_bytes, &pool),
+		      human_size((int64_t)options->window_bytes, &window),
+		      human_size((int64_t)options->maps_bytes, &maps),
+		      human_size((int64_t)memory, &all));
 }
 
 static errint_t judge_sizes(const struct raw_options *raw, struct options *options)

@@ -33,8 +33,8 @@
  */
 #include "foldfs/page_store_internal.h"
 
+#include "foldfs/counters.h"
 #include "foldfs/rcu.h"
-#include "foldfs/stats.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -48,7 +48,7 @@
 
 /* What every hit reads is on no line that a fill writes. */
 _Static_assert(offsetof(struct page_store, used) / LINES >
-		       offsetof(struct page_store, stats) / LINES,
+		       offsetof(struct page_store, counters) / LINES,
 	       "constant fields beside counters");
 
 static uint64_t life_of(uint32_t generation, uint32_t users)
@@ -80,7 +80,7 @@ static void index_collision(void *owner)
 {
 	struct page_store *store = owner;
 
-	stats_add(store->stats, STAT_DIGEST_COLLISIONS, 1);
+	counters_add(store->counters, COUNTER_DIGEST_COLLISIONS, 1);
 }
 
 static void *map_lazily(uint64_t length)
@@ -123,7 +123,8 @@ static void unmap_memory(struct page_store *store)
 	unmap_frames(store);
 }
 
-errint_t page_store_new(uint64_t pool_bytes, struct stats *stats, struct page_store **ret_store)
+errint_t page_store_new(uint64_t pool_bytes, struct counters *counters,
+			struct page_store **ret_store)
 {
 	struct hash_index_owner owner = {.bytes = index_bytes, .collision = index_collision};
 	struct page_store *store;
@@ -141,7 +142,7 @@ errint_t page_store_new(uint64_t pool_bytes, struct stats *stats, struct page_st
 		store->reserve = RESERVE_MIN;
 	if (store->reserve > RESERVE_MAX)
 		store->reserve = RESERVE_MAX;
-	store->stats = stats;
+	store->counters = counters;
 	store->free_first = FRAME_NONE;
 	store->limbo_first = FRAME_NONE;
 	pthread_mutex_init(&store->lock, NULL);
@@ -342,7 +343,7 @@ bool page_store_publish(struct page_store *store, uint32_t frame, const struct d
 		atomic_store_explicit(&meta->life, life_of(own.generation, 0),
 				      memory_order_relaxed);
 		page_store_give_back(store, frame, batch);
-		stats_add(store->stats, STAT_MERGES, 1);
+		counters_add(store->counters, COUNTER_MERGES, 1);
 		return true;
 	}
 	atomic_fetch_add_explicit(&store->used, 1, memory_order_relaxed);

@@ -12,8 +12,8 @@
  */
 #include "foldfs/page_store_internal.h"
 
+#include "foldfs/counters.h"
 #include "foldfs/rcu.h"
-#include "foldfs/stats.h"
 
 #include <sched.h>
 #include <sys/mman.h>
@@ -98,7 +98,7 @@ static void evict_victims_locked(struct page_store *store, uint32_t victims[], u
 	for (i = 0; i < count; i++)
 		if (page_store_end_life(store, victims[i], &generations[evicted]))
 			victims[evicted++] = victims[i];
-	stats_add(store->stats, STAT_EVICTIONS, evicted);
+	counters_add(store->counters, COUNTER_EVICTIONS, evicted);
 	pthread_mutex_lock(&store->lock);
 	for (i = 0; i < evicted; i++)
 		page_store_to_limbo_locked(store, victims[i], generations[i]);

@@ -12,7 +12,7 @@
  */
 #include "foldfs/path_cache.h"
 
-#include "foldfs/identity.h"
+#include "foldfs/thread_identity.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -10,7 +10,7 @@
 #include "foldfs/border.h"
 #include "foldfs/dead_mount.h"
 #include "foldfs/log.h"
-#include "foldfs/mounts.h"
+#include "foldfs/mountinfo.h"
 #include "foldfs/options.h"
 
 #include <errno.h>

@@ -8,7 +8,7 @@
 #include "foldfs/remount.h"
 
 #include "foldfs/log.h"
-#include "foldfs/mounts.h"
+#include "foldfs/mountinfo.h"
 
 #include <errno.h>
 #include <stdio.h>

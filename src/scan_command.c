@@ -7,9 +7,9 @@
  */
 #include "foldfs/scan_command.h"
 
+#include "foldfs/human.h"
 #include "foldfs/memory_limit.h"
 #include "foldfs/options_size.h"
-#include "foldfs/text.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -41,7 +41,7 @@ __attribute__((format(printf, 2, 3))) static errint_t refuse(const char *program
 	va_list args;
 
 	va_start(args, format);
-	text_complain(program, format, args);
+	human_complain(program, format, args);
 	va_end(args);
 	return -EINVAL;
 }
@@ -68,12 +68,12 @@ static errint_t take_size(const struct scan_command *command, const char *name, 
 static errint_t take_memory(struct scan_command *command, const char *name, const char *value)
 {
 	uint64_t memory = memory_limit();
-	struct text_buffer all;
+	struct human_buffer all;
 	errint_t error = take_size(command, name, value, SCAN_MEMORY_MIN, &command->options.memory);
 
 	if (!error && memory && command->options.memory > memory)
 		error = refuse(command->program, "%s=%s is more than all of the memory: %s.", name,
-			       value, text_size((int64_t)memory, &all));
+			       value, human_size((int64_t)memory, &all));
 	return error;
 }
 
@@ -97,13 +97,13 @@ static errint_t take_option(struct scan_command *command, bool estimate, char **
 		command->json = true;
 	else if (strcmp(word, "--all-file-systems") == 0)
 		command->options.all_file_systems = true;
-	else if ((value = text_option_value(argv, "--rate")))
+	else if ((value = human_option_value(argv, "--rate")))
 		return take_size(command, "--rate", value, 1, &command->options.rate);
-	else if ((value = text_option_value(argv, "--memory")))
+	else if ((value = human_option_value(argv, "--memory")))
 		return take_memory(command, "--memory", value);
-	else if ((value = text_option_value(argv, "--workers")))
+	else if ((value = human_option_value(argv, "--workers")))
 		return take_workers(command, value);
-	else if (!estimate && (value = text_option_value(argv, "--state")))
+	else if (!estimate && (value = human_option_value(argv, "--state")))
 		command->state = value;
 	else
 		return refuse(command->program, "unknown option '%s'.", word);

@@ -6,8 +6,8 @@
  * no frame of its own. That is what is saved once all files have been read through the mount, and
  * as long as all of it fits into the pool.
  */
+#include "foldfs/human.h"
 #include "foldfs/scan_command.h"
-#include "foldfs/text.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -47,16 +47,16 @@ static int64_t bytes_of(double pages)
 
 static void print_size(FILE *stream, const char *label, int64_t bytes, const char *meaning)
 {
-	struct text_buffer a;
+	struct human_buffer a;
 
-	fprintf(stream, "  %-12s %15s  %s\n", label, text_size(bytes, &a), meaning);
+	fprintf(stream, "  %-12s %15s  %s\n", label, human_size(bytes, &a), meaning);
 }
 
 static void print_count(FILE *stream, const char *label, int64_t count, const char *meaning)
 {
-	struct text_buffer a;
+	struct human_buffer a;
 
-	fprintf(stream, "  %-12s %15s  %s\n", label, text_count(count, &a), meaning);
+	fprintf(stream, "  %-12s %15s  %s\n", label, human_count(count, &a), meaning);
 }
 
 static void print_left_out(FILE *stream, const struct scan_result *result)
@@ -77,13 +77,13 @@ static void print_left_out(FILE *stream, const struct scan_result *result)
 
 static void print_errors(FILE *stream, const struct scan_result *result)
 {
-	struct text_buffer a;
+	struct human_buffer a;
 
 	if (result->share < 1)
 		fprintf(stream,
 			"There was memory to look at one page in %.0f: unique and saved are "
 			"estimates,\nwith a standard error of %s.\n",
-			1 / result->share, text_size(bytes_of(result->pages_error), &a));
+			1 / result->share, human_size(bytes_of(result->pages_error), &a));
 	if (result->files_share < 1)
 		fprintf(stream,
 			"Equal files were sampled, one in %.0f: their number has a standard error "
@@ -94,12 +94,12 @@ static void print_errors(FILE *stream, const struct scan_result *result)
 errint_t scan_report_table(FILE *stream, const char *path, const struct scan_result *result)
 {
 	char meaning[96];
-	struct text_buffer a;
+	struct human_buffer a;
 	double saved = saved_pages(result);
 
-	text_print_foreign(stream, path);
+	human_print_foreign(stream, path);
 	fputc('\n', stream);
-	snprintf(meaning, sizeof(meaning), "%s in all", text_size((int64_t)result->bytes, &a));
+	snprintf(meaning, sizeof(meaning), "%s in all", human_size((int64_t)result->bytes, &a));
 	print_count(stream, "files", (int64_t)result->files, meaning);
 	print_size(stream, "zeroes", bytes_of((double)result->zero_pages),
 		   "pages that are all zero, and holes");
@@ -107,7 +107,7 @@ errint_t scan_report_table(FILE *stream, const char *path, const struct scan_res
 	print_size(stream, "unique", bytes_of(result->unique_pages), "different pages among them");
 	print_count(stream, "equal pages", (int64_t)saved, "one in memory does for each of them");
 	snprintf(meaning, sizeof(meaning), "%s, equal to another file as a whole",
-		 text_size((int64_t)result->equal_bytes, &a));
+		 human_size((int64_t)result->equal_bytes, &a));
 	print_count(stream, "equal files", (int64_t)equal_files(result), meaning);
 	snprintf(meaning, sizeof(meaning), "%.1f %% of the data: what a mount saves",
 		 result->data_pages ? 100 * saved / (double)result->data_pages : 0.0);
@@ -119,7 +119,7 @@ errint_t scan_report_table(FILE *stream, const char *path, const struct scan_res
 			"%" PRIu64 " files were compared page by page: %s of theirs need not be "
 			"read again\nwhere another has them.\n",
 			result->family_files,
-			text_size(bytes_of((double)result->family_pages), &a));
+			human_size(bytes_of((double)result->family_pages), &a));
 	if (result->known)
 		fprintf(stream, "%" PRIu64 " files were known already and were not read again.\n",
 			result->known);
@@ -148,16 +148,16 @@ static void print_bar(FILE *stream, double part, int columns)
 static void print_numbers(FILE *stream, const struct scan_progress *progress, double seconds,
 			  double left)
 {
-	struct text_buffer a;
+	struct human_buffer a;
 
-	fprintf(stream, "  %s files", text_count((int64_t)progress->files, &a));
+	fprintf(stream, "  %s files", human_count((int64_t)progress->files, &a));
 	if (progress->bytes)
-		fprintf(stream, ", %s", text_size((int64_t)progress->bytes, &a));
+		fprintf(stream, ", %s", human_size((int64_t)progress->bytes, &a));
 	if (progress->bytes && seconds > 0.5)
 		fprintf(stream, ", %s/s",
-			text_size((int64_t)((double)progress->bytes / seconds), &a));
+			human_size((int64_t)((double)progress->bytes / seconds), &a));
 	if (left > 0)
-		fprintf(stream, ", %s left", text_duration((int64_t)ceil(left), &a));
+		fprintf(stream, ", %s left", human_duration((int64_t)ceil(left), &a));
 }
 
 void scan_report_progress(FILE *stream, const struct scan_progress *progress, double seconds,

@@ -9,11 +9,11 @@
 #include "foldfs/status.h"
 
 #include "foldfs/catalogue.h"
+#include "foldfs/counters.h"
 #include "foldfs/memory.h"
 #include "foldfs/privileges.h"
 #include "foldfs/scan.h"
 #include "foldfs/state.h"
-#include "foldfs/stats.h"
 #include "foldfs/syscall_filter.h"
 
 #include <stdio.h>
@@ -38,7 +38,7 @@ struct reading {
 	char bounding[PRIVILEGE_NAMES_BYTES];
 	struct fusefs_usage usage;
 	struct memory_usage memory;
-	const struct stats *stats;
+	const struct counters *counters;
 };
 
 static int64_t signed_of(uint64_t value)
@@ -127,7 +127,7 @@ static void take_reading(const struct status_context *context, struct reading *r
 		.source = context->source,
 		.state = "",
 		.transport = fusefs_transport(context->fs),
-		.stats = fusefs_stats(context->fs),
+		.counters = fusefs_stats(context->fs),
 	};
 	struct timespec now;
 

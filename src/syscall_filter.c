@@ -87,7 +87,7 @@ static const struct {
 	{DAEMON, "chown lchown fchown fchownat utimensat name_to_handle_at open_by_handle_at"},
 	{DAEMON, "getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr"},
 	{DAEMON, "setxattr lsetxattr fsetxattr removexattr lremovexattr fremovexattr"},
-	/* The caller's identity: identity.c. */
+	/* The caller's identity: thread_identity.c. */
 	{DAEMON, "setfsuid setfsgid setgroups capget capset"},
 	/* Waiting; the control socket, syslog and systemd. */
 	{DAEMON,

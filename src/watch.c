@@ -30,9 +30,9 @@
  */
 #include "foldfs/watch.h"
 
+#include "foldfs/counters.h"
 #include "foldfs/handles.h"
 #include "foldfs/rcu.h"
-#include "foldfs/stats.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -70,7 +70,7 @@
 struct watch {
 	const struct watch_calls *calls;
 	void *context;
-	struct stats *stats;
+	struct counters *counters;
 	int source_fd; /* borrowed */
 	int fd;        /* fanotify's */
 	int stop_fd;   /* an eventfd: readable when the thread is to end */
@@ -155,7 +155,7 @@ static errint_t open_queue(struct watch *watch)
 }
 
 errint_t watch_new(int source_fd, const struct watch_calls *calls, void *context,
-		   struct stats *stats, struct watch **ret_watch)
+		   struct counters *counters, struct watch **ret_watch)
 {
 	struct watch *watch = calloc(1, sizeof(*watch));
 	errint_t error;
@@ -164,7 +164,7 @@ errint_t watch_new(int source_fd, const struct watch_calls *calls, void *context
 		return -ENOMEM;
 	watch->calls = calls;
 	watch->context = context;
-	watch->stats = stats;
+	watch->counters = counters;
 	watch->source_fd = source_fd;
 	watch->fd = -1;
 	watch->self = getpid();
@@ -252,7 +252,7 @@ static void take_report(const struct fanotify_event_metadata *event, const char 
 /* A sweep is due: at once, if the last one was long ago. */
 static void lose(struct watch *watch)
 {
-	stats_add(watch->stats, STAT_WATCH_OVERFLOWS, 1);
+	counters_add(watch->counters, COUNTER_WATCH_OVERFLOWS, 1);
 	if (watch->lost)
 		return;
 	watch->lost = true;
@@ -303,7 +303,7 @@ static void take_event(struct watch *watch, const struct fanotify_event_metadata
 	if (event->mask & FAN_Q_OVERFLOW) {
 		lose(watch);
 	} else if (event->pid == watch->self) {
-		stats_add(watch->stats, STAT_WATCH_OWN, 1);
+		counters_add(watch->counters, COUNTER_WATCH_OWN, 1);
 	} else if (!watch->lost) {
 		take_report(event, at, &report);
 		follow(watch, &report);

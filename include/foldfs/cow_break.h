@@ -17,11 +17,11 @@
 
 #include "foldfs/file.h"
 
-struct stats;
+struct counters;
 
 struct cow_break {
-	struct page_store *store; /* borrowed */
-	struct stats *stats;      /* borrowed */
+	struct page_store *store;  /* borrowed */
+	struct counters *counters; /* borrowed */
 };
 
 /* pwrite(2). Bytes written. SEEN: what fstat said to the same request before; NULL: nothing. */

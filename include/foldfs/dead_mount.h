@@ -8,7 +8,7 @@
 #ifndef FOLDFS_DEAD_MOUNT_H
 #define FOLDFS_DEAD_MOUNT_H
 
-#include "foldfs/mounts.h"
+#include "foldfs/mountinfo.h"
 
 enum mount_life {
 	MOUNT_ALIVE,

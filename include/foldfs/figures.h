@@ -58,42 +58,43 @@
 	  "What sharing saves less what it costs, as KSM counts it: pages_sharing and zero_pages " \
 	  "times frame_bytes, less the memory of maps and index and 64 bytes for each frame in "   \
 	  "use; below zero where little is shared.")                                               \
-	X("hits", "events", NUMBER, stats_sum(r->stats, STAT_HITS),                                \
+	X("hits", "events", NUMBER, counters_sum(r->counters, COUNTER_HITS),                       \
 	  "Pages that readers got from the pool.")                                                 \
-	X("misses", "events", NUMBER, stats_sum(r->stats, STAT_MISSES),                            \
+	X("misses", "events", NUMBER, counters_sum(r->counters, COUNTER_MISSES),                   \
 	  "Pages that had to be read from the source while a reader waited.")                      \
-	X("readahead", "events", NUMBER, stats_sum(r->stats, STAT_READAHEAD),                      \
+	X("readahead", "events", NUMBER, counters_sum(r->counters, COUNTER_READAHEAD),             \
 	  "Pages that were read from the source ahead of a reader.")                               \
-	X("fills_discarded", "events", NUMBER, stats_sum(r->stats, STAT_FILLS_DISCARDED),          \
+	X("fills_discarded", "events", NUMBER, counters_sum(r->counters, COUNTER_FILLS_DISCARDED), \
 	  "Pages read from the source and not kept, for the content had changed meanwhile.")       \
-	X("adopted", "events", NUMBER, stats_sum(r->stats, STAT_ADOPTED),                          \
+	X("adopted", "events", NUMBER, counters_sum(r->counters, COUNTER_ADOPTED),                 \
 	  "Pages that were in the pool already as another file's, known to be equal by an "        \
 	  "earlier scan, or by their place on the disk, and were not read from the source.")       \
 	X("clones_found", "files", NUMBER, r->usage.clones_found,                                  \
 	  "Files that were found at an open to have blocks of the disk in common with another "    \
 	  "one, and so to be equal to it there.")                                                  \
-	X("adopt_waits", "events", NUMBER, stats_sum(r->stats, STAT_ADOPT_WAITS),                  \
+	X("adopt_waits", "events", NUMBER, counters_sum(r->counters, COUNTER_ADOPT_WAITS),         \
 	  "Times that a read waited for the reader of another file, who was reading such pages.")  \
-	X("merges", "events", NUMBER, stats_sum(r->stats, STAT_MERGES),                            \
+	X("merges", "events", NUMBER, counters_sum(r->counters, COUNTER_MERGES),                   \
 	  "Pages read from the source that were found equal to a frame, and share it.")            \
-	X("digest_collisions", "events", NUMBER, stats_sum(r->stats, STAT_DIGEST_COLLISIONS),      \
+	X("digest_collisions", "events", NUMBER,                                                   \
+	  counters_sum(r->counters, COUNTER_DIGEST_COLLISIONS),                                    \
 	  "Times that equal digests turned out to stand for different bytes.")                     \
-	X("breaks", "events", NUMBER, stats_sum(r->stats, STAT_BREAKS),                            \
+	X("breaks", "events", NUMBER, counters_sum(r->counters, COUNTER_BREAKS),                   \
 	  "Pages in the pool that a write or another change gave a content of their own.")         \
-	X("evictions", "events", NUMBER, stats_sum(r->stats, STAT_EVICTIONS),                      \
+	X("evictions", "events", NUMBER, counters_sum(r->counters, COUNTER_EVICTIONS),             \
 	  "Frames given up to make room for others.")                                              \
-	X("bypassed", "events", NUMBER, stats_sum(r->stats, STAT_BYPASSED),                        \
+	X("bypassed", "events", NUMBER, counters_sum(r->counters, COUNTER_BYPASSED),               \
 	  "Pages handed on from the source without a frame, because none was free.")               \
-	X("watch.events", "events", NUMBER, stats_sum(r->stats, STAT_WATCH_EVENTS),                \
+	X("watch.events", "events", NUMBER, counters_sum(r->counters, COUNTER_WATCH_EVENTS),       \
 	  "Changes behind the mount, of files and directories that it knows, that were followed; " \
 	  "0 without watch.")                                                                      \
-	X("watch.own", "events", NUMBER, stats_sum(r->stats, STAT_WATCH_OWN),                      \
+	X("watch.own", "events", NUMBER, counters_sum(r->counters, COUNTER_WATCH_OWN),             \
 	  "Reports of changes that the daemon made itself, and so passed over.")                   \
-	X("watch.overflows", "events", NUMBER, stats_sum(r->stats, STAT_WATCH_OVERFLOWS),          \
+	X("watch.overflows", "events", NUMBER, counters_sum(r->counters, COUNTER_WATCH_OVERFLOWS), \
 	  "Times that reports were lost.")                                                         \
-	X("watch.compared", "events", NUMBER, stats_sum(r->stats, STAT_WATCH_COMPARED),            \
+	X("watch.compared", "events", NUMBER, counters_sum(r->counters, COUNTER_WATCH_COMPARED),   \
 	  "Files that were compared with the source, by their stamps, because reports were lost.") \
-	X("watch.given_up", "events", NUMBER, stats_sum(r->stats, STAT_WATCH_GIVEN_UP),            \
+	X("watch.given_up", "events", NUMBER, counters_sum(r->counters, COUNTER_WATCH_GIVEN_UP),   \
 	  "Files of them that had changed, or may have: all that was known of them was "           \
 	  "forgotten.")                                                                            \
 	X("inodes", "inodes", NUMBER, r->usage.inodes,                                             \
@@ -128,7 +129,7 @@
 	  "Requests that wait because their user has his share of threads.")                       \
 	X("serving.fetching", "requests", NUMBER, r->usage.fetching,                               \
 	  "Reads that wait for the source without such a thread.")                                 \
-	X("serving.fetched", "events", NUMBER, stats_sum(r->stats, STAT_FETCHED),                  \
+	X("serving.fetched", "events", NUMBER, counters_sum(r->counters, COUNTER_FETCHED),         \
 	  "Reads that have waited so.")                                                            \
 	X("serving.refused", "events", NUMBER, r->usage.serve.refused,                             \
 	  "Requests that were answered with an error because their user had his share of what "    \

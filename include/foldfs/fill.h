@@ -36,20 +36,20 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-struct stats;
+struct counters;
 
 struct filler {
-	struct page_store *store; /* borrowed */
-	struct file_table *files; /* borrowed */
-	struct stats *stats;      /* borrowed */
-	_Atomic unsigned at_work; /* reads that may hold taken frames, for the audit; relaxed */
+	struct page_store *store;  /* borrowed */
+	struct file_table *files;  /* borrowed */
+	struct counters *counters; /* borrowed */
+	_Atomic unsigned at_work;  /* reads that may hold taken frames, for the audit; relaxed */
 	pthread_mutex_t spare_lock;
 	uint8_t *spare; /* bounce buffer for when there is no memory; under spare_lock */
 };
 
 /* -ENOMEM. */
 errint_t filler_init(struct filler *filler, struct page_store *store, struct file_table *files,
-		     struct stats *stats);
+		     struct counters *counters);
 void filler_destroy(struct filler *filler);
 
 /* A page of the read that was fetched from the source. */

@@ -3,8 +3,8 @@
 #ifndef FOLDFS_FOLDCTL_H
 #define FOLDFS_FOLDCTL_H
 
-#include "foldfs/mounts.h"
-#include "foldfs/text.h"
+#include "foldfs/human.h"
+#include "foldfs/mountinfo.h"
 
 #include <jansson.h>
 #include <stdbool.h>

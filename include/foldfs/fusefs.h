@@ -28,7 +28,7 @@
 
 struct fusefs;
 struct state;
-struct stats;
+struct counters;
 
 /* Everything behind a mount of SOURCE_FD (borrowed), as OPTIONS say; no thread runs yet. -errno. */
 errint_t fusefs_new(const struct options *options, int source_fd, struct fusefs **ret_fs);
@@ -118,7 +118,7 @@ static inline uint64_t fusefs_memory(const struct fusefs_usage *usage)
 	       usage->transport_bytes;
 }
 
-const struct stats *fusefs_stats(const struct fusefs *fs);
+const struct counters *fusefs_stats(const struct fusefs *fs);
 
 /* Audit everything behind the mount: see audit.h, also for IDLE and the result.
  * IS_CANCELLED(CONTEXT) tells when to give up. Any thread; one at a time, between fusefs_serve()'s

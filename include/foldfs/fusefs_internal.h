@@ -8,13 +8,13 @@
 #include "foldfs/fetcher.h"
 #include "foldfs/fusefs.h"
 #include "foldfs/fusefs_reply.h"
-#include "foldfs/identity.h"
 #include "foldfs/inode.h"
 #include "foldfs/lease.h"
 #include "foldfs/plan.h"
 #include "foldfs/rcu.h"
 #include "foldfs/readahead.h"
 #include "foldfs/shares.h"
+#include "foldfs/thread_identity.h"
 #include "foldfs/watch.h"
 
 #include <pthread.h>
@@ -33,7 +33,7 @@ struct fusefs {
 	bool read_only; /* whatever a remount has made of it */
 	int source_fd;  /* the source directory, opened before the mount covers anything */
 
-	struct stats *stats;
+	struct counters *counters;
 	struct page_store *store;
 	struct page_map_memory *map_memory;
 	struct file_table *files;

@@ -40,8 +40,8 @@ void lease_table_usage(struct lease_table *table, struct lease_usage *ret_usage)
  * daemon itself, whose the file is or who has CAP_LEASE. -EAGAIN: somebody has the file open by
  * another description; -EBUSY: one of ours opens it just now; other -errno: it is not to be had. */
 errint_t lease_take(struct lease_table *table, struct source *source, struct lease **ret_lease);
-/* Give it back, if that was not done yet. A thread that is lent (identity.h) may not, and has the
- * table's do it. NULL is nothing. */
+/* Give it back, if that was not done yet. A thread that is lent (thread_identity.h) may not, and
+ * has the table's do it. NULL is nothing. */
 void lease_free(struct lease *lease);
 /* Whether it has been held all the time, up to now: the kernel is asked. Any thread. */
 bool lease_is_held(const struct lease *lease);

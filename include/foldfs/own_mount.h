@@ -9,7 +9,7 @@
 #ifndef FOLDFS_OWN_MOUNT_H
 #define FOLDFS_OWN_MOUNT_H
 
-#include "foldfs/mounts.h"
+#include "foldfs/mountinfo.h"
 
 struct own_mount {
 	struct mount_entry entry; /* as it was made */

@@ -29,7 +29,7 @@
 #include "foldfs/hash_index.h"
 #include "foldfs/page.h"
 
-struct stats;
+struct counters;
 struct page_store;
 
 /* Frame numbers fit 29 bits: 2 TiB of pool. */
@@ -86,7 +86,8 @@ struct page_store_usage {
 
 /* A pool of POOL_BYTES, rounded down to pages, between the bounds above (-EINVAL outside). STATS is
  * borrowed. -ENOMEM. No thread runs until page_store_start(). */
-errint_t page_store_new(uint64_t pool_bytes, struct stats *stats, struct page_store **ret_store);
+errint_t page_store_new(uint64_t pool_bytes, struct counters *counters,
+			struct page_store **ret_store);
 
 /* Start the reclaimer, which evicts and waits for grace periods. After any fork. -errno. */
 errint_t page_store_start(struct page_store *store);

@@ -17,13 +17,13 @@
 
 struct page_store {
 	/* What every hit reads; constant, and on no line that anybody writes. Two lines are kept
-	 * apart where one would do, as in stats.c. */
+	 * apart where one would do, as in counters.c. */
 	uint8_t *bytes;           /* frames_total * 4096; constant pointer until the end */
 	struct frame_meta *metas; /* frames_total; constant pointer */
 	uint32_t frames_total;
 	uint32_t reserve;
 	struct hash_index *index;
-	struct stats *stats;
+	struct counters *counters;
 
 	/* Gauges: relaxed, each change made by whoever made the step in `life`. What every fill
 	 * writes, and what sharing does. */

@@ -19,7 +19,7 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
-struct stats;
+struct counters;
 struct watch;
 
 /* What a report leads to. All are called on the watching thread, which holds no lock; they may
@@ -50,7 +50,7 @@ struct watch_calls {
  * handles or no identity of its own. -ENOSYS: the kernel has no such fanotify. -ENOMEM, -EMFILE.
  */
 errint_t watch_new(int source_fd, const struct watch_calls *calls, void *context,
-		   struct stats *stats, struct watch **ret_watch);
+		   struct counters *counters, struct watch **ret_watch);
 errint_t watch_start(struct watch *watch);
 /* Afterwards nothing is called. Idempotent, any thread but the watching one; waits for a call that
  * is under way. */

@@ -8,7 +8,7 @@
  * first byte of the input chooses the command.
  */
 #include "foldctl_main.h"
-#include "foldfs/mounts.h"
+#include "foldfs/mountinfo.h"
 #include "fuzz.h"
 
 #include <errno.h>

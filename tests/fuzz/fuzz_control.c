@@ -7,7 +7,7 @@
  */
 #include "foldfs/control.h"
 
-#include "foldfs/stats.h"
+#include "foldfs/counters.h"
 #include "fuzz.h"
 
 #include <string.h>
@@ -29,15 +29,15 @@ void fusefs_usage(const struct fusefs *fs, struct fusefs_usage *ret_usage)
 	memset(ret_usage, 0, sizeof(*ret_usage));
 }
 
-const struct stats *fusefs_stats(const struct fusefs *fs)
+const struct counters *fusefs_stats(const struct fusefs *fs)
 {
 	(void)fs;
 	return NULL;
 }
 
-uint64_t stats_sum(const struct stats *stats, enum stat_id id)
+uint64_t counters_sum(const struct counters *counters, enum counter_id id)
 {
-	(void)stats;
+	(void)counters;
 	return (uint64_t)id;
 }
 

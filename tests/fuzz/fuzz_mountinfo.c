@@ -5,7 +5,7 @@
  * The input stands for /proc/self/mountinfo. The list changes between two readings, and a root
  * file system is its own parent, so neither its order nor its being a tree is relied on.
  */
-#include "foldfs/mounts.h"
+#include "foldfs/mountinfo.h"
 #include "fuzz.h"
 
 #include <errno.h>

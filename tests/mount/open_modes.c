@@ -16,7 +16,7 @@
  * view of DIRECTORY that is read-only. What fails is answered as it failed.
  */
 #include "foldfs/backing.h"
-#include "foldfs/identity.h"
+#include "foldfs/thread_identity.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -29,7 +29,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* What backing.c asks of identity.h: here every thread is root, and stays it. */
+/* What backing.c asks of thread_identity.h: here every thread is root, and stays it. */
 __thread bool identity_is_own = true;
 
 void identity_make_own_slowly(void)

@@ -32,9 +32,9 @@ static inline void fixture_open(struct fixture *fixture, uint64_t pool_bytes, bo
 	expect(!file_table_source(fixture->files, source));
 	close(source);
 	expect(!filler_init(&fixture->filler, fixture->pool.store, fixture->files,
-			    fixture->pool.stats));
-	fixture->cow =
-		(struct cow_break){.store = fixture->pool.store, .stats = fixture->pool.stats};
+			    fixture->pool.counters));
+	fixture->cow = (struct cow_break){.store = fixture->pool.store,
+					  .counters = fixture->pool.counters};
 }
 
 /* With the files goes every use of a frame. */

@@ -19,9 +19,9 @@
 
 #include <cmocka.h>
 
+#include "foldfs/counters.h"
 #include "foldfs/page_store.h"
 #include "foldfs/rcu.h"
-#include "foldfs/stats.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -196,15 +196,15 @@ static inline void crew_run(unsigned count, void (*work)(void *context, unsigned
 /* A pool with its counters. */
 
 struct pool {
-	struct stats *stats;
+	struct counters *counters;
 	struct page_store *store;
 };
 
 static inline void pool_open(struct pool *pool, uint64_t bytes, bool start)
 {
-	pool->stats = stats_new();
-	expect(pool->stats);
-	expect(!page_store_new(bytes, pool->stats, &pool->store));
+	pool->counters = counters_new();
+	expect(pool->counters);
+	expect(!page_store_new(bytes, pool->counters, &pool->store));
 	if (start)
 		expect(!page_store_start(pool->store));
 }
@@ -212,7 +212,7 @@ static inline void pool_open(struct pool *pool, uint64_t bytes, bool start)
 static inline void pool_close(struct pool *pool)
 {
 	page_store_free(pool->store);
-	stats_free(pool->stats);
+	counters_free(pool->counters);
 }
 
 /* Take one frame and put PAGE into it; waits for the reclaimer if there is none. Not in a read

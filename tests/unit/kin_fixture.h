@@ -78,7 +78,7 @@ static inline void pair_close(struct pair *pair)
 
 static inline uint64_t adopted(const struct pair *pair)
 {
-	return stats_sum(pair->fixture.pool.stats, STAT_ADOPTED);
+	return counters_sum(pair->fixture.pool.counters, COUNTER_ADOPTED);
 }
 
 /* What `explain` says of the second file; no catalogue is asked while it has a kin. */

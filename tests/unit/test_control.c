@@ -6,7 +6,7 @@
  */
 #include "foldfs/audit_json.h"
 #include "foldfs/control.h"
-#include "foldfs/stats.h"
+#include "foldfs/counters.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -29,7 +29,7 @@
 #define REQUEST "{\"request\":\"status\"}\n"
 
 struct fusefs {
-	struct stats *stats;
+	struct counters *counters;
 	struct fusefs_usage usage;
 };
 
@@ -44,9 +44,9 @@ void fusefs_usage(const struct fusefs *fs, struct fusefs_usage *ret_usage)
 	*ret_usage = fs->usage;
 }
 
-const struct stats *fusefs_stats(const struct fusefs *fs)
+const struct counters *fusefs_stats(const struct fusefs *fs)
 {
-	return fs->stats;
+	return fs->counters;
 }
 
 struct fixture {
@@ -62,8 +62,8 @@ static int set_up(void **state)
 	struct fixture *f = calloc(1, sizeof(*f));
 
 	assert_non_null(f);
-	f->fs.stats = stats_new();
-	assert_non_null(f->fs.stats);
+	f->fs.counters = counters_new();
+	assert_non_null(f->fs.counters);
 	f->status.fs = &f->fs;
 	f->status.source = "/source";
 	f->status.mountpoint = "/mount point";
@@ -84,7 +84,7 @@ static int tear_down(void **state)
 	snprintf(run, sizeof(run), "%s/run", f->directory);
 	rmdir(run);
 	assert_int_equal(rmdir(f->directory), 0);
-	stats_free(f->fs.stats);
+	counters_free(f->fs.counters);
 	free(f);
 	return 0;
 }
@@ -209,8 +209,8 @@ static void figures_are_what_the_parts_say(void **state)
 	usage->window.memory_bytes = 8;
 	usage->window.bytes = 77777;
 	usage->store.frames_total = UINT64_MAX; /* more than JSON has: must not fail */
-	stats_add(f->fs.stats, STAT_HITS, 5);
-	stats_add(f->fs.stats, STAT_BYPASSED, 6);
+	counters_add(f->fs.counters, COUNTER_HITS, 5);
+	counters_add(f->fs.counters, COUNTER_BYPASSED, 6);
 	status = status_json(&f->status);
 	assert_int_equal(number(status, NULL, "general_profit"), 120 * 4096 - 3000 - 500 - 10 * 64);
 	assert_int_equal(number(status, "memory", "total_bytes"),

@@ -117,7 +117,7 @@ static void a_resident_page_is_broken_and_stays_known(void **state)
 	check_all(&model);
 	assert_int_equal(count_known(&model.subject, 0, PAGES, KNOWS_NOTHING), 0);
 	assert_int_equal(pool_usage(&model.fixture.pool).pages_volatile, 6);
-	assert_int_equal(stats_sum(model.fixture.pool.stats, STAT_BREAKS), 6);
+	assert_int_equal(counters_sum(model.fixture.pool.counters, COUNTER_BREAKS), 6);
 	check_reader(&model);
 	/* A whole page as well, and a private one again. */
 	model_write(&model, ink, 2 * FOLD_PAGE_SIZE, 3 * FOLD_PAGE_SIZE);
@@ -136,7 +136,7 @@ static void a_page_that_is_not_resident_becomes_unknown(void **state)
 	model_open(&model, BYTES);
 	model_write(&model, ink, 4000, sizeof(ink));
 	assert_int_equal(count_known(&model.subject, 0, PAGES, KNOWS_NOTHING), PAGES);
-	assert_int_equal(stats_sum(model.fixture.pool.stats, STAT_BREAKS), 0);
+	assert_int_equal(counters_sum(model.fixture.pool.counters, COUNTER_BREAKS), 0);
 	check_all(&model);
 	check_reader(&model);
 	model_close(&model);
@@ -162,7 +162,7 @@ static void a_stream_is_forgotten(void **state)
 		assert_int_equal(count_known(&model.subject, 4, 20, KNOWS_NOTHING), 16);
 		assert_int_equal(count_known(&model.subject, 0, 4, KNOWS_NOTHING), 0);
 		assert_int_equal(pool_usage(&model.fixture.pool).pages_volatile, 0);
-		assert_in_range(stats_sum(model.fixture.pool.stats, STAT_BREAKS), 16, 17);
+		assert_in_range(counters_sum(model.fixture.pool.counters, COUNTER_BREAKS), 16, 17);
 		check_reader(&model);
 		model_close(&model);
 	}

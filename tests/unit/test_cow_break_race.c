@@ -81,7 +81,7 @@ static void change_after_fetch(enum change change)
 	fold_rcu_read_unlock();
 	page_read_finish(read);
 	check_known(&subject, PAGES);
-	assert_true(stats_sum(fixture.pool.stats, STAT_FILLS_DISCARDED) > 0);
+	assert_true(counters_sum(fixture.pool.counters, COUNTER_FILLS_DISCARDED) > 0);
 	assert_int_equal(read_all(&fixture, &subject, pages, BYTES), BYTES);
 	check_known(&subject, PAGES);
 	subject_close(&subject);
@@ -318,7 +318,7 @@ static void run_storm(uint64_t pool_bytes)
 	       STORM_PAGES * sizeof(*pages));
 	for (unsigned i = 0; i < STORM_PAGES; i++)
 		assert_true(page_is(&pages[i], i, storm->written[i]));
-	assert_true(stats_sum(storm->fixture.pool.stats, STAT_BREAKS) > 0);
+	assert_true(counters_sum(storm->fixture.pool.counters, COUNTER_BREAKS) > 0);
 	subject_close(&storm->subject);
 	fixture_close(&storm->fixture);
 	for (unsigned i = 0; i < STORM_PAGES; i++)
@@ -387,7 +387,7 @@ static void writers_of_one_page_have_one_order(void **state)
 		crew_run(4, contest_write, contest);
 		check_known(&contest->subject, CONTESTED);
 	}
-	assert_true(stats_sum(contest->fixture.pool.stats, STAT_BREAKS) > 0);
+	assert_true(counters_sum(contest->fixture.pool.counters, COUNTER_BREAKS) > 0);
 	subject_close(&contest->subject);
 	fixture_close(&contest->fixture);
 	free(pages);

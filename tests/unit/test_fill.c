@@ -90,8 +90,8 @@ static void the_longest_request_is_served_unaligned(void **state)
 				 FOLD_REQUEST_BYTES);
 		assert_memory_equal(buffer, (uint8_t *)pages + 4095, FOLD_REQUEST_BYTES);
 	}
-	assert_int_equal(stats_sum(fixture.pool.stats, STAT_MISSES), FOLD_REQUEST_PAGES);
-	assert_int_equal(stats_sum(fixture.pool.stats, STAT_HITS), FOLD_REQUEST_PAGES);
+	assert_int_equal(counters_sum(fixture.pool.counters, COUNTER_MISSES), FOLD_REQUEST_PAGES);
+	assert_int_equal(counters_sum(fixture.pool.counters, COUNTER_HITS), FOLD_REQUEST_PAGES);
 	subject_close(&subject);
 	fixture_close(&fixture);
 	free(buffer);
@@ -256,7 +256,7 @@ static void equal_pages_of_two_files_share(void **state)
 		assert_int_equal(pool_usage(&fixture.pool).frames_used, N);
 		assert_int_equal(pool_usage(&fixture.pool).pages_sharing, i * N);
 	}
-	assert_int_equal(stats_sum(fixture.pool.stats, STAT_MERGES), 2 * N);
+	assert_int_equal(counters_sum(fixture.pool.counters, COUNTER_MERGES), 2 * N);
 	for (unsigned i = 0; i < 3; i++)
 		subject_close(&subject[i]);
 	fixture_close(&fixture);
@@ -416,7 +416,8 @@ static void without_a_free_frame_reads_bypass_the_pool(void **state)
 					 100 * FOLD_PAGE_SIZE - 50);
 			assert_memory_equal(buffer, pages, 100 * FOLD_PAGE_SIZE - 50);
 		}
-		assert_int_equal(stats_sum(fixture.pool.stats, STAT_BYPASSED), 2 * (100 - left));
+		assert_int_equal(counters_sum(fixture.pool.counters, COUNTER_BYPASSED),
+				 2 * (100 - left));
 		assert_int_equal(count_known(&subject, 0, 100, KNOWS_FRAME), left);
 		subject_close(&subject);
 		fixture_close(&fixture);
@@ -628,7 +629,7 @@ static void fill_ahead_makes_pages_known(void **state)
 	fill_ahead(&fixture.filler, subject.file, subject.source, 2 * MIB, MIB);
 	watch_end();
 	assert_int_equal(count_known(&subject, 0, 64, KNOWS_FRAME), 64);
-	assert_int_equal(stats_sum(fixture.pool.stats, STAT_READAHEAD), 63);
+	assert_int_equal(counters_sum(fixture.pool.counters, COUNTER_READAHEAD), 63);
 	check_known(&subject, 64);
 	subject_close(&subject);
 	fixture_close(&fixture);
@@ -750,8 +751,8 @@ static void readers_verify_while_frames_are_evicted(void **state)
 		subject_open(&crowd->fixture, &crowd->subject[i], pages,
 			     crowd->pages * sizeof(*pages));
 	crew_run(4, crowd_read, crowd);
-	assert_true(stats_sum(crowd->fixture.pool.stats, STAT_EVICTIONS) > 0);
-	assert_true(stats_sum(crowd->fixture.pool.stats, STAT_MERGES) > 0);
+	assert_true(counters_sum(crowd->fixture.pool.counters, COUNTER_EVICTIONS) > 0);
+	assert_true(counters_sum(crowd->fixture.pool.counters, COUNTER_MERGES) > 0);
 	for (unsigned i = 0; i < 2; i++)
 		subject_close(&crowd->subject[i]);
 	fixture_close(&crowd->fixture);

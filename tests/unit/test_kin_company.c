@@ -110,7 +110,7 @@ static void of_two_at_once_one_reads(void **state)
 	assert_int_equal(second.got, 64 * FOLD_PAGE_SIZE);
 	assert_memory_equal(second.buffer, pair.pages, 64 * FOLD_PAGE_SIZE);
 	assert_int_equal(adopted(&pair), 64);
-	assert_int_equal(stats_sum(pair.fixture.pool.stats, STAT_MISSES), 64);
+	assert_int_equal(counters_sum(pair.fixture.pool.counters, COUNTER_MISSES), 64);
 	free(second.buffer);
 	pair_close(&pair);
 }
@@ -147,8 +147,8 @@ static void who_tells_nothing_makes_nobody_wait(void **state)
 			 64 * FOLD_PAGE_SIZE);
 	watch_end();
 	assert_memory_equal(second.buffer, pair.pages, 64 * FOLD_PAGE_SIZE);
-	assert_int_equal(stats_sum(pair.fixture.pool.stats, STAT_ADOPT_WAITS), 0);
-	assert_int_equal(stats_sum(pair.fixture.pool.stats, STAT_MISSES), 128);
+	assert_int_equal(counters_sum(pair.fixture.pool.counters, COUNTER_ADOPT_WAITS), 0);
+	assert_int_equal(counters_sum(pair.fixture.pool.counters, COUNTER_MISSES), 128);
 	free(second.buffer);
 	pair_close(&pair);
 }
@@ -178,7 +178,7 @@ static void who_has_no_frame_makes_nobody_wait(void **state)
 			 64 * FOLD_PAGE_SIZE);
 	watch_end();
 	assert_memory_equal(second.buffer, pair.pages, 64 * FOLD_PAGE_SIZE);
-	assert_int_equal(stats_sum(pair.fixture.pool.stats, STAT_ADOPT_WAITS), 0);
+	assert_int_equal(counters_sum(pair.fixture.pool.counters, COUNTER_ADOPT_WAITS), 0);
 	pool_give_back(&pair.fixture.pool, frames, taken);
 	free(frames);
 	free(second.buffer);
@@ -198,7 +198,7 @@ static void nobody_waits_for_ever(void **state)
 	assert_true(family_claim(family, 10, 20, &claim));
 	assert_int_equal(read_all(&pair.fixture, &pair.b, pair.buffer, 64 * FOLD_PAGE_SIZE),
 			 64 * FOLD_PAGE_SIZE);
-	assert_int_equal(stats_sum(pair.fixture.pool.stats, STAT_ADOPT_WAITS), 1);
+	assert_int_equal(counters_sum(pair.fixture.pool.counters, COUNTER_ADOPT_WAITS), 1);
 	family_unclaim(&claim);
 	family_put(family);
 	pair_close(&pair);
@@ -217,7 +217,7 @@ static void nobody_reads_ahead_what_is_being_fetched(void **state)
 	assert_true(family_claim(family, 10, 20, &claim));
 	/* That is not there yet, so read-ahead has its reason still. */
 	assert_true(fill_ahead(&pair.fixture.filler, pair.b.file, pair.b.source, 0, MIB) > 0);
-	assert_int_equal(stats_sum(pair.fixture.pool.stats, STAT_READAHEAD), 0);
+	assert_int_equal(counters_sum(pair.fixture.pool.counters, COUNTER_READAHEAD), 0);
 	assert_int_equal(fill_ahead(&pair.fixture.filler, pair.b.file, pair.b.source,
 				    21 * FOLD_PAGE_SIZE, 10 * FOLD_PAGE_SIZE),
 			 10);

@@ -310,7 +310,8 @@ static void check_against_model(const char *test, uint64_t pool_bytes, bool evic
 		assert_int_equal(page_map_memory_zero_pages(model->memory), 0);
 		assert_int_equal(pool_usage(&model->pool).frames_used, 0);
 		assert_int_equal(pool_usage(&model->pool).pages_sharing, 0);
-		assert_int_equal(stats_sum(model->pool.stats, STAT_EVICTIONS) > 0, evicting);
+		assert_int_equal(counters_sum(model->pool.counters, COUNTER_EVICTIONS) > 0,
+				 evicting);
 		page_map_memory_free(model->memory);
 		pool_close(&model->pool);
 		free(model);

@@ -8,18 +8,18 @@
 
 static void size_is_bounded(void **state)
 {
-	struct stats *stats = stats_new();
+	struct counters *counters = counters_new();
 	struct page_store *store = NULL;
 
 	(void)state;
-	assert_int_equal(page_store_new(0, stats, &store), -EINVAL);
-	assert_int_equal(page_store_new(PAGE_STORE_MIN_BYTES - 1, stats, &store), -EINVAL);
-	assert_int_equal(page_store_new(PAGE_STORE_MAX_BYTES + FOLD_PAGE_SIZE, stats, &store),
+	assert_int_equal(page_store_new(0, counters, &store), -EINVAL);
+	assert_int_equal(page_store_new(PAGE_STORE_MIN_BYTES - 1, counters, &store), -EINVAL);
+	assert_int_equal(page_store_new(PAGE_STORE_MAX_BYTES + FOLD_PAGE_SIZE, counters, &store),
 			 -EINVAL);
 	assert_null(store);
-	assert_int_equal(page_store_new(PAGE_STORE_MIN_BYTES + 100, stats, &store), 0);
+	assert_int_equal(page_store_new(PAGE_STORE_MIN_BYTES + 100, counters, &store), 0);
 	page_store_free(store);
-	stats_free(stats);
+	counters_free(counters);
 }
 
 static void memory_comes_with_use(void **state)
@@ -80,7 +80,7 @@ static void equal_pages_share_one_frame(void **state)
 		assert_int_equal(pool_usage(&pool).pages_sharing, users - 1);
 		assert_int_equal(pool_usage(&pool).pages_unshared, 0);
 	}
-	assert_int_equal(stats_sum(pool.stats, STAT_MERGES), 48);
+	assert_int_equal(counters_sum(pool.counters, COUNTER_MERGES), 48);
 	pool_close(&pool);
 }
 
@@ -131,7 +131,7 @@ static void a4_sharing_compares_bytes(void **state)
 		assert_memory_equal(page_store_read(pool.store, refs[i]), &page, sizeof(page));
 	}
 	fold_rcu_read_unlock();
-	assert_true(stats_sum(pool.stats, STAT_DIGEST_COLLISIONS) >= 15);
+	assert_true(counters_sum(pool.counters, COUNTER_DIGEST_COLLISIONS) >= 15);
 	assert_int_equal(pool_usage(&pool).frames_used, 16);
 	assert_int_equal(pool_usage(&pool).pages_shared, 0);
 	pool_close(&pool);
@@ -369,7 +369,7 @@ static void users_are_exact_after_a_storm(void **state)
 	expect(storm);
 	pool_open(&storm->pool, 64 * MIB, true);
 	crew_run(4, share_and_drop, storm);
-	assert_int_equal(stats_sum(storm->pool.stats, STAT_EVICTIONS), 0);
+	assert_int_equal(counters_sum(storm->pool.counters, COUNTER_EVICTIONS), 0);
 	check_storm(storm);
 	for (unsigned t = 0; t < 4; t++)
 		for (unsigned s = 0; s < STORM_HELD; s++)
@@ -477,7 +477,7 @@ static void a1_a2_readers_verify_while_frames_are_reused(void **state)
 	for (unsigned i = 0; i < TURMOIL_KEYS; i++)
 		atomic_store(&turmoil->refs[i], UINT32_MAX); /* generation of no life */
 	crew_run(4, turmoil_work, turmoil);
-	assert_true(stats_sum(turmoil->pool.stats, STAT_EVICTIONS) > 0);
+	assert_true(counters_sum(turmoil->pool.counters, COUNTER_EVICTIONS) > 0);
 	assert_true(atomic_load(&turmoil->verified) > 0);
 	for (unsigned i = 0; i < TURMOIL_KEYS; i++)
 		pool_drop(&turmoil->pool, unpack(atomic_load(&turmoil->refs[i])));
@@ -492,7 +492,7 @@ static void a1_a2_readers_verify_while_frames_are_reused(void **state)
  * work. */
 static bool all_is_live_or_evicted(struct pool *pool, const struct frame_ref refs[], unsigned count)
 {
-	uint64_t evicted = stats_sum(pool->stats, STAT_EVICTIONS);
+	uint64_t evicted = counters_sum(pool->counters, COUNTER_EVICTIONS);
 	uint64_t live = 0;
 
 	for (unsigned i = 0; i < count; i++)

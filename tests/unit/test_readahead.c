@@ -92,7 +92,7 @@ static void request(struct ahead *ahead, off_t offset, size_t length)
 
 static uint64_t filled_ahead(struct ahead *ahead)
 {
-	return stats_sum(ahead->fixture.pool.stats, STAT_READAHEAD);
+	return counters_sum(ahead->fixture.pool.counters, COUNTER_READAHEAD);
 }
 
 /* Give the workers a moment to be ahead of the reader; that they are is not needed. */
@@ -361,7 +361,8 @@ static void a_range_is_read_once(void **state)
 	workers_free(ahead->workers);
 	print_message("%lu bytes read of %u\n", atomic_load(&ahead->bytes), BYTES);
 	assert_in_range(atomic_load(&ahead->bytes), BYTES, BYTES + BYTES / 8);
-	assert_int_equal(filled_ahead(ahead) + stats_sum(ahead->fixture.pool.stats, STAT_MISSES),
+	assert_int_equal(filled_ahead(ahead) +
+				 counters_sum(ahead->fixture.pool.counters, COUNTER_MISSES),
 			 atomic_load(&ahead->bytes) / FOLD_PAGE_SIZE);
 	expect(!workers_new(1, &ahead->workers));
 	ahead_free(ahead);

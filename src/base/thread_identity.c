@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * identity.c - do something on the source as the caller would
+ * thread_identity.c - do something on the source as the caller would
  *
  * Invariants:
  *  - Only the file-system uid and gid, the supplementary groups and the effective capabilities of
@@ -23,7 +23,7 @@
  * setfsuid(2) does not tell whether it failed, so it is asked for its result: an operation under
  * the wrong uid is never made.
  */
-#include "foldfs/identity.h"
+#include "foldfs/thread_identity.h"
 
 #include <errno.h>
 #include <linux/capability.h>

@@ -11,7 +11,7 @@
  */
 #include "foldfs/border.h"
 
-#include "foldfs/mounts.h"
+#include "foldfs/mountinfo.h"
 
 #include <errno.h>
 #include <fcntl.h>

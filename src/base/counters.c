@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * stats.c - striped event counters
+ * counters.c - striped event counters
  *
  * Invariants:
  * A  A stripe is whole cache lines of its own, so adding writes no line that a thread of another
@@ -10,10 +10,10 @@
  *    when there are more of them than stripes; an add is atomic, so nothing is lost then either.
  * C  Adding is one relaxed atomic addition: wait-free. Counters order nothing and publish nothing.
  *
- * Which stripe is a thread's is the same for every struct stats: it is a number, not a pointer, so
- * it outlives none of them.
+ * Which stripe is a thread's is the same for every struct counters: it is a number, not a pointer,
+ * so it outlives none of them.
  */
-#include "foldfs/stats.h"
+#include "foldfs/counters.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -23,10 +23,10 @@
 #define STRIPE_NONE  UINT32_MAX
 
 struct stripe {
-	_Alignas(STRIPE_ALIGN) _Atomic uint64_t counts[STAT_COUNT]; /* lock-free */
+	_Alignas(STRIPE_ALIGN) _Atomic uint64_t counts[COUNTER_COUNT]; /* lock-free */
 };
 
-struct stats {
+struct counters {
 	struct stripe stripes[STRIPES];
 };
 
@@ -41,34 +41,34 @@ static inline uint32_t own_stripe(void)
 	return own;
 }
 
-struct stats *stats_new(void)
+struct counters *counters_new(void)
 {
-	struct stats *stats = aligned_alloc(STRIPE_ALIGN, sizeof(*stats));
+	struct counters *counters = aligned_alloc(STRIPE_ALIGN, sizeof(*counters));
 
-	if (!stats)
+	if (!counters)
 		return NULL;
 	for (unsigned s = 0; s < STRIPES; s++)
-		for (unsigned id = 0; id < STAT_COUNT; id++)
-			atomic_init(&stats->stripes[s].counts[id], 0);
-	return stats;
+		for (unsigned id = 0; id < COUNTER_COUNT; id++)
+			atomic_init(&counters->stripes[s].counts[id], 0);
+	return counters;
 }
 
-void stats_free(struct stats *stats)
+void counters_free(struct counters *counters)
 {
-	free(stats);
+	free(counters);
 }
 
-void stats_add(struct stats *stats, enum stat_id id, uint64_t count)
+void counters_add(struct counters *counters, enum counter_id id, uint64_t count)
 {
-	atomic_fetch_add_explicit(&stats->stripes[own_stripe()].counts[id], count,
+	atomic_fetch_add_explicit(&counters->stripes[own_stripe()].counts[id], count,
 				  memory_order_relaxed);
 }
 
-uint64_t stats_sum(const struct stats *stats, enum stat_id id)
+uint64_t counters_sum(const struct counters *counters, enum counter_id id)
 {
 	uint64_t sum = 0;
 
 	for (unsigned s = 0; s < STRIPES; s++)
-		sum += atomic_load_explicit(&stats->stripes[s].counts[id], memory_order_relaxed);
+		sum += atomic_load_explicit(&counters->stripes[s].counts[id], memory_order_relaxed);
 	return sum;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * identity.h - do something on the source as the caller would
+ * thread_identity.h - do something on the source as the caller would
  *
  * A request carries the caller's uid, gid and thread. What it asks for is done on the source with
  * that uid, gid and the caller's supplementary groups, and with no capability that counts there: so
@@ -21,8 +21,8 @@
  * file capabilities) when they are refused without. A daemon that is not root leaves everything as
  * it is, but for the umask.
  */
-#ifndef FOLDFS_IDENTITY_H
-#define FOLDFS_IDENTITY_H
+#ifndef FOLDFS_THREAD_IDENTITY_H
+#define FOLDFS_THREAD_IDENTITY_H
 
 #include "foldfs/page.h"
 
@@ -44,7 +44,7 @@ struct identity {
 	bool insisted;
 };
 
-/* The calling thread has the daemon's identity. Changed by identity.c alone. */
+/* The calling thread has the daemon's identity. Changed by thread_identity.c alone. */
 extern __thread bool identity_is_own;
 
 /*

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * test_mounts.c - mounts are found by what the kernel lists, by any name that leads to them
+ * test_mountinfo.c - mounts are found by what the kernel lists, by any name that leads to them
  *
  * The tests that mount something do so in a mount namespace of their own; where that is not allowed
  * they are skipped, and say so.
  */
-#include "foldfs/mounts.h"
+#include "foldfs/mountinfo.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -9,7 +9,7 @@
  */
 #include "foldfs/memory_limit.h"
 
-#include "foldfs/mounts.h"
+#include "foldfs/mountinfo.h"
 
 #include <errno.h>
 #include <stdbool.h>

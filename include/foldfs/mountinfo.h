@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* mounts.h - what /proc/self/mountinfo says of a foldfs mount; shared by foldfs and foldctl */
-#ifndef FOLDFS_MOUNTS_H
-#define FOLDFS_MOUNTS_H
+/* mountinfo.h - what /proc/self/mountinfo says of a foldfs mount; shared by foldfs and foldctl */
+#ifndef FOLDFS_MOUNTINFO_H
+#define FOLDFS_MOUNTINFO_H
 
 #include "foldfs/page.h"
 

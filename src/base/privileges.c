@@ -6,7 +6,8 @@
  * without; so the daemon does it before it mounts, though it needs most of them for that too.
  *
  * The way between users is the usual one: a thread of root's that takes on a user loses effective
- * capabilities, keeps the permitted ones, and has them back with uid 0. identity.c counts on that.
+ * capabilities, keeps the permitted ones, and has them back with uid 0. thread_identity.c counts on
+ * that.
  */
 #include "foldfs/privileges.h"
 

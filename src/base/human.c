@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* text.c - numbers and foreign text as people read them */
-#include "foldfs/text.h"
+/* human.c - numbers and foreign text as people read them */
+#include "foldfs/human.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -19,7 +19,7 @@ static size_t control_length(const char *text)
 	return second >= 0x80 && second <= 0x9f ? 2 : 0;
 }
 
-void text_print_foreign(FILE *stream, const char *text)
+void human_print_foreign(FILE *stream, const char *text)
 {
 	while (*text) {
 		size_t length = control_length(text);
@@ -29,7 +29,7 @@ void text_print_foreign(FILE *stream, const char *text)
 	}
 }
 
-const char *text_size(int64_t bytes, struct text_buffer *buffer)
+const char *human_size(int64_t bytes, struct human_buffer *buffer)
 {
 	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
 	double value = bytes < 0 ? -(double)bytes : (double)bytes;
@@ -46,7 +46,7 @@ const char *text_size(int64_t bytes, struct text_buffer *buffer)
 	return buffer->text;
 }
 
-const char *text_count(int64_t count, struct text_buffer *buffer)
+const char *human_count(int64_t count, struct human_buffer *buffer)
 {
 	char digits[32];
 	size_t length, out = 0;
@@ -64,7 +64,7 @@ const char *text_count(int64_t count, struct text_buffer *buffer)
 	return buffer->text;
 }
 
-const char *text_duration(int64_t seconds, struct text_buffer *buffer)
+const char *human_duration(int64_t seconds, struct human_buffer *buffer)
 {
 	static const struct {
 		int64_t seconds;
@@ -83,19 +83,19 @@ const char *text_duration(int64_t seconds, struct text_buffer *buffer)
 	return buffer->text;
 }
 
-void text_complain(const char *program, const char *format, va_list args)
+void human_complain(const char *program, const char *format, va_list args)
 {
 	char *text = NULL;
 
 	if (vasprintf(&text, format, args) < 0)
 		text = NULL;
 	fprintf(stderr, "%s: ", program);
-	text_print_foreign(stderr, text ? text : "not enough memory to say what is wrong.");
+	human_print_foreign(stderr, text ? text : "not enough memory to say what is wrong.");
 	fputc('\n', stderr);
 	free(text);
 }
 
-const char *text_option_value(char ***argv, const char *name)
+const char *human_option_value(char ***argv, const char *name)
 {
 	const char *word = **argv;
 	size_t length = strlen(name);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * mounts.c - what /proc/self/mountinfo says of a mount; shared by foldfs and foldctl
+ * mountinfo.c - what /proc/self/mountinfo says of a mount; shared by foldfs and foldctl
  *
  * Invariants:
  * A  The mount itself is never asked anything, so that a stuck or dead one blocks and fails nobody
@@ -11,7 +11,7 @@
  *    mounted over a directory above it, does not count.
  * C  A look-up ends, whatever the list says.
  */
-#include "foldfs/mounts.h"
+#include "foldfs/mountinfo.h"
 
 #include <errno.h>
 #include <fcntl.h>
