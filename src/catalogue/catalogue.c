@@ -10,7 +10,7 @@
  *            the sketch
  *   classes  class -> struct class_value of each member, sorted by its bytes
  *   runs     device, inode -> struct runs_value and its runs: catalogue_runs.c
- *   objects  class -> struct object_value: catalogue_objects.c
+ *   objects  class -> struct object_value: catalogue_copies.c
  *
  * `files` is keyed without the stamp, so a file that changed replaces what was known of it; the
  * stamp is compared at every look-up. LMDB writes copies of pages and syncs before it switches, so

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * catalogue_objects.c - of what the copies were made, and how they looked then
+ * catalogue_copies.c - of what the copies were made, and how they looked then
  *
  *   objects  class -> struct object_value
  *
