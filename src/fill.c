@@ -17,8 +17,8 @@
  */
 #include "foldfs/fill.h"
 
-#include "foldfs/adopt.h"
 #include "foldfs/counters.h"
+#include "foldfs/fill_family.h"
 #include "foldfs/rcu.h"
 
 #include <errno.h>
@@ -237,7 +237,7 @@ void page_read_begin_fetch(struct page_read *read)
 {
 	read->run = 0;
 	read->run_end = 0;
-	if (adopt_pages(read))
+	if (fill_family_pages(read))
 		provide(read);
 }
 
@@ -377,7 +377,7 @@ static bool publish(struct page_read *read, unsigned i, bool exact, const struct
 	page_store_publish(store, hand->frame, &hash->digest, batch, &ref);
 	published = page_map_publish(map, page, read->looks[i].ticket, ref);
 	if (exact)
-		adopt_tell(read, i, ref);
+		fill_family_tell(read, i, ref);
 	if (!published)
 		page_store_drop(store, ref, batch);
 	return published;
@@ -408,7 +408,7 @@ static void publish_pages(struct page_read *read)
 {
 	struct page_hash hashes[FOLD_REQUEST_PAGES];
 	struct frame_batch batch = {.count = 0};
-	bool exact = adopt_is_exact(read);
+	bool exact = fill_family_is_exact(read);
 	unsigned discarded = 0;
 	unsigned i;
 
@@ -463,7 +463,7 @@ unsigned page_read_finish(struct page_read *read)
 		bypassed += hand->bytes && hand->fetched && hand->frame == FILL_NO_FRAME;
 	}
 	publish_pages(read);
-	adopt_end(read);
+	fill_family_end(read);
 	if (read->bounce)
 		free_bounce_memory(read);
 	if (read->at_work)

@@ -18,7 +18,7 @@ static unsigned long steps;
 	     steps++, &(pos)->member != (head);                                                    \
 	     pos = cds_list_entry((pos)->member.next, __typeof__(*(pos)), member))
 
-#include "../../src/family.c"
+#include "../../src/family/family.c"
 
 enum { FAMILIES = 20000, PAGES = 2000 };
 

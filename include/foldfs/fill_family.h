@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* adopt.h - the part of a fill that asks the file's family before the source; fill.c
+/* fill_family.h - the part of a fill that asks the file's family before the source; fill.c
  * alone uses it */
-#ifndef FOLDFS_ADOPT_H
-#define FOLDFS_ADOPT_H
+#ifndef FOLDFS_FILL_FAMILY_H
+#define FOLDFS_FILL_FAMILY_H
 
 #include "foldfs/fill.h"
 
@@ -10,13 +10,13 @@
  * Once for each read; may wait for who is fetching them. Returns whether something is to be fetched
  * now: not if all was found, nor, for a read ahead, if somebody else is at it. Not within a read
  * side. */
-bool adopt_pages(struct page_read *read);
+bool fill_family_pages(struct page_read *read);
 /* Whether what READ fetched is what its family knows, where it is not cut. After the fetch; a
  * system call or two. */
-bool adopt_is_exact(const struct page_read *read);
+bool fill_family_is_exact(const struct page_read *read);
 /* Page I of READ was published as REF, and what was fetched is exact. RCU read side. */
-void adopt_tell(const struct page_read *read, unsigned i, struct frame_ref ref);
+void fill_family_tell(const struct page_read *read, unsigned i, struct frame_ref ref);
 /* All that was fetched is published. */
-void adopt_end(struct page_read *read);
+void fill_family_end(struct page_read *read);
 
 #endif

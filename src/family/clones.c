@@ -33,7 +33,7 @@
  *
  * What T holds in the pool already is told to the family, for the pages that the two have in
  * common: slots of T are true under its stamp; the kin is set before they are looked at, and a
- * page's cut is looked at after its slot, as in adopt.c.
+ * page's cut is looked at after its slot, as in fill_family.c.
  *
  * One file is looked at a time: two threads that found families of the same files would part them.
  * Only first opens of files with shared extents wait for each other; how long is bounded by

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * adopt.c - the part of a fill that asks the file's family before the source
+ * fill_family.c - the part of a fill that asks the file's family before the source
  *
  * Why an adopted page is right. The family's page is the file's page under the kin's stamp, byte by
  * byte (catalogue.md). What differs by now is either cut out of the kin, or was changed behind the
@@ -16,7 +16,7 @@
  * kin was proven then (kin.c), and the page is found uncut after that: so neither others nor we had
  * changed it. This needs no stamp, and goes on after our own changes.
  */
-#include "foldfs/adopt.h"
+#include "foldfs/fill_family.h"
 
 #include "foldfs/counters.h"
 #include "foldfs/kin.h"
@@ -110,7 +110,7 @@ static bool adopt_or_claim(struct page_read *read)
 	adopt(read);
 	if (!told || !missing_kin(read, &first, &last))
 		return read->missing;
-	tells = adopt_is_exact(read);
+	tells = fill_family_is_exact(read);
 	until = end_of_waiting();
 	while (missing_kin(read, &first, &last)) {
 		if (tells ? family_claim(told, first, last, &read->claim)
@@ -128,7 +128,7 @@ static bool adopt_or_claim(struct page_read *read)
 	return read->missing;
 }
 
-bool adopt_pages(struct page_read *read)
+bool fill_family_pages(struct page_read *read)
 {
 	int fd = source_fd(read->source);
 	bool unchanged;
@@ -150,13 +150,13 @@ bool adopt_pages(struct page_read *read)
 	return true;
 }
 
-bool adopt_is_exact(const struct page_read *read)
+bool fill_family_is_exact(const struct page_read *read)
 {
 	return read->kin &&
 	       (kin_is_exact(read->kin, source_fd(read->source)) || kin_is_proven(read->kin));
 }
 
-void adopt_tell(const struct page_read *read, unsigned i, struct frame_ref ref)
+void fill_family_tell(const struct page_read *read, unsigned i, struct frame_ref ref)
 {
 	uint64_t page = read->first + i;
 
@@ -164,7 +164,7 @@ void adopt_tell(const struct page_read *read, unsigned i, struct frame_ref ref)
 		family_remember(kin_told(read->kin), page, ref);
 }
 
-void adopt_end(struct page_read *read)
+void fill_family_end(struct page_read *read)
 {
 	family_unclaim(&read->claim);
 	if (read->kin)
