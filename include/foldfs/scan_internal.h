@@ -6,10 +6,10 @@
  *   scan_walk.c   finds the files
  *   scan_read.c   workers of the first step: digests of one file after the other
  *   scan_class.c  the second and the third step: counts, nominates, compares
- *   scan_equal.c  whether whole files are equal
+ *   compare_files.c  whether whole files are equal
  *   scan_family.c the fourth step: files that have many pages in common
- *   scan_runs.c   in which pages two files are equal
- *   scan_notes.c  what workers tell the scan's thread; the rate; what is waited for
+ *   compare_pages.c   in which pages two files are equal
+ *   scan_queue.c  what workers tell the scan's thread; the rate; what is waited for
  *
  * Workers never write: they send notes, which the scan's thread takes, counts and puts into the
  * catalogue in batches. So a batch never waits for a read, and neither does another process.
@@ -21,8 +21,8 @@
 
 #include "foldfs/border.h"
 #include "foldfs/catalogue.h"
+#include "foldfs/distinct.h"
 #include "foldfs/extents.h"
-#include "foldfs/sample.h"
 #include "foldfs/scan.h"
 
 #include <pthread.h>
@@ -134,8 +134,8 @@ struct scan {
 
 	/* Of the scan's thread. */
 	enum scan_step step;
-	struct sample *pages;
-	struct sample *contents;
+	struct distinct *pages;
+	struct distinct *contents;
 	struct scan_note *pending; /* to be written */
 	struct scan_note **pending_end;
 	uint64_t pending_bytes;
@@ -163,7 +163,7 @@ struct scan {
 /* Have the progress told, if it is time. The scan's thread. */
 void scan_tell_progress(struct scan *scan);
 
-/* ---- scan_notes.c ---- */
+/* ---- scan_queue.c ---- */
 
 bool scan_is_cancelled(const struct scan *scan);
 int64_t scan_now_ns(void);
@@ -219,7 +219,7 @@ errint_t scan_nominate(struct scan *scan, unsigned round, unsigned rounds);
 /* Workers of the third step. */
 void *scan_compare_thread(void *scan);
 
-/* ---- scan_equal.c ---- */
+/* ---- compare_files.c ---- */
 
 /* A file that is compared. */
 struct scan_twin {
@@ -240,7 +240,7 @@ errint_t scan_twin_load(struct scan *scan, dev_t device, ino_t inode, struct sca
 errint_t scan_compare(struct scan *scan, struct scan_twin *twins[], unsigned count,
 		      uint8_t *buffers);
 
-/* Rules A to C of scan_equal.c: it is what the catalogue knows, and nobody writes to it; else
+/* Rules A to C of compare_files.c: it is what the catalogue knows, and nobody writes to it; else
  * `unfit`. Closing it finds out whether it still is. */
 void scan_twin_open(const struct scan *scan, struct scan_twin *twin);
 void scan_twin_close(struct scan_twin *twin);
@@ -251,7 +251,7 @@ uint64_t scan_next_data(struct scan_twin *twins[], unsigned count, uint64_t offs
 errint_t scan_read_twin(struct scan *scan, struct scan_twin *twin, uint8_t *buffer, size_t want,
 			uint64_t offset);
 
-/* ---- scan_runs.c ---- */
+/* ---- compare_pages.c ---- */
 
 /* The runs of pages in which two files are equal. */
 struct scan_runs {

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * scan_runs.c - in which pages two files are equal, at the same places
+ * compare_pages.c - in which pages two files are equal, at the same places
  *
- * The promise is that of scan_equal.c, page by page, and so are its rules. Three things tell that a
- * page is equal: it is in a hole of both files; both have it in the same physical place (rule D),
- * so that clones by reflink need not be read; or its bytes were compared. The last page of a file
- * may be short: it is compared only if both files end at the same byte.
+ * The promise is that of compare_files.c, page by page, and so are its rules. Three things tell
+ * that a page is equal: it is in a hole of both files; both have it in the same physical place
+ * (rule D), so that clones by reflink need not be read; or its bytes were compared. The last page
+ * of a file may be short: it is compared only if both files end at the same byte.
  */
 #include "foldfs/scan_internal.h"
 

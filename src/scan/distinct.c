@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * sample.c - counts how many different digests there are, in bounded memory
+ * distinct.c - counts how many different digests there are, in bounded memory
  *
  * An open-addressed table of 64-bit words, at most 3/4 full: a word is the digest with its lowest
  * bit saying whether it came more than once; 0 is an empty place. Places are chosen by the lower
@@ -10,7 +10,7 @@
  * each digest with a chance of 2^-level. What repeats is summed up for each level by itself, so
  * that the sums of the levels that are left stay true when the table is thinned.
  */
-#include "foldfs/sample.h"
+#include "foldfs/distinct.h"
 
 #include <errno.h>
 #include <math.h>
@@ -19,7 +19,7 @@
 #define LEAST_PLACES 4096u
 #define MANY         UINT64_C(1)
 
-struct sample {
+struct distinct {
 	uint64_t *words;
 	uint64_t places; /* a power of two */
 	uint64_t used;
@@ -50,7 +50,7 @@ static uint64_t place_of(const uint64_t words[], uint64_t places, uint64_t key)
 	return at;
 }
 
-void sample_limit(struct sample *sample, uint64_t bytes)
+void distinct_limit(struct distinct *sample, uint64_t bytes)
 {
 	/* While the table grows, the old and the new one are there. */
 	uint64_t fit = bytes / (2 * sizeof(uint64_t));
@@ -60,9 +60,9 @@ void sample_limit(struct sample *sample, uint64_t bytes)
 		sample->most_places *= 2;
 }
 
-errint_t sample_new(uint64_t bytes, struct sample **ret_sample)
+errint_t distinct_new(uint64_t bytes, struct distinct **ret_sample)
 {
-	struct sample *sample = calloc(1, sizeof(*sample));
+	struct distinct *sample = calloc(1, sizeof(*sample));
 
 	if (!sample)
 		return -ENOMEM;
@@ -72,17 +72,17 @@ errint_t sample_new(uint64_t bytes, struct sample **ret_sample)
 		free(sample);
 		return -ENOMEM;
 	}
-	sample_limit(sample, bytes);
+	distinct_limit(sample, bytes);
 	*ret_sample = sample;
 	return 0;
 }
 
-uint64_t sample_bytes(const struct sample *sample)
+uint64_t distinct_bytes(const struct distinct *sample)
 {
 	return sizeof(*sample) + sample->places * sizeof(*sample->words);
 }
 
-void sample_free(struct sample *sample)
+void distinct_free(struct distinct *sample)
 {
 	if (!sample)
 		return;
@@ -91,7 +91,7 @@ void sample_free(struct sample *sample)
 }
 
 /* Into a table of PLACES, leaving out what is below LEVEL. */
-static errint_t rebuild(struct sample *sample, uint64_t places, unsigned level)
+static errint_t rebuild(struct distinct *sample, uint64_t places, unsigned level)
 {
 	uint64_t *words = calloc(places, sizeof(*words));
 	uint64_t used = 0;
@@ -114,7 +114,7 @@ static errint_t rebuild(struct sample *sample, uint64_t places, unsigned level)
 	return 0;
 }
 
-static errint_t make_room(struct sample *sample)
+static errint_t make_room(struct distinct *sample)
 {
 	errint_t error = -ENOMEM;
 
@@ -136,7 +136,7 @@ static errint_t make_room(struct sample *sample)
 	return 0;
 }
 
-errint_t sample_add(struct sample *sample, uint64_t digest, uint64_t weight)
+errint_t distinct_add(struct distinct *sample, uint64_t digest, uint64_t weight)
 {
 	uint64_t key = key_of(digest);
 	errint_t error;
@@ -158,36 +158,36 @@ errint_t sample_add(struct sample *sample, uint64_t digest, uint64_t weight)
 	return 0;
 }
 
-enum sample_found sample_find(const struct sample *sample, uint64_t digest)
+enum distinct_found distinct_find(const struct distinct *sample, uint64_t digest)
 {
 	uint64_t key = key_of(digest);
 	uint64_t word;
 
 	if (level_of(key) < sample->level)
-		return SAMPLE_LEFT_OUT;
+		return DISTINCT_LEFT_OUT;
 	word = sample->words[place_of(sample->words, sample->places, key)];
-	return !word ? SAMPLE_NONE : word & MANY ? SAMPLE_MANY : SAMPLE_ONCE;
+	return !word ? DISTINCT_NONE : word & MANY ? DISTINCT_MANY : DISTINCT_ONCE;
 }
 
-double sample_share(const struct sample *sample)
+double distinct_share(const struct distinct *sample)
 {
 	return ldexp(1, -(int)sample->level);
 }
 
-double sample_distinct(const struct sample *sample, double *ret_error)
+double distinct_count(const struct distinct *sample, double *ret_error)
 {
-	double share = sample_share(sample);
+	double share = distinct_share(sample);
 
 	/* Each digest is in the sample by itself with this chance: a binomial distribution. */
 	*ret_error = sqrt((double)sample->used * (1 - share)) / share;
 	return (double)sample->used / share;
 }
 
-double sample_repeated(const struct sample *sample)
+double distinct_repeated(const struct distinct *sample)
 {
 	double sum = 0;
 
 	for (unsigned level = sample->level; level < 65; level++)
 		sum += (double)sample->repeated[level];
-	return sum / sample_share(sample);
+	return sum / distinct_share(sample);
 }

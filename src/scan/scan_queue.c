@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * scan_notes.c - the queues between the walk, the workers and the scan's own thread
+ * scan_queue.c - the queues between the walk, the workers and the scan's own thread
  *
  * Both queues are bounded, so a fast part waits for a slow one and memory stays what it is. Whoever
  * waits is woken by what it waits for; a cancellation that comes from a signal handler can wake

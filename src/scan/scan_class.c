@@ -119,14 +119,14 @@ static void add_share(const struct scan *scan, uint64_t digests[], size_t count,
 	size_t first = 0;
 
 	for (size_t i = 0; i < count; i++) {
-		enum sample_found found = sample_find(scan->pages, digests[i]);
+		enum distinct_found found = distinct_find(scan->pages, digests[i]);
 
-		share->sampled += found != SAMPLE_LEFT_OUT;
-		if (found == SAMPLE_MANY)
+		share->sampled += found != DISTINCT_LEFT_OUT;
+		if (found == DISTINCT_MANY)
 			digests[many++] = digests[i];
 	}
 	share->many += many;
-	if (sample_share(scan->pages) == 1)
+	if (distinct_share(scan->pages) == 1)
 		return;
 	qsort(digests, many, sizeof(*digests), by_value);
 	for (size_t i = 1; i <= many; i++) {
@@ -140,7 +140,7 @@ static void add_share(const struct scan *scan, uint64_t digests[], size_t count,
 static void estimate(const struct scan *scan, uint64_t pages, const struct share *share,
 		     struct change *change)
 {
-	double part = sample_share(scan->pages);
+	double part = distinct_share(scan->pages);
 	double sampled = (double)share->sampled;
 	double ratio;
 	double smooth;

@@ -100,14 +100,14 @@ errint_t scan_new(int root_fd, const struct scan_options *options, struct scan *
 		error = init_secret(scan);
 	/* An eighth for whole files: they are fewer. */
 	if (!error)
-		error = sample_new(options->memory / 8 * 7, &scan->pages);
+		error = distinct_new(options->memory / 8 * 7, &scan->pages);
 	if (!error)
-		error = sample_new(options->memory / 8, &scan->contents);
+		error = distinct_new(options->memory / 8, &scan->contents);
 	if (!error)
 		error = init_locks(scan);
 	if (error) {
-		sample_free(scan->pages);
-		sample_free(scan->contents);
+		distinct_free(scan->pages);
+		distinct_free(scan->contents);
 		free(scan);
 		return error;
 	}
@@ -139,8 +139,8 @@ void scan_free(struct scan *scan)
 	free_notes(scan->pending);
 	free(scan->candidates);
 	free(scan->kin);
-	sample_free(scan->pages);
-	sample_free(scan->contents);
+	distinct_free(scan->pages);
+	distinct_free(scan->contents);
 	pthread_cond_destroy(&scan->less);
 	pthread_cond_destroy(&scan->more_notes);
 	pthread_cond_destroy(&scan->more_files);
@@ -335,7 +335,7 @@ static errint_t count_file(struct scan *scan, const struct scan_note *note)
 	result->too_young += note->too_young;
 	result->bytes += size;
 	result->zero_pages += fold_pages_in(0, size) - note->pages;
-	return size ? sample_add(scan->contents, hash_of_content(note), size) : 0;
+	return size ? distinct_add(scan->contents, hash_of_content(note), size) : 0;
 }
 
 static errint_t count_digests(struct scan *scan, const struct scan_note *note)
@@ -343,7 +343,7 @@ static errint_t count_digests(struct scan *scan, const struct scan_note *note)
 	errint_t error = 0;
 
 	for (size_t i = 0; i < note->count && !error; i++)
-		error = sample_add(scan->pages, note->digests[i], 1);
+		error = distinct_add(scan->pages, note->digests[i], 1);
 	scan->result.data_pages += note->count;
 	return error;
 }
@@ -423,7 +423,7 @@ static void count_memory(struct scan *scan)
 	uint64_t bytes = 0;
 
 	if (scan->pages)
-		bytes += sample_bytes(scan->pages) + sample_bytes(scan->contents);
+		bytes += distinct_bytes(scan->pages) + distinct_bytes(scan->contents);
 	if (scan->candidates)
 		bytes += malloc_usable_size(scan->candidates);
 	if (scan->kin)
@@ -445,7 +445,7 @@ static void share_memory(struct scan *scan)
 
 	if (!scan->pages)
 		return;
-	sample_limit(scan->pages, budget > walk ? budget - walk : 0);
+	distinct_limit(scan->pages, budget > walk ? budget - walk : 0);
 }
 
 /* Until no worker is left. */
@@ -549,13 +549,13 @@ static void use_up_tables(struct scan *scan)
 {
 	struct scan_result *result = &scan->result;
 
-	result->share = sample_share(scan->pages);
-	result->unique_pages = sample_distinct(scan->pages, &result->pages_error);
-	result->files_share = sample_share(scan->contents);
-	result->different_files = sample_distinct(scan->contents, &result->files_error);
-	result->equal_bytes = sample_repeated(scan->contents);
-	sample_free(scan->pages);
-	sample_free(scan->contents);
+	result->share = distinct_share(scan->pages);
+	result->unique_pages = distinct_count(scan->pages, &result->pages_error);
+	result->files_share = distinct_share(scan->contents);
+	result->different_files = distinct_count(scan->contents, &result->files_error);
+	result->equal_bytes = distinct_repeated(scan->contents);
+	distinct_free(scan->pages);
+	distinct_free(scan->contents);
 	scan->pages = NULL;
 	scan->contents = NULL;
 	count_memory(scan);

@@ -19,7 +19,7 @@
  *
  * Of memory, half a scan's budget: sketches of leaders (1.5 KiB each) and 32 bytes for each file.
  * What does not fit is not compared in this scan. A quarter is for the runs that are being found
- * (scan_runs.c).
+ * (compare_pages.c).
  */
 #include "foldfs/scan_internal.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * scan_equal.c - finds out whether files are equal, byte by byte or by their extents
+ * compare_files.c - finds out whether files are equal, byte by byte or by their extents
  *
  * What "equal" promises is that no byte differs as long as both stamps are what they are. So:
  *
