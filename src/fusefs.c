@@ -191,9 +191,9 @@ static errint_t build(struct fusefs *fs, const struct options *options)
 		error = clones_new(fs->files, fs->leases, fs->source_fd, fusefs_open_known,
 				   fusefs_kin_found, fs, &fs->clones);
 	if (!error)
-		error = backing_new(fs->source_fd, &fs->backing);
+		error = passthrough_new(fs->source_fd, &fs->passthrough);
 	if (!error)
-		error = plan_new(options, fs->source_fd, fs->backing, fs->leases, &fs->plan);
+		error = plan_new(options, fs->source_fd, fs->passthrough, fs->leases, &fs->plan);
 	if (!error)
 		inode_table_on_forget(fs->inodes, window_file_forget);
 	return error;
@@ -237,7 +237,7 @@ void fusefs_use_state(struct fusefs *fs, const struct state *state)
 {
 	plan_use_state(fs->plan, state);
 	fs->catalogue = state->catalogue;
-	fs->objects = state->objects;
+	fs->copies = state->copies;
 }
 
 void fusefs_leave_source(struct fusefs *fs)
@@ -253,14 +253,14 @@ void fusefs_leave_source(struct fusefs *fs)
 	workers_free(fs->workers);
 	lease_table_free(fs->leases);
 	inode_table_free(fs->inodes);
-	backing_free(fs->backing);
+	passthrough_free(fs->passthrough);
 	fs->keeper = NULL;
 	fs->watch = NULL;
 	fs->closers = NULL;
 	fs->workers = NULL;
 	fs->leases = NULL;
 	fs->inodes = NULL;
-	fs->backing = NULL;
+	fs->passthrough = NULL;
 }
 
 void fusefs_free(struct fusefs *fs)
@@ -399,7 +399,7 @@ errint_t fusefs_serve(struct fusefs *fs, struct fuse_session *se)
 	errint_t error;
 
 	fs->session = se;
-	backing_session(fs->backing, fuse_session_fd(se));
+	passthrough_session(fs->passthrough, fuse_session_fd(se));
 	error = start_threads(fs);
 	if (!error)
 		error = serve_run(fs->serve, se);

@@ -14,7 +14,7 @@
  */
 #include "foldfs/fusefs_internal.h"
 
-#include "foldfs/objects.h"
+#include "foldfs/shared_copies.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -404,10 +404,10 @@ static void name_gone(struct fusefs *fs, const struct stat *st)
 {
 	struct source_stamp stamp;
 
-	if (!fs->objects || !S_ISREG(st->st_mode) || st->st_nlink != 1)
+	if (!fs->copies || !S_ISREG(st->st_mode) || st->st_nlink != 1)
 		return;
 	source_stamp_of(st, &stamp);
-	objects_member_gone(fs->objects, &stamp);
+	shared_copies_member_gone(fs->copies, &stamp);
 }
 
 /* What a name stands for before it may be gone. */

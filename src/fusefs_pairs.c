@@ -3,7 +3,7 @@
 #include "foldfs/fusefs_internal.h"
 
 #include "foldfs/catalogue.h"
-#include "foldfs/objects.h"
+#include "foldfs/shared_copies.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -54,7 +54,7 @@ static errint_t visit_objects(struct fusefs *fs, audit_pair_fn *visit, void *vis
 
 	while (!error && !catalogue_next_object(fs->catalogue, object.class, &object)) {
 		struct audit_pair pair = {.check = AUDIT_OBJECTS,
-					  .served = objects_open_copy(fs->objects, &object),
+					  .served = shared_copies_open_copy(fs->copies, &object),
 					  .content = &object.content,
 					  .secret = catalogue_secret(fs->catalogue)};
 
@@ -71,5 +71,5 @@ errint_t fusefs_visit_pairs(struct fusefs *fs, audit_pair_fn *visit, void *visit
 {
 	errint_t error = fs->catalogue ? visit_all_shared(fs, visit, visitor) : 0;
 
-	return !error && fs->objects ? visit_objects(fs, visit, visitor) : error;
+	return !error && fs->copies ? visit_objects(fs, visit, visitor) : error;
 }

@@ -6,12 +6,12 @@
  */
 #include "foldfs/preflight.h"
 
-#include "foldfs/backing.h"
 #include "foldfs/border.h"
 #include "foldfs/dead_mount.h"
 #include "foldfs/log.h"
 #include "foldfs/mountinfo.h"
 #include "foldfs/options.h"
+#include "foldfs/passthrough.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -242,7 +242,7 @@ static void tell_without_effect(const struct options *options)
 			   : options->source_stacked    ? "source-stacked"
 							: NULL;
 
-	if (word && !backing_permitted())
+	if (word && !passthrough_permitted())
 		(void)complain("the option %s has no effect: the kernel serves files by itself for "
 			       "a daemon with CAP_SYS_ADMIN alone.",
 			       word);

@@ -2,10 +2,10 @@
 /* state.c - what outlives a mount: opened at its start, or left out */
 #include "foldfs/state.h"
 
-#include "foldfs/backing.h"
-#include "foldfs/objects.h"
 #include "foldfs/options.h"
+#include "foldfs/passthrough.h"
 #include "foldfs/scan.h"
+#include "foldfs/shared_copies.h"
 
 #include <errno.h>
 #include <fuse_lowlevel.h>
@@ -27,7 +27,7 @@ static void open_objects(const char *directory, struct state *state)
 	/* The directory that the catalogue was found in, whatever its name leads to now. */
 	snprintf(path, sizeof(path), "/proc/self/fd/%d/objects",
 		 catalogue_directory(state->catalogue));
-	error = objects_new(path, state->catalogue, &state->objects);
+	error = shared_copies_new(path, state->catalogue, &state->copies);
 	if (error)
 		fuse_log(FUSE_LOG_WARNING,
 			 "coherence=overlay shares nothing: cannot keep copies in %s/objects: "
@@ -49,7 +49,7 @@ static errint_t open_in(const char *directory, const struct options *options, st
 			 "(data.mdb.aside), and a new one begun.\n",
 			 directory);
 	/* Copies are for passthrough alone. */
-	if (options->coherence_overlay && !options->read_only && backing_permitted())
+	if (options->coherence_overlay && !options->read_only && passthrough_permitted())
 		open_objects(directory, state);
 	return 0;
 }
@@ -76,7 +76,7 @@ void state_open(const struct options *options, const char *source, struct state 
 
 static void on_scan_ended(void *context)
 {
-	objects_sweep_soon(context);
+	shared_copies_sweep_soon(context);
 }
 
 void state_start_scan(const struct options *options, int source_fd, struct state *state)
@@ -86,8 +86,8 @@ void state_start_scan(const struct options *options, int source_fd, struct state
 		.workers = 1,
 		.rate = BACKGROUND_RATE,
 		.memory = BACKGROUND_MEMORY,
-		.ended = state->objects ? on_scan_ended : NULL,
-		.context = state->objects,
+		.ended = state->copies ? on_scan_ended : NULL,
+		.context = state->copies,
 	};
 	struct scan *made = NULL;
 	errint_t error;
@@ -120,7 +120,7 @@ void state_stop_scan(struct state *state)
 
 void state_close(struct state *state)
 {
-	objects_free(state->objects);
+	shared_copies_free(state->copies);
 	catalogue_close(state->catalogue);
 	free(state->directory);
 }

@@ -124,7 +124,7 @@ errint_t catalogue_digests(struct catalogue *catalogue, const struct source_stam
 errint_t catalogue_runs(struct catalogue *catalogue, const struct source_stamp *stamp,
 			uint64_t *ret_family, struct catalogue_run **ret_runs, size_t *ret_count);
 
-/* The object of a class (objects.h): a copy of what its members hold. */
+/* The object of a class (shared_copies.h): a copy of what its members hold. */
 struct catalogue_object {
 	uint64_t class;
 	uint64_t writers;          /* of the file that it was made of */

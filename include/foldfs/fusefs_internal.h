@@ -24,7 +24,7 @@
 
 /* All constant after fusefs_new(), but what is marked. */
 struct fusefs {
-	struct backing *backing;
+	struct passthrough *passthrough;
 	struct plan *plan;
 	enum transport_choice transport;
 	double attr_timeout;
@@ -40,8 +40,8 @@ struct fusefs {
 	struct family_table *families;
 	struct clones *clones;
 	struct catalogue
-		*catalogue;      /* borrowed; NULL: there is none. Set before the first thread */
-	struct objects *objects; /* the same */
+		*catalogue; /* borrowed; NULL: there is none. Set before the first thread */
+	struct shared_copies *copies; /* the same */
 	struct filler filler;
 	struct fetcher *fetcher;
 	struct cow_break cow;

@@ -22,8 +22,8 @@
 #ifndef FOLDFS_PLAN_H
 #define FOLDFS_PLAN_H
 
-#include "foldfs/backing.h"
 #include "foldfs/options.h"
+#include "foldfs/passthrough.h"
 #include "foldfs/source.h"
 
 #include <fuse_lowlevel.h>
@@ -104,7 +104,7 @@ struct plan_open {
 
 /* For the source open as SOURCE_FD. OPTIONS, BACKING and LEASES, which the daemon holds, are
  * borrowed. -ENOMEM. */
-errint_t plan_new(const struct options *options, int source_fd, struct backing *backing,
+errint_t plan_new(const struct options *options, int source_fd, struct passthrough *passthrough,
 		  struct lease_table *leases, struct plan **ret_plan);
 void plan_free(struct plan *plan);
 

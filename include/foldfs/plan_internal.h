@@ -23,10 +23,10 @@ struct awaited {
 };
 
 struct plan {
-	struct backing *backing;     /* borrowed */
-	struct lease_table *leases;  /* the same */
-	struct catalogue *catalogue; /* borrowed; NULL: there is none. Constant */
-	struct objects *objects;     /* the same */
+	struct passthrough *passthrough; /* borrowed */
+	struct lease_table *leases;      /* the same */
+	struct catalogue *catalogue;     /* borrowed; NULL: there is none. Constant */
+	struct shared_copies *copies;    /* the same */
 	char *root;         /* absolute path of the source, "" for /; NULL: no globs. Constant */
 	char *const *globs; /* borrowed, NULL at the end; NULL: none. Constant */
 	uint64_t max_bytes; /* constant */

@@ -6,15 +6,15 @@
 #include "foldfs/page.h"
 
 struct catalogue;
-struct objects;
+struct shared_copies;
 struct options;
 struct scan;
 
 struct state {
-	struct catalogue *catalogue; /* NULL: there is none */
-	struct objects *objects;     /* the same */
-	struct scan *scan;           /* that runs in the background; NULL: none does */
-	char *directory;             /* of all this; NULL: nothing is kept */
+	struct catalogue *catalogue;  /* NULL: there is none */
+	struct shared_copies *copies; /* the same */
+	struct scan *scan;            /* that runs in the background; NULL: none does */
+	char *directory;              /* of all this; NULL: nothing is kept */
 };
 
 /*

@@ -11,8 +11,8 @@
  */
 #include "foldfs/catalogue.h"
 #include "foldfs/foldctl.h"
-#include "foldfs/objects_sweep.h"
 #include "foldfs/scan_command.h"
+#include "foldfs/shared_copies_sweep.h"
 #include "foldfs/state.h"
 
 #include <errno.h>
@@ -97,7 +97,7 @@ static void sweep_objects(struct catalogue *catalogue, const char *directory)
 		fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	/* Most catalogues have none. */
 	if (fd >= 0) {
-		objects_sweep(fd, catalogue);
+		shared_copies_sweep(fd, catalogue);
 		close(fd);
 	}
 }

@@ -15,7 +15,7 @@
  * "powerless": without CAP_SYS_ADMIN once it is mounted; "view": backing files are opened through a
  * view of DIRECTORY that is read-only. What fails is answered as it failed.
  */
-#include "foldfs/backing.h"
+#include "foldfs/passthrough.h"
 #include "foldfs/thread_identity.h"
 
 #include <errno.h>
@@ -29,7 +29,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* What backing.c asks of thread_identity.h: here every thread is root, and stays it. */
+/* What passthrough.c asks of thread_identity.h: here every thread is root, and stays it. */
 __thread bool identity_is_own = true;
 
 void identity_make_own_slowly(void)
@@ -47,7 +47,7 @@ static int directory_fd;
 static const char *control;
 static const char *how;
 static unsigned depth;
-static struct backing *backing;
+static struct passthrough *backing;
 static int ids[FILES]; /* 0: not registered yet */
 
 static int open_file(size_t file)
@@ -112,10 +112,10 @@ static int id_of(size_t file)
 	const char name[] = {(char)('a' + file), '\0'};
 
 	if (ids[file] <= 0) {
-		int fd = strcmp(how, "view") == 0 ? backing_open_read_only(backing, name)
+		int fd = strcmp(how, "view") == 0 ? passthrough_open_read_only(backing, name)
 						  : open_file(file);
 
-		ids[file] = backing_register(backing, fd);
+		ids[file] = passthrough_register(backing, fd);
 		close(fd);
 	}
 	return ids[file];
@@ -225,14 +225,14 @@ int main(int argc, char *argv[])
 	depth = (unsigned)atoi(argv[3]);
 	how = argv[4];
 	session = fuse_session_new(&arguments, &operations, sizeof(operations), NULL);
-	if (directory_fd < 0 || !session || backing_new(directory_fd, &backing) ||
+	if (directory_fd < 0 || !session || passthrough_new(directory_fd, &backing) ||
 	    fuse_session_mount(session, argv[5]))
 		return 1;
-	backing_session(backing, fuse_session_fd(session));
+	passthrough_session(backing, fuse_session_fd(session));
 	if (strcmp(how, "powerless") == 0 && drop_power())
 		return 1;
 	fuse_session_loop(session);
 	fuse_session_destroy(session);
-	backing_free(backing);
+	passthrough_free(backing);
 	return 0;
 }

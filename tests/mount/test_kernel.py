@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel makes of the ways in which a FUSE server may have a file opened: what src/plan.c relies on.
+"""What the kernel makes of the ways in which a FUSE server may have a file opened: what src/plan/plan.c relies on.
 
 By a server that opens each file as the test says (open_modes.c). Each test is a fact that was measured once;
 on another kernel it may be another one, and then plan.c has to be looked at. foldfs itself never comes upon
@@ -30,7 +30,7 @@ class Server:
         for name in FILES:
             write_file(os.path.join(self.directory, name), self.content)
         self.control, self.point = t.path("control"), t.make_dir("open-modes")
-        sources = os.path.join(HERE, "open_modes.c"), os.path.join(ROOT, "src", "backing.c")
+        sources = os.path.join(HERE, "open_modes.c"), os.path.join(ROOT, "src", "passthrough.c")
         program = build("open_modes", *sources, flags=(
             "-I" + os.path.join(ROOT, "include"), "-DFUSE_USE_VERSION=318"))
         self.process = subprocess.Popen([program, self.directory, self.control, str(depth), how, self.point])

@@ -13,8 +13,8 @@
  * that away.
  */
 #include "foldfs/lease.h"
-#include "foldfs/objects.h"
 #include "foldfs/plan_internal.h"
+#include "foldfs/shared_copies.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -63,7 +63,7 @@ static int open_unleased(struct plan *plan, const struct catalogue_member *membe
 	int fd = -EBUSY;
 
 	if (!lease_opening_begin(plan->leases, member->stamp.device, member->stamp.inode, &opening))
-		fd = backing_open_read_only(plan->backing, member->path);
+		fd = passthrough_open_read_only(plan->passthrough, member->path);
 	lease_opening_end(plan->leases, &opening);
 	return fd;
 }
@@ -104,9 +104,9 @@ static int open_backing_member(struct plan *plan, uint64_t class, uint64_t write
 /* Have a copy kept of what RECORD's class holds, to which OWN belongs: of a trusted file, if there
  * is one. OWN's word will do if there is no copy yet, which is NONE. */
 static void make_copy(struct plan *plan, const struct catalogue_record *record,
-		      const struct objects_source *own, bool none)
+		      const struct shared_copies_source *own, bool none)
 {
-	struct objects_source trusted = {.writers = WRITERS_TRUSTED};
+	struct shared_copies_source trusted = {.writers = WRITERS_TRUSTED};
 	struct catalogue_member member;
 	int fd = -ENOENT;
 
@@ -115,26 +115,27 @@ static void make_copy(struct plan *plan, const struct catalogue_record *record,
 	if (fd >= 0) {
 		trusted.fd = fd;
 		trusted.stamp = member.stamp;
-		objects_make(plan->objects, record, &trusted);
+		shared_copies_make(plan->copies, record, &trusted);
 		close(fd);
 	} else if (none || own->writers == WRITERS_TRUSTED) {
-		objects_make(plan->objects, record, own);
+		shared_copies_make(plan->copies, record, own);
 	}
 }
 
 int plan_open_equal(struct plan *plan, const struct plan_open *open,
 		    const struct catalogue_record *record, const struct source_stamp *stamp)
 {
-	const struct objects_source own = {.fd = open->fd,
-					   .stamp = *stamp,
-					   .writers = writers_of(&plan->view, open->fd, open->st)};
+	const struct shared_copies_source own = {
+		.fd = open->fd,
+		.stamp = *stamp,
+		.writers = writers_of(&plan->view, open->fd, open->st)};
 	int fd;
 
 	if (plan->read_only)
 		return open_backing_member(plan, record->class, own.writers);
-	if (!plan->objects || (uint64_t)stamp->size > plan->max_bytes)
+	if (!plan->copies || (uint64_t)stamp->size > plan->max_bytes)
 		return -ENOENT;
-	fd = objects_open(plan->objects, record, own.writers);
+	fd = shared_copies_open(plan->copies, record, own.writers);
 	if ((fd == -ENOENT || fd == -EPERM) && !open->asks)
 		make_copy(plan, record, &own, fd == -ENOENT);
 	return fd;
@@ -243,7 +244,7 @@ static int open_backing_copy(struct plan *plan, const struct plan_shared *shared
 
 	while (!catalogue_next_object(plan->catalogue, object.class, &object))
 		if (object.stamp.inode == shared->backing.inode)
-			return objects_open_copy(plan->objects, &object);
+			return shared_copies_open_copy(plan->copies, &object);
 	return -ENOENT;
 }
 
@@ -257,9 +258,9 @@ int plan_open_backing(struct plan *plan, const struct plan_shared *shared)
 
 	if (!plan->read_only)
 		return open_backing_copy(plan, shared);
-	error = catalogue_get(plan->catalogue, shared->backing.device, shared->backing.inode,
-			      &member, &record);
-	fd = error ? error : backing_open_read_only(plan->backing, member.path);
+	error = catalogue_get(plan->catalogue, shared->backing.device,
+			      shared->backing.inode, &member, &record);
+	fd = error ? error : passthrough_open_read_only(plan->passthrough, member.path);
 	if (fd < 0)
 		return fd;
 	if (fstat(fd, &st))

@@ -12,13 +12,14 @@
  *
  * Nobody can write in a read-only mount. With coherence=overlay one can in effect not either: who
  * opens for writing gets another inode (ESTALE makes the kernel look the name up again), and the
- * readers keep the one they have, which is backed by a copy that is nobody's file (objects.h).
+ * readers keep the one they have, which is backed by a copy that is nobody's file
+ * (shared_copies.h).
  *
  * Known is what the catalogue has under exactly the file's present stamp, or what reading it in
  * this mount has shown. A file of `shared` is served from the first member of its class that may
  * back it (plan_shared.c), so all for which the same ones may choose the same backing file. It is
- * opened through a read-only view (backing.h), and a hold of `shared` takes no open for writing:
- * two locks; a read-only mount is a third.
+ * opened through a read-only view (passthrough.h), and a hold of `shared` takes no open for
+ * writing: two locks; a read-only mount is a third.
  *
  * Set-id bits go when somebody without CAP_FSETID writes. That is the daemon's to do
  * (HANDLE_KILLPRIV_V2), so a file with such bits is not written in passthrough: it gets no plan of
@@ -78,7 +79,7 @@ static char *root_path(int source_fd)
 	return strdup(path);
 }
 
-errint_t plan_new(const struct options *options, int source_fd, struct backing *backing,
+errint_t plan_new(const struct options *options, int source_fd, struct passthrough *passthrough,
 		  struct lease_table *leases, struct plan **ret_plan)
 {
 	struct plan *plan = calloc(1, sizeof(*plan));
@@ -94,7 +95,7 @@ errint_t plan_new(const struct options *options, int source_fd, struct backing *
 	pthread_mutex_init(&plan->awaited_lock, NULL);
 	pthread_mutex_init(&plan->sharers_lock, NULL);
 	CDS_INIT_LIST_HEAD(&plan->sharers);
-	plan->backing = backing;
+	plan->passthrough = passthrough;
 	plan->leases = leases;
 	atomic_init(&plan->unable, "the kernel has not asked for anything yet");
 	plan->globs = options->passthrough;
@@ -130,7 +131,7 @@ void plan_free(struct plan *plan)
 void plan_use_state(struct plan *plan, const struct state *state)
 {
 	plan->catalogue = state->catalogue;
-	plan->objects = state->objects;
+	plan->copies = state->copies;
 }
 
 void plan_init(struct plan *plan, struct fuse_conn_info *conn)
@@ -139,7 +140,7 @@ void plan_init(struct plan *plan, struct fuse_conn_info *conn)
 
 	if (plan->direct)
 		fuse_set_feature_flag(conn, FUSE_CAP_DIRECT_IO_ALLOW_MMAP);
-	if (!backing_permitted())
+	if (!passthrough_permitted())
 		missing = "the daemon has no CAP_SYS_ADMIN";
 	else if (!fuse_set_feature_flag(conn, FUSE_CAP_PASSTHROUGH))
 		missing = "the kernel has none";
@@ -384,14 +385,14 @@ static void give_up(struct plan *plan, const struct plan_open *open, errint_t er
 static errint_t pass_through(struct plan *plan, struct plan_hold *hold,
 			     const struct plan_open *open, int fd)
 {
-	int id = backing_register(plan->backing, fd < 0 ? open->fd : fd);
+	int id = passthrough_register(plan->passthrough, fd < 0 ? open->fd : fd);
 
 	if (id < 0)
 		return id;
 	if (fd >= 0)
 		hold->sharer = plan_begin_sharing(plan, open, fd);
 	if (fd >= 0 && !hold->sharer) {
-		backing_unregister(plan->backing, id);
+		passthrough_unregister(plan->passthrough, id);
 		return -ENOMEM;
 	}
 	hold->backing_id = id;
@@ -476,7 +477,7 @@ void plan_leave(struct plan *plan, struct plan_hold *hold, struct file *file)
 {
 	if (--hold->opens)
 		return;
-	backing_unregister(plan->backing, hold->backing_id);
+	passthrough_unregister(plan->passthrough, hold->backing_id);
 	hold->backing_id = 0;
 	plan_end_sharing(plan, hold->sharer);
 	hold->sharer = NULL;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * objects.c - copies of whole contents that nobody writes
+ * shared_copies.c - copies of whole contents that nobody writes
  *
  * Made by one thread, which starts with the first wish and works at the lowest priority: into a
  * file without a name, synced, and compared, byte by byte with the file that it was copied from,
@@ -12,11 +12,11 @@
  * object that has another stamp, or of which nothing was told, is not used. Only the maker removes
  * any, so that no open waits for that.
  */
-#include "foldfs/objects.h"
+#include "foldfs/shared_copies.h"
 
-#include "foldfs/backing.h"
 #include "foldfs/content.h"
-#include "foldfs/objects_sweep.h"
+#include "foldfs/passthrough.h"
+#include "foldfs/shared_copies_sweep.h"
 #include "foldfs/source.h"
 #include "foldfs/thread_identity.h"
 #include "foldfs/trusted_path.h"
@@ -51,12 +51,12 @@
 struct wish {
 	struct cds_list_head link; /* under objects->lock */
 	struct catalogue_record record;
-	struct objects_source source; /* fd is ours */
+	struct shared_copies_source source; /* fd is ours */
 };
 
-struct objects {
+struct shared_copies {
 	struct catalogue *catalogue; /* borrowed */
-	struct backing *view;        /* read-only, of the directory; constant */
+	struct passthrough *view;    /* read-only, of the directory; constant */
 	int directory_fd;            /* constant */
 	bool multigrain;             /* of its file system; constant */
 	pthread_mutex_t lock;        /* a leaf */
@@ -78,36 +78,36 @@ static void name_of(const struct catalogue_record *record, char name[OBJECT_NAME
 
 /* ---- start and end ---- */
 
-errint_t objects_new(const char *directory, struct catalogue *catalogue,
-		     struct objects **ret_objects)
+errint_t shared_copies_new(const char *directory, struct catalogue *catalogue,
+			   struct shared_copies **ret_objects)
 {
-	struct objects *objects;
+	struct shared_copies *copies;
 	struct statfs fs;
 	errint_t error;
 
 	if (mkdir(directory, 0700) && errno != EEXIST)
 		return -errno;
-	objects = calloc(1, sizeof(*objects));
-	if (!objects)
+	copies = calloc(1, sizeof(*copies));
+	if (!copies)
 		return -ENOMEM;
-	pthread_mutex_init(&objects->lock, NULL);
-	pthread_cond_init(&objects->wanted, NULL);
-	CDS_INIT_LIST_HEAD(&objects->wishes);
-	objects->catalogue = catalogue;
-	objects->directory_fd = open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	error = objects->directory_fd < 0 || fstatfs(objects->directory_fd, &fs) ? -errno : 0;
+	pthread_mutex_init(&copies->lock, NULL);
+	pthread_cond_init(&copies->wanted, NULL);
+	CDS_INIT_LIST_HEAD(&copies->wishes);
+	copies->catalogue = catalogue;
+	copies->directory_fd = open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	error = copies->directory_fd < 0 || fstatfs(copies->directory_fd, &fs) ? -errno : 0;
 	if (!error)
-		error = trusted_path_check(objects->directory_fd, geteuid());
+		error = trusted_path_check(copies->directory_fd, geteuid());
 	if (!error) {
-		objects->multigrain = source_is_multigrain(&fs);
-		error = backing_new(objects->directory_fd, &objects->view);
+		copies->multigrain = source_is_multigrain(&fs);
+		error = passthrough_new(copies->directory_fd, &copies->view);
 	}
 	if (error) {
-		objects_free(objects);
+		shared_copies_free(copies);
 		return error;
 	}
-	objects_sweep(objects->directory_fd, catalogue);
-	*ret_objects = objects;
+	shared_copies_sweep(copies->directory_fd, catalogue);
+	*ret_objects = copies;
 	return 0;
 }
 
@@ -117,27 +117,27 @@ static void wish_free(struct wish *wish)
 	free(wish);
 }
 
-void objects_free(struct objects *objects)
+void shared_copies_free(struct shared_copies *copies)
 {
 	struct wish *wish;
 	struct wish *next;
 
-	if (!objects)
+	if (!copies)
 		return;
-	pthread_mutex_lock(&objects->lock);
-	atomic_store(&objects->stopping, true);
-	pthread_mutex_unlock(&objects->lock);
-	pthread_cond_signal(&objects->wanted);
-	if (objects->started)
-		pthread_join(objects->maker, NULL);
-	cds_list_for_each_entry_safe (wish, next, &objects->wishes, link)
+	pthread_mutex_lock(&copies->lock);
+	atomic_store(&copies->stopping, true);
+	pthread_mutex_unlock(&copies->lock);
+	pthread_cond_signal(&copies->wanted);
+	if (copies->started)
+		pthread_join(copies->maker, NULL);
+	cds_list_for_each_entry_safe (wish, next, &copies->wishes, link)
 		wish_free(wish);
-	backing_free(objects->view);
-	if (objects->directory_fd >= 0)
-		close(objects->directory_fd);
-	pthread_cond_destroy(&objects->wanted);
-	pthread_mutex_destroy(&objects->lock);
-	free(objects);
+	passthrough_free(copies->view);
+	if (copies->directory_fd >= 0)
+		close(copies->directory_fd);
+	pthread_cond_destroy(&copies->wanted);
+	pthread_mutex_destroy(&copies->lock);
+	free(copies);
 }
 
 /* The stamp of the object open as FD, as the catalogue keeps it. */
@@ -153,16 +153,17 @@ static errint_t stamp_of(int fd, struct source_stamp *ret_stamp)
 }
 
 /* Whether the object of CLASS, open as FD, is as it was made: then *ret_made is of that. */
-static bool is_as_made(struct objects *objects, uint64_t class, int fd,
+static bool is_as_made(struct shared_copies *copies, uint64_t class, int fd,
 		       struct catalogue_object *ret_made)
 {
 	struct source_stamp now;
 
-	return !catalogue_object(objects->catalogue, class, ret_made) && !stamp_of(fd, &now) &&
+	return !catalogue_object(copies->catalogue, class, ret_made) && !stamp_of(fd, &now) &&
 	       source_stamp_equal(&ret_made->stamp, &now);
 }
 
-int objects_open(struct objects *objects, const struct catalogue_record *record, uint64_t writers)
+int shared_copies_open(struct shared_copies *copies, const struct catalogue_record *record,
+		       uint64_t writers)
 {
 	struct catalogue_object made;
 	char name[OBJECT_NAME_BYTES];
@@ -170,10 +171,10 @@ int objects_open(struct objects *objects, const struct catalogue_record *record,
 	int fd;
 
 	name_of(record, name);
-	fd = backing_open_read_only(objects->view, name);
+	fd = passthrough_open_read_only(copies->view, name);
 	if (fd < 0)
 		return fd;
-	if (!is_as_made(objects, record->class, fd, &made))
+	if (!is_as_made(copies, record->class, fd, &made))
 		error = -ENOENT;
 	else if (!writers_may_speak(made.writers, writers))
 		error = -EPERM;
@@ -183,23 +184,23 @@ int objects_open(struct objects *objects, const struct catalogue_record *record,
 	return error;
 }
 
-int objects_open_copy(struct objects *objects, const struct catalogue_object *object)
+int shared_copies_open_copy(struct shared_copies *copies, const struct catalogue_object *object)
 {
 	const struct catalogue_record record = {.class = object->class, .content = object->content};
 
-	return objects_open(objects, &record, object->writers);
+	return shared_copies_open(copies, &record, object->writers);
 }
 
 /* ---- making ---- */
 
-static errint_t copy(struct objects *objects, int from, int to, off_t size)
+static errint_t copy(struct shared_copies *copies, int from, int to, off_t size)
 {
 	off_t at = 0;
 	ssize_t done;
 
 	if (ioctl(to, FICLONE, from) == 0)
 		return 0;
-	while (at < size && !atomic_load(&objects->stopping)) {
+	while (at < size && !atomic_load(&copies->stopping)) {
 		off_t into = at;
 
 		done = copy_file_range(from, &at, to, &into, COPY_BYTES, 0);
@@ -236,7 +237,7 @@ static bool is_good_enough(const struct catalogue_object *made, const struct wis
 
 /* Whether the object of WISH is there, as it was made: then somebody else has made it. One that is
  * not, or is to have its place taken, is removed. */
-static bool is_made(struct objects *objects, const struct wish *wish)
+static bool is_made(struct shared_copies *copies, const struct wish *wish)
 {
 	uint64_t class = wish->record.class;
 	struct catalogue_object made;
@@ -245,33 +246,33 @@ static bool is_made(struct objects *objects, const struct wish *wish)
 	int fd;
 
 	name_of(&wish->record, name);
-	fd = openat(objects->directory_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	fd = openat(copies->directory_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	if (fd < 0)
 		return false;
-	right = is_as_made(objects, class, fd, &made);
+	right = is_as_made(copies, class, fd, &made);
 	close(fd);
 	if (right && is_good_enough(&made, wish))
 		return true;
 	/* Of one that was told of, somebody else has changed something. */
-	if (!right && !catalogue_object(objects->catalogue, class, &made))
+	if (!right && !catalogue_object(copies->catalogue, class, &made))
 		fuse_log(FUSE_LOG_WARNING,
 			 "objects/%s in the state directory, a copy of what equal files hold, was "
 			 "changed by somebody: it is made anew.\n",
 			 name);
-	object_remove(objects->directory_fd, objects->catalogue, class, name);
+	object_remove(copies->directory_fd, copies->catalogue, class, name);
 	return false;
 }
 
 static bool is_stopping(void *context)
 {
-	struct objects *objects = context;
+	struct shared_copies *copies = context;
 
-	return atomic_load(&objects->stopping);
+	return atomic_load(&copies->stopping);
 }
 
 /* Whether the copy open as FD holds what the source of WISH does, and that what its class does.
  * -EUCLEAN: it does not, whatever the stamp says. */
-static errint_t compare_copy(struct objects *objects, const struct wish *wish, int fd)
+static errint_t compare_copy(struct shared_copies *copies, const struct wish *wish, int fd)
 {
 	const struct digest *wanted = &wish->record.content;
 	struct source_stamp copy;
@@ -282,7 +283,7 @@ static errint_t compare_copy(struct objects *objects, const struct wish *wish, i
 		error = -EUCLEAN;
 	if (!error)
 		error = content_compare(fd, wish->source.fd, (uint64_t)copy.size,
-					catalogue_secret(objects->catalogue), is_stopping, objects,
+					catalogue_secret(copies->catalogue), is_stopping, copies,
 					&content);
 	if (!error && (content.low != wanted->low || content.high != wanted->high))
 		error = -EUCLEAN;
@@ -290,26 +291,26 @@ static errint_t compare_copy(struct objects *objects, const struct wish *wish, i
 }
 
 /* Copy the source of WISH into the file open as FD, so that it is whole and right. */
-static errint_t copy_right(struct objects *objects, const struct wish *wish, int fd)
+static errint_t copy_right(struct shared_copies *copies, const struct wish *wish, int fd)
 {
-	const struct objects_source *source = &wish->source;
+	const struct shared_copies_source *source = &wish->source;
 	errint_t error = 0;
 
 	/* Where the kernel does not say, the bytes have to. */
 	if (source_check_unwritten(source->fd) == -EBUSY || !has_stamp(source->fd, &source->stamp))
 		return -ESTALE;
-	error = copy(objects, source->fd, fd, source->stamp.size);
+	error = copy(copies, source->fd, fd, source->stamp.size);
 	if (!error && fsync(fd))
 		error = -errno;
 	if (!error)
-		error = compare_copy(objects, wish, fd);
+		error = compare_copy(copies, wish, fd);
 	if (!error && !has_stamp(source->fd, &source->stamp))
 		error = -ESTALE;
 	return error;
 }
 
 /* Give the file open as FD its name. -ECANCELED: somebody else's has it. */
-static errint_t give_name(const struct objects *objects, int fd,
+static errint_t give_name(const struct shared_copies *copies, int fd,
 			  const struct catalogue_record *record)
 {
 	char name[OBJECT_NAME_BYTES];
@@ -317,19 +318,20 @@ static errint_t give_name(const struct objects *objects, int fd,
 
 	name_of(record, name);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	if (linkat(AT_FDCWD, path, objects->directory_fd, name, AT_SYMLINK_FOLLOW))
+	if (linkat(AT_FDCWD, path, copies->directory_fd, name, AT_SYMLINK_FOLLOW))
 		return errno == EEXIST ? -ECANCELED : -errno;
-	return fsync(objects->directory_fd) ? -errno : 0;
+	return fsync(copies->directory_fd) ? -errno : 0;
 }
 
 /* The stamp that the object open as FD, which has its name, keeps as long as nobody touches it. */
-static errint_t last_stamp(const struct objects *objects, int fd, struct source_stamp *ret_stamp)
+static errint_t last_stamp(const struct shared_copies *copies, int fd,
+			   struct source_stamp *ret_stamp)
 {
 	static const struct timespec moment = {.tv_nsec = STAMP_WAIT_NS};
 	errint_t error = stamp_of(fd, ret_stamp);
 
-	while (!error && source_stamp_is_racy(ret_stamp, objects->multigrain)) {
-		if (atomic_load(&objects->stopping))
+	while (!error && source_stamp_is_racy(ret_stamp, copies->multigrain)) {
+		if (atomic_load(&copies->stopping))
 			return -ECANCELED;
 		nanosleep(&moment, NULL);
 		error = stamp_of(fd, ret_stamp);
@@ -337,10 +339,10 @@ static errint_t last_stamp(const struct objects *objects, int fd, struct source_
 	return error;
 }
 
-static errint_t tell(struct objects *objects, const struct catalogue_object *object)
+static errint_t tell(struct shared_copies *copies, const struct catalogue_object *object)
 {
 	struct catalogue_batch *batch;
-	errint_t error = catalogue_begin(objects->catalogue, &batch);
+	errint_t error = catalogue_begin(copies->catalogue, &batch);
 
 	if (error)
 		return error;
@@ -351,7 +353,7 @@ static errint_t tell(struct objects *objects, const struct catalogue_object *obj
 	return error;
 }
 
-static errint_t make(struct objects *objects, const struct wish *wish)
+static errint_t make(struct shared_copies *copies, const struct wish *wish)
 {
 	struct catalogue_object made = {.class = wish->record.class,
 					.writers = wish->source.writers,
@@ -359,31 +361,31 @@ static errint_t make(struct objects *objects, const struct wish *wish)
 	errint_t error;
 	int fd;
 
-	if (is_made(objects, wish))
+	if (is_made(copies, wish))
 		return 0;
-	fd = openat(objects->directory_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0400);
+	fd = openat(copies->directory_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0400);
 	if (fd < 0)
 		return -errno;
-	error = copy_right(objects, wish, fd);
+	error = copy_right(copies, wish, fd);
 	if (!error)
-		error = give_name(objects, fd, &wish->record);
+		error = give_name(copies, fd, &wish->record);
 	if (!error)
-		error = last_stamp(objects, fd, &made.stamp);
+		error = last_stamp(copies, fd, &made.stamp);
 	if (!error)
-		error = tell(objects, &made);
+		error = tell(copies, &made);
 	close(fd);
 	return error;
 }
 
 /* ---- the maker's thread ---- */
 
-static void make_first_locked(struct objects *objects, bool *told)
+static void make_first_locked(struct shared_copies *copies, bool *told)
 {
-	struct wish *wish = cds_list_first_entry(&objects->wishes, struct wish, link);
+	struct wish *wish = cds_list_first_entry(&copies->wishes, struct wish, link);
 	errint_t error;
 
-	pthread_mutex_unlock(&objects->lock);
-	error = make(objects, wish);
+	pthread_mutex_unlock(&copies->lock);
+	error = make(copies, wish);
 	/* A file that changed meanwhile, or is not what its stamp says, is not of its class: there
 	 * is nothing to be done. */
 	if (error && error != -ESTALE && error != -EUCLEAN && error != -ECANCELED && !*told) {
@@ -393,24 +395,24 @@ static void make_first_locked(struct objects *objects, bool *told)
 			 strerror(-error));
 		*told = true;
 	}
-	pthread_mutex_lock(&objects->lock);
+	pthread_mutex_lock(&copies->lock);
 	cds_list_del(&wish->link);
-	objects->count--;
+	copies->count--;
 	wish_free(wish);
 }
 
 /* Take what the catalogue has of a member that is GONE from it, if there is an object of its class.
  * Whether there was. */
-static bool forget_gone(struct objects *objects, const struct source_stamp *gone)
+static bool forget_gone(struct shared_copies *copies, const struct source_stamp *gone)
 {
 	struct catalogue_object object;
 	struct catalogue_record record;
 	struct catalogue_batch *batch;
 
 	/* What cannot be taken out now is left to the next scan. */
-	if (catalogue_find(objects->catalogue, gone, &record) ||
-	    catalogue_object(objects->catalogue, record.class, &object) ||
-	    catalogue_begin(objects->catalogue, &batch))
+	if (catalogue_find(copies->catalogue, gone, &record) ||
+	    catalogue_object(copies->catalogue, record.class, &object) ||
+	    catalogue_begin(copies->catalogue, &batch))
 		return false;
 	/* Nobody else may have put another file with these numbers meanwhile. */
 	if (!catalogue_remove_stamped(batch, gone))
@@ -420,68 +422,69 @@ static bool forget_gone(struct objects *objects, const struct source_stamp *gone
 }
 
 /* Look at one member that is gone; when none is left, sweep if that is due. */
-static void tidy_locked(struct objects *objects)
+static void tidy_locked(struct shared_copies *copies)
 {
 	struct source_stamp gone;
 	bool found;
 
-	if (objects->gone_count) {
-		gone = objects->gone[--objects->gone_count];
-		pthread_mutex_unlock(&objects->lock);
-		found = forget_gone(objects, &gone);
-		pthread_mutex_lock(&objects->lock);
-		objects->sweep |= found;
+	if (copies->gone_count) {
+		gone = copies->gone[--copies->gone_count];
+		pthread_mutex_unlock(&copies->lock);
+		found = forget_gone(copies, &gone);
+		pthread_mutex_lock(&copies->lock);
+		copies->sweep |= found;
 		return;
 	}
-	objects->sweep = false;
-	pthread_mutex_unlock(&objects->lock);
-	objects_sweep(objects->directory_fd, objects->catalogue);
-	pthread_mutex_lock(&objects->lock);
+	copies->sweep = false;
+	pthread_mutex_unlock(&copies->lock);
+	shared_copies_sweep(copies->directory_fd, copies->catalogue);
+	pthread_mutex_lock(&copies->lock);
 }
 
 static void *make_all(void *argument)
 {
 	const struct sched_param lowest = {0};
-	struct objects *objects = argument;
+	struct shared_copies *copies = argument;
 	bool told = false;
 
 	/* It was started by a thread that serves callers. */
 	identity_make_own();
 	(void)sched_setscheduler(0, SCHED_IDLE, &lowest);
-	pthread_mutex_lock(&objects->lock);
-	while (!atomic_load(&objects->stopping)) {
-		if (!cds_list_empty(&objects->wishes))
-			make_first_locked(objects, &told);
-		else if (objects->gone_count || objects->sweep)
-			tidy_locked(objects);
+	pthread_mutex_lock(&copies->lock);
+	while (!atomic_load(&copies->stopping)) {
+		if (!cds_list_empty(&copies->wishes))
+			make_first_locked(copies, &told);
+		else if (copies->gone_count || copies->sweep)
+			tidy_locked(copies);
 		else
-			pthread_cond_wait(&objects->wanted, &objects->lock);
+			pthread_cond_wait(&copies->wanted, &copies->lock);
 	}
-	pthread_mutex_unlock(&objects->lock);
+	pthread_mutex_unlock(&copies->lock);
 	return NULL;
 }
 
 /* Whether the maker is there, or could be started. */
-static bool has_maker_locked(struct objects *objects)
+static bool has_maker_locked(struct shared_copies *copies)
 {
-	if (!objects->started)
-		objects->started = pthread_create(&objects->maker, NULL, make_all, objects) == 0;
-	return objects->started;
+	if (!copies->started)
+		copies->started = pthread_create(&copies->maker, NULL, make_all, copies) == 0;
+	return copies->started;
 }
 
 /* Whether the object of RECORD is to be made already, or too many others are. */
-static bool is_to_wait_locked(const struct objects *objects, const struct catalogue_record *record)
+static bool is_to_wait_locked(const struct shared_copies *copies,
+			      const struct catalogue_record *record)
 {
 	struct wish *wish;
 
-	cds_list_for_each_entry (wish, &objects->wishes, link)
+	cds_list_for_each_entry (wish, &copies->wishes, link)
 		if (wish->record.class == record->class)
 			return true;
-	return objects->count >= WISHES_MAX || atomic_load(&objects->stopping);
+	return copies->count >= WISHES_MAX || atomic_load(&copies->stopping);
 }
 
-void objects_make(struct objects *objects, const struct catalogue_record *record,
-		  const struct objects_source *source)
+void shared_copies_make(struct shared_copies *copies, const struct catalogue_record *record,
+			const struct shared_copies_source *source)
 {
 	struct wish *wish = malloc(sizeof(*wish));
 
@@ -493,32 +496,32 @@ void objects_make(struct objects *objects, const struct catalogue_record *record
 		free(wish);
 		return;
 	}
-	pthread_mutex_lock(&objects->lock);
-	if (has_maker_locked(objects) && !is_to_wait_locked(objects, record)) {
-		cds_list_add_tail(&wish->link, &objects->wishes);
-		objects->count++;
+	pthread_mutex_lock(&copies->lock);
+	if (has_maker_locked(copies) && !is_to_wait_locked(copies, record)) {
+		cds_list_add_tail(&wish->link, &copies->wishes);
+		copies->count++;
 		wish = NULL;
 	}
-	pthread_mutex_unlock(&objects->lock);
-	pthread_cond_signal(&objects->wanted);
+	pthread_mutex_unlock(&copies->lock);
+	pthread_cond_signal(&copies->wanted);
 	if (wish)
 		wish_free(wish);
 }
 
-void objects_member_gone(struct objects *objects, const struct source_stamp *stamp)
+void shared_copies_member_gone(struct shared_copies *copies, const struct source_stamp *stamp)
 {
-	pthread_mutex_lock(&objects->lock);
-	if (has_maker_locked(objects) && objects->gone_count < GONE_MAX)
-		objects->gone[objects->gone_count++] = *stamp;
-	pthread_mutex_unlock(&objects->lock);
-	pthread_cond_signal(&objects->wanted);
+	pthread_mutex_lock(&copies->lock);
+	if (has_maker_locked(copies) && copies->gone_count < GONE_MAX)
+		copies->gone[copies->gone_count++] = *stamp;
+	pthread_mutex_unlock(&copies->lock);
+	pthread_cond_signal(&copies->wanted);
 }
 
-void objects_sweep_soon(struct objects *objects)
+void shared_copies_sweep_soon(struct shared_copies *copies)
 {
-	pthread_mutex_lock(&objects->lock);
-	if (has_maker_locked(objects))
-		objects->sweep = true;
-	pthread_mutex_unlock(&objects->lock);
-	pthread_cond_signal(&objects->wanted);
+	pthread_mutex_lock(&copies->lock);
+	if (has_maker_locked(copies))
+		copies->sweep = true;
+	pthread_mutex_unlock(&copies->lock);
+	pthread_cond_signal(&copies->wanted);
 }

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * test_backing.c - what is opened through the read-only view cannot be written by any way
+ * test_passthrough.c - what is opened through the read-only view cannot be written by any way
  *
  * Skipped, with a word, where the daemon could not make a view either.
  */
-#include "foldfs/backing.h"
+#include "foldfs/passthrough.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,7 +24,7 @@
 struct view {
 	char path[64];
 	int directory;
-	struct backing *backing;
+	struct passthrough *passthrough;
 };
 
 static int set_up(void **state)
@@ -43,7 +43,7 @@ static int set_up(void **state)
 	assert_int_equal(close(fd), 0);
 	assert_int_equal(symlinkat("d/file", view->directory, "link"), 0);
 	assert_int_equal(symlinkat("d", view->directory, "way"), 0);
-	assert_int_equal(backing_new(view->directory, &view->backing), 0);
+	assert_int_equal(passthrough_new(view->directory, &view->passthrough), 0);
 	*state = view;
 	return 0;
 }
@@ -52,7 +52,7 @@ static int tear_down(void **state)
 {
 	struct view *view = *state;
 
-	backing_free(view->backing);
+	passthrough_free(view->passthrough);
 	unlinkat(view->directory, "way", 0);
 	unlinkat(view->directory, "link", 0);
 	unlinkat(view->directory, "d/file", 0);
@@ -66,7 +66,7 @@ static int tear_down(void **state)
 /* PATH, opened through the view. */
 static int open_in(const struct view *view, const char *path)
 {
-	int fd = backing_open_read_only(view->backing, path);
+	int fd = passthrough_open_read_only(view->passthrough, path);
 
 	if (fd == -ENOSYS) {
 		print_message("no read-only view can be made here\n");

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * objects_sweep.c - which kept copies nobody has a use for, and their end
+ * shared_copies_sweep.c - which kept copies nobody has a use for, and their end
  *
  * The daemon sweeps at its start, after its background scan and when a member of a class has lost
  * its last name; foldctl sweeps after a scan. Nothing that is open is lost by it: the kernel keeps
  * a file that has no name any more for those who use it.
  */
-#include "foldfs/objects_sweep.h"
+#include "foldfs/shared_copies_sweep.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -82,7 +82,7 @@ static void remove_unknown(int directory_fd, struct catalogue *catalogue)
 	closedir(directory);
 }
 
-void objects_sweep(int directory_fd, struct catalogue *catalogue)
+void shared_copies_sweep(int directory_fd, struct catalogue *catalogue)
 {
 	struct catalogue_object object = {.class = 0};
 	char name[OBJECT_NAME_BYTES];

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * backing.h - files that the kernel serves by itself: kernel passthrough
+ * passthrough.h - files that the kernel serves by itself: kernel passthrough
  *
  * A backing file is an open source file that the kernel was told of under a number (backing id). An
  * inode opened with that number is read, written and mapped by the kernel in the backing file, and
@@ -10,37 +10,37 @@
  *
  * Any thread may call any of it; nothing here blocks on more than the source.
  */
-#ifndef FOLDFS_BACKING_H
-#define FOLDFS_BACKING_H
+#ifndef FOLDFS_PASSTHROUGH_H
+#define FOLDFS_PASSTHROUGH_H
 
 #include "foldfs/page.h"
 
 #include <stdint.h>
 
-struct backing;
+struct passthrough;
 
 /* For the source open as SOURCE_FD (borrowed): its read-only view is made here, if the daemon may.
  * -ENOMEM; to be without the view is no error. */
-errint_t backing_new(int source_fd, struct backing **ret_backing);
-void backing_free(struct backing *backing);
+errint_t passthrough_new(int source_fd, struct passthrough **ret_backing);
+void passthrough_free(struct passthrough *passthrough);
 
 /* The session's descriptor (borrowed), once it is mounted. Before the first request. */
-void backing_session(struct backing *backing, int session_fd);
+void passthrough_session(struct passthrough *passthrough, int session_fd);
 
 /* Whether the daemon may register files at all (CAP_SYS_ADMIN). */
-bool backing_permitted(void);
+bool passthrough_permitted(void);
 
 /*
  * Register FD, an open regular file, which stays the caller's: its backing id, above 0. -EPERM: the
  * daemon may not; -ELOOP: the file's file system is itself stacked on another (overlayfs); other
  * -errno.
  */
-int backing_register(struct backing *backing, int fd);
+int passthrough_register(struct passthrough *passthrough, int fd);
 /* Opens that carry ID go on as they are; nothing for 0. */
-void backing_unregister(struct backing *backing, int id);
+void passthrough_unregister(struct passthrough *passthrough, int id);
 
 /* Open PATH, relative to the source and beneath it, through the read-only view, for reading. No
  * symbolic link is followed. -errno; -ENOSYS: there is no such view. */
-int backing_open_read_only(struct backing *backing, const char *path);
+int passthrough_open_read_only(struct passthrough *passthrough, const char *path);
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* objects_sweep.h - the names of kept copies (objects.h), and which of them nobody has a use for */
-#ifndef FOLDFS_OBJECTS_SWEEP_H
-#define FOLDFS_OBJECTS_SWEEP_H
+/* shared_copies_sweep.h - the names of kept copies (shared_copies.h), and which of them nobody has
+ * a use for */
+#ifndef FOLDFS_SHARED_COPIES_SWEEP_H
+#define FOLDFS_SHARED_COPIES_SWEEP_H
 
 #include "foldfs/catalogue.h"
 
@@ -17,6 +18,6 @@ void object_remove(int directory_fd, struct catalogue *catalogue, uint64_t class
 /* Remove, of the objects in the directory, those that CATALOGUE does not know, and those of a class
  * that has no member any more; and what it knows of such as are not there. Another process may do
  * the same, or make objects meanwhile: one that is not known yet is made once more then. */
-void objects_sweep(int directory_fd, struct catalogue *catalogue);
+void shared_copies_sweep(int directory_fd, struct catalogue *catalogue);
 
 #endif

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_objects.c - copies of whole contents: made whole, or not at all */
+/* test_shared_copies.c - copies of whole contents: made whole, or not at all */
 #include "helpers.h"
 #include "scratch.h"
 
 #include "foldfs/content.h"
-#include "foldfs/objects.h"
+#include "foldfs/shared_copies.h"
 
 #include <ftw.h>
 
@@ -16,7 +16,7 @@ struct fixture {
 	char below[96];
 	char path[96]; /* of a file with CONTENT */
 	struct catalogue *catalogue;
-	struct objects *objects;
+	struct shared_copies *copies;
 	struct source_stamp stamp; /* of the file */
 	struct digest content;     /* the same */
 	int fd;                    /* the same, for reading */
@@ -32,7 +32,7 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 
 static void begin_objects(struct fixture *f)
 {
-	assert_int_equal(objects_new(f->below, f->catalogue, &f->objects), 0);
+	assert_int_equal(shared_copies_new(f->below, f->catalogue, &f->copies), 0);
 }
 
 /* Nobody has it open afterwards. */
@@ -74,7 +74,7 @@ static int teardown(void **state)
 {
 	struct fixture *f = *state;
 
-	objects_free(f->objects);
+	shared_copies_free(f->copies);
 	catalogue_close(f->catalogue);
 	close(f->fd);
 	assert_int_equal(nftw(f->directory, remove_one, 8, FTW_DEPTH | FTW_PHYS), 0);
@@ -92,7 +92,7 @@ static struct catalogue_record record_of(const struct fixture *f, uint64_t class
 static int open_object_for(struct fixture *f, uint64_t class, uint64_t writers)
 {
 	const struct catalogue_record record = record_of(f, class);
-	int fd = objects_open(f->objects, &record, writers);
+	int fd = shared_copies_open(f->copies, &record, writers);
 
 	if (fd == -ENOSYS) {
 		print_message("no read-only view can be made here\n");
@@ -110,17 +110,18 @@ static int open_object(struct fixture *f, uint64_t class)
 static void make_object_of(struct fixture *f, uint64_t class, uint64_t writers)
 {
 	const struct catalogue_record record = record_of(f, class);
-	const struct objects_source source = {.fd = f->fd, .stamp = f->stamp, .writers = writers};
+	const struct shared_copies_source source = {
+		.fd = f->fd, .stamp = f->stamp, .writers = writers};
 
-	objects_make(f->objects, &record, &source);
+	shared_copies_make(f->copies, &record, &source);
 }
 
 static void make_object(struct fixture *f, uint64_t class, const struct source_stamp *stamp)
 {
 	const struct catalogue_record record = record_of(f, class);
-	const struct objects_source source = {.fd = f->fd, .stamp = *stamp};
+	const struct shared_copies_source source = {.fd = f->fd, .stamp = *stamp};
 
-	objects_make(f->objects, &record, &source);
+	shared_copies_make(f->copies, &record, &source);
 }
 
 static int wait_for_object(struct fixture *f, uint64_t class)
@@ -260,7 +261,7 @@ static void unknown_objects_are_removed(void **state)
 		fail();
 	make_object(f, 1, &f->stamp);
 	close(wait_for_object(f, 1));
-	objects_free(f->objects);
+	shared_copies_free(f->copies);
 	begin_objects(f);
 	assert_int_equal(open_object(f, 1), -ENOENT);
 }
@@ -293,7 +294,7 @@ static void file_that_is_open_for_writing_makes_none(void **state)
 	/* The maker is at it only while it is a wish: as soon as another one is made, it
 	 * was tried. */
 	make_object(f, 2, &f->stamp);
-	objects_free(f->objects);
+	shared_copies_free(f->copies);
 	close(fd);
 	begin_objects(f);
 	assert_int_equal(open_object(f, 1), -ENOENT);
@@ -353,7 +354,7 @@ static void go(struct fixture *f, ino_t inode, int later)
 
 	stamp.inode = inode;
 	stamp.ctime.tv_sec += later;
-	objects_member_gone(f->objects, &stamp);
+	shared_copies_member_gone(f->copies, &stamp);
 }
 
 /* With the last member of its class the object goes, and not before; others stay. */

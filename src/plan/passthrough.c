@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * backing.c - files that the kernel serves by itself: kernel passthrough
+ * passthrough.c - files that the kernel serves by itself: kernel passthrough
  *
  * libfuse has fuse_passthrough_open(), which needs a request at hand and hides why it failed. A
  * file is also given up where there is none (an open whose answer did not arrive), and the cause
@@ -11,7 +11,7 @@
  * registered for a reader. So those are the opener's, where the thread is lent to him, or nobody's:
  * a write takes set-id bits away, and finds no block that is reserved for root.
  */
-#include "foldfs/backing.h"
+#include "foldfs/passthrough.h"
 
 #include "foldfs/thread_identity.h"
 
@@ -35,7 +35,7 @@ struct backing_map {
 #define BACKING_CLOSE _IOW(229, 2, uint32_t)
 
 /* All constant before the first request. */
-struct backing {
+struct passthrough {
 	int session_fd; /* borrowed */
 	int view_fd;    /* of the read-only view's root; -1: there is none */
 };
@@ -55,33 +55,33 @@ static int open_view(int source_fd)
 	return -1;
 }
 
-errint_t backing_new(int source_fd, struct backing **ret_backing)
+errint_t passthrough_new(int source_fd, struct passthrough **ret_backing)
 {
-	struct backing *backing = malloc(sizeof(*backing));
+	struct passthrough *passthrough = malloc(sizeof(*passthrough));
 
-	if (!backing)
+	if (!passthrough)
 		return -ENOMEM;
-	backing->session_fd = -1;
-	backing->view_fd = open_view(source_fd);
-	*ret_backing = backing;
+	passthrough->session_fd = -1;
+	passthrough->view_fd = open_view(source_fd);
+	*ret_backing = passthrough;
 	return 0;
 }
 
-void backing_free(struct backing *backing)
+void passthrough_free(struct passthrough *passthrough)
 {
-	if (!backing)
+	if (!passthrough)
 		return;
-	if (backing->view_fd >= 0)
-		close(backing->view_fd);
-	free(backing);
+	if (passthrough->view_fd >= 0)
+		close(passthrough->view_fd);
+	free(passthrough);
 }
 
-void backing_session(struct backing *backing, int session_fd)
+void passthrough_session(struct passthrough *passthrough, int session_fd)
 {
-	backing->session_fd = session_fd;
+	passthrough->session_fd = session_fd;
 }
 
-bool backing_permitted(void)
+bool passthrough_permitted(void)
 {
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
@@ -91,7 +91,7 @@ bool backing_permitted(void)
 	return data[CAP_TO_INDEX(CAP_SYS_ADMIN)].effective & CAP_TO_MASK(CAP_SYS_ADMIN);
 }
 
-int backing_register(struct backing *backing, int fd)
+int passthrough_register(struct passthrough *passthrough, int fd)
 {
 	struct backing_map map = {.fd = fd};
 	bool own = identity_is_own;
@@ -99,7 +99,7 @@ int backing_register(struct backing *backing, int fd)
 
 	if (id)
 		return id;
-	id = ioctl(backing->session_fd, BACKING_OPEN, &map);
+	id = ioctl(passthrough->session_fd, BACKING_OPEN, &map);
 	if (id < 0)
 		id = -errno;
 	if (own)
@@ -107,16 +107,16 @@ int backing_register(struct backing *backing, int fd)
 	return id ? id : -EINVAL;
 }
 
-void backing_unregister(struct backing *backing, int id)
+void passthrough_unregister(struct passthrough *passthrough, int id)
 {
 	uint32_t number = (uint32_t)id;
 
 	/* Fails when the connection is gone, and all its numbers with it. */
 	if (id > 0)
-		(void)ioctl(backing->session_fd, BACKING_CLOSE, &number);
+		(void)ioctl(passthrough->session_fd, BACKING_CLOSE, &number);
 }
 
-int backing_open_read_only(struct backing *backing, const char *path)
+int passthrough_open_read_only(struct passthrough *passthrough, const char *path)
 {
 	struct open_how how = {
 		.flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK,
@@ -124,9 +124,9 @@ int backing_open_read_only(struct backing *backing, const char *path)
 	};
 	int fd;
 
-	if (backing->view_fd < 0)
+	if (passthrough->view_fd < 0)
 		return -ENOSYS;
 	identity_make_own();
-	fd = (int)syscall(SYS_openat2, backing->view_fd, path, &how, sizeof(how));
+	fd = (int)syscall(SYS_openat2, passthrough->view_fd, path, &how, sizeof(how));
 	return fd < 0 ? -errno : fd;
 }
