@@ -229,7 +229,7 @@ errint_t fusefs_new(const struct options *options, int source_fd, struct fusefs 
 static void stop_callers(struct fusefs *fs)
 {
 	if (fs->watch)
-		watch_stop(fs->watch);
+		source_watch_stop(fs->watch);
 	window_stop(fs->window);
 }
 
@@ -245,7 +245,7 @@ void fusefs_leave_source(struct fusefs *fs)
 	if (fs->window)
 		stop_callers(fs);
 	memory_keeper_free(fs->keeper);
-	watch_free(fs->watch);
+	source_watch_free(fs->watch);
 	/* What clients still had open when the connection ended. */
 	fusefs_handles_free(fs);
 	fusefs_directories_free(fs);
@@ -388,7 +388,7 @@ static errint_t start_threads(struct fusefs *fs)
 	if (!error)
 		error = window_start(fs->window);
 	if (!error && fs->watch)
-		error = watch_start(fs->watch);
+		error = source_watch_start(fs->watch);
 	if (!error)
 		fetcher_start(fs->fetcher);
 	return error;

@@ -9,7 +9,7 @@
  * fusefs_open.c  open files: open, release
  * fusefs_io.c    content: read, write, fsync, fallocate, lseek, copy_file_range
  * fusefs_source.c opens of the source as the caller, and what waits for leases
- * fusefs_own.c   changes of ours that are not of content
+ * fusefs_own_change.c   changes of ours that are not of content
  * fusefs_watch.c what others change in the source, with -o watch
  */
 #ifndef FOLDFS_FUSEFS_H
@@ -46,7 +46,7 @@ void fusefs_finish(struct fusefs *fs);
 void fusefs_use_state(struct fusefs *fs, const struct state *state);
 
 /* Follow what others change in the source from now on. At most once, between fusefs_new() and
- * fusefs_serve(); no thread runs yet. What watch_new() returns. */
+ * fusefs_serve(); no thread runs yet. What source_watch_new() returns. */
 errint_t fusefs_watch(struct fusefs *fs);
 
 /* The operations, for fuse_session_new() with FS as user data. */

@@ -14,8 +14,8 @@
 #include "foldfs/rcu.h"
 #include "foldfs/readahead.h"
 #include "foldfs/shares.h"
+#include "foldfs/source_watch.h"
 #include "foldfs/thread_identity.h"
-#include "foldfs/watch.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -53,7 +53,7 @@ struct fusefs {
 	struct lease_table *leases;
 	struct window *window;
 	struct inode_table *inodes;
-	struct watch *watch; /* NULL: not asked for. Set before the first thread */
+	struct source_watch *watch; /* NULL: not asked for. Set before the first thread */
 
 	struct fuse_session *session; /* set in fusefs_serve(), before the first request */
 	atomic_bool uses_io_uring;    /* set by the first request that came that way */
@@ -155,11 +155,11 @@ uid_t fusefs_directory_user(uint64_t fh);
 void fusefs_handles_free(struct fusefs *fs);
 void fusefs_directories_free(struct fusefs *fs);
 /*
- * fusefs_own.c: around something of ours that moves the ctime of a file but no content (mode,
- * owner, times, xattrs, names), so that it is not taken for a change behind the mount. By
- * descriptor (any kind; the caller's, kept open until the end). Never fails: at the
- * worst all that is known of the file is forgotten at the next open. Nothing for files that nobody
- * knows the content of.
+ * fusefs_own_change.c: around something of ours that moves the ctime of a file but no content
+ * (mode, owner, times, xattrs, names), so that it is not taken for a change behind the mount. By
+ * descriptor (any kind; the caller's, kept open until the end). Never fails: at the worst all that
+ * is known of the file is forgotten at the next open. Nothing for files that nobody knows the
+ * content of.
  */
 struct own_change {
 	struct file *file; /* NULL: nothing to do */
@@ -177,7 +177,7 @@ errint_t fusefs_file_get(struct fusefs *fs, const struct inode *inode, const str
 int fusefs_open_source(struct fusefs *fs, dev_t device, ino_t number);
 /* fusefs_pairs.c: call VISIT for what is served for others. VISIT's error; -ENOMEM. */
 errint_t fusefs_visit_pairs(struct fusefs *fs, audit_pair_fn *visit, void *visitor);
-/* fusefs_refuse.c */
+/* fusefs_make_way.c */
 /* Somebody who is going to change the file found as ST is told to come again: the inode that it has
  * now will take him. */
 void fusefs_detach_readers(struct fusefs *fs, const struct stat *st);

@@ -11,8 +11,8 @@
 #include "foldfs/inode.h"
 
 #include "foldfs/inode_number.h"
+#include "foldfs/inode_slab.h"
 #include "foldfs/links.h"
-#include "foldfs/node_slab.h"
 #include "foldfs/path_cache.h"
 
 #include <stdatomic.h>
@@ -51,7 +51,7 @@ struct shard {
 };
 
 struct inode_table {
-	struct node_slab *slab;
+	struct inode_slab *slab;
 	void (*forget)(struct window_file *); /* set before use */
 	int root_fd;                          /* borrowed; constant */
 	struct path_cache paths;

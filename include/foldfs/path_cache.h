@@ -14,7 +14,7 @@
 #ifndef FOLDFS_PATH_CACHE_H
 #define FOLDFS_PATH_CACHE_H
 
-#include "foldfs/handles.h"
+#include "foldfs/source_handle.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -29,13 +29,13 @@
 #define PATH_IDLE_SECONDS 5
 
 struct path_cache {
-	struct handles objects; /* constant */
-	long shared;            /* descriptors for slots and open files; constant */
-	_Atomic long opened;    /* open files have so many of them, or had a moment ago */
-	pthread_mutex_t lock;   /* a leaf */
-	pthread_cond_t changed; /* there is a file to watch, or the end */
-	pthread_t sweeper;      /* the owner's */
-	bool running;           /* it is there; the owner's */
+	struct source_handles objects; /* constant */
+	long shared;                   /* descriptors for slots and open files; constant */
+	_Atomic long opened;           /* open files have so many of them, or had a moment ago */
+	pthread_mutex_t lock;          /* a leaf */
+	pthread_cond_t changed;        /* there is a file to watch, or the end */
+	pthread_t sweeper;             /* the owner's */
+	bool running;                  /* it is there; the owner's */
 
 	/* All changed under the lock, but now: */
 	struct cds_list_head slots; /* with descriptors that may go; who is first goes first */

@@ -108,7 +108,7 @@ static inline void evict(struct subject *subject)
 
 /* ---- hooks ---- */
 
-struct watch {
+struct source_watch {
 	int fd;
 	atomic_uint calls;
 	void (*first)(void *context); /* at the first read */
@@ -117,7 +117,7 @@ struct watch {
 
 static inline ssize_t watch_read(void *context, const struct io_call *call)
 {
-	struct watch *watch = context;
+	struct source_watch *watch = context;
 
 	if (call->fd == watch->fd && !call->write && !atomic_fetch_add(&watch->calls, 1) &&
 	    watch->first)
@@ -125,9 +125,9 @@ static inline ssize_t watch_read(void *context, const struct io_call *call)
 	return IO_AS_ASKED;
 }
 
-static inline void watch_begin(struct watch *watch, const struct subject *subject)
+static inline void watch_begin(struct source_watch *watch, const struct subject *subject)
 {
-	*watch = (struct watch){.fd = source_fd(subject->source)};
+	*watch = (struct source_watch){.fd = source_fd(subject->source)};
 	faults_hook_io(watch_read, watch);
 }
 

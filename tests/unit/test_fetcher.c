@@ -7,7 +7,7 @@
 #include "scratch.h"
 
 /* Its rings are looked into. */
-#include "../../src/fetcher.c"
+#include "../../src/fuse/fetcher.c"
 
 #include <fcntl.h>
 

@@ -7,7 +7,7 @@
 #include "fixture.h"
 
 /* Counts the reads of one descriptor; fails those that begin in [bad_from, bad_to). */
-struct watch {
+struct source_watch {
 	int fd;
 	atomic_uint calls;
 	atomic_ulong bytes;
@@ -18,7 +18,7 @@ struct watch {
 
 static ssize_t watch_read(void *context, const struct io_call *call)
 {
-	struct watch *watch = context;
+	struct source_watch *watch = context;
 
 	if (call->fd != watch->fd || call->write)
 		return IO_AS_ASKED;
@@ -31,9 +31,9 @@ static ssize_t watch_read(void *context, const struct io_call *call)
 	return watch->bad_from - call->offset;
 }
 
-static void watch_begin(struct watch *watch, const struct subject *subject)
+static void watch_begin(struct source_watch *watch, const struct subject *subject)
 {
-	*watch = (struct watch){.fd = source_fd(subject->source)};
+	*watch = (struct source_watch){.fd = source_fd(subject->source)};
 	faults_hook_io(watch_read, watch);
 }
 
@@ -102,7 +102,7 @@ static void a_hit_does_not_touch_the_source(void **state)
 {
 	struct fixture fixture;
 	struct subject subject;
-	struct watch watch;
+	struct source_watch watch;
 	struct test_page *pages = pages_new(64, 1);
 	struct test_page *buffer = pages_new(64, 1000);
 
@@ -128,7 +128,7 @@ static void neighbouring_misses_are_one_call(void **state)
 {
 	struct fixture fixture;
 	struct subject subject;
-	struct watch watch;
+	struct source_watch watch;
 	struct test_page *pages = pages_new(300, 1);
 	struct test_page *buffer = pages_new(256, 1000);
 
@@ -299,7 +299,7 @@ static void an_error_is_an_error_for_that_range_alone(void **state)
 {
 	struct fixture fixture;
 	struct subject subject;
-	struct watch watch;
+	struct source_watch watch;
 	struct test_page *pages = pages_new(8, 1);
 	uint8_t buffer[8 * FOLD_PAGE_SIZE];
 
@@ -343,7 +343,7 @@ static void known_pages_survive_an_error(void **state)
 {
 	struct fixture fixture;
 	struct subject subject;
-	struct watch watch;
+	struct source_watch watch;
 	struct test_page *pages = pages_new(8, 1);
 	uint8_t buffer[8 * FOLD_PAGE_SIZE];
 
@@ -609,7 +609,7 @@ static void fill_ahead_makes_pages_known(void **state)
 {
 	struct fixture fixture;
 	struct subject subject;
-	struct watch watch;
+	struct source_watch watch;
 	struct test_page *pages = pages_new(64, 1);
 	struct test_page buffer;
 
@@ -640,7 +640,7 @@ static void fill_ahead_leaves_errors_to_the_reader(void **state)
 {
 	struct fixture fixture;
 	struct subject subject;
-	struct watch watch;
+	struct source_watch watch;
 	struct test_page *pages = pages_new(8, 1);
 	uint8_t buffer[8 * FOLD_PAGE_SIZE];
 	uint32_t frames[MIB / FOLD_PAGE_SIZE];
@@ -673,7 +673,7 @@ static void every_frame_comes_back(void **state)
 	enum { FRAMES = MIB / FOLD_PAGE_SIZE };
 	struct fixture fixture;
 	struct subject subject;
-	struct watch watch;
+	struct source_watch watch;
 	struct test_page *pages = pages_new(100, 1);
 	uint32_t frames[FRAMES];
 

@@ -4,7 +4,7 @@
  * inodes, descriptors that run out, objects that are replaced, threads that race
  */
 #include "foldfs/inode.h"
-#include "foldfs/node_slab.h"
+#include "foldfs/inode_slab.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -439,28 +439,28 @@ static void slab_gives_memory_back(void **state)
 	enum { OBJECTS = 5000 };
 	static struct node_slot *slots[OBJECTS];
 	static uint64_t ids[OBJECTS];
-	struct node_slab *slab;
+	struct inode_slab *slab;
 	uint64_t full;
 
 	(void)state;
-	assert_int_equal(node_slab_new(100, &slab), 0);
+	assert_int_equal(inode_slab_new(100, &slab), 0);
 	for (int round = 0; round < 3; round++) {
 		for (int index = 0; index < OBJECTS; index++) {
 			uint64_t old = ids[index];
 
-			assert_int_equal(node_slab_take(slab, &slots[index]), 0);
+			assert_int_equal(inode_slab_take(slab, &slots[index]), 0);
 			ids[index] = slots[index]->id;
-			assert_null(old ? node_slab_get(slab, old) : NULL);
-			assert_ptr_equal(node_slab_get(slab, ids[index]), slots[index]);
+			assert_null(old ? inode_slab_get(slab, old) : NULL);
+			assert_ptr_equal(inode_slab_get(slab, ids[index]), slots[index]);
 		}
-		full = node_slab_bytes(slab);
-		assert_int_equal(node_slab_live(slab), OBJECTS);
+		full = inode_slab_bytes(slab);
+		assert_int_equal(inode_slab_live(slab), OBJECTS);
 		for (int index = 0; index < OBJECTS; index++)
-			node_slab_give(slab, slots[index]);
-		assert_int_equal(node_slab_live(slab), 0);
-		assert_true(node_slab_bytes(slab) < full / 4);
+			inode_slab_give(slab, slots[index]);
+		assert_int_equal(inode_slab_live(slab), 0);
+		assert_true(inode_slab_bytes(slab) < full / 4);
 	}
-	node_slab_free(slab);
+	inode_slab_free(slab);
 }
 
 int main(void)

@@ -16,7 +16,7 @@
 static void what_another_file_brought_is_not_read_again(void **state)
 {
 	struct pair pair;
-	struct watch watch;
+	struct source_watch watch;
 
 	(void)state;
 	pair_open_kin(&pair);
@@ -274,7 +274,7 @@ static void change_behind(void *context)
 static void what_changed_under_a_fetch_is_not_told(void **state)
 {
 	struct pair pair;
-	struct watch watch;
+	struct source_watch watch;
 
 	(void)state;
 	pair_open_kin(&pair);

@@ -13,7 +13,7 @@ static void what_another_read_adopted_is_not_read(void **state)
 {
 	struct page_read *read = malloc(sizeof(*read));
 	struct pair pair;
-	struct watch watch;
+	struct source_watch watch;
 
 	(void)state;
 	pair_open_kin(&pair);
@@ -94,7 +94,7 @@ static void wait_for_the_other(void *context)
 static void of_two_at_once_one_reads(void **state)
 {
 	struct pair pair;
-	struct watch watch;
+	struct source_watch watch;
 	struct reader second;
 
 	(void)state;
@@ -126,7 +126,7 @@ static void read_the_other(void *context)
 static void who_tells_nothing_makes_nobody_wait(void **state)
 {
 	struct pair pair;
-	struct watch watch;
+	struct source_watch watch;
 	struct reader second;
 
 	(void)state;
@@ -157,7 +157,7 @@ static void who_tells_nothing_makes_nobody_wait(void **state)
 static void who_has_no_frame_makes_nobody_wait(void **state)
 {
 	struct pair pair;
-	struct watch watch;
+	struct source_watch watch;
 	struct reader second;
 	uint32_t *frames = malloc(PAGES * sizeof(*frames));
 	unsigned taken = 0;

@@ -108,11 +108,11 @@ static bool has_handle_locked(struct path_cache *cache, struct path_slot *slot, 
 
 	if (handle)
 		return true;
-	handle = handles_get(&cache->objects, fd);
+	handle = source_handle_get(&cache->objects, fd);
 	if (!handle)
 		return false;
 	atomic_store_explicit(&slot->handle, handle, memory_order_release);
-	atomic_fetch_add_explicit(&cache->bytes, handles_size(handle), memory_order_relaxed);
+	atomic_fetch_add_explicit(&cache->bytes, source_handle_size(handle), memory_order_relaxed);
 	return true;
 }
 
@@ -206,7 +206,7 @@ int path_slot_end(struct path_cache *cache, struct path_slot *slot)
 	if (has_fd(word))
 		atomic_fetch_sub_explicit(&cache->kept, 1, memory_order_relaxed);
 	if (handle)
-		atomic_fetch_sub_explicit(&cache->bytes, handles_size(handle),
+		atomic_fetch_sub_explicit(&cache->bytes, source_handle_size(handle),
 					  memory_order_relaxed);
 	pthread_mutex_unlock(&cache->lock);
 	free(handle);
@@ -247,8 +247,8 @@ static int reopen(struct path_cache *cache, struct path_slot *slot)
 	int other;
 
 	identity_make_own();
-	fd = TEMP_FAILURE_RETRY(handles_open(cache->objects.mount_fd, path_handle(slot),
-					     O_PATH | O_NOFOLLOW | O_CLOEXEC));
+	fd = TEMP_FAILURE_RETRY(source_handle_open(cache->objects.mount_fd, path_handle(slot),
+						   O_PATH | O_NOFOLLOW | O_CLOEXEC));
 	if (fd < 0)
 		return -errno;
 	pthread_mutex_lock(&cache->lock);
@@ -407,7 +407,7 @@ static void *sweep(void *argument)
 
 void path_cache_init(struct path_cache *cache, int root_fd, long shared)
 {
-	handles_init(&cache->objects, root_fd);
+	source_handle_init(&cache->objects, root_fd);
 	cache->shared = shared;
 	pthread_mutex_init(&cache->lock, NULL);
 	pthread_cond_init(&cache->changed, NULL);
@@ -432,5 +432,5 @@ void path_cache_end(struct path_cache *cache)
 		pthread_join(cache->sweeper, NULL);
 	pthread_cond_destroy(&cache->changed);
 	pthread_mutex_destroy(&cache->lock);
-	handles_close(&cache->objects);
+	source_handle_close(&cache->objects);
 }

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * node_slab.c - objects that come back as raw 64-bit numbers
+ * inode_slab.c - objects that come back as raw 64-bit numbers
  *
  * Invariants:
  *  - slot.id is the object's number while it is live, 0 while it is not; the counter of a chunk's
  *    place moves on with every object taken there and outlives the chunk, so a number is given out
  *    once (until a counter of 32 bits has gone round).
  *  - A place's chunk pointer is cleared before the chunk is freed, and the chunk is freed after a
- *    grace period: node_slab_get() reads nothing but live chunks, whatever number it is given.
+ *    grace period: inode_slab_get() reads nothing but live chunks, whatever number it is given.
  *  - A chunk is in the partial list exactly while it has a free slot.
  *
- * A stale answer of node_slab_get() is safe: it can only be for a number whose object goes at the
+ * A stale answer of inode_slab_get() is safe: it can only be for a number whose object goes at the
  * same moment, and whoever may use a number holds off its object's end.
  */
-#include "foldfs/node_slab.h"
+#include "foldfs/inode_slab.h"
 
 #include "foldfs/rcu.h"
 
@@ -43,7 +43,7 @@ struct place {
 	uint32_t next_empty;         /* in the list of empty places; under mutex */
 };
 
-struct node_slab {
+struct inode_slab {
 	size_t stride; /* constant */
 	pthread_mutex_t mutex;
 	struct cds_list_head partial; /* chunks with a free slot; under mutex */
@@ -54,20 +54,20 @@ struct node_slab {
 	struct place *places;         /* constant pointer; untouched pages of it cost nothing */
 };
 
-static size_t chunk_bytes(const struct node_slab *slab)
+static size_t chunk_bytes(const struct inode_slab *slab)
 {
 	return sizeof(struct chunk) + CHUNK_SLOTS * slab->stride;
 }
 
-static struct node_slot *chunk_slot(const struct node_slab *slab, struct chunk *chunk,
+static struct node_slot *chunk_slot(const struct inode_slab *slab, struct chunk *chunk,
 				    uint32_t index)
 {
 	return (struct node_slot *)(chunk->objects + index * slab->stride);
 }
 
-errint_t node_slab_new(size_t object_bytes, struct node_slab **ret_slab)
+errint_t inode_slab_new(size_t object_bytes, struct inode_slab **ret_slab)
 {
-	struct node_slab *slab = calloc(1, sizeof(*slab));
+	struct inode_slab *slab = calloc(1, sizeof(*slab));
 
 	if (!slab)
 		return -ENOMEM;
@@ -84,7 +84,7 @@ errint_t node_slab_new(size_t object_bytes, struct node_slab **ret_slab)
 	return 0;
 }
 
-void node_slab_free(struct node_slab *slab)
+void inode_slab_free(struct inode_slab *slab)
 {
 	if (!slab)
 		return;
@@ -97,7 +97,7 @@ void node_slab_free(struct node_slab *slab)
 }
 
 /* A place for a chunk, NO_SLOT if all are taken. */
-static uint32_t place_take_locked(struct node_slab *slab)
+static uint32_t place_take_locked(struct inode_slab *slab)
 {
 	uint32_t place = slab->first_empty;
 
@@ -108,14 +108,14 @@ static uint32_t place_take_locked(struct node_slab *slab)
 	return slab->used_places < PLACES ? slab->used_places++ : NO_SLOT;
 }
 
-static void place_give_locked(struct node_slab *slab, uint32_t place)
+static void place_give_locked(struct inode_slab *slab, uint32_t place)
 {
 	slab->places[place].next_empty = slab->first_empty;
 	slab->first_empty = place;
 }
 
 /* A chunk of free slots, in the partial list. */
-static errint_t chunk_new_locked(struct node_slab *slab, struct chunk **ret_chunk)
+static errint_t chunk_new_locked(struct inode_slab *slab, struct chunk **ret_chunk)
 {
 	uint32_t place = place_take_locked(slab);
 	struct chunk *chunk;
@@ -140,7 +140,7 @@ static errint_t chunk_new_locked(struct node_slab *slab, struct chunk **ret_chun
 }
 
 /* The first free slot of CHUNK, which has one, becomes live. */
-static struct node_slot *chunk_take_locked(struct node_slab *slab, struct chunk *chunk)
+static struct node_slot *chunk_take_locked(struct inode_slab *slab, struct chunk *chunk)
 {
 	uint32_t index = chunk->first_free;
 	struct node_slot *slot = chunk_slot(slab, chunk, index);
@@ -159,7 +159,7 @@ static struct node_slot *chunk_take_locked(struct node_slab *slab, struct chunk 
 	return slot;
 }
 
-errint_t node_slab_take(struct node_slab *slab, struct node_slot **ret_slot)
+errint_t inode_slab_take(struct inode_slab *slab, struct node_slot **ret_slot)
 {
 	struct chunk *chunk;
 	errint_t error = 0;
@@ -177,7 +177,7 @@ errint_t node_slab_take(struct node_slab *slab, struct node_slot **ret_slot)
 
 /* Take the wholly free CHUNK out of its place, unless it is the only one with free slots: the next
  * object would need a chunk again. True if the caller is to free it. */
-static bool chunk_retire_locked(struct node_slab *slab, struct chunk *chunk)
+static bool chunk_retire_locked(struct inode_slab *slab, struct chunk *chunk)
 {
 	if (slab->partial.next == slab->partial.prev)
 		return false;
@@ -194,7 +194,7 @@ static void chunk_free(struct rcu_head *head)
 	free(caa_container_of(head, struct chunk, rcu));
 }
 
-void node_slab_give(struct node_slab *slab, struct node_slot *slot)
+void inode_slab_give(struct inode_slab *slab, struct node_slot *slot)
 {
 	uint32_t index = (uint32_t)atomic_load_explicit(&slot->id, memory_order_relaxed);
 	bool retired = false;
@@ -216,7 +216,7 @@ void node_slab_give(struct node_slab *slab, struct node_slot *slot)
 		fold_rcu_call(&chunk->rcu, chunk_free);
 }
 
-struct node_slot *node_slab_get(struct node_slab *slab, uint64_t id)
+struct node_slot *inode_slab_get(struct inode_slab *slab, uint64_t id)
 {
 	uint32_t index = (uint32_t)id;
 	struct node_slot *slot = NULL;
@@ -236,8 +236,8 @@ struct node_slot *node_slab_get(struct node_slab *slab, uint64_t id)
 	return slot;
 }
 
-void node_slab_each(struct node_slab *slab, void (*visit)(void *context, struct node_slot *slot),
-		    void *context)
+void inode_slab_each(struct inode_slab *slab, void (*visit)(void *context, struct node_slot *slot),
+		     void *context)
 {
 	for (uint32_t place = 0; place < slab->used_places; place++) {
 		for (uint32_t index = 0; index < CHUNK_SLOTS; index++) {
@@ -250,18 +250,18 @@ void node_slab_each(struct node_slab *slab, void (*visit)(void *context, struct 
 	}
 }
 
-uint64_t node_slab_bytes(const struct node_slab *slab)
+uint64_t inode_slab_bytes(const struct inode_slab *slab)
 {
 	return atomic_load_explicit(&slab->bytes, memory_order_relaxed);
 }
 
-uint64_t node_slab_live(const struct node_slab *slab)
+uint64_t inode_slab_live(const struct inode_slab *slab)
 {
 	return atomic_load_explicit(&slab->live, memory_order_relaxed);
 }
 
-static void place_recount_locked(struct node_slab *slab, uint32_t place,
-				 struct node_slab_count *count)
+static void place_recount_locked(struct inode_slab *slab, uint32_t place,
+				 struct inode_slab_count *count)
 {
 	struct chunk *chunk =
 		atomic_load_explicit(&slab->places[place].chunk, memory_order_relaxed);
@@ -274,9 +274,9 @@ static void place_recount_locked(struct node_slab *slab, uint32_t place,
 						    memory_order_relaxed) != 0;
 }
 
-void node_slab_recount(struct node_slab *slab, struct node_slab_count *ret_count)
+void inode_slab_recount(struct inode_slab *slab, struct inode_slab_count *ret_count)
 {
-	struct node_slab_count count = {0};
+	struct inode_slab_count count = {0};
 	uint32_t place;
 	bool more = true;
 

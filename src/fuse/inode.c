@@ -28,7 +28,7 @@
  */
 #include "foldfs/inode_internal.h"
 
-#include "foldfs/handles.h"
+#include "foldfs/source_handle.h"
 #include "foldfs/thread_identity.h"
 
 #include <errno.h>
@@ -121,7 +121,7 @@ void inode_free(struct inode_table *table, struct inode *inode)
 	if (fd >= 0)
 		close(fd);
 	pthread_mutex_destroy(&inode->mutex);
-	node_slab_give(table->slab, &inode->slot);
+	inode_slab_give(table->slab, &inode->slot);
 }
 
 static errint_t inode_new_locked(struct inode_table *table, struct shard *shard,
@@ -129,7 +129,7 @@ static errint_t inode_new_locked(struct inode_table *table, struct shard *shard,
 {
 	struct node_slot *slot;
 	struct inode *inode;
-	errint_t error = node_slab_take(table->slab, &slot);
+	errint_t error = inode_slab_take(table->slab, &slot);
 
 	if (error)
 		return error;
@@ -157,7 +157,7 @@ static errint_t inode_same_locked(struct inode_table *table, struct inode *inode
 		return 0;
 	if (!object->handle)
 		return -EAGAIN;
-	*ret_same = handles_equal(path_handle(&inode->path), object->handle);
+	*ret_same = source_handle_equal(path_handle(&inode->path), object->handle);
 	if (*ret_same)
 		object->fd = path_offer(&table->paths, &inode->path, object->fd);
 	return 0;
@@ -225,7 +225,7 @@ static errint_t table_count(struct inode_table *table, struct object *object,
 		return error;
 
 	/* The inode of that number has no descriptor: once more, with a handle. */
-	object->handle = handles_get(&table->paths.objects, object->fd);
+	object->handle = source_handle_get(&table->paths.objects, object->fd);
 	if (!object->handle)
 		return -ESTALE;
 	pthread_mutex_lock(&shard->mutex);
@@ -365,7 +365,7 @@ struct inode *inode_of(struct inode_table *table, fuse_ino_t node)
 
 	if (node == FUSE_ROOT_ID)
 		return &table->root;
-	slot = node_slab_get(table->slab, node);
+	slot = inode_slab_get(table->slab, node);
 	return slot ? caa_container_of(slot, struct inode, slot) : NULL;
 }
 
@@ -415,8 +415,8 @@ static bool is_of(struct inode_table *table, const struct inode *inode, int fd)
 
 	if (path_is_open(&inode->path))
 		return true;
-	handle = handles_get(&table->paths.objects, fd);
-	same = handle && handles_equal(path_handle(&inode->path), handle);
+	handle = source_handle_get(&table->paths.objects, fd);
+	same = handle && source_handle_equal(path_handle(&inode->path), handle);
 	free(handle);
 	return same;
 }
@@ -444,8 +444,8 @@ int inode_open(struct inode_table *table, struct inode *inode, int flags)
 	flags = (flags & ~(O_NOFOLLOW | O_CREAT | O_EXCL)) | O_CLOEXEC;
 	identity_make_own();
 	if (path_fd < 0) {
-		fd = TEMP_FAILURE_RETRY(handles_open(table->paths.objects.mount_fd,
-						     path_handle(&inode->path), flags));
+		fd = TEMP_FAILURE_RETRY(source_handle_open(table->paths.objects.mount_fd,
+							   path_handle(&inode->path), flags));
 	} else {
 		proc_path(path, path_fd);
 		fd = TEMP_FAILURE_RETRY(open(path, flags));

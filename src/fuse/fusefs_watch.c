@@ -6,9 +6,9 @@
  * for afterwards is answered anew. A read under way may still bring it old pages: those are locked
  * until the reply, and dropping them waits for that.
  *
- * All runs on the watching thread (watch.h), which no request waits for. Pages are left to the
- * window's trimmer, as ever. Names and attributes are dropped from here; that a name's directory is
- * locked by a request under way only makes this thread wait.
+ * All runs on the watching thread (source_watch.h), which no request waits for. Pages are left to
+ * the window's trimmer, as ever. Names and attributes are dropped from here; that a name's
+ * directory is locked by a request under way only makes this thread wait.
  *
  * A sweep, after reports were lost, looks at each file that is known, and drops what a report of it
  * would have dropped, but only where the file's stamp does not show that there is none to miss.
@@ -126,7 +126,7 @@ static void recheck_files(struct fusefs *fs, const struct file_key keys[], size_
 {
 	struct file *file;
 
-	for (size_t i = 0; i < count && !watch_is_ending(fs->watch); i++) {
+	for (size_t i = 0; i < count && !source_watch_is_ending(fs->watch); i++) {
 		if (!file_table_is_source(fs->files, keys[i].device))
 			continue;
 		file = file_table_peek(fs->files, &keys[i]);
@@ -160,12 +160,12 @@ static errint_t follow_everything(void *context, int64_t calm)
 
 errint_t fusefs_watch(struct fusefs *fs)
 {
-	static const struct watch_calls calls = {
+	static const struct source_watch_calls calls = {
 		.content = follow_content,
 		.attributes = follow_attributes,
 		.name = follow_name,
 		.everything = follow_everything,
 	};
 
-	return watch_new(fs->source_fd, &calls, fs, fs->counters, &fs->watch);
+	return source_watch_new(fs->source_fd, &calls, fs, fs->counters, &fs->watch);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * node_slab.h - objects that come back as raw 64-bit numbers
+ * inode_slab.h - objects that come back as raw 64-bit numbers
  *
  * Gives out objects of one size, each with a number that is never given out a second time: the low
  * half says where the object lies, the high half counts. So a number that was never given out, or
@@ -9,14 +9,14 @@
  * Objects lie in chunks. A chunk without a live object goes back to the system after a grace
  * period.
  */
-#ifndef FOLDFS_NODE_SLAB_H
-#define FOLDFS_NODE_SLAB_H
+#ifndef FOLDFS_INODE_SLAB_H
+#define FOLDFS_INODE_SLAB_H
 
 #include "foldfs/page.h"
 
 #include <stdatomic.h>
 
-struct node_slab;
+struct inode_slab;
 
 /* The first member of each object. */
 struct node_slot {
@@ -25,32 +25,32 @@ struct node_slot {
 };
 
 /* Objects of OBJECT_BYTES, struct node_slot included. -ENOMEM. */
-errint_t node_slab_new(size_t object_bytes, struct node_slab **ret_slab);
+errint_t inode_slab_new(size_t object_bytes, struct inode_slab **ret_slab);
 /* All objects go, live or not. */
-void node_slab_free(struct node_slab *slab);
+void inode_slab_free(struct inode_slab *slab);
 
 /* A new object, all zero but its slot; its number is at least 2^32. Any thread. -ENOMEM, or -ENFILE
  * when there are too many. */
-errint_t node_slab_take(struct node_slab *slab, struct node_slot **ret_slot);
+errint_t inode_slab_take(struct inode_slab *slab, struct node_slot **ret_slot);
 /* The object goes. Any thread, not within an RCU read side. */
-void node_slab_give(struct node_slab *slab, struct node_slot *slot);
+void inode_slab_give(struct inode_slab *slab, struct node_slot *slot);
 
 /* The live object with number ID, NULL if there is none. Any thread, lock-free, any ID. The caller
  * knows from elsewhere that it stays live while used (the kernel's look-up count). */
-struct node_slot *node_slab_get(struct node_slab *slab, uint64_t id);
+struct node_slot *inode_slab_get(struct inode_slab *slab, uint64_t id);
 
 /* Call VISIT for each live object, which it may give back. Nobody else uses the slab meanwhile. */
-void node_slab_each(struct node_slab *slab, void (*visit)(void *context, struct node_slot *slot),
-		    void *context);
+void inode_slab_each(struct inode_slab *slab, void (*visit)(void *context, struct node_slot *slot),
+		     void *context);
 
-uint64_t node_slab_bytes(const struct node_slab *slab);
-uint64_t node_slab_live(const struct node_slab *slab);
+uint64_t inode_slab_bytes(const struct inode_slab *slab);
+uint64_t inode_slab_live(const struct inode_slab *slab);
 /* For the audit: the live objects, counted one by one, and the bytes of all chunks. Holds the
  * slab's mutex for a chunk at a time. */
-struct node_slab_count {
+struct inode_slab_count {
 	uint64_t live;
 	uint64_t bytes;
 };
-void node_slab_recount(struct node_slab *slab, struct node_slab_count *ret_count);
+void inode_slab_recount(struct inode_slab *slab, struct inode_slab_count *ret_count);
 
 #endif

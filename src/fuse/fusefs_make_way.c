@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fusefs_refuse.c - who is going to change a file does not get the inode that its readers have
+ * fusefs_make_way.c - who is going to change a file does not get the inode that its readers have
  *
  * He is answered with ESTALE, once: the kernel looks the name up again and asks for what it finds,
  * and hands a second ESTALE on to the client. So what it finds must take him. The readers' inode is

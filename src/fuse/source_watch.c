@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * watch.c - what others change in the source, as the kernel reports it
+ * source_watch.c - what others change in the source, as the kernel reports it
  *
  * Reports name an object by its file handle, and an entry by the directory's handle and the name.
  * The handle is opened (O_PATH, nothing is read) to learn device and inode number, by which all
@@ -28,11 +28,11 @@
  *   W.3 what is lost, or passed over because something was, leads to a sweep that begins later;
  *   W.4 what was reported before `calm` was followed, and nothing of it was lost.
  */
-#include "foldfs/watch.h"
+#include "foldfs/source_watch.h"
 
 #include "foldfs/counters.h"
-#include "foldfs/handles.h"
 #include "foldfs/rcu.h"
+#include "foldfs/source_handle.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -66,9 +66,9 @@
 #define CONTENT_EVENTS (FAN_MODIFY | FAN_CLOSE_WRITE)
 #define NAME_EVENTS    (FAN_CREATE | FAN_DELETE | FAN_MOVED_FROM | FAN_MOVED_TO)
 
-/* Constant after watch_new(), but what is marked. */
-struct watch {
-	const struct watch_calls *calls;
+/* Constant after source_watch_new(), but what is marked. */
+struct source_watch {
+	const struct source_watch_calls *calls;
 	void *context;
 	struct counters *counters;
 	int source_fd; /* borrowed */
@@ -124,14 +124,14 @@ static errint_t try_handles(int source_fd)
 
 	if (name_to_handle_at(source_fd, "", &any.handle, &mount_id, AT_EMPTY_PATH))
 		return -EOPNOTSUPP;
-	fd = handles_open(source_fd, &any.handle, O_PATH | O_CLOEXEC);
+	fd = source_handle_open(source_fd, &any.handle, O_PATH | O_CLOEXEC);
 	if (fd < 0)
 		return errno == EPERM ? -EPERM : -EOPNOTSUPP;
 	close(fd);
 	return 0;
 }
 
-static errint_t open_queue(struct watch *watch)
+static errint_t open_queue(struct source_watch *watch)
 {
 	const unsigned kind = FAN_CLASS_NOTIF | FAN_REPORT_FID | FAN_REPORT_DFID_NAME;
 	const uint64_t events = CONTENT_EVENTS | NAME_EVENTS | FAN_ATTRIB | FAN_ONDIR;
@@ -154,10 +154,10 @@ static errint_t open_queue(struct watch *watch)
 	}
 }
 
-errint_t watch_new(int source_fd, const struct watch_calls *calls, void *context,
-		   struct counters *counters, struct watch **ret_watch)
+errint_t source_watch_new(int source_fd, const struct source_watch_calls *calls, void *context,
+			  struct counters *counters, struct source_watch **ret_watch)
 {
-	struct watch *watch = calloc(1, sizeof(*watch));
+	struct source_watch *watch = calloc(1, sizeof(*watch));
 	errint_t error;
 
 	if (!watch)
@@ -175,14 +175,14 @@ errint_t watch_new(int source_fd, const struct watch_calls *calls, void *context
 	if (!error)
 		error = open_queue(watch);
 	if (error) {
-		watch_free(watch);
+		source_watch_free(watch);
 		return error;
 	}
 	*ret_watch = watch;
 	return 0;
 }
 
-void watch_stop(struct watch *watch)
+void source_watch_stop(struct source_watch *watch)
 {
 	const uint64_t one = 1;
 
@@ -196,11 +196,11 @@ void watch_stop(struct watch *watch)
 	pthread_mutex_unlock(&watch->stop_lock);
 }
 
-void watch_free(struct watch *watch)
+void source_watch_free(struct source_watch *watch)
 {
 	if (!watch)
 		return;
-	watch_stop(watch);
+	source_watch_stop(watch);
 	if (watch->fd >= 0)
 		close(watch->fd);
 	if (watch->stop_fd >= 0)
@@ -250,7 +250,7 @@ static void take_report(const struct fanotify_event_metadata *event, const char 
 }
 
 /* A sweep is due: at once, if the last one was long ago. */
-static void lose(struct watch *watch)
+static void lose(struct source_watch *watch)
 {
 	counters_add(watch->counters, COUNTER_WATCH_OVERFLOWS, 1);
 	if (watch->lost)
@@ -267,9 +267,9 @@ static void lose(struct watch *watch)
 }
 
 /* What HANDLE leads to. False: the object is gone, and nobody has to know. */
-static bool find(struct watch *watch, struct file_handle *handle, struct stat *ret_stat)
+static bool find(struct source_watch *watch, struct file_handle *handle, struct stat *ret_stat)
 {
-	int fd = handles_open(watch->source_fd, handle, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	int fd = source_handle_open(watch->source_fd, handle, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	bool found = fd >= 0 && !fstat(fd, ret_stat);
 
 	if (!found && errno != ESTALE && errno != ENOENT)
@@ -279,7 +279,7 @@ static bool find(struct watch *watch, struct file_handle *handle, struct stat *r
 	return found;
 }
 
-static void follow(struct watch *watch, const struct report *report)
+static void follow(struct source_watch *watch, const struct report *report)
 {
 	struct file_handle *object = report->object ? report->object : report->directory;
 	struct stat st;
@@ -295,7 +295,7 @@ static void follow(struct watch *watch, const struct report *report)
 }
 
 /* One event of the queue, at AT in the buffer. */
-static void take_event(struct watch *watch, const struct fanotify_event_metadata *event,
+static void take_event(struct source_watch *watch, const struct fanotify_event_metadata *event,
 		       const char *at)
 {
 	struct report report;
@@ -311,7 +311,7 @@ static void take_event(struct watch *watch, const struct fanotify_event_metadata
 }
 
 /* Read the queue once. False: it was empty. */
-static bool take_events(struct watch *watch)
+static bool take_events(struct source_watch *watch)
 {
 	struct fanotify_event_metadata event;
 	const char *at = watch->buffer;
@@ -336,7 +336,7 @@ static bool take_events(struct watch *watch)
 }
 
 /* What stands in the queue is covered by the sweep that follows. */
-static void catch_up(struct watch *watch)
+static void catch_up(struct source_watch *watch)
 {
 	int64_t before;
 	int64_t cost;
@@ -357,7 +357,7 @@ static void catch_up(struct watch *watch)
 
 /* Wait for up to TIMEOUT nanoseconds (-1: no end), also for reports if WANTED. Whether the thread
  * is to end. */
-static bool wait_or_end(const struct watch *watch, bool wanted, int64_t timeout)
+static bool wait_or_end(const struct source_watch *watch, bool wanted, int64_t timeout)
 {
 	struct pollfd polls[2] = {
 		{.fd = watch->stop_fd, .events = POLLIN},
@@ -370,13 +370,13 @@ static bool wait_or_end(const struct watch *watch, bool wanted, int64_t timeout)
 	return ppoll(polls, 2, timeout < 0 ? NULL : &limit, NULL) > 0 && polls[0].revents;
 }
 
-bool watch_is_ending(const struct watch *watch)
+bool source_watch_is_ending(const struct source_watch *watch)
 {
 	return wait_or_end(watch, false, 0);
 }
 
 /* Wait for something to do. Whether the thread is to end. */
-static bool wait_for_work(struct watch *watch)
+static bool wait_for_work(struct source_watch *watch)
 {
 	int64_t now = now_ns();
 	int64_t due = watch->swept + watch->pause;
@@ -384,10 +384,10 @@ static bool wait_for_work(struct watch *watch)
 	if (watch->lost)
 		return wait_or_end(watch, false, due > now ? due - now : 0);
 	if (!watch->drained && now - watch->spell < SPELL)
-		return watch_is_ending(watch);
+		return source_watch_is_ending(watch);
 	if (watch->drained) {
-		bool settled = watch->calm - watch->read_at >= WATCH_CALM_NS;
-		bool ends = wait_or_end(watch, true, settled ? -1 : WATCH_CALM_NS);
+		bool settled = watch->calm - watch->read_at >= SOURCE_WATCH_CALM_NS;
+		bool ends = wait_or_end(watch, true, settled ? -1 : SOURCE_WATCH_CALM_NS);
 
 		watch->spell = now_ns();
 		return ends;
@@ -398,7 +398,7 @@ static bool wait_for_work(struct watch *watch)
 
 static void *watch_source(void *argument)
 {
-	struct watch *watch = argument;
+	struct source_watch *watch = argument;
 
 	fold_rcu_register();
 	watch->spell = now_ns();
@@ -411,7 +411,7 @@ static void *watch_source(void *argument)
 	return NULL;
 }
 
-errint_t watch_start(struct watch *watch)
+errint_t source_watch_start(struct source_watch *watch)
 {
 	int error;
 

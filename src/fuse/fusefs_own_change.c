@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fusefs_own.c - what is known of an inode's content, and changes of ours that move a file's ctime
- * but not its content: they are not to be taken for changes behind the mount
+ * fusefs_own_change.c - what is known of an inode's content, and changes of ours that move a file's
+ * ctime but not its content: they are not to be taken for changes behind the mount
  *
  * Of a file whose links may be parted (links.h) such changes are taken for foreign ones: that costs
  * what is known of it, and is right.

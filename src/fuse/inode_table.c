@@ -146,7 +146,7 @@ errint_t inode_table_new(int root_fd, enum border_way way, struct inode_table **
 	table->root_fd = root_fd;
 	path_cache_init(&table->paths, root_fd, descriptors_raise());
 	links_init(&table->links);
-	error = node_slab_new(sizeof(struct inode), &table->slab);
+	error = inode_slab_new(sizeof(struct inode), &table->slab);
 	if (!error)
 		error = table_init_shards(table);
 	if (!error)
@@ -176,7 +176,7 @@ void inode_table_free(struct inode_table *table)
 	if (!table)
 		return;
 	if (table->slab)
-		node_slab_each(table->slab, free_visit, table);
+		inode_slab_each(table->slab, free_visit, table);
 	links_clear(&table->links);
 	if (table->root.hashed) {
 		(void)path_slot_end(&table->paths, &table->root.path);
@@ -187,7 +187,7 @@ void inode_table_free(struct inode_table *table)
 		pthread_mutex_destroy(&table->shards[index].mutex);
 		free(table->shards[index].buckets);
 	}
-	node_slab_free(table->slab);
+	inode_slab_free(table->slab);
 	inode_numbers_free(table->numbers);
 	free(table);
 }
@@ -200,7 +200,7 @@ void inode_table_on_forget(struct inode_table *table, void (*forget)(struct wind
 uint64_t inode_table_bytes(const struct inode_table *table)
 {
 	return sizeof(*table) + INODE_SHARDS * FIRST_BUCKETS * sizeof(struct inode *) +
-	       node_slab_bytes(table->slab) + inode_numbers_bytes(table->numbers) +
+	       inode_slab_bytes(table->slab) + inode_numbers_bytes(table->numbers) +
 	       atomic_load_explicit(&table->paths.bytes, memory_order_relaxed) +
 	       atomic_load_explicit(&table->bytes, memory_order_relaxed);
 }
@@ -217,7 +217,7 @@ void inode_table_make_room(struct inode_table *table, uint64_t count)
 
 uint64_t inode_table_count(const struct inode_table *table)
 {
-	return node_slab_live(table->slab) + 1;
+	return inode_slab_live(table->slab) + 1;
 }
 
 static void shard_recount_locked(const struct inode_table *table, const struct shard *shard,
@@ -240,7 +240,7 @@ static void shard_recount_locked(const struct inode_table *table, const struct s
 void inode_table_recount(struct inode_table *table, struct inode_count *ret_count)
 {
 	struct inode_count count = {0};
-	struct node_slab_count slab;
+	struct inode_slab_count slab;
 
 	for (unsigned index = 0; index < INODE_SHARDS; index++) {
 		struct shard *shard = &table->shards[index];
@@ -249,10 +249,10 @@ void inode_table_recount(struct inode_table *table, struct inode_count *ret_coun
 		shard_recount_locked(table, shard, &count);
 		pthread_mutex_unlock(&shard->mutex);
 	}
-	node_slab_recount(table->slab, &slab);
+	inode_slab_recount(table->slab, &slab);
 	count.live = slab.live;
-	count.live_said = node_slab_live(table->slab);
+	count.live_said = inode_slab_live(table->slab);
 	count.slab = slab.bytes;
-	count.slab_said = node_slab_bytes(table->slab);
+	count.slab_said = inode_slab_bytes(table->slab);
 	*ret_count = count;
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_handles.c - a file is found again by its handle, and what is gone is said to be gone */
+/* test_source_handle.c - a file is found again by its handle, and what is gone is said to be
+ * gone */
 #include "scratch.h"
 
-#include "foldfs/handles.h"
+#include "foldfs/source_handle.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -18,7 +19,7 @@
 struct fixture {
 	char path[64];
 	int fd;
-	struct handles handles;
+	struct source_handles handles;
 	atomic_bool stop;
 };
 
@@ -31,7 +32,7 @@ static int setup(void **state)
 	assert_non_null(mkdtemp(fixture->path));
 	fixture->fd = open(fixture->path, O_RDONLY | O_DIRECTORY);
 	assert_true(fixture->fd >= 0);
-	handles_init(&fixture->handles, fixture->fd);
+	source_handle_init(&fixture->handles, fixture->fd);
 	*state = fixture;
 	return 0;
 }
@@ -40,7 +41,7 @@ static int teardown(void **state)
 {
 	struct fixture *fixture = *state;
 
-	handles_close(&fixture->handles);
+	source_handle_close(&fixture->handles);
 	close(fixture->fd);
 	assert_int_equal(rmdir(fixture->path), 0);
 	free(fixture);
@@ -58,7 +59,7 @@ static void make(const struct fixture *fixture, const char *name)
 static struct file_handle *handle_of(const struct fixture *fixture, const char *name)
 {
 	int fd = openat(fixture->fd, name, O_PATH);
-	struct file_handle *handle = handles_get(&fixture->handles, fd);
+	struct file_handle *handle = source_handle_get(&fixture->handles, fd);
 
 	close(fd);
 	assert_non_null(handle);
@@ -82,14 +83,14 @@ static void a_file_is_found_again(void **state)
 	make(fixture, "first");
 	handle = handle_of(fixture, "first");
 	assert_int_equal(renameat(fixture->fd, "first", fixture->fd, "second"), 0);
-	fd = handles_open(fixture->handles.mount_fd, handle, O_PATH);
+	fd = source_handle_open(fixture->handles.mount_fd, handle, O_PATH);
 	assert_true(fd >= 0);
-	again = handles_get(&fixture->handles, fd);
+	again = source_handle_get(&fixture->handles, fd);
 	assert_non_null(again);
-	assert_true(handles_equal(handle, again));
+	assert_true(source_handle_equal(handle, again));
 	close(fd);
 	assert_int_equal(unlinkat(fixture->fd, "second", 0), 0);
-	assert_int_equal(handles_open(fixture->handles.mount_fd, handle, O_PATH), -1);
+	assert_int_equal(source_handle_open(fixture->handles.mount_fd, handle, O_PATH), -1);
 	assert_int_equal(errno, ESTALE);
 	free(again);
 	free(handle);
@@ -123,7 +124,7 @@ static void what_is_gone_while_its_number_is_given_again(void **state)
 	assert_int_equal(unlinkat(fixture->fd, "old", 0), 0);
 	assert_int_equal(pthread_create(&maker, NULL, make_and_remove, fixture), 0);
 	for (int i = 0; i < OPENS; i++) {
-		int fd = handles_open(fixture->handles.mount_fd, handle, O_PATH);
+		int fd = source_handle_open(fixture->handles.mount_fd, handle, O_PATH);
 
 		opened += fd >= 0;
 		stale += fd < 0 && errno == ESTALE;

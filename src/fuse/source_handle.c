@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * handles.c - file handles of a source: what names an object for as long as it is there
+ * source_handle.c - file handles of a source: what names an object for as long as it is there
  *
  * A handle of another file system, mounted below the root, cannot be opened by the root's mount: it
  * is told by the mount's number and counts as none.
  */
-#include "foldfs/handles.h"
+#include "foldfs/source_handle.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -23,7 +23,7 @@ union any_handle {
 	char bytes[sizeof(struct file_handle) + MAX_HANDLE_SZ];
 };
 
-struct file_handle *handles_get(const struct handles *handles, int fd)
+struct file_handle *source_handle_get(const struct source_handles *handles, int fd)
 {
 	union any_handle any = {.handle.handle_bytes = MAX_HANDLE_SZ};
 	struct file_handle *handle;
@@ -35,13 +35,13 @@ struct file_handle *handles_get(const struct handles *handles, int fd)
 		return NULL;
 	if (mount_id != handles->mount_id)
 		return NULL;
-	handle = malloc(handles_size(&any.handle));
+	handle = malloc(source_handle_size(&any.handle));
 	if (handle)
-		memcpy(handle, &any, handles_size(&any.handle));
+		memcpy(handle, &any, source_handle_size(&any.handle));
 	return handle;
 }
 
-int handles_open(int mount_fd, struct file_handle *handle, int flags)
+int source_handle_open(int mount_fd, struct file_handle *handle, int flags)
 {
 	struct timespec pause = {.tv_nsec = MADE_PAUSE_MIN_NS};
 	int fd;
@@ -54,18 +54,18 @@ int handles_open(int mount_fd, struct file_handle *handle, int flags)
 	return fd;
 }
 
-size_t handles_size(const struct file_handle *handle)
+size_t source_handle_size(const struct file_handle *handle)
 {
 	return sizeof(*handle) + handle->handle_bytes;
 }
 
-bool handles_equal(const struct file_handle *a, const struct file_handle *b)
+bool source_handle_equal(const struct file_handle *a, const struct file_handle *b)
 {
 	return a->handle_bytes == b->handle_bytes && a->handle_type == b->handle_type &&
 	       memcmp(a->f_handle, b->f_handle, a->handle_bytes) == 0;
 }
 
-void handles_init(struct handles *handles, int root_fd)
+void source_handle_init(struct source_handles *handles, int root_fd)
 {
 	union any_handle any = {.handle.handle_bytes = MAX_HANDLE_SZ};
 	struct file_handle *handle;
@@ -78,17 +78,17 @@ void handles_init(struct handles *handles, int root_fd)
 	handles->mount_fd = openat(root_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (handles->mount_fd < 0)
 		return;
-	handle = handles_get(handles, root_fd);
+	handle = source_handle_get(handles, root_fd);
 	if (handle)
-		fd = handles_open(handles->mount_fd, handle, O_PATH | O_CLOEXEC);
+		fd = source_handle_open(handles->mount_fd, handle, O_PATH | O_CLOEXEC);
 	free(handle);
 	if (fd >= 0)
 		close(fd);
 	else
-		handles_close(handles);
+		source_handle_close(handles);
 }
 
-void handles_close(struct handles *handles)
+void source_handle_close(struct source_handles *handles)
 {
 	if (handles->mount_fd >= 0)
 		close(handles->mount_fd);
