@@ -7,14 +7,14 @@
  * then the connection is closed. Served by one thread that takes no lock of the request path. A
  * slow, silent or hostile client has a time limit and cannot hold up another for longer than that.
  *
- *	{"request":"status"}              the figures of status.h
+ *	{"request":"status"}              the figures of figures_json.h
  *	{"request":"audit","idle":false}  the report of audit_json.h, when it is there
  *	{"request":"explain","inode":N}   plan, reason, whether it is open, known pages
  */
 #ifndef FOLDFS_CONTROL_H
 #define FOLDFS_CONTROL_H
 
-#include "foldfs/status.h"
+#include "foldfs/figures_json.h"
 
 struct control;
 
@@ -23,7 +23,7 @@ struct control;
 /* Bind the socket NAME in the directory open as DIRECTORY (the caller's), to which nobody else may
  * write; a stale socket is replaced. No thread yet. STATUS is borrowed. -EEXIST: something else has
  * the name; other -errno. */
-errint_t control_new(int directory, const char *name, const struct status_context *status,
+errint_t control_new(int directory, const char *name, const struct figures_context *status,
 		     struct control **ret_control);
 errint_t control_start(struct control *control);
 /*
@@ -44,6 +44,6 @@ void control_free(struct control *control);
 
 /* The answer to one request, for the socket and for tests: never NULL but for want of memory; an
  * object with "error" for anything that is no request, or is a task's. */
-json_t *control_answer(const struct status_context *status, const char *text, size_t length);
+json_t *control_answer(const struct figures_context *status, const char *text, size_t length);
 
 #endif

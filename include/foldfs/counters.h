@@ -4,8 +4,8 @@
  *
  * Each thread adds to one of a few stripes of its own cache lines; a reader sums the stripes. So a
  * hit writes no cache line that another core writes. Counts are monotonic; a sum taken while
- * threads run is a moment's view. What each counter means is in status.h, the one table of all
- * figures.
+ * threads run is a moment's view. What each counter means is in figures_json.h, the one table of
+ * all figures.
  */
 #ifndef FOLDFS_COUNTERS_H
 #define FOLDFS_COUNTERS_H

@@ -11,7 +11,7 @@
  *   - there are several trimmers, and one that waits for long has another called;
  *   - what a READ holds that waits, for the source or for a trimmer, is left for later;
  *   - they run at a higher priority than those whose pages they drop;
- *   - the kernel itself holds back those who change mapped pages (bdi.c);
+ *   - the kernel itself holds back those who change mapped pages (dirty_limit.c);
  *   - past the ceiling a READ waits for the trimmers for a moment, and only while they get on: the
  *     page that they wait for may be behind this READ. See window_wait_for_room().
  *

@@ -44,7 +44,7 @@ uint64_t counters_sum(const struct counters *counters, enum counter_id id)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const struct fusefs fs;
-	const struct status_context status = {.fs = &fs, .source = "/s", .mountpoint = "/m"};
+	const struct figures_context status = {.fs = &fs, .source = "/s", .mountpoint = "/m"};
 	json_t *answer = control_answer(&status, (const char *)data, size), *again;
 	const json_t *error;
 	char *text;

@@ -2,7 +2,7 @@
 /*
  * test_control.c - the control socket, and the figures that it hands out
  *
- * The file system behind it is a fake of this file: three functions that status.c asks.
+ * The file system behind it is a fake of this file: three functions that figures_json.c asks.
  */
 #include "foldfs/audit_json.h"
 #include "foldfs/control.h"
@@ -51,7 +51,7 @@ const struct counters *fusefs_stats(const struct fusefs *fs)
 
 struct fixture {
 	struct fusefs fs;
-	struct status_context status;
+	struct figures_context status;
 	struct control *control;
 	char directory[64];
 	char path[96];
@@ -171,7 +171,7 @@ static void all_promised_keys_are_there(void **state)
 	static const char *const memory[] = {"pool_bytes", "maps_bytes", "index_bytes",
 					     "transport_bytes", "total_bytes"};
 	struct fixture *f = *state;
-	json_t *status = status_json(&f->status), *group;
+	json_t *status = figures_json(&f->status), *group;
 
 	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
 		assert_non_null(json_object_get(status, keys[i]));
@@ -211,7 +211,7 @@ static void figures_are_what_the_parts_say(void **state)
 	usage->store.frames_total = UINT64_MAX; /* more than JSON has: must not fail */
 	counters_add(f->fs.counters, COUNTER_HITS, 5);
 	counters_add(f->fs.counters, COUNTER_BYPASSED, 6);
-	status = status_json(&f->status);
+	status = figures_json(&f->status);
 	assert_int_equal(number(status, NULL, "general_profit"), 120 * 4096 - 3000 - 500 - 10 * 64);
 	assert_int_equal(number(status, "memory", "total_bytes"),
 			 1000000 + 3000 + 500 + 70 + 9 + 8 +
@@ -227,7 +227,7 @@ static void figures_are_what_the_parts_say(void **state)
 
 	/* Little shared: the profit is below zero. */
 	usage->store.pages_sharing = usage->zero_pages = 0;
-	status = status_json(&f->status);
+	status = figures_json(&f->status);
 	assert_int_equal(number(status, NULL, "general_profit"), -3000 - 500 - 10 * 64);
 	json_decref(status);
 }
@@ -239,7 +239,7 @@ static void a_path_that_is_no_utf8_is_shown(void **state)
 
 	f->status.source = "/a\xff\xfe/b";
 	f->status.mountpoint = "/caf\xc3\xa9";
-	status = status_json(&f->status);
+	status = figures_json(&f->status);
 	assert_string_equal(json_string_value(json_object_get(status, "source")),
 			    "/a\xEF\xBF\xBD\xEF\xBF\xBD/b");
 	assert_string_equal(json_string_value(json_object_get(status, "mountpoint")),

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * status.c - the one table of all figures, as JSON
+ * figures_json.c - the one table of all figures, as JSON
  *
  * All that changes is read first, into one struct reading, so that figures which belong together
  * (pages_sharing and general_profit) are of the same moment. Nothing here touches the mount or the
  * source, and no lock is waited for that a request may hold for long: see fusefs_usage().
  */
-#include "foldfs/status.h"
+#include "foldfs/figures_json.h"
 
 #include "foldfs/catalogue.h"
 #include "foldfs/counters.h"
@@ -121,7 +121,7 @@ static void read_privileges(struct reading *reading)
 	privileges_names(reading->privileges.bounding, reading->bounding);
 }
 
-static void take_reading(const struct status_context *context, struct reading *ret_reading)
+static void take_reading(const struct figures_context *context, struct reading *ret_reading)
 {
 	struct reading reading = {
 		.source = context->source,
@@ -151,7 +151,7 @@ static void take_reading(const struct status_context *context, struct reading *r
 	*ret_reading = reading;
 }
 
-json_t *status_json(const struct status_context *context)
+json_t *figures_json(const struct figures_context *context)
 {
 	json_t *root = json_object();
 	struct reading reading, *r = &reading;

@@ -61,8 +61,8 @@ struct task {
 
 /* All constant after control_start(), but for what is said of the tasks. */
 struct control {
-	const struct status_context *status; /* borrowed */
-	int directory;                       /* of the socket; owned */
+	const struct figures_context *status; /* borrowed */
+	int directory;                        /* of the socket; owned */
 	char name[MOUNT_SOCKET_NAME];
 	int listener;
 	int stop; /* an eventfd, readable once the thread is to end */
@@ -87,7 +87,7 @@ static json_t *error_answer(const char *text)
 	return json_pack("{s:s}", "error", text);
 }
 
-json_t *control_answer(const struct status_context *status, const char *text, size_t length)
+json_t *control_answer(const struct figures_context *status, const char *text, size_t length)
 {
 	json_t *request, *answer;
 	const char *what;
@@ -103,7 +103,7 @@ json_t *control_answer(const struct status_context *status, const char *text, si
 	else if (!what)
 		answer = error_answer("the request has no string \"request\"");
 	else if (strcmp(what, "status") == 0)
-		answer = status_json(status);
+		answer = figures_json(status);
 	else
 		answer = error_answer("unknown request; known: status, audit, explain");
 	json_decref(request);
@@ -392,7 +392,7 @@ static errint_t take_name(struct control *control)
 	return err;
 }
 
-errint_t control_new(int directory, const char *name, const struct status_context *status,
+errint_t control_new(int directory, const char *name, const struct figures_context *status,
 		     struct control **ret_control)
 {
 	struct control *control = calloc(1, sizeof(*control));

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * status.h - the one table of all figures
+ * figures_json.h - the one table of all figures
  *
  * STATUS_FIGURES (figures.h) generates the JSON keys, the list that foldctl prints and the
  * manual's, so they cannot disagree. Dots in a key are levels of the JSON object.
  */
-#ifndef FOLDFS_STATUS_H
-#define FOLDFS_STATUS_H
+#ifndef FOLDFS_FIGURES_JSON_H
+#define FOLDFS_FIGURES_JSON_H
 
 #include "foldfs/figures.h"
 #include "foldfs/fusefs.h"
@@ -17,7 +17,7 @@
 
 struct state;
 
-struct status_context {
+struct figures_context {
 	const struct fusefs *fs;
 	const char *source;
 	const char *mountpoint;        /* where it was mounted */
@@ -28,6 +28,6 @@ struct status_context {
 };
 
 /* Everything as a new JSON object, the caller's. NULL: no memory. Any thread. */
-json_t *status_json(const struct status_context *context);
+json_t *figures_json(const struct figures_context *context);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* control_tasks.c - what foldctl asks for that takes its time: audit, explain */
-#include "foldfs/control_tasks.h"
+/* control_requests.c - what foldctl asks for that takes its time: audit, explain */
+#include "foldfs/control_requests.h"
 
 #include "foldfs/audit_json.h"
 #include "foldfs/plan.h"
@@ -65,7 +65,7 @@ static json_t *explain(void *context, const json_t *request, bool (*is_cancelled
 			 "zero_pages", (json_int_t)plan.zero_pages);
 }
 
-void control_tasks_add(struct control *control, struct fusefs *fs)
+void control_requests_add(struct control *control, struct fusefs *fs)
 {
 	control_add_task(control, "audit", audit, fs);
 	control_add_task(control, "explain", explain, fs);

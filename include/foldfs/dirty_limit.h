@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* bdi.h - what the kernel lets change for one mount under /sys/class/bdi */
-#ifndef FOLDFS_BDI_H
-#define FOLDFS_BDI_H
+/* dirty_limit.h - what the kernel lets change for one mount under /sys/class/bdi */
+#ifndef FOLDFS_DIRTY_LIMIT_H
+#define FOLDFS_DIRTY_LIMIT_H
 
 #include "foldfs/page.h"
 
@@ -10,6 +10,6 @@
  * change more are held back meanwhile. Never raises the kernel's own limit; 0 bytes: leaves it.
  * Needs root and Linux 6.2; -errno where it cannot be had, and then the kernel's limit (1 % of
  * memory) stays. */
-errint_t bdi_limit_dirty(unsigned major, unsigned minor, uint64_t window_bytes);
+errint_t dirty_limit_set(unsigned major, unsigned minor, uint64_t window_bytes);
 
 #endif

@@ -21,9 +21,10 @@
  * was aborted. It is left there, dead: below it is a bare directory, which clients would go on in.
  */
 #include "foldfs/attendant.h"
-#include "foldfs/bdi.h"
 #include "foldfs/control_place.h"
-#include "foldfs/control_tasks.h"
+#include "foldfs/control_requests.h"
+#include "foldfs/dirty_limit.h"
+#include "foldfs/figures_json.h"
 #include "foldfs/fusefs.h"
 #include "foldfs/guardian.h"
 #include "foldfs/log.h"
@@ -35,7 +36,6 @@
 #include "foldfs/remount.h"
 #include "foldfs/scan_command.h"
 #include "foldfs/state.h"
-#include "foldfs/status.h"
 #include "foldfs/syscall_filter.h"
 #include "foldfs/unmount.h"
 
@@ -83,7 +83,7 @@ struct daemon {
 	struct fusefs *fs;
 	struct fuse_session *session;
 	struct own_mount mount;
-	struct status_context status;
+	struct figures_context status;
 	struct control *control;
 	sigset_t end_signals; /* blocked in every thread; end_thread waits for them */
 	pthread_t end_thread;
@@ -405,7 +405,7 @@ static errint_t open_control(struct daemon *d)
 	errint_t err;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	d->status = (struct status_context){
+	d->status = (struct figures_context){
 		.fs = d->fs,
 		.source = d->place.source,
 		.mountpoint = d->place.mountpoint,
@@ -418,7 +418,7 @@ static errint_t open_control(struct daemon *d)
 	if (!err)
 		err = control_new(place.fd, name, &d->status, &d->control);
 	if (!err)
-		control_tasks_add(d->control, d->fs);
+		control_requests_add(d->control, d->fs);
 	else if (d->options.control)
 		complain("cannot make the control socket in %s: %s.", d->options.control,
 			 err == -EPERM ? "others may write there" : strerror(-err));
@@ -533,7 +533,7 @@ static errint_t start(struct daemon *d)
 	/* Where there can be none, a mount that hangs after kill -9 is the user's to abort. */
 	(void)guardian_start(d->mount.abort, &d->guardian);
 	/* Without it the window is held to its budget less closely: see window_trim.c. */
-	(void)bdi_limit_dirty(d->mount.entry.device_major, d->mount.entry.device_minor,
+	(void)dirty_limit_set(d->mount.entry.device_major, d->mount.entry.device_minor,
 			      d->options.window_bytes);
 	err = detach(d);
 	/* Before the threads: one of them looks at the scan when the status is asked. */

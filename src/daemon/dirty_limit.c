@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bdi.c - what the kernel lets change for one mount under /sys/class/bdi
+ * dirty_limit.c - what the kernel lets change for one mount under /sys/class/bdi
  *
  * Linux: Documentation/ABI/testing/sysfs-class-bdi; mounts of FUSE have strict_limit set, so that
  * their max_bytes holds whatever the rest of the system does.
  */
-#include "foldfs/bdi.h"
+#include "foldfs/dirty_limit.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -42,7 +42,7 @@ static errint_t lower(int fd, uint64_t bytes)
 	return strtoull(text, NULL, 10) > bytes ? write_number(fd, bytes) : 0;
 }
 
-errint_t bdi_limit_dirty(unsigned major, unsigned minor, uint64_t window_bytes)
+errint_t dirty_limit_set(unsigned major, unsigned minor, uint64_t window_bytes)
 {
 	uint64_t bytes = window_bytes / DIRTY_PART;
 	char path[64];
