@@ -24,7 +24,7 @@
 #ifndef FOLDFS_CATALOGUE_H
 #define FOLDFS_CATALOGUE_H
 
-#include "foldfs/hash_index.h"
+#include "foldfs/page.h"
 #include "foldfs/source.h"
 #include "foldfs/writers.h"
 

@@ -11,7 +11,7 @@
 #ifndef FOLDFS_CONTENT_H
 #define FOLDFS_CONTENT_H
 
-#include "foldfs/hash_index.h"
+#include "foldfs/page.h"
 
 struct content_digest;
 

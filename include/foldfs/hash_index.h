@@ -17,12 +17,6 @@
 
 #include <urcu/rculfhash.h>
 
-/* XXH3-128 of a page with this process's secret. */
-struct digest {
-	uint64_t low;
-	uint64_t high;
-};
-
 struct hash_index_node {
 	struct cds_lfht_node lfht; /* owned by cds_lfht between insert and removal */
 	struct digest digest;      /* written by the owner before insertion, then constant */

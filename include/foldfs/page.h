@@ -24,6 +24,12 @@
 /* 0 or a negative errno. */
 typedef int errint_t;
 
+/* XXH3-128 of a page or of a file, with a secret: the pool's own, or the catalogue's. */
+struct digest {
+	uint64_t low;
+	uint64_t high;
+};
+
 /* The page that holds byte OFFSET. */
 static inline uint64_t fold_page_of(uint64_t offset)
 {
