@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* human.h - numbers and foreign text as people read them */
+/* human.h - sizes, numbers and foreign text as people write and read them */
 #ifndef FOLDFS_HUMAN_H
 #define FOLDFS_HUMAN_H
+
+#include "foldfs/page.h"
 
 #include <stdarg.h>
 #include <stdint.h>
@@ -28,5 +30,9 @@ __attribute__((format(printf, 2, 0))) void human_complain(const char *program, c
 /* The value of the option NAME ("--state") if **ARGV is that: NAME=VALUE, or NAME with the value in
  * the next argument, to which *ARGV moves then. NULL: it is another one, or has no value. */
 const char *human_option_value(char ***argv, const char *name);
+
+/* Bytes in TEXT: digits, then nothing, K, M, G, T or %. MEMORY_BYTES is what % refers to. -EINVAL
+ * for anything else, a sign or an empty text included; -ERANGE above UINT64_MAX or 100 %. */
+errint_t human_parse_size(const char *text, uint64_t memory_bytes, uint64_t *ret_bytes);
 
 #endif

@@ -1,17 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * options.h - the command line and -o options of foldfs
- *
- * Parsed with fuse_opt. What is not ours is left in `fuse` for libfuse, which refuses unknown
- * options by name. A size is a number with K, M, G, T (powers of 1024) or % (of the machine's
- * memory).
- */
+/* options.h - what a mount was asked for, on the command line and with -o */
 #ifndef FOLDFS_OPTIONS_H
 #define FOLDFS_OPTIONS_H
 
 #include "foldfs/border.h"
-#include "foldfs/options_size.h"
-#include "foldfs/remount.h"
 
 #include <fuse_opt.h>
 
@@ -19,6 +11,13 @@ enum transport_choice {
 	TRANSPORT_AUTO,
 	TRANSPORT_IO_URING,
 	TRANSPORT_DEV,
+};
+
+/* mount -o remount: what may be changed of a mount that stands. */
+struct remount {
+	bool asked;          /* the word itself */
+	unsigned long set;   /* flags of mount(2) that are to be set */
+	unsigned long clear; /* and those that are to be cleared; the last word counts */
 };
 
 struct options {
@@ -51,11 +50,5 @@ struct options {
 	bool show_version;
 	struct fuse_args fuse; /* for fuse_session_new(); owned */
 };
-
-/* Parse; prints one clear sentence to stderr and returns -EINVAL for bad ones. On success the
- * caller owns what OPTIONS holds and frees it with options_clear(). */
-errint_t options_parse(int argc, char *argv[], struct options *ret_options);
-void options_clear(struct options *options);
-void options_print_help(const char *program);
 
 #endif

@@ -8,13 +8,7 @@
 #ifndef FOLDFS_REMOUNT_H
 #define FOLDFS_REMOUNT_H
 
-#include "foldfs/page.h"
-
-struct remount {
-	bool asked;          /* the word itself */
-	unsigned long set;   /* flags of mount(2) that are to be set */
-	unsigned long clear; /* and those that are to be cleared; the last word counts */
-};
+#include "foldfs/options.h"
 
 /* Note WORD if it is one that a remount can change. */
 void remount_take_word(struct remount *remount, const char *word);

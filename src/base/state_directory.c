@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* state_directory.c - where what outlives a mount is kept */
-#include "foldfs/state.h"
+#include "foldfs/state_directory.h"
 
 #include <ctype.h>
 #include <errno.h>

@@ -29,15 +29,15 @@
 #include "foldfs/guardian.h"
 #include "foldfs/log.h"
 #include "foldfs/memory.h"
-#include "foldfs/options.h"
 #include "foldfs/own_mount.h"
 #include "foldfs/preflight.h"
 #include "foldfs/privileges.h"
 #include "foldfs/remount.h"
 #include "foldfs/scan_command.h"
-#include "foldfs/state.h"
 #include "foldfs/syscall_filter.h"
 #include "foldfs/unmount.h"
+#include "options_parse.h"
+#include "state_open.h"
 
 #include <errno.h>
 #include <fcntl.h>

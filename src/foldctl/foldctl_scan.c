@@ -13,7 +13,7 @@
 #include "foldfs/foldctl.h"
 #include "foldfs/scan_command.h"
 #include "foldfs/shared_copies_sweep.h"
-#include "foldfs/state.h"
+#include "foldfs/state_directory.h"
 
 #include <errno.h>
 #include <fcntl.h>

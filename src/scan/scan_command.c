@@ -9,7 +9,6 @@
 
 #include "foldfs/human.h"
 #include "foldfs/memory_limit.h"
-#include "foldfs/options_size.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -53,7 +52,7 @@ static errint_t take_size(const struct scan_command *command, const char *name, 
 {
 	uint64_t bytes;
 
-	if (options_parse_size(value, memory_limit(), &bytes))
+	if (human_parse_size(value, memory_limit(), &bytes))
 		return refuse(command->program,
 			      "%s=%s is not a size: write a number, with K, M, G, T or %% behind "
 			      "it if you like.",
@@ -81,7 +80,7 @@ static errint_t take_workers(struct scan_command *command, const char *value)
 {
 	uint64_t number;
 
-	if (options_parse_size(value, 0, &number) || number < 1 || number > 64)
+	if (human_parse_size(value, 0, &number) || number < 1 || number > 64)
 		return refuse(command->program, "--workers=%s is not a number from 1 to 64.",
 			      value);
 	command->options.workers = (unsigned)number;

@@ -5,8 +5,9 @@
  * The input is the words, one a line. What is accepted is complete and within its limits, and
  * libfuse takes what is left for it. Sizes are compared with a reading in 128 bits.
  */
-#include "foldfs/options.h"
+#include "daemon/options_parse.h"
 
+#include "foldfs/human.h"
 #include "foldfs/page_store.h"
 #include "fuzz.h"
 
@@ -46,7 +47,7 @@ static __int128 model_size(const char *text)
 static void check_size(const char *text)
 {
 	uint64_t bytes = 12345;
-	errint_t err = options_parse_size(text, MEMORY, &bytes);
+	errint_t err = human_parse_size(text, MEMORY, &bytes);
 	__int128 expected = model_size(text);
 
 	expect(err == (expected < 0 ? -EINVAL : expected > UINT64_MAX ? -ERANGE : 0));

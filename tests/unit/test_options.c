@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The command line: every word is ours, libfuse's, somebody else's, or refused by name. */
-#include "foldfs/memory_limit.h"
-#include "foldfs/options.h"
+#include "daemon/options_parse.h"
 
+#include "foldfs/human.h"
+#include "foldfs/memory_limit.h"
 #include "foldfs/page_store.h"
 
 #include <errno.h>
@@ -99,7 +100,7 @@ static void sizes_are_read(void **state)
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		uint64_t bytes = 1;
 
-		assert_int_equal(options_parse_size(cases[i].text, 16 * GIB, &bytes), 0);
+		assert_int_equal(human_parse_size(cases[i].text, 16 * GIB, &bytes), 0);
 		assert_int_equal(bytes, cases[i].bytes);
 	}
 }
@@ -116,9 +117,9 @@ static void nonsense_sizes_are_refused(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(invalid) / sizeof(invalid[0]); i++)
-		assert_int_equal(options_parse_size(invalid[i], GIB, &bytes), -EINVAL);
+		assert_int_equal(human_parse_size(invalid[i], GIB, &bytes), -EINVAL);
 	for (size_t i = 0; i < sizeof(too_large) / sizeof(too_large[0]); i++)
-		assert_int_equal(options_parse_size(too_large[i], GIB, &bytes), -ERANGE);
+		assert_int_equal(human_parse_size(too_large[i], GIB, &bytes), -ERANGE);
 	assert_int_equal(bytes, 42); /* never touched on failure */
 }
 
@@ -127,9 +128,9 @@ static void percent_of_much_memory_does_not_overflow(void **state)
 	uint64_t bytes;
 
 	(void)state;
-	assert_int_equal(options_parse_size("100%", UINT64_MAX, &bytes), 0);
+	assert_int_equal(human_parse_size("100%", UINT64_MAX, &bytes), 0);
 	assert_int_equal(bytes, UINT64_MAX);
-	assert_int_equal(options_parse_size("33%", 199, &bytes), 0);
+	assert_int_equal(human_parse_size("33%", 199, &bytes), 0);
 	assert_int_equal(bytes, 65);
 }
 

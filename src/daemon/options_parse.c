@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * options.c - the command line and -o options of foldfs
+ * options_parse.c - the command line and -o options of foldfs
  *
  * Three callers give three dialects: a person (`foldfs SOURCE MOUNTPOINT -o …`), mount(8) by way of
  * mount.fuse3 (`… -o rw,dev,suid,…`), and an fstab line, whose generic words (relatime, nofail,
@@ -13,11 +13,12 @@
  *    another option see its final value.
  * C  Whatever is wrong is said in one sentence that names the option and the value.
  */
-#include "foldfs/options.h"
+#include "options_parse.h"
 
 #include "foldfs/human.h"
 #include "foldfs/memory_limit.h"
 #include "foldfs/page_store.h"
+#include "foldfs/remount.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -355,7 +356,7 @@ static errint_t judge_size(const char *name, const char *text, uint64_t memory, 
 
 	if (!text)
 		return 0;
-	err = options_parse_size(text, memory, bytes);
+	err = human_parse_size(text, memory, bytes);
 	if (err == -ERANGE && strchr(text, '%'))
 		return refuse("%s=%s is more than all of the memory that there is.", name, text);
 	if (err == -EINVAL)

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* state.c - what outlives a mount: opened at its start, or left out */
-#include "foldfs/state.h"
+/* state_open.c - what outlives a mount: opened at its start, or left out */
+#include "state_open.h"
 
-#include "foldfs/options.h"
 #include "foldfs/passthrough.h"
 #include "foldfs/scan.h"
 #include "foldfs/shared_copies.h"
+#include "foldfs/state_directory.h"
 
 #include <errno.h>
 #include <fuse_lowlevel.h>
