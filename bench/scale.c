@@ -20,9 +20,9 @@
  */
 #include "foldfs/counters.h"
 #include "foldfs/file.h"
-#include "foldfs/frame_queue.h"
 #include "foldfs/page_map.h"
 #include "foldfs/rcu.h"
+#include "frame_queue.h"
 
 #include <errno.h>
 #include <inttypes.h>

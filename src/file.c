@@ -35,7 +35,7 @@
  *
  * Lock order: file->lock, then table->lock, then the map's. The range lock comes before file->lock.
  */
-#include "foldfs/file_internal.h"
+#include "file_internal.h"
 
 #include "foldfs/object_hash.h"
 #include "foldfs/rcu.h"

@@ -6,7 +6,7 @@
  * beyond their share; leaves of the maps of open files. One thread trims at a time; each hold of
  * the table's lock, for which opens wait, is bounded by what it frees.
  */
-#include "foldfs/file_internal.h"
+#include "file_internal.h"
 
 /* What families and kins may keep of the budget while maps want it: a fourth. */
 #define KINS_SHARE 4u

@@ -7,7 +7,7 @@
  * fingerprints: 2 bytes for each frame instead of a queue of digests. A fingerprint that matches by
  * chance puts one page in the wrong queue, no more.
  */
-#include "foldfs/frame_queue.h"
+#include "frame_queue.h"
 
 #include <errno.h>
 #include <string.h>

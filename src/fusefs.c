@@ -7,7 +7,7 @@
  * still answered, because their calls into the kernel wait for what an unanswered request holds;
  * then the loop, then everything else. If the connection has ended, they follow (fusefs_quiesce).
  */
-#include "foldfs/fusefs_internal.h"
+#include "fuse/fusefs_internal.h"
 
 #include "foldfs/counters.h"
 #include "foldfs/family.h"

@@ -50,9 +50,9 @@
  */
 #include "foldfs/page_map.h"
 
-#include "foldfs/page_map_memory.h"
-#include "foldfs/page_map_word.h"
 #include "foldfs/rcu.h"
+#include "page_map_memory.h"
+#include "page_map_word.h"
 
 #include <errno.h>
 #include <pthread.h>

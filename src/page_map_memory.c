@@ -17,9 +17,9 @@
  *   bytes          everything that malloc gave and that was not freed yet
  *   leaving_bytes  the part of it that is detached, retired or leaving
  */
-#include "foldfs/page_map_memory.h"
+#include "page_map_memory.h"
 
-#include "foldfs/page_map_word.h"
+#include "page_map_word.h"
 
 #include <errno.h>
 #include <malloc.h>

@@ -31,7 +31,7 @@
  *
  * Lock order: page_store.lock is a leaf; nothing is locked while it is held.
  */
-#include "foldfs/page_store_internal.h"
+#include "page_store_internal.h"
 
 #include "foldfs/counters.h"
 #include "foldfs/rcu.h"

@@ -5,7 +5,7 @@
  * Changes nothing; each hold of the lock is bounded. What a report says of a frame in a queue is of
  * one moment; of one that is in no list, somebody else may be writing its metadata.
  */
-#include "foldfs/page_store_internal.h"
+#include "page_store_internal.h"
 
 static enum frame_place place_of(const struct frame_meta *meta)
 {

@@ -10,7 +10,7 @@
  * without it. A frame that is chosen may be dropped by its last user at the same time: whoever ends
  * its life brings it to limbo (page_store.c).
  */
-#include "foldfs/page_store_internal.h"
+#include "page_store_internal.h"
 
 #include "foldfs/counters.h"
 #include "foldfs/rcu.h"

@@ -12,7 +12,7 @@
  * The inside of a module is its own: page_map, page_store, hash_index, file, family, window and
  * inode tell what they hold, by walkers that change nothing; only comparing is done here.
  */
-#include "foldfs/audit_internal.h"
+#include "audit_internal.h"
 
 #include "foldfs/kin.h"
 #include "foldfs/rcu.h"

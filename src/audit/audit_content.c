@@ -16,7 +16,7 @@
  * What a file's kin (kin.h) would let it adopt just now is compared in the same way: frames that
  * its family remembers for pages that the kin has, but for those that its slots have anyway.
  */
-#include "foldfs/audit_internal.h"
+#include "audit_internal.h"
 
 #include "foldfs/kin.h"
 #include "foldfs/rcu.h"

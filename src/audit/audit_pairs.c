@@ -7,7 +7,7 @@
  * have to be the same before and after: what changes meanwhile is not told of. A stamp that stands
  * while bytes differ is what this is to find.
  */
-#include "foldfs/audit_internal.h"
+#include "audit_internal.h"
 
 #include "foldfs/content.h"
 

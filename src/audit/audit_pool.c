@@ -13,7 +13,7 @@
  * one that is stays as it is for the rest of the read side, whatever becomes of it (page_store,
  * A.2).
  */
-#include "foldfs/audit_internal.h"
+#include "audit_internal.h"
 
 #include "foldfs/rcu.h"
 

@@ -6,7 +6,7 @@
  * number and type, and only those whose number is wanted are opened. A descriptor is open for each
  * level of the way down; a level for which there is none left is passed over.
  */
-#include "foldfs/audit_internal.h"
+#include "audit_internal.h"
 
 #include "foldfs/lease.h"
 

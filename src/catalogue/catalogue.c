@@ -19,7 +19,7 @@
  * A read transaction lasts as long as the call that needs it: none is ever left open, which would
  * keep pages from being used again.
  */
-#include "foldfs/catalogue_internal.h"
+#include "catalogue_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>

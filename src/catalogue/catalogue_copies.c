@@ -7,7 +7,7 @@
  * A copy is right as long as nobody has touched it since, and any touch moves its stamp. The device
  * is left out: of some file systems it is another one after the next boot.
  */
-#include "foldfs/catalogue_internal.h"
+#include "catalogue_internal.h"
 
 #include <string.h>
 

@@ -13,7 +13,7 @@
  * `open.lock`; who gets it alone is the only one. It belongs to the open file, so it is given back
  * by name: processes that were forked off have the descriptor too.
  */
-#include "foldfs/catalogue_internal.h"
+#include "catalogue_internal.h"
 
 #include "foldfs/trusted_path.h"
 

@@ -12,7 +12,7 @@
  * Records are copied that have the size and form which their readers rely on; one that has not is a
  * sign of damage like any other.
  */
-#include "foldfs/catalogue_internal.h"
+#include "catalogue_internal.h"
 #include "foldfs/privileges.h"
 
 #include <errno.h>

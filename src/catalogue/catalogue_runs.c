@@ -9,7 +9,7 @@
  * gets another stamp than the entry's. What it says is never corrected: a family's number means one
  * content for ever, so a member may join or go, and no other entry has to know.
  */
-#include "foldfs/catalogue_internal.h"
+#include "catalogue_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -10,11 +10,11 @@
  * Root's daemon unmounts by itself; so its attendant needs no right but to come to the mount point,
  * and no program. A plain user's has no right to give up, and must start fusermount3.
  */
-#include "foldfs/attendant.h"
+#include "attendant.h"
 
 #include "foldfs/privileges.h"
-#include "foldfs/syscall_filter.h"
-#include "foldfs/unmount.h"
+#include "syscall_filter.h"
+#include "unmount.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -5,7 +5,7 @@
  * One object: sums at the top, one object for each check (AUDIT_CHECKS), and the texts of the first
  * differences in an array.
  */
-#include "foldfs/audit_json.h"
+#include "audit_json.h"
 
 #include <stdbool.h>
 

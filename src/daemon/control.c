@@ -19,7 +19,7 @@
  * is there when we bind is left over from a daemon that was killed. The number may be given out
  * again before our end, so the socket is removed only if it is still the one that we made.
  */
-#include "foldfs/control.h"
+#include "control.h"
 
 #include "foldfs/mountinfo.h"
 

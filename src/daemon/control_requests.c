@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* control_requests.c - what foldctl asks for that takes its time: audit, explain */
-#include "foldfs/control_requests.h"
+#include "control_requests.h"
 
-#include "foldfs/audit_json.h"
+#include "audit_json.h"
 #include "foldfs/plan.h"
 
 #include <errno.h>

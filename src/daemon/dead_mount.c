@@ -6,10 +6,10 @@
  * asks, and is left alone if it takes too long. It holds nothing but its end of a pipe: who waits
  * for our output to end is not to wait for it.
  */
-#include "foldfs/dead_mount.h"
+#include "dead_mount.h"
 
 #include "foldfs/privileges.h"
-#include "foldfs/unmount.h"
+#include "unmount.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -5,7 +5,7 @@
  * Linux: Documentation/ABI/testing/sysfs-class-bdi; mounts of FUSE have strict_limit set, so that
  * their max_bytes holds whatever the rest of the system does.
  */
-#include "foldfs/dirty_limit.h"
+#include "dirty_limit.h"
 
 #include <errno.h>
 #include <fcntl.h>

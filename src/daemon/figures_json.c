@@ -6,7 +6,7 @@
  * (pages_sharing and general_profit) are of the same moment. Nothing here touches the mount or the
  * source, and no lock is waited for that a request may hold for long: see fusefs_usage().
  */
-#include "foldfs/figures_json.h"
+#include "figures_json.h"
 
 #include "foldfs/catalogue.h"
 #include "foldfs/counters.h"
@@ -14,7 +14,7 @@
 #include "foldfs/privileges.h"
 #include "foldfs/scan.h"
 #include "foldfs/state.h"
-#include "foldfs/syscall_filter.h"
+#include "syscall_filter.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -9,10 +9,10 @@
  * It is told of the end by PR_SET_PDEATHSIG, which the kernel sends when the thread that forked it
  * ends. A pidfd would not do: it waits for the last thread, and so for the one that is stuck.
  */
-#include "foldfs/guardian.h"
+#include "guardian.h"
 
 #include "foldfs/privileges.h"
-#include "foldfs/syscall_filter.h"
+#include "syscall_filter.h"
 
 #include <errno.h>
 #include <signal.h>

@@ -4,7 +4,7 @@
  *
  * Global, as libfuse's own log is: it takes a function, and no context with it.
  */
-#include "foldfs/log.h"
+#include "log.h"
 
 #include <errno.h>
 #include <stdatomic.h>

@@ -20,24 +20,24 @@
  * A mount that the daemon was not told to end, and that stands although its connection has ended,
  * was aborted. It is left there, dead: below it is a bare directory, which clients would go on in.
  */
-#include "foldfs/attendant.h"
+#include "attendant.h"
+#include "control_requests.h"
+#include "dirty_limit.h"
+#include "figures_json.h"
 #include "foldfs/control_place.h"
-#include "foldfs/control_requests.h"
-#include "foldfs/dirty_limit.h"
-#include "foldfs/figures_json.h"
 #include "foldfs/fusefs.h"
-#include "foldfs/guardian.h"
-#include "foldfs/log.h"
 #include "foldfs/memory.h"
-#include "foldfs/own_mount.h"
-#include "foldfs/preflight.h"
 #include "foldfs/privileges.h"
-#include "foldfs/remount.h"
 #include "foldfs/scan_command.h"
-#include "foldfs/syscall_filter.h"
-#include "foldfs/unmount.h"
+#include "guardian.h"
+#include "log.h"
 #include "options_parse.h"
+#include "own_mount.h"
+#include "preflight.h"
+#include "remount.h"
 #include "state_open.h"
+#include "syscall_filter.h"
+#include "unmount.h"
 
 #include <errno.h>
 #include <fcntl.h>

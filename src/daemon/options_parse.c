@@ -18,7 +18,7 @@
 #include "foldfs/human.h"
 #include "foldfs/memory_limit.h"
 #include "foldfs/page_store.h"
-#include "foldfs/remount.h"
+#include "remount.h"
 
 #include <ctype.h>
 #include <errno.h>

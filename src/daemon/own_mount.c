@@ -19,7 +19,7 @@
  * connection has ended is never taken away: either the kernel has unmounted it, or the connection
  * was aborted, and then clients have to get errors instead of what is below.
  */
-#include "foldfs/own_mount.h"
+#include "own_mount.h"
 
 #include <errno.h>
 #include <fcntl.h>

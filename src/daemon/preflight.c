@@ -4,14 +4,14 @@
  *
  * Whatever can be looked at is looked at before anything is made, and said in one sentence.
  */
-#include "foldfs/preflight.h"
+#include "preflight.h"
 
+#include "dead_mount.h"
 #include "foldfs/border.h"
-#include "foldfs/dead_mount.h"
-#include "foldfs/log.h"
 #include "foldfs/mountinfo.h"
 #include "foldfs/options.h"
 #include "foldfs/passthrough.h"
+#include "log.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -5,10 +5,10 @@
  * mount(2) sets all flags anew, of the mount and of its file system. So those that it has are read
  * from the list of mounts first, and the words are applied to them.
  */
-#include "foldfs/remount.h"
+#include "remount.h"
 
-#include "foldfs/log.h"
 #include "foldfs/mountinfo.h"
+#include "log.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -15,7 +15,7 @@
  * io_uring makes calls past any filter. So rings are made only where requests may come by them;
  * elsewhere those that there are, which were held to reads before (fetcher.c), may be used.
  */
-#include "foldfs/syscall_filter.h"
+#include "syscall_filter.h"
 
 #include "foldfs/sanitized.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* unmount.c - take a mount away, whoever is in it */
-#include "foldfs/unmount.h"
+#include "unmount.h"
 
 #include <errno.h>
 #include <limits.h>

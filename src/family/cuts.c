@@ -7,7 +7,7 @@
  * stays good. What is cut as a whole before it had a node or a leaf gets the one that stands for
  * all such.
  */
-#include "foldfs/cuts.h"
+#include "cuts.h"
 
 #include <pthread.h>
 #include <stdatomic.h>

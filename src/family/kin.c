@@ -17,7 +17,7 @@
  */
 #include "foldfs/kin.h"
 
-#include "foldfs/cuts.h"
+#include "cuts.h"
 #include "foldfs/file.h"
 #include "foldfs/lease.h"
 #include "foldfs/rcu.h"

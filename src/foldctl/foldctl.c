@@ -6,7 +6,7 @@
  * its own. Root may look at any user's mount, so whatever an answer says, numbers out of all bounds
  * and control characters for the terminal included, does no harm.
  */
-#include "foldfs/foldctl.h"
+#include "foldctl.h"
 #include "foldfs/control_place.h"
 #include "foldfs/figures.h"
 #include "foldfs/privileges.h"

@@ -7,7 +7,7 @@
  * its time or an error is. Who answers is checked as well: the socket of a plain user's mount is in
  * a directory of theirs, and only they, or root, may answer there.
  */
-#include "foldfs/foldctl.h"
+#include "foldctl.h"
 
 #include "foldfs/control_place.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* foldctl_audit.c - foldctl audit: has the daemon compare all it holds with the source */
+#include "foldctl.h"
 #include "foldfs/audit_checks.h"
-#include "foldfs/foldctl.h"
 #include "foldfs/human.h"
 
 #include <errno.h>

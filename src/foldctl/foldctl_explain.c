@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* foldctl_explain.c - foldctl explain: how a file is served, and why */
-#include "foldfs/foldctl.h"
+#include "foldctl.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -9,8 +9,8 @@
  * that is; it may have been told another place than ours would be (-o state, $HOME). Only a mount
  * of the caller's own is believed: anybody else's could have him write where he would not.
  */
+#include "foldctl.h"
 #include "foldfs/catalogue.h"
-#include "foldfs/foldctl.h"
 #include "foldfs/scan_command.h"
 #include "foldfs/shared_copies_sweep.h"
 #include "foldfs/state_directory.h"

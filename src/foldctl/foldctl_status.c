@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* foldctl_status.c - foldctl status: the figures of a mount */
-#include "foldfs/foldctl.h"
+#include "foldctl.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

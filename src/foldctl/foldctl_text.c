@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* foldctl_text.c - what foldctl says, and how it reads what it is told */
-#include "foldfs/foldctl.h"
+#include "foldctl.h"
 
 #include <errno.h>
 #include <stdarg.h>

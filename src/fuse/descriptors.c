@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* descriptors.c - how many descriptors there are, and who may have them */
-#include "foldfs/descriptors.h"
+#include "descriptors.h"
 
 #include <sys/resource.h>
 

@@ -18,10 +18,10 @@
  * The file systems that fetcher_new() accepts need no thread of the kernel's for a read, but for rare
  * cases (a compressed extent). The number of these threads is bounded.
  */
-#include "foldfs/fetcher.h"
+#include "fetcher.h"
 
-#include "foldfs/shares.h"
 #include "foldfs/source.h"
+#include "shares.h"
 
 #include <errno.h>
 #include <liburing.h>

@@ -11,7 +11,7 @@
  * Objects are reached by O_PATH descriptors; calls that do not take one go through /proc/self/fd,
  * whose links lead to the object itself, to a symlink as well, and no further.
  */
-#include "foldfs/fusefs_internal.h"
+#include "fusefs_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -23,7 +23,7 @@
  *  - A look-up is counted for an entry only after it is known that the entry fits, and never for
  *    "." and "..", for which the kernel counts none.
  */
-#include "foldfs/fusefs_internal.h"
+#include "fusefs_internal.h"
 
 #include <dirent.h>
 #include <errno.h>

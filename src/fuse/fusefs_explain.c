@@ -4,7 +4,7 @@
  *
  * To ask changes nothing: no plan is chosen, nothing is remembered.
  */
-#include "foldfs/fusefs_internal.h"
+#include "fusefs_internal.h"
 
 #include "foldfs/kin.h"
 

@@ -4,7 +4,7 @@
  *
  * No lock is held while replying.
  */
-#include "foldfs/fusefs_handle.h"
+#include "fusefs_handle.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -7,7 +7,7 @@
  * detached, so that it is not found; and plan_await() sees to it that the next one is not made
  * another of that kind by a reader who is faster.
  */
-#include "foldfs/fusefs_internal.h"
+#include "fusefs_internal.h"
 
 #include <errno.h>
 #include <sys/stat.h>

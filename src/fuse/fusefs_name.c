@@ -12,7 +12,7 @@
  *  - A create never opens a file that was there before: the kernel, which believed that there was
  *    none, has not checked whether the caller may.
  */
-#include "foldfs/fusefs_internal.h"
+#include "fusefs_internal.h"
 
 #include "foldfs/shared_copies.h"
 

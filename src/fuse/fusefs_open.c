@@ -9,7 +9,7 @@
  *
  * No lock is held while replying.
  */
-#include "foldfs/fusefs_handle.h"
+#include "fusefs_handle.h"
 
 #include "foldfs/kin.h"
 

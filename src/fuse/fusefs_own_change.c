@@ -6,7 +6,7 @@
  * Of a file whose links may be parted (links.h) such changes are taken for foreign ones: that costs
  * what is known of it, and is right.
  */
-#include "foldfs/fusefs_internal.h"
+#include "fusefs_internal.h"
 
 #include <sys/stat.h>
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* fusefs_pairs.c - for the audit: what is served for other files, and for which */
-#include "foldfs/fusefs_internal.h"
+#include "fusefs_internal.h"
 
 #include "foldfs/catalogue.h"
 #include "foldfs/shared_copies.h"

@@ -16,7 +16,7 @@
  *
  * No lock is held while replying.
  */
-#include "foldfs/fusefs_handle.h"
+#include "fusefs_handle.h"
 
 #include "foldfs/counters.h"
 #include "foldfs/rcu.h"

@@ -16,7 +16,7 @@
  * Names expire, they are not torn out: the kernel looks them up again at their next use and keeps
  * what is mounted on them.
  */
-#include "foldfs/fusefs_internal.h"
+#include "fusefs_internal.h"
 
 #include "foldfs/counters.h"
 

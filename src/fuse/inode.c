@@ -26,10 +26,10 @@
  * mutex is the content side's and comes before both. No system call that may block is made under a
  * shard's mutex.
  */
-#include "foldfs/inode_internal.h"
+#include "inode_internal.h"
 
-#include "foldfs/source_handle.h"
 #include "foldfs/thread_identity.h"
+#include "source_handle.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -17,10 +17,10 @@
  * Spaces of a device that is gone stay, so that its number cannot come to mean another object while
  * the kernel may still know the old one.
  */
-#include "foldfs/inode_number.h"
+#include "inode_number.h"
 
-#include "foldfs/links.h"
 #include "foldfs/mountinfo.h"
+#include "links.h"
 
 #include <errno.h>
 #include <linux/magic.h>

@@ -13,7 +13,7 @@
  * A stale answer of inode_slab_get() is safe: it can only be for a number whose object goes at the
  * same moment, and whoever may use a number holds off its object's end.
  */
-#include "foldfs/inode_slab.h"
+#include "inode_slab.h"
 
 #include "foldfs/rcu.h"
 

@@ -6,9 +6,9 @@
  *  - An inode is in the chain of its numbers exactly while hashed is true.
  *  - A shard has at least half as many buckets as inodes, as far as there was memory for them.
  */
-#include "foldfs/inode_internal.h"
+#include "inode_internal.h"
 
-#include "foldfs/descriptors.h"
+#include "descriptors.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -5,7 +5,7 @@
  * No attribute tells one of the kernel's inodes from another that has its number. But an inode has
  * one watch of an inotify descriptor: who asks for a second one is given the number of the first.
  */
-#include "foldfs/links.h"
+#include "links.h"
 
 #include "foldfs/mountinfo.h"
 

@@ -10,7 +10,7 @@
  * To use a descriptor that is there takes two atomic operations and no lock. Under the lock nothing
  * is done that may wait: closing the last descriptor of a large file may free its blocks.
  */
-#include "foldfs/path_cache.h"
+#include "path_cache.h"
 
 #include "foldfs/thread_identity.h"
 

@@ -31,7 +31,7 @@
  */
 #include "foldfs/serve.h"
 
-#include "foldfs/shares.h"
+#include "shares.h"
 
 #include <errno.h>
 #include <pthread.h>

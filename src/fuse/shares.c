@@ -7,7 +7,7 @@
  *    taken at most.
  *  - taken is the sum of what the table's users have, privileged that of the privileged.
  */
-#include "foldfs/shares.h"
+#include "shares.h"
 
 #include <errno.h>
 #include <pthread.h>

@@ -5,7 +5,7 @@
  * A handle of another file system, mounted below the root, cannot be opened by the root's mount: it
  * is told by the mount's number and counts as none.
  */
-#include "foldfs/source_handle.h"
+#include "source_handle.h"
 
 #include <errno.h>
 #include <stdlib.h>

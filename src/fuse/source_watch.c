@@ -28,11 +28,11 @@
  *   W.3 what is lost, or passed over because something was, leads to a sweep that begins later;
  *   W.4 what was reported before `calm` was followed, and nothing of it was lost.
  */
-#include "foldfs/source_watch.h"
+#include "source_watch.h"
 
 #include "foldfs/counters.h"
 #include "foldfs/rcu.h"
-#include "foldfs/source_handle.h"
+#include "source_handle.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -5,7 +5,7 @@
  * A file is known by a hash of its numbers alone: two that have the same one are counted as one,
  * which of a million files none will be. At most 3/4 of the places are taken.
  */
-#include "foldfs/file_set.h"
+#include "file_set.h"
 
 #include <stdlib.h>
 #include <xxhash.h>

@@ -39,7 +39,7 @@
  * the daemon hear of stores through a mapping, or of msync(2), both of which are the source's: so
  * while somebody may make one, nobody keeps the file's attributes (plan_moves_times()).
  */
-#include "foldfs/plan_internal.h"
+#include "plan_internal.h"
 
 #include "foldfs/file.h"
 #include "foldfs/state.h"

@@ -13,8 +13,8 @@
  * that away.
  */
 #include "foldfs/lease.h"
-#include "foldfs/plan_internal.h"
 #include "foldfs/shared_copies.h"
+#include "plan_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -258,8 +258,8 @@ int plan_open_backing(struct plan *plan, const struct plan_shared *shared)
 
 	if (!plan->read_only)
 		return open_backing_copy(plan, shared);
-	error = catalogue_get(plan->catalogue, shared->backing.device,
-			      shared->backing.inode, &member, &record);
+	error = catalogue_get(plan->catalogue, shared->backing.device, shared->backing.inode,
+			      &member, &record);
 	fd = error ? error : passthrough_open_read_only(plan->passthrough, member.path);
 	if (fd < 0)
 		return fd;

@@ -17,7 +17,7 @@
  *    and every one of them is plain: its place on the disk is known, it holds data, not encoded and
  *    not in line with metadata.
  */
-#include "foldfs/scan_internal.h"
+#include "scan_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -7,7 +7,7 @@
  * (rule D), so that clones by reflink need not be read; or its bytes were compared. The last page
  * of a file may be short: it is compared only if both files end at the same byte.
  */
-#include "foldfs/scan_internal.h"
+#include "scan_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>

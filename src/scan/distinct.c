@@ -10,7 +10,7 @@
  * each digest with a chance of 2^-level. What repeats is summed up for each level by itself, so
  * that the sums of the levels that are left stay true when the table is thinned.
  */
-#include "foldfs/distinct.h"
+#include "distinct.h"
 
 #include <errno.h>
 #include <math.h>

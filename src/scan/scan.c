@@ -9,8 +9,8 @@
  *    catalogue that is as good as it is far: what is not counted yet counts as shared.
  * C  A full catalogue, or one that fails, ends recording and not the scan.
  */
-#include "foldfs/scan_internal.h"
 #include "foldfs/xxh3.h"
+#include "scan_internal.h"
 
 #include <errno.h>
 #include <malloc.h>

@@ -21,7 +21,7 @@
  * of them is looked up as it is needed: of a group that is large, all of it would be ten times the
  * nominees' memory.
  */
-#include "foldfs/scan_internal.h"
+#include "scan_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -21,7 +21,7 @@
  * What does not fit is not compared in this scan. A quarter is for the runs that are being found
  * (compare_pages.c).
  */
-#include "foldfs/scan_internal.h"
+#include "scan_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -6,7 +6,7 @@
  * waits is woken by what it waits for; a cancellation that comes from a signal handler can wake
  * nobody, so every wait ends after TICK_NS at the latest and looks.
  */
-#include "foldfs/scan_internal.h"
+#include "scan_internal.h"
 
 #include <errno.h>
 #include <sched.h>

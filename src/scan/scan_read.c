@@ -11,7 +11,7 @@
  * matter of its stamp, so that is told of a known file too.
  */
 #include "foldfs/content.h"
-#include "foldfs/scan_internal.h"
+#include "scan_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -13,7 +13,7 @@
  * the time left can be told.
  */
 #include "foldfs/object_hash.h"
-#include "foldfs/scan_internal.h"
+#include "scan_internal.h"
 
 #include <dirent.h>
 #include <errno.h>

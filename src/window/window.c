@@ -27,7 +27,7 @@
  * A file is freed when its node is forgotten and its last region gone.
  */
 #include "foldfs/rcu.h"
-#include "foldfs/window_internal.h"
+#include "window_internal.h"
 
 #include <errno.h>
 #include <malloc.h>

@@ -27,7 +27,7 @@
  * most 50-97 MiB without all that, 7-12 MiB with it, in the same time.
  */
 #include "foldfs/rcu.h"
-#include "foldfs/window_internal.h"
+#include "window_internal.h"
 
 #include <stdlib.h>
 #include <string.h>

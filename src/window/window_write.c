@@ -43,7 +43,7 @@
  * by a trimmer, if the kernel caches anything of it.
  */
 #include "foldfs/rcu.h"
-#include "foldfs/window_internal.h"
+#include "window_internal.h"
 
 #include <sys/resource.h>
 

@@ -4,8 +4,8 @@
  *
  * A call that is refused is a finding; `fuzz_NAME -close_fd_mask=0` shows its number.
  */
+#include "daemon/syscall_filter.h"
 #include "foldfs/privileges.h"
-#include "foldfs/syscall_filter.h"
 #include "fuzz.h"
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);

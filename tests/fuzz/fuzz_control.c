@@ -5,7 +5,7 @@
  * An answer has either an error and nothing else, or the figures; and it comes through json_dumps()
  * and back unchanged.
  */
-#include "foldfs/control.h"
+#include "daemon/control.h"
 
 #include "foldfs/counters.h"
 #include "fuzz.h"

@@ -15,7 +15,6 @@
 #include "foldfs/catalogue.h"
 #include "foldfs/cow_break.h"
 #include "foldfs/fill.h"
-#include "foldfs/fusefs_internal.h"
 #include "foldfs/hash_index.h"
 #include "foldfs/kin.h"
 #include "foldfs/lease.h"
@@ -23,6 +22,7 @@
 #include "foldfs/page_store.h"
 #include "foldfs/plan.h"
 #include "foldfs/rcu.h"
+#include "fuse/fusefs_internal.h"
 
 #include <fcntl.h>
 #include <stdio.h>

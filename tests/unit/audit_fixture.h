@@ -10,9 +10,9 @@
 
 #include "fixture.h"
 
-#include "foldfs/audit_internal.h"
-#include "foldfs/frame_queue.h"
-#include "foldfs/page_map_memory.h"
+#include "audit/audit_internal.h"
+#include "frame_queue.h"
+#include "page_map_memory.h"
 #include "poke.h"
 
 #define SHARED  16u

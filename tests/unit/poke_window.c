@@ -2,7 +2,7 @@
 /* poke_window.c - the window, with ways to damage it: see poke.h */
 #include "poke.h"
 
-#include "foldfs/window_internal.h"
+#include "window/window_internal.h"
 
 void poke_window_pages(struct window *window, int by)
 {

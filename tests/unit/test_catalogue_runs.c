@@ -3,7 +3,7 @@
 #include "helpers.h"
 #include "scratch.h"
 
-#include "foldfs/catalogue_internal.h"
+#include "catalogue/catalogue_internal.h"
 
 #include <fcntl.h>
 #include <ftw.h>

@@ -4,8 +4,8 @@
  *
  * The file system behind it is a fake of this file: three functions that figures_json.c asks.
  */
-#include "foldfs/audit_json.h"
-#include "foldfs/control.h"
+#include "daemon/audit_json.h"
+#include "daemon/control.h"
 #include "foldfs/counters.h"
 
 #include <errno.h>

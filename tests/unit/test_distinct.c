@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_distinct.c - different digests are counted exactly while they fit, and estimated beyond */
-#include "foldfs/distinct.h"
+#include "scan/distinct.h"
 
 #include <math.h>
 #include <setjmp.h>

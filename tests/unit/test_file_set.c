@@ -2,7 +2,7 @@
 /* test_file_set.c - each file counts once, in bounded memory */
 #include "helpers.h"
 
-#include "foldfs/file_set.h"
+#include "plan/file_set.h"
 
 static void each_file_counts_once(void **state)
 {

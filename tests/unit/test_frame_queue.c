@@ -2,7 +2,7 @@
 /* test_frame_queue.c - who is evicted next: S3-FIFO, with shared frames worth their users */
 #include "helpers.h"
 
-#include "foldfs/frame_queue.h"
+#include "frame_queue.h"
 
 #include <limits.h>
 

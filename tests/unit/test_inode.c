@@ -3,8 +3,8 @@
  * test_inode.c - the inode table on a temporary directory: look-up and forget, numbers that are not
  * inodes, descriptors that run out, objects that are replaced, threads that race
  */
-#include "foldfs/inode.h"
-#include "foldfs/inode_slab.h"
+#include "fuse/inode.h"
+#include "fuse/inode_slab.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -3,7 +3,7 @@
  * test_inode_number.c - numbers that are shown: no two objects have one, whatever numbers they have
  * and in whatever order they are met, and the way back leads to the object
  */
-#include "foldfs/inode_number.h"
+#include "fuse/inode_number.h"
 
 #include <errno.h>
 #include <fcntl.h>

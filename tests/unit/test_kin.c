@@ -4,7 +4,7 @@
  */
 #include "kin_fixture.h"
 
-#include "foldfs/cuts.h"
+#include "family/cuts.h"
 #include "foldfs/lease.h"
 
 #include <errno.h>

@@ -2,7 +2,7 @@
 /* test_page_store.c - the guarantees A.1 to A.5 of page_store.h, its gauges, eviction */
 #include "touched.h"
 
-#include "foldfs/frame_queue.h"
+#include "frame_queue.h"
 
 #define MIB (1u << 20)
 

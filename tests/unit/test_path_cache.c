@@ -3,7 +3,7 @@
  * test_path_cache.c - descriptors come and go with their use, on a temporary directory: what is
  * used stays, what is too much or idle goes, what is pinned stays for good
  */
-#include "foldfs/path_cache.h"
+#include "fuse/path_cache.h"
 
 #include <errno.h>
 #include <pthread.h>

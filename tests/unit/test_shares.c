@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_shares.c - what one user may have of something scarce */
-#include "foldfs/shares.h"
+#include "fuse/shares.h"
 
 #include <errno.h>
 #include <pthread.h>

@@ -3,7 +3,7 @@
  * gone */
 #include "scratch.h"
 
-#include "foldfs/source_handle.h"
+#include "fuse/source_handle.h"
 
 #include <errno.h>
 #include <pthread.h>

@@ -5,8 +5,8 @@
  * A filter stays for good, so each case is a child process of its own. Where the sanitizers' calls
  * are allowed as well, what they make possible is not tested.
  */
+#include "daemon/syscall_filter.h"
 #include "foldfs/privileges.h"
-#include "foldfs/syscall_filter.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -4,8 +4,8 @@
  *
  * What is dropped for other reasons than the budget is in test_window_drop.c.
  */
-#include "foldfs/window_internal.h"
 #include "touched.h"
+#include "window/window_internal.h"
 #include "window_fixture.h"
 
 #include <semaphore.h>

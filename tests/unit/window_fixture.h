@@ -10,7 +10,7 @@
 
 #include "helpers.h"
 
-#include "foldfs/window_internal.h"
+#include "window/window_internal.h"
 
 #define NODES      4u
 #define NODE_PAGES 8192u

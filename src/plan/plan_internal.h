@@ -3,8 +3,8 @@
 #ifndef FOLDFS_PLAN_INTERNAL_H
 #define FOLDFS_PLAN_INTERNAL_H
 
+#include "file_set.h"
 #include "foldfs/catalogue.h"
-#include "foldfs/file_set.h"
 #include "foldfs/plan.h"
 
 #include <pthread.h>

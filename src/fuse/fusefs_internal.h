@@ -3,19 +3,19 @@
 #ifndef FOLDFS_FUSEFS_INTERNAL_H
 #define FOLDFS_FUSEFS_INTERNAL_H
 
+#include "fetcher.h"
 #include "foldfs/clones.h"
 #include "foldfs/cow_break.h"
-#include "foldfs/fetcher.h"
 #include "foldfs/fusefs.h"
-#include "foldfs/fusefs_reply.h"
-#include "foldfs/inode.h"
 #include "foldfs/lease.h"
 #include "foldfs/plan.h"
 #include "foldfs/rcu.h"
 #include "foldfs/readahead.h"
-#include "foldfs/shares.h"
-#include "foldfs/source_watch.h"
 #include "foldfs/thread_identity.h"
+#include "fusefs_reply.h"
+#include "inode.h"
+#include "shares.h"
+#include "source_watch.h"
 
 #include <pthread.h>
 #include <stdatomic.h>

@@ -6,8 +6,8 @@
 #ifndef FOLDFS_PAGE_STORE_INTERNAL_H
 #define FOLDFS_PAGE_STORE_INTERNAL_H
 
-#include "foldfs/frame_queue.h"
 #include "foldfs/page_store.h"
+#include "frame_queue.h"
 
 #include <pthread.h>
 #include <stdatomic.h>

@@ -14,7 +14,7 @@
 #ifndef FOLDFS_CONTROL_H
 #define FOLDFS_CONTROL_H
 
-#include "foldfs/figures_json.h"
+#include "figures_json.h"
 
 struct control;
 

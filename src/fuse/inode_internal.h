@@ -8,12 +8,12 @@
 #ifndef FOLDFS_INODE_INTERNAL_H
 #define FOLDFS_INODE_INTERNAL_H
 
-#include "foldfs/inode.h"
+#include "inode.h"
 
-#include "foldfs/inode_number.h"
-#include "foldfs/inode_slab.h"
-#include "foldfs/links.h"
-#include "foldfs/path_cache.h"
+#include "inode_number.h"
+#include "inode_slab.h"
+#include "links.h"
+#include "path_cache.h"
 
 #include <stdatomic.h>
 

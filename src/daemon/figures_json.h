@@ -10,7 +10,7 @@
 
 #include "foldfs/figures.h"
 #include "foldfs/fusefs.h"
-#include "foldfs/own_mount.h"
+#include "own_mount.h"
 
 #include <jansson.h>
 #include <time.h>

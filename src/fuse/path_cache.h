@@ -14,7 +14,7 @@
 #ifndef FOLDFS_PATH_CACHE_H
 #define FOLDFS_PATH_CACHE_H
 
-#include "foldfs/source_handle.h"
+#include "source_handle.h"
 
 #include <pthread.h>
 #include <stdatomic.h>

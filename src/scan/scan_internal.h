@@ -19,9 +19,9 @@
 #ifndef FOLDFS_SCAN_INTERNAL_H
 #define FOLDFS_SCAN_INTERNAL_H
 
+#include "distinct.h"
 #include "foldfs/border.h"
 #include "foldfs/catalogue.h"
-#include "foldfs/distinct.h"
 #include "foldfs/extents.h"
 #include "foldfs/scan.h"
 

@@ -10,7 +10,7 @@
 #ifndef FOLDFS_FUSEFS_HANDLE_H
 #define FOLDFS_FUSEFS_HANDLE_H
 
-#include "foldfs/fusefs_internal.h"
+#include "fusefs_internal.h"
 
 #include <urcu/hlist.h>
 

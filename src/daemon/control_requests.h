@@ -3,7 +3,7 @@
 #ifndef FOLDFS_CONTROL_REQUESTS_H
 #define FOLDFS_CONTROL_REQUESTS_H
 
-#include "foldfs/control.h"
+#include "control.h"
 
 /* Have CONTROL answer them for FS (borrowed). Before control_start(). */
 void control_requests_add(struct control *control, struct fusefs *fs);
