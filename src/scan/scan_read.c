@@ -11,6 +11,7 @@
  * matter of its stamp, so that is told of a known file too.
  */
 #include "foldfs/content.h"
+#include "foldfs/mountinfo.h"
 #include "scan_internal.h"
 
 #include <errno.h>
@@ -22,6 +23,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -89,11 +91,32 @@ int scan_open(const struct scan *scan, const char *path)
 	return fd < 0 ? -errno : fd;
 }
 
-/* Whether somebody holds a write lease on INODE, of whatever device: for subvolumes of btrfs the
- * list of locks has another than stat(2). */
-static bool is_leased(ino_t inode)
+/* Whether the file at PATH is on the device MAJOR:MINOR. A subvolume of btrfs has another device for
+ * stat(2) than for the list of locks, which is that of its mount. */
+static bool is_on(const struct scan *scan, const char *path, unsigned major, unsigned minor)
+{
+	int fd = openat(scan->root_fd, path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	struct mount_entry entry;
+	bool found = true; /* unless the kernel says otherwise */
+	struct stat st;
+
+	if (fd < 0)
+		return false;
+	if (fstat(fd, &st) || st.st_dev != makedev(major, minor)) {
+		if (!mount_entry_of_fd(fd, &entry)) {
+			found = entry.device_major == major && entry.device_minor == minor;
+			mount_entry_clear(&entry);
+		}
+	}
+	close(fd);
+	return found;
+}
+
+/* Whether somebody holds a write lease on the file at PATH, which is INODE. */
+static bool is_leased(const struct scan *scan, const char *path, ino_t inode)
 {
 	FILE *locks = fopen("/proc/locks", "re");
+	unsigned major, minor;
 	uintmax_t leased;
 	char line[256];
 	bool found = false;
@@ -101,8 +124,9 @@ static bool is_leased(ino_t inode)
 	if (!locks)
 		return false;
 	while (!found && fgets(line, sizeof(line), locks))
-		found = sscanf(line, "%*d: LEASE %*s WRITE %*d %*x:%*x:%ju", &leased) == 1 &&
-			leased == inode;
+		found = sscanf(line, "%*d: LEASE %*s WRITE %*d %x:%x:%ju", &major, &minor,
+			       &leased) == 3 &&
+			leased == inode && is_on(scan, path, major, minor);
 	fclose(locks);
 	return found;
 }
@@ -111,7 +135,7 @@ int scan_open_file(const struct scan *scan, const char *path, ino_t inode, uint6
 {
 	int fd;
 
-	if (size >= LEASED_LEAST && is_leased(inode))
+	if (size >= LEASED_LEAST && is_leased(scan, path, inode))
 		return -EBUSY;
 	fd = scan_open(scan, path);
 	/* It was taken in between, or is a small one's. */

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """foldctl scan and foldfs --estimate: what is counted, what is kept, and what is called equal."""
 
+import fcntl
 import json
 import os
 import pty
@@ -377,6 +378,23 @@ def proved_by_extents(t):
 def proved_by_extents_on_btrfs(t):
     """The same on btrfs, where small files lie in line with metadata."""
     extents_prove(t, "btrfs")
+
+
+@test(transports="none", timeout=60)
+def leased_by_somebody(t):
+    """A file that somebody holds a write lease on is left alone. One of the same number on another file system is not."""
+    leased, other = (t.loop_file_system("btrfs", size=200 * MIB, name=name) for name in ("leased", "other"))
+    paths = [source + "/sub/file" for source in (leased, other)]
+    for source, path in zip((leased, other), paths):
+        t.run(["btrfs", "-q", "subvolume", "create", source + "/sub"])
+        write_file(path, make_pages(t.rng, 64))
+    equal(os.stat(paths[0]).st_ino, os.stat(paths[1]).st_ino, "the inode number")
+    with open(paths[0], "r+b") as file:
+        fcntl.fcntl(file.fileno(), fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        for source, busy in ((leased, 1), (other, 0)):
+            equal(scan(t, source + "/sub")["changed_files"], busy, "files of %s that are busy" % source)
+        fcntl.fcntl(file.fileno(), fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    equal(scan(t, leased + "/sub")["changed_files"], 0, "files that are busy once the lease is given back")
 
 
 @test(suite="full", transports="none")
