@@ -8,23 +8,10 @@
  */
 #include "foldctl.h"
 #include "foldfs/control_place.h"
-#include "foldfs/figures.h"
 #include "foldfs/privileges.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-static int print_figures(bool as_roff)
-{
-#define PRINT(key, unit, kind, value, sentence)                                                    \
-	if (as_roff)                                                                               \
-		printf(FIGURE_ROFF, key, unit, sentence);                                          \
-	else                                                                                       \
-		printf("%-24s %-8s %s\n", key, unit, sentence);
-	STATUS_FIGURES(PRINT)
-#undef PRINT
-	return finish_output();
-}
 
 static int usage(FILE *stream)
 {
@@ -62,29 +49,6 @@ static int usage(FILE *stream)
 	return stream == stdout ? finish_output() : EXIT_FAILURE;
 }
 
-/* argv after the command: at most one word that is no option, and OPTION. */
-bool take_arguments(char *argv[], const char *option, const char **ret_word, bool *ret_given)
-{
-	const char *word = NULL;
-	bool given = false, options_end = false;
-
-	for (; *argv; argv++) {
-		if (!options_end && strcmp(*argv, "--") == 0)
-			options_end = true;
-		else if (!options_end && strcmp(*argv, option) == 0)
-			given = true;
-		else if (!options_end && (*argv)[0] == '-' && (*argv)[1])
-			return !fail("unknown option '%s'.", *argv);
-		else if (word)
-			return !fail("'%s' is one argument too many.", *argv);
-		else
-			word = *argv;
-	}
-	*ret_word = word;
-	*ret_given = given;
-	return true;
-}
-
 static bool is_help(const char *word)
 {
 	return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
@@ -110,8 +74,7 @@ static bool take_control(int *argc, char **argv[])
 
 int main(int argc, char *argv[])
 {
-	const char *command, *word;
-	bool given;
+	const char *command;
 
 	/* A scan has what others' files hold in its memory. */
 	privileges_begin();
@@ -132,11 +95,8 @@ int main(int argc, char *argv[])
 		return command_explain(argv + 2);
 	if (strcmp(command, "scan") == 0)
 		return command_scan(argv + 2);
-	if (strcmp(command, "figures") == 0) {
-		if (!take_arguments(argv + 2, "--roff", &word, &given))
-			return EXIT_FAILURE;
-		return word ? fail("'%s' is one argument too many.", word) : print_figures(given);
-	}
+	if (strcmp(command, "figures") == 0)
+		return command_figures(argv + 2);
 	if (*command)
 		return fail("unknown command '%s'; 'foldctl --help' says more.", command);
 	return usage(stderr);

@@ -25,6 +25,9 @@ const char *text(const json_t *answer, const char *key);
 /* Standard output is written, or an error said. The exit status. */
 int finish_output(void);
 
+/* At most one word of ARGV that is no option, and OPTION. False: an error was said. */
+bool take_arguments(char *argv[], const char *option, const char **ret_word, bool *ret_given);
+
 /* foldctl_ask.c: send REQUEST, a line, to the daemon of ENTRY; its answer, the caller's. 0, or an
  * error was said. */
 int ask(const struct mount_entry *entry, const char *request, int64_t answer_within_ms,
@@ -40,8 +43,6 @@ int command_status(char *argv[]);
 int command_audit(char *argv[]);
 int command_explain(char *argv[]);
 int command_scan(char *argv[]);
-
-/* foldctl.c: at most one word that is no option, and OPTION. False: an error was said. */
-bool take_arguments(char *argv[], const char *option, const char **ret_word, bool *ret_given);
+int command_figures(char *argv[]);
 
 #endif

@@ -49,3 +49,26 @@ int finish_output(void)
 		return fail("cannot write the output: %s.", strerror(errno));
 	return EXIT_SUCCESS;
 }
+
+/* argv after the command: at most one word that is no option, and OPTION. */
+bool take_arguments(char *argv[], const char *option, const char **ret_word, bool *ret_given)
+{
+	const char *word = NULL;
+	bool given = false, options_end = false;
+
+	for (; *argv; argv++) {
+		if (!options_end && strcmp(*argv, "--") == 0)
+			options_end = true;
+		else if (!options_end && strcmp(*argv, option) == 0)
+			given = true;
+		else if (!options_end && (*argv)[0] == '-' && (*argv)[1])
+			return !fail("unknown option '%s'.", *argv);
+		else if (word)
+			return !fail("'%s' is one argument too many.", *argv);
+		else
+			word = *argv;
+	}
+	*ret_word = word;
+	*ret_given = given;
+	return true;
+}
