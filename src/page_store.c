@@ -107,6 +107,17 @@ static errint_t map_memory(struct page_store *store)
 			    : -ENOMEM;
 }
 
+bool page_store_wants_reclaimer_locked(const struct page_store *store)
+{
+	if (store->stopping || hash_index_wants_to_grow(store->index) ||
+	    page_store_wants_stock_locked(store))
+		return true;
+	/* One grace period serves many frames: a few in limbo can wait while others are free. */
+	if (page_store_available_locked(store) >= store->reserve)
+		return store->limbo_count >= store->reserve;
+	return store->limbo_count || store->queue.small.length || store->queue.main.length;
+}
+
 static void unmap_frames(struct page_store *store)
 {
 	if (store->bytes)
@@ -456,9 +467,21 @@ bool page_store_end_life(struct page_store *store, uint32_t frame, uint32_t *ret
 	return true;
 }
 
+/* Have the reclaimer end, and wait for that. Idempotent. */
+static void stop(struct page_store *store)
+{
+	pthread_mutex_lock(&store->lock);
+	store->stopping = true;
+	pthread_mutex_unlock(&store->lock);
+	pthread_cond_signal(&store->wanted);
+	if (store->running)
+		pthread_join(store->reclaimer, NULL);
+	store->running = false;
+}
+
 void page_store_end(struct page_store *store)
 {
-	page_store_stop(store);
+	stop(store);
 	unmap_frames(store);
 }
 

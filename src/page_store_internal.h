@@ -54,6 +54,16 @@ static inline uint32_t page_store_available_locked(const struct page_store *stor
 	       atomic_load_explicit(&store->fresh, memory_order_relaxed);
 }
 
+/* Frames that are given memory ahead of their first use: 4 MiB, two huge pages. */
+#define PAGE_STORE_STOCK 1024u
+
+/* Whether frames that were never used are about to be handed out without memory behind them. */
+static inline bool page_store_wants_stock_locked(const struct page_store *store)
+{
+	return store->touched < store->frames_total &&
+	       store->touched - store->fresh < PAGE_STORE_STOCK / 2;
+}
+
 /* To the free list: FRAME, which is in no list and nobody's. */
 void page_store_push_free_locked(struct page_store *store, uint32_t frame);
 /* FRAME's life, its GENERATION, is over: out of its queue, if it is in one, and to limbo. By who
@@ -65,7 +75,5 @@ bool page_store_end_life(struct page_store *store, uint32_t frame, uint32_t *ret
 
 /* Whether the reclaimer has something to do. */
 bool page_store_wants_reclaimer_locked(const struct page_store *store);
-/* Have it end, and wait for that. Idempotent. */
-void page_store_stop(struct page_store *store);
 
 #endif

@@ -22,8 +22,6 @@
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #endif
 
-/* Frames that are given memory ahead of their first use: 4 MiB, two huge pages. */
-#define STOCK 1024u
 /* What one hold of the lock does at most: so many frames are chosen to be evicted, so many are
  * looked at for that, so many become free. */
 #define EVICT_BATCH 64u
@@ -31,22 +29,6 @@
 #define FREE_BATCH  256u
 /* Frames that are evicted though in use, where all that were looked at are. */
 #define EVICT_FORCED 16u
-
-/* Whether frames that were never used are about to be handed out without memory behind them. */
-static bool wants_stock_locked(const struct page_store *store)
-{
-	return store->touched < store->frames_total && store->touched - store->fresh < STOCK / 2;
-}
-
-bool page_store_wants_reclaimer_locked(const struct page_store *store)
-{
-	if (store->stopping || hash_index_wants_to_grow(store->index) || wants_stock_locked(store))
-		return true;
-	/* One grace period serves many frames: a few in limbo can wait while others are free. */
-	if (page_store_available_locked(store) >= store->reserve)
-		return store->limbo_count >= store->reserve;
-	return store->limbo_count || store->queue.small.length || store->queue.main.length;
-}
 
 static bool evicts_enough_locked(const struct page_store *store, unsigned chosen)
 {
@@ -153,7 +135,7 @@ static void touch_stock_locked(struct page_store *store)
 {
 	uint32_t first = store->touched;
 	uint32_t left = store->frames_total - first;
-	uint32_t count = left < STOCK ? left : STOCK;
+	uint32_t count = left < PAGE_STORE_STOCK ? left : PAGE_STORE_STOCK;
 
 	store->touched += count;
 	pthread_mutex_unlock(&store->lock);
@@ -172,7 +154,7 @@ static void *reclaim(void *argument)
 	while (!store->stopping) {
 		while (!page_store_wants_reclaimer_locked(store))
 			pthread_cond_wait(&store->wanted, &store->lock);
-		if (wants_stock_locked(store))
+		if (page_store_wants_stock_locked(store))
 			touch_stock_locked(store);
 		evict_for_reserve_locked(store);
 		empty_limbo_locked(store);
@@ -192,15 +174,4 @@ errint_t page_store_start(struct page_store *store)
 
 	store->running = !error;
 	return -error;
-}
-
-void page_store_stop(struct page_store *store)
-{
-	pthread_mutex_lock(&store->lock);
-	store->stopping = true;
-	pthread_mutex_unlock(&store->lock);
-	pthread_cond_signal(&store->wanted);
-	if (store->running)
-		pthread_join(store->reclaimer, NULL);
-	store->running = false;
 }
