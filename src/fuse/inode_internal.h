@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * inode_internal.h - what the files of the inode table share: inode.c (which object an inode is,
- * and its life) and inode_table.c (where inodes are found)
+ * inode_internal.h - what the files of the inode table share: inode_shard.c (where inodes are
+ * found), inode.c (which object an inode is, and its life) and inode_table.c (the table as a whole)
  *
  * Everything that ends in _locked is called with the shard's mutex held.
  */
@@ -22,7 +22,7 @@
 #define INODE_SHARDS 128u
 
 struct inode {
-	struct node_slot slot; /* node_slab's; the root's is not in use */
+	struct node_slot slot; /* inode_slab's; the root's is not in use */
 	struct inode *next;    /* in the shard's chain; under the shard's mutex */
 	dev_t device;          /* constant */
 	ino_t number;          /* constant */
@@ -63,6 +63,12 @@ struct inode_table {
 	struct shard shards[INODE_SHARDS];
 };
 
+#define INODE_SHARD_FIRST_BUCKETS 16u
+
+/* An empty shard; all zero before. -ENOMEM. */
+errint_t inode_shard_init(struct shard *shard);
+/* Nothing for one that is all zero. Its inodes are the caller's. */
+void inode_shard_destroy(struct shard *shard);
 /* The shard of the objects with these numbers. Constant. */
 struct shard *inode_shard_of(struct inode_table *table, dev_t device, ino_t number);
 /* The first inode in SHARD with these numbers, or NULL. */
@@ -71,6 +77,9 @@ struct inode *inode_shard_find_locked(const struct shard *shard, dev_t device, i
 void inode_shard_insert_locked(struct inode_table *table, struct shard *shard, struct inode *inode);
 /* Take INODE out of SHARD, if it is there. */
 void inode_shard_remove_locked(struct shard *shard, struct inode *inode);
+/* Add to COUNT what an audit finds in SHARD. */
+void inode_shard_recount_locked(const struct inode_table *table, const struct shard *shard,
+				struct inode_count *count);
 
 /* Begin INODE, which has neither descriptor nor look-ups yet, as the object found as ST. */
 void inode_init(struct inode *inode, const struct stat *st, bool apart);
