@@ -34,21 +34,6 @@
 /* Of libfuse: payloads that a queue has, one queue for each processor. */
 #define RING_DEPTH 8u
 
-#ifdef FOLD_TSAN
-char fusefs_tsan_kernel;
-#endif
-
-__thread bool fusefs_on_ring;
-
-void fusefs_ring_begin(struct fusefs *fs)
-{
-	/* libfuse cancels its ring threads at the end, also in the middle of a request, when they
-	 * hold locks. They end without that as well: it wakes them through an eventfd first. */
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-	fusefs_on_ring = true;
-	atomic_store_explicit(&fs->uses_io_uring, true, memory_order_relaxed);
-}
-
 static errint_t invalidate(void *context, uint64_t node, off_t offset, off_t length)
 {
 	struct fusefs *fs = context;
@@ -114,20 +99,6 @@ static errint_t open_handles_new(struct fusefs *fs)
 	uint64_t budget = inode_table_spare(fs->inodes);
 
 	return shares_new(budget, budget / 16, geteuid(), &fs->open_handles);
-}
-
-errint_t fusefs_handle_take(struct fusefs *fs, fuse_req_t req)
-{
-	errint_t error = shares_take(fs->open_handles, fuse_req_ctx(req)->uid, 1);
-
-	if (!error)
-		inode_table_make_room(fs->inodes, shares_taken(fs->open_handles));
-	return error == -EAGAIN ? -ENFILE : error;
-}
-
-void fusefs_handle_give(struct fusefs *fs, uid_t user)
-{
-	shares_give(fs->open_handles, user, 1);
 }
 
 static uint64_t counted_memory(void *context)
@@ -470,26 +441,6 @@ struct audit_request {
 	bool (*is_cancelled)(void *context);
 	void *context;
 };
-
-int fusefs_open_source(struct fusefs *fs, dev_t device, ino_t number)
-{
-	struct inode_table *inodes = fs->inodes;
-	struct inode *inode = inode_find(inodes, device, number, S_IFREG);
-	struct stat st;
-	int fd;
-
-	if (!inode)
-		return -ENOENT;
-	/* Not to be seen by who looks at access times, where that is ours to choose. */
-	fd = fusefs_open_own(fs, inode, O_RDONLY | O_NOATIME);
-	if (fd == -EPERM)
-		fd = fusefs_open_own(fs, inode, O_RDONLY);
-	inode_forget(inodes, inode, 1);
-	if (fd < 0 || (!fstat(fd, &st) && st.st_dev == device && st.st_ino == number))
-		return fd;
-	close(fd);
-	return -ESTALE;
-}
 
 static int open_source(void *context, dev_t device, ino_t number)
 {

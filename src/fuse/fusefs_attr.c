@@ -30,9 +30,6 @@
 #define CAPABILITY     "security.capability"
 #define TRUSTED_PREFIX "trusted."
 
-/* Attributes alone; see fuse_lowlevel_notify_inval_inode(). */
-#define NO_PAGES (-1)
-
 /* An object at work. */
 struct object {
 	struct inode *inode;
@@ -94,21 +91,6 @@ static errint_t do_getattr(struct fusefs *fs, fuse_ino_t node, const struct fuse
 		return error;
 	error = stat_fd(fs, object.fd, ret_stat);
 	return object_asked(fs, &object, error);
-}
-
-double fusefs_attr_timeout(struct fusefs *fs, struct inode *inode)
-{
-	if (!inode_is_regular(inode) || !plan_moves_times(inode_plan(inode)))
-		return fs->attr_timeout;
-	/* Should that have ended, the next who asks is told more. */
-	fusefs_look_mapped(fs, inode);
-	return 0;
-}
-
-void fusefs_attr_expire(struct fusefs *fs, const struct inode *inode)
-{
-	/* It fails where the kernel knows no such inode (any more), or the connection is gone. */
-	(void)fuse_lowlevel_notify_inval_inode(fs->session, inode_node(inode), NO_PAGES, 0);
 }
 
 static void reply_attr(fuse_req_t req, struct fusefs *fs, fuse_ino_t node, errint_t error,

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fusefs_handle.h - an open file of a client: what fusefs_open.c, fusefs_read.c and fusefs_io.c
- * share
+ * fusefs_handle.h - an open file of a client, for the requests that go to one
  *
  * A handle owns a reference to its file and source; the kernel hands its address back with every
  * request until it sends the release. A reply may be the kernel's last use of it: what goes on
@@ -51,8 +50,25 @@ static inline struct handle *handle_of(const struct fuse_file_info *fi)
 /* Before the daemon touches HANDLE's content: make what serves it, if that was not done yet.
  * -errno: it cannot. */
 errint_t handle_content(struct handle *handle);
+/* The same for a HANDLE of INODE, found as ST. Under the inode's lock. */
+errint_t handle_content_locked(struct fusefs *fs, struct inode *inode, struct handle *handle,
+			       const struct stat *st);
+/* More memory of HANDLE's. */
+void handle_count_bytes(struct handle *handle, uint64_t bytes);
+
 /* Give a reference back. Any thread: where the end may take long, another one makes it. */
 void handle_put(struct handle *handle);
+/* The same, and the end is made here, however long it takes. */
+void handle_put_here(struct handle *handle);
+/* Have the closer run JOB, which ends HANDLE. At most as many wait as handles may be open: each is
+ * one until then. */
+void handle_end_soon(struct handle *handle, worker_fn job);
+
+/* Whether HANDLE's file has something in common with others. */
+bool handle_has_kin(const struct handle *handle);
+/* HANDLE is the only one of its inode, whose lock is held: nobody else opens it meanwhile. Have its
+ * kin proven, if that can be had (kin.h). */
+void handle_prove_locked(struct handle *handle);
 
 /* The kernel is about to cache these pages, unless its client asked for DIRECT. Before
  * the reply. */

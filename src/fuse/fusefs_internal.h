@@ -90,6 +90,15 @@ static inline struct fusefs *fusefs_of(fuse_req_t req)
 	return fusefs_of_lent(req);
 }
 
+/* ---- fusefs_request.c ---- */
+
+/* One more open file or directory for REQ's user. -ENFILE: that is beyond his share of what the
+ * daemon may have open. Before anything is opened or made; fusefs_handle_give() undoes it. */
+errint_t fusefs_handle_take(struct fusefs *fs, fuse_req_t req);
+void fusefs_handle_give(struct fusefs *fs, uid_t user);
+
+/* ---- fusefs_entry.c ---- */
+
 /* Fill ENTRY for INODE (whose look-up was counted). */
 void fusefs_entry(struct fusefs *fs, struct inode *inode, const struct stat *st,
 		  struct fuse_entry_param *ret_entry);
@@ -98,64 +107,18 @@ void fusefs_entry(struct fusefs *fs, struct inode *inode, const struct stat *st,
 double fusefs_attr_timeout(struct fusefs *fs, struct inode *inode);
 /* What the kernel keeps of INODE's attributes is true no more. Not with a lock held. */
 void fusefs_attr_expire(struct fusefs *fs, const struct inode *inode);
+/* If nobody has INODE open, see whether it may still be mapped by who wrote to it in
+ * passthrough. */
+void fusefs_look_mapped(struct fusefs *fs, struct inode *inode);
 
 /* Fit a stat of the source, of what is open as FD, for the client: see inode_number_shown().
  * -errno. */
 errint_t fusefs_stat_show(const struct fusefs *fs, int fd, struct stat *st);
 
-/* fusefs_source.c: a new descriptor of INODE (a regular file or a directory), as REQ's caller gets
- * it from the source by an open with CLIENT_FLAGS, never waiting in the kernel for somebody's
- * lease. WAIT: the client waits until it is given back or taken away, or is interrupted (-EINTR);
- * -EAGAIN if not, or if there is no end of it. Without a lock. O_NONBLOCK is not set in
- * the result. */
-int fusefs_open_as_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode, int client_flags,
-			  bool wait);
+/* ---- fusefs_own_change.c ---- */
 
-/* fusefs_source.c: a description of INODE's file for an open of REQ's caller with CLIENT_FLAGS, a
- * reference to the caller. If its kin is proven (kin.h), that will do and he may, it is the one
- * that there is: JOINED. Else it is opened as by fusefs_open_as_caller(), and a proof has ended.
- * -errno. */
-errint_t fusefs_source_of_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode,
-				 int client_flags, bool wait, struct source **ret_source,
-				 bool *ret_joined);
-/* A descriptor of INODE's file for the daemon itself to read from, opened with FLAGS: of the one
- * description, if its kin is proven. -errno. Without a lock. */
-int fusefs_open_own(struct fusefs *fs, struct inode *inode, int flags);
-/* fusefs_open.c: something that may have kept INODE's kin from being proven is over: if one handle
- * alone is open, it may be on its own description from now on. */
-void fusefs_prove(struct inode *inode);
-
-/* One more open file or directory for REQ's user. -ENFILE: that is beyond his share of what the
- * daemon may have open. Before anything is opened or made; fusefs_handle_give() undoes it. */
-errint_t fusefs_handle_take(struct fusefs *fs, fuse_req_t req);
-void fusefs_handle_give(struct fusefs *fs, uid_t user);
-
-/* fusefs_open.c: make a handle of REQ's caller for INODE out of FD, open on the source, and of what
- * fusefs_handle_take() took (both taken over, also on failure), and set FI's fh and flags. -errno.
- * Used by open, create and tmpfile. */
-errint_t fusefs_handle_new(struct fusefs *fs, fuse_req_t req, struct inode *inode, int fd,
-			   struct fuse_file_info *fi);
-/* For clones.h. */
-clones_open_fn fusefs_open_known;
-clones_found_fn fusefs_kin_found;
-/* The same with SOURCE, one reference taken over. */
-errint_t fusefs_handle_join(struct fusefs *fs, fuse_req_t req, struct inode *inode,
-			    struct source *source, struct fuse_file_info *fi);
-/* The reply to the open did not reach the kernel: undo. */
-void fusefs_handle_undo(struct fuse_file_info *fi);
-/* If nobody has INODE open, see whether it may still be mapped by who wrote to it in
- * passthrough. */
-void fusefs_look_mapped(struct fusefs *fs, struct inode *inode);
-/* The source descriptor of an open handle. */
-int fusefs_handle_fd(const struct fuse_file_info *fi);
-/* Who opened the file or directory whose handle the kernel names as FH; as in its requests. */
-uid_t fusefs_handle_user(uint64_t fh);
-uid_t fusefs_directory_user(uint64_t fh);
-/* Free every handle of a file, and of a directory: the connection has ended. */
-void fusefs_handles_free(struct fusefs *fs);
-void fusefs_directories_free(struct fusefs *fs);
 /*
- * fusefs_own_change.c: around something of ours that moves the ctime of a file but no content
+ * Around something of ours that moves the ctime of a file but no content
  * (mode, owner, times, xattrs, names), so that it is not taken for a change behind the mount. By
  * descriptor (any kind; the caller's, kept open until the end). Never fails: at the worst all that
  * is known of the file is forgotten at the next open. Nothing for files that nobody knows the
@@ -172,12 +135,9 @@ void fusefs_own_change_end(struct own_change *change);
 struct file *fusefs_file_find(struct fusefs *fs, const struct inode *inode, const struct stat *st);
 errint_t fusefs_file_get(struct fusefs *fs, const struct inode *inode, const struct stat *st,
 			 struct file **ret_file);
-/* For the audit: the source file with these numbers, open for reading; the caller's. -errno: it is
- * not known that way. */
-int fusefs_open_source(struct fusefs *fs, dev_t device, ino_t number);
-/* fusefs_pairs.c: call VISIT for what is served for others. VISIT's error; -ENOMEM. */
-errint_t fusefs_visit_pairs(struct fusefs *fs, audit_pair_fn *visit, void *visitor);
-/* fusefs_make_way.c */
+
+/* ---- fusefs_make_way.c ---- */
+
 /* Somebody who is going to change the file found as ST is told to come again: the inode that it has
  * now will take him. */
 void fusefs_detach_readers(struct fusefs *fs, const struct stat *st);
@@ -186,12 +146,71 @@ void fusefs_detach_readers(struct fusefs *fs, const struct stat *st);
  * reader's. */
 errint_t fusefs_make_way(struct fusefs *fs, struct inode *inode);
 
-/* fusefs_io.c: truncate by handle (FI not NULL) or by inode, as REQ's caller. KILL_SET_ID: the
+/* ---- fusefs_handle.c, fusefs_open.c, fusefs_dir.c ---- */
+
+/* The source descriptor of an open handle. */
+int fusefs_handle_fd(const struct fuse_file_info *fi);
+/* Who opened the file or directory whose handle the kernel names as FH; as in its requests. */
+uid_t fusefs_handle_user(uint64_t fh);
+uid_t fusefs_directory_user(uint64_t fh);
+/* Something that may have kept INODE's kin from being proven is over: if one handle
+ * alone is open, it may be on its own description from now on. */
+void fusefs_prove(struct inode *inode);
+
+/* Make a handle of REQ's caller for INODE out of FD, open on the source, and of what
+ * fusefs_handle_take() took (both taken over, also on failure), and set FI's fh and flags. -errno.
+ * Used by open, create and tmpfile. */
+errint_t fusefs_handle_new(struct fusefs *fs, fuse_req_t req, struct inode *inode, int fd,
+			   struct fuse_file_info *fi);
+/* The same with SOURCE, one reference taken over. */
+errint_t fusefs_handle_join(struct fusefs *fs, fuse_req_t req, struct inode *inode,
+			    struct source *source, struct fuse_file_info *fi);
+/* The reply to the open did not reach the kernel: undo. */
+void fusefs_handle_undo(struct fuse_file_info *fi);
+/* Free every handle of a file, and of a directory: the connection has ended. */
+void fusefs_handles_free(struct fusefs *fs);
+void fusefs_directories_free(struct fusefs *fs);
+/* For clones.h. */
+clones_open_fn fusefs_open_known;
+clones_found_fn fusefs_kin_found;
+
+/* ---- fusefs_source.c ---- */
+
+/* A new descriptor of INODE (a regular file or a directory), as REQ's caller gets
+ * it from the source by an open with CLIENT_FLAGS, never waiting in the kernel for somebody's
+ * lease. WAIT: the client waits until it is given back or taken away, or is interrupted (-EINTR);
+ * -EAGAIN if not, or if there is no end of it. Without a lock. O_NONBLOCK is not set in
+ * the result. */
+int fusefs_open_as_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode, int client_flags,
+			  bool wait);
+
+/* A description of INODE's file for an open of REQ's caller with CLIENT_FLAGS, a
+ * reference to the caller. If its kin is proven (kin.h), that will do and he may, it is the one
+ * that there is: JOINED. Else it is opened as by fusefs_open_as_caller(), and a proof has ended.
+ * -errno. */
+errint_t fusefs_source_of_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode,
+				 int client_flags, bool wait, struct source **ret_source,
+				 bool *ret_joined);
+
+/* A descriptor of INODE's file for the daemon itself to read from, opened with FLAGS: of the one
+ * description, if its kin is proven. -errno. Without a lock. */
+int fusefs_open_own(struct fusefs *fs, struct inode *inode, int flags);
+/* For the audit: the source file with these numbers, open for reading; the caller's. -errno: it is
+ * not known that way. */
+int fusefs_open_source(struct fusefs *fs, dev_t device, ino_t number);
+
+/* ---- fusefs_pairs.c, fusefs_io.c ---- */
+
+/* Call VISIT for what is served for others. VISIT's error; -ENOMEM. */
+errint_t fusefs_visit_pairs(struct fusefs *fs, audit_pair_fn *visit, void *visitor);
+
+/* Truncate by handle (FI not NULL) or by inode, as REQ's caller. KILL_SET_ID: the
  * kernel says that the caller has no CAP_FSETID. -errno. */
 errint_t fusefs_truncate(fuse_req_t req, struct inode *inode, struct fuse_file_info *fi, off_t size,
 			 bool kill_set_id);
 
-/* The operations by file; each replies exactly once. */
+/* ---- the operations, by file; each replies exactly once ---- */
+
 void fusefs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
 void fusefs_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup);
 void fusefs_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets);

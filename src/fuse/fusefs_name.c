@@ -62,25 +62,6 @@ static void directory_end(const struct directory *directory)
 	inode_path_end(directory->inode);
 }
 
-errint_t fusefs_stat_show(const struct fusefs *fs, int fd, struct stat *st)
-{
-	return inode_number_shown(fs->inodes, fd, st->st_dev, st->st_ino, &st->st_ino);
-}
-
-void fusefs_entry(struct fusefs *fs, struct inode *inode, const struct stat *st,
-		  struct fuse_entry_param *ret_entry)
-{
-	*ret_entry = (struct fuse_entry_param){
-		.ino = inode_node(inode),
-		.attr = *st,
-		.attr_timeout = fusefs_attr_timeout(fs, inode),
-		.entry_timeout = fs->entry_timeout,
-	};
-	/* The look-up has shown that there is one. */
-	if (fusefs_stat_show(fs, -1, &ret_entry->attr))
-		ret_entry->attr.st_ino = 0;
-}
-
 /* Reply with FOUND, or with ERROR. -ENOENT from the reply: the kernel did not take it. */
 static void reply_found(fuse_req_t req, struct fusefs *fs, errint_t error,
 			const struct found *found)

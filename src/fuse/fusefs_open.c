@@ -2,11 +2,6 @@
 /*
  * fusefs_open.c - open and release of files
  *
- * What the daemon needs to serve content itself (what is known of the file, the window's notes, the
- * reader's stream) a handle has from its open only if its plan is `window`. In passthrough nearly
- * nothing of that is ever asked for, and a tree of many files would be remembered for nothing; the
- * few requests that come all the same (fallocate, copy_file_range) make it first: handle_content().
- *
  * No lock is held while replying.
  */
 #include "fusefs_handle.h"
@@ -17,68 +12,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
-
-int fusefs_handle_fd(const struct fuse_file_info *fi)
-{
-	const struct handle *handle = handle_of(fi);
-
-	return handle ? source_fd(handle->source) : -1;
-}
-
-uid_t fusefs_handle_user(uint64_t fh)
-{
-	const struct fuse_file_info fi = {.fh = fh};
-	const struct handle *handle = handle_of(&fi);
-
-	return handle ? handle->user : 0;
-}
-
-/* ---- open and release ---- */
-
-static bool unuse(struct handle *handle)
-{
-	return atomic_fetch_sub_explicit(&handle->references, 1, memory_order_acq_rel) == 1;
-}
-
-/* HANDLE is nobody's any more. */
-static void handle_end(struct handle *handle)
-{
-	stream_free(handle->stream);
-	if (handle->file && handle->source)
-		file_drop_if_gone(handle->file, source_fd(handle->source));
-	else if (handle->file)
-		file_put(handle->file);
-	if (handle->source)
-		source_put(handle->source);
-	file_table_trim(handle->fs->files);
-	fusefs_handle_give(handle->fs, handle->user);
-	atomic_fetch_sub_explicit(&handle->fs->handles_bytes, handle->bytes, memory_order_relaxed);
-	handle->magic = 0;
-	free(handle);
-}
-
-static void end_job(struct worker_job *job, bool wanted)
-{
-	(void)wanted;
-	handle_end(caa_container_of(job, struct handle, ending));
-}
-
-/* Have the closer run JOB. At most as many wait as handles may be open: each is one until then. */
-static void end_soon(struct handle *handle, worker_fn job)
-{
-	handle->ending.run = job;
-	workers_add(handle->fs->closers, &handle->ending);
-}
-
-void handle_put(struct handle *handle)
-{
-	if (!unuse(handle))
-		return;
-	if (handle->source && source_ends_slowly(handle->source))
-		end_soon(handle, end_job);
-	else
-		handle_end(handle);
-}
 
 /* Whether the kernel may keep what it caches of HANDLE's file. If a change behind the mount was
  * found, by this open or by another request, it may not: the open's answer has its pages dropped
@@ -96,73 +29,7 @@ static bool may_keep_cache(const struct handle *handle)
 	return window_shows(handle->window, edition);
 }
 
-/* More memory of HANDLE's. */
-static void count_bytes(struct handle *handle, uint64_t bytes)
-{
-	handle->bytes += bytes;
-	atomic_fetch_add_explicit(&handle->fs->handles_bytes, bytes, memory_order_relaxed);
-}
-
-/* Make what HANDLE has not of what serves its content, see the head of this file. */
-static errint_t make_content_locked(struct fusefs *fs, struct inode *inode, struct handle *handle,
-				    const struct stat *st)
-{
-	struct window_file **window = inode_window_file(inode);
-	errint_t error = 0;
-	bool unchanged;
-
-	if (!handle->file) {
-		error = fusefs_file_get(fs, inode, st, &handle->file);
-		if (!error)
-			error = file_validate(handle->file, source_fd(handle->source), &unchanged);
-	}
-	if (!error && !*window)
-		error = window_file_new(fs->window, inode_node(inode), file_edition(handle->file),
-					window);
-	if (!error && !handle->stream && (handle->flags & O_ACCMODE) != O_WRONLY) {
-		error = stream_new(&fs->filler, fs->workers, handle->file, handle->source,
-				   &handle->stream);
-		if (!error)
-			count_bytes(handle, stream_bytes());
-	}
-	if (error)
-		return error;
-	kin_learn(fs->catalogue, handle->file, source_fd(handle->source));
-	handle->window = *window;
-	atomic_store_explicit(&handle->ready, true, memory_order_release);
-	return 0;
-}
-
-/* Before the daemon touches HANDLE's content. -errno: it cannot. */
-errint_t handle_content(struct handle *handle)
-{
-	struct stat st;
-	errint_t error = 0;
-
-	if (atomic_load_explicit(&handle->ready, memory_order_acquire))
-		return 0;
-	if (fstat(source_fd(handle->source), &st))
-		return -errno;
-	inode_lock(handle->inode);
-	if (!atomic_load_explicit(&handle->ready, memory_order_relaxed))
-		error = make_content_locked(handle->fs, handle->inode, handle, &st);
-	inode_unlock(handle->inode);
-	return error;
-}
-
 /* ---- proven kins ---- */
-
-static bool has_kin(const struct handle *handle)
-{
-	bool has;
-
-	if (!atomic_load_explicit(&handle->ready, memory_order_acquire))
-		return false;
-	fold_rcu_read_lock();
-	has = file_kin(handle->file);
-	fold_rcu_read_unlock();
-	return has;
-}
 
 /* HANDLE is about to be closed, and it is the last: what its file is known to have in common with
  * others outlives that. Without a lock; the disk is waited for if the file was changed. */
@@ -170,7 +37,7 @@ static void keep_kin(struct handle *handle)
 {
 	bool last;
 
-	if (!has_kin(handle))
+	if (!handle_has_kin(handle))
 		return;
 	inode_lock(handle->inode);
 	last = inode_plan(handle->inode)->opens == 1;
@@ -179,24 +46,6 @@ static void keep_kin(struct handle *handle)
 		return;
 	identity_make_own();
 	kin_keep(handle->fs->catalogue, handle->file, source_fd(handle->source));
-}
-
-/* HANDLE is the only one of its inode, whose lock is held: nobody else opens it meanwhile. */
-static void prove_locked(struct handle *handle)
-{
-	if ((handle->flags & O_ACCMODE) == O_RDONLY || handle->appends || !has_kin(handle))
-		return;
-	/* A lease on another user's file takes CAP_LEASE. */
-	identity_make_own();
-	kin_prove(handle->fs->leases, handle->file, handle->source);
-}
-
-void fusefs_prove(struct inode *inode)
-{
-	inode_lock(inode);
-	if (inode_plan(inode)->opens == 1)
-		prove_locked(caa_container_of(inode_handles(inode)->next, struct handle, of_inode));
-	inode_unlock(inode);
 }
 
 /* ---- clones ---- */
@@ -279,14 +128,14 @@ static errint_t enter_plan_locked(struct fusefs *fs, struct inode *inode, struct
 	if (error)
 		return error;
 	if (hold->kind == PLAN_WINDOW) {
-		error = make_content_locked(fs, inode, handle, st);
+		error = handle_content_locked(fs, inode, handle, st);
 		if (error) {
 			plan_leave(fs->plan, hold, handle->file);
 			return error;
 		}
 	}
 	if (hold->kind == PLAN_WINDOW && hold->opens == 1)
-		prove_locked(handle);
+		handle_prove_locked(handle);
 	if (!plan_answer(fs->plan, hold, may_keep_cache(handle), fi) && *inode_window_file(inode))
 		window_uncount(*inode_window_file(inode), 0);
 	return 0;
@@ -371,7 +220,7 @@ errint_t fusefs_handle_join(struct fusefs *fs, fuse_req_t req, struct inode *ino
 	handle->flags = fi->flags;
 	handle->user = fuse_req_ctx(req)->uid;
 	handle->group = fuse_req_ctx(req)->gid;
-	count_bytes(handle, sizeof(*handle) + source_bytes());
+	handle_count_bytes(handle, sizeof(*handle) + source_bytes());
 	error = handle_open(fs, inode, handle, fuse_req_ctx(req)->pid, fi);
 	if (error) {
 		handle_put(handle);
@@ -404,8 +253,7 @@ static void end_release(struct handle *handle)
 	struct fusefs *fs = handle->fs;
 
 	/* What is still made of a READ that was answered ends it later. */
-	if (unuse(handle))
-		handle_end(handle);
+	handle_put_here(handle);
 	fusefs_prove(inode);
 	inode_forget(fs->inodes, inode, 1);
 }
@@ -440,7 +288,7 @@ static void handle_release(struct handle *handle, bool answered)
 	if (!answered && window)
 		window_invalidate_soon(window);
 	if (source_ends_slowly(handle->source))
-		end_soon(handle, end_release_job);
+		handle_end_soon(handle, end_release_job);
 	else
 		end_release(handle);
 }
@@ -505,25 +353,6 @@ void fusefs_write_back(struct fusefs *fs)
 }
 
 /* ---- open ---- */
-
-/* While the daemon has it not open for writing, the kernel tells whether somebody else has it so,
- * or mapped. */
-void fusefs_look_mapped(struct fusefs *fs, struct inode *inode)
-{
-	bool moves_times = plan_moves_times(inode_plan(inode));
-	int fd = -1;
-
-	inode_lock(inode);
-	if (plan_may_be_mapped(inode_plan(inode)))
-		fd = inode_open(fs->inodes, inode, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (fd >= 0) {
-		plan_look_mapped(inode_plan(inode), fd);
-		close(fd);
-	}
-	inode_unlock(inode);
-	if (moves_times && !plan_moves_times(inode_plan(inode)))
-		fusefs_attr_expire(fs, inode);
-}
 
 static errint_t do_open(struct fusefs *fs, fuse_req_t req, fuse_ino_t ino,
 			struct fuse_file_info *fi)
