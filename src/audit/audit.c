@@ -14,7 +14,7 @@
  */
 #include "audit_internal.h"
 
-#include "foldfs/kin.h"
+#include "foldfs/kin_file.h"
 #include "foldfs/rcu.h"
 
 #include <errno.h>

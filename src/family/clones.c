@@ -42,7 +42,7 @@
 #include "foldfs/clones.h"
 
 #include "foldfs/extents.h"
-#include "foldfs/kin.h"
+#include "foldfs/kin_file.h"
 #include "foldfs/lease.h"
 #include "foldfs/rcu.h"
 

@@ -19,7 +19,7 @@
 #include "foldfs/fill_family.h"
 
 #include "foldfs/counters.h"
-#include "foldfs/kin.h"
+#include "foldfs/kin_file.h"
 #include "foldfs/rcu.h"
 
 /* How long a read waits at most, in all, for others that fetch some of its pages: so long a disk

@@ -18,7 +18,6 @@
 #include "foldfs/kin.h"
 
 #include "cuts.h"
-#include "foldfs/file.h"
 #include "foldfs/lease.h"
 #include "foldfs/rcu.h"
 
@@ -29,9 +28,6 @@
 
 /* A file of more than 1 TiB has no kin: its family would take more memory than it may save. */
 #define PAGES_MAX (UINT64_C(1) << 28)
-
-/* Runs that are kept of a file: 16 MiB. */
-#define RUNS_MAX ((size_t)1 << 20)
 
 struct kin {
 	struct rcu_head head;
@@ -116,8 +112,7 @@ struct kin *kin_new(struct family_table *families, const struct source_stamp *st
 	return kin;
 }
 
-/* One more reference, if it is not given up already. */
-static bool kin_get(struct kin *kin)
+bool kin_get(struct kin *kin)
 {
 	unsigned references = atomic_load_explicit(&kin->references, memory_order_relaxed);
 
@@ -126,18 +121,6 @@ static bool kin_get(struct kin *kin)
 			return false;
 	} while (!atomic_compare_exchange_weak(&kin->references, &references, references + 1));
 	return true;
-}
-
-struct kin *kin_of(const struct file *file)
-{
-	struct kin *kin;
-
-	fold_rcu_read_lock();
-	kin = file_kin(file);
-	if (kin && !kin_get(kin))
-		kin = NULL;
-	fold_rcu_read_unlock();
-	return kin;
 }
 
 static void free_after_grace(struct rcu_head *head)
@@ -172,6 +155,11 @@ struct family *kin_told(const struct kin *kin)
 	return kin->writers == WRITERS_TRUSTED ? kin->by[0] : kin->by[1];
 }
 
+uint64_t kin_writers(const struct kin *kin)
+{
+	return kin->writers;
+}
+
 uint64_t kin_number(const struct kin *kin)
 {
 	return family_number(kin->by[0]);
@@ -194,13 +182,6 @@ bool kin_share(const struct kin *kin, uint64_t page, struct frame_ref *ret_ref)
 	return false;
 }
 
-bool kin_has_writers(const struct kin *kin, const struct file *file, int fd)
-{
-	struct stat st;
-
-	return !fstat(fd, &st) && writers_of(file_view(file), fd, &st) == kin->writers;
-}
-
 bool kin_is_exact(struct kin *kin, int fd)
 {
 	struct source_stamp stamp;
@@ -216,100 +197,26 @@ bool kin_is_exact(struct kin *kin, int fd)
 	return exact;
 }
 
-void kin_prove(struct lease_table *leases, struct file *file, struct source *source)
+void kin_set_proof(struct kin *kin, struct lease *proof)
 {
-	struct kin *kin = kin_of(file);
-	int fd = source_fd(source);
-	struct lease *lease;
-
-	if (!kin)
-		return;
-	if (!kin_is_proven(kin) && kin_is_exact(kin, fd) && !lease_take(leases, source, &lease)) {
-		/* What was true before is not enough: somebody may have come in between. */
-		if (kin_is_exact(kin, fd)) {
-			pthread_mutex_lock(&kin->proof_lock);
-			lease_free(kin->proof);
-			kin->proof = lease;
-			kin->lost = false;
-			pthread_mutex_unlock(&kin->proof_lock);
-		} else {
-			lease_free(lease);
-		}
-	}
-	kin_put(kin);
+	pthread_mutex_lock(&kin->proof_lock);
+	lease_free(kin->proof);
+	kin->proof = proof;
+	kin->lost = false;
+	pthread_mutex_unlock(&kin->proof_lock);
 }
 
-/* Have KIN true under the stamp that FILE, open as FD, has now, instead of *ret_was: see the head
- * of this file. False: it is not known to be, or was already. */
-static bool move_stamp(struct kin *kin, struct file *file, int fd, struct source_stamp *ret_was,
-		       struct source_stamp *ret_now)
+bool kin_move_stamp(struct kin *kin, const struct source_stamp *now, struct source_stamp *ret_was)
 {
-	struct stat st;
 	bool moved;
 
-	if (fstat(fd, &st))
-		return false;
-	source_stamp_of(&st, ret_now);
-	if (file_doubts(file, ret_now) || !kin_has_writers(kin, file, fd))
-		return false;
 	pthread_mutex_lock(&kin->proof_lock);
 	*ret_was = kin->stamp;
-	moved = !source_stamp_equal(ret_was, ret_now) && kin->proof && lease_is_held(kin->proof);
+	moved = !source_stamp_equal(ret_was, now) && kin->proof && lease_is_held(kin->proof);
 	if (moved)
-		kin->stamp = *ret_now;
+		kin->stamp = *now;
 	pthread_mutex_unlock(&kin->proof_lock);
 	return moved;
-}
-
-/* KIN's runs less its cuts, the first RUNS_MAX of them, the caller's to free; NULL: no memory. */
-static struct catalogue_run *list_uncut(const struct kin *kin, size_t *ret_count)
-{
-	struct catalogue_run run;
-	struct catalogue_run *runs;
-	size_t count = 0;
-	size_t room = 1;
-
-	for (run.first = 0; (run.first = kin_next_uncut(kin, run.first, &run.pages)) != UINT64_MAX;
-	     run.first += run.pages)
-		room++;
-	if (room > RUNS_MAX)
-		room = RUNS_MAX;
-	runs = calloc(room, sizeof(*runs));
-	*ret_count = 0;
-	if (!runs)
-		return NULL;
-	for (run.first = 0; count < room; run.first += run.pages) {
-		run.first = kin_next_uncut(kin, run.first, &run.pages);
-		if (run.first == UINT64_MAX)
-			break;
-		runs[count++] = run;
-	}
-	*ret_count = count;
-	return runs;
-}
-
-void kin_keep(struct catalogue *catalogue, struct file *file, int fd)
-{
-	struct kin *kin = kin_of(file);
-	struct catalogue_batch *batch;
-	struct catalogue_run *runs;
-	struct source_stamp was;
-	struct source_stamp now;
-	size_t count;
-
-	if (!kin)
-		return;
-	if (move_stamp(kin, file, fd, &was, &now)) {
-		runs = catalogue ? list_uncut(kin, &count) : NULL;
-		if (runs && !catalogue_begin(catalogue, &batch)) {
-			if (catalogue_keep_runs(batch, &was, &now, runs, count))
-				catalogue_abort(batch);
-			else
-				(void)catalogue_commit(batch); /* not kept, then */
-		}
-		free(runs);
-	}
-	kin_put(kin);
 }
 
 static void look_for_loss_locked(struct kin *kin)
@@ -328,18 +235,24 @@ bool kin_is_spoilt(struct kin *kin, int fd)
 	return lost && !kin_is_exact(kin, fd);
 }
 
-void kin_end_proof(struct file *file)
+void kin_drop_proof(struct kin *kin)
 {
-	struct kin *kin = kin_of(file);
-
-	if (!kin)
-		return;
 	pthread_mutex_lock(&kin->proof_lock);
 	look_for_loss_locked(kin);
 	lease_free(kin->proof);
 	kin->proof = NULL;
 	pthread_mutex_unlock(&kin->proof_lock);
-	kin_put(kin);
+}
+
+struct source *kin_source(struct kin *kin)
+{
+	struct source *source = NULL;
+
+	pthread_mutex_lock(&kin->proof_lock);
+	if (kin->proof && lease_is_held(kin->proof))
+		source = source_get(lease_source(kin->proof));
+	pthread_mutex_unlock(&kin->proof_lock);
+	return source;
 }
 
 bool kin_is_proven(struct kin *kin)
@@ -351,21 +264,6 @@ bool kin_is_proven(struct kin *kin)
 	pthread_mutex_unlock(&kin->proof_lock);
 	atomic_thread_fence(memory_order_seq_cst);
 	return proven;
-}
-
-struct source *kin_proven_source(const struct file *file)
-{
-	struct kin *kin = kin_of(file);
-	struct source *source = NULL;
-
-	if (!kin)
-		return NULL;
-	pthread_mutex_lock(&kin->proof_lock);
-	if (kin->proof && lease_is_held(kin->proof))
-		source = source_get(lease_source(kin->proof));
-	pthread_mutex_unlock(&kin->proof_lock);
-	kin_put(kin);
-	return source;
 }
 
 /* How many runs begin at PAGE or before; runs are ascending and apart. */
@@ -424,27 +322,6 @@ void kin_cut(struct kin *kin, uint64_t first, uint64_t last)
 	atomic_thread_fence(memory_order_seq_cst);
 }
 
-void kin_learn(struct catalogue *catalogue, struct file *file, int fd)
-{
-	struct catalogue_run *runs;
-	struct source_stamp stamp;
-	struct stat st;
-	struct kin *kin;
-	uint64_t number;
-	size_t count;
-
-	if (!catalogue || !file_wants_kin(file) || fstat(fd, &st))
-		return;
-	source_stamp_of(&st, &stamp);
-	if (catalogue_runs(catalogue, &stamp, &number, &runs, &count))
-		return;
-	kin = kin_new(file_families(file), &stamp, writers_of(file_view(file), fd, &st), number,
-		      runs, count);
-	free(runs);
-	if (kin)
-		file_set_kin(file, kin, fd);
-}
-
 uint64_t kin_next_uncut(const struct kin *kin, uint64_t page, uint64_t *ret_pages)
 {
 	uint64_t end = 0;
@@ -465,50 +342,4 @@ uint64_t kin_next_uncut(const struct kin *kin, uint64_t page, uint64_t *ret_page
 		*ret_pages = (cut < end ? cut : end) - page;
 	}
 	return page;
-}
-
-static uint64_t count_uncut(const struct kin *kin)
-{
-	uint64_t pages = 0;
-	uint64_t count = 0;
-	uint64_t page = 0;
-
-	while ((page = kin_next_uncut(kin, page, &count)) != UINT64_MAX) {
-		pages += count;
-		page += count;
-	}
-	return pages;
-}
-
-static uint64_t count_known(struct catalogue *catalogue, int fd)
-{
-	struct catalogue_run *runs;
-	struct source_stamp stamp;
-	uint64_t pages = 0;
-	struct stat st;
-	uint64_t number;
-	size_t count;
-
-	if (fstat(fd, &st))
-		return 0;
-	source_stamp_of(&st, &stamp);
-	if (catalogue_runs(catalogue, &stamp, &number, &runs, &count))
-		return 0;
-	for (size_t i = 0; i < count; i++)
-		pages += runs[i].pages;
-	free(runs);
-	return pages;
-}
-
-uint64_t kin_count(struct catalogue *catalogue, struct file *file, int fd)
-{
-	struct kin *kin;
-	uint64_t pages;
-
-	kin = file ? kin_of(file) : NULL;
-	if (!kin)
-		return catalogue ? count_known(catalogue, fd) : 0;
-	pages = count_uncut(kin);
-	kin_put(kin);
-	return pages;
 }

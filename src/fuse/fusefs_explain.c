@@ -6,7 +6,7 @@
  */
 #include "fusefs_internal.h"
 
-#include "foldfs/kin.h"
+#include "foldfs/kin_file.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -9,7 +9,7 @@
  */
 #include "fusefs_handle.h"
 
-#include "foldfs/kin.h"
+#include "foldfs/kin_file.h"
 
 #include <errno.h>
 #include <fcntl.h>

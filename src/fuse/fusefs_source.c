@@ -21,7 +21,7 @@
  * proof is taken and set in one hold of the inode's lock, which the look takes too. So either it
  * finds the proof, or there is none until its descriptor is there, which the kernel sees.
  */
-#include "foldfs/kin.h"
+#include "foldfs/kin_file.h"
 #include "fusefs_internal.h"
 
 #include <errno.h>

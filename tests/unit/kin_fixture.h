@@ -7,7 +7,7 @@
 
 #include "fixture.h"
 
-#include "foldfs/kin.h"
+#include "foldfs/kin_file.h"
 
 #define PAGES 600u
 #define BYTES (PAGES * (size_t)FOLD_PAGE_SIZE)

@@ -9,7 +9,7 @@
 #include "audit_fixture.h"
 
 #include "foldfs/content.h"
-#include "foldfs/kin.h"
+#include "foldfs/kin_file.h"
 
 static void what_is_in_order_is_all_looked_at(void **state)
 {
