@@ -2,19 +2,9 @@
 /*
  * catalogue.c - what is known of whole files between mounts, in LMDB
  *
- * Tables, all numbers in the machine's byte order:
- *
- *   about    "format" -> struct about (magic, version, secret, the last number given out)
- *   files    device, inode -> struct file_value and the path
- *   digests  device, inode, part -> 64-bit digests of CATALOGUE_PART pages that are not zero; or
- *            the sketch
- *   classes  class -> struct class_value of each member, sorted by its bytes
- *   runs     device, inode -> struct runs_value and its runs: catalogue_runs.c
- *   objects  class -> struct object_value: catalogue_copies.c
- *
- * `files` is keyed without the stamp, so a file that changed replaces what was known of it; the
- * stamp is compared at every look-up. LMDB writes copies of pages and syncs before it switches, so
- * a crash leaves the last committed state; what is checked at the start is damage of other kinds.
+ * Its tables are those of catalogue_tables.c. LMDB writes copies of pages and syncs before it
+ * switches, so a crash leaves the last committed state; what is checked at the start is damage of
+ * other kinds.
  *
  * A read transaction lasts as long as the call that needs it: none is ever left open, which would
  * keep pages from being used again.
@@ -25,86 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-errint_t catalogue_error_of(int result)
-{
-	switch (result) {
-	case 0:
-		return 0;
-	case MDB_NOTFOUND:
-		return -ENOENT;
-	case MDB_MAP_FULL:
-		return -ENOSPC;
-	case MDB_READERS_FULL:
-	case MDB_BAD_RSLOT:
-		return -EAGAIN;
-	default:
-		return result > 0 ? -result : -EIO;
-	}
-}
-
-bool catalogue_is_valid_file(const MDB_val *key, const MDB_val *value)
-{
-	/* By bytes: LMDB aligns values to 2. */
-	const char *bytes = value->mv_data;
-	const char *path = bytes + sizeof(struct file_value);
-	size_t size;
-
-	if (key->mv_size != sizeof(struct file_key) || value->mv_size <= sizeof(struct file_value))
-		return false;
-	size = value->mv_size - sizeof(struct file_value);
-	return size <= PATH_MAX &&
-	       memcmp(key->mv_data, bytes + offsetof(struct file_value, key), key->mv_size) == 0 &&
-	       path[size - 1] == '\0' && strlen(path) == size - 1;
-}
-
 /* ---- reading ---- */
-
-static struct file_key key_of(dev_t device, ino_t inode)
-{
-	return (struct file_key){.device = device, .inode = inode};
-}
-
-static void stamp_of(const struct file_value *file, struct source_stamp *ret_stamp)
-{
-	*ret_stamp = (struct source_stamp){
-		.device = file->key.device,
-		.inode = file->key.inode,
-		.size = file->size,
-		.mtime = {.tv_sec = file->mtime, .tv_nsec = file->mtime_ns},
-		.ctime = {.tv_sec = file->ctime, .tv_nsec = file->ctime_ns},
-	};
-}
-
-/* *ret_value lies in the database and is valid within TXN; its alignment is LMDB's, of 2. */
-static int find_file(const struct catalogue *catalogue, MDB_txn *txn, const struct file_key *file,
-		     struct file_value *ret_value, const char **ret_path)
-{
-	MDB_val key = catalogue_value_of(file, sizeof(*file));
-	MDB_val value;
-	int result = mdb_get(txn, catalogue->files, &key, &value);
-
-	if (result)
-		return result;
-	if (!catalogue_is_valid_file(&key, &value))
-		return MDB_CORRUPTED;
-	memcpy(ret_value, value.mv_data, sizeof(*ret_value));
-	*ret_path = (const char *)value.mv_data + sizeof(*ret_value);
-	return 0;
-}
-
-int catalogue_find_stamped(const struct catalogue *catalogue, MDB_txn *txn,
-			   const struct source_stamp *stamp, struct file_value *ret_value)
-{
-	struct file_key key = key_of(stamp->device, stamp->inode);
-	struct source_stamp known;
-	const char *path;
-	int result = find_file(catalogue, txn, &key, ret_value, &path);
-
-	if (result)
-		return result;
-	stamp_of(ret_value, &known);
-	return source_stamp_equal(&known, stamp) ? 0 : MDB_NOTFOUND;
-}
 
 errint_t catalogue_find(struct catalogue *catalogue, const struct source_stamp *stamp,
 			struct catalogue_record *ret_record)
@@ -161,9 +72,9 @@ static errint_t get_member(struct catalogue *catalogue, uint64_t class, const ui
 	if (!result && backs && found.backs != *backs)
 		result = MDB_NOTFOUND;
 	if (!result)
-		result = find_file(catalogue, txn, &found.file, &value, &path);
+		result = catalogue_find_file(catalogue, txn, &found.file, &value, &path);
 	if (!result) {
-		stamp_of(&value, &ret_member->stamp);
+		catalogue_stamp_of(&value.stamp, &ret_member->stamp);
 		memcpy(ret_member->path, path, strlen(path) + 1);
 	}
 	mdb_txn_abort(txn);
@@ -185,14 +96,14 @@ errint_t catalogue_any_member(struct catalogue *catalogue, uint64_t class, unsig
 static void read_member(const struct file_value *file, const char *path,
 			struct catalogue_member *ret_member)
 {
-	stamp_of(file, &ret_member->stamp);
+	catalogue_stamp_of(&file->stamp, &ret_member->stamp);
 	memcpy(ret_member->path, path, strlen(path) + 1);
 }
 
 errint_t catalogue_get(struct catalogue *catalogue, dev_t device, ino_t inode,
 		       struct catalogue_member *ret_file, struct catalogue_record *ret_record)
 {
-	struct file_key key = key_of(device, inode);
+	struct file_key key = catalogue_key_of(device, inode);
 	struct file_value value;
 	const char *path;
 	MDB_txn *txn;
@@ -200,7 +111,7 @@ errint_t catalogue_get(struct catalogue *catalogue, dev_t device, ino_t inode,
 
 	if (result)
 		return catalogue_error_of(result);
-	result = find_file(catalogue, txn, &key, &value, &path);
+	result = catalogue_find_file(catalogue, txn, &key, &value, &path);
 	if (!result) {
 		read_member(&value, path, ret_file);
 		*ret_record = value.record;
@@ -228,7 +139,8 @@ static int next_key(MDB_cursor *cursor, const struct file_key *after, MDB_val *r
 errint_t catalogue_next(struct catalogue *catalogue, const struct source_stamp *after,
 			struct catalogue_member *ret_file, struct catalogue_record *ret_record)
 {
-	struct file_key last = after ? key_of(after->device, after->inode) : (struct file_key){0};
+	struct file_key last =
+		after ? catalogue_key_of(after->device, after->inode) : (struct file_key){0};
 	struct file_value found;
 	MDB_cursor *cursor;
 	MDB_val key;
@@ -256,7 +168,7 @@ errint_t catalogue_next(struct catalogue *catalogue, const struct source_stamp *
 
 static struct catalogue_part_key part_key_of(dev_t device, ino_t inode, uint64_t part)
 {
-	return (struct catalogue_part_key){.file = key_of(device, inode), .part = part};
+	return (struct catalogue_part_key){.file = catalogue_key_of(device, inode), .part = part};
 }
 
 errint_t catalogue_digests(struct catalogue *catalogue, const struct source_stamp *stamp,
@@ -320,7 +232,7 @@ static int leave_others(struct catalogue_batch *batch, const struct file_key *fi
 	struct class_value member;
 	MDB_val key;
 	MDB_val value;
-	int result = find_file(catalogue, batch->txn, file, &known, &path);
+	int result = catalogue_find_file(catalogue, batch->txn, file, &known, &path);
 
 	if (result)
 		return result == MDB_NOTFOUND ? 0 : result;
@@ -340,12 +252,7 @@ static int put_file(struct catalogue_batch *batch, const struct file_key *file,
 	const struct source_stamp *stamp = &member->stamp;
 	size_t path = strnlen(member->path, sizeof(member->path) - 1) + 1;
 	struct file_value fixed = {
-		.key = *file,
-		.size = stamp->size,
-		.mtime = stamp->mtime.tv_sec,
-		.mtime_ns = stamp->mtime.tv_nsec,
-		.ctime = stamp->ctime.tv_sec,
-		.ctime_ns = stamp->ctime.tv_nsec,
+		.stamp = catalogue_stamp_value(stamp),
 		.record = *record,
 	};
 	MDB_val key = catalogue_value_of(file, sizeof(*file));
@@ -375,7 +282,7 @@ errint_t catalogue_put(struct catalogue_batch *batch, const struct catalogue_mem
 		       const struct catalogue_record *record, const uint64_t digests[],
 		       size_t count)
 {
-	struct file_key own = key_of(file->stamp.device, file->stamp.inode);
+	struct file_key own = catalogue_key_of(file->stamp.device, file->stamp.inode);
 	int result = leave_others(batch, &own, &file->stamp);
 
 	if (!result)
@@ -402,10 +309,10 @@ errint_t catalogue_put_digests(struct catalogue_batch *batch, dev_t device, ino_
 static int find_entry(struct catalogue_batch *batch, const struct source_stamp *stamp,
 		      struct catalogue_member *ret_file, struct catalogue_record *ret_record)
 {
-	struct file_key own = key_of(stamp->device, stamp->inode);
+	struct file_key own = catalogue_key_of(stamp->device, stamp->inode);
 	struct file_value value;
 	const char *path;
-	int result = find_file(batch->catalogue, batch->txn, &own, &value, &path);
+	int result = catalogue_find_file(batch->catalogue, batch->txn, &own, &value, &path);
 
 	if (result)
 		return result;
@@ -464,7 +371,7 @@ static int remove_digests(struct catalogue_batch *batch, dev_t device, ino_t ino
 errint_t catalogue_remove(struct catalogue_batch *batch, dev_t device, ino_t inode)
 {
 	const struct catalogue *catalogue = batch->catalogue;
-	struct file_key own = key_of(device, inode);
+	struct file_key own = catalogue_key_of(device, inode);
 	MDB_val key = catalogue_value_of(&own, sizeof(own));
 	int result = leave_others(batch, &own, NULL);
 
@@ -483,18 +390,6 @@ errint_t catalogue_remove_stamped(struct catalogue_batch *batch, const struct so
 	if (result)
 		return catalogue_error_of(result);
 	return catalogue_remove(batch, stamp->device, stamp->inode);
-}
-
-int catalogue_new_number(struct catalogue_batch *batch, uint64_t *ret_number)
-{
-	struct about about;
-	int result = catalogue_read_about(batch->catalogue, batch->txn, &about);
-
-	if (!result) {
-		*ret_number = ++about.last_number;
-		result = catalogue_write_about(batch->catalogue, batch->txn, &about);
-	}
-	return result;
 }
 
 errint_t catalogue_new_class(struct catalogue_batch *batch, uint64_t *ret_class)

@@ -11,12 +11,6 @@
 
 #include <string.h>
 
-bool catalogue_is_valid_object(const MDB_val *key, const MDB_val *value)
-{
-	return key->mv_size == sizeof(uint64_t) && value->mv_size == sizeof(struct object_value) &&
-	       memcmp(key->mv_data, value->mv_data, key->mv_size) == 0;
-}
-
 static int read_object(const MDB_val *key, const MDB_val *value,
 		       struct catalogue_object *ret_object)
 {

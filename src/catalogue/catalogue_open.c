@@ -27,88 +27,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MAGIC   0x666f6c6463617461ull /* foldcata */
-#define VERSION 6u
-#define TABLES  6
-#define READERS 512
 /* Of the file `clean`. */
 #define MARK_BYTES 192
-
-static const char about_key[] = "format";
-
-static MDB_val about_name(void)
-{
-	return catalogue_value_of(about_key, sizeof(about_key) - 1);
-}
-
-errint_t catalogue_open_environment(const char *path, uint64_t max_bytes, unsigned flags,
-				    MDB_env **ret_env)
-{
-	MDB_env *env;
-	int result = mdb_env_create(&env);
-
-	if (result)
-		return catalogue_error_of(result);
-	result = mdb_env_set_maxdbs(env, TABLES);
-	if (!result)
-		result = mdb_env_set_mapsize(env, max_bytes);
-	if (!result)
-		result = mdb_env_set_maxreaders(env, READERS);
-	if (!result)
-		result = mdb_env_open(env, path, flags, 0600);
-	if (result) {
-		mdb_env_close(env);
-		return catalogue_error_of(result);
-	}
-	*ret_env = env;
-	return 0;
-}
-
-int catalogue_open_tables(struct catalogue *catalogue, MDB_txn *txn, unsigned flags)
-{
-	int result = mdb_dbi_open(txn, "about", flags, &catalogue->about);
-
-	if (!result)
-		result = mdb_dbi_open(txn, "files", flags, &catalogue->files);
-	if (!result)
-		result = mdb_dbi_open(txn, "digests", flags, &catalogue->digests);
-	if (!result)
-		result = mdb_dbi_open(txn, "classes", flags | MDB_DUPSORT | MDB_DUPFIXED,
-				      &catalogue->classes);
-	if (!result)
-		result = mdb_dbi_open(txn, "runs", flags, &catalogue->runs);
-	if (!result)
-		result = mdb_dbi_open(txn, "objects", flags, &catalogue->objects);
-	return result;
-}
-
-int catalogue_read_about(const struct catalogue *catalogue, MDB_txn *txn, struct about *ret_about)
-{
-	MDB_val key = about_name();
-	MDB_val value;
-	int result = mdb_get(txn, catalogue->about, &key, &value);
-
-	if (result)
-		return result;
-	if (value.mv_size != sizeof(*ret_about))
-		return MDB_INVALID;
-	memcpy(ret_about, value.mv_data, sizeof(*ret_about));
-	return ret_about->magic == MAGIC && ret_about->version == VERSION ? 0 : MDB_INVALID;
-}
-
-int catalogue_write_about(const struct catalogue *catalogue, MDB_txn *txn,
-			  const struct about *about)
-{
-	MDB_val key = about_name();
-	MDB_val value = catalogue_value_of(about, sizeof(*about));
-
-	return mdb_put(txn, catalogue->about, &key, &value, 0);
-}
 
 /* Make the tables, and the secret, if they are not there. */
 static errint_t prepare(struct catalogue *catalogue)
 {
-	struct about about = {.magic = MAGIC, .version = VERSION};
+	struct about about;
 	MDB_txn *txn;
 	int result = mdb_txn_begin(catalogue->env, NULL, 0, &txn);
 
@@ -118,6 +43,7 @@ static errint_t prepare(struct catalogue *catalogue)
 	if (!result)
 		result = catalogue_read_about(catalogue, txn, &about);
 	if (result == MDB_NOTFOUND) {
+		catalogue_init_about(&about);
 		result = getrandom(about.secret, sizeof(about.secret), 0) ==
 					 (ssize_t)sizeof(about.secret)
 				 ? 0
@@ -183,7 +109,7 @@ static bool mark_of(int directory, char mark[MARK_BYTES])
 		 "foldfs catalogue %u, LMDB %d.%d: inode %ju, %jd bytes, modified %jd.%09ld, "
 		 "changed "
 		 "%jd.%09ld\n",
-		 VERSION, MDB_VERSION_MAJOR, MDB_VERSION_MINOR, (uintmax_t)st.st_ino,
+		 CATALOGUE_VERSION, MDB_VERSION_MAJOR, MDB_VERSION_MINOR, (uintmax_t)st.st_ino,
 		 (intmax_t)st.st_size, (intmax_t)st.st_mtim.tv_sec, st.st_mtim.tv_nsec,
 		 (intmax_t)st.st_ctim.tv_sec, st.st_ctim.tv_nsec);
 	return true;

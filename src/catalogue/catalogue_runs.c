@@ -22,51 +22,12 @@ struct known_runs {
 	struct catalogue_run *runs; /* NULL: nothing is known */
 };
 
-bool catalogue_is_valid_runs(const MDB_val *key, const MDB_val *value)
-{
-	const char *bytes = value->mv_data;
-	struct catalogue_run run;
-	uint64_t end = 0;
-
-	/* By bytes: LMDB aligns values to 2. */
-	if (key->mv_size != sizeof(struct file_key) ||
-	    value->mv_size <= sizeof(struct runs_value) ||
-	    (value->mv_size - sizeof(struct runs_value)) % sizeof(run) ||
-	    memcmp(key->mv_data, bytes + offsetof(struct runs_value, key), key->mv_size))
-		return false;
-	for (size_t at = sizeof(struct runs_value); at < value->mv_size; at += sizeof(run)) {
-		memcpy(&run, bytes + at, sizeof(run));
-		/* Apart: two that touch would be one. */
-		if (!run.pages || run.pages > UINT64_MAX - run.first ||
-		    (end ? run.first <= end : false))
-			return false;
-		end = run.first + run.pages;
-	}
-	return true;
-}
-
-static void stamp_of(const struct runs_value *value, struct source_stamp *ret_stamp)
-{
-	*ret_stamp = (struct source_stamp){
-		.device = value->key.device,
-		.inode = value->key.inode,
-		.size = value->size,
-		.mtime = {.tv_sec = value->mtime, .tv_nsec = value->mtime_ns},
-		.ctime = {.tv_sec = value->ctime, .tv_nsec = value->ctime_ns},
-	};
-}
-
-static struct file_key key_of(const struct source_stamp *stamp)
-{
-	return (struct file_key){.device = stamp->device, .inode = stamp->inode};
-}
-
 /* The entry of the file with STAMP; *ret_value lies in the database. LMDB's results. */
 static int find_runs(const struct catalogue *catalogue, MDB_txn *txn,
 		     const struct source_stamp *stamp, struct runs_value *ret_fixed,
 		     MDB_val *ret_value)
 {
-	struct file_key file = key_of(stamp);
+	struct file_key file = catalogue_key_of(stamp->device, stamp->inode);
 	struct source_stamp known;
 	MDB_val key = catalogue_value_of(&file, sizeof(file));
 	int result = mdb_get(txn, catalogue->runs, &key, ret_value);
@@ -76,7 +37,7 @@ static int find_runs(const struct catalogue *catalogue, MDB_txn *txn,
 	if (!catalogue_is_valid_runs(&key, ret_value))
 		return MDB_CORRUPTED;
 	memcpy(ret_fixed, ret_value->mv_data, sizeof(*ret_fixed));
-	stamp_of(ret_fixed, &known);
+	catalogue_stamp_of(&ret_fixed->stamp, &known);
 	return source_stamp_equal(&known, stamp) ? 0 : MDB_NOTFOUND;
 }
 
@@ -143,21 +104,16 @@ static int write_runs(struct catalogue_batch *batch, const struct source_stamp *
 		      const struct known_runs *known)
 {
 	struct runs_value fixed = {
-		.key = key_of(stamp),
-		.size = stamp->size,
-		.mtime = stamp->mtime.tv_sec,
-		.mtime_ns = stamp->mtime.tv_nsec,
-		.ctime = stamp->ctime.tv_sec,
-		.ctime_ns = stamp->ctime.tv_nsec,
+		.stamp = catalogue_stamp_value(stamp),
 		.family = known->family,
 	};
 	size_t bytes = known->count * sizeof(known->runs[0]);
-	MDB_val key = catalogue_value_of(&fixed.key, sizeof(fixed.key));
+	MDB_val key = catalogue_value_of(&fixed.stamp.key, sizeof(fixed.stamp.key));
 	MDB_val value = {.mv_size = sizeof(fixed) + bytes};
 	int result;
 
 	if (!known->count)
-		return catalogue_remove_runs(batch, &fixed.key, NULL);
+		return catalogue_remove_runs(batch, &fixed.stamp.key, NULL);
 	result = mdb_put(batch->txn, batch->catalogue->runs, &key, &value, MDB_RESERVE);
 	if (result)
 		return result;

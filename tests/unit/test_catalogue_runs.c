@@ -294,16 +294,16 @@ static void put_raw(struct fixture *f, unsigned number, uint64_t family,
 {
 	struct source_stamp stamp = stamp_of(number);
 	struct runs_value fixed = {
-		.key = {.device = 7, .inode = number},
-		.size = stamp.size,
-		.mtime = stamp.mtime.tv_sec,
-		.mtime_ns = stamp.mtime.tv_nsec,
-		.ctime = stamp.ctime.tv_sec,
-		.ctime_ns = stamp.ctime.tv_nsec,
+		.stamp = {.key = {.device = 7, .inode = number},
+			  .size = stamp.size,
+			  .mtime = stamp.mtime.tv_sec,
+			  .mtime_ns = stamp.mtime.tv_nsec,
+			  .ctime = stamp.ctime.tv_sec,
+			  .ctime_ns = stamp.ctime.tv_nsec},
 		.family = family,
 	};
 	uint8_t room[sizeof(fixed) + 8 * sizeof(runs[0])];
-	MDB_val key = catalogue_value_of(&fixed.key, sizeof(fixed.key));
+	MDB_val key = catalogue_value_of(&fixed.stamp.key, sizeof(fixed.stamp.key));
 	MDB_val value = catalogue_value_of(room, sizeof(fixed) + bytes);
 	struct catalogue_batch *batch;
 
