@@ -14,6 +14,8 @@ struct audit {
 	size_t key_count;
 };
 
+/* ---- audit_rounds.c ---- */
+
 bool audit_is_cancelled(const struct audit *audit);
 /* One more difference; the text is kept while there is room. */
 __attribute__((format(printf, 3, 4))) void audit_found(struct audit *audit, enum audit_check check,
@@ -21,6 +23,9 @@ __attribute__((format(printf, 3, 4))) void audit_found(struct audit *audit, enum
 void audit_took_memory(struct audit *audit, uint64_t bytes);
 /* The files that are known now, anew. -ENOMEM. */
 errint_t audit_take_keys(struct audit *audit);
+
+/* For qsort() and bsearch(): by inode, then device. */
+int audit_key_order(const void *a, const void *b);
 
 /* Call VISIT for each file that is known now. -ENOMEM, -ECANCELED. */
 typedef void audit_file_fn(void *context, struct file *file);
@@ -45,6 +50,8 @@ typedef int audit_take_fn(struct audit *audit, struct audit_sum sums[]);
 /* Count until they agree or the rounds are over. -errno of TAKE, -ECANCELED. */
 errint_t audit_sums(struct audit *audit, audit_take_fn *take);
 
+/* ---- the parts ---- */
+
 /* audit_content.c: slots against the source. -ENOMEM, -ECANCELED. */
 errint_t audit_content(struct audit *audit);
 /* audit_pairs.c: files that are served for others. -ENOMEM, -ECANCELED. */
@@ -61,6 +68,5 @@ int audit_pool_sums(struct audit *audit, struct audit_sum sums[]);
 typedef errint_t audit_visit_fn(void *context, size_t index, int fd);
 errint_t audit_tree_visit(const struct audit_subject *subject, const struct file_key wanted[],
 			  size_t count, audit_visit_fn *visit, void *context);
-int audit_key_order(const void *a, const void *b);
 
 #endif
