@@ -24,7 +24,6 @@
 /* What is written at once: this much, or what there is after this time. */
 #define BATCH_BYTES (4u << 20)
 #define BATCH_NS    1000000000
-#define PROGRESS_NS 100000000
 
 #define WORKERS_MOST 64u
 
@@ -146,11 +145,6 @@ void scan_free(struct scan *scan)
 	pthread_cond_destroy(&scan->more_files);
 	pthread_mutex_destroy(&scan->lock);
 	free(scan);
-}
-
-void scan_cancel(struct scan *scan)
-{
-	atomic_store_explicit(&scan->cancelled, true, memory_order_relaxed);
 }
 
 /* ---- writing ---- */
@@ -400,23 +394,6 @@ static void take_notes(struct scan *scan, struct scan_note *note)
 }
 
 /* ---- steps ---- */
-
-void scan_tell_progress(struct scan *scan)
-{
-	struct scan_progress progress = {
-		.step = scan->step,
-		.files = atomic_load_explicit(&scan->done_files, memory_order_relaxed),
-		.bytes = atomic_load_explicit(&scan->done_bytes, memory_order_relaxed),
-		.total_files = atomic_load_explicit(&scan->total_files, memory_order_relaxed),
-		.total_bytes = atomic_load_explicit(&scan->total_bytes, memory_order_relaxed),
-	};
-	int64_t now = scan_now_ns();
-
-	if (!scan->options.progress || now - scan->told_ns < PROGRESS_NS)
-		return;
-	scan->told_ns = now;
-	scan->options.progress(scan->options.context, &progress);
-}
 
 static void count_memory(struct scan *scan)
 {

@@ -158,12 +158,10 @@ struct scan {
 	bool thread_runs;
 };
 
-/* ---- scan.c ---- */
+/* ---- scan_queue.c ---- */
 
 /* Have the progress told, if it is time. The scan's thread. */
 void scan_tell_progress(struct scan *scan);
-
-/* ---- scan_queue.c ---- */
 
 bool scan_is_cancelled(const struct scan *scan);
 int64_t scan_now_ns(void);
@@ -190,6 +188,21 @@ void scan_note_failure(struct scan *scan, errint_t error);
 struct scan_note *scan_notes_take(struct scan *scan, bool *ret_ended);
 void scan_worker_end(struct scan *scan);
 
+/* ---- scan_open.c ---- */
+
+/* PATH beneath the root, for reading. A descriptor, or -errno. */
+int scan_open(const struct scan *scan, const char *path);
+/* The same of a regular file, INODE, with SIZE bytes. -EBUSY: somebody holds it for himself alone,
+ * as a mount does with what its clients write to. An open would end that. */
+int scan_open_file(const struct scan *scan, const char *path, ino_t inode, uint64_t size);
+/* Whether a later change of the file must get another stamp than the one it has now. */
+bool scan_stamp_is_old_enough(const struct scan *scan, const struct source_stamp *stamp);
+
+/* ---- scan_sketch.c ---- */
+
+/* The page NUMBER, not zero, has this digest. */
+void scan_sketch_add(struct scan_sketch *sketch, uint64_t number, uint64_t digest);
+
 /* ---- scan_walk.c ---- */
 
 /* The walk's thread: pushes every file. SCAN. */
@@ -200,13 +213,6 @@ void *scan_count_thread(void *scan);
 /* ---- scan_read.c ---- */
 
 void *scan_read_thread(void *scan);
-/* PATH beneath the root, for reading. A descriptor, or -errno. */
-int scan_open(const struct scan *scan, const char *path);
-/* The same of a regular file, INODE, with SIZE bytes. -EBUSY: somebody holds it for himself alone,
- * as a mount does with what its clients write to. An open would end that. */
-int scan_open_file(const struct scan *scan, const char *path, ino_t inode, uint64_t size);
-/* Whether a later change of the file must get another stamp than the one it has now. */
-bool scan_stamp_is_old_enough(const struct scan *scan, const struct source_stamp *stamp);
 
 /* ---- scan_class.c ---- */
 
@@ -270,9 +276,6 @@ errint_t scan_compare_pages(struct scan *scan, struct scan_twin *a, struct scan_
 
 /* Files with fewer pages that are not zero are in no family. */
 #define SCAN_FAMILY_PAGES 64u
-
-/* The page NUMBER, not zero, has this digest. */
-void scan_sketch_add(struct scan_sketch *sketch, uint64_t number, uint64_t digest);
 
 /* Find those that may have pages in common: scan->kin. -errno. */
 errint_t scan_nominate_kin(struct scan *scan);

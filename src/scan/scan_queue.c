@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * scan_queue.c - the queues between the walk, the workers and the scan's own thread
+ * scan_queue.c - the queues between the walk, the workers and the scan's own thread; progress
  *
  * Both queues are bounded, so a fast part waits for a slow one and memory stays what it is. Whoever
  * waits is woken by what it waits for; a cancellation that comes from a signal handler can wake
@@ -15,7 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define TICK_NS 100000000
+#define TICK_NS     100000000
+#define PROGRESS_NS 100000000 /* between two reports */
 
 #define FILES_MAX   1024u
 #define NOTES_BYTES (4u << 20)
@@ -30,6 +31,11 @@ int64_t scan_now_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+void scan_cancel(struct scan *scan)
+{
+	atomic_store_explicit(&scan->cancelled, true, memory_order_relaxed);
 }
 
 bool scan_is_cancelled(const struct scan *scan)
@@ -212,4 +218,21 @@ void scan_worker_end(struct scan *scan)
 	scan->workers_left--;
 	pthread_cond_signal(&scan->more_notes);
 	pthread_mutex_unlock(&scan->lock);
+}
+
+void scan_tell_progress(struct scan *scan)
+{
+	struct scan_progress progress = {
+		.step = scan->step,
+		.files = atomic_load_explicit(&scan->done_files, memory_order_relaxed),
+		.bytes = atomic_load_explicit(&scan->done_bytes, memory_order_relaxed),
+		.total_files = atomic_load_explicit(&scan->total_files, memory_order_relaxed),
+		.total_bytes = atomic_load_explicit(&scan->total_bytes, memory_order_relaxed),
+	};
+	int64_t now = scan_now_ns();
+
+	if (!scan->options.progress || now - scan->told_ns < PROGRESS_NS)
+		return;
+	scan->told_ns = now;
+	scan->options.progress(scan->options.context, &progress);
 }
