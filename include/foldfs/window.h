@@ -128,7 +128,7 @@ void window_wait_for_drop(struct window_file *file, uint64_t first_page, unsigne
 			  struct window_patience patience);
 
 /* The kernel holds nothing at or behind FIRST_PAGE any more (truncate, invalidation at open). */
-void window_uncount(struct window_file *file, uint64_t first_page);
+void window_close_from(struct window_file *file, uint64_t first_page);
 
 /* Content changed behind the kernel: have a trimmer drop all it caches of the file. Never
  * blocks. */

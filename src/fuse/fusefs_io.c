@@ -248,7 +248,7 @@ static errint_t truncate_file(struct fusefs *fs, struct inode *inode, int fd, co
 	window = *inode_window_file(inode);
 	inode_unlock(inode);
 	if (!error && window)
-		window_uncount(window, fold_pages_in(0, (uint64_t)size));
+		window_close_from(window, fold_pages_in(0, (uint64_t)size));
 	return error;
 }
 

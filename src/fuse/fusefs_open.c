@@ -137,7 +137,7 @@ static errint_t enter_plan_locked(struct fusefs *fs, struct inode *inode, struct
 	if (hold->kind == PLAN_WINDOW && hold->opens == 1)
 		handle_prove_locked(handle);
 	if (!plan_answer(fs->plan, hold, may_keep_cache(handle), fi) && *inode_window_file(inode))
-		window_uncount(*inode_window_file(inode), 0);
+		window_close_from(*inode_window_file(inode), 0);
 	return 0;
 }
 

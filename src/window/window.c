@@ -23,14 +23,11 @@
  *
  * What one hold of the lock does is bounded, whatever the window, a file or their notes have come
  * to: CLOSE_BATCH regions are closed, TRIM_BATCH gathered, a run of them dropped.
- *
- * A file is freed when its node is forgotten and its last region gone.
  */
 #include "foldfs/rcu.h"
 #include "window_internal.h"
 
 #include <errno.h>
-#include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -47,17 +44,11 @@
  * that page was behind them; with a quarter of this the window grows to twice as much beside
  * mapped writes. */
 #define STUCK_US 200u
-/* Regions that are looked at, and closed, while the lock is held once. */
-#define CLOSE_BATCH 256u
+
 /* Places of regions that are on their way out: one for so many pages of the budget, in bounds. */
 #define PLACE_PAGES 16u
 #define PLACES_MIN  64u
 #define PLACES_MAX  65536u
-
-struct region_key {
-	const struct window_file *file;
-	uint64_t index;
-};
 
 static void init_monotonic(pthread_cond_t *condition)
 {
@@ -67,23 +58,6 @@ static void init_monotonic(pthread_cond_t *condition)
 	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
 	pthread_cond_init(condition, &attributes);
 	pthread_condattr_destroy(&attributes);
-}
-
-/* What BLOCK takes of the heap. */
-static uint64_t bytes_of(void *block)
-{
-	return malloc_usable_size(block) + sizeof(size_t);
-}
-
-static void count_memory(struct window *window, void *block)
-{
-	atomic_fetch_add_explicit(&window->memory, bytes_of(block), memory_order_relaxed);
-}
-
-void window_free_counted(struct window *window, void *block)
-{
-	atomic_fetch_sub_explicit(&window->memory, bytes_of(block), memory_order_relaxed);
-	free(block);
 }
 
 static void init_lists_and_locks(struct window *window)
@@ -116,7 +90,7 @@ static errint_t make_tables(struct window *window)
 	window->places = calloc(places, sizeof(*window->places));
 	if (!window->places)
 		return -ENOMEM;
-	count_memory(window, window->places);
+	window_count_memory(window, window->places);
 	fold_rcu_register();
 	window->regions = cds_lfht_new_flavor(64, 64, 0, CDS_LFHT_AUTO_RESIZE | CDS_LFHT_ACCOUNTING,
 					      &urcu_memb_flavor, NULL);
@@ -149,56 +123,6 @@ errint_t window_new(uint64_t budget_bytes, window_invalidate_fn invalidate, void
 	return 0;
 }
 
-errint_t window_file_new(struct window *window, uint64_t node, uint64_t edition,
-			 struct window_file **ret_file)
-{
-	struct window_file *file = calloc(1, sizeof(*file));
-
-	if (!file)
-		return -ENOMEM;
-	file->window = window;
-	file->node = node;
-	atomic_init(&file->wanted, edition);
-	atomic_init(&file->shown, edition);
-	CDS_INIT_LIST_HEAD(&file->regions);
-	CDS_INIT_LIST_HEAD(&file->closing);
-	CDS_INIT_LIST_HEAD(&file->drops);
-	CDS_INIT_LIST_HEAD(&file->stale);
-	count_memory(window, file);
-	pthread_mutex_lock(&window->lock);
-	cds_list_add_tail(&file->link, &window->files);
-	pthread_mutex_unlock(&window->lock);
-	*ret_file = file;
-	return 0;
-}
-
-static struct region *region_of(struct cds_lfht_node *node)
-{
-	return caa_container_of(node, struct region, node);
-}
-
-static int match_region(struct cds_lfht_node *node, const void *key)
-{
-	const struct region_key *wanted = key;
-	const struct region *region = region_of(node);
-
-	FOLD_TSAN_ACQUIRE(node);
-	return region->index == wanted->index && region->file == wanted->file;
-}
-
-/* Read side. */
-struct region *window_find_region(struct window_file *file, uint64_t index)
-{
-	struct region_key key = {.file = file, .index = index};
-	struct cds_lfht_iter iter;
-	struct cds_lfht_node *node;
-
-	cds_lfht_lookup(file->window->regions, window_hash_of(file, index), match_region, &key,
-			&iter);
-	node = cds_lfht_iter_get_node(&iter);
-	return node ? region_of(node) : NULL;
-}
-
 /* The region, made and queued if it is not there. Read side. NULL: no memory. */
 static struct region *find_or_make(struct window_file *file, uint64_t index)
 {
@@ -228,7 +152,7 @@ static struct region *find_or_make(struct window_file *file, uint64_t index)
 		/* Nobody knows any more which of its pages that was. */
 		made->dropped = file->over;
 		made->again = UINT64_MAX;
-		count_memory(window, made);
+		window_count_memory(window, made);
 	}
 	pthread_mutex_unlock(&window->lock);
 	if (!region)
@@ -243,15 +167,6 @@ static void wake(struct window *window)
 	pthread_mutex_lock(&window->lock);
 	pthread_mutex_unlock(&window->lock);
 	pthread_cond_signal(&window->wanted);
-}
-
-uint64_t window_mask_of(uint64_t page, uint64_t end)
-{
-	unsigned from = page & (REGION_PAGES - 1);
-	uint64_t left = end - page;
-	unsigned count = left < REGION_PAGES - from ? (unsigned)left : REGION_PAGES - from;
-
-	return (count == REGION_PAGES ? UINT64_MAX : (1ull << count) - 1) << from;
 }
 
 void window_note(struct window_file *file, uint64_t first_page, unsigned pages)
@@ -288,22 +203,6 @@ void window_note(struct window_file *file, uint64_t first_page, unsigned pages)
 		wake(window);
 }
 
-struct window_range window_regions_of(const struct window_file *file, uint64_t first_page,
-				      unsigned pages)
-{
-	return (struct window_range){
-		.file = file,
-		.first = first_page >> REGION_SHIFT,
-		.end = ((first_page + pages - 1) >> REGION_SHIFT) + 1,
-	};
-}
-
-static _Atomic uint32_t *waiting_slot(struct window *window, const struct window_file *file,
-				      uint64_t index)
-{
-	return &window->waiting[window_hash_of(file, index) % WAITING_SLOTS];
-}
-
 void window_read_waits(struct window_file *file, uint64_t first_page, unsigned pages,
 		       struct window_read *read)
 {
@@ -311,7 +210,7 @@ void window_read_waits(struct window_file *file, uint64_t first_page, unsigned p
 
 	read->regions = window_regions_of(file, first_page, pages);
 	for (index = read->regions.first; index < read->regions.end; index++)
-		atomic_fetch_add(waiting_slot(file->window, file, index), 1);
+		atomic_fetch_add(window_waiting_slot(file->window, file, index), 1);
 }
 
 /* A READ does not wait any more: whether it was the last one that something was left for. Whoever
@@ -323,7 +222,7 @@ static bool leave_slots(struct window *window, const struct window_read *read)
 	uint64_t index;
 
 	for (index = read->regions.first; index < read->regions.end; index++) {
-		_Atomic uint32_t *slot = waiting_slot(window, read->regions.file, index);
+		_Atomic uint32_t *slot = window_waiting_slot(window, read->regions.file, index);
 
 		if (atomic_fetch_sub(slot, 1) == (SLOT_LEFT | 1)) {
 			atomic_fetch_and(slot, ~SLOT_LEFT);
@@ -351,27 +250,6 @@ void window_read_goes_on(struct window *window, struct window_read *read)
 	pthread_mutex_lock(&window->lock);
 	look_again_locked(window);
 	pthread_mutex_unlock(&window->lock);
-}
-
-bool window_is_held_locked(struct window *window, const struct region *region)
-{
-	_Atomic uint32_t *slot = waiting_slot(window, region->file, region->index);
-
-	if (!(atomic_load(slot) & ~SLOT_LEFT))
-		return false;
-	atomic_fetch_or(slot, SLOT_LEFT);
-	return atomic_load(slot) & ~SLOT_LEFT;
-}
-
-struct timespec window_time_in(unsigned microseconds)
-{
-	struct timespec then;
-
-	clock_gettime(CLOCK_MONOTONIC, &then);
-	then.tv_nsec += (long)microseconds * 1000;
-	then.tv_sec += then.tv_nsec / 1000000000;
-	then.tv_nsec %= 1000000000;
-	return then;
 }
 
 static bool is_being_dropped_locked(const struct window_file *file,
@@ -417,190 +295,6 @@ void window_wait_for_room(struct window_file *file, uint64_t first_page, unsigne
 	if (leave_slots(window, &read))
 		look_again_locked(window);
 	pthread_mutex_unlock(&window->lock);
-}
-
-static struct cds_hlist_head *place_of(const struct window *window, const struct window_file *file,
-				       uint64_t index)
-{
-	return &window->places[window_hash_of(file, index) & window->places_mask];
-}
-
-struct region *window_next_closed_locked(const struct window_file *file, uint64_t index,
-					 const struct region *before)
-{
-	struct cds_hlist_node *node =
-		before ? before->place.next : place_of(file->window, file, index)->next;
-
-	for (; node; node = node->next) {
-		struct region *region = caa_container_of(node, struct region, place);
-
-		if (region->file == file && region->index == index)
-			return region;
-	}
-	return NULL;
-}
-
-void window_close_region_locked(struct window *window, struct region *region)
-{
-	struct window_file *file = region->file;
-
-	fold_rcu_read_lock();
-	cds_lfht_del(window->regions, &region->node);
-	fold_rcu_read_unlock();
-	cds_list_del(&region->link);
-	cds_list_add_tail(&region->link, &window->closing);
-	cds_list_del(&region->in_file);
-	cds_list_add_tail(&region->in_file, &file->closing);
-	cds_hlist_add_head(&region->place, place_of(window, file, region->index));
-	file->noted--;
-	region->closing_pages = (uint64_t)__builtin_popcountll(
-		atomic_load_explicit(&region->bits, memory_order_relaxed));
-	window->closing_pages += region->closing_pages;
-}
-
-/* Let others have the lock. */
-static void give_way_locked(struct window *window)
-{
-	pthread_mutex_unlock(&window->lock);
-	pthread_cond_signal(&window->wanted);
-	pthread_mutex_lock(&window->lock);
-}
-
-/* Look for FILE's regions from INDEX to END one by one: there are more regions. */
-static void close_by_index_locked(struct window_file *file, uint64_t index, uint64_t end)
-{
-	unsigned looks = 0;
-
-	for (; index < end; index++) {
-		struct region *region;
-
-		fold_rcu_read_lock();
-		region = window_find_region(file, index);
-		fold_rcu_read_unlock();
-		/* Nobody but trimmers frees regions, under the lock, once they are closed. */
-		if (region)
-			window_close_region_locked(file->window, region);
-		if (++looks % CLOSE_BATCH == 0)
-			give_way_locked(file->window);
-	}
-}
-
-/* Look at each of FILE's regions there were when it began: those before INDEX go to the list's end,
- * so it does not matter what others do to the list meanwhile. */
-static void close_by_list_locked(struct window_file *file, uint64_t index)
-{
-	uint64_t left = file->noted;
-
-	for (; left && !cds_list_empty(&file->regions); left--) {
-		struct region *region =
-			cds_list_first_entry(&file->regions, struct region, in_file);
-
-		if (region->index >= index) {
-			window_close_region_locked(file->window, region);
-		} else {
-			cds_list_del(&region->in_file);
-			cds_list_add_tail(&region->in_file, &file->regions);
-		}
-		if (left % CLOSE_BATCH == 0)
-			give_way_locked(file->window);
-	}
-}
-
-/* Close FILE's regions from INDEX on. The lock is given up in between; what is noted meanwhile may
- * be left. */
-static void close_file_locked(struct window_file *file, uint64_t index)
-{
-	uint64_t end = file->end;
-
-	if (end <= index)
-		return;
-	file->end = index; /* what is noted meanwhile moves it on again */
-	file->kept++;
-	if (end - index < file->noted)
-		close_by_index_locked(file, index, end);
-	else
-		close_by_list_locked(file, index);
-	file->kept--;
-}
-
-void window_free_file_if_done_locked(struct window_file *file)
-{
-	if (!file->forgotten || file->kept || !cds_list_empty(&file->drops) ||
-	    !cds_list_empty(&file->regions) || !cds_list_empty(&file->closing))
-		return;
-	cds_list_del(&file->stale);
-	cds_list_del(&file->link);
-	window_free_counted(file->window, file);
-}
-
-void window_file_forget(struct window_file *file)
-{
-	struct window *window;
-	bool noted;
-
-	if (!file)
-		return;
-	window = file->window;
-	pthread_mutex_lock(&window->lock);
-	file->forgotten = true;
-	/* Its number may be another file's by the time a trimmer comes to it. */
-	cds_list_del_init(&file->stale);
-	cds_list_del(&file->link);
-	cds_list_add_tail(&file->link, &window->leaving);
-	noted = !cds_list_empty(&file->regions);
-	close_file_locked(file, 0);
-	window_free_file_if_done_locked(file);
-	pthread_mutex_unlock(&window->lock);
-	/* Most files that go have nothing left to be dropped. */
-	if (noted)
-		pthread_cond_signal(&window->wanted);
-}
-
-void window_uncount(struct window_file *file, uint64_t first_page)
-{
-	struct window *window = file->window;
-
-	pthread_mutex_lock(&window->lock);
-	close_file_locked(file, (first_page + REGION_PAGES - 1) >> REGION_SHIFT);
-	pthread_mutex_unlock(&window->lock);
-	pthread_cond_signal(&window->wanted);
-}
-
-static void invalidate_soon_locked(struct window_file *file)
-{
-	if (!file->forgotten && cds_list_empty(&file->stale))
-		cds_list_add_tail(&file->stale, &file->window->stale);
-	close_file_locked(file, 0);
-}
-
-void window_invalidate_soon(struct window_file *file)
-{
-	struct window *window = file->window;
-
-	pthread_mutex_lock(&window->lock);
-	invalidate_soon_locked(file);
-	pthread_mutex_unlock(&window->lock);
-	pthread_cond_signal(&window->wanted);
-}
-
-void window_follow(struct window_file *file, uint64_t edition)
-{
-	struct window *window = file->window;
-
-	if (atomic_load_explicit(&file->wanted, memory_order_relaxed) >= edition)
-		return;
-	pthread_mutex_lock(&window->lock);
-	if (atomic_load(&file->wanted) < edition) {
-		atomic_store(&file->wanted, edition);
-		invalidate_soon_locked(file);
-	}
-	pthread_mutex_unlock(&window->lock);
-	pthread_cond_signal(&window->wanted);
-}
-
-bool window_shows(const struct window_file *file, uint64_t edition)
-{
-	return atomic_load(&file->shown) >= edition;
 }
 
 static errint_t ignore(void *context, uint64_t node, off_t offset, off_t length)
@@ -661,11 +355,11 @@ static uint64_t memory_of(const struct cds_list_head *files)
 	uint64_t bytes = 0;
 
 	cds_list_for_each_entry (file, files, link) {
-		bytes += bytes_of(file);
+		bytes += window_bytes_of(file);
 		cds_list_for_each_entry (region, &file->regions, in_file)
-			bytes += bytes_of(region);
+			bytes += window_bytes_of(region);
 		cds_list_for_each_entry (region, &file->closing, in_file)
-			bytes += bytes_of(region);
+			bytes += window_bytes_of(region);
 	}
 	return bytes;
 }
@@ -686,8 +380,8 @@ void window_count(struct window *window, struct window_count *ret_count)
 	count_closing(&window->held, &count);
 	count.pages_said = atomic_load(&window->pages);
 	count.closing_said = window->closing_pages;
-	count.memory =
-		bytes_of(window->places) + memory_of(&window->files) + memory_of(&window->leaving);
+	count.memory = window_bytes_of(window->places) + memory_of(&window->files) +
+		       memory_of(&window->leaving);
 	count.memory_said = atomic_load_explicit(&window->memory, memory_order_relaxed);
 	fold_rcu_read_unlock();
 	count.trims = window->budget && !window->stopping;

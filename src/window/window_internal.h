@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* window_internal.h - the regions behind window.h: for window.c, window_trim.c and
- * window_write.c */
+/* window_internal.h - the regions behind window.h: for the window*.c files */
 #ifndef FOLDFS_WINDOW_INTERNAL_H
 #define FOLDFS_WINDOW_INTERNAL_H
 
@@ -146,6 +145,12 @@ static inline bool window_ranges_overlap(const struct window_range *a, const str
 	return a->file == b->file && a->first < b->end && b->first < a->end;
 }
 
+/* ---- window_region.c ---- */
+
+/* What BLOCK takes of the heap; counted as memory of WINDOW, or taken off the count and freed. */
+uint64_t window_bytes_of(void *block);
+void window_count_memory(struct window *window, void *block);
+void window_free_counted(struct window *window, void *block);
 /* The pages of PAGE's region from PAGE on, before END. */
 uint64_t window_mask_of(uint64_t page, uint64_t end);
 /* The regions that PAGES (more than none) from FIRST_PAGE on lie in. */
@@ -161,12 +166,19 @@ void window_close_region_locked(struct window *window, struct region *region);
  * may be several: it was noted again, and closed again, before the first was dropped. */
 struct region *window_next_closed_locked(const struct window_file *file, uint64_t index,
 					 const struct region *before);
-/* The end of a forgotten file, once nothing is left of it. */
-void window_free_file_if_done_locked(struct window_file *file);
-void window_free_counted(struct window *window, void *block);
+/* The counter of READs that wait for the region. */
+_Atomic uint32_t *window_waiting_slot(struct window *window, const struct window_file *file,
+				      uint64_t index);
 /* Whether the kernel may hold pages of REGION for a READ that waits. Then it is left, and looked at
  * again when that goes on. */
 bool window_is_held_locked(struct window *window, const struct region *region);
+
+/* ---- window_file.c ---- */
+
+/* The end of a forgotten file, once nothing is left of it. */
+void window_free_file_if_done_locked(struct window_file *file);
+
+/* ---- window_drop.c ---- */
 
 /* Around a drop of DROP's pages, filled in but for its link. The file stays meanwhile; what marks
  * the end is the clock, which moves, and each region there is of those that were dropped. */
@@ -175,12 +187,17 @@ void window_drop_ends_locked(struct window_drop *drop);
 /* REGION's pages that a drop since SINCE may have taken: one that is over or under way. 0: all. */
 uint64_t window_dropped_since_locked(const struct region *region, uint64_t since);
 
+/* ---- window_write.c ---- */
+
 /* Take the answers whose pages are dropped, or that are overdue (ALL: all), out of the window, and
  * give them, with the lock given up for it. */
 void window_give_answers_locked(struct window *window, bool all);
 /* Threads, until the window stops: one drops suspects, one gives answers that are overdue. */
 void *window_run_dropper(void *window);
 void *window_run_answerer(void *window);
+
+/* ---- window_trim.c ---- */
+
 /* One step of a trimmer. The lock is given up for all that may take time. False: there was nothing
  * to do. */
 bool window_trim_locked(struct window *window);

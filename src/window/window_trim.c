@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * window_trim.c - the threads that hold the window to its budget; the head of window.c has the
+ * window_trim.c - what trimmers do to hold the window to its budget; the head of window.c has the
  * states of a region and why it is right to drop it
  *
  * A trimmer waits for the kernel: for a page that is locked until its READ is answered, and for
@@ -20,8 +20,7 @@
  * a file. So a run that takes long holds up itself alone.
  *
  * A step costs what it drops, whatever else is noted: 64 pages or one of each region, in a file of
- * ten regions or of a million. What other regions have to know of a drop they find in file->drops
- * while it is under way, and the regions at its place are marked when it is over.
+ * ten regions or of a million.
  *
  * Measured with window=1M, three fio verify jobs through mappings and a reader of other files: at
  * most 50-97 MiB without all that, 7-12 MiB with it, in the same time.
@@ -31,7 +30,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 /* Regions that one grace period is waited for. */
 #define TRIM_BATCH 256u
@@ -42,9 +40,6 @@
 #define RUN_REGIONS 16u
 /* A call that takes longer waits for something; there is work for another trimmer meanwhile. */
 #define SLOW_US 1000u
-/* A drop that is not over; later than all. */
-#define UNDER_WAY UINT64_MAX
-
 /* Past the budget, close the oldest regions until what stays is a sixteenth below it, so that
  * trimming comes in batches. */
 static void close_oldest_locked(struct window *window)
@@ -102,71 +97,6 @@ static void gather_locked(struct window *window)
 		cds_list_add_tail(&regions[i]->link, &window->ready);
 	if (count > 1)
 		pthread_cond_signal(&window->wanted);
-}
-
-/* ---- drops ---- */
-
-void window_drop_begins_locked(struct window_drop *drop)
-{
-	struct window_file *file = drop->file;
-
-	cds_list_add(&drop->link, &file->drops);
-	atomic_store(&file->dropped, UNDER_WAY);
-}
-
-/* REGION, of a place that was dropped, is as old as this drop. */
-static void mark_region(struct region *region, uint64_t pages, uint64_t clock)
-{
-	/* What was dropped before the last write is of no interest any more. */
-	if (region->dropped <= atomic_load(&region->file->written))
-		region->again = 0;
-	region->again |= pages;
-	region->dropped = clock;
-}
-
-static void mark_regions_locked(const struct window_drop *drop, uint64_t clock)
-{
-	struct window_file *file = drop->file;
-	struct region *region;
-	uint64_t index;
-
-	for (index = drop->regions.first; index < drop->regions.end; index++) {
-		fold_rcu_read_lock();
-		region = window_find_region(file, index);
-		fold_rcu_read_unlock();
-		if (region)
-			mark_region(region, drop->pages, clock);
-		for (region = window_next_closed_locked(file, index, NULL); region;
-		     region = window_next_closed_locked(file, index, region))
-			mark_region(region, drop->pages, clock);
-	}
-}
-
-void window_drop_ends_locked(struct window_drop *drop)
-{
-	struct window_file *file = drop->file;
-	uint64_t clock = ++file->window->clock;
-
-	cds_list_del(&drop->link);
-	file->over = clock;
-	atomic_store(&file->dropped, cds_list_empty(&file->drops) ? clock : UNDER_WAY);
-	if (drop->regions.end == UINT64_MAX)
-		file->whole = clock;
-	else
-		mark_regions_locked(drop, clock);
-}
-
-uint64_t window_dropped_since_locked(const struct region *region, uint64_t since)
-{
-	const struct window_drop *drop;
-	uint64_t pages = region->dropped >= since ? region->again : 0;
-
-	if (!since || region->file->whole >= since)
-		return UINT64_MAX;
-	cds_list_for_each_entry (drop, &region->file->drops, link)
-		if (region->index >= drop->regions.first && region->index < drop->regions.end)
-			pages |= drop->pages;
-	return pages;
 }
 
 /* ---- runs ---- */
@@ -315,8 +245,6 @@ static void drop_stale_locked(struct window *window)
 	window_give_answers_locked(window, false);
 }
 
-/* ---- the threads ---- */
-
 bool window_trim_locked(struct window *window)
 {
 	if (wants_gathering_locked(window))
@@ -328,67 +256,4 @@ bool window_trim_locked(struct window *window)
 	else
 		return false;
 	return true;
-}
-
-static void *trim(void *argument)
-{
-	struct window *window = argument;
-
-	(void)setpriority(PRIO_PROCESS, 0, TRIMMER_NICE);
-	fold_rcu_register();
-	pthread_mutex_lock(&window->lock);
-	while (!window->stopping)
-		if (!window_trim_locked(window))
-			pthread_cond_wait(&window->wanted, &window->lock);
-	pthread_mutex_unlock(&window->lock);
-	return NULL;
-}
-
-errint_t window_start(struct window *window)
-{
-	unsigned *run = &window->trimmers_run;
-	int error = 0;
-
-	/* The end may be told of before all is begun. */
-	pthread_mutex_lock(&window->stop_lock);
-	while (!error && *run < window->trimmers_most) {
-		error = pthread_create(&window->trimmers[*run], NULL, trim, window);
-		*run += !error;
-	}
-	if (!error)
-		error = pthread_create(&window->dropper, NULL, window_run_dropper, window);
-	window->dropper_runs = !error;
-	if (!error)
-		error = pthread_create(&window->answerer, NULL, window_run_answerer, window);
-	window->answerer_runs = !error;
-	pthread_mutex_unlock(&window->stop_lock);
-	return -error;
-}
-
-static void join(pthread_t thread, bool *runs)
-{
-	if (*runs)
-		pthread_join(thread, NULL);
-	*runs = false;
-}
-
-void window_stop(struct window *window)
-{
-	pthread_mutex_lock(&window->lock);
-	window->stopping = true;
-	pthread_mutex_unlock(&window->lock);
-	pthread_cond_broadcast(&window->wanted);
-	pthread_cond_signal(&window->suspected);
-	pthread_cond_broadcast(&window->trimmed_some);
-	pthread_cond_signal(&window->answer_bounded);
-	pthread_mutex_lock(&window->stop_lock);
-	/* First, for the others may be waiting for an answer. */
-	join(window->answerer, &window->answerer_runs);
-	pthread_mutex_lock(&window->lock);
-	window_give_answers_locked(window, true);
-	pthread_mutex_unlock(&window->lock);
-	join(window->dropper, &window->dropper_runs);
-	while (window->trimmers_run)
-		pthread_join(window->trimmers[--window->trimmers_run], NULL);
-	pthread_mutex_unlock(&window->stop_lock);
 }

@@ -152,7 +152,7 @@ static void uncount_keeps_what_is_before(void **state)
 	for (unsigned i = 0; i < sizeof(at) / sizeof(at[0]); i++) {
 		uint64_t left = (at[i] + 10) * 4 * KIB;
 
-		window_uncount(fixture->files[0], at[i]);
+		window_close_from(fixture->files[0], at[i]);
 		wait_for(usage_of(fixture).bytes < left + REGION * 4 * KIB);
 		assert_true(usage_of(fixture).bytes >= left);
 	}
@@ -187,7 +187,7 @@ static void without_a_window_notes_are_ignored(void **state)
 	(void)state;
 	start(fixture);
 	window_note(fixture->files[0], 0, 257);
-	window_uncount(fixture->files[0], 3);
+	window_close_from(fixture->files[0], 3);
 	assert_int_equal(usage_of(fixture).bytes, 0);
 	assert_int_equal(usage_of(fixture).budget_bytes, 0);
 	stop(fixture);
@@ -419,7 +419,7 @@ static void a_drop_looks_at_what_it_drops(void **state)
 	for (unsigned turn = 1; turn <= 10; turn++) {
 		if (turn == 2) /* threads and all have begun */
 			touched_clear();
-		window_uncount(fixture->files[0], (uint64_t)(SCATTERED - turn) * REGION);
+		window_close_from(fixture->files[0], (uint64_t)(SCATTERED - turn) * REGION);
 		wait_for(usage_of(fixture).bytes == (SCATTERED - turn) * 4 * KIB);
 	}
 	assert_int_equal(atomic_load(&fixture->kernel.calls), 10);
@@ -461,7 +461,7 @@ static void use_all(void *context, unsigned index)
 	(void)index;
 	window_note(fixture->files[0], 5, 1);
 	window_note(fixture->files[0], 5000, 257);
-	window_uncount(fixture->files[0], 5001);
+	window_close_from(fixture->files[0], 5001);
 	window_invalidate_soon(fixture->files[1]);
 	window_usage(fixture->window, &usage);
 	expect(!window_file_new(fixture->window, 2, 0, &file));
@@ -581,7 +581,7 @@ static void storm(void *context, unsigned index)
 		if (dice == 0) {
 			pthread_mutex_lock(&fixture->kernel.locks[node]);
 			memset(&fixture->kernel.cached[node][first], 0, NODE_PAGES - first);
-			window_uncount(fixture->files[node], first);
+			window_close_from(fixture->files[node], first);
 			pthread_mutex_unlock(&fixture->kernel.locks[node]);
 		} else if (dice == 1) {
 			window_invalidate_soon(fixture->files[node]);

@@ -195,7 +195,7 @@ static void an_answer_waits_for_what_a_read_holds(void **state)
 	window_read_waits(fixture->files[0], 0, 1, &read);
 	assert_true(window_written(fixture->files[0], 5, 1, true));
 	/* Its region is closed before it is dropped as a suspect. */
-	window_uncount(fixture->files[0], 0);
+	window_close_from(fixture->files[0], 0);
 	assert_true(window_answer_later(fixture->files[0], 5, 1, FOR_EVER, &wait.answer));
 	start(fixture);
 	for (uint64_t page = 0; page < 1024; page += REGION)
@@ -298,7 +298,7 @@ static void what_is_on_its_way_out_goes_before_the_answer(void **state)
 	hold_up(fixture, &meeting);
 	window_invalidate_soon(fixture->files[2]);
 	pthread_barrier_wait(&meeting.inside);
-	window_uncount(fixture->files[0], 0);
+	window_close_from(fixture->files[0], 0);
 	assert_true(window_written(fixture->files[0], 5, 1, false));
 	if (window_answer_later(fixture->files[0], 5, 1, FOR_EVER, &wait.answer))
 		wait_for(atomic_load(&wait.given));
