@@ -2,15 +2,7 @@
 /*
  * fusefs.h - translates each FUSE request into one call; owns no content
  *
- * fusefs.c       the session: capabilities, transport, start and stop
- * fusefs_name.c  names: lookup, create and remove objects, rename, link, readlink
- * fusefs_attr.c  attributes: getattr, statx, setattr, xattrs, statfs
- * fusefs_dir.c   directories: opendir, readdir, readdirplus, releasedir, fsyncdir
- * fusefs_open.c  open files: open, release
- * fusefs_io.c    content: read, write, fsync, fallocate, lseek, copy_file_range
- * fusefs_source.c opens of the source as the caller, and what waits for leases
- * fusefs_own_change.c   changes of ours that are not of content
- * fusefs_watch.c what others change in the source, with -o watch
+ * The session is fusefs.c; the requests are in src/fuse/, one file for each kind.
  */
 #ifndef FOLDFS_FUSEFS_H
 #define FOLDFS_FUSEFS_H

@@ -199,7 +199,7 @@ int fusefs_open_own(struct fusefs *fs, struct inode *inode, int flags);
  * not known that way. */
 int fusefs_open_source(struct fusefs *fs, dev_t device, ino_t number);
 
-/* ---- fusefs_pairs.c, fusefs_io.c ---- */
+/* ---- fusefs_pairs.c, fusefs_write.c ---- */
 
 /* Call VISIT for what is served for others. VISIT's error; -ENOMEM. */
 errint_t fusefs_visit_pairs(struct fusefs *fs, audit_pair_fn *visit, void *visitor);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fusefs_read.c - READ
+ * fusefs_read.c - READ, and lseek
  *
  * The way of a read is fill.h's. Two things are decided here.
  *
@@ -26,6 +26,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* How long a READ waits for the window's trimmer where it is behind and gets on. A thread of a ring
  * has other requests to answer: with 20 ms a storm of booting clones takes a tenth longer than with
@@ -289,4 +290,15 @@ bool fusefs_read_is_brief(const struct fuse_read_in *in)
 uint64_t fusefs_reading_bytes(void)
 {
 	return sizeof(struct reading);
+}
+
+void fusefs_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
+{
+	off_t at = lseek(fusefs_handle_fd(fi), off, whence);
+
+	(void)ino;
+	if (at < 0)
+		fusefs_reply_err(req, errno);
+	else
+		fusefs_reply_lseek(req, at);
 }

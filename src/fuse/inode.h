@@ -124,7 +124,7 @@ struct inode *inode_shown(struct inode_table *table, ino_t shown);
  * -ESTALE the inode is detached, so that the kernel finds what its name means now. */
 int inode_open(struct inode_table *table, struct inode *inode, int flags);
 
-/* What the content side keeps with an inode (fusefs_io.c): its window_file, made at the first open.
+/* What the content side keeps with an inode (fusefs_handle.c): its window_file, made at the first open.
  * inode_lock() protects it and orders open against release; never held while replying. */
 void inode_lock(struct inode *inode);
 void inode_unlock(struct inode *inode);

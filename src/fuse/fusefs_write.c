@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fusefs_io.c - changes of content, and what else is done to an open file
+ * fusefs_write.c - changes of content: WRITE, truncate, fallocate, copy_file_range
  *
  * No lock is held while replying.
  */
@@ -19,7 +19,7 @@
 #define RING_DROP_WAIT_US 20000u
 #define MAYBE_WAIT_US     2000u
 
-/* ---- changes of content ---- */
+/* ---- WRITE ---- */
 
 /* A write that is to be durable (RWF_DSYNC, RWF_SYNC) comes with FLAGS that say so. With cached I/O
  * the kernel sends an fsync after it, with direct I/O nothing. A file that was opened so has such a
@@ -385,49 +385,4 @@ void fusefs_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 		fusefs_reply_err(req, (int)-copied);
 	else
 		fusefs_reply_write(req, (size_t)copied);
-}
-
-/* ---- the rest goes to the source as it is ---- */
-
-/* Closing a duplicate is how a client's close(2) reaches the source. For want of a descriptor close
- * does not fail: a flush has the same to tell. */
-static errint_t do_flush(struct handle *handle)
-{
-	int fd;
-
-	if (!handle)
-		return -EBADF;
-	fd = dup(source_fd(handle->source));
-	if (fd < 0)
-		return source_flush(handle->source, true, &handle->flush_errors);
-	return close(fd) ? -errno : 0;
-}
-
-void fusefs_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
-{
-	(void)ino;
-	fusefs_reply_err(req, -do_flush(handle_of(fi)));
-}
-
-void fusefs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
-{
-	struct handle *handle = handle_of(fi);
-	errint_t error =
-		handle ? source_flush(handle->source, datasync, &handle->flush_errors) : -EBADF;
-
-	(void)ino;
-	if (!error)
-		source_drop_cache_soon(handle->source, handle->fs->closers);
-	fusefs_reply_err(req, -error);
-}
-
-void fusefs_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
-{
-	off_t at = lseek(fusefs_handle_fd(fi), off, whence);
-
-	(void)ino;
-	if (at < 0)
-		fusefs_reply_err(req, errno);
-	else
-		fusefs_reply_lseek(req, at);
 }

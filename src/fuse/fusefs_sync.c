@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fusefs_sync.c - flush and fsync of an open file */
+#include "fusefs_handle.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+/* Closing a duplicate is how a client's close(2) reaches the source. For want of a descriptor close
+ * does not fail: a flush has the same to tell. */
+static errint_t do_flush(struct handle *handle)
+{
+	int fd;
+
+	if (!handle)
+		return -EBADF;
+	fd = dup(source_fd(handle->source));
+	if (fd < 0)
+		return source_flush(handle->source, true, &handle->flush_errors);
+	return close(fd) ? -errno : 0;
+}
+
+void fusefs_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	(void)ino;
+	fusefs_reply_err(req, -do_flush(handle_of(fi)));
+}
+
+void fusefs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	struct handle *handle = handle_of(fi);
+	errint_t error =
+		handle ? source_flush(handle->source, datasync, &handle->flush_errors) : -EBADF;
+
+	(void)ino;
+	if (!error)
+		source_drop_cache_soon(handle->source, handle->fs->closers);
+	fusefs_reply_err(req, -error);
+}
