@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * ending.c - the end: by signal, by a source that hangs, and the mount's
+ *
+ * By signal: have the kernel write back what clients stored through mmap, stop serving. By
+ * umount(8) the kernel has done the first by itself. What hangs, as the source does, holds this up
+ * for END_SECONDS at most.
+ */
+#include "daemon.h"
+#include "log.h"
+#include "unmount.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+/* How long the kernel may take to begin the write-back before an end by signal. */
+#define FLUSH_MS 5000
+/* How long everything may take from the signal on, before the daemon ends whatever it waits for. */
+#define END_SECONDS 20
+
+/*
+ * End the connection, and have libfuse see that it is ended. Else it might start a program to
+ * unmount (fusermount3, or umount where /etc/mtab is a file), which the daemon cannot any more.
+ */
+static void hang_up(struct daemon *d)
+{
+	int ends[2];
+
+	if (pipe2(ends, O_CLOEXEC) != 0)
+		return;
+	close(ends[0]);
+	/* A pipe that nobody reads says POLLERR, as a connection does that was aborted. */
+	(void)dup3(ends[1], fuse_session_fd(d->session), O_CLOEXEC);
+	close(ends[1]);
+}
+
+/* Where that takes fusermount3, for a plain user, the attendant does it. */
+static void remove_mount(struct daemon *d, bool force)
+{
+	int root = own_mount_open(&d->mount);
+	errint_t err;
+
+	/* Nothing of ours is there, or the kernel has ended it. */
+	if (root < 0)
+		return;
+	err = unmount_lazily(root, force);
+	if (err == -EPERM && geteuid() != 0)
+		attendant_unmount(&d->attendant, root);
+	else if (err)
+		complain("cannot unmount %s: %s.", d->place.mountpoint, strerror(-err));
+	close(root);
+}
+
+void ending_unmount(struct daemon *d, bool force)
+{
+	if (atomic_exchange(&d->unmounting, true))
+		return;
+	remove_mount(d, force);
+	hang_up(d);
+	fuse_session_unmount(d->session);
+}
+
+/*
+ * The end, if a source that hangs holds it up: threads that wait for it would have to be waited
+ * for. Clients get an error instead of waiting along. Nothing that was acknowledged is lost, for
+ * the source has it, and it does not matter whether what it hangs in succeeds yet.
+ */
+static void *end_by_force(void *arg)
+{
+	struct daemon *d = arg;
+	struct timespec left = {.tv_sec = END_SECONDS};
+
+	while (nanosleep(&left, &left) != 0)
+		;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	complain("the source %s does not answer: ended without waiting for it.", d->place.source);
+	ending_unmount(d, true);
+	_exit(EXIT_FAILURE);
+}
+
+void ending_limit(struct daemon *d)
+{
+	if (!atomic_exchange(&d->ending, true))
+		d->force_thread_runs = pthread_create(&d->force_thread, NULL, end_by_force, d) == 0;
+}
+
+/*
+ * Have the kernel write back what clients stored through mmap: once nobody answers, it is lost. On
+ * a FUSE mount syncfs(2) only begins that, for all files at once, and returns while the server does
+ * not even run (seen with Linux 6.18.44). So it is awaited then, file by file.
+ */
+static void flush_mount(const struct daemon *d)
+{
+	int root = own_mount_open(&d->mount);
+
+	if (root >= 0) {
+		attendant_flush(&d->attendant, root, FLUSH_MS);
+		close(root);
+	}
+	fusefs_write_back(d->fs);
+}
+
+void *ending_wait(void *arg)
+{
+	struct daemon *d = arg;
+	int sig;
+
+	for (;;) {
+		if (sigwait(&d->end_signals, &sig) != 0)
+			continue;
+		/* Once begun, the end is not cut short by serving's own end. */
+		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+		atomic_store(&d->told, true);
+		sd_notify(0, "STOPPING=1");
+		ending_limit(d);
+		flush_mount(d);
+		fusefs_quiesce(d->fs);
+		fusefs_end(d->fs);
+		pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
+	}
+	return NULL;
+}
+
+void ending_block_signals(struct daemon *d)
+{
+	static const int signals[] = {SIGHUP, SIGINT, SIGTERM};
+	struct sigaction action;
+
+	sigemptyset(&d->end_signals);
+	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+		if (sigaction(signals[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN)
+			sigaddset(&d->end_signals, signals[i]);
+	pthread_sigmask(SIG_BLOCK, &d->end_signals, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	/* A limit of file sizes that was inherited is a client's EFBIG, not the daemon's end. */
+	signal(SIGXFSZ, SIG_IGN);
+}
+
+errint_t ending_check_not_aborted(const struct daemon *d)
+{
+	bool told = atomic_load(&d->told);
+	char *place = own_mount_is_left(&d->mount, !told) ? own_mount_place(&d->mount) : NULL;
+	errint_t err = 0;
+
+	if (place)
+		err = complain("%s: the mount on %s stays, dead, until it is unmounted "
+			       "(umount %s).",
+			       told ? "it cannot be taken away" : "the connection was aborted",
+			       place, place);
+	free(place);
+	return err;
+}
