@@ -37,6 +37,7 @@
  */
 #include "file_internal.h"
 
+#include "foldfs/clock.h"
 #include "foldfs/object_hash.h"
 #include "foldfs/rcu.h"
 
@@ -231,12 +232,7 @@ static bool is_in_other_hands_locked(const struct file *file, const struct stat 
 /* Of CLOCK_MONOTONIC, in nanoseconds: when all that a stamp taken now may include has been told. */
 static int64_t young_until(const struct source_stamp *stamp)
 {
-	struct timespec now;
-
-	if (!source_stamp_is_young(stamp, FILE_SETTLED_NS))
-		return 0;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec + FILE_SETTLED_NS;
+	return source_stamp_is_young(stamp, FILE_SETTLED_NS) ? clock_now_ns() + FILE_SETTLED_NS : 0;
 }
 
 static void take_stamp_locked(struct file *file, const struct stat *st)

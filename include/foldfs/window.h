@@ -108,7 +108,7 @@ struct window_answer {
 	struct window_file *file;
 	struct window_range regions;
 	struct window_patience patience;
-	struct timespec until; /* of CLOCK_MONOTONIC; if it is bounded; under the window's lock */
+	int64_t until_ns;          /* of clock.h; if it is bounded; under the window's lock */
 	struct cds_list_head link; /* under the window's lock */
 };
 

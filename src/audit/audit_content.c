@@ -19,6 +19,7 @@
 #include "audit_internal.h"
 
 #include "foldfs/kin_file.h"
+#include "foldfs/proc_fd.h"
 #include "foldfs/rcu.h"
 
 #include <errno.h>
@@ -416,18 +417,6 @@ static void compare_size(struct subject_file *subject)
 			    (unsigned long long)file_size(subject->file));
 }
 
-static void take_path(struct subject_file *subject, int fd)
-{
-	char link[64];
-	ssize_t length;
-
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	length = readlink(link, subject->path, sizeof(subject->path) - 1);
-	if (length < 0)
-		length = 0;
-	subject->path[length] = '\0';
-}
-
 /* Compare FILE with its source, open as FD, which is taken over. */
 static errint_t compare_file(struct content *content, struct file *file, int fd)
 {
@@ -438,7 +427,7 @@ static errint_t compare_file(struct content *content, struct file *file, int fd)
 
 	if (error)
 		return error;
-	take_path(&subject, fd);
+	(void)proc_fd_name(fd, subject.path, sizeof(subject.path));
 	compare_size(&subject);
 	error = compare_stretches(&subject);
 	if (!error)

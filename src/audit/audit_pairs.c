@@ -10,6 +10,7 @@
 #include "audit_internal.h"
 
 #include "foldfs/content.h"
+#include "foldfs/proc_fd.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -60,16 +61,6 @@ static errint_t compare(struct audit *audit, const struct audit_pair *pair,
 	return error;
 }
 
-static void take_path(int fd, char path[128])
-{
-	char link[64];
-	ssize_t length;
-
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	length = readlink(link, path, 127);
-	path[length < 0 ? 0 : length] = '\0';
-}
-
 static errint_t visit(void *context, const struct audit_pair *pair)
 {
 	struct audit *audit = context;
@@ -87,7 +78,7 @@ static errint_t visit(void *context, const struct audit_pair *pair)
 	audit->report->lines[pair->check].checked++;
 	if (!error)
 		return 0;
-	take_path(pair->source < 0 ? pair->served : pair->source, path);
+	(void)proc_fd_name(pair->source < 0 ? pair->served : pair->source, path, sizeof(path));
 	audit_found(audit, pair->check, "%s: what is served for it is not what it holds", path);
 	return 0;
 }

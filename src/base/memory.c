@@ -12,6 +12,8 @@
  */
 #include "foldfs/memory.h"
 
+#include "foldfs/clock.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <malloc.h>
@@ -79,11 +81,9 @@ static uint64_t uncounted(struct memory_keeper *keeper)
 /* False: it is to stop. */
 static bool wait_a_second(struct memory_keeper *keeper)
 {
-	struct timespec until;
+	struct timespec until = clock_at(clock_now_ns() + NS_PER_S);
 	bool stopping;
 
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec++;
 	pthread_mutex_lock(&keeper->lock);
 	if (!keeper->stopping)
 		(void)pthread_cond_timedwait(&keeper->stopped, &keeper->lock, &until);
@@ -120,7 +120,7 @@ errint_t memory_keeper_new(uint64_t (*counted)(void *context), void *context,
 	keeper->counted = counted;
 	keeper->context = context;
 	pthread_mutex_init(&keeper->lock, NULL);
-	pthread_cond_init(&keeper->stopped, NULL);
+	clock_cond_init(&keeper->stopped);
 	*ret_keeper = keeper;
 	return 0;
 }

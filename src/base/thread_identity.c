@@ -25,6 +25,8 @@
  */
 #include "foldfs/thread_identity.h"
 
+#include "foldfs/proc_fd.h"
+
 #include <errno.h>
 #include <linux/capability.h>
 #include <pthread.h>
@@ -270,10 +272,9 @@ void identity_leave_lent(void)
 
 static bool has_acl(int fd)
 {
-	char path[32];
+	char path[PROC_FD_BYTES];
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return getxattr(path, "system.posix_acl_access", NULL, 0) > 0;
+	return getxattr(proc_fd(path, fd), "system.posix_acl_access", NULL, 0) > 0;
 }
 
 bool identity_groups_matter(fuse_req_t req, int fd)

@@ -15,6 +15,7 @@
  */
 #include "catalogue_internal.h"
 
+#include "foldfs/proc_fd.h"
 #include "foldfs/trusted_path.h"
 
 #include <errno.h>
@@ -263,7 +264,7 @@ errint_t catalogue_open(const char *directory, uint64_t max_bytes, bool *ret_mov
 			struct catalogue **ret_catalogue)
 {
 	struct catalogue *catalogue = calloc(1, sizeof(*catalogue));
-	char path[32];
+	char path[PROC_FD_BYTES];
 	errint_t error = 0;
 
 	*ret_moved_aside = false;
@@ -279,8 +280,8 @@ errint_t catalogue_open(const char *directory, uint64_t max_bytes, bool *ret_mov
 		error = lock_file(catalogue->directory, LOCK_EX);
 	if (!error) {
 		/* LMDB wants a path: one that leads to this very directory. */
-		snprintf(path, sizeof(path), "/proc/self/fd/%d", catalogue->directory);
-		error = open_locked(path, max_bytes, ret_moved_aside, catalogue);
+		error = open_locked(proc_fd(path, catalogue->directory), max_bytes, ret_moved_aside,
+				    catalogue);
 		(void)lock_file(catalogue->directory, LOCK_UN);
 	}
 	if (error) {

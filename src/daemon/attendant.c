@@ -12,6 +12,7 @@
  */
 #include "attendant.h"
 
+#include "foldfs/clock.h"
 #include "foldfs/privileges.h"
 #include "syscall_filter.h"
 #include "unmount.h"
@@ -166,33 +167,20 @@ errint_t attendant_start(struct attendant *ret_attendant)
 	return error;
 }
 
-/* Milliseconds until DEADLINE (CLOCK_MONOTONIC), at least 0. */
-static int left_until(const struct timespec *deadline)
-{
-	struct timespec now;
-	long left;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	left = (deadline->tv_sec - now.tv_sec) * 1000 + (deadline->tv_nsec - now.tv_nsec) / 1000000;
-	return left > 0 ? (int)left : 0;
-}
-
 /* Give an order about ROOT and wait until it is carried out; MILLISECONDS -1: however long that
  * takes. */
 static void order_and_wait(const struct attendant *attendant, char order, int root,
 			   int milliseconds)
 {
 	struct pollfd answer = {.fd = attendant->socket, .events = POLLIN};
-	struct timespec deadline;
+	int64_t deadline = clock_now_ms() + milliseconds;
 	char byte = 0;
 
 	if (attendant->socket < 0 || !send_order(attendant->socket, order, root))
 		return;
-	clock_gettime(CLOCK_MONOTONIC, &deadline);
-	deadline.tv_sec += milliseconds / 1000;
 	/* An answer to what was not waited for may come first. */
 	while (byte != order) {
-		int ready = poll(&answer, 1, milliseconds < 0 ? -1 : left_until(&deadline));
+		int ready = poll(&answer, 1, milliseconds < 0 ? -1 : clock_left_ms(deadline));
 
 		if (ready < 0 && errno == EINTR)
 			continue;

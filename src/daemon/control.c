@@ -21,6 +21,7 @@
  */
 #include "control.h"
 
+#include "foldfs/clock.h"
 #include "foldfs/mountinfo.h"
 
 #include <errno.h>
@@ -74,14 +75,6 @@ struct control {
 	unsigned task_count;
 };
 
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 static json_t *error_answer(const char *text)
 {
 	return json_pack("{s:s}", "error", text);
@@ -120,8 +113,7 @@ static errint_t wait_while_alone(const struct control *control, int fd, short ev
 			       {.fd = listener, .events = POLLIN}};
 
 	for (;;) {
-		int64_t left = deadline - now_ms();
-		int ready = left > 0 ? poll(fds, 3, left < INT_MAX ? (int)left : INT_MAX) : 0;
+		int ready = poll(fds, 3, clock_left_ms(deadline));
 
 		if (ready < 0 && errno != EINTR)
 			return -errno;
@@ -153,7 +145,7 @@ static errint_t wait_for_request(const struct control *control, int fd, int64_t 
  * -EMSGSIZE, -ENODATA (the client said no more before a newline), -ECANCELED or another -errno. */
 static ssize_t read_request(const struct control *control, int fd, char *buffer)
 {
-	int64_t start = now_ms();
+	int64_t start = clock_now_ms();
 	size_t length = 0;
 
 	while (length < CONTROL_REQUEST_MAX) {
@@ -179,7 +171,7 @@ static ssize_t read_request(const struct control *control, int fd, char *buffer)
 /* Best effort: a client that does not read its answer loses it. */
 static void write_all(const struct control *control, int fd, const char *text, size_t length)
 {
-	int64_t deadline = now_ms() + CLIENT_MS;
+	int64_t deadline = clock_now_ms() + CLIENT_MS;
 
 	while (length > 0 && wait_for(control, fd, POLLOUT, deadline) == 0) {
 		ssize_t sent = send(fd, text, length, MSG_NOSIGNAL);
@@ -325,7 +317,7 @@ static void *serve(void *arg)
 			if (serve_client(control, fd))
 				close(fd);
 		} else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
-			wait_for(control, -1, 0, now_ms() + ACCEPT_RETRY_MS);
+			wait_for(control, -1, 0, clock_now_ms() + ACCEPT_RETRY_MS);
 		}
 	}
 	return NULL;

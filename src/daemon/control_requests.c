@@ -3,6 +3,7 @@
 #include "control_requests.h"
 
 #include "audit_json.h"
+#include "foldfs/clock.h"
 #include "foldfs/plan.h"
 
 #include <errno.h>
@@ -14,20 +15,12 @@ static json_t *error_answer(const char *text)
 	return json_pack("{s:s}", "error", text);
 }
 
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 static json_t *audit(void *context, const json_t *request, bool (*is_cancelled)(void *asker),
 		     void *asker)
 {
 	struct audit_report *report = malloc(sizeof(*report));
 	bool idle = json_is_true(json_object_get(request, "idle"));
-	uint64_t begun = now_ms();
+	int64_t begun = clock_now_ms();
 	json_t *answer = NULL;
 	errint_t err;
 
@@ -37,7 +30,7 @@ static json_t *audit(void *context, const json_t *request, bool (*is_cancelled)(
 	if (err && err != -ENOMEM)
 		answer = error_answer("the audit was given up");
 	else if (!err)
-		answer = audit_json(report, now_ms() - begun);
+		answer = audit_json(report, (uint64_t)(clock_now_ms() - begun));
 	free(report);
 	return answer;
 }

@@ -9,6 +9,7 @@
 #include "figures_json.h"
 
 #include "foldfs/catalogue.h"
+#include "foldfs/clock.h"
 #include "foldfs/counters.h"
 #include "foldfs/memory.h"
 #include "foldfs/privileges.h"
@@ -129,11 +130,8 @@ static void take_reading(const struct figures_context *context, struct reading *
 		.transport = fusefs_transport(context->fs),
 		.counters = fusefs_stats(context->fs),
 	};
-	struct timespec now;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	if (now.tv_sec > context->started)
-		reading.uptime_s = (uint64_t)(now.tv_sec - context->started);
+	reading.uptime_s = (uint64_t)(clock_now_ns() / NS_PER_S - context->started);
 	reading.place = context->mount ? own_mount_place(context->mount) : NULL;
 	reading.mountpoint = !context->mount ? context->mountpoint
 			     : reading.place ? reading.place

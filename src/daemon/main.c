@@ -18,6 +18,7 @@
 #include "control_requests.h"
 #include "daemon.h"
 #include "dirty_limit.h"
+#include "foldfs/clock.h"
 #include "foldfs/control_place.h"
 #include "foldfs/fusefs.h"
 #include "foldfs/memory.h"
@@ -78,17 +79,15 @@ static errint_t open_control(struct daemon *d)
 {
 	struct control_place place;
 	char name[MOUNT_SOCKET_NAME];
-	struct timespec now;
 	errint_t err;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
 	d->status = (struct figures_context){
 		.fs = d->fs,
 		.source = d->place.source,
 		.mountpoint = d->place.mountpoint,
 		.mount = &d->mount,
 		.state = &d->state,
-		.started = now.tv_sec,
+		.started = clock_now_ns() / NS_PER_S,
 	};
 	mount_socket_name(&d->mount.entry, name);
 	err = control_place_make(d->options.control, &place);

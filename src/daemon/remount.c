@@ -8,6 +8,7 @@
 #include "remount.h"
 
 #include "foldfs/mountinfo.h"
+#include "foldfs/proc_fd.h"
 #include "log.h"
 
 #include <errno.h>
@@ -89,7 +90,7 @@ static errint_t apply(const struct remount *remount, const struct mount_entry *e
 {
 	unsigned long flags = flags_of(entry->options) | flags_of(entry->super_options);
 	int root = mount_entry_open(entry);
-	char path[32];
+	char path[PROC_FD_BYTES];
 	errint_t err;
 
 	if (root < 0)
@@ -98,8 +99,7 @@ static errint_t apply(const struct remount *remount, const struct mount_entry *e
 	if (!(flags & MS_ATIME))
 		flags |= MS_STRICTATIME;
 	flags = (flags & ~remount->clear) | remount->set;
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", root);
-	err = mount("none", path, NULL, MS_REMOUNT | flags, NULL) == 0 ? 0 : -errno;
+	err = mount("none", proc_fd(path, root), NULL, MS_REMOUNT | flags, NULL) == 0 ? 0 : -errno;
 	close(root);
 	return err;
 }

@@ -2,6 +2,8 @@
 /* unmount.c - take a mount away, whoever is in it */
 #include "unmount.h"
 
+#include "foldfs/proc_fd.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <signal.h>
@@ -11,18 +13,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define LINK_BYTES 32
-
-static void link_of(int root, char link[LINK_BYTES])
-{
-	snprintf(link, LINK_BYTES, "/proc/self/fd/%d", root);
-}
-
 errint_t unmount_lazily(int root, bool force)
 {
-	char link[LINK_BYTES];
+	char link[PROC_FD_BYTES];
 
-	link_of(root, link);
+	proc_fd(link, root);
 	return umount2(link, MNT_DETACH | (force ? MNT_FORCE : 0)) == 0 ? 0 : -errno;
 }
 
@@ -42,11 +37,11 @@ static _Noreturn void become_fusermount(char *mountpoint)
 
 void unmount_by_fusermount(int root)
 {
-	char link[LINK_BYTES], mountpoint[PATH_MAX];
+	char link[PROC_FD_BYTES], mountpoint[PATH_MAX];
 	ssize_t length;
 	pid_t pid;
 
-	link_of(root, link);
+	proc_fd(link, root);
 	length = readlink(link, mountpoint, sizeof(mountpoint) - 1);
 	if (length < 0)
 		return;

@@ -15,6 +15,7 @@
  */
 #include "foldfs/family.h"
 
+#include "foldfs/clock.h"
 #include "foldfs/rcu.h"
 
 #include <errno.h>
@@ -123,7 +124,6 @@ static struct family *family_new(struct family_table *table, uint64_t number, ui
 {
 	uint64_t count = (pages + LEAF_PAGES - 1) / LEAF_PAGES;
 	struct family *family = calloc(1, sizeof(*family) + count * sizeof(family->leaves[0]));
-	pthread_condattr_t monotonic;
 
 	if (!family)
 		return NULL;
@@ -132,10 +132,7 @@ static struct family *family_new(struct family_table *table, uint64_t number, ui
 	family->writers = writers;
 	family->leaf_count = count;
 	pthread_mutex_init(&family->lock, NULL);
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	pthread_cond_init(&family->unclaimed, &monotonic);
-	pthread_condattr_destroy(&monotonic);
+	clock_cond_init(&family->unclaimed);
 	CDS_INIT_LIST_HEAD(&family->claims);
 	family_table_count(table, (int64_t)bytes_of(family));
 	return family;

@@ -18,6 +18,7 @@
  */
 #include "foldfs/fill_family.h"
 
+#include "foldfs/clock.h"
 #include "foldfs/counters.h"
 #include "foldfs/kin_file.h"
 #include "foldfs/rcu.h"
@@ -88,15 +89,6 @@ static bool missing_kin(const struct page_read *read, uint64_t *ret_first, uint6
 	return any;
 }
 
-static struct timespec end_of_waiting(void)
-{
-	struct timespec until;
-
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += WAIT_SECONDS;
-	return until;
-}
-
 /* Adopt, or claim what is missing in the memory that READ will tell. Who will tell nothing makes
  * nobody wait. */
 static bool adopt_or_claim(struct page_read *read)
@@ -111,7 +103,7 @@ static bool adopt_or_claim(struct page_read *read)
 	if (!told || !missing_kin(read, &first, &last))
 		return read->missing;
 	tells = fill_family_is_exact(read);
-	until = end_of_waiting();
+	until = clock_at(clock_now_ns() + WAIT_SECONDS * NS_PER_S);
 	while (missing_kin(read, &first, &last)) {
 		if (tells ? family_claim(told, first, last, &read->claim)
 			  : !family_is_claimed(told, first, last))

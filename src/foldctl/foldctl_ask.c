@@ -9,7 +9,9 @@
  */
 #include "foldctl.h"
 
+#include "foldfs/clock.h"
 #include "foldfs/control_place.h"
+#include "foldfs/proc_fd.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -27,23 +29,13 @@
 #define ANSWER_MAX (1u << 20)
 #define RETRY_MS   20
 
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 static errint_t wait_for(int fd, short events, int64_t deadline)
 {
 	struct pollfd pfd = {.fd = fd, .events = events};
-	int64_t left;
 	int ready;
 
 	do {
-		left = deadline - now_ms();
-		ready = left > 0 ? poll(&pfd, 1, left < INT_MAX ? (int)left : INT_MAX) : 0;
+		ready = poll(&pfd, 1, clock_left_ms(deadline));
 	} while (ready < 0 && errno == EINTR);
 	return ready > 0 ? 0 : ready == 0 ? -ETIMEDOUT : -errno;
 }
@@ -52,12 +44,12 @@ static errint_t wait_for(int fd, short events, int64_t deadline)
 static errint_t connect_patiently(int fd, const struct sockaddr_un *address)
 {
 	const struct timespec pause = {.tv_nsec = RETRY_MS * 1000000L};
-	int64_t deadline = now_ms() + ANSWER_MS;
+	int64_t deadline = clock_now_ms() + ANSWER_MS;
 
 	while (connect(fd, (const struct sockaddr *)address, sizeof(*address)) != 0) {
 		if (errno != EAGAIN && errno != EINTR)
 			return -errno;
-		if (now_ms() >= deadline)
+		if (clock_now_ms() >= deadline)
 			return -ETIMEDOUT;
 		nanosleep(&pause, NULL);
 	}
@@ -84,7 +76,7 @@ static int connect_object(int object, uid_t owner)
 
 	if (fd < 0)
 		return -errno;
-	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d", object);
+	proc_fd(address.sun_path, object);
 	err = connect_patiently(fd, &address);
 	if (!err)
 		err = check_peer(fd, owner);
@@ -180,7 +172,7 @@ static ssize_t receive_all(int fd, char *buffer, size_t size, int64_t deadline)
  * JSON object. */
 static errint_t converse(int fd, const char *request, int64_t answer_within_ms, json_t **ret_answer)
 {
-	int64_t deadline = now_ms() + answer_within_ms;
+	int64_t deadline = clock_now_ms() + answer_within_ms;
 	char *buffer = malloc(ANSWER_MAX);
 	ssize_t length = buffer ? 0 : -ENOMEM;
 	json_t *answer = NULL;

@@ -11,6 +11,7 @@
  * Objects are reached by O_PATH descriptors; calls that do not take one go through /proc/self/fd,
  * whose links lead to the object itself, to a symlink as well, and no further.
  */
+#include "foldfs/proc_fd.h"
 #include "fusefs_internal.h"
 
 #include <errno.h>
@@ -33,8 +34,8 @@
 /* An object at work. */
 struct object {
 	struct inode *inode;
-	int fd;        /* O_PATH */
-	char path[32]; /* of fd, for calls that take no descriptor */
+	int fd;                   /* O_PATH */
+	char path[PROC_FD_BYTES]; /* of fd, for calls that take no descriptor */
 };
 
 static errint_t object_begin(struct fusefs *fs, fuse_ino_t node, struct object *ret_object)
@@ -49,7 +50,7 @@ static errint_t object_begin(struct fusefs *fs, fuse_ino_t node, struct object *
 		return fd;
 	ret_object->inode = inode;
 	ret_object->fd = fd;
-	snprintf(ret_object->path, sizeof(ret_object->path), "/proc/self/fd/%d", fd);
+	proc_fd(ret_object->path, fd);
 	return 0;
 }
 

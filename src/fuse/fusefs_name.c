@@ -14,6 +14,7 @@
  */
 #include "fusefs_internal.h"
 
+#include "foldfs/proc_fd.h"
 #include "foldfs/shared_copies.h"
 
 #include <errno.h>
@@ -519,12 +520,12 @@ void fusefs_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino
 static errint_t link_at(fuse_req_t req, int fd, int directory_fd, const char *name)
 {
 	struct identity identity;
-	char path[32];
+	char path[PROC_FD_BYTES];
 	errint_t error;
 
 	/* AT_EMPTY_PATH would ask for CAP_DAC_READ_SEARCH; this way serves a plain user too, links
 	 * a symlink itself, and finds a file that has no name yet. */
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	proc_fd(path, fd);
 	/* fs.protected_hardlinks asks the file, too. */
 	error = identity_assume(req, directory_fd, identity_groups_matter(req, fd), &identity);
 	if (error)

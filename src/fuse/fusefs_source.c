@@ -21,7 +21,9 @@
  * proof is taken and set in one hold of the inode's lock, which the look takes too. So either it
  * finds the proof, or there is none until its descriptor is there, which the kernel sees.
  */
+#include "foldfs/clock.h"
 #include "foldfs/kin_file.h"
+#include "foldfs/proc_fd.h"
 #include "fusefs_internal.h"
 
 #include <errno.h>
@@ -53,12 +55,12 @@ struct opening {
 static int open_path(const struct opening *opening, int path_fd)
 {
 	struct identity identity;
-	char path[32];
+	char path[PROC_FD_BYTES];
 	int fd = identity_assume(opening->req, path_fd, false, &identity);
 
 	if (fd)
 		return fd;
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", path_fd);
+	proc_fd(path, path_fd);
 	do {
 		fd = opening->access ? (int)syscall(SYS_faccessat2, path_fd, "", opening->access,
 						    AT_EACCESS | AT_EMPTY_PATH)
@@ -91,16 +93,8 @@ static int open_once(const struct opening *opening)
 
 /* ---- leases ---- */
 
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 /* Twice the time after which the kernel takes a lease away. */
-static uint64_t patience_ms(void)
+static int64_t patience_ms(void)
 {
 	FILE *file;
 	unsigned seconds = LEASE_SECONDS;
@@ -113,17 +107,17 @@ static uint64_t patience_ms(void)
 			seconds = LEASE_SECONDS;
 		fclose(file);
 	}
-	return (uint64_t)seconds * 2000;
+	return (int64_t)seconds * 2000;
 }
 
 /* Again and again, in growing pauses, while there is a lease. */
 static int open_after_lease(const struct opening *opening)
 {
-	uint64_t until = now_ms() + patience_ms();
+	int64_t until = clock_now_ms() + patience_ms();
 	unsigned pause_ms = 1;
 	int fd = -EAGAIN;
 
-	while (fd == -EAGAIN && now_ms() < until) {
+	while (fd == -EAGAIN && clock_now_ms() < until) {
 		struct timespec pause = {.tv_nsec = pause_ms * 1000000L};
 
 		/* At the end of the session nobody waits for the answer any more. */

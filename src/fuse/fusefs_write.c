@@ -4,6 +4,7 @@
  *
  * No lock is held while replying.
  */
+#include "foldfs/proc_fd.h"
 #include "fusefs_handle.h"
 
 #include <errno.h>
@@ -261,10 +262,9 @@ static errint_t truncate_file(struct fusefs *fs, struct inode *inode, int fd, co
 static errint_t truncate_open(struct fusefs *fs, struct inode *inode, int fd, bool alone,
 			      off_t size)
 {
-	char path[32];
+	char path[PROC_FD_BYTES];
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return truncate_file(fs, inode, fd, size && !alone ? path : NULL, size);
+	return truncate_file(fs, inode, fd, size && !alone ? proc_fd(path, fd) : NULL, size);
 }
 
 /* Who is root may lack CAP_FSETID. */

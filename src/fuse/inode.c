@@ -28,6 +28,7 @@
  */
 #include "inode_internal.h"
 
+#include "foldfs/proc_fd.h"
 #include "foldfs/thread_identity.h"
 #include "source_handle.h"
 
@@ -40,8 +41,7 @@
 
 #include <urcu/compiler.h>
 
-#define PROC_PATH_LENGTH 32
-#define APART_DEVICE     ((dev_t)-1) /* no file system's */
+#define APART_DEVICE ((dev_t)-1) /* no file system's */
 
 /* What tells an object: its numbers, and its handle where that matters. */
 struct object {
@@ -52,11 +52,6 @@ struct object {
 };
 
 /* ---- descriptors and handles ---- */
-
-static void proc_path(char path[PROC_PATH_LENGTH], int fd)
-{
-	snprintf(path, PROC_PATH_LENGTH, "/proc/self/fd/%d", fd);
-}
 
 static void object_clear(struct object *object)
 {
@@ -285,7 +280,7 @@ errint_t inode_lookup(struct inode_table *table, struct inode *parent, const cha
 errint_t inode_lookup_fd(struct inode_table *table, int fd, struct inode **ret_inode,
 			 struct stat *ret_stat)
 {
-	char path[PROC_PATH_LENGTH];
+	char path[PROC_FD_BYTES];
 	struct stat st;
 	int path_fd;
 
@@ -293,7 +288,7 @@ errint_t inode_lookup_fd(struct inode_table *table, int fd, struct inode **ret_i
 	if (fstat(fd, &st))
 		return -errno;
 	/* Not a duplicate: that would keep the caller's file open, for writing perhaps. */
-	proc_path(path, fd);
+	proc_fd(path, fd);
 	path_fd = open(path, O_PATH | O_CLOEXEC);
 	return lookup_fd(table, path_fd < 0 ? -errno : path_fd, st.st_dev, ret_inode, ret_stat);
 }
@@ -433,7 +428,7 @@ void inode_path_end(struct inode *inode)
 
 int inode_open(struct inode_table *table, struct inode *inode, int flags)
 {
-	char path[PROC_PATH_LENGTH];
+	char path[PROC_FD_BYTES];
 	errint_t error;
 	int path_fd;
 	int fd;
@@ -447,7 +442,7 @@ int inode_open(struct inode_table *table, struct inode *inode, int flags)
 		fd = TEMP_FAILURE_RETRY(source_handle_open(table->paths.objects.mount_fd,
 							   path_handle(&inode->path), flags));
 	} else {
-		proc_path(path, path_fd);
+		proc_fd(path, path_fd);
 		fd = TEMP_FAILURE_RETRY(open(path, flags));
 	}
 	error = fd < 0 ? -errno : 0;

@@ -8,6 +8,7 @@
 #include "links.h"
 
 #include "foldfs/mountinfo.h"
+#include "foldfs/proc_fd.h"
 
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -69,10 +70,9 @@ bool links_may_part(int fd)
 
 static int watch_locked(const struct links *links, int fd)
 {
-	char path[32];
+	char path[PROC_FD_BYTES];
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return inotify_add_watch(links->watches, path, IN_DELETE_SELF);
+	return inotify_add_watch(links->watches, proc_fd(path, fd), IN_DELETE_SELF);
 }
 
 /* No watch stays, nor what is said of its end. */

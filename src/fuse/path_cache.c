@@ -12,6 +12,7 @@
  */
 #include "path_cache.h"
 
+#include "foldfs/clock.h"
 #include "foldfs/thread_identity.h"
 
 #include <errno.h>
@@ -384,8 +385,7 @@ static void wait_locked(struct path_cache *cache)
 	cache->idle = !cache->files;
 	while (!cache->ending && cache->idle)
 		pthread_cond_wait(&cache->changed, &cache->lock);
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += PATH_IDLE_SECONDS;
+	until = clock_at(clock_now_ns() + PATH_IDLE_SECONDS * NS_PER_S);
 	while (!cache->ending &&
 	       !pthread_cond_clockwait(&cache->changed, &cache->lock, CLOCK_MONOTONIC, &until))
 		;

@@ -30,6 +30,7 @@
  */
 #include "source_watch.h"
 
+#include "foldfs/clock.h"
 #include "foldfs/counters.h"
 #include "foldfs/rcu.h"
 #include "source_handle.h"
@@ -47,17 +48,16 @@
 
 #define BUFFER_BYTES 16384u
 
-#define MS INT64_C(1000000) /* nanoseconds */
 /* Between two sweeps: at first, and at most. It is twice as long each time, but for one that comes
  * so long after the last one that the flood is over. Where very many files are known it is longer:
  * so many times what a sweep takes of a processor. */
-#define PAUSE_MIN   (100 * MS)
-#define PAUSE_MAX   (3200 * MS)
-#define PAUSE_QUIET (5000 * MS)
+#define PAUSE_MIN   (100 * NS_PER_MS)
+#define PAUSE_MAX   (3200 * NS_PER_MS)
+#define PAUSE_QUIET (5000 * NS_PER_MS)
 #define PAUSE_PARTS 4
 /* While the queue does not get empty, this thread works for a spell, and rests. */
-#define SPELL (10 * MS)
-#define REST  (30 * MS)
+#define SPELL (10 * NS_PER_MS)
+#define REST  (30 * NS_PER_MS)
 /* Buffers that are read before a sweep, to be passed over: more than a queue of the
  * usual length. */
 #define PASSED_OVER 1024
@@ -97,17 +97,13 @@ struct report {
 	const char *name;              /* NULL: none */
 };
 
-static int64_t time_of(clockid_t clock)
+/* Processor time of this thread. */
+static int64_t spent_ns(void)
 {
-	struct timespec now;
+	struct timespec spent;
 
-	clock_gettime(clock, &now);
-	return (int64_t)now.tv_sec * 1000 * MS + now.tv_nsec;
-}
-
-static int64_t now_ns(void)
-{
-	return time_of(CLOCK_MONOTONIC);
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &spent);
+	return (int64_t)spent.tv_sec * NS_PER_S + spent.tv_nsec;
 }
 
 /* ---- start and end ---- */
@@ -256,7 +252,7 @@ static void lose(struct source_watch *watch)
 	if (watch->lost)
 		return;
 	watch->lost = true;
-	if (now_ns() - watch->swept >= PAUSE_QUIET)
+	if (clock_now_ns() - watch->swept >= PAUSE_QUIET)
 		watch->pause = 0;
 	else if (watch->pause < PAUSE_MIN)
 		watch->pause = PAUSE_MIN;
@@ -315,7 +311,7 @@ static bool take_events(struct source_watch *watch)
 {
 	struct fanotify_event_metadata event;
 	const char *at = watch->buffer;
-	int64_t began = now_ns();
+	int64_t began = clock_now_ns();
 	ssize_t left = read(watch->fd, watch->buffer, sizeof(watch->buffer));
 
 	watch->drained = left < 0 && errno == EAGAIN;
@@ -343,10 +339,10 @@ static void catch_up(struct source_watch *watch)
 
 	for (unsigned i = 0; i < PASSED_OVER && take_events(watch); i++)
 		;
-	before = time_of(CLOCK_THREAD_CPUTIME_ID);
+	before = spent_ns();
 	watch->lost = watch->calls->everything(watch->context, watch->calm) != 0;
-	watch->swept = now_ns();
-	cost = time_of(CLOCK_THREAD_CPUTIME_ID) - before;
+	watch->swept = clock_now_ns();
+	cost = spent_ns() - before;
 	if (watch->pause < PAUSE_PARTS * cost)
 		watch->pause = PAUSE_PARTS * cost;
 	if (watch->lost && watch->pause < PAUSE_MIN)
@@ -363,8 +359,7 @@ static bool wait_or_end(const struct source_watch *watch, bool wanted, int64_t t
 		{.fd = watch->stop_fd, .events = POLLIN},
 		{.fd = wanted ? watch->fd : -1, .events = POLLIN},
 	};
-	const struct timespec limit = {.tv_sec = timeout / (1000 * MS),
-				       .tv_nsec = timeout % (1000 * MS)};
+	const struct timespec limit = clock_at(timeout < 0 ? 0 : timeout);
 
 	/* An interrupted call leaves nothing behind, and is made again. */
 	return ppoll(polls, 2, timeout < 0 ? NULL : &limit, NULL) > 0 && polls[0].revents;
@@ -378,7 +373,7 @@ bool source_watch_is_ending(const struct source_watch *watch)
 /* Wait for something to do. Whether the thread is to end. */
 static bool wait_for_work(struct source_watch *watch)
 {
-	int64_t now = now_ns();
+	int64_t now = clock_now_ns();
 	int64_t due = watch->swept + watch->pause;
 
 	if (watch->lost)
@@ -389,7 +384,7 @@ static bool wait_for_work(struct source_watch *watch)
 		bool settled = watch->calm - watch->read_at >= SOURCE_WATCH_CALM_NS;
 		bool ends = wait_or_end(watch, true, settled ? -1 : SOURCE_WATCH_CALM_NS);
 
-		watch->spell = now_ns();
+		watch->spell = clock_now_ns();
 		return ends;
 	}
 	watch->spell = now + REST;
@@ -401,7 +396,7 @@ static void *watch_source(void *argument)
 	struct source_watch *watch = argument;
 
 	fold_rcu_register();
-	watch->spell = now_ns();
+	watch->spell = clock_now_ns();
 	while (!wait_for_work(watch)) {
 		if (watch->lost)
 			catch_up(watch);

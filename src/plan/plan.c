@@ -42,6 +42,7 @@
 #include "plan_internal.h"
 
 #include "foldfs/file.h"
+#include "foldfs/proc_fd.h"
 #include "foldfs/state.h"
 
 #include <errno.h>
@@ -65,15 +66,10 @@ struct choice {
 /* What every path of the source, as /proc tells it, begins with. */
 static char *root_path(int source_fd)
 {
-	char link[32];
 	char path[PATH_MAX];
-	ssize_t length;
 
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", source_fd);
-	length = readlink(link, path, sizeof(path) - 1);
-	if (length <= 0)
+	if (!proc_fd_name(source_fd, path, sizeof(path)))
 		return NULL;
-	path[length] = '\0';
 	if (strcmp(path, "/") == 0)
 		path[0] = '\0';
 	return strdup(path);
@@ -214,20 +210,13 @@ static bool is_awaited(struct plan *plan, const struct stat *st)
  * with a slash for the whole path below the source. */
 static bool is_asked(const struct plan *plan, int fd)
 {
-	char link[32];
 	char path[PATH_MAX];
 	const char *below;
 	const char *name;
-	ssize_t length;
 	size_t root;
 
-	if (!plan->globs || !plan->root)
+	if (!plan->globs || !plan->root || !proc_fd_name(fd, path, sizeof(path)))
 		return false;
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	length = readlink(link, path, sizeof(path) - 1);
-	if (length <= 0)
-		return false;
-	path[length] = '\0';
 	name = strrchr(path, '/');
 	root = strlen(plan->root);
 	below = strncmp(path, plan->root, root) == 0 && path[root] == '/' ? path + root + 1 : NULL;

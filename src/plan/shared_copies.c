@@ -16,6 +16,7 @@
 
 #include "foldfs/content.h"
 #include "foldfs/passthrough.h"
+#include "foldfs/proc_fd.h"
 #include "foldfs/shared_copies_sweep.h"
 #include "foldfs/source.h"
 #include "foldfs/thread_identity.h"
@@ -314,11 +315,10 @@ static errint_t give_name(const struct shared_copies *copies, int fd,
 			  const struct catalogue_record *record)
 {
 	char name[OBJECT_NAME_BYTES];
-	char path[32];
+	char path[PROC_FD_BYTES];
 
 	name_of(record, name);
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	if (linkat(AT_FDCWD, path, copies->directory_fd, name, AT_SYMLINK_FOLLOW))
+	if (linkat(AT_FDCWD, proc_fd(path, fd), copies->directory_fd, name, AT_SYMLINK_FOLLOW))
 		return errno == EEXIST ? -ECANCELED : -errno;
 	return fsync(copies->directory_fd) ? -errno : 0;
 }

@@ -9,6 +9,7 @@
  *    catalogue that is as good as it is far: what is not counted yet counts as shared.
  * C  A full catalogue, or one that fails, ends recording and not the scan.
  */
+#include "foldfs/clock.h"
 #include "foldfs/xxh3.h"
 #include "scan_internal.h"
 
@@ -29,20 +30,12 @@
 
 /* ---- making ---- */
 
-static errint_t init_locks(struct scan *scan)
+static void init_locks(struct scan *scan)
 {
-	pthread_condattr_t attributes;
-	errint_t error = -pthread_condattr_init(&attributes);
-
-	if (error)
-		return error;
-	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
 	pthread_mutex_init(&scan->lock, NULL);
-	pthread_cond_init(&scan->more_files, &attributes);
-	pthread_cond_init(&scan->more_notes, &attributes);
-	pthread_cond_init(&scan->less, &attributes);
-	pthread_condattr_destroy(&attributes);
-	return 0;
+	clock_cond_init(&scan->more_files);
+	clock_cond_init(&scan->more_notes);
+	clock_cond_init(&scan->less);
 }
 
 static unsigned workers_of(const struct scan_options *options)
@@ -102,14 +95,13 @@ errint_t scan_new(int root_fd, const struct scan_options *options, struct scan *
 		error = distinct_new(options->memory / 8 * 7, &scan->pages);
 	if (!error)
 		error = distinct_new(options->memory / 8, &scan->contents);
-	if (!error)
-		error = init_locks(scan);
 	if (error) {
 		distinct_free(scan->pages);
 		distinct_free(scan->contents);
 		free(scan);
 		return error;
 	}
+	init_locks(scan);
 	*ret_scan = scan;
 	return 0;
 }
@@ -296,7 +288,7 @@ static bool is_to_be_written(const struct scan *scan, const struct scan_note *no
 static void keep_pending(struct scan *scan, struct scan_note *note)
 {
 	if (!scan->pending)
-		scan->pending_since_ns = scan_now_ns();
+		scan->pending_since_ns = clock_now_ns();
 	note->next = NULL;
 	*scan->pending_end = note;
 	scan->pending_end = &note->next;
@@ -306,7 +298,7 @@ static void keep_pending(struct scan *scan, struct scan_note *note)
 static void write_if_due(struct scan *scan)
 {
 	if (scan->pending && (scan->pending_bytes >= BATCH_BYTES ||
-			      scan_now_ns() - scan->pending_since_ns >= BATCH_NS))
+			      clock_now_ns() - scan->pending_since_ns >= BATCH_NS))
 		write_pending(scan);
 }
 
@@ -552,7 +544,7 @@ static void follow_up(struct scan *scan)
 
 errint_t scan_run(struct scan *scan, struct scan_result *ret_result)
 {
-	int64_t started = scan_now_ns();
+	int64_t started = clock_now_ns();
 
 	scan_lower_priority();
 	read_files(scan);
@@ -565,7 +557,7 @@ errint_t scan_run(struct scan *scan, struct scan_result *ret_result)
 	scan->result.complete = !scan->error && !scan_is_cancelled(scan);
 	if (scan->result.complete && scan->options.ended)
 		scan->options.ended(scan->options.context);
-	scan->result.seconds = (double)(scan_now_ns() - started) / 1e9;
+	scan->result.seconds = (double)(clock_now_ns() - started) / 1e9;
 	*ret_result = scan->result;
 	return scan->error;
 }

@@ -7,6 +7,7 @@
  */
 #include "foldfs/scan_command.h"
 
+#include "foldfs/clock.h"
 #include "foldfs/human.h"
 #include "foldfs/memory_limit.h"
 
@@ -134,14 +135,6 @@ errint_t scan_command_parse(const char *program, bool estimate, char *argv[],
 
 /* ---- running ---- */
 
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* Asked each time, for a window may change. */
 static int terminal_columns(void)
 {
@@ -164,10 +157,11 @@ static void on_progress(void *context, const struct scan_progress *progress)
 	if (!run->terminal)
 		return;
 	if (!run->shown || progress->step != run->step)
-		run->step_started_ms = now_ms();
+		run->step_started_ms = clock_now_ms();
 	run->step = progress->step;
 	run->shown = true;
-	scan_report_progress(stderr, progress, (double)(now_ms() - run->step_started_ms) / 1000,
+	scan_report_progress(stderr, progress,
+			     (double)(clock_now_ms() - run->step_started_ms) / 1000,
 			     terminal_columns());
 }
 

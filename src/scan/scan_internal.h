@@ -164,7 +164,6 @@ struct scan {
 void scan_tell_progress(struct scan *scan);
 
 bool scan_is_cancelled(const struct scan *scan);
-int64_t scan_now_ns(void);
 /* Own thread: nobody is to wait for it. */
 void scan_lower_priority(void);
 /* Wait until BYTES may be read. -ECANCELED. */

@@ -6,6 +6,7 @@
  * waits is woken by what it waits for; a cancellation that comes from a signal handler can wake
  * nobody, so every wait ends after TICK_NS at the latest and looks.
  */
+#include "foldfs/clock.h"
 #include "scan_internal.h"
 
 #include <errno.h>
@@ -24,14 +25,6 @@
 /* <linux/ioprio.h> has come late. */
 #define IOPRIO_WHO_PROCESS 1
 #define IOPRIO_IDLE        (3 << 13)
-
-int64_t scan_now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
 
 void scan_cancel(struct scan *scan)
 {
@@ -55,13 +48,9 @@ void scan_lower_priority(void)
 /* At most until UNTIL_NS, and no longer than a tick. */
 static void wait_until(struct scan *scan, pthread_cond_t *condition, int64_t until_ns)
 {
-	int64_t end = scan_now_ns() + TICK_NS;
-	struct timespec time;
+	int64_t end = clock_now_ns() + TICK_NS;
+	struct timespec time = clock_at(until_ns < end ? until_ns : end);
 
-	if (until_ns < end)
-		end = until_ns;
-	time.tv_sec = end / 1000000000;
-	time.tv_nsec = end % 1000000000;
 	pthread_cond_timedwait(condition, &scan->lock, &time);
 }
 
@@ -79,11 +68,11 @@ errint_t scan_rate_take(struct scan *scan, uint64_t bytes)
 	if (!rate)
 		return scan_is_cancelled(scan) ? -ECANCELED : 0;
 	pthread_mutex_lock(&scan->lock);
-	now = scan_now_ns();
+	now = clock_now_ns();
 	/* Time that nobody used does not add up. */
 	start = scan->rate_free_ns > now ? scan->rate_free_ns : now;
 	scan->rate_free_ns = start + (int64_t)((double)bytes * 1e9 / (double)rate);
-	while (!scan_is_cancelled(scan) && scan_now_ns() < start)
+	while (!scan_is_cancelled(scan) && clock_now_ns() < start)
 		wait_until(scan, &scan->less, start);
 	pthread_mutex_unlock(&scan->lock);
 	return scan_is_cancelled(scan) ? -ECANCELED : 0;
@@ -197,10 +186,10 @@ void scan_note_failure(struct scan *scan, errint_t error)
 struct scan_note *scan_notes_take(struct scan *scan, bool *ret_ended)
 {
 	struct scan_note *notes;
-	int64_t end = scan_now_ns() + TICK_NS;
+	int64_t end = clock_now_ns() + TICK_NS;
 
 	pthread_mutex_lock(&scan->lock);
-	while (!scan->notes && scan->workers_left && scan_now_ns() < end)
+	while (!scan->notes && scan->workers_left && clock_now_ns() < end)
 		wait_until(scan, &scan->more_notes, end);
 	notes = scan->notes;
 	scan->notes = NULL;
@@ -229,7 +218,7 @@ void scan_tell_progress(struct scan *scan)
 		.total_files = atomic_load_explicit(&scan->total_files, memory_order_relaxed),
 		.total_bytes = atomic_load_explicit(&scan->total_bytes, memory_order_relaxed),
 	};
-	int64_t now = scan_now_ns();
+	int64_t now = clock_now_ns();
 
 	if (!scan->options.progress || now - scan->told_ns < PROGRESS_NS)
 		return;

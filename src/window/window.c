@@ -24,6 +24,7 @@
  * What one hold of the lock does is bounded, whatever the window, a file or their notes have come
  * to: CLOSE_BATCH regions are closed, TRIM_BATCH gathered, a run of them dropped.
  */
+#include "foldfs/clock.h"
 #include "foldfs/rcu.h"
 #include "window_internal.h"
 
@@ -50,16 +51,6 @@
 #define PLACES_MIN  64u
 #define PLACES_MAX  65536u
 
-static void init_monotonic(pthread_cond_t *condition)
-{
-	pthread_condattr_t attributes;
-
-	pthread_condattr_init(&attributes);
-	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	pthread_cond_init(condition, &attributes);
-	pthread_condattr_destroy(&attributes);
-}
-
 static void init_lists_and_locks(struct window *window)
 {
 	CDS_INIT_LIST_HEAD(&window->queue);
@@ -76,8 +67,8 @@ static void init_lists_and_locks(struct window *window)
 	pthread_cond_init(&window->wanted, NULL);
 	pthread_cond_init(&window->suspected, NULL);
 	pthread_cond_init(&window->answered, NULL);
-	init_monotonic(&window->trimmed_some);
-	init_monotonic(&window->answer_bounded);
+	clock_cond_init(&window->trimmed_some);
+	clock_cond_init(&window->answer_bounded);
 }
 
 static errint_t make_tables(struct window *window)
@@ -285,7 +276,7 @@ void window_wait_for_room(struct window_file *file, uint64_t first_page, unsigne
 	window_read_waits(file, first_page, pages, &read);
 	pthread_mutex_lock(&window->lock);
 	while (is_to_wait_locked(file, &read) && slices--) {
-		struct timespec until = window_time_in(STUCK_US);
+		struct timespec until = clock_at(clock_now_ns() + STUCK_US * NS_PER_US);
 		uint64_t runs = window->runs;
 
 		if (pthread_cond_timedwait(&window->trimmed_some, &window->lock, &until) &&

@@ -156,8 +156,6 @@ uint64_t window_mask_of(uint64_t page, uint64_t end);
 /* The regions that PAGES (more than none) from FIRST_PAGE on lie in. */
 struct window_range window_regions_of(const struct window_file *file, uint64_t first_page,
 				      unsigned pages);
-/* Now and MICROSECONDS (< 10^9), of CLOCK_MONOTONIC. */
-struct timespec window_time_in(unsigned microseconds);
 /* The region with these pages, or NULL. Read side. */
 struct region *window_find_region(struct window_file *file, uint64_t index);
 /* Take REGION from the noted to the closing ones. */

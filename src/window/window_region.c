@@ -89,17 +89,6 @@ bool window_is_held_locked(struct window *window, const struct region *region)
 	return atomic_load(slot) & ~SLOT_LEFT;
 }
 
-struct timespec window_time_in(unsigned microseconds)
-{
-	struct timespec then;
-
-	clock_gettime(CLOCK_MONOTONIC, &then);
-	then.tv_nsec += (long)microseconds * 1000;
-	then.tv_sec += then.tv_nsec / 1000000000;
-	then.tv_nsec %= 1000000000;
-	return then;
-}
-
 static struct cds_hlist_head *place_of(const struct window *window, const struct window_file *file,
 				       uint64_t index)
 {

@@ -25,6 +25,7 @@
  * Measured with window=1M, three fio verify jobs through mappings and a reader of other files: at
  * most 50-97 MiB without all that, 7-12 MiB with it, in the same time.
  */
+#include "foldfs/clock.h"
 #include "foldfs/rcu.h"
 #include "window_internal.h"
 
@@ -189,15 +190,12 @@ static void end_run_locked(struct window *window, struct run *run)
  * took long. */
 static bool invalidate(struct window_file *file, uint64_t offset, uint64_t length)
 {
-	struct timespec soon = window_time_in(SLOW_US);
-	struct timespec now;
+	int64_t soon = clock_now_ns() + SLOW_US * NS_PER_US;
 
 	/* Failure is of no consequence: the node is gone (ENOENT), or the connection. */
 	(void)file->window->invalidate(file->window->context, file->node, (off_t)offset,
 				       (off_t)length);
-	now = window_time_in(0);
-	return now.tv_sec > soon.tv_sec ||
-	       (now.tv_sec == soon.tv_sec && now.tv_nsec > soon.tv_nsec);
+	return clock_now_ns() > soon;
 }
 
 /* Drop what was gathered: the next run of it. The lock is given up meanwhile. */

@@ -42,6 +42,7 @@
  * is locked. Where there is no window the same holds for all writes, and the whole file is dropped,
  * by a trimmer, if the kernel caches anything of it.
  */
+#include "foldfs/clock.h"
 #include "foldfs/rcu.h"
 #include "window_internal.h"
 
@@ -155,10 +156,11 @@ static bool await_locked(struct window_file *file, uint64_t first_page, unsigned
 	file->kept++;
 	cds_list_add_tail(&answer->link, &window->answers);
 	if (patience.begin_us) {
-		answer->until =
-			window_time_in(window_ranges_overlap(&window->redrop, &answer->regions)
-					       ? patience.drop_us
-					       : patience.begin_us);
+		answer->until_ns =
+			clock_now_ns() +
+			NS_PER_US * (window_ranges_overlap(&window->redrop, &answer->regions)
+					     ? patience.drop_us
+					     : patience.begin_us);
 		pthread_cond_signal(&window->answer_bounded);
 	}
 	return true;
@@ -207,25 +209,20 @@ void window_wait_for_drop(struct window_file *file, uint64_t first_page, unsigne
 	pthread_mutex_unlock(&window->lock);
 }
 
-static bool is_before(const struct timespec *a, const struct timespec *b)
+static bool is_overdue(const struct window_answer *answer, int64_t now_ns)
 {
-	return a->tv_sec != b->tv_sec ? a->tv_sec < b->tv_sec : a->tv_nsec < b->tv_nsec;
-}
-
-static bool is_overdue(const struct window_answer *answer, const struct timespec *now)
-{
-	return answer->patience.begin_us && !is_before(now, &answer->until);
+	return answer->patience.begin_us && now_ns >= answer->until_ns;
 }
 
 void window_give_answers_locked(struct window *window, bool all)
 {
-	const struct timespec now = window_time_in(0);
+	const int64_t now_ns = clock_now_ns();
 	struct window_answer *answer;
 	struct window_answer *next;
 	CDS_LIST_HEAD(given);
 
 	cds_list_for_each_entry_safe (answer, next, &window->answers, link) {
-		if (!all && !is_overdue(answer, &now) &&
+		if (!all && !is_overdue(answer, now_ns) &&
 		    !is_dropped_locked(answer->file, &answer->regions))
 			continue;
 		cds_list_del(&answer->link);
@@ -248,7 +245,7 @@ static const struct window_answer *next_bounded_locked(const struct window *wind
 	const struct window_answer *answer;
 
 	cds_list_for_each_entry (answer, &window->answers, link)
-		if (answer->patience.begin_us && (!next || is_before(&answer->until, &next->until)))
+		if (answer->patience.begin_us && (!next || answer->until_ns < next->until_ns))
 			next = answer;
 	return next;
 }
@@ -264,7 +261,7 @@ void *window_run_answerer(void *argument)
 	while (!window->stopping) {
 		next = next_bounded_locked(window);
 		if (next) {
-			until = next->until;
+			until = clock_at(next->until_ns);
 			(void)pthread_cond_timedwait(&window->answer_bounded, &window->lock,
 						     &until);
 		} else {
@@ -305,7 +302,7 @@ static void bound_answers_locked(struct window *window)
 	cds_list_for_each_entry (answer, &window->answers, link)
 		if (answer->patience.begin_us &&
 		    window_ranges_overlap(&window->redrop, &answer->regions))
-			answer->until = window_time_in(answer->patience.drop_us);
+			answer->until_ns = clock_now_ns() + NS_PER_US * answer->patience.drop_us;
 	pthread_cond_signal(&window->answer_bounded);
 }
 
