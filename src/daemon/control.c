@@ -11,7 +11,7 @@
  *    answer is valid JSON whatever the request was.
  * C  Who may ask is decided by the kernel's word (SO_PEERCRED), besides the socket's mode.
  * D  The thread takes no lock of the request path and never touches the mount.
- * E  A task, which takes such locks or its time (an audit), runs on a thread of its own, which owns
+ * E  What takes such locks or its time (an audit) is answered by a thread of its own, which owns
  *    its client's connection from then on. There is one at most of each kind; a second is refused.
  *    It gives up when its client goes away or the daemon ends.
  *
@@ -47,23 +47,22 @@
 /* How long to wait for descriptors to come free when accept has none. */
 #define ACCEPT_RETRY_MS 100
 
-/* A kind of task. */
+/* A request with a thread of its own. */
 struct task {
-	const char *name;        /* constant after control_start() */
-	control_task_fn *fn;     /* the same */
-	void *context;           /* the same */
-	struct control *control; /* the same */
+	struct control *control; /* constant */
 	pthread_t thread;        /* the control thread's; the main thread's once that has ended */
 	bool started;            /* the same: there is a thread to join */
 	atomic_bool running;     /* set by the control thread, cleared by the task's at its end */
 	int fd;                  /* the client's connection; the task thread's while running */
 	json_t *request;         /* the same */
+	control_answer_fn *fn;   /* the same */
 };
 
 /* All constant after control_start(), but for what is said of the tasks. */
 struct control {
-	const struct figures_context *status; /* borrowed */
-	int directory;                        /* of the socket; owned */
+	const struct control_request *requests; /* borrowed, as their context */
+	void *context;
+	int directory; /* of the socket; owned */
 	char name[MOUNT_SOCKET_NAME];
 	int listener;
 	int stop; /* an eventfd, readable once the thread is to end */
@@ -71,8 +70,7 @@ struct control {
 	ino_t inode; /* of the socket that we made */
 	pthread_t thread;
 	bool started;
-	struct task tasks[CONTROL_TASKS_MAX];
-	unsigned task_count;
+	struct task tasks[CONTROL_REQUESTS_MAX]; /* by the place of their request */
 };
 
 static json_t *error_answer(const char *text)
@@ -80,25 +78,62 @@ static json_t *error_answer(const char *text)
 	return json_pack("{s:s}", "error", text);
 }
 
-json_t *control_answer(const struct figures_context *status, const char *text, size_t length)
+static json_t *unknown_answer(const struct control_request requests[])
 {
-	json_t *request, *answer;
-	const char *what;
+	char known[128] = "";
+	size_t length = 0;
 
+	for (; requests->name && length < sizeof(known); requests++)
+		length += (size_t)snprintf(known + length, sizeof(known) - length, "%s%s",
+					   length ? ", " : "", requests->name);
+	return json_pack("{s:s+}", "error", "unknown request; known: ", known);
+}
+
+/* Which of REQUESTS the TEXT is; *ret_request is its JSON, the caller's. NULL: it is none, and
+ * *ret_answer says why. */
+static const struct control_request *parse(const struct control_request requests[],
+					   const char *text, size_t length, json_t **ret_request,
+					   json_t **ret_answer)
+{
+	json_t *request = length <= CONTROL_REQUEST_MAX
+				  ? json_loadb(text, length, JSON_REJECT_DUPLICATES, NULL)
+				  : NULL;
+	const char *name = json_string_value(json_object_get(request, "request"));
+
+	for (const struct control_request *one = requests; name && one->name; one++) {
+		if (strcmp(name, one->name) == 0) {
+			*ret_request = request;
+			return one;
+		}
+	}
 	if (length > CONTROL_REQUEST_MAX)
-		return error_answer("the request is longer than 4096 bytes");
-	request = json_loadb(text, length, JSON_REJECT_DUPLICATES, NULL);
-	if (!request)
-		return error_answer("the request is not a JSON object");
-	what = json_string_value(json_object_get(request, "request"));
-	if (!json_is_object(request))
-		answer = error_answer("the request is not a JSON object");
-	else if (!what)
-		answer = error_answer("the request has no string \"request\"");
-	else if (strcmp(what, "status") == 0)
-		answer = figures_json(status);
+		*ret_answer = error_answer("the request is longer than 4096 bytes");
+	else if (!json_is_object(request))
+		*ret_answer = error_answer("the request is not a JSON object");
+	else if (!name)
+		*ret_answer = error_answer("the request has no string \"request\"");
 	else
-		answer = error_answer("unknown request; known: status, audit, explain");
+		*ret_answer = unknown_answer(requests);
+	json_decref(request);
+	return NULL;
+}
+
+static bool never(void *asker)
+{
+	(void)asker;
+	return false;
+}
+
+json_t *control_answer(const struct control_request requests[], void *context, const char *text,
+		       size_t length)
+{
+	const struct control_request *kind;
+	json_t *request, *answer;
+
+	kind = parse(requests, text, length, &request, &answer);
+	if (!kind)
+		return answer;
+	answer = kind->answer(context, request, never, NULL);
 	json_decref(request);
 	return answer;
 }
@@ -207,7 +242,7 @@ static bool may_ask(int fd)
 	       (peer.uid == 0 || peer.uid == geteuid());
 }
 
-/* ---- tasks ---- */
+/* ---- requests with a thread of their own ---- */
 
 /* The end of the daemon, or of the client's patience. What it may still say is ignored. */
 static bool is_cancelled(void *arg)
@@ -223,7 +258,8 @@ static void *run_task(void *arg)
 	struct task *task = arg;
 	int fd = task->fd;
 
-	send_answer(task->control, fd, task->fn(task->context, task->request, is_cancelled, task));
+	send_answer(task->control, fd,
+		    task->fn(task->control->context, task->request, is_cancelled, task));
 	json_decref(task->request);
 	/* First, so that who has seen the end of the connection can have another. */
 	atomic_store(&task->running, false);
@@ -231,26 +267,9 @@ static void *run_task(void *arg)
 	return NULL;
 }
 
-/* The kind of task that TEXT asks for, and the request, the caller's. NULL: none. */
-static struct task *task_asked(struct control *control, const char *text, size_t length,
-			       json_t **ret_request)
-{
-	json_t *request = json_loadb(text, length, JSON_REJECT_DUPLICATES, NULL);
-	const char *what = json_string_value(json_object_get(request, "request"));
-
-	for (unsigned i = 0; what && i < control->task_count; i++) {
-		if (strcmp(what, control->tasks[i].name) == 0) {
-			*ret_request = request;
-			return &control->tasks[i];
-		}
-	}
-	json_decref(request);
-	return NULL;
-}
-
-/* Begin TASK for the client at FD; both are the task's from then on, and REQUEST is in any case.
- * False: it was refused. */
-static bool begin_task(struct task *task, int fd, json_t *request)
+/* Have TASK answer REQUEST of the client at FD by FN; both are the task's from then on, and REQUEST
+ * is in any case. False: it was refused. */
+static bool begin_task(struct task *task, control_answer_fn *fn, int fd, json_t *request)
 {
 	const char *problem = "another one is under way";
 
@@ -259,6 +278,7 @@ static bool begin_task(struct task *task, int fd, json_t *request)
 			pthread_join(task->thread, NULL);
 		task->fd = fd;
 		task->request = request;
+		task->fn = fn;
 		atomic_store(&task->running, true);
 		task->started = pthread_create(&task->thread, NULL, run_task, task) == 0;
 		if (task->started)
@@ -271,19 +291,29 @@ static bool begin_task(struct task *task, int fd, json_t *request)
 	return false;
 }
 
-void control_add_task(struct control *control, const char *name, control_task_fn *fn, void *context)
-{
-	control->tasks[control->task_count++] =
-		(struct task){.name = name, .fn = fn, .context = context, .control = control};
-}
-
 /* ---- clients ---- */
+
+/* Answer TEXT. Returns whether the connection is still the caller's, to close. */
+static bool answer_request(struct control *control, int fd, const char *text, size_t length)
+{
+	const struct control_request *kind;
+	json_t *request, *answer;
+
+	kind = parse(control->requests, text, length, &request, &answer);
+	if (kind && kind->own_thread)
+		return !begin_task(&control->tasks[kind - control->requests], kind->answer, fd,
+				   request);
+	if (kind) {
+		answer = kind->answer(control->context, request, never, NULL);
+		json_decref(request);
+	}
+	send_answer(control, fd, answer);
+	return true;
+}
 
 /* Answer the client at FD. Returns whether the connection is still the caller's, to close. */
 static bool serve_client(struct control *control, int fd)
 {
-	struct task *task;
-	json_t *request;
 	char buffer[CONTROL_REQUEST_MAX];
 	ssize_t length;
 
@@ -292,12 +322,9 @@ static bool serve_client(struct control *control, int fd)
 		return true;
 	}
 	length = read_request(control, fd, buffer);
-	task = length >= 0 ? task_asked(control, buffer, (size_t)length, &request) : NULL;
-	if (task)
-		return !begin_task(task, fd, request);
 	if (length >= 0)
-		send_answer(control, fd, control_answer(control->status, buffer, (size_t)length));
-	else if (length == -EMSGSIZE)
+		return answer_request(control, fd, buffer, (size_t)length);
+	if (length == -EMSGSIZE)
 		send_answer(control, fd, error_answer("the request is longer than 4096 bytes"));
 	else if (length == -ENODATA)
 		send_answer(control, fd, error_answer("the request does not end in a newline"));
@@ -384,15 +411,18 @@ static errint_t take_name(struct control *control)
 	return err;
 }
 
-errint_t control_new(int directory, const char *name, const struct figures_context *status,
-		     struct control **ret_control)
+errint_t control_new(int directory, const char *name, const struct control_request requests[],
+		     void *context, struct control **ret_control)
 {
 	struct control *control = calloc(1, sizeof(*control));
 	errint_t err = 0;
 
 	if (!control)
 		return -ENOMEM;
-	control->status = status;
+	control->requests = requests;
+	control->context = context;
+	for (unsigned i = 0; i < CONTROL_REQUESTS_MAX; i++)
+		control->tasks[i].control = control;
 	control->listener = control->stop = -1;
 	control->directory = fcntl(directory, F_DUPFD_CLOEXEC, 0);
 	if (control->directory < 0)
@@ -454,7 +484,7 @@ void control_free(struct control *control)
 	control_end(control);
 	if (control->started)
 		pthread_join(control->thread, NULL);
-	for (unsigned i = 0; i < control->task_count; i++)
+	for (unsigned i = 0; i < CONTROL_REQUESTS_MAX; i++)
 		if (control->tasks[i].started)
 			pthread_join(control->tasks[i].thread, NULL);
 	if (control->inode)

@@ -7,43 +7,50 @@
  * then the connection is closed. Served by one thread that takes no lock of the request path. A
  * slow, silent or hostile client has a time limit and cannot hold up another for longer than that.
  *
- *	{"request":"status"}              the figures of figures_json.h
- *	{"request":"audit","idle":false}  the report of audit_json.h, when it is there
- *	{"request":"explain","inode":N}   plan, reason, whether it is open, known pages
+ * What can be asked is a table (control_requests.h has the daemon's).
  */
 #ifndef FOLDFS_CONTROL_H
 #define FOLDFS_CONTROL_H
 
-#include "figures_json.h"
+#include "foldfs/page.h"
+
+#include <jansson.h>
 
 struct control;
 
 #define CONTROL_REQUEST_MAX 4096
 
-/* Bind the socket NAME in the directory open as DIRECTORY (the caller's), to which nobody else may
- * write; a stale socket is replaced. No thread yet. STATUS is borrowed. -EEXIST: something else has
- * the name; other -errno. */
-errint_t control_new(int directory, const char *name, const struct figures_context *status,
-		     struct control **ret_control);
-errint_t control_start(struct control *control);
 /*
- * A request that takes its time, or locks that other requests hold: a new JSON object to answer
- * REQUEST with, or NULL. IS_CANCELLED(ASKER) tells when to give up. On a thread of its own, one at
- * a time for each kind.
+ * A new JSON object to answer REQUEST with, or NULL for want of memory. IS_CANCELLED(ASKER) tells
+ * when to give up.
  */
-typedef json_t *control_task_fn(void *context, const json_t *request,
-				bool (*is_cancelled)(void *asker), void *asker);
-#define CONTROL_TASKS_MAX 4
-/* What {"request":NAME} is answered by; NAME is a literal. Before control_start(). */
-void control_add_task(struct control *control, const char *name, control_task_fn *task,
-		      void *context);
+typedef json_t *control_answer_fn(void *context, const json_t *request,
+				  bool (*is_cancelled)(void *asker), void *asker);
+
+/* What {"request":NAME} is answered by. */
+struct control_request {
+	const char *name; /* a literal */
+	control_answer_fn *answer;
+	bool own_thread; /* takes its time, or locks that other requests hold; one at a time */
+};
+#define CONTROL_REQUESTS_MAX 8
+
+/* Bind the socket NAME in the directory open as DIRECTORY (the caller's), to which nobody else may
+ * write; a stale socket is replaced. No thread yet. REQUESTS, at most CONTROL_REQUESTS_MAX and then
+ * one without a name, and their CONTEXT are borrowed. -EEXIST: something else has the name; other
+ * -errno. */
+errint_t control_new(int directory, const char *name, const struct control_request requests[],
+		     void *context, struct control **ret_control);
+errint_t control_start(struct control *control);
 /* Have the answering end, without waiting for it. NULL is nothing. */
 void control_end(struct control *control);
-/* Stop answering and remove the socket. Tasks that are under way are cancelled. NULL is nothing. */
+/* Stop answering and remove the socket. Requests that are under way are cancelled. NULL is
+ * nothing. */
 void control_free(struct control *control);
 
-/* The answer to one request, for the socket and for tests: never NULL but for want of memory; an
- * object with "error" for anything that is no request, or is a task's. */
-json_t *control_answer(const struct figures_context *status, const char *text, size_t length);
+/* The answer to the request TEXT, made on this thread: never NULL but for want of memory; an object
+ * with "error" for anything that is no request. For tests. */
+json_t *control_answer(const struct control_request requests[], void *context, const char *text,
+		       size_t length);
 
 #endif

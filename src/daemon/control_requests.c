@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* control_requests.c - what foldctl asks for that takes its time: audit, explain */
+/* control_requests.c - all that foldctl can ask a daemon for */
 #include "control_requests.h"
 
 #include "audit_json.h"
+#include "figures_json.h"
 #include "foldfs/clock.h"
 #include "foldfs/plan.h"
 
@@ -15,9 +16,19 @@ static json_t *error_answer(const char *text)
 	return json_pack("{s:s}", "error", text);
 }
 
+static json_t *status(void *context, const json_t *request, bool (*is_cancelled)(void *asker),
+		      void *asker)
+{
+	(void)request;
+	(void)is_cancelled;
+	(void)asker;
+	return figures_json(context);
+}
+
 static json_t *audit(void *context, const json_t *request, bool (*is_cancelled)(void *asker),
 		     void *asker)
 {
+	const struct figures_context *daemon = context;
 	struct audit_report *report = malloc(sizeof(*report));
 	bool idle = json_is_true(json_object_get(request, "idle"));
 	int64_t begun = clock_now_ms();
@@ -26,7 +37,7 @@ static json_t *audit(void *context, const json_t *request, bool (*is_cancelled)(
 
 	if (!report)
 		return NULL;
-	err = fusefs_audit(context, idle, is_cancelled, asker, report);
+	err = fusefs_audit(daemon->fs, idle, is_cancelled, asker, report);
 	if (err && err != -ENOMEM)
 		answer = error_answer("the audit was given up");
 	else if (!err)
@@ -38,6 +49,7 @@ static json_t *audit(void *context, const json_t *request, bool (*is_cancelled)(
 static json_t *explain(void *context, const json_t *request, bool (*is_cancelled)(void *asker),
 		       void *asker)
 {
+	const struct figures_context *daemon = context;
 	const json_t *inode = json_object_get(request, "inode");
 	struct fusefs_plan plan;
 	errint_t err;
@@ -46,7 +58,7 @@ static json_t *explain(void *context, const json_t *request, bool (*is_cancelled
 	(void)asker;
 	if (!json_is_integer(inode))
 		return error_answer("the request has no number \"inode\"");
-	err = fusefs_explain(context, (ino_t)json_integer_value(inode), &plan);
+	err = fusefs_explain(daemon->fs, (ino_t)json_integer_value(inode), &plan);
 	if (err == -ENOENT)
 		return error_answer("no such file is known to the mount");
 	if (err)
@@ -58,8 +70,9 @@ static json_t *explain(void *context, const json_t *request, bool (*is_cancelled
 			 "zero_pages", (json_int_t)plan.zero_pages);
 }
 
-void control_requests_add(struct control *control, struct fusefs *fs)
-{
-	control_add_task(control, "audit", audit, fs);
-	control_add_task(control, "explain", explain, fs);
-}
+const struct control_request control_requests[] = {
+	{.name = "status", .answer = status},
+	{.name = "audit", .answer = audit, .own_thread = true},
+	{.name = "explain", .answer = explain, .own_thread = true},
+	{.name = NULL},
+};

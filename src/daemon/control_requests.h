@@ -1,11 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* control_requests.h - what foldctl asks for that takes its time: audit, explain */
+/*
+ * control_requests.h - all that foldctl can ask a daemon for
+ *
+ *	{"request":"status"}              the figures of figures_json.h
+ *	{"request":"audit","idle":false}  the report of audit_json.h, when it is there
+ *	{"request":"explain","inode":N}   plan, reason, whether it is open, known pages
+ */
 #ifndef FOLDFS_CONTROL_REQUESTS_H
 #define FOLDFS_CONTROL_REQUESTS_H
 
 #include "control.h"
 
-/* Have CONTROL answer them for FS (borrowed). Before control_start(). */
-void control_requests_add(struct control *control, struct fusefs *fs);
+/* For control_new(); their context is a struct figures_context. */
+extern const struct control_request control_requests[];
 
 #endif

@@ -18,7 +18,7 @@
 struct state;
 
 struct figures_context {
-	const struct fusefs *fs;
+	struct fusefs *fs;
 	const char *source;
 	const char *mountpoint;        /* where it was mounted */
 	const struct own_mount *mount; /* where it is now; NULL: there still */

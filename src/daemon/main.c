@@ -92,13 +92,11 @@ static errint_t open_control(struct daemon *d)
 	mount_socket_name(&d->mount.entry, name);
 	err = control_place_make(d->options.control, &place);
 	if (!err)
-		err = control_new(place.fd, name, &d->status, &d->control);
-	if (!err)
-		control_requests_add(d->control, d->fs);
-	else if (d->options.control)
+		err = control_new(place.fd, name, control_requests, &d->status, &d->control);
+	if (err && d->options.control)
 		complain("cannot make the control socket in %s: %s.", d->options.control,
 			 err == -EPERM ? "others may write there" : strerror(-err));
-	else
+	else if (err)
 		fuse_log(FUSE_LOG_WARNING,
 			 "there is no control socket, and so no foldctl for this mount: %s: %s.\n",
 			 place.path ? place.path : "no place for it",

@@ -6,6 +6,7 @@
  * and back unchanged.
  */
 #include "daemon/control.h"
+#include "daemon/figures_json.h"
 
 #include "foldfs/counters.h"
 #include "fuzz.h"
@@ -41,11 +42,24 @@ uint64_t counters_sum(const struct counters *counters, enum counter_id id)
 	return (uint64_t)id;
 }
 
+static json_t *answer_status(void *context, const json_t *request,
+			     bool (*is_cancelled)(void *asker), void *asker)
+{
+	(void)request;
+	(void)is_cancelled;
+	(void)asker;
+	return figures_json(context);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const struct fusefs fs;
-	const struct figures_context status = {.fs = &fs, .source = "/s", .mountpoint = "/m"};
-	json_t *answer = control_answer(&status, (const char *)data, size), *again;
+	static const struct control_request requests[] = {
+		{.name = "status", .answer = answer_status},
+		{.name = NULL},
+	};
+	static struct fusefs fs;
+	struct figures_context status = {.fs = &fs, .source = "/s", .mountpoint = "/m"};
+	json_t *answer = control_answer(requests, &status, (const char *)data, size), *again;
 	const json_t *error;
 	char *text;
 

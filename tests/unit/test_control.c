@@ -6,6 +6,7 @@
  */
 #include "daemon/audit_json.h"
 #include "daemon/control.h"
+#include "daemon/figures_json.h"
 #include "foldfs/counters.h"
 
 #include <errno.h>
@@ -49,12 +50,60 @@ const struct counters *fusefs_stats(const struct fusefs *fs)
 	return fs->counters;
 }
 
+struct fake_audit {
+	atomic_bool begun;
+	atomic_bool let_go;
+	atomic_bool was_cancelled;
+	atomic_bool was_idle;
+};
+
 struct fixture {
+	struct fake_audit audit;
 	struct fusefs fs;
 	struct figures_context status;
 	struct control *control;
 	char directory[64];
 	char path[96];
+};
+
+static json_t *answer_status(void *context, const json_t *request,
+			     bool (*is_cancelled)(void *asker), void *asker)
+{
+	struct fixture *f = context;
+
+	(void)request;
+	(void)is_cancelled;
+	(void)asker;
+	return figures_json(&f->status);
+}
+
+static json_t *answer_audit(void *context, const json_t *request, bool (*is_cancelled)(void *asker),
+			    void *asker)
+{
+	struct fixture *f = context;
+	struct fake_audit *audit = &f->audit;
+
+	atomic_store(&audit->was_idle, json_is_true(json_object_get(request, "idle")));
+	atomic_store(&audit->begun, true);
+	while (!atomic_load(&audit->let_go)) {
+		if (is_cancelled(asker)) {
+			atomic_store(&audit->was_cancelled, true);
+			return json_pack("{s:s}", "error", "given up");
+		}
+		sched_yield();
+	}
+	atomic_store(&audit->begun, false);
+	return json_pack("{s:i}", "differences", 7);
+}
+
+static const struct control_request all_requests[] = {
+	{.name = "status", .answer = answer_status},
+	{.name = "audit", .answer = answer_audit, .own_thread = true},
+	{.name = NULL},
+};
+static const struct control_request status_alone[] = {
+	{.name = "status", .answer = answer_status},
+	{.name = NULL},
 };
 
 static int set_up(void **state)
@@ -90,7 +139,8 @@ static int tear_down(void **state)
 }
 
 /* control_new() in the directory of f->path, which is made. */
-static errint_t make(struct fixture *f, struct control **ret_control)
+static errint_t make(struct fixture *f, const struct control_request requests[],
+		     struct control **ret_control)
 {
 	char run[96];
 	errint_t error;
@@ -101,14 +151,14 @@ static errint_t make(struct fixture *f, struct control **ret_control)
 		assert_int_equal(errno, EEXIST);
 	fd = open(run, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	assert_true(fd >= 0);
-	error = control_new(fd, strrchr(f->path, '/') + 1, &f->status, ret_control);
+	error = control_new(fd, strrchr(f->path, '/') + 1, requests, f, ret_control);
 	close(fd);
 	return error;
 }
 
 static void start(struct fixture *f)
 {
-	assert_int_equal(make(f, &f->control), 0);
+	assert_int_equal(make(f, status_alone, &f->control), 0);
 	assert_int_equal(control_start(f->control), 0);
 }
 
@@ -287,7 +337,7 @@ static void requests_are_answered(void **state)
 	struct fixture *f = *state;
 
 	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
-		expect_status(control_answer(&f->status, good[i], strlen(good[i])));
+		expect_status(control_answer(status_alone, f, good[i], strlen(good[i])));
 }
 
 static void anything_else_is_an_error(void **state)
@@ -320,12 +370,12 @@ static void anything_else_is_an_error(void **state)
 	char deep[CONTROL_REQUEST_MAX];
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-		expect_error(control_answer(&f->status, bad[i], strlen(bad[i])));
-	expect_error(control_answer(&f->status, "{\"request\":\"status\"}\0x", 22));
+		expect_error(control_answer(status_alone, f, bad[i], strlen(bad[i])));
+	expect_error(control_answer(status_alone, f, "{\"request\":\"status\"}\0x", 22));
 	memset(deep, '[', sizeof(deep));
-	expect_error(control_answer(&f->status, deep, sizeof(deep)));
+	expect_error(control_answer(status_alone, f, deep, sizeof(deep)));
 	memset(deep, ' ', sizeof(deep));
-	expect_error(control_answer(&f->status, deep, sizeof(deep)));
+	expect_error(control_answer(status_alone, f, deep, sizeof(deep)));
 }
 
 /* ---- the socket ---- */
@@ -437,31 +487,6 @@ static void the_end_interrupts_a_client(void **state)
 /* ---- audits ---- */
 
 /* An audit that goes on until it is let go or told to give up. */
-struct fake_audit {
-	atomic_bool begun;
-	atomic_bool let_go;
-	atomic_bool was_cancelled;
-	atomic_bool was_idle;
-};
-
-static json_t *answer_audit(void *context, const json_t *request, bool (*is_cancelled)(void *asker),
-			    void *asker)
-{
-	struct fake_audit *audit = context;
-
-	atomic_store(&audit->was_idle, json_is_true(json_object_get(request, "idle")));
-	atomic_store(&audit->begun, true);
-	while (!atomic_load(&audit->let_go)) {
-		if (is_cancelled(asker)) {
-			atomic_store(&audit->was_cancelled, true);
-			return json_pack("{s:s}", "error", "given up");
-		}
-		sched_yield();
-	}
-	atomic_store(&audit->begun, false);
-	return json_pack("{s:i}", "differences", 7);
-}
-
 static int ask_for_audit(const struct fixture *f, const char *request)
 {
 	int fd = connect_client(f);
@@ -470,10 +495,9 @@ static int ask_for_audit(const struct fixture *f, const char *request)
 	return fd;
 }
 
-static void start_with_audit(struct fixture *f, struct fake_audit *audit)
+static void start_with_audit(struct fixture *f)
 {
-	assert_int_equal(make(f, &f->control), 0);
-	control_add_task(f->control, "audit", answer_audit, audit);
+	assert_int_equal(make(f, all_requests, &f->control), 0);
 	assert_int_equal(control_start(f->control), 0);
 }
 
@@ -486,46 +510,46 @@ static void await(atomic_bool *flag)
 static void an_audit_leaves_the_thread_to_others(void **state)
 {
 	struct fixture *f = *state;
-	struct fake_audit audit = {0};
+	struct fake_audit *audit = &f->audit;
 	json_t *answer;
 	int fd;
 
-	start_with_audit(f, &audit);
+	start_with_audit(f);
 	for (int i = 0; i < 3; i++) {
-		atomic_store(&audit.let_go, false);
+		atomic_store(&audit->let_go, false);
 		fd = ask_for_audit(f, i ? "{\"request\":\"audit\",\"idle\":true}\n"
 					: "{\"request\":\"audit\"}\n");
-		await(&audit.begun);
-		assert_int_equal(atomic_load(&audit.was_idle), i > 0);
+		await(&audit->begun);
+		assert_int_equal(atomic_load(&audit->was_idle), i > 0);
 		expect_status(receive(ask_for_audit(f, REQUEST)));
 		/* One at a time. */
 		expect_error(receive(ask_for_audit(f, "{\"request\":\"audit\"}\n")));
-		atomic_store(&audit.let_go, true);
+		atomic_store(&audit->let_go, true);
 		answer = receive(fd);
 		assert_int_equal(json_integer_value(json_object_get(answer, "differences")), 7);
 		json_decref(answer);
 	}
-	assert_false(atomic_load(&audit.was_cancelled));
+	assert_false(atomic_load(&audit->was_cancelled));
 }
 
 static void an_audit_ends_with_its_client(void **state)
 {
 	struct fixture *f = *state;
-	struct fake_audit audit = {0};
+	struct fake_audit *audit = &f->audit;
 	json_t *answer;
 	int fd;
 
-	start_with_audit(f, &audit);
+	start_with_audit(f);
 	fd = ask_for_audit(f, "{\"request\":\"audit\"}\n");
-	await(&audit.begun);
+	await(&audit->begun);
 	/* Half-closed, it still listens. */
 	shutdown(fd, SHUT_WR);
 	expect_status(receive(ask_for_audit(f, REQUEST)));
-	assert_false(atomic_load(&audit.was_cancelled));
+	assert_false(atomic_load(&audit->was_cancelled));
 	close(fd);
-	await(&audit.was_cancelled);
+	await(&audit->was_cancelled);
 	/* Its thread is at its end, or just before: then the next is refused once more. */
-	atomic_store(&audit.let_go, true);
+	atomic_store(&audit->let_go, true);
 	do {
 		answer = receive(ask_for_audit(f, "{\"request\":\"audit\"}\n"));
 		fd = json_object_get(answer, "error") != NULL;
@@ -536,16 +560,16 @@ static void an_audit_ends_with_its_client(void **state)
 static void the_end_interrupts_an_audit(void **state)
 {
 	struct fixture *f = *state;
-	struct fake_audit audit = {0};
+	struct fake_audit *audit = &f->audit;
 	char byte;
 	int fd;
 
-	start_with_audit(f, &audit);
+	start_with_audit(f);
 	fd = ask_for_audit(f, "{\"request\":\"audit\"}\n");
-	await(&audit.begun);
+	await(&audit->begun);
 	control_free(f->control);
 	f->control = NULL;
-	assert_true(atomic_load(&audit.was_cancelled));
+	assert_true(atomic_load(&audit->was_cancelled));
 	assert_true(recv(fd, &byte, 1, 0) <= 0);
 	close(fd);
 }
@@ -556,7 +580,7 @@ static void without_an_audit_it_is_refused(void **state)
 
 	start(f);
 	expect_error(receive(ask_for_audit(f, "{\"request\":\"audit\"}\n")));
-	expect_error(control_answer(&f->status, "{\"request\":\"audit\"}", 19));
+	expect_error(control_answer(status_alone, f, "{\"request\":\"audit\"}", 19));
 }
 
 static void the_report_is_whole(void **state)
@@ -596,7 +620,7 @@ static void a_stale_socket_is_replaced(void **state)
 
 	start(f);
 	/* The device number was given out again: another daemon, the same name. */
-	assert_int_equal(make(f, &later), 0);
+	assert_int_equal(make(f, status_alone, &later), 0);
 	assert_int_equal(control_start(later), 0);
 	control_free(f->control);
 	f->control = later;
@@ -613,19 +637,19 @@ static void names_that_cannot_be_had_are_refused(void **state)
 	FILE *file;
 
 	/* Something that is no socket is not removed. */
-	assert_int_equal(make(f, &f->control), 0);
+	assert_int_equal(make(f, status_alone, &f->control), 0);
 	control_free(f->control);
 	f->control = NULL;
 	file = fopen(f->path, "w");
 	assert_non_null(file);
 	fclose(file);
-	assert_int_equal(make(f, &f->control), -EEXIST);
+	assert_int_equal(make(f, status_alone, &f->control), -EEXIST);
 	assert_int_equal(access(f->path, F_OK), 0);
 	assert_int_equal(unlink(f->path), 0);
-	assert_int_equal(control_new(-1, "name", &f->status, &f->control), -EBADF);
+	assert_int_equal(control_new(-1, "name", status_alone, f, &f->control), -EBADF);
 	memset(longest, 'n', sizeof(longest));
 	longest[sizeof(longest) - 1] = '\0';
-	assert_int_equal(control_new(STDIN_FILENO, longest, &f->status, &f->control),
+	assert_int_equal(control_new(STDIN_FILENO, longest, status_alone, f, &f->control),
 			 -ENAMETOOLONG);
 	assert_null(f->control);
 }
