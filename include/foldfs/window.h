@@ -54,9 +54,8 @@ errint_t window_file_new(struct window *window, uint64_t node, uint64_t edition,
 /* The kernel has forgotten the node (its cache went with it): uncount all, drop the reference. */
 void window_file_forget(struct window_file *file);
 
-/* The kernel is about to cache these pages. Before the reply, and for a READ before it looks for
- * the bytes: a write that its look does not see will see the note. Any thread, lock-free but for
- * the first note of a region. */
+/* The kernel is about to cache these pages. Before the reply. Any thread, lock-free but for the
+ * first note of a region. */
 void window_note(struct window_file *file, uint64_t first_page, unsigned pages);
 
 /* Regions of a file. */
@@ -66,25 +65,35 @@ struct window_range {
 	uint64_t end;
 };
 
-/* A READ that waits: until its reply the kernel holds its pages locked, and who invalidates them
- * waits too. So trimmers leave their regions for later, and go on with others. */
+/* A READ that the kernel may cache the pages of, from its begin to its end; the window's. */
 struct window_read {
-	struct window_range regions; /* constant */
+	/* Constant, but for `waits` and the regions with it. FILE may be gone once the reply is
+	 * there. */
+	struct window_file *file;
+	struct window *window;
+	struct window_range regions; /* if it waits */
+	uint64_t first_page;
+	unsigned pages;
+	bool waits; /* it misses something */
 };
 
-/* Around what a READ of PAGES (more than none) waits for; READ is the window's between the two. The
- * second one comes after the reply. Any thread; takes the window's lock only where something was
- * left for a READ. */
-void window_read_waits(struct window_file *file, uint64_t first_page, unsigned pages,
-		       struct window_read *read);
-void window_read_goes_on(struct window *window, struct window_read *read);
-
-/* Past a quarter above the budget (4 MiB for a small one) a READ of these pages waits until the
- * trimmer has caught up, at most for MICROSECONDS (< 10^9, in steps of 200), and no longer than
- * while it gets on: it may be waiting for something behind this very request. Before window_note();
- * holds nothing, in no read side. Costs one load where there is room. */
-void window_wait_for_room(struct window_file *file, uint64_t first_page, unsigned pages,
-			  unsigned microseconds);
+/*
+ * Around a READ of PAGES from FIRST_PAGE on. DIRECT: its client asked for it past the kernel's
+ * cache, so nothing of it is cached. It begins before the READ looks for the bytes: a write that
+ * its look does not see will see that the kernel caches them. The end comes after the reply. Any
+ * thread, in no read side; lock-free but for the first READ of a region.
+ *
+ * Past a quarter above the budget (4 MiB for a small one) it waits until the trimmers have caught
+ * up, at most for MICROSECONDS (< 10^9, in steps of 200), and no longer than while they get on:
+ * they may be waiting for something behind this very request. Costs one load where there is room.
+ */
+void window_read_begin(struct window_file *file, uint64_t first_page, unsigned pages, bool direct,
+		       unsigned microseconds, struct window_read *ret_read);
+/* It has to wait for the source. Until its reply the kernel holds its pages locked, and who
+ * invalidates them waits too; so trimmers leave its regions for later, and go on with others. */
+void window_read_misses(struct window_read *read);
+/* Takes the window's lock only where something was left for a READ that waits. */
+void window_read_end(struct window_read *read);
 
 /*
  * A client's WRITE of these pages was handled; before the reply, and before its pages are noted.

@@ -45,8 +45,8 @@ struct reading {
 	off_t offset;
 	size_t size;
 	bool fetches; /* something is fetched, to be published after the reply: then the handle has
-		       * a reference for that, and the window has `wait` */
-	struct window_read wait;
+		       * a reference for that */
+	struct window_read cached;
 	struct fetch fetch;
 	struct page_io io;
 	struct page_read read;
@@ -109,8 +109,7 @@ static void reply(struct reading *reading)
  * have closed the handle. */
 static void finish(struct reading *reading)
 {
-	if (reading->fetches)
-		window_read_goes_on(reading->handle->fs->window, &reading->wait);
+	window_read_end(&reading->cached);
 	(void)page_read_finish(&reading->read);
 	if (!reading->fetches)
 		return;
@@ -195,11 +194,10 @@ static struct reading *move(const struct reading *reading)
 static void begin_fetch(struct reading *reading)
 {
 	struct handle *handle = reading->handle;
-	struct page_read *read = &reading->read;
 
 	reading->fetches = true;
 	atomic_fetch_add_explicit(&handle->references, 1, memory_order_relaxed);
-	window_read_waits(handle->window, read->first, read->pages, &reading->wait);
+	window_read_misses(&reading->cached);
 	stream_note(handle->stream, reading->offset, reading->size, true);
 	(void)stream_wait(handle->stream, reading->offset, reading->size);
 }
@@ -257,10 +255,8 @@ void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 	/* A file open for direct I/O may also be mapped, and what a page fault reads is cached.
 	 * Only a read system call tells whose it is. */
 	direct = (fi->flags & O_DIRECT || plan_is_direct(fs->plan)) && fi->lock_owner;
-	if (!direct)
-		window_wait_for_room(handle->window, reading.read.first, reading.read.pages,
-				     fusefs_on_ring ? RING_WAIT_US : WORKER_WAIT_US);
-	handle_note_cached(handle, direct, reading.read.first, reading.read.pages);
+	window_read_begin(handle->window, reading.read.first, reading.read.pages, direct,
+			  fusefs_on_ring ? RING_WAIT_US : WORKER_WAIT_US, &reading.cached);
 	run(&reading);
 }
 

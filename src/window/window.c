@@ -288,6 +288,32 @@ void window_wait_for_room(struct window_file *file, uint64_t first_page, unsigne
 	pthread_mutex_unlock(&window->lock);
 }
 
+void window_read_begin(struct window_file *file, uint64_t first_page, unsigned pages, bool direct,
+		       unsigned microseconds, struct window_read *ret_read)
+{
+	ret_read->file = file;
+	ret_read->window = file->window;
+	ret_read->first_page = first_page;
+	ret_read->pages = pages;
+	ret_read->waits = false;
+	if (direct || !pages)
+		return;
+	window_wait_for_room(file, first_page, pages, microseconds);
+	window_note(file, first_page, pages);
+}
+
+void window_read_misses(struct window_read *read)
+{
+	window_read_waits(read->file, read->first_page, read->pages, read);
+	read->waits = true;
+}
+
+void window_read_end(struct window_read *read)
+{
+	if (read->waits)
+		window_read_goes_on(read->window, read);
+}
+
 static errint_t ignore(void *context, uint64_t node, off_t offset, off_t length)
 {
 	(void)context;

@@ -145,6 +145,14 @@ static inline bool window_ranges_overlap(const struct window_range *a, const str
 	return a->file == b->file && a->first < b->end && b->first < a->end;
 }
 
+/* ---- window.c: the parts of window_read_begin() and window_read_end() ---- */
+
+void window_wait_for_room(struct window_file *file, uint64_t first_page, unsigned pages,
+			  unsigned microseconds);
+void window_read_waits(struct window_file *file, uint64_t first_page, unsigned pages,
+		       struct window_read *read);
+void window_read_goes_on(struct window *window, struct window_read *read);
+
 /* ---- window_region.c ---- */
 
 /* What BLOCK takes of the heap; counted as memory of WINDOW, or taken off the count and freed. */
