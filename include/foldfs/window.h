@@ -58,6 +58,13 @@ void window_file_forget(struct window_file *file);
  * first note of a region. */
 void window_note(struct window_file *file, uint64_t first_page, unsigned pages);
 
+/* Pages that a READ or a WRITE is about, worked out once. */
+struct window_span {
+	uint64_t first;
+	unsigned pages;
+	bool direct; /* past the kernel's cache: O_DIRECT; any where there is no window */
+};
+
 /* Regions of a file. */
 struct window_range {
 	const struct window_file *file; /* to compare with */
@@ -72,14 +79,12 @@ struct window_read {
 	struct window_file *file;
 	struct window *window;
 	struct window_range regions; /* if it waits */
-	uint64_t first_page;
-	unsigned pages;
+	struct window_span span;
 	bool waits; /* it misses something */
 };
 
 /*
- * Around a READ of PAGES from FIRST_PAGE on. DIRECT: its client asked for it past the kernel's
- * cache, so nothing of it is cached. It begins before the READ looks for the bytes: a write that
+ * Around a READ of SPAN. Of a direct one the kernel caches nothing. It begins before the READ looks for the bytes: a write that
  * its look does not see will see that the kernel caches them. The end comes after the reply. Any
  * thread, in no read side; lock-free but for the first READ of a region.
  *
@@ -87,8 +92,8 @@ struct window_read {
  * up, at most for MICROSECONDS (< 10^9, in steps of 200), and no longer than while they get on:
  * they may be waiting for something behind this very request. Costs one load where there is room.
  */
-void window_read_begin(struct window_file *file, uint64_t first_page, unsigned pages, bool direct,
-		       unsigned microseconds, struct window_read *ret_read);
+void window_read_begin(struct window_file *file, struct window_span span, unsigned microseconds,
+		       struct window_read *ret_read);
 /* It has to wait for the source. Until its reply the kernel holds its pages locked, and who
  * invalidates them waits too; so trimmers leave its regions for later, and go on with others. */
 void window_read_misses(struct window_read *read);
@@ -96,13 +101,12 @@ void window_read_misses(struct window_read *read);
 void window_read_end(struct window_read *read);
 
 /*
- * A client's WRITE of these pages was handled; before the reply, and before its pages are noted.
- * Not for write-back of mapped pages. DIRECT: not by way of the kernel's cache (O_DIRECT; any where
- * there is no window). What the kernel may have cached of the file meanwhile without these bytes is
+ * A client's WRITE of SPAN was handled; before the reply, and before its pages are noted.
+ * Not for write-back of mapped pages. What the kernel may have cached of the file meanwhile without these bytes is
  * dropped soon: see the head of window_write.c. Returns whether there is such a thing. Any thread;
  * no lock where nothing was dropped before.
  */
-bool window_written(struct window_file *file, uint64_t first_page, unsigned pages, bool direct);
+bool window_written(struct window_file *file, struct window_span span);
 
 /* How long an answer may wait for a drop, in microseconds (< 10^9): until it begins, and from then
  * on. Both 0: for as long as it takes. */
@@ -128,12 +132,12 @@ struct window_answer {
  * for this very WRITE, as for any but direct ones, the drop may be waiting for the answer: then
  * there is an end to PATIENCE.
  */
-bool window_answer_later(struct window_file *file, uint64_t first_page, unsigned pages,
+bool window_answer_later(struct window_file *file, struct window_span span,
 			 struct window_patience patience, struct window_answer *answer);
 
 /* For a WRITE that no other thread can answer: wait for the same. Not without an end, because the
  * drop may be waiting for something behind this very request. The window has been started. */
-void window_wait_for_drop(struct window_file *file, uint64_t first_page, unsigned pages,
+void window_wait_for_drop(struct window_file *file, struct window_span span,
 			  struct window_patience patience);
 
 /* The kernel holds nothing at or behind FIRST_PAGE any more (truncate, invalidation at open). */

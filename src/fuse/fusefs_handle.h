@@ -70,15 +70,6 @@ bool handle_has_kin(const struct handle *handle);
  * kin proven, if that can be had (kin.h). */
 void handle_prove_locked(struct handle *handle);
 
-/* The kernel is about to cache these pages, unless its client asked for DIRECT. Before
- * the reply. */
-static inline void handle_note_cached(const struct handle *handle, bool direct, uint64_t first,
-				      unsigned pages)
-{
-	if (pages && !direct)
-		window_note(handle->window, first, pages);
-}
-
 /* Much may have gone by the kernel's cache of HANDLE's source. */
 static inline void handle_drop_if_due(const struct handle *handle)
 {

@@ -237,7 +237,7 @@ void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 	struct handle *handle = handle_of(fi);
 	errint_t error = handle ? handle_content(handle) : -EBADF;
 	struct reading reading;
-	bool direct;
+	struct window_span span;
 
 	(void)ino;
 	if (error || !handle->stream || off < 0) {
@@ -254,9 +254,13 @@ void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 	page_read_init(&reading.read, &fs->filler, handle->file, handle->source, off, size);
 	/* A file open for direct I/O may also be mapped, and what a page fault reads is cached.
 	 * Only a read system call tells whose it is. */
-	direct = (fi->flags & O_DIRECT || plan_is_direct(fs->plan)) && fi->lock_owner;
-	window_read_begin(handle->window, reading.read.first, reading.read.pages, direct,
-			  fusefs_on_ring ? RING_WAIT_US : WORKER_WAIT_US, &reading.cached);
+	span = (struct window_span){
+		.first = reading.read.first,
+		.pages = reading.read.pages,
+		.direct = (fi->flags & O_DIRECT || plan_is_direct(fs->plan)) && fi->lock_owner,
+	};
+	window_read_begin(handle->window, span, fusefs_on_ring ? RING_WAIT_US : WORKER_WAIT_US,
+			  &reading.cached);
 	run(&reading);
 }
 

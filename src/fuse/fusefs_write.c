@@ -38,25 +38,27 @@ static errint_t make_durable(const struct fusefs *fs, struct handle *handle, int
 	return source_flush(handle->source, wanted == O_DSYNC, &handle->flush_errors);
 }
 
-/* Only direct I/O tells whose it is: what the kernel writes back comes without, and so does an
- * O_DIRECT write whose pages it could not drop or that was cut short, which goes by its cache. */
-static bool is_direct_write(const struct fusefs *fs, const struct fuse_file_info *fi)
+/* The pages that WRITTEN bytes at OFFSET have gone to. Only direct I/O tells whose it is: what the
+ * kernel writes back comes without, and so does an O_DIRECT write whose pages it could not drop or
+ * that was cut short, which goes by its cache. */
+static struct window_span span_of(const struct fusefs *fs, const struct fuse_file_info *fi,
+				  off_t offset, size_t written)
 {
-	return (fi->flags & O_DIRECT || plan_is_direct(fs->plan)) && fi->lock_owner;
+	return (struct window_span){
+		.first = fold_page_of((uint64_t)offset),
+		.pages = (unsigned)fold_pages_in((uint64_t)offset, written),
+		.direct = (fi->flags & O_DIRECT || plan_is_direct(fs->plan)) && fi->lock_owner,
+	};
 }
 
 /* The kernel has cached what was written, unless it was by direct I/O. Returns whether it may have
  * cached untrue pages meanwhile, which are on their way out. */
-static bool note_written(const struct fusefs *fs, const struct handle *handle,
-			 const struct fuse_file_info *fi, off_t offset, size_t length)
+static bool note_written(const struct handle *handle, struct window_span span, bool writeback)
 {
-	bool direct = is_direct_write(fs, fi);
-	uint64_t first = fold_page_of((uint64_t)offset);
-	unsigned pages = (unsigned)fold_pages_in((uint64_t)offset, length);
+	bool untrue = !writeback && window_written(handle->window, span);
 
-	bool untrue = !fi->writepage && window_written(handle->window, first, pages, direct);
-
-	handle_note_cached(handle, direct, first, pages);
+	if (!span.direct)
+		window_note(handle->window, span.first, span.pages);
 	return untrue;
 }
 
@@ -82,16 +84,16 @@ static void give_write_answer(struct window_answer *answer)
  * wait in vain once the drop has begun, and so not for long then. A direct write locks nothing. A
  * thread of a ring makes others wait that the drop, or what is before it, may be waiting for.
  */
-static struct window_patience drop_wait(off_t offset, size_t length, bool direct)
+static struct window_patience drop_wait(off_t offset, size_t length, struct window_span span)
 {
 	bool ends_within = ((uint64_t)offset + length) & FOLD_PAGE_MASK;
 	bool begins_within = (uint64_t)offset & FOLD_PAGE_MASK;
 	bool one_page = fold_pages_in((uint64_t)offset, length) == 1;
 	unsigned most = fusefs_on_ring ? RING_DROP_WAIT_US : DROP_WAIT_US;
 
-	if (direct && !fusefs_on_ring)
+	if (span.direct && !fusefs_on_ring)
 		return (struct window_patience){0};
-	if (!direct && (ends_within || (begins_within && one_page)))
+	if (!span.direct && (ends_within || (begins_within && one_page)))
 		return (struct window_patience){.begin_us = most, .drop_us = MAYBE_WAIT_US};
 	return (struct window_patience){.begin_us = most, .drop_us = most};
 }
@@ -105,24 +107,22 @@ static struct window_patience drop_wait(off_t offset, size_t length, bool direct
  * kernel, as the trimmer does, for this very request, both wait for good (seen as an unkillable
  * process, on 6.18). So a ring's thread waits itself.
  */
-static void answer_when_dropped(fuse_req_t req, const struct handle *handle, off_t offset,
-				size_t written, struct window_patience patience)
+static void answer_when_dropped(fuse_req_t req, const struct handle *handle, size_t written,
+				struct window_span span, struct window_patience patience)
 {
-	uint64_t first = fold_page_of((uint64_t)offset);
-	unsigned pages = (unsigned)fold_pages_in((uint64_t)offset, written);
 	struct write_answer *write = fusefs_on_ring ? NULL : malloc(sizeof(*write));
 
 	if (write) {
 		write->answer.give = give_write_answer;
 		write->req = req;
 		write->written = written;
-		if (window_answer_later(handle->window, first, pages, patience, &write->answer))
+		if (window_answer_later(handle->window, span, patience, &write->answer))
 			return;
 		free(write);
 	} else {
 		if (!patience.begin_us)
 			patience.begin_us = patience.drop_us = DROP_WAIT_US;
-		window_wait_for_drop(handle->window, first, pages, patience);
+		window_wait_for_drop(handle->window, span, patience);
 	}
 	fusefs_reply_write(req, written);
 }
@@ -192,6 +192,7 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 	struct handle *handle = handle_of(fi);
 	struct identity identity;
 	struct seen seen;
+	struct window_span span = {0};
 	bool untrue = false;
 	ssize_t written;
 
@@ -212,18 +213,18 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 	if (written > 0 && !is_in_place(handle, off + written))
 		file_distrust(handle->file);
 	handle_follow_change(handle);
-	if (written > 0)
-		untrue = note_written(fs, handle, fi, off, (size_t)written);
 	if (written > 0) {
-		errint_t error = make_durable(fs, handle, fi->flags);
+		errint_t error;
 
+		span = span_of(fs, fi, off, (size_t)written);
+		untrue = note_written(handle, span, fi->writepage);
+		error = make_durable(fs, handle, fi->flags);
 		written = error ? error : written;
 	}
 	if (written < 0)
 		fusefs_reply_err(req, (int)-written);
 	else if (untrue)
-		answer_when_dropped(req, handle, off, (size_t)written,
-				    drop_wait(off, size, is_direct_write(fs, fi)));
+		answer_when_dropped(req, handle, (size_t)written, span, drop_wait(off, size, span));
 	else
 		fusefs_reply_write(req, (size_t)written);
 }

@@ -288,23 +288,22 @@ void window_wait_for_room(struct window_file *file, uint64_t first_page, unsigne
 	pthread_mutex_unlock(&window->lock);
 }
 
-void window_read_begin(struct window_file *file, uint64_t first_page, unsigned pages, bool direct,
-		       unsigned microseconds, struct window_read *ret_read)
+void window_read_begin(struct window_file *file, struct window_span span, unsigned microseconds,
+		       struct window_read *ret_read)
 {
 	ret_read->file = file;
 	ret_read->window = file->window;
-	ret_read->first_page = first_page;
-	ret_read->pages = pages;
+	ret_read->span = span;
 	ret_read->waits = false;
-	if (direct || !pages)
+	if (span.direct || !span.pages)
 		return;
-	window_wait_for_room(file, first_page, pages, microseconds);
-	window_note(file, first_page, pages);
+	window_wait_for_room(file, span.first, span.pages, microseconds);
+	window_note(file, span.first, span.pages);
 }
 
 void window_read_misses(struct window_read *read)
 {
-	window_read_waits(read->file, read->first_page, read->pages, read);
+	window_read_waits(read->file, read->span.first, read->span.pages, read);
 	read->waits = true;
 }
 

@@ -82,10 +82,10 @@ static bool suspect_locked(struct window_file *file, uint64_t first, uint64_t en
 	return any;
 }
 
-bool window_written(struct window_file *file, uint64_t first_page, unsigned pages, bool direct)
+bool window_written(struct window_file *file, struct window_span span)
 {
 	struct window *window = file->window;
-	uint64_t since = direct ? 0 : atomic_load(&file->written) + 1;
+	uint64_t since = span.direct ? 0 : atomic_load(&file->written) + 1;
 	bool any = false;
 
 	if (!window->budget) {
@@ -94,13 +94,13 @@ bool window_written(struct window_file *file, uint64_t first_page, unsigned page
 			window_invalidate_soon(file);
 		return any;
 	}
-	if (!direct && atomic_load(&file->dropped) < since)
+	if (!span.direct && atomic_load(&file->dropped) < since)
 		return false;
 	pthread_mutex_lock(&window->lock);
 	fold_rcu_read_lock();
-	any = suspect_locked(file, first_page, first_page + pages, since);
+	any = suspect_locked(file, span.first, span.first + span.pages, since);
 	fold_rcu_read_unlock();
-	if (!direct)
+	if (!span.direct)
 		atomic_store(&file->written, window->clock);
 	pthread_mutex_unlock(&window->lock);
 	if (any)
@@ -141,15 +141,15 @@ static bool is_dropped_locked(struct window_file *file, const struct window_rang
 	return !pending;
 }
 
-/* Have ANSWER, whose giver is set, wait for what window_written() has found untrue of PAGES. False:
+/* Have ANSWER, whose giver is set, wait for what window_written() has found untrue of SPAN. False:
  * there is nothing to wait for. */
-static bool await_locked(struct window_file *file, uint64_t first_page, unsigned pages,
+static bool await_locked(struct window_file *file, struct window_span span,
 			 struct window_patience patience, struct window_answer *answer)
 {
 	struct window *window = file->window;
 
 	answer->file = file;
-	answer->regions = window_regions_of(file, first_page, pages);
+	answer->regions = window_regions_of(file, span.first, span.pages);
 	answer->patience = patience;
 	if (window->stopping || is_dropped_locked(file, &answer->regions))
 		return false;
@@ -166,14 +166,14 @@ static bool await_locked(struct window_file *file, uint64_t first_page, unsigned
 	return true;
 }
 
-bool window_answer_later(struct window_file *file, uint64_t first_page, unsigned pages,
+bool window_answer_later(struct window_file *file, struct window_span span,
 			 struct window_patience patience, struct window_answer *answer)
 {
 	struct window *window = file->window;
 	bool later;
 
 	pthread_mutex_lock(&window->lock);
-	later = await_locked(file, first_page, pages, patience, answer);
+	later = await_locked(file, span, patience, answer);
 	pthread_mutex_unlock(&window->lock);
 	return later;
 }
@@ -196,14 +196,14 @@ static void end_wait(struct window_answer *answer)
 	pthread_mutex_unlock(&window->lock);
 }
 
-void window_wait_for_drop(struct window_file *file, uint64_t first_page, unsigned pages,
+void window_wait_for_drop(struct window_file *file, struct window_span span,
 			  struct window_patience patience)
 {
 	struct window *window = file->window;
 	struct waiting waiting = {.answer.give = end_wait, .window = window};
 
 	pthread_mutex_lock(&window->lock);
-	if (await_locked(file, first_page, pages, patience, &waiting.answer))
+	if (await_locked(file, span, patience, &waiting.answer))
 		while (!waiting.over)
 			pthread_cond_wait(&window->answered, &window->lock);
 	pthread_mutex_unlock(&window->lock);

@@ -592,24 +592,23 @@ WRAP(bool, source_stamp_equal, const struct source_stamp *a, const struct source
 
 /* ---- what the kernel caches ---- */
 
-WRAP(bool, window_written, struct window_file *file, uint64_t first_page, unsigned pages,
-     bool direct)
+WRAP(bool, window_written, struct window_file *file, struct window_span span)
 {
-	return !is_planted(lost_drop) && __real_window_written(file, first_page, pages, direct);
+	return !is_planted(lost_drop) && __real_window_written(file, span);
 }
 
-WRAP(bool, window_answer_later, struct window_file *file, uint64_t first_page, unsigned pages,
+WRAP(bool, window_answer_later, struct window_file *file, struct window_span span,
      struct window_patience patience, struct window_answer *answer)
 {
 	return !is_planted(early_answer) &&
-	       __real_window_answer_later(file, first_page, pages, patience, answer);
+	       __real_window_answer_later(file, span, patience, answer);
 }
 
-WRAP(void, window_wait_for_drop, struct window_file *file, uint64_t first_page, unsigned pages,
+WRAP(void, window_wait_for_drop, struct window_file *file, struct window_span span,
      struct window_patience patience)
 {
 	if (!is_planted(early_answer))
-		__real_window_wait_for_drop(file, first_page, pages, patience);
+		__real_window_wait_for_drop(file, span, patience);
 }
 
 /* ---- what the source did behind the mount ---- */

@@ -442,7 +442,7 @@ static void a_write_looks_at_what_it_writes(void **state)
 	wait_for(atomic_load(&fixture->kernel.calls) + atomic_load(&fixture->kernel.calls_for_all));
 	touched_clear();
 	for (uint64_t page = 5; page < 10; page++)
-		expect(!window_written(fixture->files[0], page, 1, false));
+		expect(!window_written(fixture->files[0], SPAN(page, 1, false)));
 	assert_true(touched_bytes() < all / 2);
 	sem_post(&go);
 	fixture_free(fixture);
@@ -603,8 +603,9 @@ static void storm(void *context, unsigned index)
 			static const struct window_patience patience = {.begin_us = 1000,
 									.drop_us = 1000};
 
-			if (window_written(fixture->files[node], first, pages, dice % 2))
-				window_wait_for_drop(fixture->files[node], first, pages, patience);
+			if (window_written(fixture->files[node], SPAN(first, pages, dice % 2)))
+				window_wait_for_drop(fixture->files[node], SPAN(first, pages, true),
+						     patience);
 		} else {
 			cache(fixture, index ? node : NODES - 1, first, pages);
 		}

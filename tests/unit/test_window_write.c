@@ -90,21 +90,21 @@ static void what_came_back_during_a_write_goes_again(void **state)
 	start(fixture);
 	/* Never dropped: no suspicion. */
 	cache(fixture, 0, 0, 8);
-	window_written(fixture->files[0], 5, 1, false);
+	window_written(fixture->files[0], SPAN(5, 1, false));
 	trim_region(fixture);
 	cache(fixture, 0, 0, 8);
-	window_written(fixture->files[0], 5, 1, false);
+	window_written(fixture->files[0], SPAN(5, 1, false));
 	wait_for(!is_cached(fixture, 0, 5));
 	for (unsigned page = 0; page < 8; page++)
 		assert_int_equal(is_cached(fixture, 0, page), page != 5);
 	/* Not noted since: nothing to drop. Others were not dropped since that write. */
-	window_written(fixture->files[0], 5, 1, false);
-	window_written(fixture->files[0], 3, 1, false);
+	window_written(fixture->files[0], SPAN(5, 1, false));
+	window_written(fixture->files[0], SPAN(3, 1, false));
 	/* Read and written once more: the write may have begun before page 5 was dropped. */
 	trim_region(fixture);
 	cache(fixture, 0, 0, 8);
-	window_written(fixture->files[0], 40, 1, false);
-	window_written(fixture->files[0], 3, 1, false);
+	window_written(fixture->files[0], SPAN(40, 1, false));
+	window_written(fixture->files[0], SPAN(3, 1, false));
 	/* A round later than any that could have dropped it. */
 	window_invalidate_soon(fixture->files[2]);
 	wait_for(atomic_load(&fixture->kernel.calls_for_all));
@@ -120,18 +120,18 @@ static void what_is_cached_beside_a_direct_write_goes(void **state)
 	(void)state;
 	start(fixture);
 	cache(fixture, 0, 60, 10);
-	window_written(fixture->files[0], 62, 4, true);
+	window_written(fixture->files[0], SPAN(62, 4, true));
 	wait_for(cached_bytes(fixture) == 6 * 4 * KIB);
 	wait_for(usage_of(fixture).bytes == 6 * 4 * KIB);
 	fixture_free(fixture);
 	/* Without a window all of the file goes, if anything of it was ever cached. */
 	fixture = fixture_new(0);
 	start(fixture);
-	window_written(fixture->files[0], 62, 4, true);
+	window_written(fixture->files[0], SPAN(62, 4, true));
 	window_invalidate_soon(fixture->files[1]);
 	wait_for(atomic_load(&fixture->kernel.calls_for_all) == 1);
 	cache(fixture, 0, 60, 10);
-	window_written(fixture->files[0], 0, 1, true);
+	window_written(fixture->files[0], SPAN(0, 1, true));
 	wait_for(!cached_bytes(fixture));
 	fixture_free(fixture);
 }
@@ -166,16 +166,19 @@ static void a_direct_write_is_answered_when_untrue_pages_are_gone(void **state)
 	hold_up(fixture, &meeting);
 	/* Nothing untrue: nothing to wait for. */
 	cache(fixture, 0, 200, 1);
-	assert_false(window_written(fixture->files[0], 62, 4, true));
-	assert_false(window_answer_later(fixture->files[0], 62, 4, FOR_EVER, &wait.answer));
+	assert_false(window_written(fixture->files[0], SPAN(62, 4, true)));
+	assert_false(
+		window_answer_later(fixture->files[0], SPAN(62, 4, true), FOR_EVER, &wait.answer));
 	cache(fixture, 0, 60, 20);
-	assert_true(window_written(fixture->files[0], 62, 4, true));
-	assert_true(window_answer_later(fixture->files[0], 62, 4, FOR_EVER, &wait.answer));
+	assert_true(window_written(fixture->files[0], SPAN(62, 4, true)));
+	assert_true(
+		window_answer_later(fixture->files[0], SPAN(62, 4, true), FOR_EVER, &wait.answer));
 	start(fixture);
 	pthread_barrier_wait(&meeting.inside);
 	/* Found untrue while another drop is under way: that one is not theirs. */
-	assert_true(window_written(fixture->files[0], 70, 1, true));
-	assert_true(window_answer_later(fixture->files[0], 70, 1, FOR_EVER, &other.answer));
+	assert_true(window_written(fixture->files[0], SPAN(70, 1, true)));
+	assert_true(
+		window_answer_later(fixture->files[0], SPAN(70, 1, true), FOR_EVER, &other.answer));
 	assert_int_equal(atomic_load(&wait.given), 0);
 	let_go(&meeting);
 	wait_for(atomic_load(&wait.given) && atomic_load(&other.given));
@@ -193,10 +196,11 @@ static void an_answer_waits_for_what_a_read_holds(void **state)
 	(void)state;
 	cache(fixture, 0, 0, REGION);
 	window_read_waits(fixture->files[0], 0, 1, &read);
-	assert_true(window_written(fixture->files[0], 5, 1, true));
+	assert_true(window_written(fixture->files[0], SPAN(5, 1, true)));
 	/* Its region is closed before it is dropped as a suspect. */
 	window_close_from(fixture->files[0], 0);
-	assert_true(window_answer_later(fixture->files[0], 5, 1, FOR_EVER, &wait.answer));
+	assert_true(
+		window_answer_later(fixture->files[0], SPAN(5, 1, true), FOR_EVER, &wait.answer));
 	start(fixture);
 	for (uint64_t page = 0; page < 1024; page += REGION)
 		cache(fixture, 1, page, REGION);
@@ -219,8 +223,9 @@ static void a_bounded_answer_does_not_wait_for_a_drop_that_hangs(void **state)
 	(void)state;
 	hold_up(fixture, &meeting);
 	cache(fixture, 0, 60, 20);
-	assert_true(window_written(fixture->files[0], 62, 4, true));
-	assert_true(window_answer_later(fixture->files[0], 62, 4, BRIEFLY, &wait.answer));
+	assert_true(window_written(fixture->files[0], SPAN(62, 4, true)));
+	assert_true(
+		window_answer_later(fixture->files[0], SPAN(62, 4, true), BRIEFLY, &wait.answer));
 	start(fixture);
 	pthread_barrier_wait(&meeting.inside);
 	wait_for(atomic_load(&wait.given));
@@ -238,12 +243,12 @@ static void waiting_for_a_drop(void **state)
 	(void)state;
 	cache(fixture, 0, 60, 20);
 	start(fixture);
-	assert_true(window_written(fixture->files[0], 62, 4, true));
-	window_wait_for_drop(fixture->files[0], 62, 4, PATIENT);
+	assert_true(window_written(fixture->files[0], SPAN(62, 4, true)));
+	window_wait_for_drop(fixture->files[0], SPAN(62, 4, true), PATIENT);
 	assert_false(is_cached(fixture, 0, 62));
 	hold_up(fixture, &meeting);
-	assert_true(window_written(fixture->files[0], 70, 1, true));
-	window_wait_for_drop(fixture->files[0], 70, 1, BRIEFLY);
+	assert_true(window_written(fixture->files[0], SPAN(70, 1, true)));
+	window_wait_for_drop(fixture->files[0], SPAN(70, 1, true), BRIEFLY);
 	pthread_barrier_wait(&meeting.inside);
 	assert_true(is_cached(fixture, 0, 70));
 	let_go(&meeting);
@@ -259,8 +264,9 @@ static void every_answer_is_given(void **state)
 
 	(void)state;
 	cache(fixture, 0, 0, 10);
-	assert_true(window_written(fixture->files[0], 0, 1, true));
-	assert_true(window_answer_later(fixture->files[0], 0, 1, FOR_EVER, &wait.answer));
+	assert_true(window_written(fixture->files[0], SPAN(0, 1, true)));
+	assert_true(
+		window_answer_later(fixture->files[0], SPAN(0, 1, true), FOR_EVER, &wait.answer));
 	start(fixture);
 	wait_for(atomic_load(&wait.given));
 	assert_false(atomic_load(&wait.too_early));
@@ -269,16 +275,18 @@ static void every_answer_is_given(void **state)
 	fixture = fixture_new(1u << 30);
 	wait = (struct counted_answer){.answer.give = count_given, .fixture = fixture};
 	cache(fixture, 0, 0, 10);
-	assert_true(window_written(fixture->files[0], 0, 1, true));
-	assert_true(window_answer_later(fixture->files[0], 0, 1, FOR_EVER, &wait.answer));
+	assert_true(window_written(fixture->files[0], SPAN(0, 1, true)));
+	assert_true(
+		window_answer_later(fixture->files[0], SPAN(0, 1, true), FOR_EVER, &wait.answer));
 	window_file_forget(fixture->files[0]);
 	fixture->files[0] = NULL;
 	stop(fixture);
 	assert_int_equal(atomic_load(&wait.given), 1);
 	/* From then on nobody waits. */
 	cache(fixture, 1, 0, 10);
-	(void)window_written(fixture->files[1], 0, 1, true);
-	assert_false(window_answer_later(fixture->files[1], 0, 1, FOR_EVER, &wait.answer));
+	(void)window_written(fixture->files[1], SPAN(0, 1, true));
+	assert_false(
+		window_answer_later(fixture->files[1], SPAN(0, 1, true), FOR_EVER, &wait.answer));
 	fixture_free(fixture);
 }
 
@@ -299,8 +307,8 @@ static void what_is_on_its_way_out_goes_before_the_answer(void **state)
 	window_invalidate_soon(fixture->files[2]);
 	pthread_barrier_wait(&meeting.inside);
 	window_close_from(fixture->files[0], 0);
-	assert_true(window_written(fixture->files[0], 5, 1, false));
-	if (window_answer_later(fixture->files[0], 5, 1, FOR_EVER, &wait.answer))
+	assert_true(window_written(fixture->files[0], SPAN(5, 1, false)));
+	if (window_answer_later(fixture->files[0], SPAN(5, 1, true), FOR_EVER, &wait.answer))
 		wait_for(atomic_load(&wait.given));
 	assert_false(atomic_load(&wait.too_early));
 	assert_false(is_cached(fixture, 0, 5));
@@ -323,11 +331,13 @@ static void patience_begins_with_the_drop(void **state)
 	cache(fixture, 1, 0, 20);
 	hold_up(fixture, &meeting);
 	start(fixture);
-	assert_true(window_written(fixture->files[1], 7, 1, true));
-	assert_true(window_answer_later(fixture->files[1], 7, 1, BRIEFLY, &first.answer));
+	assert_true(window_written(fixture->files[1], SPAN(7, 1, true)));
+	assert_true(
+		window_answer_later(fixture->files[1], SPAN(7, 1, true), BRIEFLY, &first.answer));
 	pthread_barrier_wait(&meeting.inside);
-	assert_true(window_written(fixture->files[0], 70, 1, true));
-	assert_true(window_answer_later(fixture->files[0], 70, 1, BRIEFLY, &wait.answer));
+	assert_true(window_written(fixture->files[0], SPAN(70, 1, true)));
+	assert_true(
+		window_answer_later(fixture->files[0], SPAN(70, 1, true), BRIEFLY, &wait.answer));
 	/* That one's drop hangs, this one's has not begun. */
 	wait_for(atomic_load(&first.given));
 	assert_int_equal(atomic_load(&wait.given), 0);
@@ -349,8 +359,8 @@ static void what_cannot_begin_has_an_end_too(void **state)
 	cache(fixture, 0, 0, 8);
 	start(fixture);
 	window_read_waits(fixture->files[0], 0, 1, &read);
-	assert_true(window_written(fixture->files[0], 5, 1, true));
-	assert_true(window_answer_later(fixture->files[0], 5, 1, none, &wait.answer));
+	assert_true(window_written(fixture->files[0], SPAN(5, 1, true)));
+	assert_true(window_answer_later(fixture->files[0], SPAN(5, 1, true), none, &wait.answer));
 	wait_for(atomic_load(&wait.given));
 	assert_true(is_cached(fixture, 0, 5));
 	window_read_goes_on(fixture->window, &read);
@@ -367,7 +377,7 @@ static void write_and_read(void *context, unsigned index)
 		uint64_t page = (round * 7 + index * 3) % 16 * REGION;
 
 		if (index % 2)
-			(void)window_written(fixture->files[0], page, 2 * REGION, true);
+			(void)window_written(fixture->files[0], SPAN(page, 2 * REGION, true));
 		else
 			cache(fixture, 0, page, 2 * REGION);
 	}

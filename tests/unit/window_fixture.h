@@ -12,6 +12,9 @@
 
 #include "window/window_internal.h"
 
+#define SPAN(first_page, count, is_direct)                                                         \
+	((struct window_span){.first = (first_page), .pages = (count), .direct = (is_direct)})
+
 #define NODES      4u
 #define NODE_PAGES 8192u
 #define REGION     64u
