@@ -281,18 +281,18 @@ static void measure_map(uint64_t count, bool scattered, uint64_t look_ups, int c
 	struct page_map_memory *memory;
 	struct counters *counters = counters_new();
 	uint64_t began;
-	int err;
+	int error;
 
 	/* Twice the frames in use, so that nothing is evicted. */
 	if (!counters)
 		die("stats", ENOMEM);
-	err = page_store_new((uint64_t)POOL_FRAMES * 2 * FOLD_PAGE_SIZE, counters, &bench.store);
-	if (!err)
-		err = page_map_memory_new(bench.store, &memory);
-	if (!err)
-		err = page_map_new(memory, count << FOLD_PAGE_SHIFT, &bench.map);
-	if (err)
-		die("the map", -err);
+	error = page_store_new((uint64_t)POOL_FRAMES * 2 * FOLD_PAGE_SIZE, counters, &bench.store);
+	if (!error)
+		error = page_map_memory_new(bench.store, &memory);
+	if (!error)
+		error = page_map_new(memory, count << FOLD_PAGE_SHIFT, &bench.map);
+	if (error)
+		die("the map", -error);
 	bench.count = count;
 	bench.scattered = scattered;
 	pool_fill(&bench);
@@ -317,10 +317,10 @@ static void use_file(struct file_table *files, bool snapshots, uint64_t number)
 	const struct stat st = {.st_dev = makedev(0, snapshots ? (unsigned)number + 40 : 40),
 				.st_ino = snapshots ? 257 : number + 257};
 	struct file *file;
-	int err = file_table_get(files, &st, &file);
+	int error = file_table_get(files, &st, &file);
 
-	if (err)
-		die("file_table_get", -err);
+	if (error)
+		die("file_table_get", -error);
 	file_put(file);
 }
 
@@ -332,14 +332,14 @@ static void measure_files(uint64_t count, bool snapshots, uint64_t look_ups, int
 	struct page_store *store;
 	struct file_table *files;
 	uint64_t began;
-	int err = counters ? page_store_new(PAGE_STORE_MIN_BYTES, counters, &store) : -ENOMEM;
+	int error = counters ? page_store_new(PAGE_STORE_MIN_BYTES, counters, &store) : -ENOMEM;
 
-	if (!err)
-		err = page_map_memory_new(store, &memory);
-	if (!err)
-		err = file_table_new(memory, UINT64_MAX, &files);
-	if (err)
-		die("the table", -err);
+	if (!error)
+		error = page_map_memory_new(store, &memory);
+	if (!error)
+		error = file_table_new(memory, UINT64_MAX, &files);
+	if (error)
+		die("the table", -error);
 	began = cpu_ns();
 	for (uint64_t i = 0; i < count; i++)
 		use_file(files, snapshots, i);

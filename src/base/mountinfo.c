@@ -198,18 +198,18 @@ static errint_t scan(const struct wanted *wanted, struct mount_entry *entry)
 	char *text = NULL;
 	size_t size = 0;
 	struct line line;
-	errint_t err = -ENOENT;
+	errint_t error = -ENOENT;
 
 	if (!file)
 		return -errno;
-	while (err == -ENOENT && getline(&text, &size, file) >= 0)
+	while (error == -ENOENT && getline(&text, &size, file) >= 0)
 		if (line_parse(text, &line) && is_wanted(&line, wanted))
-			err = entry_of(&line, entry);
-	if (err == -ENOENT && ferror(file))
-		err = -EIO;
+			error = entry_of(&line, entry);
+	if (error == -ENOENT && ferror(file))
+		error = -EIO;
 	free(text);
 	fclose(file);
-	return err;
+	return error;
 }
 
 /* The id of the mount that PATH, a directory above the mount in question, is on; -1 if unknown. */
@@ -228,30 +228,30 @@ static errint_t find_on(const char *directory, const char *path, struct mount_en
 {
 	struct mount_entry entry = {0};
 	struct wanted wanted = {.parent = -1, .id = -1};
-	errint_t err;
+	errint_t error;
 	int mark;
 
 	wanted.path = path;
 	/* The root's parent is itself: whatever mount is there is the one. */
 	if (strcmp(path, "/") != 0)
 		wanted.parent = mount_id_of(directory);
-	err = scan(&wanted, &entry);
-	if (err)
-		return err;
+	error = scan(&wanted, &entry);
+	if (error)
+		return error;
 	mark = entry.id;
 	/* Mounts form a tree, but the list is read anew for each step: one that leads back to a
 	 * mount where we have been is left. MARK is where we were after 1, 2, 4, 8… steps. */
-	for (unsigned steps = 1; err == 0; steps++) {
+	for (unsigned steps = 1; error == 0; steps++) {
 		if ((steps & (steps - 1)) == 0)
 			mark = entry.id;
 		wanted.parent = entry.id;
-		err = scan(&wanted, &entry);
-		if (err == 0 && entry.id == mark)
-			err = -ELOOP;
+		error = scan(&wanted, &entry);
+		if (error == 0 && entry.id == mark)
+			error = -ELOOP;
 	}
-	if (err != -ENOENT) {
+	if (error != -ENOENT) {
 		mount_entry_clear(&entry);
-		return err;
+		return error;
 	}
 	*ret_entry = entry;
 	return 0;
@@ -334,11 +334,11 @@ static char *follow(const char *full)
 static errint_t find_or_follow(const char *full, struct mount_entry *ret_entry, char **ret_next)
 {
 	char *directory = parent_of(full);
-	errint_t err = directory ? find_on(directory, full, ret_entry) : -ENOMEM;
+	errint_t error = directory ? find_on(directory, full, ret_entry) : -ENOMEM;
 
 	free(directory);
-	if (err != -ENOENT)
-		return err;
+	if (error != -ENOENT)
+		return error;
 	*ret_next = follow(full);
 	return !*ret_next && errno == ENOMEM ? -ENOMEM : -ENOENT;
 }
@@ -346,21 +346,21 @@ static errint_t find_or_follow(const char *full, struct mount_entry *ret_entry, 
 errint_t mount_entry_find(const char *path, struct mount_entry *ret_entry)
 {
 	char *next = strdup(path), *full;
-	errint_t err = next ? -ENOENT : -ENOMEM;
+	errint_t error = next ? -ENOENT : -ENOMEM;
 
-	for (int links = 0; next && err == -ENOENT; links++) {
+	for (int links = 0; next && error == -ENOENT; links++) {
 		full = links < LINKS_MAX ? resolve(next) : NULL;
 		if (!full)
-			err = links < LINKS_MAX ? -errno : -ELOOP;
+			error = links < LINKS_MAX ? -errno : -ELOOP;
 		free(next);
 		next = NULL;
 		if (!full)
 			break;
-		err = find_or_follow(full, ret_entry, &next);
+		error = find_or_follow(full, ret_entry, &next);
 		free(full);
 	}
 	free(next);
-	return err;
+	return error;
 }
 
 errint_t mount_entry_of_fd(int fd, struct mount_entry *ret_entry)
@@ -368,17 +368,17 @@ errint_t mount_entry_of_fd(int fd, struct mount_entry *ret_entry)
 	struct mount_entry entry = {0};
 	struct wanted wanted = {.parent = -1, .id = -1};
 	struct statx stx;
-	errint_t err;
+	errint_t error;
 
 	if (statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, STATX_MNT_ID, &stx) != 0)
 		return -errno;
 	if (!(stx.stx_mask & STATX_MNT_ID))
 		return -ENOENT;
 	wanted.id = (int)stx.stx_mnt_id;
-	err = scan(&wanted, &entry);
-	if (!err)
+	error = scan(&wanted, &entry);
+	if (!error)
 		*ret_entry = entry;
-	return err;
+	return error;
 }
 
 errint_t mount_entries_visit(const char *name,
@@ -390,7 +390,7 @@ errint_t mount_entries_visit(const char *name,
 	char *text = NULL;
 	size_t size = 0;
 	struct line line;
-	errint_t err;
+	errint_t error;
 
 	if (!file)
 		return -errno;
@@ -400,10 +400,10 @@ errint_t mount_entries_visit(const char *name,
 		entry = entry_view(&line);
 		visit(context, &entry);
 	}
-	err = ferror(file) ? -EIO : 0;
+	error = ferror(file) ? -EIO : 0;
 	free(text);
 	fclose(file);
-	return err;
+	return error;
 }
 
 errint_t mount_entry_of_source(const char *source, uid_t owner, struct mount_entry *ret_entry)
@@ -419,14 +419,14 @@ errint_t mount_entry_find_again(const struct mount_entry *like, bool any,
 {
 	struct wanted wanted = {.parent = -1, .id = like->id, .device = like};
 	struct mount_entry entry = {0};
-	errint_t err = scan(&wanted, &entry);
+	errint_t error = scan(&wanted, &entry);
 
 	wanted.id = -1;
-	if (err == -ENOENT && any)
-		err = scan(&wanted, &entry);
-	if (!err)
+	if (error == -ENOENT && any)
+		error = scan(&wanted, &entry);
+	if (!error)
 		*ret_entry = entry;
-	return err;
+	return error;
 }
 
 /* Whether FD is on the mount of ENTRY, and not on one that hides it. Asked for nothing, a FUSE

@@ -169,10 +169,10 @@ static errint_t wait_for(const struct control *control, int fd, short events, in
 /* Wait for bytes of a request that was begun to be read at START. */
 static errint_t wait_for_request(const struct control *control, int fd, int64_t start)
 {
-	errint_t err = wait_for(control, fd, POLLIN, start + CLIENT_MS);
+	errint_t error = wait_for(control, fd, POLLIN, start + CLIENT_MS);
 
-	if (err != -ETIMEDOUT)
-		return err;
+	if (error != -ETIMEDOUT)
+		return error;
 	return wait_while_alone(control, fd, POLLIN, start + ALONE_MS, control->listener);
 }
 
@@ -184,12 +184,12 @@ static ssize_t read_request(const struct control *control, int fd, char *buffer)
 	size_t length = 0;
 
 	while (length < CONTROL_REQUEST_MAX) {
-		errint_t err = wait_for_request(control, fd, start);
+		errint_t error = wait_for_request(control, fd, start);
 		const char *newline;
 		ssize_t got;
 
-		if (err)
-			return err;
+		if (error)
+			return error;
 		got = recv(fd, buffer + length, CONTROL_REQUEST_MAX - length, 0);
 		if (got < 0 && (errno == EAGAIN || errno == EINTR))
 			continue;
@@ -388,10 +388,10 @@ static errint_t bind_socket(struct control *control)
 	if (fstatat(control->directory, control->name, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
 	    fchmodat(control->directory, control->name, 0600, 0) != 0 ||
 	    listen(control->listener, BACKLOG) != 0) {
-		errint_t err = -errno;
+		errint_t error = -errno;
 
 		unlinkat(control->directory, control->name, 0);
-		return err;
+		return error;
 	}
 	control->device = st.st_dev;
 	control->inode = st.st_ino;
@@ -401,21 +401,21 @@ static errint_t bind_socket(struct control *control)
 /* Bind in place of what a daemon that was killed may have left. */
 static errint_t take_name(struct control *control)
 {
-	errint_t err;
+	errint_t error;
 
 	begin_turn(control);
-	err = remove_stale(control);
-	if (!err)
-		err = bind_socket(control);
+	error = remove_stale(control);
+	if (!error)
+		error = bind_socket(control);
 	end_turn(control);
-	return err;
+	return error;
 }
 
 errint_t control_new(int directory, const char *name, const struct control_request requests[],
 		     void *context, struct control **ret_control)
 {
 	struct control *control = calloc(1, sizeof(*control));
-	errint_t err = 0;
+	errint_t error = 0;
 
 	if (!control)
 		return -ENOMEM;
@@ -426,37 +426,37 @@ errint_t control_new(int directory, const char *name, const struct control_reque
 	control->listener = control->stop = -1;
 	control->directory = fcntl(directory, F_DUPFD_CLOEXEC, 0);
 	if (control->directory < 0)
-		err = -errno;
+		error = -errno;
 	else if (snprintf(control->name, sizeof(control->name), "%s", name) >=
 		 (int)sizeof(control->name))
-		err = -ENAMETOOLONG;
-	if (!err) {
+		error = -ENAMETOOLONG;
+	if (!error) {
 		control->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 		control->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 		if (control->listener < 0 || control->stop < 0)
-			err = -errno;
+			error = -errno;
 	}
-	if (!err)
-		err = take_name(control);
-	if (err)
+	if (!error)
+		error = take_name(control);
+	if (error)
 		control_free(control);
 	else
 		*ret_control = control;
-	return err;
+	return error;
 }
 
 errint_t control_start(struct control *control)
 {
 	sigset_t all, before;
-	errint_t err;
+	errint_t error;
 
 	/* Signals are for the thread that waits for them. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	err = -pthread_create(&control->thread, NULL, serve, control);
+	error = -pthread_create(&control->thread, NULL, serve, control);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	control->started = err == 0;
-	return err;
+	control->started = error == 0;
+	return error;
 }
 
 /* The socket, if the one at its name is still ours. */

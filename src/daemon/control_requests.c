@@ -33,14 +33,14 @@ static json_t *audit(void *context, const json_t *request, bool (*is_cancelled)(
 	bool idle = json_is_true(json_object_get(request, "idle"));
 	int64_t begun = clock_now_ms();
 	json_t *answer = NULL;
-	errint_t err;
+	errint_t error;
 
 	if (!report)
 		return NULL;
-	err = fusefs_audit(daemon->fs, idle, is_cancelled, asker, report);
-	if (err && err != -ENOMEM)
+	error = fusefs_audit(daemon->fs, idle, is_cancelled, asker, report);
+	if (error && error != -ENOMEM)
 		answer = error_answer("the audit was given up");
-	else if (!err)
+	else if (!error)
 		answer = audit_json(report, (uint64_t)(clock_now_ms() - begun));
 	free(report);
 	return answer;
@@ -52,17 +52,17 @@ static json_t *explain(void *context, const json_t *request, bool (*is_cancelled
 	const struct figures_context *daemon = context;
 	const json_t *inode = json_object_get(request, "inode");
 	struct fusefs_plan plan;
-	errint_t err;
+	errint_t error;
 
 	(void)is_cancelled;
 	(void)asker;
 	if (!json_is_integer(inode))
 		return error_answer("the request has no number \"inode\"");
-	err = fusefs_explain(daemon->fs, (ino_t)json_integer_value(inode), &plan);
-	if (err == -ENOENT)
+	error = fusefs_explain(daemon->fs, (ino_t)json_integer_value(inode), &plan);
+	if (error == -ENOENT)
 		return error_answer("no such file is known to the mount");
-	if (err)
-		return error_answer(strerror(-err));
+	if (error)
+		return error_answer(strerror(-error));
 	return json_pack("{s:s, s:s, s:b, s:I, s:I, s:I, s:I}", "plan", plan_kind_name(plan.kind),
 			 "reason", plan_reason_sentence(plan.reason), "open", plan.open,
 			 "known_pages", (json_int_t)plan.known_pages, "pool_pages",

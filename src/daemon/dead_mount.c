@@ -76,16 +76,16 @@ errint_t dead_mount_remove(const struct mount_entry *entry)
 {
 	struct mount_entry left = {0};
 	int root = mount_entry_open(entry);
-	errint_t err;
+	errint_t error;
 
 	if (root < 0)
 		return root;
-	err = unmount_lazily(root, false);
-	if (err == -EPERM && geteuid() != 0) {
+	error = unmount_lazily(root, false);
+	if (error == -EPERM && geteuid() != 0) {
 		unmount_by_fusermount(root);
-		err = mount_entry_find_again(entry, false, &left) == 0 ? -EPERM : 0;
+		error = mount_entry_find_again(entry, false, &left) == 0 ? -EPERM : 0;
 		mount_entry_clear(&left);
 	}
 	close(root);
-	return err;
+	return error;
 }

@@ -43,16 +43,16 @@ static void hang_up(struct daemon *d)
 static void remove_mount(struct daemon *d, bool force)
 {
 	int root = own_mount_open(&d->mount);
-	errint_t err;
+	errint_t error;
 
 	/* Nothing of ours is there, or the kernel has ended it. */
 	if (root < 0)
 		return;
-	err = unmount_lazily(root, force);
-	if (err == -EPERM && geteuid() != 0)
+	error = unmount_lazily(root, force);
+	if (error == -EPERM && geteuid() != 0)
 		attendant_unmount(&d->attendant, root);
-	else if (err)
-		complain("cannot unmount %s: %s.", d->place.mountpoint, strerror(-err));
+	else if (error)
+		complain("cannot unmount %s: %s.", d->place.mountpoint, strerror(-error));
 	close(root);
 }
 
@@ -145,13 +145,13 @@ errint_t ending_check_not_aborted(const struct daemon *d)
 {
 	bool told = atomic_load(&d->told);
 	char *place = own_mount_is_left(&d->mount, !told) ? own_mount_place(&d->mount) : NULL;
-	errint_t err = 0;
+	errint_t error = 0;
 
 	if (place)
-		err = complain("%s: the mount on %s stays, dead, until it is unmounted "
-			       "(umount %s).",
-			       told ? "it cannot be taken away" : "the connection was aborted",
-			       place, place);
+		error = complain("%s: the mount on %s stays, dead, until it is unmounted "
+				 "(umount %s).",
+				 told ? "it cannot be taken away" : "the connection was aborted",
+				 place, place);
 	free(place);
-	return err;
+	return error;
 }

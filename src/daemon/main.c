@@ -53,7 +53,7 @@ const char *__asan_default_options(void)
 static errint_t mount_session(struct daemon *d)
 {
 	unsigned before;
-	errint_t err;
+	errint_t error;
 
 	/* libfuse searches fusermount3 in PATH, where it is not in its usual place. Root does not
 	 * run what somebody's PATH leads to; a plain user's is the user's own. */
@@ -69,17 +69,17 @@ static errint_t mount_session(struct daemon *d)
 		return log_errors() != before
 			       ? -EINVAL
 			       : complain("cannot mount on %s.", d->place.mountpoint);
-	err = own_mount_note(d->place.mountpoint, fuse_session_fd(d->session), &d->mount);
-	return err ? complain("cannot find the new mount on %s: %s.", d->place.mountpoint,
-			      strerror(-err))
-		   : 0;
+	error = own_mount_note(d->place.mountpoint, fuse_session_fd(d->session), &d->mount);
+	return error ? complain("cannot find the new mount on %s: %s.", d->place.mountpoint,
+				strerror(-error))
+		     : 0;
 }
 
 static errint_t open_control(struct daemon *d)
 {
 	struct control_place place;
 	char name[MOUNT_SOCKET_NAME];
-	errint_t err;
+	errint_t error;
 
 	d->status = (struct figures_context){
 		.fs = d->fs,
@@ -90,42 +90,42 @@ static errint_t open_control(struct daemon *d)
 		.started = clock_now_ns() / NS_PER_S,
 	};
 	mount_socket_name(&d->mount.entry, name);
-	err = control_place_make(d->options.control, &place);
-	if (!err)
-		err = control_new(place.fd, name, control_requests, &d->status, &d->control);
-	if (err && d->options.control)
+	error = control_place_make(d->options.control, &place);
+	if (!error)
+		error = control_new(place.fd, name, control_requests, &d->status, &d->control);
+	if (error && d->options.control)
 		complain("cannot make the control socket in %s: %s.", d->options.control,
-			 err == -EPERM ? "others may write there" : strerror(-err));
-	else if (err)
+			 error == -EPERM ? "others may write there" : strerror(-error));
+	else if (error)
 		fuse_log(FUSE_LOG_WARNING,
 			 "there is no control socket, and so no foldctl for this mount: %s: %s.\n",
 			 place.path ? place.path : "no place for it",
-			 err == -EPERM ? "others may write there" : strerror(-err));
+			 error == -EPERM ? "others may write there" : strerror(-error));
 	control_place_clear(&place);
 	/* What was asked for by name is had, or nothing is mounted. */
-	return d->options.control ? err : 0;
+	return d->options.control ? error : 0;
 }
 
 static errint_t start_threads(struct daemon *d)
 {
-	errint_t err = d->control ? control_start(d->control) : 0;
+	errint_t error = d->control ? control_start(d->control) : 0;
 
-	if (!err)
-		err = -pthread_create(&d->end_thread, NULL, ending_wait, d);
-	d->end_thread_runs = err == 0;
-	if (!err)
-		err = -pthread_create(&d->ready_thread, NULL, two_processes_ready, d);
-	d->ready_thread_runs = err == 0;
-	if (err)
-		complain("cannot start a thread: %s.", strerror(-err));
-	return err;
+	if (!error)
+		error = -pthread_create(&d->end_thread, NULL, ending_wait, d);
+	d->end_thread_runs = error == 0;
+	if (!error)
+		error = -pthread_create(&d->ready_thread, NULL, two_processes_ready, d);
+	d->ready_thread_runs = error == 0;
+	if (error)
+		complain("cannot start a thread: %s.", strerror(-error));
+	return error;
 }
 
 static errint_t start_watch(struct daemon *d)
 {
-	errint_t err = fusefs_watch(d->fs);
+	errint_t error = fusefs_watch(d->fs);
 
-	switch (err) {
+	switch (error) {
 	case 0:
 		return 0;
 	case -EPERM:
@@ -138,7 +138,7 @@ static errint_t start_watch(struct daemon *d)
 	case -ENOSYS:
 		return complain("watch needs Linux 5.9 or newer, with fanotify.");
 	default:
-		return complain("cannot watch %s: %s.", d->place.source, strerror(-err));
+		return complain("cannot watch %s: %s.", d->place.source, strerror(-error));
 	}
 }
 
@@ -149,21 +149,21 @@ static errint_t start_watch(struct daemon *d)
  */
 static errint_t keep_privileges(struct daemon *d)
 {
-	errint_t err = attendant_start(&d->attendant);
+	errint_t error = attendant_start(&d->attendant);
 
-	if (err)
-		return complain("cannot start a process: %s.", strerror(-err));
+	if (error)
+		return complain("cannot start a process: %s.", strerror(-error));
 	resources_raise_open_files();
-	err = resources_raise_file_size(d->options.read_only);
-	if (err)
-		return err;
-	err = privileges_keep_daemon();
-	if (err == -EPERM)
+	error = resources_raise_file_size(d->options.read_only);
+	if (error)
+		return error;
+	error = privileges_keep_daemon();
+	if (error == -EPERM)
 		return complain("cannot take on users: the securebits say that capabilities stay "
 				"with a change of user (no_setuid_fixup), and are locked.");
-	if (!err && geteuid() == 0)
-		err = privileges_freeze();
-	return err ? complain("cannot give up privileges: %s.", strerror(-err)) : 0;
+	if (!error && geteuid() == 0)
+		error = privileges_freeze();
+	return error ? complain("cannot give up privileges: %s.", strerror(-error)) : 0;
 }
 
 /* Mounted, and nobody served yet: the threads that are there are filtered along. */
@@ -174,33 +174,33 @@ static errint_t filter_syscalls(const struct daemon *d)
 		.io_uring = d->options.transport == TRANSPORT_IO_URING,
 		.children = {d->guardian, d->attendant.pid},
 	};
-	errint_t err = d->options.seccomp ? syscall_filter_install(&filter) : privileges_freeze();
+	errint_t error = d->options.seccomp ? syscall_filter_install(&filter) : privileges_freeze();
 
-	return err ? complain("cannot restrict system calls: %s. Without that: -o seccomp=off.",
-			      strerror(-err))
-		   : 0;
+	return error ? complain("cannot restrict system calls: %s. Without that: -o seccomp=off.",
+				strerror(-error))
+		     : 0;
 }
 
 static errint_t start(struct daemon *d)
 {
-	errint_t err = keep_privileges(d);
+	errint_t error = keep_privileges(d);
 
-	if (err)
-		return err;
+	if (error)
+		return error;
 	/* Before the pool, whose hash tables have a thread of their own. */
 	state_open(&d->options, d->place.source, &d->state);
-	err = fusefs_new(&d->options, d->place.source_fd, &d->fs);
-	if (err)
-		return complain("cannot set up the pool: %s.", strerror(-err));
+	error = fusefs_new(&d->options, d->place.source_fd, &d->fs);
+	if (error)
+		return complain("cannot set up the pool: %s.", strerror(-error));
 	fusefs_use_state(d->fs, &d->state);
 	if (d->options.watch && start_watch(d))
 		return -EINVAL;
 	ending_block_signals(d);
-	err = mount_session(d);
-	if (!err)
-		err = open_control(d);
-	if (err)
-		return err;
+	error = mount_session(d);
+	if (!error)
+		error = open_control(d);
+	if (error)
+		return error;
 	/* What is created for a caller has the caller's umask; ours must not add to it. */
 	umask(0);
 	resources_protect();
@@ -209,17 +209,17 @@ static errint_t start(struct daemon *d)
 	/* Without it the window is held to its budget less closely: see window_trim.c. */
 	(void)dirty_limit_set(d->mount.entry.device_major, d->mount.entry.device_minor,
 			      d->options.window_bytes);
-	err = two_processes_detach(d);
+	error = two_processes_detach(d);
 	/* Before the threads: one of them looks at the scan when the status is asked. */
-	if (!err)
+	if (!error)
 		state_start_scan(&d->options, d->place.source_fd, &d->state);
-	if (!err)
-		err = filter_syscalls(d);
-	if (!err)
-		err = start_threads(d);
-	if (!err && send(d->asker, "", 1, MSG_NOSIGNAL) != 1)
-		err = complain("the process that started the mount is gone.");
-	return err;
+	if (!error)
+		error = filter_syscalls(d);
+	if (!error)
+		error = start_threads(d);
+	if (!error && send(d->asker, "", 1, MSG_NOSIGNAL) != 1)
+		error = complain("the process that started the mount is gone.");
+	return error;
 }
 
 /* Everything that start() did, backwards, however far it came. */
@@ -269,25 +269,25 @@ static void stop(struct daemon *d)
 
 static int run(struct daemon *d)
 {
-	errint_t err = start(d);
+	errint_t error = start(d);
 
-	if (!err) {
-		err = fusefs_serve(d->fs, d->session);
+	if (!error) {
+		error = fusefs_serve(d->fs, d->session);
 		sd_notify(0, "STOPPING=1");
 		ending_limit(d);
-		if (err)
+		if (error)
 			complain("serving %s on %s ended: %s.", d->place.source,
-				 d->place.mountpoint, strerror(-err));
+				 d->place.mountpoint, strerror(-error));
 		/* Requests that nobody answers any more are to fail, not to hang. As a plain user
 		 * the kernel does this when we end. */
-		if (err)
+		if (error)
 			ending_unmount(d, true);
 	}
 	stop(d);
-	if (!err)
-		err = ending_check_not_aborted(d);
+	if (!error)
+		error = ending_check_not_aborted(d);
 	own_mount_clear(&d->mount);
-	return err ? EXIT_FAILURE : EXIT_SUCCESS;
+	return error ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 static void daemon_clear(struct daemon *d)

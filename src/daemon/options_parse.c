@@ -352,18 +352,18 @@ static int take_word(void *data, const char *word, int key, struct fuse_args *ke
 static errint_t judge_size(const char *name, const char *text, uint64_t memory, uint64_t lowest,
 			   uint64_t highest, uint64_t *bytes)
 {
-	errint_t err;
+	errint_t error;
 
 	if (!text)
 		return 0;
-	err = human_parse_size(text, memory, bytes);
-	if (err == -ERANGE && strchr(text, '%'))
+	error = human_parse_size(text, memory, bytes);
+	if (error == -ERANGE && strchr(text, '%'))
 		return refuse("%s=%s is more than all of the memory that there is.", name, text);
-	if (err == -EINVAL)
+	if (error == -EINVAL)
 		return refuse("%s=%s is not a size: write a number, with K, M, G, T or %% behind "
 			      "it if you like.",
 			      name, text);
-	if (err || *bytes > highest)
+	if (error || *bytes > highest)
 		return refuse("%s=%s is too large: the most is %llu T.", name, text,
 			      (unsigned long long)(highest >> 40));
 	if (*bytes < lowest)
@@ -397,25 +397,25 @@ static errint_t judge_sum(const struct options *options, uint64_t memory)
 static errint_t judge_sizes(const struct raw_options *raw, struct options *options)
 {
 	uint64_t memory = memory_limit();
-	errint_t err;
+	errint_t error;
 
 	options->pool_bytes = clamp(memory / 4, PAGE_STORE_MIN_BYTES, PAGE_STORE_MAX_BYTES);
-	err = judge_size("pool", raw->pool, memory, PAGE_STORE_MIN_BYTES, PAGE_STORE_MAX_BYTES,
-			 &options->pool_bytes);
-	if (err)
-		return err;
+	error = judge_size("pool", raw->pool, memory, PAGE_STORE_MIN_BYTES, PAGE_STORE_MAX_BYTES,
+			   &options->pool_bytes);
+	if (error)
+		return error;
 	options->window_bytes = options->pool_bytes / 8;
-	err = judge_size("window", raw->window, memory, 0, INT64_MAX, &options->window_bytes);
-	if (err)
-		return err;
+	error = judge_size("window", raw->window, memory, 0, INT64_MAX, &options->window_bytes);
+	if (error)
+		return error;
 	options->maps_bytes = options->pool_bytes / 16;
-	err = judge_size("maps", raw->maps, memory, MAPS_MIN_BYTES, PAGE_STORE_MAX_BYTES,
-			 &options->maps_bytes);
-	if (err)
-		return err;
-	err = judge_sum(options, memory);
-	if (err)
-		return err;
+	error = judge_size("maps", raw->maps, memory, MAPS_MIN_BYTES, PAGE_STORE_MAX_BYTES,
+			   &options->maps_bytes);
+	if (error)
+		return error;
+	error = judge_sum(options, memory);
+	if (error)
+		return error;
 	options->passthrough_max = PASSTHROUGH_MAX_BYTES;
 	return judge_size("passthrough_max", raw->passthrough_max, memory, 0, INT64_MAX,
 			  &options->passthrough_max);
@@ -476,16 +476,16 @@ static errint_t judge_timeout(const char *name, const char *text, double *second
 
 static errint_t judge_timeouts(const struct raw_options *raw, struct options *options)
 {
-	errint_t err;
+	errint_t error;
 
 	options->attr_timeout = DEFAULT_TIMEOUT;
-	err = judge_timeout("attr_timeout", raw->attr_timeout, &options->attr_timeout);
-	if (err)
-		return err;
+	error = judge_timeout("attr_timeout", raw->attr_timeout, &options->attr_timeout);
+	if (error)
+		return error;
 	options->entry_timeout = DEFAULT_TIMEOUT;
-	err = judge_timeout("entry_timeout", raw->entry_timeout, &options->entry_timeout);
-	if (err)
-		return err;
+	error = judge_timeout("entry_timeout", raw->entry_timeout, &options->entry_timeout);
+	if (error)
+		return error;
 	/* Where files are made, others make some behind the mount: lock files, results
 	 * of builds. */
 	options->negative_timeout = options->read_only ? options->entry_timeout : 0;
@@ -518,23 +518,23 @@ static errint_t judge_positional(struct raw_options *raw, struct options *option
 static errint_t add_escaped(char **list, const char *name, const char *value)
 {
 	char *word = NULL;
-	errint_t err;
+	errint_t error;
 
 	if (asprintf(&word, "%s=%s", name, value) < 0)
 		return -ENOMEM;
-	err = fuse_opt_add_opt_escaped(list, word) == 0 ? 0 : -ENOMEM;
+	error = fuse_opt_add_opt_escaped(list, word) == 0 ? 0 : -ENOMEM;
 	free(word);
-	return err;
+	return error;
 }
 
 static errint_t add_fsname(char **list, const char *source)
 {
 	/* A source that does not resolve is refused later, with its cause. */
 	char *absolute = realpath(source, NULL);
-	errint_t err = add_escaped(list, "fsname", absolute ? absolute : source);
+	errint_t error = add_escaped(list, "fsname", absolute ? absolute : source);
 
 	free(absolute);
-	return err;
+	return error;
 }
 
 /*
@@ -548,7 +548,7 @@ static errint_t add_fsname(char **list, const char *source)
 static errint_t add_defaults(const struct raw_options *raw, struct options *options)
 {
 	char *list = NULL;
-	errint_t err = 0;
+	errint_t error = 0;
 	bool out_of_memory = false;
 
 	if (!raw->default_permissions)
@@ -562,14 +562,14 @@ static errint_t add_defaults(const struct raw_options *raw, struct options *opti
 	if (!raw->has_subtype)
 		out_of_memory |= fuse_opt_add_opt(&list, "subtype=foldfs") != 0;
 	if (!raw->has_fsname)
-		err = add_fsname(&list, options->source);
+		error = add_fsname(&list, options->source);
 	if (out_of_memory)
-		err = -ENOMEM;
-	if (!err && list &&
+		error = -ENOMEM;
+	if (!error && list &&
 	    (fuse_opt_add_arg(&options->fuse, "-o") || fuse_opt_add_arg(&options->fuse, list)))
-		err = -ENOMEM;
+		error = -ENOMEM;
 	free(list);
-	return err;
+	return error;
 }
 
 /* mount(8) hands on what fstab says too, so what is there already is no reason to refuse. */
@@ -594,17 +594,17 @@ static void say_what_stays(const struct raw_options *raw)
 
 static errint_t judge_remount(struct raw_options *raw, struct options *options)
 {
-	errint_t err = judge_positional(raw, options);
+	errint_t error = judge_positional(raw, options);
 
-	if (!err)
+	if (!error)
 		say_what_stays(raw);
 	options->remount = raw->remount;
-	return err;
+	return error;
 }
 
 static errint_t judge(struct raw_options *raw, struct options *options)
 {
-	errint_t err;
+	errint_t error;
 
 	if (raw->kernels && !raw->remount.asked)
 		refuse_word(raw, "unknown option '%s'.", raw->kernels);
@@ -626,28 +626,28 @@ static errint_t judge(struct raw_options *raw, struct options *options)
 		return -EINVAL;
 	if (raw->remount.asked)
 		return judge_remount(raw, options);
-	err = judge_positional(raw, options);
-	if (!err)
-		err = judge_sizes(raw, options);
-	if (!err)
-		err = judge_transport(raw->transport, &options->transport);
-	if (!err)
-		err = judge_seccomp(raw->seccomp, &options->seccomp);
-	if (!err)
-		err = judge_directory("state", options->state);
-	if (!err)
-		err = judge_directory("control", options->control);
-	if (!err)
-		err = judge_scan(raw->scan, &options->scan_background);
-	if (!err)
-		err = judge_coherence(raw->coherence, &options->coherence_overlay);
-	if (!err)
-		err = judge_timeouts(raw, options);
-	if (!err)
-		err = add_defaults(raw, options);
-	if (err == -ENOMEM)
+	error = judge_positional(raw, options);
+	if (!error)
+		error = judge_sizes(raw, options);
+	if (!error)
+		error = judge_transport(raw->transport, &options->transport);
+	if (!error)
+		error = judge_seccomp(raw->seccomp, &options->seccomp);
+	if (!error)
+		error = judge_directory("state", options->state);
+	if (!error)
+		error = judge_directory("control", options->control);
+	if (!error)
+		error = judge_scan(raw->scan, &options->scan_background);
+	if (!error)
+		error = judge_coherence(raw->coherence, &options->coherence_overlay);
+	if (!error)
+		error = judge_timeouts(raw, options);
+	if (!error)
+		error = add_defaults(raw, options);
+	if (error == -ENOMEM)
 		refuse("not enough memory.");
-	return err;
+	return error;
 }
 
 static void free_list(char **list)
@@ -692,20 +692,20 @@ errint_t options_parse(int argc, char *argv[], struct options *ret_options)
 {
 	struct options options = {.fuse = FUSE_ARGS_INIT(argc, argv)};
 	struct raw_options raw = {0};
-	errint_t err;
+	errint_t error;
 
 	/* fuse_opt says itself what it does not like (an -o without a word behind it). */
-	err = fuse_opt_parse(&options.fuse, &raw, words, take_word) == 0 ? 0 : -EINVAL;
-	if (!err) {
+	error = fuse_opt_parse(&options.fuse, &raw, words, take_word) == 0 ? 0 : -EINVAL;
+	if (!error) {
 		drop_separator(&options.fuse);
-		err = judge(&raw, &options);
+		error = judge(&raw, &options);
 	}
 	raw_clear(&raw);
-	if (err)
+	if (error)
 		options_clear(&options);
 	else
 		*ret_options = options;
-	return err ? -EINVAL : 0;
+	return error ? -EINVAL : 0;
 }
 
 void options_clear(struct options *options)

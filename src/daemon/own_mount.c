@@ -93,10 +93,10 @@ static bool is_connected(const struct own_mount *mount)
 errint_t own_mount_note(const char *mountpoint, int device, struct own_mount *ret_mount)
 {
 	struct own_mount mount = {.device = device, .waiting = -1, .abort = -1};
-	errint_t err = mount_entry_find(mountpoint, &mount.entry);
+	errint_t error = mount_entry_find(mountpoint, &mount.entry);
 
-	if (err)
-		return err;
+	if (error)
+		return error;
 	mount.waiting = open_connection_file(mount.entry.device_minor, "waiting", O_RDONLY);
 	mount.abort = open_connection_file(mount.entry.device_minor, "abort", O_WRONLY);
 	mount.unique_id = unique_id_of(&mount.entry);
@@ -122,14 +122,14 @@ void own_mount_clear(struct own_mount *mount)
 int own_mount_open(const struct own_mount *mount)
 {
 	struct mount_entry entry = {0};
-	errint_t err;
+	errint_t error;
 	int fd;
 
 	if (!is_connected(mount))
 		return -ENOTCONN;
-	err = mount_entry_find_again(&mount->entry, false, &entry);
-	if (err)
-		return err;
+	error = mount_entry_find_again(&mount->entry, false, &entry);
+	if (error)
+		return error;
 	fd = mount_entry_open(&entry);
 	mount_entry_clear(&entry);
 	if (fd < 0 || is_connected(mount)) /* M.1 */

@@ -44,17 +44,17 @@ static errint_t open_source(const char *source, struct place *place)
 static errint_t check_source_type(const struct options *options, const struct place *place)
 {
 	struct mount_entry entry = {0};
-	errint_t err = 0;
+	errint_t error = 0;
 
 	/* Where it cannot be told, the source is a mount of no usual kind: so be it. */
 	if (!options->pseudo_filesystems && mount_entry_of_fd(place->source_fd, &entry) == 0 &&
 	    border_is_pseudo(entry.type))
-		err = complain("the source %s is on a pseudo file system (%s), whose files would "
-			       "act with the daemon's rights for everybody: mount it with -o "
-			       "pseudo-filesystems if that is meant.",
-			       place->source, entry.type);
+		error = complain("the source %s is on a pseudo file system (%s), whose files would "
+				 "act with the daemon's rights for everybody: mount it with -o "
+				 "pseudo-filesystems if that is meant.",
+				 place->source, entry.type);
 	mount_entry_clear(&entry);
-	return err;
+	return error;
 }
 
 /* Whether the file system that ENTRY is the mount of is the source itself, seen at the mount point:
@@ -74,7 +74,7 @@ static errint_t refuse_busy(const struct options *options, const struct mount_en
 {
 	enum mount_life life =
 		strncmp(entry->type, "fuse", 4) == 0 ? mount_life_of(entry) : MOUNT_ALIVE;
-	errint_t err;
+	errint_t error;
 
 	if (life == MOUNT_SILENT)
 		return complain("the mount point %s is busy: %s (%s) is mounted there already, and "
@@ -88,10 +88,10 @@ static errint_t refuse_busy(const struct options *options, const struct mount_en
 				"it (%s %s), or mount with -o replace.",
 				options->mountpoint, entry->source, entry->type,
 				geteuid() == 0 ? "umount" : "fusermount3 -u", entry->mountpoint);
-	err = dead_mount_remove(entry);
-	return err ? complain("cannot unmount the dead mount on %s: %s.", options->mountpoint,
-			      strerror(-err))
-		   : 0;
+	error = dead_mount_remove(entry);
+	return error ? complain("cannot unmount the dead mount on %s: %s.", options->mountpoint,
+				strerror(-error))
+		     : 0;
 }
 
 /* The mount point is looked up in the list of mounts first: a dead mount there must not hold us up.
@@ -100,33 +100,33 @@ static errint_t check_not_busy(const struct options *options, const struct place
 {
 	struct mount_entry entry;
 	bool busy;
-	errint_t err;
+	errint_t error;
 
 	do {
-		err = mount_entry_find(options->mountpoint, &entry);
-		if (err == -ENOENT)
+		error = mount_entry_find(options->mountpoint, &entry);
+		if (error == -ENOENT)
 			return 0;
-		if (err)
+		if (error)
 			return complain("cannot look up the mount point %s: %s.",
-					options->mountpoint, strerror(-err));
+					options->mountpoint, strerror(-error));
 		/* What stands behind an automount point is mounted over it. */
 		busy = strcmp(entry.type, "autofs") != 0 &&
 		       (strncmp(entry.type, "fuse", 4) == 0 || !is_source(options, place, &entry));
 		if (busy)
-			err = refuse_busy(options, &entry);
+			error = refuse_busy(options, &entry);
 		mount_entry_clear(&entry);
-	} while (busy && !err);
-	return err;
+	} while (busy && !error);
+	return error;
 }
 
 static errint_t check_mountpoint(const struct options *options, struct place *place)
 {
 	const char *mountpoint = options->mountpoint;
-	errint_t err = check_not_busy(options, place);
+	errint_t error = check_not_busy(options, place);
 	struct stat st;
 
-	if (err)
-		return err;
+	if (error)
+		return error;
 	if (stat(mountpoint, &st) != 0)
 		return complain("cannot use the mount point %s: %s.", mountpoint, strerror(errno));
 	if (!S_ISDIR(st.st_mode))
@@ -179,7 +179,7 @@ static errint_t check_loop(const struct place *place)
 {
 	struct mount_entry entry = {0};
 	struct stat st;
-	errint_t err = 0;
+	errint_t error = 0;
 	int fd;
 
 	if (fstat(place->source_fd, &st) != 0)
@@ -189,7 +189,7 @@ static errint_t check_loop(const struct place *place)
 		return complain("the mount point %s lies inside the source %s: that would loop.",
 				place->mountpoint, place->source);
 	fd = dup(place->source_fd);
-	for (int depth = 0; depth < NESTED_MAX && fd >= 0 && !err; depth++) {
+	for (int depth = 0; depth < NESTED_MAX && fd >= 0 && !error; depth++) {
 		bool nested = mount_entry_of_fd(fd, &entry) == 0 &&
 			      strcmp(entry.type, "fuse.foldfs") == 0 && entry.source[0] == '/' &&
 			      stat(entry.source, &st) == 0;
@@ -200,17 +200,17 @@ static errint_t check_loop(const struct place *place)
 		if (nested && st.st_dev == makedev(entry.device_major, entry.device_minor))
 			nested = false;
 		if (nested && lies_inside(place->mountpoint, &st))
-			err = complain("the source %s is served by the foldfs mount %s, and the "
-				       "mount point %s lies inside that one's source: that would "
-				       "loop.",
-				       place->source, entry.mountpoint, place->mountpoint);
-		if (nested && !err)
+			error = complain("the source %s is served by the foldfs mount %s, and the "
+					 "mount point %s lies inside that one's source: that would "
+					 "loop.",
+					 place->source, entry.mountpoint, place->mountpoint);
+		if (nested && !error)
 			fd = open(entry.source, O_PATH | O_DIRECTORY | O_CLOEXEC);
 		mount_entry_clear(&entry);
 	}
 	if (fd >= 0)
 		close(fd);
-	return err;
+	return error;
 }
 
 static errint_t check_transport(const struct options *options)

@@ -91,7 +91,7 @@ static errint_t apply(const struct remount *remount, const struct mount_entry *e
 	unsigned long flags = flags_of(entry->options) | flags_of(entry->super_options);
 	int root = mount_entry_open(entry);
 	char path[PROC_FD_BYTES];
-	errint_t err;
+	errint_t error;
 
 	if (root < 0)
 		return root;
@@ -99,30 +99,31 @@ static errint_t apply(const struct remount *remount, const struct mount_entry *e
 	if (!(flags & MS_ATIME))
 		flags |= MS_STRICTATIME;
 	flags = (flags & ~remount->clear) | remount->set;
-	err = mount("none", proc_fd(path, root), NULL, MS_REMOUNT | flags, NULL) == 0 ? 0 : -errno;
+	error = mount("none", proc_fd(path, root), NULL, MS_REMOUNT | flags, NULL) == 0 ? 0
+											: -errno;
 	close(root);
-	return err;
+	return error;
 }
 
 errint_t remount_run(const struct remount *remount, const char *mountpoint)
 {
 	struct mount_entry entry = {0};
-	errint_t err = mount_entry_find(mountpoint, &entry);
+	errint_t error = mount_entry_find(mountpoint, &entry);
 
-	if (err == -ENOENT)
+	if (error == -ENOENT)
 		return complain("cannot remount %s: nothing is mounted there.", mountpoint);
-	if (err)
+	if (error)
 		return complain("cannot look up the mount point %s: %s.", mountpoint,
-				strerror(-err));
+				strerror(-error));
 	if (strncmp(entry.type, "fuse", 4) != 0)
-		err = complain("cannot remount %s: it is no foldfs mount, but %s.", mountpoint,
-			       entry.type);
+		error = complain("cannot remount %s: it is no foldfs mount, but %s.", mountpoint,
+				 entry.type);
 	else
-		err = apply(remount, &entry);
-	if (err == -EBUSY)
+		error = apply(remount, &entry);
+	if (error == -EBUSY)
 		complain("cannot remount %s read-only: files are open for writing.", mountpoint);
-	else if (err && err != -EINVAL)
-		complain("cannot remount %s: %s.", mountpoint, strerror(-err));
+	else if (error && error != -EINVAL)
+		complain("cannot remount %s: %s.", mountpoint, strerror(-error));
 	mount_entry_clear(&entry);
-	return err ? -EINVAL : 0;
+	return error ? -EINVAL : 0;
 }

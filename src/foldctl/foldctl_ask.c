@@ -71,18 +71,18 @@ static errint_t check_peer(int fd, uid_t owner)
 static int connect_object(int object, uid_t owner)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	errint_t err;
+	errint_t error;
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	if (fd < 0)
 		return -errno;
 	proc_fd(address.sun_path, object);
-	err = connect_patiently(fd, &address);
-	if (!err)
-		err = check_peer(fd, owner);
-	if (err)
+	error = connect_patiently(fd, &address);
+	if (!error)
+		error = check_peer(fd, owner);
+	if (error)
 		close(fd);
-	return err ? err : fd;
+	return error ? error : fd;
 }
 
 /* Connect to NAME in place number INDEX. *RET_PATH says where that is, if there is such a place. */
@@ -90,11 +90,11 @@ static int connect_at(uid_t owner, unsigned index, const char *name, char **ret_
 {
 	struct control_place place;
 	int object, fd;
-	errint_t err = control_place_open(owner, index, &place);
+	errint_t error = control_place_open(owner, index, &place);
 
 	/* A place that others could take is none. */
-	if (err)
-		return err == -EPERM ? -ENOENT : err;
+	if (error)
+		return error == -EPERM ? -ENOENT : error;
 	object = openat(place.fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	fd = object < 0 ? -errno : connect_object(object, owner);
 	if (object >= 0)
@@ -132,16 +132,16 @@ static errint_t send_all(int fd, const char *text, int64_t deadline)
 {
 	while (*text) {
 		ssize_t sent = send(fd, text, strlen(text), MSG_NOSIGNAL);
-		errint_t err = 0;
+		errint_t error = 0;
 
 		if (sent > 0)
 			text += sent;
 		else if (errno == EAGAIN)
-			err = wait_for(fd, POLLOUT, deadline);
+			error = wait_for(fd, POLLOUT, deadline);
 		else if (errno != EINTR)
-			err = -errno;
-		if (err)
-			return err;
+			error = -errno;
+		if (error)
+			return error;
 	}
 	return 0;
 }
@@ -152,11 +152,11 @@ static ssize_t receive_all(int fd, char *buffer, size_t size, int64_t deadline)
 	size_t length = 0;
 
 	while (length < size) {
-		errint_t err = wait_for(fd, POLLIN, deadline);
+		errint_t error = wait_for(fd, POLLIN, deadline);
 		ssize_t got;
 
-		if (err)
-			return err;
+		if (error)
+			return error;
 		got = recv(fd, buffer + length, size - length, 0);
 		if (got == 0)
 			return (ssize_t)length;
@@ -195,24 +195,24 @@ static errint_t converse(int fd, const char *request, int64_t answer_within_ms, 
 	return 0;
 }
 
-static int explain_no_connection(const struct mount_entry *entry, const char *path, errint_t err)
+static int explain_no_connection(const struct mount_entry *entry, const char *path, errint_t error)
 {
 	const char *mountpoint = entry->mountpoint;
 	const char *socket = path ? path : "no socket";
 
 	/* With -o subtype= the type of ours is what the user says; nobody else's has the socket. */
-	if (err == -ENOENT && strcmp(entry->type, "fuse.foldfs") != 0)
+	if (error == -ENOENT && strcmp(entry->type, "fuse.foldfs") != 0)
 		return fail("%s is not a foldfs mount: it is %s.", mountpoint, entry->type);
-	if (err == -ENOENT || err == -ECONNREFUSED)
+	if (error == -ENOENT || error == -ECONNREFUSED)
 		return fail("nobody answers for %s: its daemon has ended, or runs in another "
 			    "container (%s: %s).",
-			    mountpoint, socket, strerror(-err));
-	if (err == -EACCES)
+			    mountpoint, socket, strerror(-error));
+	if (error == -EACCES)
 		return fail("only root and the owner of the mount %s may look at it.", mountpoint);
-	if (err == -EPERM)
+	if (error == -EPERM)
 		return fail("somebody else than root and the mount's owner listens on %s.", socket);
 	return fail("cannot reach the daemon of %s over %s: %s.", mountpoint, socket,
-		    strerror(-err));
+		    strerror(-error));
 }
 
 int ask(const struct mount_entry *entry, const char *request, int64_t answer_within_ms,
@@ -223,7 +223,7 @@ int ask(const struct mount_entry *entry, const char *request, int64_t answer_wit
 	const char *refusal;
 	json_t *answer = NULL;
 	int fd, result;
-	errint_t err;
+	errint_t error;
 
 	mount_socket_name(entry, socket);
 	fd = connect_to(entry, socket, &path);
@@ -231,14 +231,14 @@ int ask(const struct mount_entry *entry, const char *request, int64_t answer_wit
 	free(path);
 	if (fd < 0)
 		return result;
-	err = converse(fd, request, answer_within_ms, &answer);
+	error = converse(fd, request, answer_within_ms, &answer);
 	close(fd);
-	if (err == -ETIMEDOUT)
+	if (error == -ETIMEDOUT)
 		return fail("the daemon of %s does not answer within %" PRId64 " seconds.",
 			    entry->mountpoint, answer_within_ms / 1000);
-	if (err)
+	if (error)
 		return fail("the daemon of %s gives no sensible answer: %s.", entry->mountpoint,
-			    strerror(-err));
+			    strerror(-error));
 	refusal = json_string_value(json_object_get(answer, "error"));
 	if (!refusal) {
 		*ret_status = answer;
@@ -273,49 +273,49 @@ static errint_t find_around(const char *path, struct mount_entry *ret_entry)
 {
 	struct mount_entry entry = {0};
 	int fd = open(path, O_PATH | O_CLOEXEC);
-	errint_t err = fd < 0 ? -ENOENT : mount_entry_of_fd(fd, &entry);
+	errint_t error = fd < 0 ? -ENOENT : mount_entry_of_fd(fd, &entry);
 
 	if (fd >= 0)
 		close(fd);
-	if (!err && strncmp(entry.type, "fuse", 4) != 0) {
+	if (!error && strncmp(entry.type, "fuse", 4) != 0) {
 		mount_entry_clear(&entry);
-		err = -ENOENT;
+		error = -ENOENT;
 	}
-	if (!err)
+	if (!error)
 		*ret_entry = entry;
-	return err;
+	return error;
 }
 
 /* The mount whose source PATH is, or else that it lies on. */
 static errint_t find_by_content(const char *path, struct mount_entry *ret_entry)
 {
 	char *full = realpath(path, NULL);
-	errint_t err = full ? mount_entry_of_source(full, geteuid(), ret_entry) : -ENOENT;
+	errint_t error = full ? mount_entry_of_source(full, geteuid(), ret_entry) : -ENOENT;
 
 	free(full);
-	return err == -ENOENT ? find_around(path, ret_entry) : err;
+	return error == -ENOENT ? find_around(path, ret_entry) : error;
 }
 
 int find_mount(const char *path, struct mount_entry *ret_entry)
 {
 	struct mount_entry entry = {0}, found;
-	errint_t err = mount_entry_find(path, &entry);
+	errint_t error = mount_entry_find(path, &entry);
 
 	/* A stuck mount is found by its mount point, and never touched. */
-	if (err == -ENOENT || (!err && strcmp(entry.type, "fuse.foldfs") != 0)) {
+	if (error == -ENOENT || (!error && strcmp(entry.type, "fuse.foldfs") != 0)) {
 		errint_t otherwise = find_by_content(path, &found);
 
 		if (!otherwise) {
 			mount_entry_clear(&entry);
 			entry = found;
-			err = 0;
+			error = 0;
 		}
 	}
-	if (err == -ENOENT)
+	if (error == -ENOENT)
 		return fail("nothing is mounted on %s, and no foldfs mount of yours serves it.",
 			    path);
-	if (err)
-		return fail("cannot look up %s: %s.", path, strerror(-err));
+	if (error)
+		return fail("cannot look up %s: %s.", path, strerror(-error));
 	if (strncmp(entry.type, "fuse", 4) != 0) {
 		fail("%s is not a foldfs mount: it is %s.", path, entry.type);
 		mount_entry_clear(&entry);

@@ -13,10 +13,10 @@
 /* The mount that FD, open on PATH, is on. */
 static int mount_of(int fd, const char *path, struct mount_entry *ret_entry)
 {
-	errint_t err = mount_entry_of_fd(fd, ret_entry);
+	errint_t error = mount_entry_of_fd(fd, ret_entry);
 
-	if (err)
-		return fail("cannot find the mount of %s: %s.", path, strerror(-err));
+	if (error)
+		return fail("cannot find the mount of %s: %s.", path, strerror(-error));
 	if (strncmp(ret_entry->type, "fuse", 4) == 0)
 		return EXIT_SUCCESS;
 	fail("%s is not on a foldfs mount: it is on %s.", path, ret_entry->type);

@@ -94,17 +94,17 @@ static bool is_harmless(const char *text, size_t length)
 	return true;
 }
 
-static void check(const struct command *command, int result, const char *out, const char *err)
+static void check(const struct command *command, int result, const char *out, const char *error)
 {
 	json_t *again;
 	bool is_audit = strcmp(command->name, "audit") == 0;
 
 	expect(result >= 0 && result <= 2);
-	expect(is_harmless(err, strlen(err)));
-	expect(*err ? result != 0 : *out != '\0');
+	expect(is_harmless(error, strlen(error)));
+	expect(*error ? result != 0 : *out != '\0');
 	if (!command->option) {
 		expect(is_harmless(out, strlen(out)));
-	} else if (!*err) {
+	} else if (!*error) {
 		again = json_loads(out, 0, NULL);
 		expect(json_is_object(again));
 		/* "All is well" is what the daemon said, never what it left out. */
@@ -123,7 +123,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			(char *)command->option, NULL};
 	FILE *real_out = stdout, *real_err = stderr;
 	size_t out_size, err_size;
-	char *out, *err;
+	char *out, *error;
 	int result;
 
 	if (!size)
@@ -131,7 +131,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	answer = data + 1;
 	answer_size = size - 1;
 	stdout = open_memstream(&out, &out_size);
-	stderr = open_memstream(&err, &err_size);
+	stderr = open_memstream(&error, &err_size);
 	expect(stdout && stderr);
 	result = foldctl_main(command->option ? 4 : 3, argv);
 	expect(fclose(stdout) == 0 && fclose(stderr) == 0);
@@ -140,8 +140,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (daemon_end >= 0)
 		close(daemon_end);
 	daemon_end = -1;
-	check(command, result, out, err);
+	check(command, result, out, error);
 	free(out);
-	free(err);
+	free(error);
 	return 0;
 }

@@ -44,12 +44,12 @@ int __wrap_statx(int directory, const char *path, int flags, unsigned mask, stru
 	return 0;
 }
 
-static void check(errint_t err, struct mount_entry *entry, const char *path)
+static void check(errint_t error, struct mount_entry *entry, const char *path)
 {
 	char socket[MOUNT_SOCKET_NAME];
 
-	expect(err == 0 || err == -ENOENT || err == -ELOOP);
-	if (err)
+	expect(error == 0 || error == -ENOENT || error == -ELOOP);
+	if (error)
 		return;
 	expect(entry->source && entry->mountpoint && entry->type);
 	expect(!path || strcmp(entry->mountpoint, path) == 0);

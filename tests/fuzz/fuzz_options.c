@@ -47,11 +47,11 @@ static __int128 model_size(const char *text)
 static void check_size(const char *text)
 {
 	uint64_t bytes = 12345;
-	errint_t err = human_parse_size(text, MEMORY, &bytes);
+	errint_t error = human_parse_size(text, MEMORY, &bytes);
 	__int128 expected = model_size(text);
 
-	expect(err == (expected < 0 ? -EINVAL : expected > UINT64_MAX ? -ERANGE : 0));
-	expect(bytes == (err ? 12345 : (uint64_t)expected));
+	expect(error == (expected < 0 ? -EINVAL : expected > UINT64_MAX ? -ERANGE : 0));
+	expect(bytes == (error ? 12345 : (uint64_t)expected));
 }
 
 /* libfuse refuses a number that is none by itself; all else it has to accept. */
@@ -102,7 +102,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	char *argv[WORDS_MAX + 2] = {"foldfs"}, *text = malloc(size + 1), *rest = text;
 	struct options options;
 	int argc = 1;
-	errint_t err;
+	errint_t error;
 
 	expect(text);
 	memcpy(text, data, size);
@@ -110,9 +110,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	while (rest && argc <= WORDS_MAX)
 		argv[argc++] = strsep(&rest, "\n");
 	check_size(argv[1]);
-	err = options_parse(argc, argv, &options);
-	expect(err == 0 || err == -EINVAL);
-	if (!err) {
+	error = options_parse(argc, argv, &options);
+	expect(error == 0 || error == -EINVAL);
+	if (!error) {
 		check_options(&options);
 		options_clear(&options);
 	}

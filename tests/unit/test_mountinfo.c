@@ -80,11 +80,11 @@ static void expect_mount(const char *path, const char *source)
 	assert_null(entry.source);
 }
 
-static void expect_none(const char *path, errint_t err)
+static void expect_none(const char *path, errint_t error)
 {
 	struct mount_entry entry;
 
-	assert_int_equal(mount_entry_find(path, &entry), err);
+	assert_int_equal(mount_entry_find(path, &entry), error);
 }
 
 static void the_root_is_a_mount(void **state)

@@ -25,7 +25,7 @@ static errint_t parse(const char *const words[], struct options *options, char *
 	char *argv[32];
 	int argc = 0, saved = dup(STDERR_FILENO), pipe_ends[2];
 	ssize_t got;
-	errint_t err;
+	errint_t error;
 
 	argv[argc++] = strdup("foldfs");
 	for (; *words; words++)
@@ -35,7 +35,7 @@ static errint_t parse(const char *const words[], struct options *options, char *
 	fflush(stderr);
 	dup2(pipe_ends[1], STDERR_FILENO);
 	close(pipe_ends[1]);
-	err = options_parse(argc, argv, options);
+	error = options_parse(argc, argv, options);
 	fflush(stderr);
 	dup2(saved, STDERR_FILENO);
 	close(saved);
@@ -44,7 +44,7 @@ static errint_t parse(const char *const words[], struct options *options, char *
 	said[got > 0 ? got : 0] = '\0';
 	while (argc > 0)
 		free(argv[--argc]);
-	return err;
+	return error;
 }
 
 #define PARSE(options, said, ...)                                                                  \
