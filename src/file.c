@@ -363,7 +363,7 @@ void file_put(struct file *file)
 		file_destroy(file);
 }
 
-void file_drop_if_gone(struct file *file, int fd)
+void file_put_or_drop(struct file *file, int fd)
 {
 	struct file_table *table = file->table;
 	struct stat st;

@@ -189,7 +189,7 @@ static void provide(struct page_read *read)
 }
 
 /* Pages I..END lie side by side: put them into IOV, neighbours in memory joined. */
-static int gather(struct page_read *read, unsigned i, unsigned end, struct iovec iov[])
+static int build_iov(struct page_read *read, unsigned i, unsigned end, struct iovec iov[])
 {
 	int count = 0;
 
@@ -276,8 +276,8 @@ bool page_read_next(struct page_read *read, struct page_io *ret_io)
 		return false;
 	within = read->run_got % FOLD_PAGE_SIZE;
 	ret_io->offset = (off_t)(((read->first + read->run) << FOLD_PAGE_SHIFT) + read->run_got);
-	ret_io->count = gather(read, read->run + (unsigned)(read->run_got / FOLD_PAGE_SIZE),
-			       read->run_end, iov);
+	ret_io->count = build_iov(read, read->run + (unsigned)(read->run_got / FOLD_PAGE_SIZE),
+				  read->run_end, iov);
 	iov[0].iov_base = (char *)iov[0].iov_base + within;
 	iov[0].iov_len -= within;
 	iov[ret_io->count - 1].iov_len -=
@@ -360,8 +360,8 @@ struct page_hash {
 
 /* Publish a page that was fetched into a frame; its family is told of it if it is EXACT. Read side.
  * Whether the slot took it. */
-static bool publish(struct page_read *read, unsigned i, bool exact, const struct page_hash *hash,
-		    struct frame_batch *batch)
+static bool publish_page(struct page_read *read, unsigned i, bool exact,
+			 const struct page_hash *hash, struct frame_batch *batch)
 {
 	struct page_store *store = read->filler->store;
 	struct page_map *map = file_map(read->file);
@@ -418,7 +418,7 @@ static void publish_pages(struct page_read *read)
 		if (!has_frame(read, i))
 			continue;
 		if (read->hand[i].fetched)
-			discarded += !publish(read, i, exact, &hashes[i], &batch);
+			discarded += !publish_page(read, i, exact, &hashes[i], &batch);
 		else
 			page_store_give_back(read->filler->store, read->hand[i].frame, &batch);
 	}

@@ -118,7 +118,7 @@ static void enter(struct frame_queue *queue, uint32_t frame, enum frame_where wh
 void frame_queue_insert(struct frame_queue *queue, uint32_t frame)
 {
 	struct frame_meta *meta = &queue->metas[frame];
-	bool returned = !meta->own && ghost_recall(queue, &meta->node.digest);
+	bool returned = !meta->private && ghost_recall(queue, &meta->node.digest);
 
 	atomic_store_explicit(&meta->hot, 0, memory_order_relaxed);
 	enter(queue, frame, returned ? FRAME_MAIN : FRAME_SMALL);
@@ -160,7 +160,7 @@ static uint32_t small_victim(struct frame_queue *queue, unsigned *looks)
 		--*looks;
 		frame_queue_remove(queue, frame);
 		if (atomic_load_explicit(&meta->hot, memory_order_relaxed) < 2) {
-			if (!meta->own)
+			if (!meta->private)
 				ghost_remember(queue, &meta->node.digest);
 			return frame;
 		}

@@ -43,7 +43,7 @@ struct frame_meta {
 	_Atomic uint8_t hot; /* 0..FRAME_HOT_MAX; set by any reader, lost updates are harmless */
 	uint8_t where;       /* enum frame_where; under the store's lock */
 	uint8_t laps;        /* of the main queue without a hit; under the store's lock */
-	bool own;            /* private: in no index; constant while live */
+	bool private;        /* in no index; constant while live */
 } __attribute__((aligned(64)));
 
 struct frame_fifo {

@@ -512,7 +512,7 @@ static void fold(struct page_map *map, uint64_t page)
 
 /* ---- publishing and breaking ---- */
 
-static bool publish(struct page_map *map, uint64_t page, uint64_t ticket, uint64_t word)
+static bool publish_word(struct page_map *map, uint64_t page, uint64_t ticket, uint64_t word)
 {
 	struct place place;
 	errint_t error;
@@ -540,7 +540,7 @@ static bool publish(struct page_map *map, uint64_t page, uint64_t ticket, uint64
 
 bool page_map_publish(struct page_map *map, uint64_t page, uint64_t ticket, struct frame_ref ref)
 {
-	if (!publish(map, page, ticket, frame_word(SHARED, ref)))
+	if (!publish_word(map, page, ticket, frame_word(SHARED, ref)))
 		return false;
 	fold(map, page);
 	return true;
@@ -550,7 +550,7 @@ bool page_map_publish_zero(struct page_map *map, uint64_t page, uint64_t ticket)
 {
 	/* Counted first: once it is published, anyone may take it away again. */
 	map_zeroes_came(map->memory, 1);
-	if (!publish(map, page, ticket, ZERO)) {
+	if (!publish_word(map, page, ticket, ZERO)) {
 		map_zeroes_went(map->memory, 1);
 		return false;
 	}

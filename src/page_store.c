@@ -287,13 +287,13 @@ void page_store_give_back(struct page_store *store, uint32_t frame, struct frame
 }
 
 /* taken -> live, one user. */
-static struct frame_ref begin_life(struct page_store *store, uint32_t frame, bool own)
+static struct frame_ref begin_life(struct page_store *store, uint32_t frame, bool private)
 {
 	struct frame_meta *meta = &store->metas[frame];
 	uint32_t generation =
 		frame_generation(atomic_load_explicit(&meta->life, memory_order_relaxed));
 
-	meta->own = own;
+	meta->private = private;
 	atomic_store_explicit(&meta->life, life_of(generation, 1), memory_order_release);
 	return (struct frame_ref){.frame = frame, .generation = generation};
 }
@@ -380,7 +380,7 @@ struct frame_ref page_store_publish_private(struct page_store *store, uint32_t f
 	struct frame_ref ref = begin_life(store, frame, true);
 
 	atomic_fetch_add_explicit(&store->used, 1, memory_order_relaxed);
-	atomic_fetch_add_explicit(&store->own, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&store->private, 1, memory_order_relaxed);
 	step(store, batch, ref, FRAME_PLACE_QUEUED);
 	return ref;
 }
@@ -426,8 +426,8 @@ static void count_end(struct page_store *store, struct frame_meta *meta, uint32_
 		atomic_fetch_sub_explicit(&store->sharing, users - 1, memory_order_relaxed);
 	}
 	atomic_fetch_sub_explicit(&store->used, 1, memory_order_relaxed);
-	if (meta->own)
-		atomic_fetch_sub_explicit(&store->own, 1, memory_order_relaxed);
+	if (meta->private)
+		atomic_fetch_sub_explicit(&store->private, 1, memory_order_relaxed);
 	else
 		hash_index_remove(store->index, &meta->node);
 }
@@ -496,7 +496,7 @@ void page_store_free(struct page_store *store)
 	for (frame = 0; frame < store->fresh; frame++) {
 		struct frame_meta *meta = &store->metas[frame];
 
-		if (frame_users(meta->life) && !meta->own)
+		if (frame_users(meta->life) && !meta->private)
 			hash_index_remove(store->index, &meta->node);
 	}
 	fold_rcu_read_unlock();
@@ -518,7 +518,7 @@ void page_store_usage(const struct page_store *store, struct page_store_usage *r
 	ret_usage->frames_used = atomic_load_explicit(&store->used, memory_order_relaxed);
 	ret_usage->pages_shared = atomic_load_explicit(&store->shared, memory_order_relaxed);
 	ret_usage->pages_sharing = atomic_load_explicit(&store->sharing, memory_order_relaxed);
-	ret_usage->pages_volatile = atomic_load_explicit(&store->own, memory_order_relaxed);
+	ret_usage->pages_volatile = atomic_load_explicit(&store->private, memory_order_relaxed);
 	ret_usage->pages_unshared = ret_usage->frames_used > ret_usage->pages_shared
 					    ? ret_usage->frames_used - ret_usage->pages_shared
 					    : 0;

@@ -43,7 +43,7 @@ static void report_locked(const struct page_store *store, uint32_t frame,
 	if (ret_report->place != FRAME_PLACE_QUEUED)
 		return;
 	/* What is not queued yet may just be written by its publisher. */
-	ret_report->own = meta->own;
+	ret_report->private = meta->private;
 	ret_report->linked = is_frame(store, meta->prev) && is_frame(store, meta->next) &&
 			     frame_queue_is_linked(&store->queue, frame);
 }

@@ -28,7 +28,7 @@ struct page_store {
 	/* Gauges: relaxed, each change made by whoever made the step in `life`. What every fill
 	 * writes, and what sharing does. */
 	_Alignas(LINES) _Atomic uint64_t used;
-	_Atomic uint64_t own;
+	_Atomic uint64_t private;
 	_Alignas(LINES) _Atomic uint64_t shared;
 	_Atomic uint64_t sharing;
 

@@ -53,7 +53,7 @@ struct file *file_get(struct file *file);
 void file_put(struct file *file);
 /* The same for a user of FD, open on it in any way: if the source has no name any more, what is
  * known of it goes too, with the last reference. */
-void file_drop_if_gone(struct file *file, int fd);
+void file_put_or_drop(struct file *file, int fd);
 
 /* Bring the maps back within their budget. Called by fills, after they published, and by changes.
  * Cheap when there is nothing to do; else one idle file costs the same however many are open. Not

@@ -169,8 +169,8 @@ struct frame_report {
 	struct frame_ref ref;
 	uint32_t users;
 	enum frame_place place;
-	bool own;    /* private */
-	bool linked; /* queued, and its neighbours agree */
+	bool private; /* in no index, of one file alone */
+	bool linked;  /* queued, and its neighbours agree */
 };
 
 #define FRAME_REPORTS_MAX 1024u

@@ -141,7 +141,7 @@ static void look_at_queued(struct census *census, const struct frame_report *rep
 	audit->report->lines[AUDIT_USERS].checked++;
 	if (report->users != census->slots[report->ref.frame])
 		suspect(census, report, SUSPECT_USERS);
-	if (!report->own)
+	if (!report->private)
 		verify(audit, report->ref);
 }
 
@@ -291,7 +291,7 @@ struct tally {
 	uint64_t places[FRAME_PLACES];
 	uint64_t taken; /* not live, and in no list */
 	uint64_t live;
-	uint64_t own;
+	uint64_t private;
 	uint64_t shared;  /* with two users or more */
 	uint64_t sharing; /* users beyond the first */
 	uint64_t linked;  /* seen along the links of the two queues */
@@ -306,7 +306,7 @@ static void tally_frame(struct tally *tally, const struct frame_report *report)
 	if (!report->users)
 		return;
 	tally->live++;
-	tally->own += report->own;
+	tally->private += report->private;
 	tally->shared += report->users > 1;
 	tally->sharing += report->users - 1;
 }
@@ -389,10 +389,10 @@ int audit_pool_sums(struct audit *audit, struct audit_sum sums[])
 	    said[FRAME_PLACE_LIMBO], moved);
 	/* Those of reads are with a read that is at work; all others come and go in a read side. */
 	add(sums, &count, "frames that are taken by nobody", tally.taken, 0, moved || at_work);
-	add(sums, &count, "entries of the index", tally.live - tally.own, lists.index_entries,
+	add(sums, &count, "entries of the index", tally.live - tally.private, lists.index_entries,
 	    moved);
 	add(sums, &count, "frames_used", tally.live, usage.frames_used, moved);
-	add(sums, &count, "pages_volatile", tally.own, usage.pages_volatile, moved);
+	add(sums, &count, "pages_volatile", tally.private, usage.pages_volatile, moved);
 	add(sums, &count, "pages_shared", tally.shared, usage.pages_shared, moved);
 	add(sums, &count, "pages_sharing", tally.sharing, usage.pages_sharing, moved);
 	return count;

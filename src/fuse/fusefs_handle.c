@@ -40,7 +40,7 @@ static void handle_end(struct handle *handle)
 {
 	stream_free(handle->stream);
 	if (handle->file && handle->source)
-		file_drop_if_gone(handle->file, source_fd(handle->source));
+		file_put_or_drop(handle->file, source_fd(handle->source));
 	else if (handle->file)
 		file_put(handle->file);
 	if (handle->source)

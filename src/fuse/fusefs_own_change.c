@@ -54,5 +54,5 @@ void fusefs_own_change_end(struct own_change *change)
 		return;
 	file_change_end(change->file, change->fd);
 	/* It may have been its last name. */
-	file_drop_if_gone(change->file, change->fd);
+	file_put_or_drop(change->file, change->fd);
 }

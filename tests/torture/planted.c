@@ -495,10 +495,10 @@ WRAP(void, page_store_drop, struct page_store *store, struct frame_ref ref,
 
 /* ---- whose content it is ---- */
 
-WRAP(void, file_drop_if_gone, struct file *file, int fd)
+WRAP(void, file_put_or_drop, struct file *file, int fd)
 {
 	if (!is_planted(kept_orphan))
-		__real_file_drop_if_gone(file, fd);
+		__real_file_put_or_drop(file, fd);
 }
 
 WRAP(errint_t, file_table_get, struct file_table *table, const struct stat *st,

@@ -78,7 +78,7 @@ void poke_free_count(struct page_store *store, int by)
 void poke_gauges(struct page_store *store, int used, int own, int shared, int sharing)
 {
 	atomic_fetch_add(&store->used, (uint64_t)(int64_t)used);
-	atomic_fetch_add(&store->own, (uint64_t)(int64_t)own);
+	atomic_fetch_add(&store->private, (uint64_t)(int64_t)own);
 	atomic_fetch_add(&store->shared, (uint64_t)(int64_t)shared);
 	atomic_fetch_add(&store->sharing, (uint64_t)(int64_t)sharing);
 }
@@ -101,7 +101,7 @@ void poke_index(struct page_store *store, uint32_t frame)
 void poke_unprivate(struct page_store *store, uint32_t frame)
 {
 	page_store_digest(store, page_store_bytes(store, frame), &store->metas[frame].node.digest);
-	store->metas[frame].own = false;
+	store->metas[frame].private = false;
 	poke_gauges(store, 0, -1, 0, 0);
 	poke_index(store, frame);
 }
@@ -110,5 +110,5 @@ void poke_private(struct page_store *store, uint32_t frame)
 {
 	poke_unindex(store, frame);
 	poke_gauges(store, 0, 1, 0, 0);
-	store->metas[frame].own = true;
+	store->metas[frame].private = true;
 }

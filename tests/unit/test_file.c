@@ -445,9 +445,9 @@ static void the_last_user_of_a_file_without_a_name_takes_all_along(void **state)
 	learn(&fixture, &subject);
 	st = stat_of(subject.fd);
 	file_get(subject.file);
-	file_drop_if_gone(subject.file, subject.fd); /* another reference is left */
+	file_put_or_drop(subject.file, subject.fd); /* another reference is left */
 	assert_int_equal(pool_usage(&fixture.pool).frames_used, PAGES);
-	file_drop_if_gone(subject.file, subject.fd);
+	file_put_or_drop(subject.file, subject.fd);
 	wait_for(!pool_usage(&fixture.pool).frames_used);
 	assert_null(file_table_find(fixture.files, st.st_dev, st.st_ino));
 	source_put(subject.source);
@@ -579,7 +579,7 @@ static void use_files(void *context, unsigned index)
 		if (rng_below(&rng, 4))
 			file_put(file);
 		else
-			file_drop_if_gone(file, crowd->fds[i]);
+			file_put_or_drop(file, crowd->fds[i]);
 	}
 }
 

@@ -186,7 +186,7 @@ static void private_frames_have_no_ghost(void **state)
 	fixture_open(&fixture);
 	for (unsigned twice = 0; twice < 2; twice++)
 		for (uint32_t frame = 0; frame < 300; frame++) {
-			fixture.metas[frame].own = true;
+			fixture.metas[frame].private = true;
 			insert_content(&fixture, frame, 1, 1);
 			assert_int_equal(fixture.metas[frame].where, FRAME_SMALL);
 			assert_int_equal(victim(&fixture), frame);
