@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""README.md: what it says to type works as typed."""
+"""README.md and docs/containers.md: what they say to type works as typed."""
 
 import os
 import re
 
 from containers import need_containers, tree_directory
-from harness import ROOT, check, equal, mounts_under, read_file, test, until
+from harness import MIB, ROOT, check, equal, mounts_under, read_file, test, until, write_file
+from images import boot_directory, copy_image
 from runner import name_of, namespace_of, processes_in
 
 # What the walk-through writes to. In the test's own mount namespace these are directories of the test.
@@ -14,10 +15,11 @@ REDIRECTED = ("/srv", "/mnt", "/var/lib", "/run")
 INSTALLS = "scripts/build && cmake --install build/release && apt-get install -y runc util-linux-extra\n"
 
 
-def blocks(title):
-    """The shell blocks of a section."""
-    text = read_file(os.path.join(ROOT, "README.md")).decode()
-    section = re.search(r"^## %s\n(.*?)^## " % re.escape(title), text, re.MULTILINE | re.DOTALL).group(1)
+def blocks(document, title):
+    """The shell blocks of a section, or of a paragraph that begins with its title in bold."""
+    text = read_file(os.path.join(ROOT, document)).decode()
+    section = re.search(r"^(?:## %s\n|\*\*%s\.\*\*)(.*?)(?:^## |^\*\*|\Z)" % (re.escape(title), re.escape(title)), text,
+                        re.MULTILINE | re.DOTALL).group(1)
     return re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
 
 
@@ -31,8 +33,18 @@ def programs(t):
     return directory
 
 
+def wrap(directory, name, words):
+    """Have the program NAME called with WORDS besides."""
+    path = os.path.join(directory, name)
+    with open(path, "w") as script:
+        script.write("#!/bin/sh\nexec /usr/bin/%s \"$@\" %s\n" % (name, words))
+    os.chmod(path, 0o755)
+
+
 def redirect(t):
     for place in REDIRECTED:
+        if not os.path.isdir(place):
+            continue
         t.run(["mount", "--bind", t.make_dir("machine", place.lstrip("/")), place])
         t.at_end(lambda place=place: t.run(["umount", "--recursive", "--lazy", place]))
 
@@ -63,7 +75,8 @@ def containers(t):
     need_containers(t)
     t.need("fincore")
     tree_directory("python3")
-    shared, end, written = blocks("Containers")
+    shared, end = blocks("docs/containers.md", "Trees below overlayfs")
+    written, = blocks("docs/containers.md", "Containers that write to their trees")
     check(INSTALLS in shared, "the walk-through begins otherwise: " + shared)
     environment = dict(t.environment(), PATH=programs(t) + ":" + os.environ["PATH"])
     redirect(t)
@@ -84,3 +97,66 @@ def containers(t):
     original = read_file(tree_directory("python3") + "/etc/motd")
     equal(read_file("/srv/trees/two/etc/motd"), original, "another tree")
     unmounted_and_ended(t)
+
+
+# Of a guest that boots from the typed drive, without a window, and powers off.
+GUEST = ("-accel tcg,thread=single -display none -no-reboot -nodefaults -serial none -monitor none -net none"
+         " -kernel %s/vmlinuz -initrd %s/initrd.img"
+         " -append 'root=/dev/vda rw quiet no_timer_check systemd.unit=poweroff.target'")
+
+
+@test(suite="full", timeout=900, presets=("release",), transports="one", alone=True)
+def virtual_machines(t):
+    """Mounting and the five minutes with QEMU, as root: a copy of a template boots from the mount in both cache modes."""
+    t.need("qemu-system-x86_64")
+    mounting, = [block for block in blocks("README.md", "Mounting") if "foldfs /srv" in block]
+    machine, = blocks("README.md", "Virtual machines")
+    boot = boot_directory()
+    directory = programs(t)
+    wrap(directory, "qemu-system-x86_64", GUEST % (boot, boot))
+    environment = dict(t.environment(), PATH=directory + ":" + os.environ["PATH"])
+    redirect(t)
+    for name in ("/srv/images", "/mnt/images"):
+        os.mkdir(name)
+    for name in ("a.img", "template.img"):
+        copy_image(boot + "/root.img", "/srv/images/" + name)
+
+    def typed(block):
+        return t.run(["sh", "-eu", "-c", block], cwd=ROOT, env=environment, timeout=400).stdout
+
+    printed = typed(mounting)
+    check("window" in printed or "passthrough" in printed, "what explain says, in: " + printed)
+    typed(mounting[:mounting.index("foldctl scan")])
+    typed(machine)
+    typed("umount /mnt/images")
+
+
+@test(suite="full", timeout=120, presets=("release",), transports="one")
+def fio(t):
+    """The five minutes with fio, for a second instead of ten."""
+    t.need("fio")
+    block, = blocks("README.md", "fio")
+    environment = dict(t.environment(), PATH=programs(t) + ":" + os.environ["PATH"])
+    redirect(t)
+    for name in ("/srv/images", "/mnt/images"):
+        os.mkdir(name)
+    write_file("/srv/images/template.img", t.rng.randbytes(16 * MIB))
+    check("--runtime=10" in block, "fio runs otherwise: " + block)
+    block = "foldfs /srv/images /mnt/images\n" + block.replace("--runtime=10", "--runtime=1") + "umount /mnt/images\n"
+    printed = t.run(["sh", "-eu", "-c", block], cwd=ROOT, env=environment, timeout=60).stdout
+    equal(len(re.findall(r"^ *READ:", printed, re.MULTILINE)), 2, "results of fio in: " + printed)
+
+
+@test(suite="full", timeout=200, presets=("release",), transports="one", alone=True)
+def containers_with_podman(t):
+    """The five minutes with podman."""
+    t.need("podman")
+    block, = blocks("README.md", "Containers")
+    environment = dict(t.environment(), PATH=programs(t) + ":" + os.environ["PATH"])
+    tree = tree_directory("python3")
+    redirect(t)
+    for name in ("/srv/trees", "/mnt/trees"):
+        os.mkdir(name)
+    t.run(["cp", "-a", tree, "/srv/trees/debian"])
+    printed = t.run(["sh", "-eu", "-c", block + "umount /mnt/trees\n"], cwd=ROOT, env=environment, timeout=120).stdout
+    equal(printed, "hello\n", "what the container printed")
