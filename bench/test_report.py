@@ -106,9 +106,9 @@ def amounts_of_one_kind_are_together():
     other.update(case="16 images, memory of the whole system", limit=5 << 20)
     document["results"].append(other)
     expect("| footprint | N images, memory of the whole system, 2 cases | dev | 5.0 MiB | nearest its limit: 16 images "
-           "| ≤ 5.0 MiB | met |" in report.short(document), "the cases together")
+           "| ≤ 5.0 MiB | met |" in report.summary(document), "the cases together")
     other.update(figure=6 << 20, met=False)
-    expect("**not met** in 1" in report.short(document), "one of them lost")
+    expect("**not met** in 1" in report.summary(document), "one of them lost")
 
 
 def what_failed_twice_is_one_row():
@@ -116,8 +116,19 @@ def what_failed_twice_is_one_row():
     document = made()
     failure = next(result for result in document["results"] if result["kind"] == "failure")
     document["results"] += [failure, dict(failure, case="2 images, memory of the whole system", scenario="footprint")]
-    expect(report.short(document).count("| storm | 16 clones |") == 1, "one row")
-    expect(report.short(document).count("memory of the whole system | dev |") == 2 + 1, "a row for the failure too")
+    rows = "\n".join(report.summary_rows(document))
+    expect(rows.count("| storm | 16 clones |") == 1, "one row")
+    expect(rows.count("memory of the whole system | dev |") == 2 + 1, "a row for the failure too")
+
+
+def the_readme_has_what_users_ask_first():
+    """Beside the plain file system, what is lost as well as what is won; nothing that was not measured."""
+    rows = report.short(kept()).splitlines()
+    expect(sum(line.startswith("| ") for line in rows) == 2 + 7, "seven rows")
+    expect(any("16 alike images" in line and "GiB" in line for line in rows), "memory of images")
+    document = made()
+    expect("16 clones boot" not in report.short(document), "no row of what was not measured")
+    expect("| hot reads of 4 KiB, random | 100 /s | 94 /s | 0.95 |" in report.short(document), "a row of what was")
 
 
 def the_documents_say_what_the_result_file_says():
@@ -196,7 +207,8 @@ def a_group_joins_before_the_program_starts():
 
 
 TESTS = (verdicts_follow_the_limits, the_table_has_every_result, the_summary_has_a_row_for_each_limit,
-         amounts_of_one_kind_are_together, what_failed_twice_is_one_row, the_documents_say_what_the_result_file_says,
+         amounts_of_one_kind_are_together, what_failed_twice_is_one_row,
+         the_readme_has_what_users_ask_first, the_documents_say_what_the_result_file_says,
          two_limits_against_one_peer_stay_apart, an_older_file_still_reads, the_page_has_plots_and_needs_no_network,
          a_group_joins_before_the_program_starts)
 

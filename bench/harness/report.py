@@ -190,9 +190,50 @@ def lost_rows(document):
     return head + [detail_row(result).rsplit(" | ", 1)[0] + " |" for result in lost] if lost else []
 
 
+# What a README shows: a label, the scenario and the beginning of the case. Good rows and bad ones.
+HEADLINES = (
+    ("16 clones boot for the first time, disk at 500 reads a second", "storm", "16 clones boot first, disk throttled"),
+    ("the same on a fast disk", "storm", "16 clones boot first, raw disk"),
+    ("hot reads of 4 KiB, random", "hot", "4 KiB random, 1 reader"),
+    ("hot reads of 1 MiB, sequential", "hot", "1 MiB sequential, 1 reader"),
+    ("buffered writes of 4 KiB, random", "write", "4 KiB random, private pages"),
+)
+
+
+def headline_row(label, results):
+    """The first of RESULTS beside the plain file system."""
+    for result in results:
+        native = value_text(result["metric"], result["peer_result"]["median"])
+        return row(label, native, value_text(result["metric"], result["median"]), f"{result['ratio']:.2f}")
+    return None
+
+
+def memory_rows(document):
+    """The most images there are figures for: what the page cache takes, and foldfs."""
+    found = [result for result in document["results"]
+             if result["scenario"] == "footprint" and re.match(r"\d+ images, memory of the whole system", result["case"])]
+    ours = max((result for result in found if result["kind"] == "amount"), key=lambda result: result["images"], default=None)
+    plain_one = next((result for result in found if ours and result["kind"] == "reference" and result["peer"] == "native"
+                      and result["images"] == ours["images"]), None)
+    if not plain_one:
+        return []
+    holes = plain_one["median"] - ours["nonzero_bytes"]
+    equal = ours["nonzero_bytes"] - ours["unique_bytes"]
+    return [row(f"memory for {ours['images']} alike images that were read as a whole", bytes_text(plain_one["median"]),
+                bytes_text(ours["median"]), f"{ours['median'] / plain_one['median']:.2f}"),
+            row("of the difference: holes that the page cache fills, and equal pages", "",
+                f"{bytes_text(holes)}, {bytes_text(equal)}", "")]
+
+
 def short(document):
-    """For a README: one row for each limit, with the worst case."""
-    return "\n".join(summary_rows(document) + [""] + about(document))
+    """For a README: what the most users ask first, beside the plain file system."""
+    rows = [row("", "plain file system", "foldfs", "ratio"), row(*["---"] * 4), *memory_rows(document)]
+    for label, scenario, case in HEADLINES:
+        results = [result for result in document["results"]
+                   if result["scenario"] == scenario and result["kind"] == "ratio" and result["peer"] == "native"
+                   and (result["case"] == case or result["case"].startswith(case + ", read"))]
+        rows.append(headline_row(label, sorted(results, key=lambda result: (result["transport"] or "") != "dev")))
+    return "\n".join([line for line in rows if line] + [""] + about(document))
 
 
 def summary(document):
