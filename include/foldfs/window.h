@@ -177,7 +177,7 @@ struct window_count {
 	uint64_t misplaced;    /* regions that are found though closed, or not found though noted */
 	bool trims;            /* there are trimmers */
 	bool trimming; /* trimmers are at work or have work, with regions that are in no list, or
-		        * pages are being uncounted */
+			* pages are being uncounted */
 };
 void window_count(struct window *window, struct window_count *ret_count);
 
