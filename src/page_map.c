@@ -44,15 +44,15 @@
  *
  *   R.5 A tree that is forgotten is cut off by one exchange of the word above it. The steps of R.2
  *       that follow are done later, a few words at a time, outside of map->lock and of the read
- *       side of the thread that forgot it (page_map_memory.c). This adds no new race, for these
- *       steps always ran beside readers and fills. A thread that begins at the root cannot reach
- *       the tree any more; a thread that reached it before is in a read side. If that thread is a
- *       reader, it sees what was true when it began. If it is a fill, it puts its frame into a slot
- *       that nobody will find. That is as good as discarded, and the slot's user is dropped with
- *       the others (B.3). The fill cannot put the frame into the new tree, for its ticket is of the
- *       old one (B.2). Nobody changes the shape of what is cut off: shapes are changed under
- *       map->lock by threads that come from the root. Until the tree is taken apart, frames have
- *       users that no slot of a map tells of; their lives can end all the same (B.4).
+ *       side of the thread that forgot it (page_map_memory.c). That is sound, because these steps
+ *       were always open to the same races. A thread that begins at the root cannot reach the tree
+ *       any more; a thread that reached it before is in a read side. If that thread is a reader, it
+ *       sees what was true when it began. If it is a fill, it puts its frame into a slot that
+ *       nobody will find. That is as good as discarded, and the slot's user is dropped with the
+ *       others (B.3). The fill cannot put the frame into the new tree, for its ticket is of the old
+ *       one (B.2). Nobody changes the shape of what is cut off: shapes are changed under map->lock
+ *       by threads that come from the root. Until the tree is taken apart, frames have users that
+ *       no slot of a map tells of; their lives can end all the same (B.4).
  */
 #include "foldfs/page_map.h"
 
