@@ -424,7 +424,7 @@ enum file_sharing file_sharing(struct file *file)
 	return shared * 20 < used ? FILE_UNIQUE : FILE_SHARES;
 }
 
-/* The kin first: see kin.h. */
+/* The kin goes first: see kin.h. */
 void file_forget(struct file *file)
 {
 	file_drop_kin(file);
@@ -540,7 +540,8 @@ static errint_t validate_locked(struct file *file, int fd, bool doubted, bool *r
 	*ret_unchanged = !doubted && is_as_stamped_locked(file, &st);
 	if (*ret_unchanged)
 		return 0;
-	/* The size first: a reader that sees the new content must not be held to the old size. */
+	/* Set the size first: a reader that sees the new content must not be held to the old
+	 * size. */
 	take_stamp_locked(file, &st);
 	file_forget(file);
 	edition_begin(file);
@@ -588,8 +589,8 @@ bool file_rests(struct file *file, int64_t calm)
 
 /* SEEN, taken shortly before, replaces an fstat only if it says that nothing has changed. A change
  * of ours that ended since has moved the stamp, and the source is asked again. A foreign change
- * since then goes unnoticed, as one between now and our end does: this request's span begins with
- * its look. */
+ * since then goes unnoticed, as one between now and our end does: the time that this request takes
+ * begins with its look. */
 errint_t file_change_begin(struct file *file, int fd, const struct stat *seen)
 {
 	bool unchanged;

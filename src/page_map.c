@@ -647,7 +647,7 @@ uint64_t page_map_shrink(struct page_map *map, uint64_t bytes)
 		freed += shrink_locked(map, &map->root, 0, bytes - freed);
 	}
 	if (!freed && kind_of(map->root) == NODE) {
-		/* Only runs and zeroes are left, and the nodes that hold them. */
+		/* Only runs and zeroes are left, and nodes that hold them. */
 		freed = map->node_bytes;
 		forget_range_locked(map, 0, UINT64_MAX);
 	}

@@ -328,6 +328,6 @@ static void grace_ended(struct rcu_head *head)
 	memory->leaving = 0;
 	memory->grace_pending = false;
 	begin_grace_locked(memory);
-	/* Once it is not pending, page_map_memory_free() need not wait for us. */
+	/* Once no callback is pending, page_map_memory_free() need not wait for this one. */
 	pthread_mutex_unlock(&memory->lock);
 }

@@ -15,7 +15,7 @@ struct page_map_memory {
 	_Atomic uint64_t leaving_bytes; /* of these, in nodes that are in no tree any more;
 					 * relaxed */
 	_Atomic uint64_t zero_pages;    /* relaxed; exact when nothing is under way */
-	pthread_mutex_t lock;           /* a leaf */
+	pthread_mutex_t lock;           /* a leaf of the lock order */
 	/* Lists of nodes; each is the word of its first node, or 0. The first two are changed under
 	 * lock. */
 	_Atomic uint64_t detached; /* roots of trees that nothing points to, to be taken apart */

@@ -41,7 +41,8 @@ struct page_store {
 	uint32_t limbo_count;     /* under lock */
 	_Atomic uint32_t fresh;   /* frames from here on were never used; changed under lock */
 	_Atomic uint32_t touched; /* frames below have memory; changed under lock */
-	uint64_t moves;           /* of frames between lists, for the audit; under lock */
+	uint64_t moves;           /* counts frames that moved between lists, for the audit; under
+				   * lock */
 	bool stopping;            /* under lock */
 	bool running;             /* main thread only */
 	pthread_t reclaimer;

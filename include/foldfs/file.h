@@ -25,7 +25,7 @@ struct file_table;
 struct kin;
 struct writers_view;
 
-/* Maps are kept within BUDGET bytes. STORE and MEMORY are borrowed. -ENOMEM. */
+/* Maps are kept within BUDGET bytes. MEMORY is borrowed. -ENOMEM. */
 errint_t file_table_new(struct page_map_memory *memory, uint64_t budget_bytes,
 			struct file_table **ret_table);
 /* FD is the open source directory: it tells how far the source's timestamps can be trusted. To be
@@ -36,8 +36,8 @@ errint_t file_table_source(struct file_table *table, int fd);
 void file_table_use_families(struct file_table *table, struct family_table *families);
 /* Whether DEVICE is the source's own. Any thread, no lock. */
 bool file_table_is_source(const struct file_table *table, dev_t device);
-/* Whether a change after this moment may leave the source with the same STAMP, taken now. Any
- * thread, no lock. */
+/* Whether a change after this moment may leave the source with the same stamp as STAMP, which was
+ * taken now. Any thread, no lock. */
 bool file_table_doubts(const struct file_table *table, const struct source_stamp *stamp);
 /* No file is referenced any more. */
 void file_table_free(struct file_table *table);
@@ -106,8 +106,8 @@ bool file_wants_kin(const struct file *file);
 /* Give FILE, which is open as FD, the kin KIN, which is taken over. Only done if FILE still has
  * KIN's stamp and has no kin yet. */
 void file_set_kin(struct file *file, struct kin *kin, int fd);
-/* Whether a change of FILE after this moment may leave it with the same STAMP, taken now. Any
- * thread, no lock. */
+/* Whether a change of FILE after this moment may leave it with the same stamp as STAMP, which was
+ * taken now. Any thread, no lock. */
 bool file_doubts(const struct file *file, const struct source_stamp *stamp);
 /* FILE's kin; NULL: it has none. RCU read side. */
 struct kin *file_kin(const struct file *file);

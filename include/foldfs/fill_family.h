@@ -14,9 +14,10 @@ bool fill_family_pages(struct page_read *read);
 /* Whether what READ fetched is what its family knows, except for pages that were cut. After the
  * fetch; a system call or two. */
 bool fill_family_is_exact(const struct page_read *read);
-/* Page I of READ was published as REF, and what was fetched is exact. RCU read side. */
+/* Tell the family that page I of READ was published as REF; what was fetched is exact. RCU read
+ * side. */
 void fill_family_tell(const struct page_read *read, unsigned i, struct frame_ref ref);
-/* All that was fetched is published. */
+/* To be called when all that was fetched is published. */
 void fill_family_end(struct page_read *read);
 
 #endif

@@ -54,8 +54,8 @@ uint64_t kin_number(const struct kin *kin);
  * family of those pages that KIN has. Within the RCU read side in which the slots were looked at,
  * while all that KIN's file had not cut was the family's. */
 void kin_tell(const struct kin *kin, uint64_t first, uint64_t pages, struct frame_ref ref);
-/* The frame that holds PAGE now, by the first that knows; the caller is one more user of it. False:
- * there is none. RCU read side. */
+/* The frame that holds PAGE now, from the first of these families that knows it; the caller becomes
+ * one more user of it. False: there is none. RCU read side. */
 bool kin_share(const struct kin *kin, uint64_t page, struct frame_ref *ret_ref);
 /* Whether the file open as FD has the stamp under which all of KIN is true. */
 bool kin_is_exact(struct kin *kin, int fd);
@@ -76,12 +76,13 @@ struct source *kin_source(struct kin *kin);
 /* Whether nobody but this mount can have changed KIN's file, from when all of KIN was true up to
  * now. Any thread; a system call. */
 bool kin_is_proven(struct kin *kin);
-/* Whether PAGE is the family's page of the same number, and was not cut. Any thread. */
+/* Whether PAGE is the family's page of the same number and was not cut. Any thread. */
 bool kin_has(const struct kin *kin, uint64_t page);
-/* The first page from PAGE on that was the family's, cut or not, UINT64_MAX: none. Any thread. */
+/* The first page from PAGE on that was the family's, whether cut or not; UINT64_MAX: none. Any
+ * thread. */
 uint64_t kin_next(const struct kin *kin, uint64_t page);
-/* The first page from PAGE on that is the family's and was not cut, and how many there are in a
- * row; UINT64_MAX: none. Any thread. */
+/* The first page from PAGE on that is the family's and was not cut; *ret_pages: how many such pages
+ * are in a row. UINT64_MAX: none. Any thread. */
 uint64_t kin_next_uncut(const struct kin *kin, uint64_t page, uint64_t *ret_pages);
 /* Bytes that KIN takes, its family not counted. Any thread. */
 uint64_t kin_bytes(const struct kin *kin);

@@ -32,7 +32,8 @@ struct page_look {
 	bool from_pool;   /* data is a frame's */
 };
 
-/* Memory of many maps: counted together, bytes. BUDGET is advice to the owner, see file.h. */
+/* Memory of many maps, counted together, in bytes. Its owner keeps it within a budget, see file.h.
+ * -ENOMEM. */
 errint_t page_map_memory_new(struct page_store *store, struct page_map_memory **ret_memory);
 void page_map_memory_free(struct page_map_memory *memory);
 uint64_t page_map_memory_bytes(const struct page_map_memory *memory);

@@ -68,7 +68,7 @@ struct window_span {
 
 /* A range of regions of a file. */
 struct window_range {
-	const struct window_file *file; /* to compare with */
+	const struct window_file *file; /* only to compare with */
 	uint64_t first;
 	uint64_t end;
 };

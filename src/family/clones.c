@@ -330,7 +330,7 @@ struct side {
 	uint64_t writers;
 };
 
-/* The file that is opened, and one that was before. */
+/* The file that is opened (C), and one that was opened before (T). */
 struct pair {
 	struct clones *clones;
 	struct side c;
@@ -338,7 +338,7 @@ struct pair {
 	uint64_t end; /* bytes to compare */
 	struct catalogue_run *runs;
 	size_t count;
-	uint64_t pages; /* in runs */
+	uint64_t pages; /* in `runs` */
 };
 
 static int fd_of(const struct side *side)
@@ -560,7 +560,7 @@ static void tell(const struct pair *pair, const struct side *side)
 		kin_put(kin);
 }
 
-/* Neither has a kin. */
+/* Found a family of the two files. Neither has a kin. */
 static bool found_family(struct pair *pair)
 {
 	bool by_t = writers_may_speak(pair->t.writers, pair->c.writers);
@@ -604,7 +604,7 @@ static errint_t keep_uncut(struct pair *pair, const struct kin *kin)
 	return error;
 }
 
-/* T has KIN, which was true of it while the two were compared. */
+/* Let C join T's family. T has KIN, which was true of it while the two were compared. */
 static bool join_family(struct pair *pair, struct kin *kin)
 {
 	return writers_may_speak(pair->t.writers, pair->c.writers) &&

@@ -52,12 +52,12 @@ struct family {
 	uint64_t leaf_count;
 	unsigned references;       /* under table->lock, as the next four */
 	struct cds_list_head link; /* of its bucket */
-	struct cds_list_head full; /* in table->full, while it has leaves */
+	struct cds_list_head full; /* link in table->full, while it has leaves */
 	/* Leaves that were counted, less those that were taken out; may be below the true number
 	 * for a moment, since a leaf can be taken out before it is counted. */
 	int64_t leaves_made;
 	uint64_t next_taken;  /* where to look for the next leaf to take */
-	pthread_mutex_t lock; /* of claims; a leaf */
+	pthread_mutex_t lock; /* of claims; a leaf of the lock order */
 	pthread_cond_t unclaimed;
 	struct cds_list_head claims;            /* under lock */
 	_Atomic(struct family_leaf *) leaves[]; /* NULL: nothing is remembered there */

@@ -270,7 +270,7 @@ bool kin_is_proven(struct kin *kin)
 	return proven;
 }
 
-/* How many runs begin at PAGE or before. Runs are ascending and do not overlap. */
+/* How many runs begin at PAGE or before. Runs are ascending and apart from each other. */
 static size_t runs_until(const struct kin *kin, uint64_t page)
 {
 	size_t low = 0;

@@ -42,8 +42,8 @@
 #define RUN_REGIONS 16u
 /* A call that takes longer waits for something: there is work for another trimmer meanwhile. */
 #define SLOW_US 1000u
-/* Past the budget, close the oldest regions until what stays is a sixteenth below it, so that
- * trimming comes in batches. */
+/* When the window is past the budget, close the oldest regions until what stays is a sixteenth
+ * below it, so that trimming comes in batches. */
 static void close_oldest_locked(struct window *window)
 {
 	uint64_t budget = window_budget_pages(window);

@@ -363,7 +363,7 @@ void *window_run_dropper(void *argument)
 	uint64_t uncounted = 0;
 	struct region *region;
 
-	/* As the trimmers. */
+	/* With the trimmers' priority. */
 	(void)setpriority(PRIO_PROCESS, 0, TRIMMER_NICE);
 	fold_rcu_register();
 	pthread_mutex_lock(&window->lock);
