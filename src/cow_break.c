@@ -2,15 +2,15 @@
 /*
  * cow_break.c - every change of content
  *
- * The frame of each case: change_begin (range lock, stamp), the source, the slots, change_end. What
- * another file shares is never touched: frames are immutable, so "to break" is to give this file's
- * slot another frame.
+ * Each case has the same frame: change_begin (range lock, stamp), the source, the slots,
+ * change_end. What another file shares is never touched: frames are immutable, so "to break" is to
+ * give this file's slot another frame.
  *
- * A fill that reads the source while a change is made may have old bytes, new ones or both. It
- * looked before the slots changed, so its ticket is worthless afterwards (page_map, B.2); if it
- * looked after they changed, it read the source after the change, because the source came first.
+ * A fill that reads the source while a change is made may have old bytes, new ones or both. If it
+ * looked before the slots changed, its ticket is worthless afterwards (page_map, B.2). If it looked
+ * after they changed, it read the source after the change, because the source came first.
  *
- * EINTR is a source's whim (NFS, FUSE), never a signal to us: the call is made again.
+ * EINTR comes from the source (NFS, FUSE), never from a signal to us: the call is made again.
  */
 #include "foldfs/cow_break.h"
 
@@ -22,15 +22,16 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A write of this many bytes is taken for a stream. Its pages become unknown instead of private: a
- * copy of each in the pool would cost more than the write (measured: a 1 MiB write took 5 times as
- * long, most of it for memory to be cleared), push out what is used, and hold what the window has
- * anyway. */
+/* A write of this many bytes is taken for a stream. Its pages become unknown instead of private. A
+ * copy of each page in the pool would cost more than the write (measured: a 1 MiB write took 5
+ * times as long, most of it for memory to be cleared). It would also push out what is used, and
+ * hold what the window has anyway. */
 #define STREAM_BYTES (64u << 10)
 
-/* The most of a copy that is done at once. One call of the source may take many seconds for 2 GiB,
- * during which nothing else changes these pages and the client cannot be killed. It asks for the
- * rest. Pieces end at multiples of this, so that each can be a reflink if the whole could. */
+/* The most of a copy that is done in one call. One call of the source may take many seconds for 2
+ * GiB. Meanwhile nothing else changes these pages and the client cannot be killed. The client asks
+ * for the rest. Pieces end at multiples of this, so that each can be a reflink if the whole
+ * could. */
 #define COPY_BYTES ((size_t)16 << 20)
 
 /* A change of FILE's pages FIRST..LAST that is under way. */
@@ -64,11 +65,11 @@ static void change_end(struct change *change)
 {
 	file_change_end(change->file, change->fd);
 	range_lock_unlock(file_range_lock(change->file), &change->hold);
-	/* What was only written takes some memory of its map, too. */
+	/* A file that is only written takes memory for its map, too. */
 	file_table_trim(file_table_of(change->file));
 }
 
-/* The pages of the change are what the source says, whatever that is. */
+/* Forget the pages of the change: they are what the source says, whatever that is. */
 static void forget(const struct change *change)
 {
 	uint64_t count = change->last == UINT64_MAX ? UINT64_MAX : change->last - change->first + 1;
@@ -78,8 +79,8 @@ static void forget(const struct change *change)
 	fold_rcu_read_unlock();
 }
 
-/* LENGTH bytes were written WITHIN a page that was resident as OLD: its new content goes into
- * FRAME. True if FRAME was used. Read side. */
+/* LENGTH bytes were written WITHIN a page that was resident as OLD: put its new content into FRAME.
+ * True if FRAME was used. Read side. */
 static bool break_page(const struct cow_break *cow, struct page_map *map, uint64_t page,
 		       const void *old, const void *bytes, size_t within, size_t length,
 		       uint32_t frame, struct frame_batch *batch)
@@ -97,8 +98,7 @@ static bool break_page(const struct cow_break *cow, struct page_map *map, uint64
 	return true;
 }
 
-/* The slots of the pages after LENGTH bytes from BUFFER were written at
- * OFFSET. */
+/* Update the slots of the pages after LENGTH bytes from BUFFER were written at OFFSET. */
 static void break_pages(const struct cow_break *cow, struct file *file, const uint8_t *buffer,
 			size_t length, uint64_t offset)
 {
@@ -143,15 +143,15 @@ static void break_pages(const struct cow_break *cow, struct file *file, const ui
 	page_map_forget(map, first + i - unknown, unknown);
 	for (i = 0; i < got; i++)
 		page_store_give_back(cow->store, frames[i], &batch);
-	/* Within the read side, in which the frames were taken: the audit relies on it to tell a
-	 * frame that is lost from one that is in use. */
+	/* Within the read side in which the frames were taken: by that the audit tells a lost frame
+	 * from one in use. */
 	page_store_settle(cow->store, &batch);
 	fold_rcu_read_unlock();
 	if (broken)
 		counters_add(cow->counters, COUNTER_BREAKS, broken);
 }
 
-/* A stream was written: count what was resident of it, and forget. */
+/* A stream was written: count how many of its pages were resident, and forget them all. */
 static void break_stream(const struct cow_break *cow, const struct change *change)
 {
 	struct page_map *map = file_map(change->file);
@@ -214,7 +214,7 @@ errint_t cow_break_truncate(const struct cow_break *cow, struct file *file, int 
 		return error;
 	if (TEMP_FAILURE_RETRY(path ? truncate(path, size) : ftruncate(fd, size)))
 		error = -errno;
-	/* Also the page that is cut: behind the end it reads as zeroes from now on. */
+	/* Forgets also the page that is cut: behind the end it reads as zeroes from now on. */
 	forget(&change);
 	change_end(&change);
 	return error;
@@ -245,14 +245,14 @@ errint_t cow_break_fallocate(const struct cow_break *cow, struct file *file, int
 		return error;
 	if (TEMP_FAILURE_RETRY(fallocate(fd, mode, offset, length)))
 		error = -errno;
-	/* To reserve room changes no byte. */
+	/* Reserving room changes no byte. */
 	if (mode & ~FALLOC_FL_KEEP_SIZE)
 		forget(&change);
 	change_end(&change);
 	return error;
 }
 
-/* How much of LENGTH, to be copied to OFFSET, is done now. */
+/* How much of LENGTH, to be copied to OFFSET, is done in this call. */
 static size_t copy_piece(off_t offset, size_t length)
 {
 	size_t piece = COPY_BYTES - (size_t)offset % COPY_BYTES;

@@ -2,34 +2,34 @@
 /*
  * file.c - what this mount knows of source files, and for how long it is true
  *
- * The table is a cds_lfht from (device, inode), changed under table->lock; look-ups for a reference
+ * The table is a cds_lfht from (device, inode), changed under table->lock. Look-ups for a reference
  * take the lock too: they come with an open, never with a read. The files stand in two lists, most
- * recently used last: those that are open, and those that are idle. A trim that wants an idle file
- * so has it at once, however many are open. A file leaves the table when it has no reference and
- * either its memory is wanted or its source is gone for good; while it is in the table the table
+ * recently used last: those that are open, and those that are idle. So a trim that wants an idle
+ * file has it at once, however many are open. A file leaves the table when it has no reference and
+ * either its memory is wanted or its source is gone for good. While it is in the table, the table
  * itself needs no reference.
  *
- * Truth. file->stamp is the source as of which the map is true. While this mount changes the source
- * (changers > 0) the stamp moves with every change and says nothing; after the last of overlapping
- * changes it is taken anew. A foreign change that falls between file_change_begin() of the first
- * and file_change_end() of the last goes unnoticed: with no notice from the file system nobody can
- * tell it from our own.
+ * Truth. file->stamp is the state of the source for which the map is true. While this mount changes
+ * the source (changers > 0), the stamp moves with every change and says nothing. After the last of
+ * overlapping changes the stamp is taken anew. A foreign change between file_change_begin() of the
+ * first and file_change_end() of the last goes unnoticed: without a notice from the file system it
+ * cannot be told from our own.
  *
- * A ctime that is as young as the clock's tick is coarse may be shared by a later change. Where the
+ * A ctime that is no older than the coarse clock's tick may be shared by a later change. Where the
  * kernel has multigrain timestamps (Linux 6.13; a stamp that was looked at is never given again)
  * this cannot happen. Elsewhere such a stamp is not trusted: `racy`. A clock that was set back
- * makes every stamp look young, which costs no more than memory. One that runs ahead of a file
+ * makes every stamp look young, which costs no more than memory. A clock that runs ahead of a file
  * server's makes the server's stamps look old: there a change within one tick of the stamp goes
  * unnoticed.
  *
- * A change that somebody tells of (file_distrust) needs no stamp. It closes the gap above as well.
- * Where what was told may have been lost (file_recheck), the stamp has to do, but for what it does
- * not show: a change that was not over when the stamp was taken, and one beside our own, which the
- * stamp that is taken at their end includes. Both were made shortly before the stamp was. So a
- * stamp is `young` if its ctime was when it was taken, and then relied upon only if it is known
- * that nothing which was told some time afterwards was lost.
+ * A change that is reported (file_distrust) needs no stamp. A report also closes the gap above. If
+ * reports may have been lost (file_recheck), the stamp has to do, except for the changes that it
+ * does not show. These are a change that was not over when the stamp was taken, and a change beside
+ * our own, which the stamp taken at their end includes. Both were made shortly before the stamp was
+ * taken. So a stamp is `young` if its ctime was young when it was taken. A young stamp is relied
+ * upon only if it is known that no report from some time afterwards was lost.
  *
- * Truth is that of the file's owner too: what is known of a file, or was adopted for it, may rest
+ * Truth also depends on the file's owner: what is known of a file, or was adopted for it, may rest
  * on the word of files that its owner could have written to (writers.h). So nothing of it outlives
  * a change of owner or mode that lets others write, also one that this mount makes.
  *
@@ -48,8 +48,8 @@
 #include <sys/statfs.h>
 #include <time.h>
 
-/* Pages that file_sharing() looks at. Of a file that shares a tenth of its pages, 89 of 100
- * samples of this size have more than a twentieth of shared ones (binomial distribution). */
+/* Pages that file_sharing() looks at. If a file shares a tenth of its pages, 89 of 100 samples of
+ * this size have more than a twentieth of shared pages (binomial distribution). */
 #define SHARE_SAMPLES 64u
 
 errint_t file_table_new(struct page_map_memory *memory, uint64_t budget_bytes,
@@ -229,7 +229,8 @@ static bool is_in_other_hands_locked(const struct file *file, const struct stat 
 	       (now.group != file->hands.group && now.writable & S_IWGRP);
 }
 
-/* Of CLOCK_MONOTONIC, in nanoseconds: when all that a stamp taken now may include has been told. */
+/* The time, of CLOCK_MONOTONIC in nanoseconds, when every change that a stamp taken now may include
+ * has been reported. 0: the stamp is not young. */
 static int64_t young_until(const struct source_stamp *stamp)
 {
 	return source_stamp_is_young(stamp, FILE_SETTLED_NS) ? clock_now_ns() + FILE_SETTLED_NS : 0;
@@ -244,9 +245,10 @@ static void take_stamp_locked(struct file *file, const struct stat *st)
 	atomic_store_explicit(&file->size, (uint64_t)st->st_size, memory_order_release);
 }
 
-/* What was known was found untrue, and is forgotten by now: whoever sees the new number and has the
- * kernel's cache dropped does so after that. Two at once may leave the lower number, which does
- * not matter: a drop for the higher one begins after both have forgotten. */
+/* What was known was found untrue, and is forgotten before this is called. So a thread that sees
+ * the new number and has the kernel's cache dropped does so after that. Two calls at once may leave
+ * the lower number. That does not matter: a drop for the higher one begins after both have
+ * forgotten. */
 static void edition_begin(struct file *file)
 {
 	atomic_store(&file->edition, atomic_fetch_add(&file->table->editions, 1) + 1);
@@ -285,7 +287,7 @@ static errint_t file_new(struct file_table *table, const struct stat *st, struct
 static void use_locked(struct file *file)
 {
 	file->references++;
-	file->gone = false; /* whoever opens it again has it from somewhere */
+	file->gone = false; /* a new opener has it from somewhere */
 	file_move_locked(file, false);
 	if (file->in_kins)
 		file_move_kin_locked(file, false);
@@ -338,8 +340,8 @@ struct file *file_get(struct file *file)
 	return file;
 }
 
-/* Give up a reference. True: it was the last to a file without a name, which has left the table and
- * is the caller's to destroy. */
+/* Give up a reference. True: it was the last one to a file without a name. The file has left the
+ * table, and the caller destroys it. */
 static bool unuse_locked(struct file *file)
 {
 	if (--file->references)
@@ -372,7 +374,7 @@ void file_put_or_drop(struct file *file, int fd)
 
 	pthread_mutex_lock(&table->lock);
 	/* A file without a name, once its last handle is closed: nobody can ever open it again. If
-	 * somebody else still holds a reference, that one drops it. */
+	 * another reference is left, its holder's put drops the file. */
 	file->gone = gone;
 	last = unuse_locked(file);
 	pthread_mutex_unlock(&table->lock);
@@ -422,7 +424,7 @@ enum file_sharing file_sharing(struct file *file)
 	return shared * 20 < used ? FILE_UNIQUE : FILE_SHARES;
 }
 
-/* The kin first: see kin.h. */
+/* The kin goes first: see kin.h. */
 void file_forget(struct file *file)
 {
 	file_drop_kin(file);
@@ -439,9 +441,9 @@ bool file_wants_kin(const struct file *file)
 	       !atomic_load_explicit(&file->kin, memory_order_relaxed);
 }
 
-/* Whoever tells of a change (file_distrust) takes away the kin that is there. One that comes after
- * that is compared with the source once it is there: then it is either true, or a change that is
- * yet to be told of will take it away. */
+/* A report of a change (file_distrust) takes away the kin that is there. So a kin that is set after
+ * the report is compared with the source once it is set. Then either it is true, or a change that
+ * is yet to be reported will take it away. */
 void file_set_kin(struct file *file, struct kin *kin, int fd)
 {
 	struct kin *none = NULL;
@@ -497,9 +499,10 @@ struct family_table *file_families(const struct file *file)
 }
 
 /* A change of ours that is under way may have looked at a page before it was forgotten here, and
- * put it back with its own bytes in it. So the mark comes first and stays until the last of such
- * changes has ended and forgotten all once more. The stamp stays what it was: the next open then
- * sees for itself that it is old, and does not rely on the kernel's cache having been dropped. */
+ * may put it back with its own bytes in it. So the mark is set first, and stays until the last of
+ * such changes has ended and forgotten all once more. The stamp stays what it was: then the next
+ * open sees for itself that the stamp is old, and does not rely on the kernel's cache having been
+ * dropped. */
 void file_distrust(struct file *file)
 {
 	atomic_store(&file->distrusted, true);
@@ -507,8 +510,9 @@ void file_distrust(struct file *file)
 	edition_begin(file);
 }
 
-/* What is known may hold what a change under way had seen before file_distrust(). The last one
- * takes the mark off; one set after that finds no change under way, or a later one. */
+/* What is known may hold what a change under way had seen before file_distrust(). The last such
+ * change takes the mark off. If the mark is set again after that, there is no change under way, or
+ * a later one that will take it off. */
 static void end_distrust_locked(struct file *file)
 {
 	if (file->changers ? atomic_load(&file->distrusted)
@@ -516,7 +520,7 @@ static void end_distrust_locked(struct file *file)
 		file_forget(file);
 }
 
-/* Whether ST is the source as of which the map is true, for certain. */
+/* Whether ST certainly is the state of the source for which the map is true. */
 static bool is_as_stamped_locked(const struct file *file, const struct stat *st)
 {
 	struct source_stamp stamp;
@@ -525,7 +529,8 @@ static bool is_as_stamped_locked(const struct file *file, const struct stat *st)
 	return !file->racy && source_stamp_equal(&stamp, &file->stamp);
 }
 
-/* Compare with the source; forget what a foreign change made untrue, or, DOUBTED, may have. */
+/* Compare with the source. Forget what a foreign change made untrue, or, if DOUBTED, may have made
+ * untrue. */
 static errint_t validate_locked(struct file *file, int fd, bool doubted, bool *ret_unchanged)
 {
 	struct stat st;
@@ -535,7 +540,8 @@ static errint_t validate_locked(struct file *file, int fd, bool doubted, bool *r
 	*ret_unchanged = !doubted && is_as_stamped_locked(file, &st);
 	if (*ret_unchanged)
 		return 0;
-	/* The size first: a reader that sees the new content must not be held to the old size. */
+	/* Set the size first: a reader that sees the new content must not be held to the old
+	 * size. */
 	take_stamp_locked(file, &st);
 	file_forget(file);
 	edition_begin(file);
@@ -563,7 +569,7 @@ bool file_recheck(struct file *file, int fd, int64_t calm)
 	if (!file->changers)
 		error = validate_locked(file, fd, file->young_until > calm, &unchanged);
 	pthread_mutex_unlock(&file->lock);
-	/* Nobody can tell what was changed beside our own changes, or what cannot be looked at. */
+	/* What was changed beside our own changes cannot be told, nor what cannot be looked at. */
 	if (error)
 		file_distrust(file);
 	return unchanged;
@@ -581,10 +587,10 @@ bool file_rests(struct file *file, int64_t calm)
 	return rests;
 }
 
-/* What was seen shortly before does only where it says that nothing has changed. A change of ours
- * that ended since has moved the stamp, and the source is asked again. A foreign one since then
- * goes unnoticed as one between now and our end does: what this request takes begins with
- * its look. */
+/* SEEN, taken shortly before, replaces an fstat only if it says that nothing has changed. A change
+ * of ours that ended since has moved the stamp, and the source is asked again. A foreign change
+ * since then goes unnoticed, as one between now and our end does: the time that this request takes
+ * begins with its look. */
 errint_t file_change_begin(struct file *file, int fd, const struct stat *seen)
 {
 	bool unchanged;
@@ -607,7 +613,8 @@ void file_change_end(struct file *file, int fd)
 	file->changers--;
 	end_distrust_locked(file);
 	if (fstat(fd, &st)) {
-		/* What cannot be stamped is not trusted: no state of the source equals this. */
+		/* A file that cannot be stamped is not trusted: no state of the source equals this
+		 * stamp. */
 		file->stamp = (struct source_stamp){0};
 		file_forget(file);
 	} else if (file->changers) {
@@ -617,9 +624,9 @@ void file_change_end(struct file *file, int fd)
 			file_forget(file);
 			edition_begin(file);
 		}
-		/* As young as can be, but our own: to distrust it would forget all that is known
-		 * with every write. A foreign change in the same tick is one of those that nobody
-		 * can tell. */
+		/* The stamp is as young as can be, but our own. To distrust it would forget all
+		 * that is known with every write. A foreign change in the same tick cannot be told
+		 * from our own. */
 		take_stamp_locked(file, &st);
 		file->racy = false;
 	}
@@ -660,7 +667,7 @@ static errint_t key_list_add(struct key_list *list, const struct file *file)
 	return 0;
 }
 
-/* No lock: opens need not wait for the walk. */
+/* Takes no lock, so opens need not wait for the walk. */
 errint_t file_table_keys(struct file_table *table, struct file_key **ret_keys, size_t *ret_count)
 {
 	struct key_list list = {0};

@@ -1,22 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * file_trim.c - what is given up where maps, families and kins take more than their budget
+ * file_trim.c - what is given up when maps, families and kins take more than their budget
  *
  * In this order: idle files as wholes, least recently used first; what families remember; kins
- * beyond their share; leaves of the maps of open files. One thread trims at a time; each hold of
- * the table's lock, for which opens wait, is bounded by what it frees.
+ * beyond their share; leaves of the maps of open files. One thread trims at a time. Opens wait for
+ * the table's lock, so each hold of it is bounded by what it frees.
  */
 #include "file_internal.h"
 
-/* What families and kins may keep of the budget while maps want it: a fourth. */
+/* Divisor of the budget: families and kins may keep a fourth of it while maps want it. */
 #define KINS_SHARE 4u
-/* Open files that are shrunk in one hold of the table's lock, for which opens wait. */
+/* Open files that are shrunk in one hold of the table's lock, because opens wait for it. */
 #define SHRINK_BATCH 8u
-/* And how much of one of them. */
+/* Bytes taken from one of these files. */
 #define SHRINK_BYTES (256u << 10)
 
-/* Free the least recently used file that nobody references, and say what that brought; 0: all are
- * in use. */
+/* Free the least recently used file that nobody references. Returns the bytes that were freed; 0:
+ * all files are in use. */
 static uint64_t drop_one(struct file_table *table)
 {
 	struct file *file;
@@ -24,7 +24,8 @@ static uint64_t drop_one(struct file_table *table)
 	uint64_t freed;
 
 	pthread_mutex_lock(&table->lock);
-	/* The few that are passed by are looked at by the audit or the watch (file_table_peek). */
+	/* The few that are skipped are being looked at by the audit or the watch
+	 * (file_table_peek). */
 	cds_list_for_each_entry (file, &table->idle, use) {
 		if (!file->references) {
 			found = file;
@@ -40,8 +41,9 @@ static uint64_t drop_one(struct file_table *table)
 	return freed;
 }
 
-/* Take leaves from the least recently opened files, SHRINK_BATCH times. One that has no more goes
- * behind the others and is off *LEFT. What that brought, WANTED or about as much at most. */
+/* Take leaves from the least recently opened files, SHRINK_BATCH times. A file that has no more
+ * leaves goes to the end of the list and is taken off *LEFT. Returns the bytes that were freed,
+ * WANTED or about as much at most. */
 static uint64_t shrink_some(struct file_table *table, size_t *left, uint64_t wanted)
 {
 	uint64_t freed = 0;
@@ -67,7 +69,7 @@ static uint64_t shrink_some(struct file_table *table, size_t *left, uint64_t wan
 	return freed;
 }
 
-/* All files are open: take leaves of them. */
+/* All files are open: take leaves from them. */
 static void shrink_open(struct file_table *table, uint64_t excess)
 {
 	size_t left;
@@ -82,8 +84,8 @@ static void shrink_open(struct file_table *table, uint64_t excess)
 	}
 }
 
-/* Take kins, of files that were least recently opened first, until that is BYTES. Returns what it
- * was. Who lost his otherwise is met here once. */
+/* Take kins away, from the least recently opened files first, until BYTES are freed. Returns how
+ * many were. A file that lost its kin otherwise is met here once. */
 static uint64_t drop_kins_locked(struct file_table *table, uint64_t bytes)
 {
 	uint64_t freed = 0;
@@ -103,8 +105,8 @@ static uint64_t drop_kins_locked(struct file_table *table, uint64_t bytes)
 	return freed;
 }
 
-/* Families and kins beyond their share of the budget: take kins, as wholes. What is learned of a
- * file may be learned again at its next open. */
+/* Families and kins are beyond their share of the budget: take kins away, as wholes. A file's kin
+ * may be learned again at its next open. */
 static uint64_t drop_kins(struct file_table *table)
 {
 	uint64_t bytes = table->families ? family_table_in_use(table->families) : 0;
@@ -122,8 +124,7 @@ static uint64_t drop_kins(struct file_table *table)
 	return freed;
 }
 
-/* Bytes beyond the budget. What is only waiting to be freed does not count: it is trimmed
- * already. */
+/* Bytes beyond the budget. What only waits to be freed does not count: it is trimmed already. */
 static uint64_t excess_of(const struct file_table *table)
 {
 	uint64_t bytes = page_map_memory_in_use(table->memory) + file_table_bytes(table);

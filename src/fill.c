@@ -2,18 +2,18 @@
 /*
  * fill.c - hits from the pool, misses from the source into it
  *
- * Order, and why it is right: the look notes each page's ticket; the source is read; the reply goes
- * out; only then is the page hashed and published, by compare-and-swap against the ticket. A change
- * that came in between has moved the ticket's version on, so old bytes cannot be published after it
- * (page_map, B.2). The reply itself may carry the bytes of either side of such a change, as with
- * any read that runs beside a write.
+ * The order of a read, and why it is right: the look notes each page's ticket; the source is read;
+ * the reply goes out; only then is the page hashed and published, by compare-and-swap against the
+ * ticket. A change that came in between has moved the ticket's version on, so old bytes cannot be
+ * published after it (page_map, B.2). The reply itself may carry the bytes of either side of such a
+ * change, as with any read that runs beside a write.
  *
- * Between fetch and publication a frame is this read's alone. Bytes found in the pool are good
- * until the read side is left, whatever happens to their frames (page_store, A.2), and the reply is
- * made within it.
+ * Between fetch and publication a frame belongs to this read alone. Bytes found in the pool are
+ * good until the read side is left, whatever happens to their frames (page_store, A.2), and the
+ * reply is made within it.
  *
- * The pool is never a reason to fail (DESIGN, invariant 5): pages that get no frame are read into a
- * bounce buffer, and when there is no memory for that either, into the filler's spare one.
+ * The pool is never a reason to fail (DESIGN, invariant 5). Pages that get no frame are read into a
+ * bounce buffer. If there is no memory for that either, they are read into the filler's spare one.
  */
 #include "foldfs/fill.h"
 
@@ -56,8 +56,8 @@ void page_read_init(struct page_read *read, struct filler *filler, struct file *
 	uint64_t size = file_size(file);
 	bool unchanged;
 
-	/* A read to the end is where a source that grew or shrank behind the mount shows. An error
-	 * of fstat will come again with the read. */
+	/* A read past the known end is where a source that grew or shrank behind the mount shows.
+	 * An error of fstat will come again with the read. */
 	if ((uint64_t)offset + length > size) {
 		(void)file_validate(file, source_fd(source), &unchanged);
 		size = file_size(file);
@@ -135,8 +135,8 @@ static bool is_missing(const struct page_read *read, unsigned i)
 	return !is_settled(read, i) && !read->looks[i].data;
 }
 
-/* Room for every page of the read; used where there was no frame. With no memory left the filler's
- * spare one, which one read at a time can have until it is finished. */
+/* Room for every page of the read; used for pages that got no frame. If no memory is left, it is
+ * the filler's spare buffer, which one read at a time can have until it is finished. */
 static uint8_t *bounce_memory(struct page_read *read)
 {
 	if (!read->bounce)
@@ -169,7 +169,7 @@ static void provide(struct page_read *read)
 		atomic_fetch_add_explicit(&read->filler->at_work, 1, memory_order_relaxed);
 	read->at_work = true;
 	got = page_store_take(store, frames, read->missing);
-	/* What gets no frame is told to nobody, so nobody waits for it. */
+	/* A page that gets no frame is told to nobody, so nobody must wait for it. */
 	if (got < read->missing)
 		family_unclaim(&read->claim);
 	for (i = 0; i < read->pages; i++) {
@@ -188,7 +188,7 @@ static void provide(struct page_read *read)
 	}
 }
 
-/* Pages I..END lie side by side: put them into IOV, neighbours in memory joined. */
+/* Pages I..END lie side by side: put them into IOV, joining neighbours in memory. */
 static int build_iov(struct page_read *read, unsigned i, unsigned end, struct iovec iov[])
 {
 	int count = 0;
@@ -205,8 +205,8 @@ static int build_iov(struct page_read *read, unsigned i, unsigned end, struct io
 	return count;
 }
 
-/* The source ended GOT bytes into the pages from I on: zeroes in the rest of its last page, and
- * what was asked is cut. Returns the page behind the last. */
+/* The source ended GOT bytes into the pages from I on: fill the rest of its last page with zeroes,
+ * and shorten what was asked for. Returns the page behind the last. */
 static unsigned end_of_file(struct page_read *read, unsigned i, size_t got)
 {
 	uint64_t have = (uint64_t)i * FOLD_PAGE_SIZE + got;
@@ -216,7 +216,8 @@ static unsigned end_of_file(struct page_read *read, unsigned i, size_t got)
 
 	if (kept)
 		memset((char *)read->hand[end++].bytes + kept, 0, FOLD_PAGE_SIZE - kept);
-	/* Before the end that was known: it shrank behind the mount, and all is to be forgotten. */
+	/* The file ends before its known end: it shrank behind the mount, and all is to be
+	 * forgotten. */
 	if ((read->first << FOLD_PAGE_SHIFT) + have < file_size(read->file))
 		(void)file_validate(read->file, source_fd(read->source), &unchanged);
 	have = have > read->skip ? have - read->skip : 0;
@@ -285,7 +286,7 @@ bool page_read_next(struct page_read *read, struct page_io *ret_io)
 	return true;
 }
 
-/* The run is over; its pages up to END have what the source has. */
+/* The run is over; its pages up to END now hold what the source has. */
 static void end_run(struct page_read *read, unsigned end)
 {
 	for (unsigned i = read->run; i < end; i++)
@@ -352,14 +353,14 @@ ssize_t page_read_iov(struct page_read *read, struct iovec iov[], int *ret_count
 	return (ssize_t)(read->length - left);
 }
 
-/* What the bytes of a page are found by. */
+/* What a page's content is found by. */
 struct page_hash {
 	struct digest digest; /* unless ZERO */
 	bool zero;
 };
 
-/* Publish a page that was fetched into a frame; its family is told of it if it is EXACT. Read side.
- * Whether the slot took it. */
+/* Publish a page that was fetched into a frame; if it is EXACT, tell its family. Read side. Returns
+ * whether the slot took it. */
 static bool publish_page(struct page_read *read, unsigned i, bool exact,
 			 const struct page_hash *hash, struct frame_batch *batch)
 {
@@ -388,7 +389,7 @@ static bool has_frame(const struct page_read *read, unsigned i)
 	return read->hand[i].bytes && read->hand[i].frame != FILL_NO_FRAME;
 }
 
-/* What each page that was fetched into a frame is found by. */
+/* Hash each page that was fetched into a frame. */
 static void hash_pages(const struct page_read *read, struct page_hash hashes[])
 {
 	for (unsigned i = 0; i < read->pages; i++) {
@@ -402,8 +403,8 @@ static void hash_pages(const struct page_read *read, struct page_hash hashes[])
 	}
 }
 
-/* Publish what was fetched, and give back the frames that are not used. All in one read side: until
- * the lists are settled, frames are in none. */
+/* Publish what was fetched, and give back the frames that are not used. All in one read side,
+ * because until the batch is settled the frames are in no list. */
 static void publish_pages(struct page_read *read)
 {
 	struct page_hash hashes[FOLD_REQUEST_PAGES];

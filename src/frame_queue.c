@@ -4,8 +4,8 @@
  *
  * The sizes are the paper's: a tenth of the pool for the small queue, a ghost of as many entries as
  * there are frames, hotness up to 3. The ghost is a table of small sets, each a FIFO of 16-bit
- * fingerprints: 2 bytes for each frame instead of a queue of digests. A fingerprint that matches by
- * chance puts one page in the wrong queue, no more.
+ * fingerprints. It takes 2 bytes for each frame, unlike a queue of digests. A fingerprint that
+ * matches by chance only puts one page in the wrong queue.
  */
 #include "frame_queue.h"
 
@@ -24,7 +24,7 @@ errint_t frame_queue_init(struct frame_queue *queue, struct frame_meta *metas, u
 	queue->main = empty;
 	queue->small_target = frames / 10;
 	queue->ghost_sets = frames / GHOST_WAYS + 1;
-	/* Memory comes with use: a pool that never evicts has no ghost. */
+	/* Memory is touched with use: a pool that never evicts has no ghost. */
 	queue->ghost = mmap(NULL, frame_queue_bytes(queue), PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	return queue->ghost == MAP_FAILED ? -errno : 0;
@@ -89,7 +89,7 @@ static void ghost_remember(struct frame_queue *queue, const struct digest *diges
 	set[0] = fingerprint(digest);
 }
 
-/* Whether DIGEST was remembered; it no longer is. */
+/* Whether DIGEST was remembered. It is forgotten by this. */
 static bool ghost_recall(struct frame_queue *queue, const struct digest *digest)
 {
 	uint16_t *set = ghost_set(queue, digest);
@@ -150,7 +150,8 @@ bool frame_queue_is_linked(const struct frame_queue *queue, uint32_t frame)
 	return before && behind;
 }
 
-/* The oldest of the small queue that nobody used again; those that were used move to main. */
+/* The oldest frame of the small queue that was not used again; frames that were used move to
+ * main. */
 static uint32_t small_victim(struct frame_queue *queue, unsigned *looks)
 {
 	while (queue->small.length && *looks) {
@@ -170,7 +171,7 @@ static uint32_t small_victim(struct frame_queue *queue, unsigned *looks)
 	return FRAME_NONE;
 }
 
-/* Extra laps that the users of a shared frame are worth: one for each doubling, three at most. */
+/* Extra laps that a shared frame gets for its users: one for each doubling, three at most. */
 static unsigned worth(const struct frame_meta *meta)
 {
 	uint32_t users = frame_users(atomic_load_explicit(&meta->life, memory_order_relaxed));
@@ -178,7 +179,7 @@ static unsigned worth(const struct frame_meta *meta)
 	return users >= 8 ? 3 : users >= 4 ? 2 : users >= 2 ? 1 : 0;
 }
 
-/* Each lap takes a hot bit away or counts, so a frame is passed over at most six times. */
+/* Each lap takes a hot bit away or is counted, so a frame is passed over at most six times. */
 static uint32_t main_victim(struct frame_queue *queue, unsigned *looks)
 {
 	while (queue->main.length && *looks) {

@@ -2,15 +2,15 @@
 /*
  * frame_queue.h - which frame to evict next: S3-FIFO over the frames' metadata
  *
- * Two queues and a ghost. New content enters the small queue, a tenth of the pool; what is used
- * again before it reaches the end moves on to the main queue, the rest leaves and its digest is
- * remembered by the ghost; content that comes back while it is remembered enters the main queue at
- * once. The ghost knows digests, not file positions: content that comes back through another file
- * counts. A hit moves nothing, it sets bits (frame_meta.hot). In the main queue a frame with hot
- * bits goes round again, and a shared frame goes round once more for each doubling of its users:
- * evicting it would cost each of them a miss.
+ * There are two queues and a ghost. New content enters the small queue, a tenth of the pool. What
+ * is used again before it reaches the end moves on to the main queue; the rest leaves, and the
+ * ghost remembers its digest. Content that comes back while it is remembered enters the main queue
+ * at once. The ghost knows digests, not file positions: content that comes back through another
+ * file counts. A hit moves nothing, it sets bits (frame_meta.hot). In the main queue a frame with
+ * hot bits goes round again. A shared frame goes round once more for each doubling of its users,
+ * because evicting it would cost each of them a miss.
  *
- * Part of page_store.c, and like its lists under its lock.
+ * Part of page_store.c. Like the store's lists, it is under the store's lock.
  */
 #ifndef FOLDFS_FRAME_QUEUE_H
 #define FOLDFS_FRAME_QUEUE_H
@@ -35,7 +35,7 @@ enum frame_where {
 /* Everything about a frame but its bytes; one cache line. */
 struct frame_meta {
 	struct hash_index_node node; /* constant from publication to the end of the life */
-	/* generation << 32 | users. The one word that decides: whoever takes the users of a
+	/* generation << 32 | users. This word decides: the thread that takes the users of a
 	 * generation to 0 by compare-and-swap, and moves the generation on, ends that life. */
 	_Atomic uint64_t life;
 	uint32_t prev;       /* in its queue or the free list; under the store's lock */
@@ -76,18 +76,18 @@ errint_t frame_queue_init(struct frame_queue *queue, struct frame_meta *metas, u
 void frame_queue_destroy(struct frame_queue *queue);
 uint64_t frame_queue_bytes(const struct frame_queue *queue);
 
-/* A frame that was just published. */
+/* Insert a frame that was just published. */
 void frame_queue_insert(struct frame_queue *queue, uint32_t frame);
-/* Nothing if it is in neither queue. */
+/* Does nothing if the frame is in neither queue. */
 void frame_queue_remove(struct frame_queue *queue, uint32_t frame);
-/* Whether FRAME's neighbours, or the ends of its queue, agree that it stands between them. */
+/* Whether FRAME's neighbours, or the ends of its queue, agree that FRAME stands between them. */
 bool frame_queue_is_linked(const struct frame_queue *queue, uint32_t frame);
 /* Take the next frame to evict out of its queue. At most *LOOKS frames are looked at, and *LOOKS is
- * less by those that were: each that is passed over has cooled down. FRAME_NONE: there is none, or
- * all of these were in use. */
+ * reduced by their number: each frame that is passed over has cooled down. FRAME_NONE: there is
+ * none, or all of these were in use. */
 uint32_t frame_queue_victim(struct frame_queue *queue, unsigned *looks);
-/* Take the frame that has been longest in the main queue, or where that is empty in the small one,
- * out of it, whatever its use. FRAME_NONE if there is none. */
+/* Take the frame that has been longest in the main queue out of it, whatever its use; if the main
+ * queue is empty, of the small one. FRAME_NONE if there is none. */
 uint32_t frame_queue_eldest(struct frame_queue *queue);
 
 #endif

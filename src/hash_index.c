@@ -3,12 +3,12 @@
  * hash_index.c - digest -> frame, over liburcu's cds_lfht
  *
  * - The digest is XXH3-128 with a secret from getrandom(2): nobody outside can make two pages
- *   collide on purpose, and nothing rests on it: every hit is verified byte by byte (match_page).
+ *   collide on purpose. Nothing rests on that: every hit is verified byte by byte (match_page).
  * - hash_index_share() is one cds_lfht_add_unique(): look-up and insertion are one step.
- * - The table's size is steered from here, not by cds_lfht's automatic resizing, so that its bytes
- *   are known: it doubles when there are more than LOAD_MAX entries to a bucket, which keeps a
- *   chain at one and a half to three nodes and the table under 11 bytes for each entry. A resize
- *   blocks its caller only; readers and writers go on.
+ * - The table's size is set here, not by cds_lfht's automatic resizing, so that its bytes are
+ *   known. It doubles when there are more than LOAD_MAX entries to a bucket. That keeps a chain at
+ *   one and a half to three nodes and the table under 11 bytes for each entry. A resize blocks its
+ *   caller only; readers and writers go on.
  */
 #include "foldfs/hash_index.h"
 
@@ -34,7 +34,7 @@ struct hash_index {
 	uint8_t secret[SECRET_BYTES];
 };
 
-/* What a look-up brings along. */
+/* The key of a look-up. */
 struct candidate {
 	struct hash_index *index;
 	const struct digest *digest;
@@ -151,7 +151,7 @@ void hash_index_remove(struct hash_index *index, struct hash_index_node *node)
 	atomic_fetch_sub_explicit(&index->entries, 1, memory_order_relaxed);
 }
 
-/* What a look-up that goes along the whole chain has found. */
+/* The key and the findings of a look-up that goes along the whole chain. */
 struct census {
 	struct hash_index *index;
 	const struct hash_index_node *node;
@@ -160,7 +160,7 @@ struct census {
 	bool twice;
 };
 
-/* Never content, so that the look-up goes on to the end of the chain. */
+/* Never reports a match, so that the look-up goes on to the end of the chain. */
 static int count_node(struct cds_lfht_node *lfht, const void *key)
 {
 	struct census *census = (struct census *)(uintptr_t)key;

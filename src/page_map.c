@@ -14,39 +14,45 @@
  *   unknown        version, 61 bits
  *   zero           nothing
  *   shared         frame (29 bits), generation (32 bits); h = 0
- *   private        the same; h = 0
- *   run            the same; h = 1: 64 shared frames in a row, in one generation
+ *   private        as shared; h = 0
+ *   run            as shared; h = 1: 64 shared frames in a row, in one generation
  *   node           pointer to the words of h - 1, h, and how many there are
  *   moved          nothing: the node was replaced, and nothing may be published here
  *
  * A node whose words all say zero, or frames in a row, becomes one word again. So zero stretches
- * cost nothing and content that was read in one go costs an eighth of a byte for each page.
+ * cost nothing, and content that was read in one go costs an eighth of a byte for each page.
  *
  * Rules:
+ *
  *   R.1 Words are replaced under map->lock, with one exception: a fill replaces a slot (h = 0) that
- *       is unknown, or whose frame's life is over, by compare-and-swap without it.
- *   R.2 A node goes only in this order: the word above it no longer points there; then each of its
- *       words is exchanged for `moved`, and whatever a fill had put there until then is dropped or
- *       carried over; then it is freed, a grace period later. A fill that still holds the node's
- *       address finds `moved` and is discarded.
+ *       is unknown, or whose frame's life is over, by compare-and-swap without the lock.
+ *
+ *   R.2 A node goes only in this order. First, the word above it no longer points there. Then each
+ *       of its words is exchanged for `moved`; whatever a fill had put there until then is dropped
+ *       or carried over. Then the node is freed, a grace period later. A fill that still holds the
+ *       node's address finds `moved` and is discarded.
+ *
  *   R.3 A reader that meets `moved` takes the page for unknown, with a ticket that publishes
  *       nothing. It never waits (B.1).
- *   R.4 Versions come from one counter for each map (B.2). A change gives a new one to the pages
- *       that it covers and to no others, but for the rest of a word of h <= 1: a span of 64 pages
- *       that is unknown as a whole has one version. Words that stand for more are split first. So a
- *       writer does not discard fills elsewhere in the file, and what is only written costs a node
- *       for each 16 MiB. Without memory to split, the whole word gets the new version: that only
- *       costs the fills that are under way in it.
- *   R.5 A tree that is forgotten is cut off by one exchange of the word above it, and the steps of
- *       R.2 that follow are done later, a few words at a time, outside of map->lock and of the read
- *       side of whoever forgot it (page_map_memory.c). That is sound, because all of them were
- *       always open to the same races: who begins at the root cannot come there any more, and who
- *       was there before is in a read side. Such a reader sees what was true when it began. Such a
- *       fill puts its frame into a slot that nobody will find, which is as good as discarded, and
- *       the slot's user is dropped with the others (B.3). It cannot put it into the new tree, for
- *       its ticket is of the old one (B.2). Nobody changes the shape of what is cut off: that is
- *       done under map->lock by who comes from the root. Until it is taken apart, frames have users
- *       that no slot of a map tells of; their lives can end all the same (B.4).
+ *
+ *   R.4 Versions come from one counter for each map (B.2). A change gives a new version to the
+ *       pages that it covers, and to no others except the rest of a word of h <= 1: a span of 64
+ *       pages that is unknown as a whole has one version. Words that stand for more are split
+ *       first. So a writer does not discard fills elsewhere in the file, and a file that is only
+ *       written costs a node for each 16 MiB. Without memory to split, the whole word gets the new
+ *       version: that only costs the fills that are under way in it.
+ *
+ *   R.5 A tree that is forgotten is cut off by one exchange of the word above it. The steps of R.2
+ *       that follow are done later, a few words at a time, outside of map->lock and of the read
+ *       side of the thread that forgot it (page_map_memory.c). That is sound, because these steps
+ *       were always open to the same races. A thread that begins at the root cannot reach the tree
+ *       any more; a thread that reached it before is in a read side. If that thread is a reader, it
+ *       sees what was true when it began. If it is a fill, it puts its frame into a slot that
+ *       nobody will find. That is as good as discarded, and the slot's user is dropped with the
+ *       others (B.3). The fill cannot put the frame into the new tree, for its ticket is of the old
+ *       one (B.2). Nobody changes the shape of what is cut off: shapes are changed under map->lock
+ *       by threads that come from the root. Until the tree is taken apart, frames have users that
+ *       no slot of a map tells of; their lives can end all the same (B.4).
  */
 #include "foldfs/page_map.h"
 
@@ -63,19 +69,19 @@ struct page_map {
 	struct page_map_memory *memory;
 	pthread_mutex_t lock;    /* R.1; below it: memory->lock and the store's */
 	_Atomic uint64_t root;   /* R.1 */
-	_Atomic uint64_t beyond; /* unknown: what pages behind the root node are; under lock */
+	_Atomic uint64_t beyond; /* unknown: the word for pages behind the root node; under lock */
 	uint64_t version;        /* last one used; under lock */
 	uint64_t node_bytes;     /* of all nodes below root; under lock */
 	uint64_t shrink_from;    /* page where page_map_shrink goes on; under lock */
 	uint64_t size_hint;      /* pages */
-	/* Where frames go that are given up, and which who has the lock settles; NULL: at once.
-	 * Under lock. */
+	/* Batch for frames that are given up; the thread that has the lock settles it. NULL: drop
+	 * at once. Under lock. */
 	struct frame_batch *leaving;
 };
 
 /* ---- going down the tree ---- */
 
-/* Where a page is told of. */
+/* The word that tells of a page. */
 struct place {
 	_Atomic uint64_t *slot; /* the word, or NULL: behind the root node */
 	uint64_t word;          /* what it said */
@@ -85,8 +91,8 @@ struct place {
 	unsigned beside;        /* words from this one to the end of its node */
 };
 
-/* The word that tells of PAGE, or one above it that stands for no more than 64^LOWEST pages. Read
- * side, or under the lock. */
+/* Find the word that tells of PAGE, or one above it that stands for no more than 64^LOWEST pages.
+ * Read side, or under the lock. */
 static void descend(struct page_map *map, uint64_t page, unsigned lowest, struct place *ret_place)
 {
 	struct place place = {
@@ -122,7 +128,7 @@ static uint64_t slot_word(const struct place *place, uint64_t page)
 	return place->word;
 }
 
-/* AGAIN: LOOK is what it found before, and its use was counted then. */
+/* AGAIN: LOOK is the result of an earlier look, which counted the use already. */
 static void look_at(struct page_map *map, uint64_t word, bool again, struct page_look *look)
 {
 	const struct page_store *store = map->memory->store;
@@ -197,7 +203,7 @@ bool page_map_users(struct page_map *map, uint64_t page, uint32_t *ret_users)
 
 /* ---- changing the tree; all under map->lock ---- */
 
-/* Take the lock; frames that are given up under it go into BATCH. */
+/* Take the lock. Frames that are given up under it go into BATCH. */
 static void lock_leaving(struct page_map *map, struct frame_batch *batch)
 {
 	pthread_mutex_lock(&map->lock);
@@ -224,14 +230,14 @@ static struct map_node *new_node_locked(struct page_map *map, unsigned width, ui
 	return node;
 }
 
-/* NODE_WORD's node is in no slot any more, and its words say `moved` (R.2). */
+/* The node of NODE_WORD is in no slot any more, and its words say `moved` (R.2). */
 static void retire_locked(struct page_map *map, uint64_t node_word)
 {
 	map->node_bytes -= map_node_bytes(width_of(node_word));
 	map_node_retire(map->memory, node_word);
 }
 
-/* Bytes of the node of WORD and all nodes below it. Of leaves only the word above them is read. */
+/* Bytes of the node of WORD and all nodes below it. For a leaf only the word above it is read. */
 static uint64_t tree_bytes(uint64_t word)
 {
 	uint64_t bytes = map_node_bytes(width_of(word));
@@ -249,8 +255,8 @@ static uint64_t tree_bytes(uint64_t word)
 	return bytes;
 }
 
-/* The word at SLOT, which stood for 64^HEIGHT pages, is replaced, and what it held is given up:
- * frames at once, a tree by and by (R.5, B.3). */
+/* Replace the word at SLOT, which stood for 64^HEIGHT pages, and give up what it held: frames at
+ * once, a tree bit by bit (R.5, B.3). */
 static void replace_locked(struct page_map *map, _Atomic uint64_t *slot, unsigned height,
 			   uint64_t word)
 {
@@ -266,7 +272,7 @@ static void replace_locked(struct page_map *map, _Atomic uint64_t *slot, unsigne
 	map_tree_detach(map->memory, old, bytes);
 }
 
-/* A node instead of the one word at SLOT, which is unknown, zero or a run. */
+/* Put a node in place of the one word at SLOT, which is unknown, zero or a run. */
 static errint_t split_locked(struct page_map *map, _Atomic uint64_t *slot, uint64_t word,
 			     unsigned height)
 {
@@ -291,8 +297,8 @@ static unsigned bits_for(uint64_t count)
 	return bits;
 }
 
-/* The first node: as high as the file needs, and no wider at the top, so that a small file's map is
- * small. The root, unknown as a whole until now, gives its version to all of it. */
+/* Make the first node. It is as high as the file needs and no wider at the top, so that a small
+ * file's map is small. The root, unknown as a whole until now, gives its version to all of it. */
 static errint_t plant_root_locked(struct page_map *map, uint64_t page)
 {
 	uint64_t word = atomic_load_explicit(&map->root, memory_order_relaxed);
@@ -312,7 +318,7 @@ static errint_t plant_root_locked(struct page_map *map, uint64_t page)
 	return 0;
 }
 
-/* The file has outgrown its root node: make it wide, or put a level on top of it. */
+/* The file has outgrown its root node: widen the node, or put a level on top of it. */
 static errint_t grow_root_locked(struct page_map *map)
 {
 	uint64_t root = atomic_load_explicit(&map->root, memory_order_relaxed);
@@ -337,7 +343,7 @@ static errint_t grow_root_locked(struct page_map *map)
 	return 0;
 }
 
-/* Give PAGE a slot of its own. Nothing changes in what is known. */
+/* Give PAGE a slot of its own. What is known does not change. */
 static errint_t make_slot_locked(struct page_map *map, uint64_t page, struct place *ret_place)
 {
 	errint_t error = 0;
@@ -358,7 +364,7 @@ static errint_t make_slot_locked(struct page_map *map, uint64_t page, struct pla
 	}
 }
 
-/* Whether a part of what WORD says can change without the rest (R.4). */
+/* Whether WORD must be split before a part of its pages can change without the rest (R.4). */
 static bool is_to_be_split(uint64_t word, unsigned height)
 {
 	return kind_of(word) == ZERO || kind_of(word) == RUN ||
@@ -366,7 +372,7 @@ static bool is_to_be_split(uint64_t word, unsigned height)
 }
 
 /* Pages FIRST..LAST of the word at SLOT, which stands for 64^HEIGHT pages from BASE on, become
- * UNKNOWN_WORD; where only part of it is to and it cannot be split, all of it does. */
+ * UNKNOWN_WORD. If only a part of the word is to change and it cannot be split, all of it does. */
 static void forget_locked(struct page_map *map, _Atomic uint64_t *slot, unsigned height,
 			  uint64_t base, uint64_t first, uint64_t last, uint64_t unknown_word)
 {
@@ -458,7 +464,7 @@ static uint64_t summary_of(_Atomic uint64_t words[], unsigned height)
 
 	if (!zero && (height || kind_of(first) != SHARED))
 		return MOVED;
-	/* From the end: the last slot is the last to be filled. */
+	/* Begin at the end: the last slot is the last to be filled. */
 	for (i = FAN - 1; i; i--)
 		if (atomic_load_explicit(&words[i], memory_order_acquire) !=
 		    (zero ? (uint64_t)ZERO : run_slot(run, i)))
@@ -466,8 +472,9 @@ static uint64_t summary_of(_Atomic uint64_t words[], unsigned height)
 	return zero ? ZERO : run;
 }
 
-/* Put SUMMARY into the place of a node whose words said just that. A fill that replaced one of them
- * meanwhile, because its frame's life was over, loses its user; the page stays unknown. */
+/* Put SUMMARY into the place of a node whose words said exactly that. A fill may have replaced one
+ * of them meanwhile, because its frame's life was over. Such a fill's frame loses its user, and the
+ * page stays unknown. */
 static void fold_locked(struct page_map *map, struct place *place, uint64_t summary)
 {
 	struct map_node *node = node_of(place->word);
@@ -484,8 +491,8 @@ static void fold_locked(struct page_map *map, struct place *place, uint64_t summ
 	retire_locked(map, place->word);
 }
 
-/* Fold the node that holds PAGE's slot, and the ones above it, while one word can say it all. The
- * root node stays: what is behind it is not its to tell. */
+/* Fold the node that holds PAGE's slot, and the ones above it, as long as one word can say it all.
+ * The root node stays: it does not tell what lies behind it. */
 static void fold(struct page_map *map, uint64_t page)
 {
 	struct place place;
@@ -524,7 +531,7 @@ static bool publish_word(struct page_map *map, uint64_t page, uint64_t ticket, u
 		if (place.slot && !place.height) {
 			if (!atomic_compare_exchange_strong(place.slot, &ticket, word))
 				return false;
-			/* Nothing, where that frame's life was over; B.3 where it was not. */
+			/* Does nothing if that frame's life was over; otherwise B.3. */
 			map_word_drop(map->memory, ticket, 0, NULL);
 			return true;
 		}
@@ -548,7 +555,7 @@ bool page_map_publish(struct page_map *map, uint64_t page, uint64_t ticket, stru
 
 bool page_map_publish_zero(struct page_map *map, uint64_t page, uint64_t ticket)
 {
-	/* Counted first: once it is published, anyone may take it away again. */
+	/* Counted first: once it is published, any thread may take it away again. */
 	map_zeroes_came(map->memory, 1);
 	if (!publish_word(map, page, ticket, ZERO)) {
 		map_zeroes_went(map->memory, 1);
@@ -558,7 +565,7 @@ bool page_map_publish_zero(struct page_map *map, uint64_t page, uint64_t ticket)
 	return true;
 }
 
-/* Set PAGE's slot to WORD, whatever it was; false, and the page unknown, if there is no memory. */
+/* Set PAGE's slot to WORD, whatever it was. False: there was no memory, and the page is unknown. */
 static bool set_slot(struct page_map *map, uint64_t page, uint64_t word, struct frame_batch *batch)
 {
 	struct place place;
@@ -640,7 +647,7 @@ uint64_t page_map_shrink(struct page_map *map, uint64_t bytes)
 		freed += shrink_locked(map, &map->root, 0, bytes - freed);
 	}
 	if (!freed && kind_of(map->root) == NODE) {
-		/* Only runs and zeroes are left, and the nodes that hold them. */
+		/* Only runs and zeroes are left, and nodes that hold them. */
 		freed = map->node_bytes;
 		forget_range_locked(map, 0, UINT64_MAX);
 	}
@@ -654,7 +661,7 @@ uint64_t page_map_shrink(struct page_map *map, uint64_t bytes)
 
 /* ---- for the audit ---- */
 
-/* Words that one hold of the lock looks at: well under a millisecond. */
+/* Words that are looked at in one hold of the lock: well under a millisecond. */
 #define WALK_WORDS 16384u
 
 struct walker {
@@ -665,7 +672,7 @@ struct walker {
 	unsigned words;
 };
 
-/* Whether STRETCH goes on behind LAST as if it were a part of it. */
+/* Whether STRETCH follows LAST so that the two are one stretch. */
 static bool goes_on(const struct page_stretch *last, const struct page_stretch *stretch)
 {
 	if (last->first + last->pages != stretch->first || last->kind != stretch->kind)
@@ -676,7 +683,7 @@ static bool goes_on(const struct page_stretch *last, const struct page_stretch *
 		last->ref.frame + last->pages == stretch->ref.frame);
 }
 
-/* The word WORD, no node, which stands for PAGES pages from BASE on. */
+/* Add WORD, which is no node and stands for PAGES pages from BASE on. */
 static void walk_word(struct walker *walker, uint64_t word, uint64_t base, uint64_t pages)
 {
 	uint64_t from = base > walker->walk->next ? base : walker->walk->next;
@@ -706,9 +713,10 @@ static void walk_word(struct walker *walker, uint64_t word, uint64_t base, uint6
 		walker->stretches[walker->count++] = stretch;
 }
 
-/* WORD, which stands for 64^HEIGHT pages from BASE on (a root: for all its words do). False: there
- * is no room, and walk->next is where to go on. It stops before words that are not the first of
- * their node, and with room for one stretch: so a node is counted once, with its first word. */
+/* Walk WORD, which stands for 64^HEIGHT pages from BASE on (for a root: for as many as its words
+ * do). False: there is no room, and the walk goes on at walk->next. The walk stops only before
+ * words that are not the first of their node, and it leaves room for one stretch. So a node is
+ * counted once, with its first word. */
 static bool walk_locked(struct walker *walker, uint64_t word, unsigned height, uint64_t base)
 {
 	struct page_walk *walk = walker->walk;

@@ -9,8 +9,8 @@
  *   leaving   a grace period is under way for it, after which it is freed
  *
  * Readers of a map take no lock, so a node is kept until every read side that may have seen it has
- * ended. Nodes that are retired while one grace period is under way wait for the next one together:
- * one callback serves them all, and there is one at most. The same callback takes apart what is
+ * ended. Nodes that are retired while one grace period is under way wait together for the next one:
+ * there is one callback at most, and it serves them all. The same callback takes apart what is
  * detached, CALLBACK_COST at a time, because it runs in a thread that nobody waits for. So neither
  * a lock nor a read side is held for longer than STEP_COST, whatever the size of the tree.
  *
@@ -25,9 +25,9 @@
 #include <malloc.h>
 #include <stdlib.h>
 
-/* Words that are looked at and frames that are dropped: 10 to 250 ns each. */
+/* Cost: words that are looked at and frames that are dropped; each takes 10 to 250 ns. */
 #define STEP_COST     256u   /* in one read side */
-#define SOME_COST     1024u  /* by who detaches: a map of a few leaves, tall as it may be */
+#define SOME_COST     1024u  /* by the thread that detaches: a map of a few leaves, however tall */
 #define CALLBACK_COST 16384u /* in one callback: other callbacks wait behind it */
 
 errint_t page_map_memory_new(struct page_store *store, struct page_map_memory **ret_memory)
@@ -49,8 +49,8 @@ void page_map_memory_free(struct page_map_memory *memory)
 
 	if (!memory)
 		return;
-	/* Looked at before the barrier: who has told that nothing is pending may still be
-	 * at work. */
+	/* `pending` is read before the barrier: the callback that cleared it may still be at
+	 * work. */
 	do {
 		page_map_memory_settle(memory);
 		pthread_mutex_lock(&memory->lock);
@@ -135,8 +135,8 @@ struct map_node *map_node_new(struct page_map_memory *memory, unsigned width, ui
 
 static void grace_ended(struct rcu_head *head);
 
-/* Begin a grace period for what is retired, one at a time; also where only the callback is wanted,
- * for what is detached. Under memory->lock. */
+/* Begin a grace period for what is retired, one at a time. Also if only the callback is wanted, for
+ * what is detached. Under memory->lock. */
 static void begin_grace_locked(struct page_map_memory *memory)
 {
 	if (memory->grace_pending || (!memory->retired && !memory->detached))
@@ -154,7 +154,7 @@ static void retire_locked(struct page_map_memory *memory, uint64_t node_word)
 	begin_grace_locked(memory);
 }
 
-/* page_map.c, R.2, the end. */
+/* The last step of R.2 (page_map.c). */
 void map_node_retire(struct page_map_memory *memory, uint64_t node_word)
 {
 	atomic_fetch_add_explicit(&memory->leaving_bytes, map_node_bytes(width_of(node_word)),
@@ -217,7 +217,8 @@ static uint64_t take_detached(struct page_map_memory *memory)
 {
 	uint64_t word;
 
-	/* A hint: who detached something sees it, and somebody else's has the callback. */
+	/* The unlocked read is a hint: a thread sees what it detached itself, and for what others
+	 * detached there is the callback. */
 	if (!atomic_load_explicit(&memory->detached, memory_order_relaxed))
 		return 0;
 	pthread_mutex_lock(&memory->lock);
@@ -230,8 +231,8 @@ static uint64_t take_detached(struct page_map_memory *memory)
 	return word;
 }
 
-/* Exchange the words of NODE_WORD's node for `moved` until that has cost STEP_COST; nodes below it
- * are put into a list. Whether all are. Read side. */
+/* Exchange the words of NODE_WORD's node for `moved` until that has cost STEP_COST, and put the
+ * nodes below it into a list. Returns whether all words are exchanged. Read side. */
 static bool empty_node(struct page_map_memory *memory, uint64_t node_word, unsigned *ret_cost,
 		       uint64_t *ret_below)
 {
@@ -255,8 +256,8 @@ static bool empty_node(struct page_map_memory *memory, uint64_t node_word, unsig
 	return i == words_in(node_word);
 }
 
-/* One step; what it cost, 0: nothing is detached. A node that is not done goes back: what was
- * exchanged already says `moved`, and is passed over. */
+/* One step. Returns its cost; 0: nothing is detached. A node that is not done goes back into the
+ * list: its exchanged words already say `moved`, and are passed over. */
 static unsigned take_apart_step(struct page_map_memory *memory)
 {
 	uint64_t node_word = take_detached(memory);
@@ -327,6 +328,6 @@ static void grace_ended(struct rcu_head *head)
 	memory->leaving = 0;
 	memory->grace_pending = false;
 	begin_grace_locked(memory);
-	/* Once it is not pending, page_map_memory_free() need not wait for us. */
+	/* Once no callback is pending, page_map_memory_free() need not wait for this one. */
 	pthread_mutex_unlock(&memory->lock);
 }

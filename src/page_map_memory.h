@@ -12,23 +12,24 @@
 struct page_map_memory {
 	struct page_store *store;
 	_Atomic uint64_t bytes;         /* of nodes and maps; relaxed */
-	_Atomic uint64_t leaving_bytes; /* of these, in nodes that no tree has any more; relaxed */
+	_Atomic uint64_t leaving_bytes; /* of these, in nodes that are in no tree any more;
+					 * relaxed */
 	_Atomic uint64_t zero_pages;    /* relaxed; exact when nothing is under way */
-	pthread_mutex_t lock;           /* a leaf */
-	/* Lists of nodes, each the word of its first one or 0. The first two are changed under
+	pthread_mutex_t lock;           /* a leaf of the lock order */
+	/* Lists of nodes; each is the word of its first node, or 0. The first two are changed under
 	 * lock. */
 	_Atomic uint64_t detached; /* roots of trees that nothing points to, to be taken apart */
 	uint64_t retired;          /* waiting for a grace period to begin */
-	uint64_t leaving;          /* waiting for it to end; the pending callback's */
+	uint64_t leaving;          /* waiting for it to end; owned by the pending callback */
 	bool grace_pending;        /* under lock */
-	unsigned taken;            /* of `detached`, being emptied by some thread; under lock */
-	pthread_cond_t emptied;    /* `taken` is none */
+	unsigned taken;            /* nodes of `detached` that threads are emptying; under lock */
+	pthread_cond_t emptied;    /* `taken` is 0 */
 	struct rcu_head head;      /* of the pending callback */
 };
 
 /* What malloc takes for BLOCK: its usable size and the chunk's header. */
 uint64_t map_block_bytes(void *block);
-/* What it takes for a node of 2^WIDTH words, as good as always. */
+/* What malloc takes for a node of 2^WIDTH words, nearly always. */
 uint64_t map_node_bytes(unsigned width);
 void map_memory_count(struct page_map_memory *memory, uint64_t bytes);
 void map_memory_uncount(struct page_map_memory *memory, uint64_t bytes);
@@ -37,19 +38,19 @@ void map_zeroes_went(struct page_map_memory *memory, uint64_t pages);
 
 /* A node of 2^WIDTH words that all say WORD, counted. NULL: no memory. */
 struct map_node *map_node_new(struct page_map_memory *memory, unsigned width, uint64_t word);
-/* Nothing points to the node of NODE_WORD any more and all its words are `moved`: it is freed a
- * grace period later. Never blocks. */
+/* Nothing points to the node of NODE_WORD any more and all its words are `moved`: free it a grace
+ * period later. Never blocks. */
 void map_node_retire(struct page_map_memory *memory, uint64_t node_word);
 
-/* Give up what WORD, no node, which is in no slot any more and stood for 64^HEIGHT pages, holds
- * (page_map.c, B.3); BATCH: see page_store.h. Returns how many frames that were. RCU read side. */
+/* Give up what WORD holds (page_map.c, B.3). WORD is no node, is in no slot any more, and stood for
+ * 64^HEIGHT pages. BATCH: see page_store.h. Returns how many frames that were. RCU read side. */
 unsigned map_word_drop(struct page_map_memory *memory, uint64_t word, unsigned height,
 		       struct frame_batch *batch);
 /* No word points to the node of NODE_WORD any more; BYTES are in it and in the nodes below. They
  * are taken apart later (page_map.c, R.5). Constant time; never blocks. */
 void map_tree_detach(struct page_map_memory *memory, uint64_t node_word, uint64_t bytes);
-/* Take apart a little of what is detached: whoever detaches does so, outside of the map's lock, so
- * that what is small is gone when the call returns. A quarter of a millisecond at most. */
+/* Take apart a little of what is detached. A thread that detaches calls it, outside of the map's
+ * lock, so that small trees are gone when its call returns. A quarter of a millisecond at most. */
 void map_memory_take_apart_some(struct page_map_memory *memory);
 
 #endif

@@ -2,7 +2,7 @@
 /*
  * page_store.c - the pool
  *
- * Who decides over a frame's life is one word, frame_meta.life (generation, users):
+ * One word decides over a frame's life: frame_meta.life (generation, users).
  *
  *   state   users  left by
  *   free    0      page_store_take(): off the free list, under the lock
@@ -11,23 +11,25 @@
  *                  the last drop or eviction: (g, n) -> (g+1, 0), by compare-and-swap
  *   limbo   0      the reclaimer, after a grace period that began when the frame was in limbo
  *
- * Whoever makes the step to limbo owns what follows: out of the index, out of the queue, on to the
- * limbo list. Everybody else finds the generation moved on (A.3): no reverse map is kept or
- * searched.
+ * The thread that makes the step to limbo owns what follows: it takes the frame out of the index
+ * and out of its queue, and puts it on the limbo list. All others find that the generation has
+ * moved on (A.3): no reverse map is kept or searched.
  *
- * `life` is moved without a lock; the lists follow under it, a batch at a time (struct
+ * `life` is moved without a lock. The lists follow under the lock, a batch at a time (struct
  * frame_batch). So for a moment a live frame may be in no queue, and a dead one in its queue. That
  * is sound:
- *   - A live frame in no queue is not evicted, which needs a queue to be found in. It can die: it
- *     is put into its queue only if it still lives then. Who ends its life later finds it there.
- *     Who ended it before has it go to limbo, in this batch or another, and it was in no queue.
- *   - A dead one may be chosen by the reclaimer, who takes it out of the queue, finds it dead and
- *     leaves it alone. Who ended its life has it go to limbo, and finds it in no queue.
+ *   - A live frame in no queue is not evicted, for eviction finds frames in queues. It can die: it
+ *     is put into its queue only if it still lives then. A thread that ends its life later finds it
+ *     there. A thread that ended it before sends it to limbo, in this batch or another, and the
+ *     frame was in no queue.
+ *   - A dead frame may be chosen by the reclaimer. The reclaimer takes it out of the queue, finds
+ *     it dead and leaves it alone. The thread that ended its life sends it to limbo, and finds it
+ *     in no queue.
  *   - Only limbo leads to the free list, and a grace period begins after that: A.2 does not depend
  *     on when a frame comes there.
  *
- * Why a stale read is safe: bytes of a live frame are constant (A.1), and its memory is written
- * again only by a taker, after the frame was on the free list, after a grace period (A.2).
+ * Why a stale read is safe: bytes of a live frame are constant (A.1). Its memory is written again
+ * only by a taker, after the frame was on the free list, after a grace period (A.2).
  *
  * Lock order: page_store.lock is a leaf; nothing is locked while it is held.
  */
@@ -46,7 +48,7 @@
 #define RESERVE_MIN 32u
 #define RESERVE_MAX 4096u
 
-/* What every hit reads is on no line that a fill writes. */
+/* No cache line that every hit reads is written by a fill. */
 _Static_assert(offsetof(struct page_store, used) / LINES >
 		       offsetof(struct page_store, counters) / LINES,
 	       "constant fields beside counters");
@@ -98,8 +100,8 @@ static errint_t map_memory(struct page_store *store)
 	store->bytes = map_lazily(bytes);
 	if (!store->bytes)
 		return -ENOMEM;
-	/* Frames are handed out from the bottom, so huge pages are filled before the next is
-	 * touched. A core dump without the pool is still a useful one. Both are advice. */
+	/* Frames are handed out from the bottom, so each huge page is filled before the next is
+	 * touched. A core dump without the pool is still useful. Both calls are advice. */
 	(void)madvise(store->bytes, bytes, MADV_HUGEPAGE);
 	(void)madvise(store->bytes, bytes, MADV_DONTDUMP);
 	store->metas = map_lazily((uint64_t)store->frames_total * sizeof(*store->metas));
@@ -235,7 +237,7 @@ static void step_locked(struct page_store *store, const struct frame_step *step)
 	if (step->to == FRAME_PLACE_LIMBO) {
 		page_store_to_limbo_locked(store, step->ref.frame, step->ref.generation);
 	} else if (step->to == FRAME_PLACE_QUEUED) {
-		/* The last generation is that of the dead, too: so users are asked. */
+		/* The last generation also stands for dead frames, so ask for the users. */
 		if (page_store_users(store, step->ref))
 			frame_queue_insert(&store->queue, step->ref.frame);
 		store->moves++;
@@ -298,8 +300,8 @@ static struct frame_ref begin_life(struct page_store *store, uint32_t frame, boo
 	return (struct frame_ref){.frame = frame, .generation = generation};
 }
 
-/* Become one more user of a live frame, in the generation that *LIFE, just seen, has. False: it has
- * just died, or has all the users it can have. */
+/* Become one more user of a live frame, in the generation of LIFE, which was just read. False: the
+ * frame has just died, or has all the users it can have. */
 static bool join_life(struct page_store *store, struct frame_meta *meta, uint64_t life,
 		      struct frame_ref *ret_ref)
 {
@@ -349,8 +351,8 @@ bool page_store_publish(struct page_store *store, uint32_t frame, const struct d
 			*ret_ref = page_store_publish_private(store, frame, batch);
 			return false;
 		}
-		touch(shared); /* content that another file brings is a use of it */
-		/* Never seen by anyone: back to taken, and to the pool. */
+		touch(shared); /* another file bringing the same content counts as a use */
+		/* No other thread has seen it: back to taken, and to the pool. */
 		atomic_store_explicit(&meta->life, life_of(own.generation, 0),
 				      memory_order_relaxed);
 		page_store_give_back(store, frame, batch);
@@ -410,7 +412,7 @@ const void *page_store_peek(const struct page_store *store, struct frame_ref ref
 	return store->bytes + ((uint64_t)ref.frame << FOLD_PAGE_SHIFT);
 }
 
-/* The life that follows LIFE's. The last generation stays dead for ever (A.3). */
+/* The life after LIFE. The last generation stays dead for ever (A.3). */
 static uint64_t next_life(uint64_t life)
 {
 	uint32_t generation = frame_generation(life);
@@ -418,7 +420,7 @@ static uint64_t next_life(uint64_t life)
 	return life_of(generation == UINT32_MAX ? generation : generation + 1, 0);
 }
 
-/* A life with USERS users has ended: the gauges, the index. Read side. */
+/* A life with USERS users has ended: update the gauges and the index. Read side. */
 static void count_end(struct page_store *store, struct frame_meta *meta, uint32_t users)
 {
 	if (users > 1) {
@@ -467,7 +469,7 @@ bool page_store_end_life(struct page_store *store, uint32_t frame, uint32_t *ret
 	return true;
 }
 
-/* Have the reclaimer end, and wait for that. Idempotent. */
+/* Stop the reclaimer and wait for its end. Idempotent. */
 static void stop(struct page_store *store)
 {
 	pthread_mutex_lock(&store->lock);

@@ -2,8 +2,8 @@
 /*
  * page_store_audit.c - what the audit sees of a pool that is in use
  *
- * Changes nothing; each hold of the lock is bounded. What a report says of a frame in a queue is of
- * one moment; of one that is in no list, somebody else may be writing its metadata.
+ * Changes nothing; each hold of the lock is bounded. The report of a frame in a queue is of one
+ * moment. For a frame that is in no list, another thread may be writing its metadata.
  */
 #include "page_store_internal.h"
 
@@ -42,7 +42,7 @@ static void report_locked(const struct page_store *store, uint32_t frame,
 	};
 	if (ret_report->place != FRAME_PLACE_QUEUED)
 		return;
-	/* What is not queued yet may just be written by its publisher. */
+	/* The publisher of a frame that is not queued yet may be writing these fields. */
 	ret_report->private = meta->private;
 	ret_report->linked = is_frame(store, meta->prev) && is_frame(store, meta->next) &&
 			     frame_queue_is_linked(&store->queue, frame);
@@ -58,7 +58,8 @@ void page_store_report(struct page_store *store, uint32_t first, unsigned count,
 		if (first + i < store->fresh)
 			report_locked(store, first + i, &reports[i]);
 		else
-			/* Its metadata has no memory yet, and gets none from being looked at. */
+			/* Its metadata has no memory yet, and looking at it must not give it
+			 * any. */
 			reports[i] = (struct frame_report){.ref.frame = first + i,
 							   .place = FRAME_PLACE_FRESH};
 	}
@@ -78,7 +79,7 @@ void page_store_lists(struct page_store *store, struct frame_lists *ret_lists)
 	pthread_mutex_unlock(&store->lock);
 }
 
-/* Links that one hold of the lock follows: some milliseconds. */
+/* Links that are followed in one hold of the lock: some milliseconds. */
 #define WALK_STEPS 16384u
 
 enum frame_walk_step page_store_walk(struct page_store *store, struct frame_walk *walk)
@@ -94,7 +95,7 @@ enum frame_walk_step page_store_walk(struct page_store *store, struct frame_walk
 	walk->begun = true;
 	if (walk->moves != store->moves)
 		step = FRAME_WALK_MOVED;
-	/* A ring would have no end; a link to nowhere is one. */
+	/* Counting frames ends the walk in a ring; a link to nowhere ends it too. */
 	for (; step == FRAME_WALK_MORE && steps < WALK_STEPS; steps++) {
 		if (walk->at >= store->frames_total || walk->seen > store->frames_total) {
 			step = FRAME_WALK_DONE;
@@ -129,6 +130,6 @@ unsigned page_store_verify(struct page_store *store, struct frame_ref ref)
 	default:
 		break;
 	}
-	/* It left the index when its life ended, perhaps just now. */
+	/* A frame leaves the index when its life ends, which may have been just now. */
 	return page_store_users(store, ref) ? wrong : 0;
 }

@@ -12,11 +12,11 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-/* Of a cache, and the one that is fetched along with it. */
+/* Bytes of two cache lines: one, and the one that is fetched along with it. */
 #define LINES 128
 
 struct page_store {
-	/* What every hit reads; constant, and on no line that anybody writes. Two lines are kept
+	/* What every hit reads: constant, and on no line that anybody writes. Two lines are kept
 	 * apart where one would do, as in counters.c. */
 	uint8_t *bytes;           /* frames_total * 4096; constant pointer until the end */
 	struct frame_meta *metas; /* frames_total; constant pointer */
@@ -25,8 +25,8 @@ struct page_store {
 	struct hash_index *index;
 	struct counters *counters;
 
-	/* Gauges: relaxed, each change made by whoever made the step in `life`. What every fill
-	 * writes, and what sharing does. */
+	/* Gauges, relaxed. Each is changed by the thread that made the step in `life`. The first
+	 * two are written by every fill, the next two by sharing. */
 	_Alignas(LINES) _Atomic uint64_t used;
 	_Atomic uint64_t private;
 	_Alignas(LINES) _Atomic uint64_t shared;
@@ -41,13 +41,14 @@ struct page_store {
 	uint32_t limbo_count;     /* under lock */
 	_Atomic uint32_t fresh;   /* frames from here on were never used; changed under lock */
 	_Atomic uint32_t touched; /* frames below have memory; changed under lock */
-	uint64_t moves;           /* of frames between lists, for the audit; under lock */
+	uint64_t moves;           /* counts frames that moved between lists, for the audit; under
+				   * lock */
 	bool stopping;            /* under lock */
 	bool running;             /* main thread only */
 	pthread_t reclaimer;
 };
 
-/* Frames that a taker could have now. Under the lock. */
+/* Number of frames that a taker could have now. Under the lock. */
 static inline uint32_t page_store_available_locked(const struct page_store *store)
 {
 	return store->free_count + store->frames_total -
@@ -64,13 +65,13 @@ static inline bool page_store_wants_stock_locked(const struct page_store *store)
 	       store->touched - store->fresh < PAGE_STORE_STOCK / 2;
 }
 
-/* To the free list: FRAME, which is in no list and nobody's. */
+/* Put FRAME, which is in no list and nobody's, on the free list. */
 void page_store_push_free_locked(struct page_store *store, uint32_t frame);
-/* FRAME's life, its GENERATION, is over: out of its queue, if it is in one, and to limbo. By who
- * ended that life. */
+/* FRAME's life, its GENERATION, is over: take it out of its queue, if it is in one, and put it in
+ * limbo. Called by the thread that ended that life. */
 void page_store_to_limbo_locked(struct page_store *store, uint32_t frame, uint32_t generation);
-/* End the life of FRAME, whatever its users. False: somebody else did, and will bring it to limbo.
- * Read side. */
+/* End the life of FRAME, however many users it has. False: another thread ended it, and will bring
+ * the frame to limbo. Read side. */
 bool page_store_end_life(struct page_store *store, uint32_t frame, uint32_t *ret_generation);
 
 /* Whether the reclaimer has something to do. */

@@ -3,12 +3,12 @@
  * page_store_reclaim.c - the reclaimer: frames are free before they are wanted
  *
  * One thread evicts, waits for grace periods, gives frames memory ahead of their first use, and has
- * the index grow. It takes the store's lock as whoever fills does, so what one hold of it does is
- * bounded, and what can be done without it is.
+ * the index grow. It takes the same store's lock as fills do. So what it does in one hold is
+ * bounded, and what can be done without the lock is.
  *
  * Eviction chooses frames by taking them out of their queue, under the lock, and ends their lives
- * without it. A frame that is chosen may be dropped by its last user at the same time: whoever ends
- * its life brings it to limbo (page_store.c).
+ * without it. The last user of a chosen frame may drop it at the same time: the thread that ends
+ * the frame's life brings it to limbo (page_store.c).
  */
 #include "page_store_internal.h"
 
@@ -22,12 +22,12 @@
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #endif
 
-/* What one hold of the lock does at most: so many frames are chosen to be evicted, so many are
- * looked at for that, so many become free. */
+/* What one hold of the lock does at most: choose this many frames to evict, look at this many for
+ * that, make this many free. */
 #define EVICT_BATCH 64u
 #define EVICT_LOOKS 256u
 #define FREE_BATCH  256u
-/* Frames that are evicted though in use, where all that were looked at are. */
+/* Frames that are evicted although in use, if all that were looked at are in use. */
 #define EVICT_FORCED 16u
 
 static bool evicts_enough_locked(const struct page_store *store, unsigned chosen)
@@ -39,9 +39,9 @@ static bool evicts_enough_locked(const struct page_store *store, unsigned chosen
 /*
  * Take frames that are to be evicted out of their queues: VICTIMS, EVICT_BATCH at most.
  *
- * Where everything is in use, a frame is found only after the whole pool has cooled down, lap by
- * lap. That goes on while takers have enough; when half of the reserve is gone, or after a lap
- * (*LOOKED frames), the eldest go as they are: they are no more in use than others.
+ * If everything is in use, a frame is found only after the whole pool has cooled down, lap by lap.
+ * That goes on while takers have enough. When half of the reserve is gone, or after a lap (*LOOKED
+ * frames), the eldest are evicted as they are: they are no more in use than others.
  */
 static unsigned choose_victims_locked(struct page_store *store, uint32_t victims[],
 				      uint64_t *looked)
@@ -65,9 +65,10 @@ static unsigned choose_victims_locked(struct page_store *store, uint32_t victims
 	return count;
 }
 
-/* End the lives of VICTIMS, which are in no queue: nobody but their users knows them, who may end
- * them as well. None is free, and another's, before the reclaimer's next look at limbo. The lock is
- * given up meanwhile. Read side, so that the audit sees them chosen and in limbo at once. */
+/* End the lives of VICTIMS, which are in no queue. Only their users know them, and may end their
+ * lives as well. None of them can be free, and another thread's, before the reclaimer's next look
+ * at limbo. The lock is given up meanwhile. Read side, so that the audit sees them chosen and in
+ * limbo at once. */
 static void evict_victims_locked(struct page_store *store, uint32_t victims[], unsigned count)
 {
 	uint32_t generations[EVICT_BATCH];
@@ -76,7 +77,7 @@ static void evict_victims_locked(struct page_store *store, uint32_t victims[], u
 
 	pthread_mutex_unlock(&store->lock);
 	if (!count)
-		sched_yield(); /* those who wait would hardly get in */
+		sched_yield(); /* otherwise waiting threads would hardly get the lock */
 	for (i = 0; i < count; i++)
 		if (page_store_end_life(store, victims[i], &generations[evicted]))
 			victims[evicted++] = victims[i];
@@ -139,7 +140,7 @@ static void touch_stock_locked(struct page_store *store)
 
 	store->touched += count;
 	pthread_mutex_unlock(&store->lock);
-	/* Where the kernel (before 5.14) cannot, the first use does it. */
+	/* Kernels before 5.14 cannot; there the first use gives the memory. */
 	(void)madvise(page_store_bytes(store, first), (size_t)count << FOLD_PAGE_SHIFT,
 		      MADV_POPULATE_WRITE);
 	pthread_mutex_lock(&store->lock);

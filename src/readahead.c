@@ -2,16 +2,16 @@
 /*
  * readahead.c - fills frames ahead of sequential readers
  *
- * A stream becomes active with a miss; from then on its requests are watched. Requests that follow
- * each other (or arrive a little out of order, as the kernel's own read-ahead makes them), with few
- * gaps, prove it sequential, and ranges ahead of it are handed to the workers, farther ahead each
- * time. Gaps are what tells a booting machine's reads, many of them near each other: of what is
- * read ahead of those two thirds are never asked for (bench/data/boot.trace), and cost the pool
- * what is. A range that turns out to be resident as a whole ends the activity, so a reader of
- * pooled content takes no lock here.
+ * A stream becomes active with a miss; from then on its requests are watched. It is proven
+ * sequential by requests that follow each other with few gaps. They may arrive a little out of
+ * order, as the kernel's own read-ahead makes them. Then ranges ahead of it are handed to the
+ * workers, farther ahead each time. Gaps identify the reads of a booting machine, many of which are
+ * near each other. Two thirds of what is read ahead of those are never asked for
+ * (bench/data/boot.trace), and cost the pool pages that are asked for. A range that turns out to be
+ * resident as a whole ends the activity, so a reader of pooled content takes no lock here.
  *
- * Who owns a job: workers.h. It stands in its stream's list all the time, under stream->lock, which
- * keeps it from being freed. Lock order: stream->lock, then that of the workers.
+ * Who owns a job: workers.h. A job stands in its stream's list all the time, under stream->lock,
+ * which keeps it from being freed. Lock order: stream->lock, then that of the workers.
  */
 #include "foldfs/readahead.h"
 
@@ -60,8 +60,8 @@ static void stream_destroy(struct stream *stream)
 	free(stream);
 }
 
-/* JOB has ended or will not begin: take it out of its stream, and the stream with it if it was the
- * last of a closed one. MISSING: pages of it that were not resident. */
+/* JOB has ended or will not begin: take it out of its stream. If it was the last job of a closed
+ * stream, destroy the stream too. MISSING: pages of it that were not resident. */
 static void job_end(struct job *job, unsigned missing)
 {
 	struct stream *stream = job->stream;
@@ -150,7 +150,7 @@ static bool hand_out_locked(struct stream *stream, uint64_t offset, uint64_t end
 	return true;
 }
 
-/* Put OFFSET..END into the pattern; whether the reader is sequential. Under stream->lock. */
+/* Add OFFSET..END to the pattern. Returns whether the reader is sequential. Under stream->lock. */
 static bool follow_locked(struct stream *stream, uint64_t offset, uint64_t end)
 {
 	struct job *job;
@@ -158,7 +158,7 @@ static bool follow_locked(struct stream *stream, uint64_t offset, uint64_t end)
 	uint64_t distance = offset > stream->next ? offset - stream->next : stream->next - offset;
 
 	if (distance > OUT_OF_ORDER || !stream->next) {
-		/* What was to be read ahead of the old place is not wanted any more. */
+		/* Read-ahead for the old place is not wanted any more. */
 		cds_list_for_each_entry_safe (job, following, &stream->jobs, in_stream)
 			(void)cancel_locked(job);
 		stream->begin = end;
@@ -169,7 +169,7 @@ static bool follow_locked(struct stream *stream, uint64_t offset, uint64_t end)
 		return false;
 	}
 	if (end > stream->next) {
-		/* What was skipped was not read. */
+		/* Skipped bytes were not read. */
 		stream->run += end - (offset > stream->next ? offset : stream->next);
 		stream->next = end;
 	}
@@ -205,8 +205,8 @@ void stream_note(struct stream *stream, off_t offset, size_t length, bool missed
 	pthread_mutex_unlock(&stream->lock);
 }
 
-/* JOB overlaps OFFSET..END, which its reader is about to read: what of it lies behind is still read
- * ahead, the rest is not. False: a worker has it. Under stream->lock. */
+/* JOB overlaps a range that ends at END and that its reader is about to read. Only what lies behind
+ * END is still read ahead. False: a worker has the job. Under stream->lock. */
 static bool cut_locked(struct job *job, uint64_t end)
 {
 	if (job->end <= end)
@@ -218,8 +218,8 @@ static bool cut_locked(struct job *job, uint64_t end)
 	return true;
 }
 
-/* A job of OFFSET..END that a worker is at; those that nobody has begun yet are cut: the reader is
- * there first. Under stream->lock. */
+/* Whether a worker is reading a job that overlaps OFFSET..END. Jobs that no worker has begun yet
+ * are cut: the reader is there first. Under stream->lock. */
 static bool is_being_read_locked(struct stream *stream, uint64_t offset, uint64_t end)
 {
 	struct job *job;

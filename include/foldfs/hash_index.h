@@ -5,10 +5,11 @@
  * A hit is advice: the digest only nominates, and hash_index_share() compares all 4096 bytes before
  * it answers (DESIGN, invariant 4). The table is liburcu's cds_lfht ("Split-ordered lists:
  * lock-free extensible hash tables", Shalev and Shavit 2006): look-ups are wait-free, additions
- * lock-free. The node lies inside the frame's metadata, so an entry costs no allocation; whoever
- * removes it keeps its memory untouched until a grace period has passed.
+ * lock-free. The node lies inside the frame's metadata, so an entry costs no allocation. The caller
+ * that removes a node keeps its memory untouched until a grace period has passed.
  *
- * The index knows neither frames nor files: bytes and liveness of a node are its owner's to tell.
+ * The index knows neither frames nor files: the owner of a node tells its bytes and whether it is
+ * live.
  */
 #ifndef FOLDFS_HASH_INDEX_H
 #define FOLDFS_HASH_INDEX_H
@@ -45,16 +46,17 @@ void hash_index_free(struct hash_index *index);
 void hash_index_digest(const struct hash_index *index, const void *page, struct digest *ret_digest);
 
 /*
- * Look up the content at PAGE (whose digest NODE carries) and, if nobody has it, insert NODE: one
- * step, so two threads with the same content never both insert. Context: RCU read side, entered
- * before and left after the result was used. Returns NODE if it was inserted, else the node of a
- * page that was compared and is equal; then NODE is still the caller's.
+ * Look up the content at PAGE, whose digest NODE carries, and insert NODE if no other node has that
+ * content. This is one step, so two threads with the same content never both insert. Context: RCU
+ * read side, entered before the call and left after the result was used. Returns NODE if it was
+ * inserted. Otherwise returns the node of a page that was compared and is equal, and NODE still
+ * belongs to the caller.
  */
 struct hash_index_node *hash_index_share(struct hash_index *index, struct hash_index_node *node,
 					 const void *page);
 
-/* Take NODE out; once, by whoever won the right to. RCU read side. Its memory must stay as it is
- * until a grace period has passed. */
+/* Take NODE out. Called once, by the thread that won the right to. RCU read side. NODE's memory
+ * must stay as it is until a grace period has passed. */
 void hash_index_remove(struct hash_index *index, struct hash_index_node *node);
 
 /* For the audit: how NODE, whose content is at PAGE, stands in the index. RCU read side. */
@@ -72,8 +74,8 @@ uint64_t hash_index_entries(const struct hash_index *index);
 /* Whether chains have become long enough for hash_index_grow(). Any context, two loads. */
 bool hash_index_wants_to_grow(const struct hash_index *index);
 
-/* Double the table until they are short again. One caller at a time, not within a read side; blocks
- * for the work, nobody else waits for it. */
+/* Double the table until the chains are short again. One caller at a time, not within a read side.
+ * Blocks its caller for the work; no other thread waits for it. */
 void hash_index_grow(struct hash_index *index);
 
 /* Bytes that the table takes now, beside the nodes. */

@@ -6,18 +6,19 @@
  *
  *   free -> taken (page_store_take; the taker alone writes its bytes)
  *        -> live  (page_store_publish, page_store_publish_private; immutable from here on)
- *        -> limbo (the last user dropped it, or eviction: whoever wins the compare-and-swap of
- * `life`)
+ *        -> limbo (the last user's drop, or eviction: the thread that wins the compare-and-swap
+ *                  of `life`)
  *        -> free  (the reclaimer, a grace period later)
  *
  * Guarantees, cited by code and tests:
- *   A.1 the bytes of a live frame never change;
- *   A.2 within one RCU read side, bytes that page_store_read() returned stay as they are, whatever
- *       happens to the frame: its memory is written again only after a grace period;
- *   A.3 a frame_ref of an earlier life of a frame never reads, shares or drops its present one: the
- *       generation moves on when a life ends, and a frame whose generations are used up is retired;
- *   A.4 frames that share content were compared byte by byte;
- *   A.5 nothing here fails for want of a frame: take() returns fewer than asked, and that is all.
+ *   A.1 The bytes of a live frame never change.
+ *   A.2 Within one RCU read side, bytes that page_store_read() returned stay as they are, whatever
+ *       happens to the frame: its memory is written again only after a grace period.
+ *   A.3 A frame_ref of an earlier life of a frame never reads, shares or drops its present life:
+ *       the generation moves on when a life ends, and a frame whose generations are used up is
+ *       retired.
+ *   A.4 Frames that share content were compared byte by byte.
+ *   A.5 Nothing here fails for want of a frame: take() returns fewer than asked, and that is all.
  *
  * The pool is one anonymous mapping of its full size; memory is touched, and so taken, only as
  * frames are first used. Eviction is S3-FIFO ("FIFO queues are all you need for cache eviction",
@@ -46,7 +47,7 @@ struct frame_ref {
 
 /* Where a frame is. */
 enum frame_place {
-	FRAME_PLACE_TAKEN, /* in no list: somebody's, or on its way */
+	FRAME_PLACE_TAKEN, /* in no list: taken by a thread, or on its way */
 	FRAME_PLACE_QUEUED,
 	FRAME_PLACE_FREE,
 	FRAME_PLACE_LIMBO,
@@ -56,11 +57,11 @@ enum frame_place {
 };
 
 /*
- * Steps of frames from one list to another, gathered so that the store's lock, for which all wait,
- * is taken once for all that a request does. On the stack of who makes the request, who sets count
- * to 0 and settles the batch before it leaves the read side in which it was filled: what is in a
- * batch is in no list, and the audit takes that for lost where it lasts longer. A batch that is
- * full settles itself.
+ * Steps of frames from one list to another. They are gathered so that one request takes the store's
+ * lock once, because all threads wait for that lock. A batch lies on the stack of the thread that
+ * makes the request. That thread sets count to 0, and settles the batch before it leaves the read
+ * side in which it was filled. Frames in a batch are in no list, and the audit takes them for lost
+ * if that lasts longer. A full batch settles itself.
  */
 #define FRAME_BATCH FOLD_REQUEST_PAGES
 struct frame_batch {
@@ -78,14 +79,14 @@ struct page_store_usage {
 	uint64_t pages_shared;   /* live frames with two or more users */
 	uint64_t pages_sharing;  /* how many more slots use them: pages saved */
 	uint64_t pages_unshared; /* live frames with one user */
-	uint64_t pages_volatile; /* of these, private frames: content that a write made */
+	uint64_t pages_volatile; /* of these, private frames: content made by a write */
 	uint64_t pool_bytes;     /* frame memory touched so far, with frame metadata and ghost */
 	uint64_t metadata_bytes; /* of these, metadata and ghost */
 	uint64_t index_bytes;
 };
 
-/* A pool of POOL_BYTES, rounded down to pages, between the bounds above (-EINVAL outside). STATS is
- * borrowed. -ENOMEM. No thread runs until page_store_start(). */
+/* A pool of POOL_BYTES, rounded down to pages, between the bounds above (-EINVAL outside). COUNTERS
+ * is borrowed. -ENOMEM. No thread runs until page_store_start(). */
 errint_t page_store_new(uint64_t pool_bytes, struct counters *counters,
 			struct page_store **ret_store);
 
@@ -93,24 +94,25 @@ errint_t page_store_new(uint64_t pool_bytes, struct counters *counters,
 errint_t page_store_start(struct page_store *store);
 
 /* Stop the reclaimer and give the frames' memory back at once, whatever their number. From then on
- * frames may be dropped and the store be freed, and nothing else. Idempotent. */
+ * frames may only be dropped and the store freed. Idempotent. */
 void page_store_end(struct page_store *store);
 
-/* The same, and free everything: what is kept about each frame is looked at once more for that. No
- * other thread uses STORE any more. */
+/* As page_store_end(), and free everything. This looks at each frame's metadata once more. No other
+ * thread uses STORE any more. */
 void page_store_free(struct page_store *store);
 
 /*
- * Take up to COUNT frames for filling; how many there were is returned, 0 included. The caller owns
- * them until it publishes or gives them back. Their bytes are whatever they were. Any thread; does
- * not block on I/O; wakes the reclaimer when the pool runs low.
+ * Take up to COUNT frames for filling. Returns how many there were, which may be 0. The caller owns
+ * them until it publishes them or gives them back. Their bytes are undefined. Any thread; does not
+ * block on I/O; wakes the reclaimer when the pool runs low.
  */
 unsigned page_store_take(struct page_store *store, uint32_t frames[], unsigned count);
 
-/* Do what BATCH says, and empty it. Holds the lock for FRAME_BATCH steps at most. */
+/* Do the steps in BATCH, and empty it. Holds the lock for FRAME_BATCH steps at most. */
 void page_store_settle(struct page_store *store, struct frame_batch *batch);
 
-/* In what follows, what there is to do under the lock goes into BATCH; NULL: it is done at once. */
+/* The functions below put the steps to do under the lock into BATCH. If BATCH is NULL, they do them
+ * at once. */
 
 /* Give back a frame that was taken and not published. */
 void page_store_give_back(struct page_store *store, uint32_t frame, struct frame_batch *batch);
@@ -122,11 +124,11 @@ void *page_store_bytes(struct page_store *store, uint32_t frame);
 void page_store_digest(const struct page_store *store, const void *page, struct digest *ret_digest);
 
 /*
- * Publish the taken FRAME for one user, or share a live frame with the same bytes, in which case
- * FRAME goes back to the pool. *ret_ref is the frame to put into the slot, with the caller as one
- * user of it. Returns whether it was shared. It is read, shared and dropped as any other from now
- * on; it is not evicted before it is settled. RCU read side, entered by the caller, who thereby may
- * also go on reading page_store_read(*ret_ref).
+ * Publish the taken FRAME for one user. If a live frame has the same bytes, share that one instead,
+ * and FRAME goes back to the pool. *ret_ref is the frame to put into the slot, with the caller as
+ * one user of it. Returns whether it was shared. From now on it is read, shared and dropped as any
+ * other; it is not evicted before BATCH is settled. RCU read side, entered by the caller. Within it
+ * the caller may also go on reading page_store_read(*ret_ref).
  */
 bool page_store_publish(struct page_store *store, uint32_t frame, const struct digest *digest,
 			struct frame_batch *batch, struct frame_ref *ret_ref);
@@ -135,26 +137,28 @@ bool page_store_publish(struct page_store *store, uint32_t frame, const struct d
  * side. */
 bool page_store_share(struct page_store *store, struct frame_ref ref);
 
-/* Publish FRAME as one file's own: in no index, never shared. RCU read side. */
+/* Publish FRAME for one file alone: in no index, never shared. RCU read side. */
 struct frame_ref page_store_publish_private(struct page_store *store, uint32_t frame,
 					    struct frame_batch *batch);
 
 /*
  * The bytes of REF, or NULL if that life is over. RCU read side; the result is valid until it is
  * left (A.2). Wait-free; writes no shared cache line but the hotness bits, and those only when they
- * are not set yet. A stale answer is safe: an eviction that is not seen yet only means that the
- * bytes, immutable, are used once more before their grace period ends.
+ * are not set yet. A stale answer is safe: if an eviction is not seen yet, the bytes, which are
+ * immutable, are only used once more before their grace period ends.
  */
 const void *page_store_read(struct page_store *store, struct frame_ref ref);
 
-/* The same, unnoticed by eviction: for who has counted this use already, and for the audit. */
+/* As page_store_read(), but without marking a use for eviction: for a caller that has counted this
+ * use already, and for the audit. */
 const void *page_store_peek(const struct page_store *store, struct frame_ref ref);
 
-/* Give up one use of REF; nothing if that life is over already. RCU read side. Never blocks. */
+/* Give up one use of REF; does nothing if that life is over already. RCU read side. Never
+ * blocks. */
 void page_store_drop(struct page_store *store, struct frame_ref ref, struct frame_batch *batch);
 
-/* The frame has been seen live by a user other than through page_store_read: users of REF, 0 if
- * over. For tests and the audit. */
+/* The number of users of REF, 0 if that life is over. Does not count as a use. For tests and the
+ * audit. */
 uint32_t page_store_users(const struct page_store *store, struct frame_ref ref);
 
 void page_store_usage(const struct page_store *store, struct page_store_usage *ret_usage);
@@ -175,40 +179,42 @@ struct frame_report {
 
 #define FRAME_REPORTS_MAX 1024u
 
-/* COUNT frames from FIRST on, FRAME_REPORTS_MAX at most, all of one moment. */
+/* COUNT frames from FIRST on, FRAME_REPORTS_MAX at most, all as of one moment. */
 void page_store_report(struct page_store *store, uint32_t first, unsigned count,
 		       struct frame_report reports[]);
 
-/* What the lists say of themselves. While `moves` stays, no frame has gone from one to another. */
+/* What the lists say of themselves. As long as `moves` stays the same, no frame has moved from one
+ * list to another. */
 struct frame_lists {
 	uint64_t moves;
 	uint64_t index_entries;
-	uint32_t length[FRAME_PLACES]; /* of those that have a length of their own; else 0 */
+	uint32_t length[FRAME_PLACES]; /* of the lists that keep a length; else 0 */
 };
 void page_store_lists(struct page_store *store, struct frame_lists *ret_lists);
 
 /* A walk along the free list or the two queues, from oldest to newest, link by link. */
 struct frame_walk {
-	uint64_t moves; /* as of which it is true */
-	uint32_t at;    /* where it goes on */
+	uint64_t moves; /* the store's `moves` for which the walk is true */
+	uint32_t at;    /* frame where the next call goes on */
 	uint8_t list;   /* 0: free list, 1: small queue, 2: main queue */
 	bool begun;
 	uint32_t seen; /* frames so far */
 };
 #define FRAME_WALK_LISTS 3u
 enum frame_walk_step { FRAME_WALK_MORE, FRAME_WALK_DONE, FRAME_WALK_MOVED };
-/* Go on; MOVED: a frame moved since walk->moves, and what was seen is of no use. */
+/* Go on with the walk. FRAME_WALK_MOVED: a frame moved since walk->moves, so what was seen is of no
+ * use. */
 enum frame_walk_step page_store_walk(struct page_store *store, struct frame_walk *walk);
 
 /* What is wrong with a queued frame that is not private. */
 enum {
-	FRAME_WRONG_DIGEST = 1, /* its bytes have another */
+	FRAME_WRONG_DIGEST = 1, /* its bytes have another digest */
 	FRAME_NOT_INDEXED = 2,
 	FRAME_TWICE = 4, /* another live frame has the same bytes, and both can be shared */
 };
-/* Look at REF's bytes and its place in the index. 0 also if that life is over: these are no
- * moment's matters, so what is returned is wrong. RCU read side, the one of page_store_report(),
- * which must have said that REF is queued. */
+/* Look at REF's bytes and its place in the index. Returns 0 also if that life is over. These are
+ * not matters of a moment, so what is returned is really wrong. Must be called within the RCU read
+ * side of page_store_report(), which must have said that REF is queued. */
 unsigned page_store_verify(struct page_store *store, struct frame_ref ref);
 
 #endif

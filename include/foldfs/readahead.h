@@ -3,9 +3,9 @@
  * readahead.h - fills frames ahead of a sequential reader
  *
  * The workers that do it never reply. On io_uring with libfuse before 3.19 a miss has to be read on
- * the ring thread; what keeps misses rare there is this. One struct stream per open handle notices
- * the pattern; a range is handed to a worker at most once, and a reader that comes upon a range
- * which a worker is just reading waits for it instead of reading it a second time.
+ * the ring thread; read-ahead keeps such misses rare. One struct stream per open handle notices the
+ * pattern. A range is handed to a worker at most once. A reader that needs a range which a worker
+ * is just reading waits for the worker instead of reading the range a second time.
  */
 #ifndef FOLDFS_READAHEAD_H
 #define FOLDFS_READAHEAD_H
@@ -19,9 +19,9 @@ struct stream;
  * are borrowed. -ENOMEM. */
 errint_t stream_new(struct filler *filler, struct workers *workers, struct file *file,
 		    struct source *source, struct stream **ret_stream);
-/* No further note; ranges that are queued for it are dropped, being read are finished. */
+/* No further note. Ranges still queued for it are dropped; ranges being read are finished. */
 void stream_free(struct stream *stream);
-/* Memory of one, but for what is queued. */
+/* Memory of one stream, without its queued jobs. */
 uint64_t stream_bytes(void);
 
 /* A read of LENGTH bytes at OFFSET is about to be served; MISSED says whether it has to go to the
@@ -29,8 +29,8 @@ uint64_t stream_bytes(void);
  * I/O. */
 void stream_note(struct stream *stream, off_t offset, size_t length, bool missed);
 
-/* Wait until no worker is reading pages of this range for STREAM. True if there was one to wait
- * for: look again. Blocks on I/O of the worker. */
+/* Wait until no worker is reading pages of this range for STREAM. True: there was a worker to wait
+ * for, so look again. Blocks on the worker's I/O. */
 bool stream_wait(struct stream *stream, off_t offset, size_t length);
 
 #endif

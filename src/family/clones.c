@@ -2,42 +2,47 @@
 /*
  * clones.c - files that have blocks of the disk in common, found when they are opened
  *
- * Nominating. Of each file that has shared extents a sketch is kept: the smallest hashes of pairs
+ * Nominating. A sketch is kept of each file that has shared extents: the smallest hashes of pairs
  * (where its MiB N is, how far that is from where the extent lies on the disk). The distance is the
  * same for all pieces of an extent, however it was split since. Sketches of files that have extents
  * in common at the same offsets have values in common. A file that had no clone when it was opened
- * has no sketch: it gets one when a file of its size turns up that has shared extents. btrfs does
- * not say that an extent is shared while the transaction that made it so is being committed, so a
- * file without shared extents is asked again at its next open.
+ * has no sketch: it gets one when another file of its size is opened that has shared extents. While
+ * the transaction that made an extent shared is being committed, btrfs does not say that it is
+ * shared. So a file without shared extents is asked again at its next open.
  *
- * Proving. Of the file C that is opened, and a file T that was opened before:
+ * Proving. C is the file that is opened, T a file that was opened before:
  *
- *   A  Nobody but we can have either of them open for writing when it begins: the kernel grants a
- *      lease on the description that the daemon uses, which is given back at once. This rules out
- *      direct I/O and stores through a mapping that were begun, and move no stamp any more.
+ *   A  Nobody but this mount can have either of them open for writing when the proof begins: the
+ *      kernel grants a lease on the description that the daemon uses, which is given back at once.
+ *      This rules out direct I/O and stores through a mapping that have begun and move no stamp any
+ *      more.
+ *
  *   B  No change of ours is under way, and the stamp is one that no later change can leave.
- *   C  The file system is asked where T's extents are, then C's, then T's again, having written
- *      what is dirty each time. What counts is plain, said to be shared, in the same place at the
- *      same offset, and the same in both answers for T. So a block that T gave up, and C was given,
- *      is none: T cannot have it before and after.
- *   D  Both stamps are what they were. So nobody changed either between A and D, and at the moment
- *      of C's answer both had these bytes.
- *   E  T may speak for C (writers.h). If T is of a family, its kin is true of T as it is now, and C
- *      joins with the pages that T has not cut. Else T founds one, with all its pages; or C does,
- * if it is C that may speak for T.
  *
- * Both kins are set under the stamps of D, which is looked at once more when they are there
+ *   C  The file system is asked where T's extents are, then C's, then T's again; each time it has
+ *      written what is dirty before. An extent counts if it is plain, said to be shared, in the
+ *      same place at the same offset, and the same in both answers for T. So a block that T gave up
+ *      and C was given does not count: T cannot have it before and after.
+ *
+ *   D  Both stamps are what they were. So nobody changed either file between A and D, and at the
+ *      moment of C's answer both had these bytes.
+ *
+ *   E  T may speak for C (writers.h). If T is of a family, its kin is true of T as it is now, and C
+ *      joins with the pages that T has not cut. Otherwise T founds a family with all its pages; or
+ *      C founds it, if it is C that may speak for T.
+ *
+ * Both kins are set under the stamps of D, which are checked once more when the kins are there
  * (file_set_kin). From then on they are as true as those that a scan has found, and by the same
- * rules (kin.h). A family that was founded here has a number of 63 random bits and the highest one,
- * which the catalogue does not give.
+ * rules (kin.h). A family that was founded here has a number of 63 random bits and the highest bit
+ * set, which the catalogue does not give.
  *
  * What T holds in the pool already is told to the family, for the pages that the two have in
- * common: slots of T are true under its stamp; the kin is set before they are looked at, and a
+ * common. T's slots are true under its stamp. The kin is set before they are looked at, and a
  * page's cut is looked at after its slot, as in fill_family.c.
  *
- * One file is looked at a time: two threads that found families of the same files would part them.
- * Only first opens of files with shared extents wait for each other; how long is bounded by
- * EXTENTS_MOST, but for the disk.
+ * One file is looked at a time: two threads that founded families of the same files would separate
+ * them. Only first opens of files with shared extents wait for each other. EXTENTS_MOST bounds how
+ * long, except for the disk's time.
  */
 #include "foldfs/clones.h"
 
@@ -55,17 +60,18 @@
 #include <sys/random.h>
 #include <sys/statfs.h>
 
-/* Values of a sketch. */
+/* Most values in a sketch. */
 #define SKETCH 32u
-/* Of a more fragmented file the rest is not known to be equal, which is no untruth. */
+/* Most extents that are looked at. The rest of a more fragmented file is not known to be equal,
+ * which is not untrue. */
 #define EXTENTS_MOST 16384u
 /* Pages that two files must have in common; as in a scan. */
 #define COMMON_LEAST 16u
-/* Files that one is compared with, the likeliest first. */
+/* Most files that a file is compared with, the likeliest first. */
 #define CANDIDATES 4u
-/* Files without a sketch, of the size of the one that is opened, that are asked for theirs. */
+/* Most files without a sketch, of the opened file's size, that get a sketch at one open. */
 #define SKETCHED_AT_ONCE 64u
-/* Times that two files are asked which are being written. */
+/* How often two files that are being written are compared at most. */
 #define ATTEMPTS         3u
 #define FAMILY_IN_MEMORY (UINT64_C(1) << 63)
 
@@ -77,7 +83,7 @@ struct sketch {
 struct member {
 	struct source_stamp stamp; /* as of its last open */
 	uint64_t seen;             /* when that was; 0: the place is empty */
-	bool looked;               /* and was looked at under this stamp */
+	bool looked;               /* it was looked at under this stamp */
 	struct sketch sketch;
 };
 
@@ -89,8 +95,9 @@ struct clones {
 	void *context;
 	bool has_clones; /* the file system; constant */
 	_Atomic uint64_t found;
-	pthread_mutex_t learning;         /* one at a time: see above; before lock */
-	pthread_mutex_t lock;             /* a leaf, of what follows */
+	pthread_mutex_t learning;         /* one file at a time, see the head of this file; before
+					   * lock */
+	pthread_mutex_t lock;             /* of what follows; a leaf of the lock order */
 	_Atomic(struct member *) members; /* CLONES_KNOWN; NULL before the first one. Set once */
 	uint64_t opens;
 };
@@ -176,8 +183,8 @@ static void sketch_add_all(struct sketch *sketch, const union extents *extents)
 	}
 }
 
-/* Of the file open as FD. Empty: it has no shared extents among its first ones. What is dirty does
- * not matter: a sketch proves nothing. */
+/* Make the sketch of the file open as FD. Empty: the file has no shared extents among its first
+ * ones. Dirty pages do not matter: a sketch proves nothing. */
 static void sketch_make(int fd, struct sketch *ret_sketch)
 {
 	union extents extents;
@@ -210,8 +217,8 @@ static unsigned count_common(const struct sketch *a, const struct sketch *b)
 
 /* ---- files that were opened ---- */
 
-/* The place of DEVICE and INODE, or one for them: an empty one, or that of the file whose open is
- * longest ago. */
+/* The place of the file of DEVICE and INODE. If it has none, an empty place, or that of the file
+ * whose open is longest ago. */
 static struct member *place_locked(struct clones *clones, dev_t device, ino_t inode)
 {
 	struct member *members = atomic_load(&clones->members);
@@ -229,7 +236,8 @@ static struct member *place_locked(struct clones *clones, dev_t device, ino_t in
 	return oldest;
 }
 
-/* The file with STAMP is open. Whether it is to be looked at: not if it was as it is. */
+/* Note that the file with STAMP is open. Returns whether it is to be looked at: not if it was
+ * looked at in its present state. */
 static bool note(struct clones *clones, const struct source_stamp *stamp)
 {
 	struct member *member;
@@ -249,7 +257,8 @@ static bool note(struct clones *clones, const struct source_stamp *stamp)
 	return !known;
 }
 
-/* LOOKED: at its next open it need not be, if it has the same stamp. */
+/* Keep SKETCH for the file with STAMP. LOOKED: it need not be looked at again at its next open, if
+ * it has the same stamp. */
 static void keep(struct clones *clones, const struct source_stamp *stamp,
 		 const struct sketch *sketch, bool looked)
 {
@@ -270,7 +279,7 @@ struct candidate {
 	unsigned common;
 };
 
-/* Those without a sketch that have the size of the file with STAMP; how many. */
+/* List the files without a sketch that have the size of the file with STAMP. Returns how many. */
 static unsigned list_unsketched(struct clones *clones, const struct source_stamp *stamp,
 				struct source_stamp list[])
 {
@@ -286,7 +295,7 @@ static unsigned list_unsketched(struct clones *clones, const struct source_stamp
 	return count;
 }
 
-/* The likeliest first; how many. */
+/* List the candidates, the likeliest first. Returns how many. */
 static unsigned nominate(struct clones *clones, const struct source_stamp *stamp,
 			 const struct sketch *sketch, struct candidate list[CANDIDATES])
 {
@@ -321,7 +330,7 @@ struct side {
 	uint64_t writers;
 };
 
-/* The file that is opened, and one that was before. */
+/* The file that is opened (C), and one that was opened before (T). */
 struct pair {
 	struct clones *clones;
 	struct side c;
@@ -329,7 +338,7 @@ struct pair {
 	uint64_t end; /* bytes to compare */
 	struct catalogue_run *runs;
 	size_t count;
-	uint64_t pages; /* in runs */
+	uint64_t pages; /* in `runs` */
 };
 
 static int fd_of(const struct side *side)
@@ -337,7 +346,7 @@ static int fd_of(const struct side *side)
 	return source_fd(side->source);
 }
 
-/* Rule A. A kin that is proven says it too, by a lease on the same description. */
+/* Rule A. A proven kin shows it too, by a lease on the same description. */
 static bool is_ours_alone(struct lease_table *leases, const struct side *side)
 {
 	struct kin *kin = kin_of(side->file);
@@ -396,7 +405,8 @@ static errint_t add_run(struct pair *pair, uint64_t first, uint64_t pages)
 	return 0;
 }
 
-/* Bytes FROM..TO are in the same place: whole pages, but at the end of both files. */
+/* Bytes FROM..TO are in the same place in both files: add their whole pages, and the last page if
+ * both files end in it. */
 static errint_t add_bytes(struct pair *pair, uint64_t from, uint64_t to)
 {
 	from = (from + FOLD_PAGE_MASK) & ~(uint64_t)FOLD_PAGE_MASK;
@@ -404,7 +414,7 @@ static errint_t add_bytes(struct pair *pair, uint64_t from, uint64_t to)
 	return from < to ? add_run(pair, fold_page_of(from), fold_pages_in(from, to - from)) : 0;
 }
 
-/* What A and B say is in one place, between bytes START and END. */
+/* Add what A and B say is in the same place, between bytes START and END. */
 static errint_t add_common(struct pair *pair, const union extents *a, const union extents *b,
 			   uint64_t start, uint64_t end)
 {
@@ -456,7 +466,7 @@ static errint_t compare(struct pair *pair, union extents maps[3])
 	return error;
 }
 
-/* Where both files can be compared: whole pages, but where they end at the same byte. */
+/* The end of what can be compared: whole pages, except if both files end at the same byte. */
 static uint64_t common_end(const struct pair *pair)
 {
 	uint64_t c = (uint64_t)pair->c.stamp.size;
@@ -465,7 +475,7 @@ static uint64_t common_end(const struct pair *pair)
 	return c == t ? c : (c < t ? c : t) & ~(uint64_t)FOLD_PAGE_MASK;
 }
 
-/* -EAGAIN: one of them is being changed, or may be. */
+/* -EAGAIN: one of the files is being changed, or may be. */
 static errint_t prove_once(struct pair *pair)
 {
 	union extents *maps;
@@ -497,7 +507,7 @@ static errint_t prove(struct pair *pair)
 
 /* ---- families ---- */
 
-/* SIDE is of the family NUMBER from now on, with RUNS. */
+/* SIDE is of the family NUMBER from now on, with RUNS. False: its kin was not set. */
 static bool set_kin(const struct clones *clones, const struct side *side, uint64_t number,
 		    const struct catalogue_run runs[], size_t count)
 {
@@ -511,14 +521,14 @@ static bool set_kin(const struct clones *clones, const struct side *side, uint64
 	fold_rcu_read_lock();
 	set = file_kin(side->file);
 	fold_rcu_read_unlock();
-	/* An address to compare, nothing more. */
+	/* Only the address is compared. */
 	if (set != kin)
 		return false;
 	clones->on_found(clones->context, side->stamp.device, side->stamp.inode);
 	return true;
 }
 
-/* What SIDE, whose kin is KIN, holds of the family's pages FIRST.. in the pool. */
+/* Tell the family what SIDE, whose kin is KIN, holds of the pages of RUN in the pool. */
 static void tell_run(const struct side *side, struct kin *kin, const struct catalogue_run *run)
 {
 	struct page_walk walk = {.next = run->first, .end = run->first + run->pages};
@@ -550,7 +560,7 @@ static void tell(const struct pair *pair, const struct side *side)
 		kin_put(kin);
 }
 
-/* Neither has a kin. */
+/* Found a family of the two files. Neither has a kin. */
 static bool found_family(struct pair *pair)
 {
 	bool by_t = writers_may_speak(pair->t.writers, pair->c.writers);
@@ -574,7 +584,7 @@ static bool found_family(struct pair *pair)
 	return true;
 }
 
-/* Of what the two have in common, what T has of KIN. -ENOMEM. */
+/* Reduce the common pages of PAIR to those that T has in KIN. -ENOMEM. */
 static errint_t keep_uncut(struct pair *pair, const struct kin *kin)
 {
 	struct pair kept = {0};
@@ -594,7 +604,7 @@ static errint_t keep_uncut(struct pair *pair, const struct kin *kin)
 	return error;
 }
 
-/* T has KIN, which was true of it while the two were compared. */
+/* Let C join T's family. T has KIN, which was true of it while the two were compared. */
 static bool join_family(struct pair *pair, struct kin *kin)
 {
 	return writers_may_speak(pair->t.writers, pair->c.writers) &&
@@ -604,8 +614,8 @@ static bool join_family(struct pair *pair, struct kin *kin)
 	       set_kin(pair->clones, &pair->c, kin_number(kin), pair->runs, pair->count);
 }
 
-/* 0: C has a kin now; -ENOENT: it has not, and needs not be looked at again as it is; -EAGAIN: it
- * may have one another time. */
+/* 0: C has a kin now. -ENOENT: it has none, and need not be looked at again in its present state.
+ * -EAGAIN: it may get one another time. */
 static errint_t learn_from(struct pair *pair)
 {
 	struct kin *kin;
@@ -624,8 +634,8 @@ static errint_t learn_from(struct pair *pair)
 	return error;
 }
 
-/* The file with STAMP as a side; its file and its source are to be put. False: it is not known any
- * more, or cannot be opened. */
+/* Open the file with STAMP as a side; the caller puts its file and its source. False: it is not
+ * known any more, or cannot be opened. */
 static bool side_open(struct clones *clones, const struct source_stamp *stamp,
 		      struct side *ret_side)
 {
@@ -648,7 +658,7 @@ static void side_close(struct side *side)
 	file_put(side->file);
 }
 
-/* Have the files that may be what the one with STAMP was cloned from sketched. */
+/* Make sketches of the files that the one with STAMP may have been cloned from. */
 static void sketch_others(struct clones *clones, const struct source_stamp *stamp)
 {
 	struct source_stamp list[SKETCHED_AT_ONCE];
@@ -666,7 +676,7 @@ static void sketch_others(struct clones *clones, const struct source_stamp *stam
 	}
 }
 
-/* As learn_from(), from the likeliest that will do. */
+/* As learn_from(), with the likeliest file for which it succeeds. */
 static errint_t learn(struct clones *clones, const struct source_stamp *stamp,
 		      const struct sketch *sketch, const struct side *side)
 {

@@ -2,10 +2,10 @@
 /*
  * cuts.c - which pages of a file were changed, once and for ever
  *
- * Bits in leaves, leaves in nodes, both made by the first cut in them, under the lock. Nothing is
- * taken away before the end, so readers need no lock and no read side: a pointer that they see
- * stays good. What is cut as a whole before it had a node or a leaf gets the one that stands for
- * all such.
+ * Bits in leaves, leaves in nodes; both are made by the first cut in them, under the lock. Nothing
+ * is taken away before the end, so readers need no lock and no read side: a pointer that they see
+ * stays good. A node's or leaf's span that is cut as a whole, before it has a node or a leaf, gets
+ * the one that stands for all such spans.
  */
 #include "cuts.h"
 
@@ -28,14 +28,14 @@ struct node {
 };
 
 struct cuts {
-	pthread_mutex_t lock; /* of who adds; a leaf of the lock order */
+	pthread_mutex_t lock; /* held to add; a leaf of the lock order */
 	uint64_t pages;       /* constant */
 	uint64_t count;       /* of nodes; constant */
 	_Atomic uint64_t bytes;
 	_Atomic(struct node *) nodes[]; /* NULL: nothing is cut */
 };
 
-/* All of it is cut. Known by their addresses; what is in them is not looked at. */
+/* Stand for spans that are cut as a whole. Known by their addresses; their content is not read. */
 static struct leaf whole_leaf;
 static struct node whole_node;
 
@@ -82,13 +82,13 @@ uint64_t cuts_bytes(const struct cuts *cuts)
 	return atomic_load_explicit(&cuts->bytes, memory_order_relaxed);
 }
 
-/* Behind the stretch of so many pages that PAGE is in. */
+/* The first page behind the stretch of PAGES pages that PAGE is in. */
 static uint64_t behind(uint64_t page, uint64_t pages)
 {
 	return (page / pages + 1) * pages;
 }
 
-/* The word that PAGE's bit is in. All pages from PAGE to *ret_end are as its bits say. */
+/* The word that PAGE's bit is in. Its bits hold for all pages from PAGE to *ret_end. */
 static uint64_t word_of(const struct cuts *cuts, uint64_t page, uint64_t *ret_end)
 {
 	struct node *node =
@@ -139,7 +139,7 @@ static void *grow_locked(struct cuts *cuts, size_t bytes)
 	return made;
 }
 
-/* Cut FIRST..LAST, all of one leaf. */
+/* Cut FIRST..LAST, which are all in one leaf. */
 static void cut_bits_locked(struct leaf *leaf, uint64_t first, uint64_t last)
 {
 	for (uint64_t page = first; page <= last; page = behind(page, BITS)) {
@@ -209,7 +209,8 @@ bool cuts_add(struct cuts *cuts, uint64_t first, uint64_t last, uint64_t *ret_gr
 	*ret_grown = 0;
 	if (first >= cuts->pages || cuts_next(cuts, first, false) > last)
 		return true;
-	/* To the end is to the end of the last node: so it may be cut as a whole. */
+	/* A cut to the file's end goes to the end of the last node, so that the node may be cut as
+	 * a whole. */
 	if (last >= cuts->pages - 1)
 		last = cuts->count * NODE_PAGES - 1;
 	pthread_mutex_lock(&cuts->lock);

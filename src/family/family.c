@@ -2,16 +2,16 @@
 /*
  * family.c - content that several files are known to have, and the frames that hold it now
  *
- * Two levels: a family's array of leaves, made lazily, and a word for each page in them. A word is
- * the frame and the life it was remembered in. It is written without a lock and read without one:
- * whatever it says, join and generation (page_store_share) decide whether the frame is still that
- * content's. Leaves are put in place by compare-and-swap, taken out by exchange, and freed a grace
- * period later.
+ * There are two levels: a family's array of leaves, made lazily, and in each leaf a word for each
+ * page. A word is a frame and the life in which it was remembered. Words are written and read
+ * without a lock: whatever a word says, page_store_share() decides by generation whether the frame
+ * still holds that content. Leaves are put in place by compare-and-swap, taken out by exchange, and
+ * freed a grace period later.
  *
- * The families stand in a hash under table->lock: one for each group of images or clones, whose
- * files are known. Those that remember anything are in a list as well, so that memory is found past
- * any number of others. Who takes a family's lock within table->lock (the audit) is the only one to
- * have both.
+ * The families stand in a hash under table->lock: one for each group of images or clones whose
+ * files are known. Families that remember anything are in a list as well, so that memory is found
+ * quickly among any number of others. Only the audit has both locks at once: it takes a family's
+ * lock within table->lock.
  */
 #include "foldfs/family.h"
 
@@ -26,7 +26,7 @@
 #define LEAF_PAGES 512u
 #define BUCKETS    1024u
 
-/* A word: generation (32 bits), frame (29 bits), and a bit that says there is one. */
+/* A word: generation (32 bits), frame (29 bits), and a bit that says that a frame is remembered. */
 #define WORD_FRAME_SHIFT 1u
 #define WORD_THERE       1u
 
@@ -39,7 +39,7 @@ struct family_leaf {
 struct family_table {
 	struct page_store *store;
 	_Atomic int64_t bytes;   /* relaxed */
-	_Atomic int64_t leaving; /* of these, what waits for a grace period; relaxed */
+	_Atomic int64_t leaving; /* the part that waits for a grace period; relaxed */
 	pthread_mutex_t lock;
 	struct cds_list_head families[BUCKETS]; /* by number; under lock */
 	struct cds_list_head full;              /* those that have leaves; under lock */
@@ -48,15 +48,16 @@ struct family_table {
 struct family {
 	struct family_table *table; /* constant, as the next three */
 	uint64_t number;
-	uint64_t writers; /* of the files that tell it */
+	uint64_t writers; /* the writers of the files that tell it */
 	uint64_t leaf_count;
 	unsigned references;       /* under table->lock, as the next four */
 	struct cds_list_head link; /* of its bucket */
-	struct cds_list_head full; /* in table->full, while it has leaves */
-	/* Less one for each that was taken out before it was counted. */
+	struct cds_list_head full; /* link in table->full, while it has leaves */
+	/* Leaves that were counted, less those that were taken out; may be below the true number
+	 * for a moment, since a leaf can be taken out before it is counted. */
 	int64_t leaves_made;
 	uint64_t next_taken;  /* where to look for the next leaf to take */
-	pthread_mutex_t lock; /* of claims; a leaf */
+	pthread_mutex_t lock; /* of claims; a leaf of the lock order */
 	pthread_cond_t unclaimed;
 	struct cds_list_head claims;            /* under lock */
 	_Atomic(struct family_leaf *) leaves[]; /* NULL: nothing is remembered there */
@@ -81,7 +82,7 @@ void family_table_free(struct family_table *table)
 {
 	if (!table)
 		return;
-	/* For those who put the last references, and for the leaves that this took out. */
+	/* First for whatever put the last references, then for the leaves that this took out. */
 	fold_rcu_barrier();
 	fold_rcu_barrier();
 	pthread_mutex_destroy(&table->lock);
@@ -138,7 +139,7 @@ static struct family *family_new(struct family_table *table, uint64_t number, ui
 	return family;
 }
 
-/* NUMBER is a count, or random. */
+/* NUMBER is a count or random, so its low bits will do. */
 static struct cds_list_head *bucket_of(struct family_table *table, uint64_t number)
 {
 	return &table->families[number % BUCKETS];
@@ -175,7 +176,7 @@ static void leaf_free(struct rcu_head *head)
 	free(leaf);
 }
 
-/* DELTA leaves more. One is counted after it is there, so it may be taken out before. */
+/* DELTA more leaves. A leaf is counted after it is there, so it may be taken out before. */
 static void count_leaves_locked(struct family *family, int64_t delta)
 {
 	bool was_full = family->leaves_made > 0;
@@ -199,8 +200,8 @@ static bool take_leaf(struct family *family, uint64_t number)
 	return true;
 }
 
-/* Take what FAMILY, which has leaves, remembers from it, until that is BYTES: where the last time
- * ended. Returns what it was. */
+/* Take leaves out of FAMILY, which has some, until BYTES are taken, beginning where the last call
+ * ended. Returns how many bytes were taken. */
 static uint64_t shrink_locked(struct family *family, uint64_t bytes)
 {
 	uint64_t taken = 0;
@@ -253,7 +254,7 @@ void family_put(struct family *family)
 	pthread_mutex_unlock(&table->lock);
 	if (!last)
 		return;
-	/* Whoever looks into it has a reference: nobody does. */
+	/* Every reader of a family has a reference: there is none left. */
 	for (uint64_t i = 0; i < family->leaf_count; i++)
 		(void)take_leaf(family, i);
 	family_table_count(table, -(int64_t)bytes_of(family));
@@ -262,7 +263,7 @@ void family_put(struct family *family)
 	free(family);
 }
 
-/* The word of PAGE, NULL: there is none yet. Read side. */
+/* The word of PAGE; NULL: there is none yet. Read side. */
 static _Atomic uint64_t *word_of(struct family *family, uint64_t page)
 {
 	struct family_leaf *leaf;
@@ -304,7 +305,7 @@ uint64_t family_next(struct family *family, uint64_t page)
 	return UINT64_MAX;
 }
 
-/* A leaf where PAGE has none. */
+/* Make a leaf for PAGE, which has none. */
 static void grow(struct family *family, uint64_t page)
 {
 	struct family_leaf *leaf = calloc(1, sizeof(*leaf));

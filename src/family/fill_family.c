@@ -3,18 +3,19 @@
  * fill_family.c - the part of a fill that asks the file's family before the source
  *
  * Why an adopted page is right. The family's page is the file's page under the kin's stamp, byte by
- * byte (catalogue.md). What differs by now is either cut out of the kin, or was changed behind the
- * mount. The look comes first, then the kin: if it is still the file's and has the page, the look's
- * ticket is good for what the kin says (kin.h, kin.c). A change behind the mount that shows in the
- * stamp is found here, before anything is adopted. One that does not show is a lie of the file's
- * owner: then the family's page comes from a trusted file, or from one of the same writers, who
- * still has this one.
+ * byte (catalogue.md). Where the two differ by now, the page was either cut out of the kin or
+ * changed behind the mount. The look comes first, then the kin: if the kin is still the file's and
+ * has the page, the look's ticket is good for what the kin says (kin.h, kin.c). A change behind the
+ * mount that shows in the stamp is found here, before anything is adopted. A change that does not
+ * show is a lie of the file's owner: then the family's page comes from a trusted file, or from a
+ * file of the same writers, who still has this one.
  *
- * Why what is told is right. The frame holds what this read had from its file's source, and the kin
- * was held since before that. Either the file had the kin's stamp after that, and the source's file
- * system moves the stamp before it moves a byte: so these are the bytes that were compared. Or the
- * kin was proven then (kin.c), and the page is found uncut after that: so neither others nor we had
- * changed it. This needs no stamp, and goes on after our own changes.
+ * Why what is told is right. The frame holds what this read got from its file's source, and the kin
+ * was held since before that. There are two cases.
+ *   - The file had the kin's stamp after the read. The source's file system moves the stamp before
+ *     it moves a byte, so these are the bytes that were compared.
+ *   - The kin was proven after the read (kin.c), and the page is found uncut after that. So neither
+ *     others nor this mount had changed it. This needs no stamp, and goes on after our own changes.
  */
 #include "foldfs/fill_family.h"
 
@@ -23,8 +24,8 @@
 #include "foldfs/kin_file.h"
 #include "foldfs/rcu.h"
 
-/* How long a read waits at most, in all, for others that fetch some of its pages: so long a disk
- * may take. */
+/* The longest that a read waits, in all, for others that fetch some of its pages: a disk may take
+ * that long. */
 #define WAIT_SECONDS 1
 
 static bool is_missing(const struct page_read *read, unsigned i)
@@ -32,8 +33,8 @@ static bool is_missing(const struct page_read *read, unsigned i)
 	return i < read->error_page && !read->hand[i].bytes && !read->looks[i].data;
 }
 
-/* Page I is not missing any more, if the family has it. The next look has the bytes, within its own
- * read side. True: it was adopted. */
+/* Adopt page I, if the family has it: then it is not missing any more. The next look has the bytes,
+ * within its own read side. True: it was adopted. */
 static bool adopt_one(struct page_read *read, unsigned i)
 {
 	struct page_store *store = read->filler->store;
@@ -49,8 +50,9 @@ static bool adopt_one(struct page_read *read, unsigned i)
 		return true;
 	}
 	page_store_drop(store, ref, NULL);
-	/* Another read was first, or the page was changed. Then it was cut before it got the
-	 * version that is found now: who goes on with this ticket looks at the kin once more. */
+	/* Another read was first, or the page was changed. If it was changed, it was cut before it
+	 * got the version that is found now. So a reader that goes on with this ticket looks at the
+	 * kin once more. */
 	page_map_look_again(map, page, 1, look);
 	return false;
 }
@@ -72,7 +74,7 @@ static void adopt(struct page_read *read)
 		counters_add(read->filler->counters, COUNTER_ADOPTED, adopted);
 }
 
-/* From the first to the last missing page that the kin has. */
+/* The first and the last missing page that the kin has. False: there is none. */
 static bool missing_kin(const struct page_read *read, uint64_t *ret_first, uint64_t *ret_last)
 {
 	bool any = false;
@@ -89,8 +91,8 @@ static bool missing_kin(const struct page_read *read, uint64_t *ret_first, uint6
 	return any;
 }
 
-/* Adopt, or claim what is missing in the memory that READ will tell. Who will tell nothing makes
- * nobody wait. */
+/* Adopt, or claim what is missing in the family that READ will tell. A read that will tell nothing
+ * makes no other reader wait. */
 static bool adopt_or_claim(struct page_read *read)
 {
 	struct family *told = kin_told(read->kin);
@@ -115,7 +117,7 @@ static bool adopt_or_claim(struct page_read *read)
 			break;
 		adopt(read);
 	}
-	/* Also what was published between the look and the claim. */
+	/* Adopt also what was published between the look and the claim. */
 	adopt(read);
 	return read->missing;
 }
@@ -134,7 +136,8 @@ bool fill_family_pages(struct page_read *read)
 	(void)file_validate(read->file, fd, &unchanged);
 	if (kin_is_spoilt(read->kin, fd))
 		file_give_up_kin(read->file, read->kin);
-	/* It changes hands just now: what is found here may not be said to the new ones. */
+	/* Otherwise the file is changing hands just now: what is found here may not be told to its
+	 * new owners. */
 	else if (kin_has_writers(read->kin, read->file, fd))
 		return adopt_or_claim(read);
 	kin_put(read->kin);

@@ -2,18 +2,20 @@
 /*
  * kin.c - which pages of one file are those of a family, and still are
  *
- * Constant once made, but for the cuts (cuts.h): of pages up to the end of the last run, made once
- * and for ever; without memory for one all is cut. A page is cut before its slot gets its new
- * version; a reader looks at the slot first and at the cut after. So who still finds it uncut has a
- * ticket that the change makes worthless, or had published before the change, which then replaces
- * it.
+ * A kin is constant once made, except for the cuts (cuts.h). These cover pages up to the end of the
+ * last run, and are made once and for ever. Without memory for a cut, all of the kin is cut. A page
+ * is cut before its slot gets its new version; a reader looks at the slot first and at the cut
+ * after. So for a reader that still finds the page uncut there are two cases: its ticket is made
+ * worthless by the change, or it published before the change, which then replaces what it
+ * published.
  *
- * Proof. The lease is taken first, and then the file has the kin's stamp: so it is as it was when
- * it was compared, and from here on nobody can change it by another description, nor could anybody
- * before without moving the stamp. What we change ourselves is cut before the source changes. So
- * whoever fetched a page, then finds the lease held, and then finds the page uncut, has fetched
- * what was compared. (The cut is made before the write's system call, and looked at after the
- * read's: the fences say so, the kernel has the bytes in this order.) The proof goes with the kin.
+ * Proof. The lease is taken first, and after that the file is found to have the kin's stamp. So the
+ * file is as it was when it was compared. From here on nobody can change it by another description;
+ * nor could anybody before without moving the stamp. What this mount changes itself is cut before
+ * the source changes. So a reader that fetched a page, then finds the lease held, and then finds
+ * the page uncut, has fetched what was compared. (The cut is made before the write's system call,
+ * and looked at after the read's: the fences ensure that, and the kernel has the bytes in this
+ * order.) The proof goes with the kin.
  */
 #include "foldfs/kin.h"
 
@@ -31,13 +33,15 @@
 
 struct kin {
 	struct rcu_head head;
-	_Atomic unsigned references; /* none: nobody gets another */
-	/* To adopt from: the trusted one, and that of the file's own writers, if they are others
-	 * and may speak at all. A reference to each; constant as all that follows, but the cuts. */
+	_Atomic unsigned references; /* 0: nobody gets another */
+	/* The families to adopt from: the trusted one, and that of the file's own writers, if they
+	 * are others and may speak at all. A reference to each. Constant as all that follows, but
+	 * the cuts. */
 	struct family *by[KIN_FAMILIES];
 	uint64_t writers;
 	struct family_table *families;
-	struct source_stamp stamp; /* under which what is not cut is true; under proof_lock */
+	struct source_stamp stamp; /* the stamp under which what is not cut is true; under
+				    * proof_lock */
 	uint64_t pages;            /* to the end of the last run */
 	size_t count;
 	struct catalogue_run *runs; /* ascending */
@@ -45,8 +49,8 @@ struct kin {
 	atomic_bool all_cut;
 	pthread_mutex_t proof_lock;
 	struct lease *proof; /* NULL: there is none; under proof_lock */
-	bool lost;           /* there was one that somebody else ended; the same */
-	int64_t leaving;     /* bytes, as it was given up */
+	bool lost;           /* somebody else ended a proof; under proof_lock */
+	int64_t leaving;     /* kin_bytes() when it was given up */
 };
 
 static void kin_free(struct kin *kin)
@@ -137,7 +141,7 @@ void kin_put(struct kin *kin)
 {
 	if (atomic_fetch_sub(&kin->references, 1) != 1)
 		return;
-	/* Who finds it still within a read side may cut it, and nothing else. */
+	/* A thread that still finds it within a read side may cut it, and nothing else. */
 	put_families(kin);
 	lease_free(kin->proof);
 	kin->leaving = (int64_t)kin_bytes(kin);
@@ -266,7 +270,7 @@ bool kin_is_proven(struct kin *kin)
 	return proven;
 }
 
-/* How many runs begin at PAGE or before; runs are ascending and apart. */
+/* How many runs begin at PAGE or before. Runs are ascending and apart from each other. */
 static size_t runs_until(const struct kin *kin, uint64_t page)
 {
 	size_t low = 0;

@@ -8,7 +8,7 @@
 
 #include <stdlib.h>
 
-/* Runs that are kept of a file: 16 MiB. */
+/* The most runs that are kept of a file: 16 MiB of them. */
 #define RUNS_MAX ((size_t)1 << 20)
 
 struct kin *kin_of(const struct file *file)
@@ -39,7 +39,7 @@ void kin_prove(struct lease_table *leases, struct file *file, struct source *sou
 	if (!kin)
 		return;
 	if (!kin_is_proven(kin) && kin_is_exact(kin, fd) && !lease_take(leases, source, &lease)) {
-		/* What was true before is not enough: somebody may have come in between. */
+		/* Check again: somebody may have changed the file before the lease was taken. */
 		if (kin_is_exact(kin, fd))
 			kin_set_proof(kin, lease);
 		else
@@ -48,8 +48,8 @@ void kin_prove(struct lease_table *leases, struct file *file, struct source *sou
 	kin_put(kin);
 }
 
-/* Have KIN true under the stamp that FILE, open as FD, has now, instead of *ret_was. False: it is
- * not known to be, or was already. */
+/* Make KIN true under the stamp that FILE, open as FD, has now, instead of *ret_was. False: KIN is
+ * not known to be true now, or had that stamp already. */
 static bool move_stamp(struct kin *kin, struct file *file, int fd, struct source_stamp *ret_was,
 		       struct source_stamp *ret_now)
 {
@@ -62,7 +62,8 @@ static bool move_stamp(struct kin *kin, struct file *file, int fd, struct source
 	       kin_move_stamp(kin, ret_now, ret_was);
 }
 
-/* KIN's runs less its cuts, the first RUNS_MAX of them, the caller's to free; NULL: no memory. */
+/* KIN's runs without its cuts, the first RUNS_MAX of them; the caller frees them. NULL: no
+ * memory. */
 static struct catalogue_run *list_uncut(const struct kin *kin, size_t *ret_count)
 {
 	struct catalogue_run run;
@@ -106,7 +107,7 @@ void kin_keep(struct catalogue *catalogue, struct file *file, int fd)
 			if (catalogue_keep_runs(batch, &was, &now, runs, count))
 				catalogue_abort(batch);
 			else
-				(void)catalogue_commit(batch); /* not kept, then */
+				(void)catalogue_commit(batch); /* on failure they are not kept */
 		}
 		free(runs);
 	}

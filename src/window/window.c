@@ -7,22 +7,22 @@
  * the trimmer takes it out again. Bits are set without a lock, within an RCU read side.
  *
  *   noted    in the table, in the queue, in its file's list
- *   closing  out of the table, in window->closing: nobody who notes finds it any more; those that
+ *   closing  out of the table, in window->closing: a note does not find it any more; threads that
  *            had found it are in a read side
  *   ready    a grace period later, in window->ready: its bits are final
- *   held     the same, but in window->held: the kernel has pages of it locked for a READ that
- *            waits. When that goes on it is ready again.
+ *   held     as ready, but in window->held: the kernel has pages of it locked for a READ that
+ *            waits. When that READ goes on, the region is ready again.
  *
- * From closing on it is in window->places, where writes look for pages that are on their way out. A
- * region's pages may also be dropped by themselves, as suspects of a write: window_write.c.
+ * From closing on a region is in window->places, where writes look for pages that are on their way
+ * out. A region's pages may also be dropped by themselves, as suspects of a write: window_write.c.
  *
- * Trimmers close the oldest regions when there are more bytes than the budget, wait for the grace
- * period, have the kernel drop the pages, neighbours in one call, and take their bits off the
- * count. They hold no lock while they wait, and no request waits for them for longer than a moment
- * (window_wait_for_room).
+ * When there are more bytes than the budget, trimmers close the oldest regions and wait for the
+ * grace period. Then they have the kernel drop the pages, neighbours in one call, and take their
+ * bits off the count. They hold no lock while they wait, and a request waits for them only for a
+ * moment (window_wait_for_room).
  *
- * What one hold of the lock does is bounded, whatever the window, a file or their notes have come
- * to: CLOSE_BATCH regions are closed, TRIM_BATCH gathered, a run of them dropped.
+ * What one hold of the lock does is bounded, however large the window, a file or their notes have
+ * become: CLOSE_BATCH regions are closed, TRIM_BATCH gathered, a run of them dropped.
  */
 #include "foldfs/clock.h"
 #include "foldfs/rcu.h"
@@ -38,15 +38,16 @@
 #include <urcu/list.h>
 #include <urcu/rculfhash.h>
 
-/* What the window may be above a small budget before reads wait. */
+/* Bytes that the window may be above a small budget before reads wait. */
 #define SLACK_BYTES ((uint64_t)4 << 20)
 /* A trimmer that takes longer for one call waits for a page. (A call takes 0.1 ms for each MiB.)
- * Reads that went on waiting for it cost a storm of booting clones a third of its speed, because
- * that page was behind them; with a quarter of this the window grows to twice as much beside
- * mapped writes. */
+ * When reads went on waiting for such a trimmer, a storm of booting clones lost a third of its
+ * speed, because that page was behind those reads. With a quarter of this value the window grows to
+ * twice as much beside mapped writes. */
 #define STUCK_US 200u
 
-/* Places of regions that are on their way out: one for so many pages of the budget, in bounds. */
+/* Places of regions that are on their way out: one for every PLACE_PAGES pages of the budget, in
+ * bounds. */
 #define PLACE_PAGES 16u
 #define PLACES_MIN  64u
 #define PLACES_MAX  65536u
@@ -114,7 +115,7 @@ errint_t window_new(uint64_t budget_bytes, window_invalidate_fn invalidate, void
 	return 0;
 }
 
-/* The region, made and queued if it is not there. Read side. NULL: no memory. */
+/* The region; made and queued if it is not there. Read side. NULL: no memory. */
 static struct region *find_or_make(struct window_file *file, uint64_t index)
 {
 	struct window *window = file->window;
@@ -140,7 +141,7 @@ static struct region *find_or_make(struct window_file *file, uint64_t index)
 		file->noted++;
 		if (file->end <= index)
 			file->end = index + 1;
-		/* Nobody knows any more which of its pages that was. */
+		/* It is not known any more which of its pages that drop took. */
 		made->dropped = file->over;
 		made->again = UINT64_MAX;
 		window_count_memory(window, made);
@@ -154,7 +155,7 @@ static struct region *find_or_make(struct window_file *file, uint64_t index)
 
 static void wake(struct window *window)
 {
-	/* The lock makes sure that no trimmer is between its test and its sleep. */
+	/* Taking the lock makes sure that no trimmer is between its test and its sleep. */
 	pthread_mutex_lock(&window->lock);
 	pthread_mutex_unlock(&window->lock);
 	pthread_cond_signal(&window->wanted);
@@ -184,11 +185,12 @@ void window_note(struct window_file *file, uint64_t first_page, unsigned pages)
 				mask & ~atomic_fetch_or(&region->bits, mask));
 		page = (page | (REGION_PAGES - 1)) + 1;
 	}
-	/* Within the read side: the trimmer takes no bits off the count before they are on it. */
+	/* Within the read side: so the trimmer takes no bits off the count before they are on
+	 * it. */
 	before = added ? atomic_fetch_add(&window->pages, added) : 0;
 	fold_rcu_read_unlock();
-	/* The last trimmer that went to sleep had found no more than the limit; and whoever makes
-	 * that lower looks again. */
+	/* The last trimmer that went to sleep had found no more than the limit. A thread that
+	 * lowers the limit looks again. */
 	limit = added ? window_limit_pages(window) : 0;
 	if (added && before + added > limit && before <= limit)
 		wake(window);
@@ -204,9 +206,10 @@ void window_read_waits(struct window_file *file, uint64_t first_page, unsigned p
 		atomic_fetch_add(window_waiting_slot(file->window, file, index), 1);
 }
 
-/* A READ does not wait any more: whether it was the last one that something was left for. Whoever
- * left something has said so before it looked at the slot for the last time, and puts it into the
- * list before it gives the lock back, which is to be taken now. */
+/* A READ does not wait any more. Returns whether it was the last one that something was left for. A
+ * thread that left something has set SLOT_LEFT before it looked at the slot for the last time. It
+ * puts what it left into the list before it gives the lock back; so the caller is to take the lock
+ * now. */
 static bool leave_slots(struct window *window, const struct window_read *read)
 {
 	bool last = false;
@@ -223,7 +226,7 @@ static bool leave_slots(struct window *window, const struct window_read *read)
 	return last;
 }
 
-/* All that was left can be looked at again. */
+/* Make all that was left be looked at again. */
 static void look_again_locked(struct window *window)
 {
 	if (!cds_list_empty(&window->held))
@@ -254,7 +257,8 @@ static bool is_being_dropped_locked(const struct window_file *file,
 	return false;
 }
 
-/* There is no room, and no trimmer waits for a READ of these regions of FILE. */
+/* Whether a READ of these regions of FILE is to wait: there is no room, and no trimmer waits for
+ * such a READ. */
 static bool is_to_wait_locked(const struct window_file *file, const struct window_read *read)
 {
 	const struct window *window = file->window;
@@ -327,7 +331,7 @@ void window_free(struct window *window)
 	if (!window)
 		return;
 	window_stop(window);
-	/* Every file was forgotten; finish what they left behind. */
+	/* Every file was forgotten. Finish what they left behind. */
 	window->invalidate = ignore;
 	pthread_mutex_lock(&window->lock);
 	while (!cds_list_empty(&window->closing) || !cds_list_empty(&window->ready))
@@ -351,7 +355,7 @@ static uint64_t noted_in(const struct region *region)
 		atomic_load_explicit(&region->bits, memory_order_relaxed));
 }
 
-/* Of a list of regions on their way out. Under the lock, read side. */
+/* Count a list of regions that are on their way out. Under the lock, read side. */
 static void count_closing(const struct cds_list_head *list, struct window_count *count)
 {
 	struct region *region;
@@ -363,7 +367,7 @@ static void count_closing(const struct cds_list_head *list, struct window_count 
 	}
 }
 
-/* Of a list of files, with all their regions. Under the lock. */
+/* Memory of a list of files, with all their regions. Under the lock. */
 static uint64_t memory_of(const struct cds_list_head *files)
 {
 	struct window_file *file;

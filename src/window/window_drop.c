@@ -2,13 +2,13 @@
 /*
  * window_drop.c - the clock of drops: which pages may have been dropped since a moment
  *
- * What other regions have to know of a drop they find in file->drops while it is under way, and the
- * regions at its place are marked when it is over.
+ * While a drop is under way, others find it in file->drops. When it is over, the regions at its
+ * place are marked.
  */
 #include "foldfs/rcu.h"
 #include "window_internal.h"
 
-/* A drop that is not over; later than all. */
+/* Stands for a drop that is not over: later than every drop that is. */
 #define UNDER_WAY UINT64_MAX
 
 void window_drop_begins_locked(struct window_drop *drop)
@@ -19,10 +19,10 @@ void window_drop_begins_locked(struct window_drop *drop)
 	atomic_store(&file->dropped, UNDER_WAY);
 }
 
-/* REGION, of a place that was dropped, is as old as this drop. */
+/* Mark REGION, at a place that was dropped, with this drop's clock. */
 static void mark_region(struct region *region, uint64_t pages, uint64_t clock)
 {
-	/* What was dropped before the last write is of no interest any more. */
+	/* What was dropped before the last write does not matter any more. */
 	if (region->dropped <= atomic_load(&region->file->written))
 		region->again = 0;
 	region->again |= pages;

@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* Regions that are looked at, and closed, while the lock is held once. */
+/* Regions that are looked at, and closed, in one hold of the lock. */
 #define CLOSE_BATCH 256u
 
 errint_t window_file_new(struct window *window, uint64_t node, uint64_t edition,
@@ -44,7 +44,7 @@ static void give_way_locked(struct window *window)
 	pthread_mutex_lock(&window->lock);
 }
 
-/* Look for FILE's regions from INDEX to END one by one: there are more regions. */
+/* Look for FILE's regions from INDEX to END one by one: the file has more regions than that. */
 static void close_by_index_locked(struct window_file *file, uint64_t index, uint64_t end)
 {
 	unsigned looks = 0;
@@ -55,7 +55,7 @@ static void close_by_index_locked(struct window_file *file, uint64_t index, uint
 		fold_rcu_read_lock();
 		region = window_find_region(file, index);
 		fold_rcu_read_unlock();
-		/* Nobody but trimmers frees regions, under the lock, once they are closed. */
+		/* Only trimmers free regions, under the lock, once they are closed. */
 		if (region)
 			window_close_region_locked(file->window, region);
 		if (++looks % CLOSE_BATCH == 0)
@@ -63,8 +63,8 @@ static void close_by_index_locked(struct window_file *file, uint64_t index, uint
 	}
 }
 
-/* Look at each of FILE's regions there were when it began: those before INDEX go to the list's end,
- * so it does not matter what others do to the list meanwhile. */
+/* Look at each region that FILE had at the beginning. Regions before INDEX go to the end of the
+ * list, so it does not matter what others do to the list meanwhile. */
 static void close_by_list_locked(struct window_file *file, uint64_t index)
 {
 	uint64_t left = file->noted;
@@ -84,7 +84,7 @@ static void close_by_list_locked(struct window_file *file, uint64_t index)
 	}
 }
 
-/* Close FILE's regions from INDEX on. The lock is given up in between; what is noted meanwhile may
+/* Close FILE's regions from INDEX on. The lock is given up in between. Regions noted meanwhile may
  * be left. */
 static void close_file_locked(struct window_file *file, uint64_t index)
 {
@@ -92,7 +92,7 @@ static void close_file_locked(struct window_file *file, uint64_t index)
 
 	if (end <= index)
 		return;
-	file->end = index; /* what is noted meanwhile moves it on again */
+	file->end = index; /* regions noted meanwhile move it on again */
 	file->kept++;
 	if (end - index < file->noted)
 		close_by_index_locked(file, index, end);
@@ -121,7 +121,7 @@ void window_file_forget(struct window_file *file)
 	window = file->window;
 	pthread_mutex_lock(&window->lock);
 	file->forgotten = true;
-	/* Its number may be another file's by the time a trimmer comes to it. */
+	/* The node's number may be another file's by the time a trimmer comes to it. */
 	cds_list_del_init(&file->stale);
 	cds_list_del(&file->link);
 	cds_list_add_tail(&file->link, &window->leaving);
@@ -129,7 +129,7 @@ void window_file_forget(struct window_file *file)
 	close_file_locked(file, 0);
 	window_free_file_if_done_locked(file);
 	pthread_mutex_unlock(&window->lock);
-	/* Most files that go have nothing left to be dropped. */
+	/* Most forgotten files have nothing left to be dropped. */
 	if (noted)
 		pthread_cond_signal(&window->wanted);
 }

@@ -24,7 +24,7 @@ errint_t window_start(struct window *window)
 	unsigned *run = &window->trimmers_run;
 	int error = 0;
 
-	/* The end may be told of before all is begun. */
+	/* window_stop() may be called before all threads are started. */
 	pthread_mutex_lock(&window->stop_lock);
 	while (!error && *run < window->trimmers_most) {
 		error = pthread_create(&window->trimmers[*run], NULL, trim, window);
@@ -57,7 +57,7 @@ void window_stop(struct window *window)
 	pthread_cond_broadcast(&window->trimmed_some);
 	pthread_cond_signal(&window->answer_bounded);
 	pthread_mutex_lock(&window->stop_lock);
-	/* First, for the others may be waiting for an answer. */
+	/* The answerer first, for the other threads may be waiting for an answer. */
 	join(window->answerer, &window->answerer_runs);
 	pthread_mutex_lock(&window->lock);
 	window_give_answers_locked(window, true);

@@ -1,23 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * window_trim.c - what trimmers do to hold the window to its budget; the head of window.c has the
- * states of a region and why it is right to drop it
+ * window_trim.c - what trimmers do to hold the window to its budget
  *
- * A trimmer waits for the kernel: for a page that is locked until its READ is answered, and for
- * each page that was changed through a mapping until it is written back, which is a WRITE to us,
- * behind all other requests. Meanwhile other pages are noted at the speed of memory. Five things
- * bound what that comes to:
+ * The head of window.c has the states of a region and why it is right to drop it.
+ *
+ * A trimmer waits for the kernel. The kernel waits for a page that is locked until its READ is
+ * answered, and for the write-back of each page that was changed through a mapping. That write-back
+ * is a WRITE to us, behind all other requests. Meanwhile other pages are noted at the speed of
+ * memory. Five things bound how far the window grows:
  *
  *   - there are several trimmers, and one that waits for long has another called;
- *   - what a READ holds that waits, for the source or for a trimmer, is left for later;
- *   - they run at a higher priority than those whose pages they drop;
- *   - the kernel itself holds back those who change mapped pages (dirty_limit.c);
- *   - past the ceiling a READ waits for the trimmers for a moment, and only while they get on: the
- *     page that they wait for may be behind this READ. See window_wait_for_room().
+ *   - what is held by a READ that waits, for the source or for a trimmer, is left for later;
+ *   - trimmers run at a higher priority than those whose pages they drop;
+ *   - the kernel itself holds back processes that change mapped pages (dirty_limit.c);
+ *   - past the ceiling a READ waits for the trimmers for a moment, and only while they make
+ *     progress: the page that they wait for may be behind this READ. See window_wait_for_room().
  *
- * All trimmers are alike. What they do goes in steps, each taken from a list under the lock: one at
- * a time waits for a grace period for many regions (gather), the others drop a run of neighbours or
- * a file. So a run that takes long holds up itself alone.
+ * All trimmers are alike. Their work goes in steps, each taken from a list under the lock. One
+ * trimmer at a time waits for a grace period for many regions (gather); the others drop a run of
+ * neighbours or a file. So a run that takes long holds up only its own trimmer.
  *
  * A step costs what it drops, whatever else is noted: 64 pages or one of each region, in a file of
  * ten regions or of a million.
@@ -32,17 +33,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Regions that one grace period is waited for. */
+/* Regions that share one grace period. */
 #define TRIM_BATCH 256u
-/* What is trimmed below a small budget at least (4 MiB, but never more than a quarter): each time
- * costs a grace period. */
+/* Pages that are trimmed below a small budget at least (4 MiB, but never more than a quarter),
+ * because each time costs a grace period. */
 #define SLACK_PAGES 1024u
 /* Regions that one invalidation covers: 4 MiB. The kernel holds the range's pages meanwhile. */
 #define RUN_REGIONS 16u
-/* A call that takes longer waits for something; there is work for another trimmer meanwhile. */
+/* A call that takes longer waits for something: there is work for another trimmer meanwhile. */
 #define SLOW_US 1000u
-/* Past the budget, close the oldest regions until what stays is a sixteenth below it, so that
- * trimming comes in batches. */
+/* When the window is past the budget, close the oldest regions until what stays is a sixteenth
+ * below it, so that trimming comes in batches. */
 static void close_oldest_locked(struct window *window)
 {
 	uint64_t budget = window_budget_pages(window);
@@ -106,7 +107,7 @@ static void gather_locked(struct window *window)
 struct run {
 	struct region *regions[RUN_REGIONS];
 	unsigned count;
-	bool forgotten; /* its node is no more */
+	bool forgotten; /* its node is forgotten */
 	struct window_drop drop;
 };
 
@@ -116,9 +117,9 @@ static bool belongs_to(const struct run *run, const struct region *region)
 			       region->index == run->regions[0]->index + run->count);
 }
 
-/* The next ones that are ready, without those that are held, which are left for later. False: there
- * are none. Who reads any of them from now on is not to wait for the trimmers, which may wait for
- * that READ. */
+/* Take the next regions that are ready, except those that are held, which are left for later.
+ * False: there are none. A READ of any of them that begins from now on must not wait for the
+ * trimmers, which may wait for that READ. */
 static bool begin_run_locked(struct window *window, struct run *run)
 {
 	while (run->count < RUN_REGIONS && !cds_list_empty(&window->ready)) {
@@ -151,7 +152,7 @@ static bool begin_run_locked(struct window *window, struct run *run)
 /* REGION was dropped: uncount and free it. Returns its pages. */
 static uint64_t end_region_locked(struct window *window, struct region *region, bool *suspects)
 {
-	/* Taken, for the dropper uncounts those that it takes. */
+	/* Exchanged, for the dropper uncounts the bits that it takes. */
 	uint64_t noted = (uint64_t)__builtin_popcountll(atomic_exchange(&region->bits, 0));
 
 	*suspects |= region->suspects != 0;
@@ -186,19 +187,19 @@ static void end_run_locked(struct window *window, struct run *run)
 		window_give_answers_locked(window, false);
 }
 
-/* Have the kernel drop LENGTH bytes from OFFSET of FILE, 0: all. No lock held. Returns whether that
- * took long. */
+/* Have the kernel drop LENGTH bytes from OFFSET of FILE; LENGTH 0: all. No lock held. Returns
+ * whether that took long. */
 static bool invalidate(struct window_file *file, uint64_t offset, uint64_t length)
 {
 	int64_t soon = clock_now_ns() + SLOW_US * NS_PER_US;
 
-	/* Failure is of no consequence: the node is gone (ENOENT), or the connection. */
+	/* Failure does not matter: the node is gone (ENOENT), or the connection. */
 	(void)file->window->invalidate(file->window->context, file->node, (off_t)offset,
 				       (off_t)length);
 	return clock_now_ns() > soon;
 }
 
-/* Drop what was gathered: the next run of it. The lock is given up meanwhile. */
+/* Drop the next run of what was gathered. The lock is given up meanwhile. */
 static void drop_run_locked(struct window *window)
 {
 	struct run run = {.count = 0};
@@ -235,7 +236,7 @@ static void drop_stale_locked(struct window *window)
 	(void)invalidate(file, 0, 0);
 	pthread_mutex_lock(&window->lock);
 	window->trimming--;
-	/* Two may have dropped it at once. */
+	/* Two trimmers may have dropped it at once. */
 	if (atomic_load(&file->shown) < edition)
 		atomic_store(&file->shown, edition);
 	window_drop_ends_locked(&drop);

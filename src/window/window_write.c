@@ -1,46 +1,46 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * window_write.c - what a write leaves untrue in the kernel's cache is dropped before it is
- * answered
+ * window_write.c - what a write leaves untrue in the kernel's cache is dropped before the answer
  *
  * The kernel copies what a client writes into its page, lets go of the page, and sends the WRITE. A
  * drop between the two takes the page away, and a READ before the WRITE is handled brings it back
- * as it was: the kernel then caches old bytes that nothing corrects. We cannot see it happen, but
- * when it can have happened: the kernel has one buffered write of an inode under way at a time, so
- * only the first WRITE after a drop can have begun before it. Of such a WRITE the pages that a READ
- * brought back are suspects. They are dropped once more, and then it is answered: who has the
- * answer must find no old page, to read or to store into, which would be written back whole. That
- * holds as well for pages of regions that are on their way out: they are still there.
+ * as it was. Then the kernel caches old bytes that nothing corrects. We cannot see this happen, but
+ * we know when it can have happened. The kernel has one buffered write of an inode under way at a
+ * time, so only the first WRITE after a drop can have begun before the drop. The pages of such a
+ * WRITE that a READ brought back are suspects. They are dropped once more, and then the WRITE is
+ * answered. A client that has the answer must find no old page to read or to store into; a page
+ * stored into would be written back whole. The same holds for pages of regions that are on their
+ * way out: they are still there.
  *
  *   clock             counts drops; drop d is over when the clock says d
- *   file->drops       those under way, with the regions that they concern
- *   file->dropped     the last drop of any of its pages; UNDER_WAY while one is
- *   file->over        the last one that is over
- *   file->whole       the last one that is over and was of the file as a whole
- *   file->written     the clock when its last buffered WRITE was handled: a later one began after
+ *   file->drops       drops under way, with the regions that they concern
+ *   file->dropped     the last drop of any of its pages; UNDER_WAY while one is under way
+ *   file->over        the last drop that is over
+ *   file->whole       the last drop that is over and was of the file as a whole
+ *   file->written     the clock when its last buffered WRITE was handled: a later WRITE began after
  *                     all drops up to here
  *   region->dropped   the last drop of pages of it that is over, or of the file when the region was
  *                     made
- *   region->again     which pages those were
+ *   region->again     which pages that drop, or those drops, took
  *   region->suspects  which pages are to be dropped for a write
  *
  * So a drop marks the regions that it concerned and no others, once, when it is over.
  *
- * Suspects have a thread of their own, the dropper: whatever a trimmer waits for, an answer does
- * not. It drops one region's at a time.
+ * Suspects have a thread of their own, the dropper: an answer does not wait for what a trimmer
+ * waits for. The dropper drops one region's suspects at a time.
  *
- * The kernel may hold a page of the WRITE locked until the answer, one that it did not have and got
- * a part of; that page is not one that a READ brought back, but may be noted so, or lie among
- * those. The drop would wait for the answer; so it is given some time after the drop has begun in
- * any case, by another thread, the answerer. That time is counted from there, and not from the
- * WRITE, because a drop takes a tenth of a millisecond, but may come late where the machine has too
- * much to do. If it cannot even begin, what is in its way may be behind the WRITE as well: that has
- * a bound too.
+ * The kernel may hold a page of the WRITE locked until the answer: a page that it did not have and
+ * got a part of. That page is not one that a READ brought back, but it may be noted as one, or lie
+ * among those. Then the drop would wait for the answer. So the answer is given some time after the
+ * drop has begun in any case, by another thread, the answerer. The time is counted from the drop's
+ * beginning, not from the WRITE: a drop takes a tenth of a millisecond, but may come late if the
+ * machine has too much to do. If the drop cannot even begin, what is in its way may be behind the
+ * WRITE as well: that wait has a bound too.
  *
- * Direct writes drop pages by themselves, but asynchronous ones only before they are sent; so pages
- * that a READ brought back are dropped after each, and then it is answered; of such a WRITE no page
- * is locked. Where there is no window the same holds for all writes, and the whole file is dropped,
- * by a trimmer, if the kernel caches anything of it.
+ * Direct writes drop pages by themselves, but asynchronous ones only before they are sent. So pages
+ * that a READ brought back are dropped after each direct WRITE, and then it is answered. Of such a
+ * WRITE no page is locked. If there is no window, the same is done for all writes: a trimmer drops
+ * the whole file, if the kernel caches anything of it.
  */
 #include "foldfs/clock.h"
 #include "foldfs/rcu.h"
@@ -50,7 +50,8 @@
 
 /* ---- suspects ---- */
 
-/* Those of REGION's pages in MASK that a READ brought back after a drop since SINCE (0: all). */
+/* Suspect REGION's pages in MASK that a READ brought back after a drop since SINCE (0: all).
+ * Returns whether there are any. */
 static bool suspect_region_locked(struct region *region, uint64_t mask, uint64_t since)
 {
 	mask &= atomic_load(&region->bits) & window_dropped_since_locked(region, since);
@@ -62,7 +63,7 @@ static bool suspect_region_locked(struct region *region, uint64_t mask, uint64_t
 	return true;
 }
 
-/* Pages FIRST..END were written. Read side. */
+/* Suspect pages among FIRST..END, which were written. Returns whether there are any. Read side. */
 static bool suspect_locked(struct window_file *file, uint64_t first, uint64_t end, uint64_t since)
 {
 	bool any = false;
@@ -122,7 +123,7 @@ static bool has_suspects_locked(struct window_file *file, uint64_t index)
 	return any;
 }
 
-/* Whether nothing that was found untrue in these regions of FILE waits to be dropped. */
+/* Whether no page that was found untrue in these regions of FILE still waits to be dropped. */
 static bool is_dropped_locked(struct window_file *file, const struct window_range *regions)
 {
 	struct window *window = file->window;
@@ -141,8 +142,8 @@ static bool is_dropped_locked(struct window_file *file, const struct window_rang
 	return !pending;
 }
 
-/* Have ANSWER, whose giver is set, wait for what window_written() has found untrue of SPAN. False:
- * there is nothing to wait for. */
+/* Have ANSWER, whose `give` is set, wait for the drop of what window_written() has found untrue of
+ * SPAN. False: there is nothing to wait for. */
 static bool await_locked(struct window_file *file, struct window_span span,
 			 struct window_patience patience, struct window_answer *answer)
 {
@@ -178,7 +179,7 @@ bool window_answer_later(struct window_file *file, struct window_span span,
 	return later;
 }
 
-/* Somebody who waits for an answer to be given. */
+/* A thread that waits for its answer to be given. */
 struct waiting {
 	struct window_answer answer;
 	struct window *window;
@@ -275,9 +276,9 @@ void *window_run_answerer(void *argument)
 
 /* ---- the dropper ---- */
 
-/* The next region whose suspects can be dropped. NULL: there is none. What a READ that waits holds
- * is left until it goes on, and what is left of a forgotten node is none any more: its number may
- * be another's. */
+/* The next region whose suspects can be dropped. NULL: there is none. A region that is held by a
+ * READ that waits is left until that READ goes on. A region of a forgotten node has no suspects any
+ * more: the node's number may be another's. */
 static struct region *next_suspect_locked(struct window *window)
 {
 	struct region *region;
@@ -294,7 +295,7 @@ static struct region *next_suspect_locked(struct window *window)
 	return NULL;
 }
 
-/* A drop of what they wait for has begun: from now on they wait for that alone. */
+/* A drop of what these answers wait for has begun: from now on they wait for that alone. */
 static void bound_answers_locked(struct window *window)
 {
 	struct window_answer *answer;
@@ -306,9 +307,10 @@ static void bound_answers_locked(struct window *window)
 	pthread_cond_signal(&window->answer_bounded);
 }
 
-/* Drop the suspects of REGION, from the first to the last: rarely more than one, and what lies
- * between comes back. They are uncounted first, so that what a READ brings from now on is counted.
- * Returns how many; the lock is given up meanwhile, and REGION may be gone then. */
+/* Drop the suspects of REGION, with all that lies between the first and the last: there is rarely
+ * more than one, and what lies between comes back. They are uncounted first, so that what a READ
+ * brings from now on is counted. Returns how many were uncounted. The lock is given up meanwhile,
+ * and REGION may be gone after that. */
 static uint64_t drop_suspects_locked(struct window *window, struct region *region)
 {
 	struct window_file *file = region->file;
@@ -330,7 +332,7 @@ static uint64_t drop_suspects_locked(struct window *window, struct region *regio
 	window_drop_begins_locked(&drop);
 	bound_answers_locked(window);
 	pthread_mutex_unlock(&window->lock);
-	/* Failure is of no consequence: the node is gone (ENOENT), or the connection. */
+	/* Failure does not matter: the node is gone (ENOENT), or the connection. */
 	(void)window->invalidate(window->context, file->node, (off_t)(page << FOLD_PAGE_SHIFT),
 				 (off_t)((uint64_t)(end - first) << FOLD_PAGE_SHIFT));
 	pthread_mutex_lock(&window->lock);
@@ -341,7 +343,8 @@ static uint64_t drop_suspects_locked(struct window *window, struct region *regio
 	return uncounted;
 }
 
-/* UNCOUNTED pages have lost their bits; who set them may not have counted them yet. */
+/* UNCOUNTED pages have lost their bits. The threads that set these bits may not have counted them
+ * yet. */
 static void uncount_locked(struct window *window, uint64_t uncounted)
 {
 	pthread_mutex_unlock(&window->lock);
@@ -350,7 +353,7 @@ static void uncount_locked(struct window *window, uint64_t uncounted)
 	pthread_mutex_lock(&window->lock);
 	window->uncounting = false;
 	pthread_cond_broadcast(&window->trimmed_some);
-	/* It may have slept because there were more pages than bits to take. */
+	/* A trimmer may have slept because there were more pages counted than bits to take. */
 	pthread_cond_signal(&window->wanted);
 }
 
@@ -360,7 +363,7 @@ void *window_run_dropper(void *argument)
 	uint64_t uncounted = 0;
 	struct region *region;
 
-	/* As the trimmers. */
+	/* With the trimmers' priority. */
 	(void)setpriority(PRIO_PROCESS, 0, TRIMMER_NICE);
 	fold_rcu_register();
 	pthread_mutex_lock(&window->lock);
