@@ -71,8 +71,8 @@ struct catalogue_run {
  * there. A database is moved aside within the directory (data.mdb.aside) if it is damaged, no
  * catalogue, of another version, or full. *ret_moved_aside says so.
  *
- * A database that was not closed in order, or was changed since, is rewritten by a child process,
- * because LMDB may crash on a damaged one. So this is not for a process with threads.
+ * A child process rewrites a database that was not closed in order, or was changed since. The
+ * reason is that LMDB may crash on a damaged one. So this is not for a process with threads.
  *
  * -EPERM: others may write to the directory, or to one that leads to it (trusted_path.h). What the
  * catalogue says of files would be believed. Other -errno.

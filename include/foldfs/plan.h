@@ -15,7 +15,7 @@
  * A client's mapping in `window` keeps our file open, so the release comes after munmap. In
  * passthrough a mapping keeps the backing file open and not ours: the release comes with the last
  * close, and stores may still follow it. So an inode that was open for writing in `own` stays in
- * `own` until the kernel says that nobody has the source file open for writing any more.
+ * `own`. That ends when the kernel says that nobody has the source file open for writing any more.
  *
  * The two sides see an open end at different moments: the kernel first. In between the daemon still
  * holds a plan that the kernel does not. That is harmless: to the kernel any plan is right for the

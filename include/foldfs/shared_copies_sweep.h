@@ -17,8 +17,8 @@ void object_remove(int directory_fd, struct catalogue *catalogue, uint64_t class
 
 /* Remove from the directory the objects that CATALOGUE does not know, and the objects of a class
  * that has no member any more. Also remove the catalogue's entries of objects that are not there.
- * Another process may do the same, or make objects meanwhile. An object of its that the catalogue
- * does not know yet is then made once more. */
+ * Another process may do the same, or make objects meanwhile. An object that the catalogue does not
+ * know yet is then made once more. */
 void shared_copies_sweep(int directory_fd, struct catalogue *catalogue);
 
 #endif

@@ -94,9 +94,9 @@ errint_t identity_take_umask(fuse_req_t req);
 /*
  * Take on UID and GID for changes of content of an open file, where supplementary groups have no
  * say. The thread keeps them for the next change by the same user, until identity_make_own().
- * KEEP_SET_ID: the change treats set-id bits as if the writer had CAP_FSETID. If it is false for
- * uid 0, that capability is taken from those of the daemon. identity_insist() is for root's
- * changes, which may use blocks and quota that others may not. -errno.
+ * KEEP_SET_ID: the change treats set-id bits as if the writer had CAP_FSETID. For uid 0, false
+ * removes that capability from the daemon's. identity_insist() is for root's changes, which may use
+ * blocks and quota that others may not. -errno.
  */
 errint_t identity_lend(uid_t uid, gid_t gid, bool keep_set_id, struct identity *ret_identity);
 

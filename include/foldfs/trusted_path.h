@@ -16,8 +16,8 @@
 /*
  * Open the directory at PATH for reading; the caller closes it. The directory and all that leads to
  * it (also by symbolic links) must belong to root or OWNER. Nobody else may write to the directory.
- * Nobody else may write to a directory that leads to it either, unless that is sticky: in a sticky
- * directory only the owner of an entry can rename it. With MAKE missing directories are made: the
+ * Nobody else may write to a directory that leads to it either, unless that is sticky: there only
+ * the directory's owner can rename an entry of ours. With MAKE missing directories are made: the
  * directory itself with MODE, those that lead to it with 0755.
  *
  * -EPERM: somebody else could change it. Other -errno of what failed. May block.

@@ -4,8 +4,8 @@
  *
  * A file's stamp says that the file was not changed. Its owner can make that a lie:
  * EXT4_IOC_MOVE_EXT gives a file other blocks and moves no time. And a user who may write need not
- * lie: he just writes. So what file A says of file B's content counts only if everybody who can
- * write to A can also write to B. That is one number for each file, and one rule:
+ * lie: a plain write does it. So what file A says of file B's content counts only if everybody who
+ * can write to A can also write to B. That is one number for each file, and one rule:
  * writers_may_speak().
  *
  * Everything that takes content, or proof of it, from one file for another asks this rule:

@@ -322,8 +322,8 @@ static struct choice choose(struct plan *plan, const struct plan_hold *hold,
 		return (struct choice){PLAN_WINDOW, PLAN_SET_ID};
 	if (only_appends(open))
 		return (struct choice){PLAN_WINDOW, PLAN_APPEND};
-	/* This comes before the globs, for files that were named too. The file may be about to get
-	 * set-id bits from the caller that was just refused. */
+	/* This applies to files that were named too. Such a file may be about to get set-id bits,
+	 * by way of the inode that refused its changer. */
 	awaited = is_awaited(plan, open->st);
 	if (!awaited && is_asked(plan, open->fd))
 		return (struct choice){PLAN_OWN, PLAN_ASKED};

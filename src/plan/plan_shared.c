@@ -41,9 +41,10 @@ static bool has_stamp(int fd, const struct source_stamp *stamp, struct stat *ret
 	return source_stamp_equal(&now, stamp);
 }
 
-/* 0 if the file open as FD still has the STAMP under which it was compared, WRITERS and nobody else
- * may still write to it, and nobody has it open for writing, or mapped so. -EBUSY if not. Another
- * -errno: the kernel does not say, for example because it grants no lease. */
+/* 0 if three things are true of the file open as FD. It still has the STAMP under which it was
+ * compared. WRITERS and nobody else may write to it, as then. Nobody has it open for writing, or
+ * mapped so. -EBUSY if not. Another -errno: the kernel does not say, for example because it grants
+ * no lease. */
 static errint_t check_backing(const struct plan *plan, const struct source_stamp *stamp,
 			      uint64_t writers, int fd)
 {
