@@ -25,13 +25,13 @@ static inline int64_t clock_now_ms(void)
 	return clock_now_ns() / NS_PER_MS;
 }
 
-/* The moment NS, not negative, as the system's calls want it. */
+/* The moment NS (not negative) in the form that system calls take. */
 static inline struct timespec clock_at(int64_t ns)
 {
 	return (struct timespec){.tv_sec = ns / NS_PER_S, .tv_nsec = ns % NS_PER_S};
 }
 
-/* What is left until DEADLINE_MS of clock_now_ms(), for poll(2): 0 if it is past. */
+/* Milliseconds left until DEADLINE_MS of clock_now_ms(), for poll(2); 0 if it is past. */
 static inline int clock_left_ms(int64_t deadline_ms)
 {
 	int64_t left = deadline_ms - clock_now_ms();
@@ -39,7 +39,7 @@ static inline int clock_left_ms(int64_t deadline_ms)
 	return left <= 0 ? 0 : left < INT_MAX ? (int)left : INT_MAX;
 }
 
-/* A condition whose waits end by this clock. */
+/* Make a condition variable whose timed waits use this clock. */
 static inline void clock_cond_init(pthread_cond_t *condition)
 {
 	pthread_condattr_t attributes;

@@ -2,14 +2,20 @@
 /*
  * control_place.h - where control sockets are; shared by foldfs and foldctl
  *
- * Places that nobody but root and the owner of the mount can take, in this order: /run/foldfs for
- * root's mounts, for another's /run/user/UID/foldfs; $XDG_RUNTIME_DIR/foldfs, $RUNTIME_DIRECTORY,
- * $XDG_STATE_HOME/foldfs/.control, and ~/.local/state/foldfs/.control by the list of users. The
- * daemon takes the first that it can have, foldctl looks at them in turn. The environment counts
- * only for the owner himself, so root finds the sockets that are in the first and the last place.
+ * Only root and the owner of the mount can take these places. In this order:
  *
- * A directory that was named (-o control=DIR, foldctl --control=DIR) goes before all of these: the
- * daemon takes it alone, and foldctl looks there first, whoever the owner is.
+ * - /run/foldfs for root's mounts, /run/user/UID/foldfs for another user's
+ * - $XDG_RUNTIME_DIR/foldfs
+ * - $RUNTIME_DIRECTORY
+ * - $XDG_STATE_HOME/foldfs/.control
+ * - ~/.local/state/foldfs/.control, with the home from the list of users
+ *
+ * The daemon takes the first place that it can have; foldctl looks at them in turn. The environment
+ * counts only for the owner. So root finds another user's socket only if it is in the first or the
+ * last place.
+ *
+ * A directory that was named (-o control=DIR, foldctl --control=DIR) goes before all of these. The
+ * daemon then uses only that one. foldctl looks there first, whoever the owner is.
  */
 #ifndef FOLDFS_CONTROL_PLACE_H
 #define FOLDFS_CONTROL_PLACE_H
@@ -18,7 +24,7 @@
 
 #include <sys/types.h>
 
-/* What foldctl is told by --control, and may be told by its environment. */
+/* foldctl sets this variable from --control; the environment may set it too. */
 #define CONTROL_PLACE_VARIABLE "FOLDFS_CONTROL"
 #define CONTROL_PLACES         6u
 
@@ -27,12 +33,12 @@ struct control_place {
 	char *path; /* for messages; to free */
 };
 
-/* NAMED, or where that is NULL the first place of the caller's that can be had; made if it is
- * missing. -errno of the last one tried, and *ret_place is cleared then. */
+/* Open NAMED, or if that is NULL the first of the caller's places that can be had. Makes it if it
+ * is missing. -errno of the last place tried; *ret_place is cleared then. */
 errint_t control_place_make(const char *named, struct control_place *ret_place);
 
-/* Place number INDEX, from 0, of OWNER's, the first being what CONTROL_PLACE_VARIABLE says; -errno
- * if it is not there or not fit. *ret_place is cleared then. */
+/* Open place number INDEX (from 0) of OWNER's. Place 0 is what CONTROL_PLACE_VARIABLE says. -errno
+ * if it is not there or not fit; *ret_place is cleared then. */
 errint_t control_place_open(uid_t owner, unsigned index, struct control_place *ret_place);
 
 void control_place_clear(struct control_place *place);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* object_hash.h - a hash of what names a file: device and inode */
+/* object_hash.h - a hash of the numbers that identify a file: device and inode */
 #ifndef FOLDFS_OBJECT_HASH_H
 #define FOLDFS_OBJECT_HASH_H
 
@@ -7,10 +7,10 @@
 #include <sys/types.h>
 
 /*
- * All bits depend on all bits of both. Either may be dense while the other stands still: the inodes
- * of one disk, or the same inode in thousands of snapshots (btrfs numbers their devices one by
- * one). Multiplication carries upwards only, so the upper half is folded down after each (as
- * splitmix64 does).
+ * All bits depend on all bits of both numbers. Either number may be dense while the other is
+ * constant: the inodes of one disk, or the same inode in thousands of snapshots (btrfs numbers
+ * their devices one by one). Multiplication carries upwards only, so the upper half is folded down
+ * after each multiplication (as splitmix64 does).
  */
 static inline uint64_t fold_object_hash(dev_t device, ino_t inode)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* options.h - what a mount was asked for, on the command line and with -o */
+/* options.h - what the command line and -o ask of a mount */
 #ifndef FOLDFS_OPTIONS_H
 #define FOLDFS_OPTIONS_H
 
@@ -13,11 +13,11 @@ enum transport_choice {
 	TRANSPORT_DEV,
 };
 
-/* mount -o remount: what may be changed of a mount that stands. */
+/* mount -o remount: what may be changed of an existing mount. */
 struct remount {
-	bool asked;          /* the word itself */
-	unsigned long set;   /* flags of mount(2) that are to be set */
-	unsigned long clear; /* and those that are to be cleared; the last word counts */
+	bool asked;          /* the word "remount" itself */
+	unsigned long set;   /* flags of mount(2) to set */
+	unsigned long clear; /* flags to clear; of contradicting words the last one counts */
 };
 
 struct options {
@@ -31,19 +31,19 @@ struct options {
 	char *state;        /* absolute directory; NULL: the default one */
 	char *control;      /* absolute directory of the control socket; NULL: the first fit one */
 	char **passthrough; /* globs, NULL at the end; NULL: none */
-	uint64_t passthrough_max; /* bytes of a file that may be served by the kernel unasked */
+	uint64_t passthrough_max; /* largest file, in bytes, that the kernel may serve unasked */
 	bool coherence_overlay;   /* readers of equal files keep what they opened */
 	bool scan_background;     /* fill the catalogue while serving */
 	bool source_stacked;      /* the source is on a stacked file system */
 	bool pseudo_filesystems;  /* the source may be a pseudo file system */
-	enum border_way border;   /* what is served of what is mounted below it */
+	enum border_way border;   /* which file systems mounted below it are served */
 	bool read_only;
-	bool replace;            /* a dead mount at the mount point is taken away first */
-	struct remount remount;  /* .asked: of the rest only the mount point counts */
+	bool replace;            /* first remove a dead mount at the mount point */
+	struct remount remount;  /* if .asked, of the other options only the mount point counts */
 	double attr_timeout;     /* seconds */
 	double entry_timeout;    /* seconds */
-	double negative_timeout; /* seconds; of names that are not there */
-	bool watch;              /* follow changes behind the mount as they are made */
+	double negative_timeout; /* seconds; for names that do not exist */
+	bool watch;              /* follow changes behind the mount as they happen */
 	bool foreground;
 	bool debug;
 	bool show_help;

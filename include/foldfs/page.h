@@ -2,8 +2,8 @@
 /*
  * page.h - the unit that everything here is counted in
  *
- * A page is 4096 bytes of a file at an aligned offset. The last page of a file may be short; in its
- * frame it is filled up with zeroes, which is also what a reader of a growing file must see there.
+ * A page is 4096 bytes of a file at an aligned offset. The last page of a file may be short. Its
+ * frame is filled up with zeroes, which is also what a reader of a growing file must see there.
  */
 #ifndef FOLDFS_PAGE_H
 #define FOLDFS_PAGE_H
@@ -16,15 +16,15 @@
 #define FOLD_PAGE_SIZE  (1u << FOLD_PAGE_SHIFT)
 #define FOLD_PAGE_MASK  ((uint64_t)FOLD_PAGE_SIZE - 1)
 
-/* One request of the kernel covers at most this much (fs.fuse.max_pages_limit: 256 pages). */
+/* One kernel request covers at most this much (fs.fuse.max_pages_limit: 256 pages). */
 #define FOLD_REQUEST_BYTES (1u << 20)
-/* Pages of an unaligned request of that size. */
+/* The most pages that an unaligned request of that size touches. */
 #define FOLD_REQUEST_PAGES (FOLD_REQUEST_BYTES / FOLD_PAGE_SIZE + 1)
 
 /* 0 or a negative errno. */
 typedef int errint_t;
 
-/* XXH3-128 of a page or of a file, with a secret: the pool's own, or the catalogue's. */
+/* XXH3-128 of a page or of a file, with a secret: the pool's or the catalogue's. */
 struct digest {
 	uint64_t low;
 	uint64_t high;

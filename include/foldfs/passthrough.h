@@ -2,11 +2,12 @@
 /*
  * passthrough.h - files that the kernel serves by itself: kernel passthrough
  *
- * A backing file is an open source file that the kernel was told of under a number (backing id). An
- * inode opened with that number is read, written and mapped by the kernel in the backing file, and
- * the daemon is not on the path. The kernel reopens the backing file's path with the client's own
- * flags and the daemon's credentials; so what must never be written is opened through a view of the
- * source that is mounted read-only, where the kernel refuses to open it for writing.
+ * A backing file is an open source file that is registered with the kernel under a number (backing
+ * id). If an inode is opened with that number, the kernel reads, writes and maps the backing file
+ * for it; the daemon is not on the path. The kernel reopens the backing file's path with the
+ * client's own flags and the daemon's credentials. So a file that must never be written is opened
+ * through a view of the source that is mounted read-only. There the kernel refuses to open it for
+ * writing.
  *
  * Any thread may call any of it; nothing here blocks on more than the source.
  */
@@ -19,24 +20,25 @@
 
 struct passthrough;
 
-/* For the source open as SOURCE_FD (borrowed): its read-only view is made here, if the daemon may.
- * -ENOMEM; to be without the view is no error. */
+/* For the source open as SOURCE_FD (borrowed). Makes its read-only view, if the daemon may.
+ * -ENOMEM; to have no view is no error. */
 errint_t passthrough_new(int source_fd, struct passthrough **ret_backing);
 void passthrough_free(struct passthrough *passthrough);
 
-/* The session's descriptor (borrowed), once it is mounted. Before the first request. */
+/* Set the session's descriptor (borrowed), once the session is mounted. Before the first
+ * request. */
 void passthrough_session(struct passthrough *passthrough, int session_fd);
 
 /* Whether the daemon may register files at all (CAP_SYS_ADMIN). */
 bool passthrough_permitted(void);
 
 /*
- * Register FD, an open regular file, which stays the caller's: its backing id, above 0. -EPERM: the
- * daemon may not; -ELOOP: the file's file system is itself stacked on another (overlayfs); other
- * -errno.
+ * Register FD, an open regular file, which stays the caller's. Returns its backing id, above 0.
+ * -EPERM: the daemon may not; -ELOOP: the file's file system is itself stacked on another
+ * (overlayfs); other -errno.
  */
 int passthrough_register(struct passthrough *passthrough, int fd);
-/* Opens that carry ID go on as they are; nothing for 0. */
+/* Existing opens with ID go on as they are. ID 0 is nothing. */
 void passthrough_unregister(struct passthrough *passthrough, int id);
 
 /* Open PATH, relative to the source and beneath it, through the read-only view, for reading. No

@@ -8,16 +8,18 @@
  *   shared  kernel passthrough to one backing file for all files with the same bytes: for
  *           whole-equal files that nobody writes
  *
- * The kernel fails an open with EIO if it does not fit those that the inode has already. So an
- * inode's plan is chosen at its first open and held until its last release: a struct plan_hold in
- * the inode, under inode_lock(), counts the opens. What a client maps of a `window` keeps its file
- * open, so the release comes after munmap. In passthrough it keeps the backing file open and not
- * ours: the release comes with the last close, and stores go on behind it. So what was open for
- * writing in `own` stays in it until the kernel says that nobody has the source file so any more.
+ * The kernel fails an open with EIO if it does not fit the opens that the inode already has. So an
+ * inode's plan is chosen at its first open and held until its last release. A struct plan_hold in
+ * the inode counts the opens, under inode_lock().
  *
- * The two sides see an open end at different moments: the kernel first. Between the two the daemon
- * still holds a plan that the kernel does not, which is harmless: to the kernel any plan is right
- * for the first open.
+ * A client's mapping in `window` keeps our file open, so the release comes after munmap. In
+ * passthrough a mapping keeps the backing file open and not ours: the release comes with the last
+ * close, and stores may still follow it. So an inode that was open for writing in `own` stays in
+ * `own`. That ends when the kernel says that nobody has the source file open for writing any more.
+ *
+ * The two sides see an open end at different moments: the kernel first. In between the daemon still
+ * holds a plan that the kernel does not. That is harmless: to the kernel any plan is right for the
+ * first open.
  */
 #ifndef FOLDFS_PLAN_H
 #define FOLDFS_PLAN_H
@@ -65,14 +67,14 @@ enum plan_reason {
 #undef PLAN_REASON_ENUM
 };
 
-/* An inode's file in `shared`, and what backs it. */
+/* The file of an inode in `shared`, and its backing file. */
 struct plan_shared {
-	struct source_stamp stamp;   /* the file's, as of which it is true */
-	struct source_stamp backing; /* that file's */
-	uint64_t backing_writers;    /* who may write to it */
+	struct source_stamp stamp;   /* the file's, for which this is true */
+	struct source_stamp backing; /* the backing file's */
+	uint64_t backing_writers;    /* who may write to the backing file */
 };
 
-/* One inode's hold of `shared`. */
+/* The entry of one inode that is in `shared`. */
 struct plan_sharer {
 	struct cds_list_head link; /* of plan.c */
 	struct plan_shared shared; /* constant */
@@ -84,79 +86,80 @@ struct plan_hold {
 	int32_t backing_id; /* of `own` and `shared` while open */
 	uint8_t kind;       /* enum plan_kind; while open */
 	uint8_t reason;     /* enum plan_reason; while open */
-	uint16_t granting;  /* chmods under way that may give set-id bits */
-	bool written;       /* was opened for writing while the daemon is out of the way */
-	bool mapped;        /* may be mapped by who wrote to it in `own`, though it is not open */
+	uint16_t granting;  /* chmods in progress that may give set-id bits */
+	bool written;       /* was opened for writing in passthrough */
+	bool mapped;        /* may still be mapped by a writer in `own`, though it is not open */
 	atomic_bool stores; /* plan_moves_times(); read without the lock */
-	pid_t alone;        /* the thread that has the only open, for writing; 0: nobody */
+	pid_t alone;        /* the thread that has the only open, for writing; 0: none */
 	struct plan_sharer *sharer; /* of `shared` while open */
 };
 
-/* An open that is to be served. */
+/* An open that has to be served. */
 struct plan_open {
 	int fd;                /* the source's descriptor */
-	const struct stat *st; /* of it */
+	const struct stat *st; /* of fd */
 	struct file *file;     /* what is known of its content; NULL: nothing */
-	int flags;             /* the client's */
+	int flags;             /* the client's flags */
 	pid_t pid;             /* the thread that opens it */
-	bool asks;             /* nobody opens it: nothing is begun */
+	bool asks;             /* a question only, no open: nothing is begun */
 };
 
-/* For the source open as SOURCE_FD. OPTIONS, BACKING and LEASES, which the daemon holds, are
- * borrowed. -ENOMEM. */
+/* Make the plan of the source open as SOURCE_FD. Borrows OPTIONS, PASSTHROUGH, and LEASES (those
+ * that the daemon holds). -ENOMEM. */
 errint_t plan_new(const struct options *options, int source_fd, struct passthrough *passthrough,
 		  struct lease_table *leases, struct plan **ret_plan);
 void plan_free(struct plan *plan);
 
-/* What is known from earlier mounts (borrowed), before the first request. Without a catalogue only
- * what this mount reads is known; without objects nothing is shared in a read-write mount. */
+/* Use what is known from earlier mounts (borrowed). To be called before the first request. Without
+ * a catalogue, only what this mount reads is known. Without objects, nothing is shared in a
+ * read-write mount. */
 void plan_use_state(struct plan *plan, const struct state *state);
 
-/* Ask the kernel for what plans need. In FUSE's init. */
+/* Ask the kernel for the features that plans need. In FUSE's init. */
 void plan_init(struct plan *plan, struct fuse_conn_info *conn);
 
-/* Whether the window's plan is direct I/O. Constant. */
+/* Whether the plan `window` is direct I/O. Constant. */
 bool plan_is_direct(const struct plan *plan);
 
 /*
- * Count one open of the inode that HOLD belongs to: choose its plan if it is the first. At most a
- * look-up and a few system calls on the source. Under the inode's lock. -errno that answers the
- * open; then nothing was counted. -ESTALE: the inode keeps what its readers opened; the open is for
- * another inode of the same file. -ETXTBSY: the file has got set-id bits from who writes it in
- * passthrough, and one more writer would not take them away.
+ * Count one open of the inode that HOLD belongs to; the first open chooses the plan. Takes at most
+ * a look-up and a few system calls on the source. Under the inode's lock. On -errno the open is
+ * answered with it, and nothing was counted. -ESTALE: the inode keeps what its readers opened, and
+ * this open needs another inode of the same file. -ETXTBSY: the file got set-id bits from the
+ * caller that writes it in passthrough, and one more writer would not take them away.
  */
 errint_t plan_enter(struct plan *plan, struct plan_hold *hold, const struct plan_open *open);
 
-/* Whether the file of HOLD is to be looked at before it is opened for writing: nobody has it open,
- * but it may be mapped by who wrote to it in `own`. Under the inode's lock. */
+/* Whether the file of HOLD has to be looked at before it is opened for writing. True if nobody has
+ * it open, but a writer in `own` may still have it mapped. Under the inode's lock. */
 bool plan_may_be_mapped(const struct plan_hold *hold);
-/* Look at it: it is open as FD for reading alone. Under the same hold of the lock. */
+/* Look at the file, which is open as FD for reading alone. Under the same hold of the inode's
+ * lock. */
 void plan_look_mapped(struct plan_hold *hold, int fd);
 
-/* The end of an open that was counted, of FILE (NULL: nothing is known of it). Under the inode's
- * lock. */
+/* End an open that was counted, of FILE (NULL: nothing is known of it). Under the inode's lock. */
 void plan_leave(struct plan *plan, struct plan_hold *hold, struct file *file);
 
-/* Whether times of the inode's file may move and nobody is told, by a store through a mapping that
- * the kernel made of the source file itself: it is open for reading and writing in `own`, or was
- * and may be mapped still. Its attributes must not be kept then, and what is kept expires when this
- * begins and when it ends. Any thread. */
+/* Whether the times of the inode's file may move without a message to anybody. A store does that
+ * through a mapping that the kernel made of the source file itself. So this is true if the file is
+ * open for reading and writing in `own`, or was and may still be mapped. Its attributes must not be
+ * kept then. Kept attributes expire when this becomes true and when it ends. Any thread. */
 bool plan_moves_times(const struct plan_hold *hold);
 
 /* Whether the content of the inode's file may change under its readers, by way of this inode. Under
  * the inode's lock. */
 bool plan_may_change(const struct plan_hold *hold);
 
-/* Somebody's open or truncate of the file found as ST is being answered with ESTALE: he comes
- * again, by another inode. Whoever opens that one before him must not begin what refuses him again,
- * for the kernel asks twice and no more: for some seconds the file's next plan is the window.
- * Before anybody can find the other inode. Any thread. */
+/* An open or truncate of the file found as ST is about to be answered with ESTALE. The caller
+ * retries with another inode. A faster opener of that inode must not begin a plan that refuses the
+ * retry, because the kernel retries only once. So for some seconds the file's next plan is
+ * `window`. To be called before anybody can find the other inode. Any thread. */
 void plan_await(struct plan *plan, const struct stat *st);
 
-/* PID is about to give the inode's file a mode with set-id bits. False: he may not, for others
- * could write to it with the daemon out of the way, where nobody would take the bits away again. If
- * he may, nobody gets such a plan until plan_grant_end(). Both under the inode's lock, which is not
- * held for the change itself: that may wait for whoever has the file locked in the source. */
+/* PID is about to give the inode's file a mode with set-id bits. False: it may not, because others
+ * could write to the file in passthrough, where nobody would take the bits away again. True: nobody
+ * gets such a plan until plan_grant_end(). Both calls need the inode's lock. It is not held for the
+ * change itself, which may wait for whoever has the file locked in the source. */
 bool plan_grant_begin(struct plan_hold *hold, pid_t pid);
 void plan_grant_end(struct plan_hold *hold);
 
@@ -165,45 +168,46 @@ void plan_grant_end(struct plan_hold *hold);
 bool plan_answer(const struct plan *plan, const struct plan_hold *hold, bool unchanged,
 		 struct fuse_file_info *fi);
 
-/* What `foldctl explain` says: the plan that HOLD has, or that OPEN would get if it has none. Under
- * the inode's lock. */
+/* The answer to `foldctl explain`: the plan that HOLD has, or the plan that OPEN would get if HOLD
+ * has none. Under the inode's lock. */
 void plan_explain(struct plan *plan, const struct plan_hold *hold, const struct plan_open *open,
 		  enum plan_kind *ret_kind, enum plan_reason *ret_reason);
 const char *plan_kind_name(enum plan_kind kind);
 const char *plan_reason_sentence(enum plan_reason reason);
 
-/* What was served since the mount from one file for all that are equal. */
+/* What was served since the mount from one file for all that are equal to it. */
 struct plan_equal {
 	uint64_t files;
-	uint64_t backing_files; /* that they were served from */
-	uint64_t saved_bytes;   /* the sizes of the former less those of the latter */
-	uint64_t memory_bytes;  /* of what is known of it */
+	uint64_t backing_files; /* the files that they were served from */
+	uint64_t saved_bytes;   /* the sizes of `files` less those of `backing_files` */
+	uint64_t memory_bytes;  /* memory used to know this */
 };
 /* Any thread. */
 void plan_equal(struct plan *plan, struct plan_equal *ret_equal);
 
-/* Why the kernel serves no file by itself (constant text); NULL: it does, where a plan says so. Any
- * thread. */
+/* Why kernel passthrough is not possible for any file (constant text). NULL: it is, where a plan
+ * uses it. Any thread. */
 const char *plan_unable(const struct plan *plan);
 
-/* Inodes that are open in KIND now. Any thread. */
+/* The number of inodes that are open in KIND now. Any thread. */
 uint64_t plan_inodes(const struct plan *plan, enum plan_kind kind);
 
-/* The open(2) flags for the source's descriptor, from the client's. O_APPEND and O_DIRECT are the
- * kernel's to resolve and must not stay (the kernel's write-back of a mapped page is not aligned).
- * O_APPEND stays only where the source insists on it: such a file is never passed through for
- * writing, for there it could be mapped, and stored into anywhere. */
+/* The open(2) flags for the source's descriptor, made of the client's flags. The kernel handles
+ * O_APPEND and O_DIRECT for the client, so they must not stay (the kernel's write-back of a mapped
+ * page is not aligned). O_APPEND stays only where the source insists on it. Such a file is never
+ * passed through for writing, because it could be mapped there, and stored into at any place. */
 int plan_source_flags(int client_flags);
 
 /*
  * For the audit.
  */
 
-/* All that are shared now, in an array, the caller's to free; NULL if there is none. -ENOMEM. */
+/* All files that are shared now, in an array, the caller's to free; NULL if there is none.
+ * -ENOMEM. */
 errint_t plan_list_shared(struct plan *plan, struct plan_shared **ret_list, size_t *ret_count);
-/* The file that backs SHARED, open for reading. -errno: it is not to be found any more. */
+/* The file that backs SHARED, open for reading. -errno: it cannot be found any more. */
 int plan_open_backing(struct plan *plan, const struct plan_shared *shared);
-/* The first member of OBJECT's class that still is what it was, and that OBJECT serves: open for
+/* The first member of OBJECT's class that still has its stamp, and that OBJECT serves. Open for
  * reading; *ret_stamp is its stamp. -ENOENT. */
 int plan_open_served(struct plan *plan, const struct catalogue_object *object,
 		     struct source_stamp *ret_stamp);

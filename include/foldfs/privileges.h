@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * privileges.h - what a process gives up before it deals with people who do not trust each other
+ * privileges.h - what a process gives up before it serves people who do not trust each other
  *
- * Everything here is for good, of the calling thread and those that it starts: so it is done before
- * there are others. What system calls a process may make is in syscall_filter.h.
+ * Everything here is permanent, for the calling thread and the threads that it starts. So it is
+ * done before there are other threads. syscall_filter.h says which system calls a process may make.
  */
 #ifndef FOLDFS_PRIVILEGES_H
 #define FOLDFS_PRIVILEGES_H
@@ -15,8 +15,8 @@
 #define PRIVILEGE(capability) (UINT64_C(1) << (capability))
 
 /*
- * The capabilities that the daemon keeps: X(capability, what fails without it). One that it was not
- * started with it does not get; a plain user's daemon has none of them.
+ * The capabilities that the daemon keeps: X(capability, what fails without it). The daemon does not
+ * get one that it was not started with. A plain user's daemon has none of them.
  */
 #define DAEMON_CAPABILITIES(X)                                                                     \
 	X(CAP_CHOWN, "root's chown, and giving a caller what was made for him")                    \
@@ -33,7 +33,7 @@
 	X(CAP_SYS_NICE, "the higher priority of the trimming threads")                             \
 	X(CAP_SYS_RESOURCE, "blocks and quota that root has, oom_score_adj, many open files")
 
-/* What a process runs with, for the status. */
+/* What a process runs with, for the status report. */
 struct privileges {
 	uint64_t capabilities; /* permitted, a bit for each */
 	uint64_t bounding;
@@ -45,31 +45,34 @@ struct privileges {
 /* Room for the names of all capabilities. */
 #define PRIVILEGE_NAMES_BYTES 1024
 
-/* The first thing that a program does: no core file will hold what others' files do, and nobody of
- * the same user reads this process's memory. */
+/* The first thing that a program does. A core file would hold content of others' files, so none is
+ * written. Other processes of the same user cannot read this process's memory. */
 void privileges_begin(void);
 
 /*
- * The daemon's own: DAEMON_CAPABILITIES, and CAP_SYS_PTRACE where /proc hides processes (hidepid)
- * and a caller's groups could not be read without it. A change of uid changes capabilities from
- * here on, if securebits said otherwise. -errno: it keeps what it had; -EPERM: they are locked.
+ * The daemon keeps DAEMON_CAPABILITIES. It also keeps CAP_SYS_PTRACE where /proc hides processes
+ * (hidepid), because it could not read a caller's groups without it. From here on a change of uid
+ * changes capabilities, even if securebits said otherwise. -errno: it keeps what it had; -EPERM:
+ * securebits are locked.
  */
 errint_t privileges_keep_daemon(void);
 
-/* Keep no capability but those of SET (PRIVILEGE bits), neither to use nor to get back by a program
- * that is started. Nothing changes in how a change of user changes them. -errno. */
+/* Keep only the capabilities of SET (PRIVILEGE bits). The others can neither be used nor be
+ * regained by a program that this process starts. How a change of uid changes capabilities stays as
+ * it was. -errno. */
 errint_t privileges_keep(uint64_t set);
 
-/* No program that is started gives this process more than it has: set-user-ID means nothing. */
+/* From now on no program that this process starts can have more rights than it: set-user-ID has no
+ * effect. */
 errint_t privileges_freeze(void);
 
-/* Close all descriptors but FD, with which a process that serves another is left alone. */
+/* Close all descriptors but FD. For a process that serves only the one at the other end of FD. */
 void privileges_keep_file(int fd);
 
-/* Of the calling thread. Any thread. */
+/* What the calling thread has. Any thread. */
 void privileges_read(struct privileges *ret_privileges);
 
-/* The names of SET as capabilities(7) has them, less CAP_ and in small letters, a blank between. */
+/* The names of SET as in capabilities(7), without CAP_, in small letters, separated by a blank. */
 void privileges_names(uint64_t set, char ret_names[PRIVILEGE_NAMES_BYTES]);
 
 #endif

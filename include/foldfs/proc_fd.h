@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* proc_fd.h - /proc/self/fd: a path that leads to what is open, and what the kernel calls it */
+/* proc_fd.h - /proc/self/fd: a path that leads to an open file, and the kernel's name of it */
 #ifndef FOLDFS_PROC_FD_H
 #define FOLDFS_PROC_FD_H
 
@@ -10,15 +10,15 @@
 /* "/proc/self/fd/" and a number. */
 #define PROC_FD_BYTES 32
 
-/* The path that leads to what is open as FD, written to PATH, which is returned. */
+/* Write to PATH the path that leads to what is open as FD. Returns PATH. */
 static inline const char *proc_fd(char path[PROC_FD_BYTES], int fd)
 {
 	snprintf(path, PROC_FD_BYTES, "/proc/self/fd/%d", fd);
 	return path;
 }
 
-/* What the kernel calls the file open as FD, cut to SIZE, more than 0. Its length; 0: it does not
- * tell. */
+/* The kernel's name of the file open as FD, cut to SIZE, which is above 0. Returns its length; 0:
+ * the kernel does not tell. */
 static inline size_t proc_fd_name(int fd, char *ret_name, size_t size)
 {
 	char path[PROC_FD_BYTES];

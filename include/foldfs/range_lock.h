@@ -2,9 +2,9 @@
 /*
  * range_lock.h - writers of overlapping ranges of one file go one after the other
  *
- * Holds writers of one page in one order across source and slot (DESIGN, "Page map"). Readers and
- * fills never take it. In first-come order among those that overlap; the list is as long as there
- * are writers at work on one file, so it is searched front to back.
+ * Keeps writers of one page in the same order on the source and in the slot (DESIGN, "Page map").
+ * Readers and fills never take it. Overlapping holds are served first come, first served. The list
+ * is as long as the number of writers at work on one file, so it is searched front to back.
  */
 #ifndef FOLDFS_RANGE_LOCK_H
 #define FOLDFS_RANGE_LOCK_H
@@ -31,8 +31,8 @@ struct range_hold {
 void range_lock_init(struct range_lock *lock);
 void range_lock_destroy(struct range_lock *lock);
 
-/* Wait until no earlier hold overlaps FIRST..LAST (units are the caller's, both inclusive), then
- * hold it. Blocks. Not from a thread that already holds an overlapping range of LOCK. */
+/* Wait until no earlier hold overlaps FIRST..LAST (both inclusive; the unit is the caller's), then
+ * hold that range. Blocks. Not from a thread that already holds an overlapping range of LOCK. */
 void range_lock_lock(struct range_lock *lock, struct range_hold *hold, uint64_t first,
 		     uint64_t last);
 void range_lock_unlock(struct range_lock *lock, struct range_hold *hold);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* sanitized.h - whether this is a build that looks for errors: FOLD_SANITIZED */
+/* sanitized.h - FOLD_SANITIZED: whether this is a build with a sanitizer */
 #ifndef FOLDFS_SANITIZED_H
 #define FOLDFS_SANITIZED_H
 

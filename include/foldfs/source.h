@@ -2,11 +2,11 @@
 /*
  * source.h - reads and writes the source without leaving a second copy in the kernel's cache
  *
- * RWF_DONTCACHE where the source file system has it (Linux 6.14: ext4, XFS); else the plain call,
- * and the range is dropped from the cache after it (reads) or after write-back (writes). Knows no
- * pool.
+ * Uses RWF_DONTCACHE where the source file system has it (Linux 6.14: ext4, XFS). Elsewhere it
+ * makes the plain call and then drops the range from the cache: after the call (reads) or after
+ * write-back (writes). Knows nothing of the pool.
  *
- * A struct source is one open descriptor of a source file, shared by the handle that opened it and
+ * A struct source is one open descriptor of a source file. The handle that opened it shares it with
  * the workers that read ahead for it.
  */
 #ifndef FOLDFS_SOURCE_H
@@ -24,7 +24,7 @@
 struct source;
 struct statfs;
 
-/* What tells two states of a source file apart. */
+/* The fields that tell two states of a source file apart. */
 struct source_stamp {
 	dev_t device;
 	ino_t inode;
@@ -33,84 +33,88 @@ struct source_stamp {
 	struct timespec ctime;
 };
 
-/* Wrap FD, which is the source's from now on, also on failure. One reference. -ENOMEM. */
+/* Wrap FD. From then on FD belongs to the source, also on failure. One reference. -ENOMEM. */
 errint_t source_new(int fd, struct source **ret_source);
 struct source *source_get(struct source *source);
-/* The last reference drops what the kernel's cache holds of the file, and closes the descriptor. */
+/* Putting the last reference drops what the kernel's cache holds of the file, and closes the
+ * descriptor. */
 void source_put(struct source *source);
-/* Whether that may take milliseconds, because a large file was read or written: not for a thread
- * that answers requests. */
+/* Whether putting the last reference may take milliseconds, because a large file was read or
+ * written. If so, not on a thread that answers requests. */
 bool source_ends_slowly(const struct source *source);
-/* Memory of one. */
+/* Memory of one struct source. */
 uint64_t source_bytes(void);
 int source_fd(const struct source *source);
-/* What the kernel caches of the file is not a second copy, and stays. Before others use SOURCE. */
+/* What the kernel caches of this file is not a second copy: keep it. To be called before others use
+ * SOURCE. */
 void source_keep_cache(struct source *source);
 
 /*
- * Read from byte OFFSET into COUNT buffers, at most IOV_MAX. Bytes read, fewer only at the end of
- * the file or before an error; -errno if not a byte could be read. Blocks. IOV is used up. Any
- * thread.
+ * Read from byte OFFSET into COUNT buffers, at most IOV_MAX. Returns the bytes read; fewer than
+ * asked only at the end of the file or before an error. -errno if no byte could be read. Blocks.
+ * Changes IOV. Any thread.
  */
 ssize_t source_read(struct source *source, struct iovec iov[], int count, off_t offset);
 
-/* For who reads SOURCE by another call (fetcher.c): the flags of preadv2(2) to do it with; whether
- * RESULT of it, bytes or -errno, says to do it again, with what are the flags then; and to be told
- * of what was read. Any thread. */
+/* For a caller that reads SOURCE by another call (fetcher.c). source_flags() gives the flags of
+ * preadv2(2) for it. source_is_to_repeat() says whether RESULT (bytes or -errno) means to read
+ * again, with what source_flags() gives then. source_has_read() takes note of what was read. Any
+ * thread. */
 int source_flags(const struct source *source);
 bool source_is_to_repeat(struct source *source, int flags, ssize_t result);
 void source_has_read(struct source *source, off_t offset, size_t bytes);
 
-/* Write LENGTH bytes at OFFSET: all of them, fewer before an error, or -errno. Blocks. */
+/* Write LENGTH bytes at OFFSET. Returns LENGTH, fewer before an error, or -errno. Blocks. */
 ssize_t source_write(struct source *source, const void *buffer, size_t length, off_t offset);
 
-/* fsync(2), or fdatasync(2) if DATASYNC. The kernel tells of a failed write-back once for each
- * description; here each of those who share one is told, who keeps in *SEEN (at first: what
- * source_flush_errors() says) how many he was told of. 0 or -errno. */
+/* fsync(2), or fdatasync(2) if DATASYNC. The kernel reports a failed write-back once for each
+ * description. Here every user of a shared description gets the report. Each keeps in *SEEN how
+ * many reports it has had; *SEEN begins as source_flush_errors(). 0 or -errno. */
 errint_t source_flush(struct source *source, bool datasync, _Atomic unsigned *seen);
-/* How many there were. */
+/* How many failed write-backs the kernel has reported. */
 unsigned source_flush_errors(const struct source *source);
 
-/* BYTES went by the kernel's cache of the file in another way than by the two above. */
+/* BYTES went through the kernel's cache of the file by another way than source_read() and
+ * source_write(). */
 void source_moved(struct source *source, uint64_t bytes);
 
-/* Drop what the kernel's cache holds of the file and is clean: now and then, after fsync, when all
- * of it is, and by itself at the last close. It may take milliseconds: not for a thread that
- * answers requests. */
+/* Drop the clean part of what the kernel's cache holds of the file. To be called now and then, and
+ * after fsync, when all of it is clean; the last close does it by itself. It may take milliseconds:
+ * not on a thread that answers requests. */
 void source_drop_cache(struct source *source);
-/* Whether so much was read or written since the last drop that one is due; then it is the caller's
- * to do, now or later. */
+/* Whether so much was read or written since the last drop that one is due. If true, the drop is
+ * left to the caller, now or later. */
 bool source_wants_drop(struct source *source);
-/* Both, for a thread that nobody waits for. */
+/* source_wants_drop() and source_drop_cache(), for a thread that nobody waits for. */
 void source_drop_cache_if_due(struct source *source);
-/* Have one of WORKERS drop it. One drop at most waits to begin. */
+/* Have one of WORKERS drop it. At most one drop is queued and not yet begun. */
 void source_drop_cache_soon(struct source *source, struct workers *workers);
 
 void source_stamp_of(const struct stat *st, struct source_stamp *ret_stamp);
 bool source_stamp_equal(const struct source_stamp *a, const struct source_stamp *b);
-/* Whether the ctime of STAMP is less than so long ago. */
+/* Whether the ctime of STAMP is less than NANOSECONDS ago. */
 bool source_stamp_is_young(const struct source_stamp *stamp, int64_t nanoseconds);
-/* Whether STAMP, taken now, may be that of a later state too. MULTIGRAIN: it is of a file system of
- * which source_is_multigrain() says so (below). */
+/* Whether STAMP, taken now, may also be the stamp of a later state. MULTIGRAIN:
+ * source_is_multigrain() (below) is true of its file system. */
 bool source_stamp_is_racy(const struct source_stamp *stamp, bool multigrain);
-/* Whether nobody has the file open as FD open for writing, or mapped so: 0. If FD is for writing
- * itself: whether nobody has it open by another description. -EBUSY: somebody has; other -errno:
- * the kernel does not say (another's file, some file systems). Who opens it for writing at this
- * moment may wait for some microseconds. */
+/* 0 if nobody has the file of FD open for writing, or mapped for writing. If FD itself is for
+ * writing: 0 if nobody has it open by another description. -EBUSY: somebody has. Other -errno: the
+ * kernel does not say (another user's file, some file systems). An open for writing at this moment
+ * may have to wait for some microseconds. */
 errint_t source_check_unwritten(int fd);
 
-/* Whether the file system has multigrain timestamps (Linux 6.13: ext4, XFS, btrfs, tmpfs): one that
- * was looked at is never given again. */
+/* Whether the file system has multigrain timestamps (Linux 6.13: ext4, XFS, btrfs, tmpfs). There a
+ * timestamp that was looked at is never given again. */
 bool source_is_multigrain(const struct statfs *fs);
 
-/* Whether it is one of those (ext4, XFS and btrfs of Linux 5.18 or newer) that nobody changes from
- * another machine and that move a file's stamp before the first byte of a change: who read a file
- * and then finds the stamp that it had before has read what it was under that stamp. */
+/* Whether the file system is ext4, XFS or btrfs of Linux 5.18 or newer. No other machine can change
+ * these, and they move a file's stamp before the first byte of a change. So after reading a file,
+ * if the stamp is the same as before, what was read is the content under that stamp. */
 bool source_stamps_first(const struct statfs *fs);
 
-/* Whether a read by io_uring waits for the disk outside of the call that hands it over, and needs
- * no thread of the kernel's meanwhile (FMODE_BUF_RASYNC: ext4, XFS and btrfs; Linux 6.1 for the
- * rest of what fetcher.c asks for). */
+/* Whether a read by io_uring waits for the disk outside of the call that submits it, and needs no
+ * kernel thread meanwhile (FMODE_BUF_RASYNC: ext4, XFS and btrfs; Linux 6.1 for the rest of what
+ * fetcher.c asks for). */
 bool source_reads_aside(const struct statfs *fs);
 
 #endif

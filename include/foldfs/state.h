@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* state.h - what outlives a mount */
+/* state.h - the state that outlives a mount */
 #ifndef FOLDFS_STATE_H
 #define FOLDFS_STATE_H
 
@@ -10,8 +10,8 @@ struct scan;
 struct state {
 	struct catalogue *catalogue;  /* NULL: there is none */
 	struct shared_copies *copies; /* the same */
-	struct scan *scan;            /* that runs in the background; NULL: none does */
-	char *directory;              /* of all this; NULL: nothing is kept */
+	struct scan *scan;            /* runs in the background; NULL: none does */
+	char *directory;              /* where all this is kept; NULL: nothing is kept */
 };
 
 #endif

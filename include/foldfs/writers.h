@@ -2,15 +2,18 @@
 /*
  * writers.h - who may write to a source file, and whose word counts for whose file
  *
- * A file's stamp says that it was not changed. Its owner can make that a lie: EXT4_IOC_MOVE_EXT
- * gives a file other blocks and moves no time. And who has no need to lie just writes. So what one
- * file says of another's content counts only if nobody can write to the first who could not write
- * to the other. That is one number for each file, and one rule: writers_may_speak().
+ * A file's stamp says that the file was not changed. Its owner can make that a lie:
+ * EXT4_IOC_MOVE_EXT gives a file other blocks and moves no time. And a user who may write need not
+ * lie: a plain write does it. So what file A says of file B's content counts only if everybody who
+ * can write to A can also write to B. That is one number for each file, and one rule:
+ * writers_may_speak().
  *
- * Everything that takes content, or proof of it, from one file for another asks it: the file that
- * others of a class are compared with, and the one that backs them; the leader and the founder of a
- * family; who tells the memory of a family, and who adopts from it; the file that a kept copy is
- * made of (docs/catalogue.md).
+ * Everything that takes content, or proof of it, from one file for another asks this rule:
+ *
+ * - the file that others of a class are compared with, and the one that backs them
+ * - the leader and the founder of a family
+ * - the file that tells the memory of a family, and the file that adopts from it
+ * - the file that a kept copy is made of (docs/catalogue.md)
  *
  * Nothing here has a state or a lock. Any thread.
  */
@@ -23,15 +26,17 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
-/* Root alone, or the user that the daemon runs as. */
+/* Only root, or the user that the daemon runs as, may write. */
 #define WRITERS_TRUSTED UINT64_C(0)
-/* Anybody, or it cannot be told. */
+/* Anybody may write, or it cannot be told who. */
 #define WRITERS_UNKNOWN UINT64_MAX
 
-/* From where files are looked at; constant once made. */
+/* The point of view from which files are judged; constant once made. */
 struct writers_view {
-	dev_t device; /* the source's: elsewhere an owner is what a mount of somebody's says */
-	uid_t user;   /* the daemon's own, whatever identity a thread of it has for the moment */
+	dev_t device; /* the source's; on another device an owner is whatever some user's mount
+		       * says */
+	uid_t user;   /* the daemon's own, whatever identity one of its threads has for the
+		       * moment */
 };
 
 /* The view of this process on the source whose root is open as ROOT_FD. -errno of fstat. */
@@ -43,10 +48,10 @@ errint_t writers_view_of(int root_fd, struct writers_view *ret_view);
  *   WRITERS_TRUSTED       root or the daemon's user owns it, and nobody else may write to it
  *   uid << 32             its owner alone, besides root
  *   uid << 32 | gid + 1   its owner and its group, besides root
- *   WRITERS_UNKNOWN       all else: others may, an ACL says who, the owner is none that is known
- *                         here, or it is on another device than the source's root
+ *   WRITERS_UNKNOWN       all else: others may write, an ACL says who may, the owner is unknown
+ *                         here, or the file is on another device than the source's root
  *
- * At most one system call, for a file that its group may write to.
+ * At most one system call, and only for a file that its group may write to.
  */
 uint64_t writers_of(const struct writers_view *view, int fd, const struct stat *st);
 
@@ -58,7 +63,8 @@ static inline bool writers_may_speak(uint64_t speaker, uint64_t listener)
 
 /* Whether everybody may read the file open as FD, found as ST. One system call at most. */
 bool writers_all_may_read(int fd, const struct stat *st);
-/* Whether everybody may go through the directory open as FD, found as ST. The same. */
+/* Whether everybody may go through the directory open as FD, found as ST. One system call at
+ * most. */
 bool writers_all_may_pass(int fd, const struct stat *st);
 
 #endif

@@ -2,9 +2,9 @@
 /*
  * xxh3.h - XXH3, with the widest vectors that the processor has
  *
- * libxxhash chooses them at run time where it was built for that (Debian's for amd64 is); elsewhere
- * they are those of the build. The values are the same. A page takes 569 ns with SSE2, 125 with
- * AVX2 and 139 with AVX-512 (a Xeon with nothing else to do, 256 pages by turns).
+ * libxxhash chooses the vectors at run time where it was built for that (Debian's for amd64 is).
+ * Elsewhere they are those of the build. The values are the same. A page takes 569 ns with SSE2,
+ * 125 with AVX2 and 139 with AVX-512 (an otherwise idle Xeon, 256 pages by turns).
  */
 #ifndef FOLDFS_XXH3_H
 #define FOLDFS_XXH3_H
@@ -18,8 +18,8 @@
 
 #include "foldfs/page.h"
 
-/* libxxhash makes its choice in the first call, without a lock: to be made before there are threads
- * that hash. */
+/* libxxhash makes its choice in the first call, without a lock. So this must be called before there
+ * are threads that hash. */
 static inline void fold_xxh3_prepare(void)
 {
 	(void)XXH3_128bits(fold_zero_page, FOLD_PAGE_SIZE);

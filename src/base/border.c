@@ -3,11 +3,11 @@
  * border.c - which file systems that are mounted below a source are served with it
  *
  * Invariants:
- *   B.1 a file system that is not served is asked nothing: the first look is AT_STATX_DONT_SYNC,
- *       which takes what the kernel has, and so is true of the device and the mount alone;
- *   B.2 that look is all there is where it is as good as any other: on the root's own file system,
- *       if that is local. So a look-up there costs one system call, as without borders;
- *   B.3 a mount that cannot be told is not served.
+ *   B.1 A file system that is not served is asked nothing. The first look is AT_STATX_DONT_SYNC,
+ *       which takes what the kernel has. So it is reliable only for the device and the mount.
+ *   B.2 That look is all there is where it is as good as any other: on the root's own file system,
+ *       if that is local. So a look-up there costs one system call, as without borders.
+ *   B.3 A mount that cannot be identified is not served.
  */
 #include "foldfs/border.h"
 
@@ -26,7 +26,8 @@
 #define STATX_MNT_ID_UNIQUE 0x00004000U /* Linux 6.8, include/uapi/linux/stat.h */
 #endif
 
-/* Not here: hugetlbfs, ramfs and devtmpfs, whose files are judged by their modes as any others'. */
+/* Not in this list: hugetlbfs, ramfs and devtmpfs. Their files are judged by their modes like any
+ * others. */
 static const char *const pseudo_types[] = {
 	"autofs",  "binder",     "binfmt_misc", "bpf",         "cgroup",     "cgroup2", "configfs",
 	"cpuset",  "debugfs",    "devpts",      "efivarfs",    "functionfs", "fusectl", "gadgetfs",
@@ -115,7 +116,8 @@ static void take(const struct statx *stx, struct stat *ret_stat)
 	};
 }
 
-/* Whether what is mounted where FD is open is served: 0 or -EXDEV; other -errno: not known. */
+/* Whether the file system mounted where FD is open is served: 0 or -EXDEV. Other -errno: not
+ * known. */
 static errint_t judge(const struct border *border, int fd)
 {
 	struct mount_entry entry = {0};
@@ -138,7 +140,7 @@ static errint_t judge_at(const struct border *border, int fd, const char *name)
 	return error;
 }
 
-/* Cross to what is at NAME in FD, on MOUNT (0: not known). 0, -EXDEV or another -errno. */
+/* Cross the border to NAME in FD, on MOUNT (0: not known). 0, -EXDEV or another -errno. */
 static errint_t cross(struct border *border, int fd, const char *name, uint64_t mount)
 {
 	_Atomic uint64_t *place = &border->verdicts[mount % BORDER_VERDICTS];
@@ -152,7 +154,7 @@ static errint_t cross(struct border *border, int fd, const char *name, uint64_t 
 	error = judge_at(border, fd, name);
 	if (border->unique && (!error || error == -EXDEV))
 		atomic_store_explicit(place, mount << 1 | !error, memory_order_relaxed);
-	/* In no list: it was taken away just now, or cannot be seen from here. */
+	/* The mount is in no list: it was just taken away, or cannot be seen from here. */
 	return error == -ENOENT ? -EXDEV : error;
 }
 
@@ -172,7 +174,7 @@ errint_t border_stat(struct border *border, int fd, const char *name, dev_t pare
 		take(&stx, ret_stat);
 		return 0;
 	}
-	/* Within one mount an object may have a device of its own: a subvolume, a layer. */
+	/* Within one mount an object may have another device: a subvolume, a layer. */
 	if (device != parent && (!mount || mount != border->mount))
 		error = cross(border, fd, name, mount);
 	if (!error &&

@@ -11,13 +11,13 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The directory that the environment names, with BELOW; NULL if it names none. */
+/* The directory that the environment variable names, followed by BELOW; NULL if it names none. */
 static char *by_environment(const char *variable, const char *below)
 {
 	const char *value = getenv(variable);
 	char *path = NULL;
 
-	/* systemd names several with colons between them. */
+	/* systemd separates several directories by colons; the first one counts. */
 	if (!value || *value != '/' ||
 	    asprintf(&path, "%.*s%s", (int)strcspn(value, ":"), value, below) < 0)
 		return NULL;
@@ -59,10 +59,10 @@ static char *path_of(uid_t owner, unsigned index)
 	}
 }
 
-/* PATH, malloced, goes over to *RET_PLACE, or is freed. */
+/* Takes over PATH, malloced: it goes to *RET_PLACE, or is freed. */
 static errint_t open_path(char *path, uid_t owner, bool make, struct control_place *ret_place)
 {
-	/* Root's may be looked at; whoever is refused is refused by the socket. */
+	/* Anybody may look at root's directory; the socket itself refuses callers. */
 	mode_t mode = owner == 0 ? 0755 : 0700;
 	int fd = path ? trusted_path_open(path, owner, make, mode) : -ENOENT;
 
@@ -84,7 +84,8 @@ errint_t control_place_make(const char *named, struct control_place *ret_place)
 	for (unsigned index = 1; error && index < CONTROL_PLACES; index++) {
 		errint_t found = open_path(path_of(geteuid(), index), geteuid(), true, ret_place);
 
-		/* What is not there at all says less than what was in the way. */
+		/* An error other than -ENOENT says more than that a place does not exist, so it is
+		 * kept. */
 		if (!found || found != -ENOENT)
 			error = found;
 	}

@@ -4,14 +4,14 @@
  *
  * Invariants:
  * A  A stripe is whole cache lines of its own, so adding writes no line that a thread of another
- *    stripe writes. Two lines are kept apart where one would do: the adjacent-line prefetcher of
- *    x86 pulls lines in pairs.
+ *    stripe writes. Stripes are aligned to two lines, where one would do, because the adjacent-line
+ *    prefetcher of x86 pulls lines in pairs.
  * B  A thread keeps its stripe for life. Stripes are handed out in turn, so threads share one only
- *    when there are more of them than stripes; an add is atomic, so nothing is lost then either.
+ *    when there are more threads than stripes. An add is atomic, so nothing is lost then either.
  * C  Adding is one relaxed atomic addition: wait-free. Counters order nothing and publish nothing.
  *
- * Which stripe is a thread's is the same for every struct counters: it is a number, not a pointer,
- * so it outlives none of them.
+ * A thread has the same stripe in every struct counters. The stripe is a number, not a pointer, so
+ * it does not refer to a struct counters that was freed.
  */
 #include "foldfs/counters.h"
 

@@ -2,7 +2,7 @@
 /*
  * extents.c - where on the disk a file's bytes are, as its file system tells (FIEMAP)
  *
- * Flags that are not known here may mean anything, so an extent with one of them is not plain.
+ * Flags that are unknown here may mean anything, so an extent with one of them is not plain.
  */
 #include "foldfs/extents.h"
 

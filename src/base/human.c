@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Bytes of a control character at TEXT, 0 for none: one, or two from U+0080 to U+009F. */
+/* The bytes of the control character at TEXT: one, or two from U+0080 to U+009F. 0: none is
+ * there. */
 static size_t control_length(const char *text)
 {
 	unsigned char first = (unsigned char)text[0], second;
@@ -109,7 +110,7 @@ const char *human_option_value(char ***argv, const char *name)
 	return word[length] || !(*argv)[1] ? NULL : *++*argv;
 }
 
-/* The factor of a unit, 0 for none that we know. */
+/* The factor of a unit; 0 for an unknown one. */
 static uint64_t unit_factor(char unit)
 {
 	switch (toupper((unsigned char)unit)) {

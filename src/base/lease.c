@@ -2,22 +2,23 @@
 /*
  * lease.c - to know that nobody else has a file open
  *
- * What others want the kernel tells by SIGIO, to one thread, which has it blocked and waits for it.
- * A signal that is pending is not sent twice, so it says nothing of which lease: the thread looks
- * at all of them, and again if it was told once more meanwhile. None is missed, and there is no
- * queue that might overflow.
+ * The kernel reports by SIGIO that another opener wants a leased file. One thread has SIGIO blocked
+ * and waits for it. A pending signal is not sent twice, so it does not say which lease is meant.
+ * The thread looks at all leases, and again if another signal came meanwhile. So it misses none,
+ * and there is no queue that might overflow.
  *
- * Who relies on a lease asks the kernel each time (lease_is_held), after what it is to vouch for.
- * For the kernel takes a lease away by itself that is not given back in time (lease-break-time),
- * be it because all of the daemon was stopped meanwhile: the thread may then be the last to know. A
- * lease that was taken away never comes back, and one that somebody waits for does not count as
- * held: so the kernel's answer is true for all the time before it. `lost` is for the others, and
- * set before the lease is given back, both under the table's lock.
+ * A caller that relies on a lease asks the kernel each time (lease_is_held()), after the work that
+ * the lease has to vouch for. The reason: the kernel itself takes away a lease that is not given
+ * back in time (lease-break-time), for example if all of the daemon was stopped meanwhile. The
+ * thread may then be the last to know. A lease that was taken away never comes back, and a lease
+ * that somebody waits for does not count as held. So the kernel's answer is true for all the time
+ * before it. `lost` is for everything else. It is set before the lease is given back, both under
+ * the table's lock.
  *
- * Our own opens. One that has begun is known to the table before the source is asked, and from then
- * until it has ended no lease is taken on that file. One that was taken before it sees when it
- * begins. So none of ours ever meets a lease of ours that it does not know of, and who breaks one
- * is somebody else.
+ * Our own opens. An open is entered in the table before the source is asked. From then until the
+ * open has ended, no lease is taken on that file. An open sees, when it begins, a lease that was
+ * taken before. So no open of ours meets a lease of ours without knowing of it, and only somebody
+ * else can break one.
  */
 #include "foldfs/lease.h"
 
@@ -34,12 +35,12 @@
 
 #include <urcu/list.h>
 
-/* Each takes a descriptor, and a moment of the thread with every break. */
+/* Each lease takes a descriptor, and some time of the thread at every break. */
 #define LEASES_MAX 1024u
-/* Of the hash of files. */
+/* Buckets of the hash of files. */
 #define BUCKETS 256u
 
-/* What concerns the files of one hash, in no order. */
+/* The leases and openings of the files with one hash, in no order. */
 struct bucket {
 	struct cds_list_head leases;
 	struct cds_list_head openings;
@@ -51,7 +52,7 @@ struct lease_table {
 	pthread_t thread; /* the owner's */
 	bool started;     /* the same */
 	atomic_bool stopping;
-	pthread_mutex_t lock; /* a leaf; of what follows */
+	pthread_mutex_t lock; /* a leaf; protects the fields below */
 	pthread_cond_t ready; /* the thread has begun */
 	pid_t tid;            /* of the thread; 0: it does not run yet */
 	struct cds_list_head leases;
@@ -59,16 +60,16 @@ struct lease_table {
 	unsigned count;
 	uint64_t held;
 	uint64_t broken;
-	unsigned unseen; /* of them, that the thread did not come upon itself */
+	unsigned unseen; /* of `broken`, those that another thread than the table's found */
 };
 
 struct lease {
 	struct lease_table *table;
 	struct source *source;     /* a reference; constant, as the next two */
-	dev_t device;              /* the file's */
-	ino_t inode;               /* the same */
-	atomic_bool lost;          /* set under table->lock */
-	bool abandoned;            /* the thread's to give back and free; under table->lock */
+	dev_t device;              /* the file's device */
+	ino_t inode;               /* the file's inode */
+	atomic_bool lost;          /* set under table->lock before the lease is given back */
+	bool abandoned;            /* left to the thread to give back and free; under table->lock */
 	struct cds_list_head link; /* under table->lock, as the next */
 	struct cds_list_head of_file;
 };
@@ -93,12 +94,13 @@ errint_t lease_table_new(void (*on_broken)(void *context), void *context,
 	return 0;
 }
 
-/* The mark first: see the head of this file. False: a thread that is lent may not do that. */
+/* Mark the lease as lost, then give it back; the head of this file says why in this order. False: a
+ * thread that is lent may not give it back. */
 static bool give_back_locked(struct lease *lease)
 {
 	if (!atomic_exchange(&lease->lost, true))
 		lease->table->held--;
-	/* Another error: the kernel has taken it away already. */
+	/* With another error the kernel has taken the lease away already. */
 	return !fcntl(source_fd(lease->source), F_SETLEASE, F_UNLCK) || errno != EACCES;
 }
 
@@ -125,7 +127,8 @@ static void take_out_locked(struct lease *lease)
 	lease->table->count--;
 }
 
-/* If somebody waits for LEASE, or it was taken away. Returns whether that is news. */
+/* Give LEASE back if somebody waits for it, or if it was taken away. Returns whether that is
+ * news. */
 static bool give_back_if_broken_locked(struct lease *lease)
 {
 	if (atomic_load(&lease->lost) || is_held_by_us(lease))
@@ -135,8 +138,8 @@ static bool give_back_if_broken_locked(struct lease *lease)
 	return true;
 }
 
-/* Give back what somebody waits for, or was left here; the latter are *ret_freed's, to be
- * destroyed. Returns how many others had wanted. */
+/* Give back the leases that somebody waits for, and those that were abandoned. The abandoned ones
+ * go to *FREED, to be destroyed. Returns how many leases others had wanted. */
 static unsigned give_back_broken_locked(struct lease_table *table, struct cds_list_head *freed)
 {
 	struct lease *lease;
@@ -155,7 +158,7 @@ static unsigned give_back_broken_locked(struct lease_table *table, struct cds_li
 	return broken;
 }
 
-/* All that is to be done now. Returns whether somebody else had opened a file. */
+/* Do all that is due now. Returns whether somebody else had opened a file. */
 static bool give_back(struct lease_table *table)
 {
 	CDS_LIST_HEAD(freed);
@@ -185,7 +188,7 @@ static void *run(void *argument)
 	pthread_cond_signal(&table->ready);
 	pthread_mutex_unlock(&table->lock);
 	while (!atomic_load(&table->stopping)) {
-		/* Also after any error: to look once too often does no harm. */
+		/* Look after an error too: to look once too often does no harm. */
 		(void)sigwaitinfo(&signals, NULL);
 		if (give_back(table))
 			table->on_broken(table->context);
@@ -229,7 +232,7 @@ void lease_table_usage(struct lease_table *table, struct lease_usage *ret_usage)
 	pthread_mutex_unlock(&table->lock);
 }
 
-/* Whether an open of ours of LEASE's file is under way. */
+/* Whether an open of our own of LEASE's file is in progress. */
 static bool is_being_opened_locked(struct lease_table *table, const struct lease *lease)
 {
 	struct lease_opening *opening;
@@ -241,7 +244,8 @@ static bool is_being_opened_locked(struct lease_table *table, const struct lease
 	return false;
 }
 
-/* One that the kernel has taken away, and this description had, must not seem to be back. */
+/* The description may have had a lease that the kernel has taken away. That lease must not seem to
+ * be back with the new one. */
 static void look_at_file_locked(struct lease_table *table, const struct lease *lease)
 {
 	struct lease *other;
@@ -251,14 +255,15 @@ static void look_at_file_locked(struct lease_table *table, const struct lease *l
 		table->unseen += give_back_if_broken_locked(other);
 }
 
-/* Have the kernel tell our thread, by SIGIO, of who wants the file that is open as FD. */
+/* Take the lease, and have the kernel tell our thread by SIGIO when somebody wants the file open as
+ * FD. */
 static errint_t take_locked(struct lease_table *table, const struct lease *lease, int fd)
 {
 	const struct f_owner_ex thread = {.type = F_OWNER_TID, .pid = table->tid};
 
 	if (!table->tid || table->count == LEASES_MAX)
 		return -ENOLCK;
-	/* One that the description has may not be another's as well. */
+	/* If the description has a lease already, it cannot have another owner's as well. */
 	if (is_being_opened_locked(table, lease) || fcntl(fd, F_GETLEASE) != F_UNLCK)
 		return -EBUSY;
 	look_at_file_locked(table, lease);
@@ -268,7 +273,7 @@ static errint_t take_locked(struct lease_table *table, const struct lease *lease
 	return 0;
 }
 
-/* LEASE, which knows its file, on SOURCE. */
+/* Take LEASE, which knows its file, on SOURCE. */
 static errint_t take(struct lease_table *table, struct lease *lease, struct source *source)
 {
 	errint_t error;
@@ -365,7 +370,7 @@ void lease_opening_alone(struct lease_table *table, const struct lease_opening *
 	pthread_mutex_lock(&table->lock);
 	cds_list_for_each_entry (lease, &bucket_of(table, opening->device, opening->inode)->leases,
 				 of_file)
-		/* What others have broken already the thread is told of. */
+		/* The thread is told of leases that others have broken already. */
 		if (lease->inode == opening->inode && lease->device == opening->device &&
 		    !atomic_load(&lease->lost) && is_held_by_us(lease))
 			(void)give_back_locked(lease);
@@ -384,7 +389,7 @@ errint_t lease_check_unwritten(struct lease_table *table, const struct source *s
 	errint_t error = 0;
 
 	pthread_mutex_lock(&table->lock);
-	/* To look, where one is held, would give it back. */
+	/* If a lease is held, source_check_unwritten() would give it back. */
 	if (fcntl(source_fd(source), F_GETLEASE) != F_WRLCK)
 		error = source_check_unwritten(source_fd(source));
 	pthread_mutex_unlock(&table->lock);

@@ -2,10 +2,11 @@
 /*
  * memory_limit.c - how much memory there is for this process; shared by foldfs and foldctl
  *
- * /proc/self/cgroup has a line for each hierarchy: NUMBER:CONTROLLERS:PATH. Version 2 is the one
- * without controllers. A hierarchy is mounted from its root, or in a container from a directory
- * below it; the path counts from the root that the process's cgroup namespace shows. Where the path
- * is not below what is mounted, what is mounted is the nearest that can be seen.
+ * /proc/self/cgroup has a line for each hierarchy: NUMBER:CONTROLLERS:PATH. The line without
+ * controllers is version 2. A hierarchy is mounted from its root, or in a container from a
+ * directory below it. The path counts from the root that the process's cgroup namespace shows. If
+ * the path is not below what is mounted, the mounted directory is the nearest cgroup that can be
+ * seen.
  */
 #include "foldfs/memory_limit.h"
 
@@ -18,10 +19,10 @@
 #include <string.h>
 #include <unistd.h>
 
-/* What is looked for, and the least that was found. */
+/* What is looked for, and the lowest limit that was found. */
 struct search {
 	char *unified; /* the path in the hierarchy of version 2; NULL: none */
-	char *legacy;  /* the same of version 1's controller of memory */
+	char *legacy;  /* likewise for version 1's memory controller */
 	uint64_t bytes;
 };
 
@@ -33,7 +34,7 @@ static uint64_t machine_memory(void)
 	return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : 0;
 }
 
-/* The number in the file NAME of DIRECTORY counts, if there is one; "max" is none. */
+/* Take the number in the file NAME of DIRECTORY into account, if there is one. "max" is none. */
 static void take(struct search *search, const char *directory, const char *name)
 {
 	unsigned long long bytes;
@@ -51,18 +52,18 @@ static void take(struct search *search, const char *directory, const char *name)
 	fclose(file);
 }
 
-/* PATH below ROOT; "" if it is ROOT, or not below it. */
+/* The part of PATH below ROOT; "" if PATH is ROOT, or not below it. */
 static const char *below(const char *path, const char *root)
 {
 	size_t length = strcmp(root, "/") == 0 ? 0 : strlen(root);
 
 	if (strncmp(path, root, length) != 0 || (path[length] && path[length] != '/'))
 		return "";
-	/* Outside of what the namespace shows. */
+	/* The path lies outside of what the namespace shows. */
 	return strncmp(path + length, "/..", 3) == 0 ? "" : path + length;
 }
 
-/* From PATH in the hierarchy mounted as ENTRY up to what is mounted. */
+/* Look at each directory from PATH, in the hierarchy mounted as ENTRY, up to the mount point. */
 static void climb(struct search *search, const struct mount_entry *entry, const char *path,
 		  bool unified)
 {
@@ -136,7 +137,7 @@ uint64_t memory_limit_of(uint64_t machine, const char *cgroup, const char *mount
 {
 	struct search search = {.bytes = machine ? machine : UINT64_MAX};
 
-	/* What cannot be read limits nothing that we could know. */
+	/* A file that cannot be read gives no limit that we could know. */
 	if (!take_paths(&search, cgroup))
 		(void)mount_entries_visit(mountinfo, visit, &search);
 	free(search.unified);

@@ -3,12 +3,12 @@
  * mountinfo.c - what /proc/self/mountinfo says of a mount; shared by foldfs and foldctl
  *
  * Invariants:
- * A  The mount itself is never asked anything, so that a stuck or dead one blocks and fails nobody
- *    here. Only what leads to it is looked up: the parent directory, and the text of a symlink that
- *    stands where nothing is mounted.
- * B  Of several mounts on one path the one that a look-up reaches is found: from the mount of the
- *    parent directory up, each the child of the one below. A mount that hides under another one,
- *    mounted over a directory above it, does not count.
+ * A  The mount itself is never asked anything, so a stuck or dead mount makes nobody here block or
+ *    fail. Only what leads to it is looked up: the parent directory, and the text of a symlink if
+ *    nothing is mounted on it.
+ * B  Of several mounts on one path, the one that a look-up reaches is found. The search goes up
+ *    from the mount of the parent directory; each mount is the child of the one below. A mount does
+ *    not count if it is hidden by another one that is mounted over a directory above it.
  * C  A look-up ends, whatever the list says.
  */
 #include "foldfs/mountinfo.h"
@@ -24,7 +24,7 @@
 
 #define LINKS_MAX 40
 
-/* One line of mountinfo, its fields cut out of the line and unescaped in place. */
+/* One line of mountinfo. Its fields are cut out of the line and unescaped in place. */
 struct line {
 	int id;
 	int parent;
@@ -38,13 +38,13 @@ struct line {
 	char *super_options;
 };
 
-/* Which line is looked for; -1 or NULL: any. */
+/* The line that is looked for; -1 or NULL: any value. */
 struct wanted {
 	const char *path;
 	int parent;
 	int id;
-	const struct mount_entry *device; /* whose device numbers */
-	const char *source;               /* of a foldfs of owner's */
+	const struct mount_entry *device; /* the entry whose device numbers count */
+	const char *source;               /* of a foldfs mount of owner's */
 	uid_t owner;
 };
 
@@ -53,7 +53,7 @@ static bool is_octal(char c)
 	return c >= '0' && c <= '7';
 }
 
-/* Space, tab, newline and backslash stand as \ooo. */
+/* In mountinfo space, tab, newline and backslash are written as \ooo. */
 static void unescape(char *text)
 {
 	char *to = text;
@@ -103,7 +103,7 @@ static bool line_parse(char *text, struct line *ret_line)
 	return true;
 }
 
-/* The number behind NAME ("user_id=") in the words of LIST; 0 if it has none. */
+/* The number after NAME ("user_id=") in the comma-separated LIST; 0 if there is none. */
 static unsigned number_in(const char *list, const char *name)
 {
 	size_t length = strlen(name);
@@ -117,7 +117,7 @@ static unsigned number_in(const char *list, const char *name)
 	return word ? (unsigned)strtoul(word + length, NULL, 10) : 0;
 }
 
-/* What LINE says; its texts stay the line's. */
+/* The entry that LINE describes. Its texts stay in the line. */
 static struct mount_entry entry_view(const struct line *line)
 {
 	return (struct mount_entry){
@@ -167,7 +167,8 @@ void mount_entry_clear(struct mount_entry *entry)
 	entry->options = entry->super_options = NULL;
 }
 
-/* A root file system that nothing was pivoted over is its own parent, but not its own child. */
+/* A root file system that nothing was pivoted over is its own parent. It must not count as its own
+ * child. */
 static bool is_child(const struct line *line, int parent)
 {
 	return parent == -1 || (line->parent == parent && line->id != parent);
@@ -191,7 +192,7 @@ static bool is_wanted(const struct line *line, const struct wanted *wanted)
 		(line->major == device->device_major && line->minor == device->device_minor));
 }
 
-/* The first mount that is WANTED. */
+/* The first mount in the list that fits WANTED. */
 static errint_t scan(const struct wanted *wanted, struct mount_entry *entry)
 {
 	FILE *file = fopen("/proc/self/mountinfo", "re");
@@ -212,7 +213,7 @@ static errint_t scan(const struct wanted *wanted, struct mount_entry *entry)
 	return error;
 }
 
-/* The id of the mount that PATH, a directory above the mount in question, is on; -1 if unknown. */
+/* The id of the mount that PATH is on, a directory above the mount in question; -1 if unknown. */
 static int mount_id_of(const char *path)
 {
 	struct statx stx;
@@ -223,7 +224,8 @@ static int mount_id_of(const char *path)
 	return (int)stx.stx_mnt_id;
 }
 
-/* The topmost mount on PATH, whose parent directory is DIRECTORY; both absolute and resolved. */
+/* The topmost mount on PATH, whose parent directory is DIRECTORY. Both are absolute and
+ * resolved. */
 static errint_t find_on(const char *directory, const char *path, struct mount_entry *ret_entry)
 {
 	struct mount_entry entry = {0};
@@ -232,15 +234,15 @@ static errint_t find_on(const char *directory, const char *path, struct mount_en
 	int mark;
 
 	wanted.path = path;
-	/* The root's parent is itself: whatever mount is there is the one. */
+	/* The root's parent is the root itself, so the parent mount does not matter. */
 	if (strcmp(path, "/") != 0)
 		wanted.parent = mount_id_of(directory);
 	error = scan(&wanted, &entry);
 	if (error)
 		return error;
 	mark = entry.id;
-	/* Mounts form a tree, but the list is read anew for each step: one that leads back to a
-	 * mount where we have been is left. MARK is where we were after 1, 2, 4, 8… steps. */
+	/* Mounts form a tree, but the list is read anew for each step. So a walk that comes back to
+	 * an earlier mount is given up. MARK is the mount after 1, 2, 4, 8… steps. */
 	for (unsigned steps = 1; error == 0; steps++) {
 		if ((steps & (steps - 1)) == 0)
 			mark = entry.id;
@@ -257,7 +259,7 @@ static errint_t find_on(const char *directory, const char *path, struct mount_en
 	return 0;
 }
 
-/* Cut PATH (changed) into its last component and the directory before it. */
+/* Split PATH, which is changed, into its last component and the directory before it. */
 static void split(char *path, const char **ret_directory, const char **ret_name)
 {
 	size_t length = strlen(path);
@@ -286,9 +288,9 @@ static char *parent_of(const char *absolute)
 }
 
 /*
- * PATH made absolute: its parent directory resolved, its last component as it is. The kernel knows
- * the name of the working directory without asking it; `..` is the one case that has to be looked
- * at. NULL, with errno.
+ * Make PATH absolute: resolve its parent directory, and leave its last component as it is. The
+ * kernel knows the name of the working directory without asking the mount. `..` is the one case
+ * that has to be looked at. NULL, with errno.
  */
 static char *resolve(const char *path)
 {
@@ -312,7 +314,8 @@ static char *resolve(const char *path)
 	return full;
 }
 
-/* Where the symlink FULL leads, absolute. NULL, with errno: EINVAL if it is none. */
+/* The absolute path to which the symlink FULL leads. NULL, with errno: EINVAL if it is no
+ * symlink. */
 static char *follow(const char *full)
 {
 	char target[PATH_MAX], *directory, *path = NULL;
@@ -330,7 +333,8 @@ static char *follow(const char *full)
 	return path;
 }
 
-/* One step: the mount on FULL, or -ENOENT and in *RET_NEXT where the symlink that FULL is leads. */
+/* One step: find the mount on FULL. -ENOENT: there is none; then *RET_NEXT is the target if FULL is
+ * a symlink, else NULL. */
 static errint_t find_or_follow(const char *full, struct mount_entry *ret_entry, char **ret_next)
 {
 	char *directory = parent_of(full);
@@ -429,8 +433,8 @@ errint_t mount_entry_find_again(const struct mount_entry *like, bool any,
 	return error;
 }
 
-/* Whether FD is on the mount of ENTRY, and not on one that hides it. Asked for nothing, a FUSE
- * mount tells these two to everybody. */
+/* Whether FD is on the mount of ENTRY, and not on one that hides it. With an empty mask and
+ * AT_STATX_DONT_SYNC a FUSE mount tells anybody these two numbers. */
 static bool is_on(int fd, const struct mount_entry *entry)
 {
 	struct statx stx;
@@ -439,7 +443,7 @@ static bool is_on(int fd, const struct mount_entry *entry)
 		return false;
 	return stx.stx_dev_major == entry->device_major &&
 	       stx.stx_dev_minor == entry->device_minor &&
-	       /* Before Linux 5.8 it does not say. */
+	       /* Before Linux 5.8 the kernel gives no mount id. */
 	       (!(stx.stx_mask & STATX_MNT_ID) || (int)stx.stx_mnt_id == entry->id);
 }
 

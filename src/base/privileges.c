@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * privileges.c - what a process gives up before it deals with people who do not trust each other
+ * privileges.c - what a process gives up before it serves people who do not trust each other
  *
- * Capabilities are a thread's own. What is dropped before the first thread is made, all of them are
- * without; so the daemon does it before it mounts, though it needs most of them for that too.
+ * Capabilities belong to a thread. Those that are dropped before the first thread is made, no
+ * thread has. So the daemon drops capabilities before it mounts, though it needs most of those it
+ * has for mounting too.
  *
- * The way between users is the usual one: a thread of root's that takes on a user loses effective
- * capabilities, keeps the permitted ones, and has them back with uid 0. thread_identity.c counts on
- * that.
+ * Changes between users work in the usual way. A root thread that takes on a user loses effective
+ * capabilities, keeps the permitted ones, and gets the effective ones back with uid 0.
+ * thread_identity.c relies on that.
  */
 #include "foldfs/privileges.h"
 
@@ -21,7 +22,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* By number, which the kernel never changes. */
+/* Indexed by number, which the kernel never changes. */
 static const char *const names[] = {
 	"chown",
 	"dac_override",
@@ -66,7 +67,7 @@ static const char *const names[] = {
 	"checkpoint_restore",
 };
 #define NAMES (sizeof(names) / sizeof(names[0]))
-/* Later kernels may have more, up to here; they are dropped like the rest. */
+/* Later kernels may have more capabilities, up to this number. They are dropped like the rest. */
 #define CAPABILITIES 64u
 
 typedef struct __user_cap_data_struct capability_words[_LINUX_CAPABILITY_U32S_3];
@@ -78,7 +79,7 @@ static errint_t get_words(capability_words words)
 	return syscall(SYS_capget, &header, words) < 0 ? -errno : 0;
 }
 
-/* EFFECTIVE of those that are permitted, and never more than those. */
+/* Set EFFECTIVE and PERMITTED. EFFECTIVE must not exceed PERMITTED. */
 static errint_t set_words(uint64_t effective, uint64_t permitted)
 {
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -118,7 +119,8 @@ errint_t privileges_keep(uint64_t set)
 
 	if (error)
 		return error;
-	/* Who has no CAP_SETPCAP has to leave them; what it does not have is out of its reach. */
+	/* Without CAP_SETPCAP the bounding set has to stay. The process cannot reach capabilities
+	 * that it does not have. */
 	for (unsigned capability = 0; capability < CAPABILITIES; capability++)
 		if (!(set & PRIVILEGE(capability)) && is_bounding(capability) &&
 		    (permitted & PRIVILEGE(CAP_SETPCAP)) &&
@@ -127,14 +129,14 @@ errint_t privileges_keep(uint64_t set)
 	return set_words(permitted & set, permitted & set);
 }
 
-/* Whether /proc hides processes of others from one without CAP_SYS_PTRACE. */
+/* Whether /proc hides others' processes from a process without CAP_SYS_PTRACE. */
 static bool proc_hides(void)
 {
 	FILE *mounts = setmntent("/proc/self/mounts", "re");
 	const struct mntent *entry;
 	bool hides = false;
 
-	/* The last one covers those before. */
+	/* A later mount covers earlier ones. */
 	while (mounts && (entry = getmntent(mounts)))
 		if (!strcmp(entry->mnt_dir, "/proc"))
 			hides = hasmntopt(entry, "hidepid") != NULL;
@@ -143,7 +145,7 @@ static bool proc_hides(void)
 	return hides;
 }
 
-/* Have a change of uid change the capabilities, whatever the process was started with. */
+/* Make a change of uid change the capabilities, however the process was started. */
 static errint_t follow_uid(void)
 {
 	int bits = prctl(PR_GET_SECUREBITS, 0, 0, 0, 0);
@@ -214,7 +216,7 @@ void privileges_names(uint64_t set, char ret_names[PRIVILEGE_NAMES_BYTES])
 		snprintf(number, sizeof(number), "%u", capability);
 		if (capability < NAMES)
 			name = names[capability];
-		/* Names of 18 bytes at most, and a number is shorter. */
+		/* Names have 18 bytes at most, and a number is shorter. */
 		length += (size_t)snprintf(ret_names + length, PRIVILEGE_NAMES_BYTES - length,
 					   "%s%s", length ? " " : "", name);
 	}

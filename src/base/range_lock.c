@@ -3,7 +3,7 @@
  * range_lock.c - a list of holds in order of arrival
  *
  * A hold waits for every overlapping hold that came before it. So overlapping writers are served in
- * order, none starves, and a waiter can never wait for a later one: no cycle.
+ * order and none starves. A hold never waits for a later one, so there is no cycle.
  */
 #include "foldfs/range_lock.h"
 

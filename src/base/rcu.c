@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * rcu.c - registration of threads with RCU, grace periods, and what ThreadSanitizer is told of them
+ * rcu.c - registration of threads with RCU, grace periods, and the annotations for ThreadSanitizer
  */
 #include "foldfs/rcu.h"
 
@@ -24,8 +24,8 @@ static void unregister(void *unused)
 
 static void make_key(void)
 {
-	/* Without the key a thread would end registered and every grace period wait for it for
-	 * ever. */
+	/* Without the key a thread would stay registered after its end, and every grace period
+	 * would wait for it for ever. */
 	if (pthread_key_create(&key, unregister))
 		abort();
 }
@@ -35,7 +35,7 @@ void fold_rcu_register(void)
 	if (fold_rcu_registered)
 		return;
 	fold_rcu_registered = true;
-	/* liburcu's own threads, which run the callbacks, see to themselves. */
+	/* liburcu's own threads, which run the callbacks, register themselves. */
 	if (URCU_TLS(urcu_memb_reader).registered)
 		return;
 	pthread_once(&key_once, make_key);
@@ -58,7 +58,7 @@ void fold_rcu_call(struct rcu_head *head, void (*callback)(struct rcu_head *))
 	urcu_memb_call_rcu(head, callback);
 }
 
-/* A callback that tells its sender that it has run. */
+/* A callback that signals its sender when it runs. */
 struct barrier {
 	struct rcu_head head;
 	pthread_mutex_t mutex;
@@ -78,9 +78,9 @@ static void barrier_reached(struct rcu_head *head)
 }
 
 /*
- * One thread of liburcu runs all callbacks, in the order in which they were handed over: when ours
- * has run, all before it have. Not urcu_memb_barrier(), which does the same with memory that it
- * hands to that thread out of ThreadSanitizer's sight.
+ * One thread of liburcu runs all callbacks in the order in which they were handed over. So when our
+ * callback has run, all before it have run. Not urcu_memb_barrier(): it does the same, but
+ * ThreadSanitizer does not see how it hands memory to that thread.
  */
 void fold_rcu_barrier(void)
 {

@@ -2,15 +2,16 @@
 /*
  * source.c - one open descriptor of a source file, and I/O on it that leaves nothing behind
  *
- * Whether the file system has RWF_DONTCACHE is found out by the first call that uses it and then
- * kept for this descriptor. Without it, a range that was read is dropped at once with
+ * The first call that uses RWF_DONTCACHE finds out whether the file system has it. The answer is
+ * kept for this descriptor. Without RWF_DONTCACHE a range that was read is dropped at once with
  * posix_fadvise(2).
  *
- * With it, little stays, but not nothing (measured on ext4, Linux 6.18): what was written keeps
- * its pages after write-back, and of what was read half a percent stays, where two readers met. So
- * after every DROP_EVERY bytes all that is clean is dropped: the advice starts write-back of what
- * is dirty, and a later one drops it. That looks at all that is cached of the file, and may wait
- * for its disk. So reads and writes only say that it is due: the caller knows where nobody waits.
+ * With RWF_DONTCACHE a little still stays in the cache (measured on ext4, Linux 6.18). Written data
+ * keeps its pages after write-back. Of data that was read, half a percent stays, where two readers
+ * met. So after every DROP_EVERY bytes all clean pages are dropped. The advice starts write-back of
+ * the dirty pages, and a later one drops them. It looks at all that is cached of the file, and may
+ * wait for the file's disk. So reads and writes only say that a drop is due; the caller knows where
+ * nobody waits for it.
  */
 #include "foldfs/source.h"
 
@@ -30,29 +31,29 @@
 #define RWF_DONTCACHE 0x00000080 /* Linux 6.14, include/uapi/linux/fs.h */
 #endif
 
-/* A file system's coarse clock ticks at least this often (CONFIG_HZ=100), and then some. */
+/* A file system's coarse clock ticks at least every 10 ms (CONFIG_HZ=100); this is that with a
+ * margin. */
 #define RACY_NANOSECONDS 20000000
-/* There are file systems that keep whole seconds (ext4 with inodes of 128 bytes), or every other
- * one. */
+/* Some file systems keep whole seconds (ext4 with inodes of 128 bytes), or only every other one. */
 #define COARSE_NANOSECONDS 2020000000
 
-/* Writes of less than this many bytes are gathered in the kernel's cache and dropped later. */
+/* Writes of fewer bytes than this collect in the kernel's cache and are dropped later. */
 #define SMALL_WRITE (64u << 10)
-/* A file of less than this many bytes is dropped by whoever closes it: to wake another thread would
- * cost more. */
+/* A file of fewer bytes than this is dropped by the thread that closes it. To wake another thread
+ * would cost more. */
 #define SMALL_FILE (1 << 20)
-/* Bytes read or written after which what is left in the kernel's cache is dropped. */
+/* After this many bytes read or written, what is left in the kernel's cache is dropped. */
 #define DROP_EVERY (16u << 20)
 
 struct source {
 	int fd; /* constant */
 	_Atomic unsigned references;
-	bool kept;                     /* source_keep_cache(); constant once shared */
+	bool kept;                     /* set by source_keep_cache(); constant once shared */
 	atomic_bool no_dontcache;      /* only ever goes from false to true */
-	_Atomic unsigned flush_errors; /* times that the kernel told of one */
-	_Atomic errint_t flush_error;  /* the last one, set before */
+	_Atomic unsigned flush_errors; /* how often the kernel reported one */
+	_Atomic errint_t flush_error;  /* the last one; set before flush_errors is */
 	_Atomic uint64_t undropped;    /* bytes moved since the last drop; relaxed */
-	atomic_bool moved;             /* anything ever was; relaxed */
+	atomic_bool moved;             /* anything was ever read or written; relaxed */
 	atomic_bool dropping;          /* JOB is queued, with a reference */
 	struct worker_job job;
 };
@@ -66,8 +67,8 @@ errint_t source_new(int fd, struct source **ret_source)
 		return -ENOMEM;
 	}
 	source->fd = fd;
-	/* Read-ahead is ours: what the kernel read ahead would have to be copied and
-	 * dropped again. */
+	/* We do the read-ahead. What the kernel read ahead would have to be copied and dropped
+	 * again. */
 	(void)posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
 	atomic_init(&source->references, 1);
 	*ret_source = source;
@@ -84,7 +85,7 @@ void source_put(struct source *source)
 {
 	if (atomic_fetch_sub_explicit(&source->references, 1, memory_order_acq_rel) != 1)
 		return;
-	/* What was neither read nor written by this description left nothing behind. */
+	/* If this description neither read nor wrote, it left nothing behind. */
 	if (atomic_load_explicit(&source->moved, memory_order_relaxed))
 		source_drop_cache(source);
 	close(source->fd);
@@ -128,7 +129,7 @@ bool source_is_to_repeat(struct source *source, int flags, ssize_t result)
 	return result == -EINTR;
 }
 
-/* One preadv2 or pwritev2, with RWF_DONTCACHE as long as the file system takes it. */
+/* One preadv2 or pwritev2, with RWF_DONTCACHE unless the file system has refused it. */
 static ssize_t transfer(struct source *source, bool write, const struct iovec iov[], int count,
 			off_t offset)
 {
@@ -136,7 +137,8 @@ static ssize_t transfer(struct source *source, bool write, const struct iovec io
 	int flags;
 
 	do {
-		/* It submits write-back within the call: half of what a small write costs. */
+		/* RWF_DONTCACHE starts write-back within the call, which is half the cost of a
+		 * small write. */
 		bool small = write && count == 1 && iov->iov_len < SMALL_WRITE;
 
 		flags = small ? 0 : source_flags(source);
@@ -148,7 +150,7 @@ static ssize_t transfer(struct source *source, bool write, const struct iovec io
 	return done;
 }
 
-/* Move IOV on by DONE bytes. */
+/* Advance IOV by DONE bytes. */
 static void advance(struct iovec **iov, int *count, size_t done)
 {
 	while (*count && done >= (*iov)->iov_len) {
@@ -173,7 +175,7 @@ bool source_wants_drop(struct source *source)
 {
 	uint64_t moved = atomic_load_explicit(&source->undropped, memory_order_relaxed);
 
-	/* Whoever begins a new count is the one to drop. */
+	/* The caller that resets the count is the one to drop. */
 	return moved >= DROP_EVERY && atomic_compare_exchange_strong(&source->undropped, &moved, 0);
 }
 
@@ -237,7 +239,8 @@ errint_t source_flush(struct source *source, bool datasync, _Atomic unsigned *se
 		atomic_fetch_add(&source->flush_errors, 1);
 	}
 	errors = atomic_load(&source->flush_errors);
-	/* Also what another was told of meanwhile: it may be this one's write that was lost. */
+	/* This includes errors that another user was told of meanwhile: the lost write may be this
+	 * user's. */
 	return atomic_exchange(seen, errors) == errors ? 0 : atomic_load(&source->flush_error);
 }
 
@@ -246,7 +249,7 @@ void source_drop_cache(struct source *source)
 	if (source->kept)
 		return;
 	atomic_store_explicit(&source->undropped, 0, memory_order_relaxed);
-	/* Advice: where it is refused, the kernel's own reclaim does the work. */
+	/* Only advice: where it is refused, the kernel's own reclaim does the work. */
 	(void)posix_fadvise(source->fd, 0, 0, POSIX_FADV_DONTNEED);
 }
 
@@ -260,9 +263,10 @@ static void drop_job(struct worker_job *job, bool wanted)
 {
 	struct source *source = caa_container_of(job, struct source, job);
 
-	/* The last reference drops it anyway, but others may keep the source open. */
+	/* Not WANTED makes no difference. The last reference drops the cache anyway, but others may
+	 * keep the source open. */
 	(void)wanted;
-	/* Whoever asks from here on gets a drop that begins after it. */
+	/* A request from here on gets a new drop, which begins after the request. */
 	atomic_store(&source->dropping, false);
 	source_drop_cache(source);
 	source_put(source);
@@ -307,8 +311,8 @@ bool source_stamp_is_young(const struct source_stamp *stamp, int64_t nanoseconds
 	return age < nanoseconds;
 }
 
-/* A time of whole seconds is seldom chance: then the file system has no others, whatever its kind
- * promises. */
+/* A time of whole seconds is seldom a coincidence. So the file system probably keeps only whole
+ * seconds, whatever its type promises. */
 bool source_stamp_is_racy(const struct source_stamp *stamp, bool multigrain)
 {
 	bool coarse = !stamp->ctime.tv_nsec;
@@ -323,8 +327,8 @@ errint_t source_check_unwritten(int fd)
 	int flags = fcntl(fd, F_GETFL);
 	bool writes = flags >= 0 && (flags & O_ACCMODE) != O_RDONLY;
 
-	/* Should an opener be kept waiting for a moment, we are told by a signal that is ignored by
-	 * default, and not by SIGIO, which would end the process. */
+	/* If an opener has to wait for a moment, the kernel sends a signal. SIGURG is ignored by
+	 * default; SIGIO would end the process. */
 	if (fcntl(fd, F_SETSIG, SIGURG))
 		return -errno;
 	if (fcntl(fd, F_SETLEASE, writes ? F_WRLCK : F_RDLCK))

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* state_directory.c - where what outlives a mount is kept */
+/* state_directory.c - where state that outlives a mount is kept */
 #include "foldfs/state_directory.h"
 
 #include <ctype.h>
@@ -10,7 +10,8 @@
 #include <unistd.h>
 
 /* systemd's rule (systemd.unit(5), "String Escaping for Inclusion in Unit Names"): slashes become
- * '-', all but letters, digits, ':', '_' and '.' becomes \xXX, and so does a '.' at the start. */
+ * '-'. All other characters except letters, digits, ':', '_' and '.' become \xXX, and so does a '.'
+ * at the start. */
 static errint_t escape_path(const char *path, char name[NAME_MAX + 1])
 {
 	size_t length = 0;
@@ -37,8 +38,8 @@ static errint_t escape_path(const char *path, char name[NAME_MAX + 1])
 	return 0;
 }
 
-/* Whether the system's directories are ours: they are not root's of a user namespace. A unit may
- * have its own directory there alone. */
+/* Whether the system's directories are ours. They are not if root is that of a user namespace. A
+ * unit may be able to write only to its own directory there. */
 static bool is_systems(void)
 {
 	return geteuid() == 0 &&

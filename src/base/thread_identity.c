@@ -3,25 +3,26 @@
  * thread_identity.c - do something on the source as the caller would
  *
  * Invariants:
- *  - Only the file-system uid and gid, the supplementary groups and the effective capabilities of
- *    one thread change. The permitted capabilities and the other uids stay, so the way back is
- *    always open, and callers can neither signal, trace nor slow down the daemon meanwhile.
- *  - A thread that is its own (identity_is_own) has uid 0, OWN and no supplementary groups. Every
- *    other one has the identity that its struct thread_identity says.
- *  - With another uid than 0 a thread has none of OF_FILES, unless a caller has it.
+ * - Only the file-system uid and gid, the supplementary groups and the effective capabilities of
+ *   one thread change. The permitted capabilities and the other uids stay. So the way back is
+ *   always open, and callers can neither signal, trace nor slow down the daemon meanwhile.
+ * - A thread that is its own (identity_is_own) has uid 0, OWN and no supplementary groups. Every
+ *   other thread has the identity that its struct thread_identity says.
+ * - With another uid than 0 a thread has none of OF_FILES, unless a caller has it.
  *
- * Each change of credentials costs 2 us, which is a tenth of what a small request costs in all. So:
- *  - Capabilities change by themselves. The kernel takes the file-system ones away with uid 0, and
- *    gives them back with it. Two others that count on a file system (BEYOND_UID) no thread has at
- *    rest; root's requests get them when they are refused without.
- *  - The gid stays the last caller's. With uid 0 it says only what group a new file has, and
- *    whatever makes one for root sets it. It is never 0 for somebody else, not even where groups
- *    cannot matter: the mode may change in the meantime.
- *  - A thread made by one that is lent has that one's identity, and does not know it: the first use
- *    (identity_make_own()) gives each thread its own.
+ * Each change of credentials costs 2 us, which is a tenth of the whole cost of a small request. So:
+ * - Capabilities change with the uid. The kernel takes away the file-system ones when uid 0 is
+ *   given up, and gives them back with it. Two others count on a file system (BEYOND_UID). No
+ *   thread has these at rest; a request of root's gets them when it is refused without.
+ * - The gid stays that of the last caller. With uid 0 it determines only the group of a new file,
+ *   and every operation that makes a file for root sets it. For a caller that is not root the
+ *   thread's gid is never left at 0, not even where groups cannot matter: the mode may change in
+ *   the meantime.
+ * - A thread that was started by a lent thread has that thread's identity and does not know it. Its
+ *   first use (identity_make_own()) gives each thread its own.
  *
- * setfsuid(2) does not tell whether it failed, so it is asked for its result: an operation under
- * the wrong uid is never made.
+ * setfsuid(2) does not tell whether it failed, so the result is read back. So no operation is ever
+ * made under the wrong uid.
  */
 #include "foldfs/thread_identity.h"
 
@@ -42,50 +43,52 @@
 #define GROUPS_ON_STACK 64
 #define BIT(capability) (UINT64_C(1) << (capability))
 #define ALL             UINT64_MAX
-/* The uid and gid that Linux gives to whom it knows none of. */
+/* The uid and gid that Linux shows for users and groups that have no number here. */
 #define NOBODY 65534u
 
-/* What the kernel takes from a thread that takes on another uid than 0, and gives back with 0
- * (CAP_FS_SET, kernel/capability.c). */
+/* The capabilities that the kernel takes from a thread that changes from uid 0 to another, and
+ * gives back with uid 0 (CAP_FS_SET, kernel/capability.c). */
 #define BY_UID                                                                                     \
 	(BIT(CAP_CHOWN) | BIT(CAP_MKNOD) | BIT(CAP_DAC_OVERRIDE) | BIT(CAP_DAC_READ_SEARCH) |      \
 	 BIT(CAP_FOWNER) | BIT(CAP_FSETID) | BIT(CAP_LINUX_IMMUTABLE) | BIT(CAP_MAC_OVERRIDE))
-/* What else counts on a file system: blocks and quota that are root's, and file capabilities.
- * CAP_SYS_ADMIN counts for xattrs (trusted and security), and those the kernel has asked the
- * caller's credentials for, before the request. The others that the daemon has do not count. */
+/* Other capabilities that count on a file system: for blocks and quota that are root's, and for
+ * file capabilities. CAP_SYS_ADMIN counts for xattrs (trusted and security); for those the kernel
+ * has checked the caller's credentials before the request. The daemon's other capabilities do not
+ * count there. */
 #define BEYOND_UID (BIT(CAP_SYS_RESOURCE) | BIT(CAP_SETFCAP))
 #define OF_FILES   (BY_UID | BEYOND_UID)
-/* A thread's at rest, of those that the daemon has. */
+/* What a thread has at rest, of the capabilities that the daemon has. */
 #define OWN (ALL & ~BEYOND_UID)
-/* Where the kernel's word is all that is known of a caller, what stands for that word. */
+/* Capabilities that stand for the kernel's permission check, where that check is all that is known
+ * of a caller. */
 #define KERNEL_DECIDED                                                                             \
 	(BIT(CAP_DAC_OVERRIDE) | BIT(CAP_DAC_READ_SEARCH) | BIT(CAP_FOWNER) | BIT(CAP_MKNOD))
-/* What the root of a user namespace may use over objects that are mapped there. */
+/* What the root of a user namespace may use on objects that are mapped there. */
 #define OF_NAMESPACE                                                                               \
 	(BIT(CAP_CHOWN) | BIT(CAP_DAC_OVERRIDE) | BIT(CAP_DAC_READ_SEARCH) | BIT(CAP_FSETID) |     \
 	 BIT(CAP_SETFCAP))
 
-/* What is so for the whole process, found out once: later a look into /proc may fail, for want of
- * descriptors, and nobody's rights are to depend on that. */
+/* Facts about the whole process, found out once. Later a look into /proc may fail for want of
+ * descriptors, and nobody's rights may depend on that. */
 static struct {
-	bool sees;      /* /proc tells of callers */
-	bool outermost; /* our user namespace has every id, as it is */
+	bool sees;      /* /proc shows the callers */
+	bool outermost; /* our user namespace has every id, unchanged */
 } surroundings;
 static pthread_once_t surroundings_once = PTHREAD_ONCE_INIT;
 
-/* What a thread is, and what it was made for. */
+/* What a thread's credentials are, and what it may become. */
 struct thread_identity {
-	bool prepared;      /* what follows is known; constant then, up to the blank line */
+	bool prepared;      /* the fields up to the blank line are known, and constant */
 	bool able;          /* can take on another identity */
 	bool groups_able;   /* can take on other groups */
 	uint64_t permitted; /* capabilities */
 
-	uid_t uid; /* of the file system: what the thread has now */
+	uid_t uid; /* the file-system uid: what the thread has now */
 	gid_t gid;
 	bool groups;
 	uint64_t effective;
-	bool umask_apart; /* its umask is its own */
-	mode_t umask;     /* then */
+	bool umask_apart; /* it has an umask of its own */
+	mode_t umask;     /* valid if umask_apart */
 };
 
 __thread bool identity_is_own;
@@ -95,7 +98,7 @@ static __thread struct thread_identity self;
 
 /* ---- the thread's own credentials ---- */
 
-/* Changes the capabilities with it. */
+/* The capabilities change with the uid. */
 static errint_t set_uid(uid_t uid)
 {
 	if (self.uid == uid)
@@ -130,7 +133,7 @@ static errint_t set_groups(int count, const gid_t *groups)
 	return 0;
 }
 
-/* Of WANTED, those that the daemon has. */
+/* Set those of WANTED that the daemon has. */
 static errint_t set_capabilities(uint64_t wanted)
 {
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -149,7 +152,7 @@ static errint_t set_capabilities(uint64_t wanted)
 	return 0;
 }
 
-/* What the thread has: it may have been made by one that was lent. */
+/* Read what the thread has: a lent thread may have started it. */
 static void read_self(void)
 {
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -164,7 +167,7 @@ static void read_self(void)
 
 /* ---- what /proc says ---- */
 
-/* The value behind KEY ("Name:\t") in the file at PATH, one line of it. */
+/* The value after KEY ("Name:\t") in the file at PATH, on one line of it. */
 static bool read_value(const char *path, const char *key, char *value, size_t size)
 {
 	char line[256];
@@ -182,18 +185,19 @@ static bool read_value(const char *path, const char *key, char *value, size_t si
 	return found;
 }
 
-/* Whether /proc is that of our own pid namespace, which requests name their callers in. In another
- * one's, the same number is somebody else. */
+/* Whether /proc shows our own pid namespace. Requests name their callers in that. In another
+ * namespace the same number is another process. */
 static bool proc_is_ours(void)
 {
 	char value[128];
 
-	/* Our number in that namespace, and in each one below it down to ours. */
+	/* NSpid lists our number in the namespace of /proc, and in each one below it down to
+	 * ours. */
 	return read_value("/proc/thread-self/status", "NSpid:\t", value, sizeof(value)) &&
 	       !strchr(value, '\t');
 }
 
-/* Whether the map of ids at PATH has ID, which is as it is in our namespace. */
+/* Whether the map of ids at PATH has ID, which is a number of our own namespace. */
 static bool map_has(const char *path, uint64_t id)
 {
 	unsigned long long inside, first, count;
@@ -207,8 +211,8 @@ static bool map_has(const char *path, uint64_t id)
 	return has;
 }
 
-/* Whether the map at PATH is that of a namespace with every id, as it is: the outermost one, or one
- * that cannot be told from it. */
+/* Whether the map at PATH belongs to a namespace with every id, unchanged. That is the outermost
+ * one, or one that cannot be told from it. */
 static bool map_is_whole(const char *path)
 {
 	unsigned long long inside, first, count;
@@ -233,7 +237,7 @@ static void prepare(void)
 {
 	pthread_once(&surroundings_once, look_around);
 	read_self();
-	/* Without CAP_SETUID it fails for each caller, which is right. */
+	/* Without CAP_SETUID taking on an identity fails for each caller, which is right. */
 	self.able = geteuid() == 0;
 	self.prepared = true;
 }
@@ -247,8 +251,8 @@ void identity_make_own_slowly(void)
 	if (self.able) {
 		if (set_uid(0) || set_capabilities(OWN) || (first && set_gid(getegid())))
 			abort();
-		/* None of the groups that the daemon was started with. Not allowed in some user
-		 * namespaces: then groups stay as they are. */
+		/* Drop the groups that the daemon was started with. Some user namespaces do not
+		 * allow that; then groups stay as they are. */
 		if (first)
 			self.groups_able = set_groups(0, NULL) == 0;
 		else if (self.groups && set_groups(0, NULL))
@@ -329,13 +333,14 @@ static errint_t assume_ids(fuse_req_t req, uid_t uid, gid_t gid, bool groups)
 		error = set_gid(gid);
 	if (!error)
 		error = set_uid(uid);
-	/* Whose groups cannot be known is whom the kernel has let through. */
+	/* If the caller's groups cannot be known, rely on the kernel, which let the request
+	 * through. */
 	if (!error && groups && !known)
 		error = set_capabilities(self.effective | KERNEL_DECIDED);
 	return error;
 }
 
-/* Whether the thread is the caller already, without groups and capabilities. */
+/* Whether the thread already has the caller's identity, without groups and capabilities. */
 static bool is_lent_to(const struct fuse_ctx *ctx)
 {
 	return !identity_is_own && self.able && ctx->uid && self.uid == ctx->uid &&
@@ -359,7 +364,7 @@ errint_t identity_assume(fuse_req_t req, int fd, bool groups, struct identity *r
 	identity_make_own();
 	if (!self.able)
 		return 0;
-	/* (uid_t)-1 would mean "as it is": never let it through. */
+	/* (uid_t)-1 would mean "unchanged": never let it through. */
 	if (ctx->uid == (uid_t)-1 || ctx->gid == (gid_t)-1)
 		return -EOVERFLOW;
 	if (!ctx->uid)
@@ -394,7 +399,7 @@ errint_t identity_take_umask(fuse_req_t req)
 
 /* ---- capabilities of callers ---- */
 
-/* The caller's effective ones, in whatever namespace; 0: none, or not to be known. */
+/* The caller's effective capabilities, in whatever namespace. 0: none, or they cannot be known. */
 static uint64_t read_effective(pid_t pid)
 {
 	char path[48];
@@ -433,7 +438,7 @@ static bool is_mapped_fd(pid_t pid, int fd)
 	return fd < 0 || (!fstat(fd, &st) && is_mapped(pid, &st));
 }
 
-/* What is not there does not go. */
+/* A victim that does not exist is not removed, so it does not matter. */
 static bool is_mapped_victim(pid_t pid, const struct identity_victim *victim)
 {
 	struct stat st;
@@ -445,8 +450,8 @@ static bool is_mapped_victim(pid_t pid, const struct identity_victim *victim)
 	return is_mapped(pid, &st);
 }
 
-/* What a caller in a user namespace may use: over the objects at work, and CAP_FOWNER over those
- * that go as well (a sticky directory asks it of what is removed). */
+/* What a caller in a user namespace may use on the objects of the operation. CAP_FOWNER only if the
+ * removed objects are mapped too (a sticky directory asks for it on what is removed). */
 static uint64_t usable_in_namespace(const struct identity *identity, pid_t pid)
 {
 	uint64_t usable;
@@ -465,7 +470,7 @@ static bool is_refusal(ssize_t result)
 	return result == -EPERM || result == -EACCES || result == -ENOSPC || result == -EDQUOT;
 }
 
-/* What root's requests do without until they are refused. */
+/* Capabilities that root's requests do without until they are refused. */
 static bool insist_as_root(void)
 {
 	uint64_t missing = self.permitted & BEYOND_UID & ~self.effective;
@@ -492,7 +497,7 @@ bool identity_insist(struct identity *identity, ssize_t result)
 	usable = read_effective(pid);
 	if (usable && !is_outermost(pid))
 		usable &= usable_in_namespace(identity, pid);
-	/* Those that the thread has already have not helped. */
+	/* Capabilities that the thread already has did not help. */
 	usable &= self.permitted & ~self.effective;
 	return usable && !set_capabilities(usable | self.effective);
 }

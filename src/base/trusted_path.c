@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * trusted_path.c - directories that nobody else can put something else in the place of
+ * trusted_path.c - directories that nobody else can replace
  *
- * Invariant: the directory that a walk has come to was found fit, so that only who is trusted can
- * have put there what the next component names; in a sticky directory the component's owner tells.
+ * Invariant: the directory that a walk has reached was found fit. So only somebody trusted can have
+ * put there the object that the next component names. In a sticky directory the component's owner
+ * tells who put it there.
  *
- * Who owns the root directory is trusted as well, but in a sticky directory: he could put anything
- * in the place of anything. In a user namespace that is the machine's root, who has no number
- * there. All others who have none look like him, so what is used in the end is never his.
+ * The owner of the root directory is trusted too, except in a sticky directory: that user could
+ * replace anything. In a user namespace this is the machine's root, who has no number there. Every
+ * user without a number looks the same. So the directory that is used in the end never belongs to
+ * such a user.
  */
 #include "foldfs/trusted_path.h"
 
@@ -25,11 +27,11 @@ struct walk {
 	uid_t owner;
 	bool make;
 	mode_t mode;
-	uid_t root_owner; /* of the root directory */
-	bool sticky;      /* others may put things where it has come to */
-	int fd;           /* where it has come to; O_PATH */
+	uid_t root_owner; /* owner of the root directory */
+	bool sticky;      /* others may put things into the directory that the walk has reached */
+	int fd;           /* the directory that the walk has reached; O_PATH */
 	unsigned links;
-	char rest[PATH_MAX]; /* from there */
+	char rest[PATH_MAX]; /* the path from there */
 };
 
 static bool is_owned(const struct stat *st, uid_t owner)
@@ -42,13 +44,14 @@ static bool is_fit(const struct stat *st, uid_t owner)
 	return is_owned(st, owner) && !(st->st_mode & (S_IWGRP | S_IWOTH));
 }
 
-/* Whether only who is trusted can have put the object of ST where WALK has come to. */
+/* Whether only somebody trusted can have put the object of ST into the directory that WALK has
+ * reached. */
 static bool is_trusted(const struct walk *walk, const struct stat *st)
 {
 	return is_owned(st, walk->owner) || (!walk->sticky && st->st_uid == walk->root_owner);
 }
 
-/* Whether the directory of ST may lead on. */
+/* Whether the walk may go on through the directory of ST. */
 static bool leads_on(const struct walk *walk, const struct stat *st)
 {
 	return is_trusted(walk, st) &&
@@ -64,7 +67,7 @@ errint_t trusted_path_check(int fd, uid_t owner)
 	return is_fit(&st, owner) ? 0 : -EPERM;
 }
 
-/* The next component, NULL at the end, and what is behind it: both lie in the walk's rest. */
+/* The next component, NULL at the end, and the path behind it. Both lie in the walk's rest. */
 static char *next_component(struct walk *walk, char **ret_behind)
 {
 	char *name = walk->rest + strspn(walk->rest, "/");
@@ -75,7 +78,7 @@ static char *next_component(struct walk *walk, char **ret_behind)
 	return *name ? name : NULL;
 }
 
-/* What is left of the path is TARGET, and BEHIND it what was. */
+/* The rest of the path becomes TARGET followed by BEHIND. */
 static errint_t put_rest(struct walk *walk, const char *target, const char *behind)
 {
 	char rest[PATH_MAX];
@@ -92,7 +95,7 @@ static void go_to(struct walk *walk, int fd)
 	walk->fd = fd;
 }
 
-/* The symbolic link open as LINK, which is closed, leads on. */
+/* Follow the symbolic link open as LINK, which is closed. */
 static errint_t follow(struct walk *walk, int link, const char *behind)
 {
 	char target[PATH_MAX];
@@ -128,7 +131,7 @@ static int open_component(const struct walk *walk, const char *name, bool last)
 	return fd < 0 ? -errno : fd;
 }
 
-/* Go on by the component NAME. */
+/* Move on to the component NAME. */
 static errint_t step(struct walk *walk, const char *name, const char *behind)
 {
 	int fd = open_component(walk, name, !*behind);

@@ -74,7 +74,7 @@ errint_t workers_start(struct workers *workers)
 			break;
 		workers->running++;
 	}
-	/* One worker is enough to go on with. */
+	/* One worker is enough to continue. */
 	return workers->running || !workers->count ? 0 : -error;
 }
 

@@ -2,10 +2,10 @@
 /*
  * writers.c - who may write to a source file, by owner, mode and ACL
  *
- * Where a POSIX ACL is, the mode's bits of the group are its mask: without a w there the ACL gives
- * nobody the right to write. With one it may name anybody, so such a file is nobody's in
- * particular. The mode says the same of reading in one direction only: an ACL may deny somebody
- * what the mode gives all others.
+ * If a file has a POSIX ACL, the group bits of its mode are the ACL's mask: without a w there the
+ * ACL gives nobody the right to write. With a w the ACL may name anybody, so WRITERS_UNKNOWN may
+ * write to such a file. For reading the mode tells only half of it: an ACL may deny somebody what
+ * the mode gives all others.
  */
 #include "foldfs/writers.h"
 
@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 /* What the kernel shows for a user or group that has no number in the daemon's user namespace:
- * DEFAULT_OVERFLOWUID. Several may be behind it. */
+ * DEFAULT_OVERFLOWUID. Several users or groups may be behind it. */
 #define NO_USER  65534u
 #define NO_GROUP 65534u
 
@@ -28,7 +28,7 @@ errint_t writers_view_of(int root_fd, struct writers_view *ret_view)
 	return 0;
 }
 
-/* What cannot be told is one. */
+/* If it cannot be told, the answer is true. */
 static bool has_acl(int fd)
 {
 	return fgetxattr(fd, "system.posix_acl_access", NULL, 0) >= 0 ||
@@ -50,7 +50,7 @@ uint64_t writers_of(const struct writers_view *view, int fd, const struct stat *
 	return owner | ((uint64_t)st->st_gid + 1);
 }
 
-/* Whether BITS, one of each class, are all set, and no ACL takes one from somebody. */
+/* Whether BITS, one of each class, are all set, and no ACL denies somebody one of them. */
 static bool all_may(int fd, const struct stat *st, mode_t bits)
 {
 	return (st->st_mode & bits) == bits && !has_acl(fd);

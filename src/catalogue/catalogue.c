@@ -2,12 +2,12 @@
 /*
  * catalogue.c - what is known of whole files between mounts, in LMDB
  *
- * Its tables are those of catalogue_tables.c. LMDB writes copies of pages and syncs before it
- * switches, so a crash leaves the last committed state; what is checked at the start is damage of
- * other kinds.
+ * catalogue_tables.c describes the tables. LMDB writes copies of pages and syncs before it switches
+ * to them, so a crash leaves the last committed state. The check at the start looks for other kinds
+ * of damage.
  *
- * A read transaction lasts as long as the call that needs it: none is ever left open, which would
- * keep pages from being used again.
+ * A read transaction lasts only as long as the call that needs it. An open one would keep pages
+ * from being used again.
  */
 #include "catalogue_internal.h"
 
@@ -33,7 +33,7 @@ errint_t catalogue_find(struct catalogue *catalogue, const struct source_stamp *
 	return catalogue_error_of(result);
 }
 
-/* The N-th member from the one on that is FROM or comes next after it. */
+/* The N-th member at or after FROM, counted from 0. */
 static int find_member(const struct catalogue *catalogue, MDB_txn *txn, uint64_t class,
 		       const struct class_value *from, unsigned n, struct class_value *ret_found)
 {
@@ -55,7 +55,7 @@ static int find_member(const struct catalogue *catalogue, MDB_txn *txn, uint64_t
 	return result;
 }
 
-/* BACKS is NULL: whatever it may back. */
+/* BACKS NULL: whatever the member may back. */
 static errint_t get_member(struct catalogue *catalogue, uint64_t class, const uint64_t *backs,
 			   unsigned n, struct catalogue_member *ret_member)
 {
@@ -189,7 +189,7 @@ errint_t catalogue_digests(struct catalogue *catalogue, const struct source_stam
 	if (!result && value.mv_size % sizeof(uint64_t))
 		result = MDB_CORRUPTED;
 	if (!result) {
-		/* One more, so that none is not taken for no memory. */
+		/* One element more: malloc(0) may return NULL, which would look like no memory. */
 		*ret_digests = malloc(value.mv_size + sizeof(uint64_t));
 		*ret_count = value.mv_size / sizeof(uint64_t);
 		if (*ret_digests)
@@ -221,8 +221,8 @@ errint_t catalogue_begin(struct catalogue *catalogue, struct catalogue_batch **r
 	return 0;
 }
 
-/* Take FILE out of the class that its record names; and of its family, unless it is known to be of
- * it under the stamp NOW. */
+/* Take FILE out of the class that its record names. Take it out of its family too, unless its runs
+ * are known under the stamp NOW. */
 static int leave_others(struct catalogue_batch *batch, const struct file_key *file,
 			const struct source_stamp *now)
 {
@@ -305,7 +305,7 @@ errint_t catalogue_put_digests(struct catalogue_batch *batch, dev_t device, ino_
 	return catalogue_error_of(mdb_put(batch->txn, batch->catalogue->digests, &key, &value, 0));
 }
 
-/* The entry with STAMP: a copy, for what lies in the database moves when it is written to. */
+/* The entry with STAMP, as a copy: data in the database moves when the database is written to. */
 static int find_entry(struct catalogue_batch *batch, const struct source_stamp *stamp,
 		      struct catalogue_member *ret_file, struct catalogue_record *ret_record)
 {
@@ -351,7 +351,7 @@ errint_t catalogue_rename(struct catalogue_batch *batch, const struct source_sta
 	return catalogue_put(batch, &file, &record, NULL, 0);
 }
 
-/* The parts of a file's digests are numbered from 0 on, without a gap; the sketch is the last. */
+/* The parts of a file's digests are numbered from 0 without a gap; the sketch comes last. */
 static int remove_digests(struct catalogue_batch *batch, dev_t device, ino_t inode)
 {
 	struct catalogue_part_key own = part_key_of(device, inode, 0);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * catalogue_copies.c - of what the copies were made, and how they looked then
+ * catalogue_copies.c - from which files the copies were made, and the copies' stamps then
  *
  *   objects  class -> struct object_value
  *
- * A copy is right as long as nobody has touched it since, and any touch moves its stamp. The device
- * is left out: of some file systems it is another one after the next boot.
+ * A copy is right as long as nobody has touched it since, and any touch moves its stamp. The stamp
+ * is kept without the device, because on some file systems that is another one after the next boot.
  */
 #include "catalogue_internal.h"
 
@@ -48,7 +48,7 @@ errint_t catalogue_object(struct catalogue *catalogue, uint64_t class,
 	return catalogue_error_of(result);
 }
 
-/* By the order of the keys' bytes, which is not that of the numbers. */
+/* In the order of the keys' bytes, which is not the order of the numbers. */
 static int next_object(MDB_cursor *cursor, uint64_t after, MDB_val *ret_key, MDB_val *ret_value)
 {
 	int result;

@@ -3,15 +3,20 @@
  * catalogue_open.c - opens the catalogue's database, or begins a new one
  *
  * LMDB trusts its file: damage may end the process that reads it, or the one that writes it next
- * week. So a database is used as it is in two cases only: it is as its last user left it when it
- * was closed in order, which the file `clean` says (size, times and inode number of data.mdb, after
- * the last sync); or somebody uses it at this moment, who has made sure. Everything else is written
- * anew first (catalogue_renew.c), and moved aside if that cannot be done: damage, another program's
- * file, another version. So is a database that has no room left.
+ * week. So a database is used as it is in two cases only:
  *
- * Openers and closers take turns, by a lock on the directory. Users have a shared lock on the file
- * `open.lock`; who gets it alone is the only one. It belongs to the open file, so it is given back
- * by name: processes that were forked off have the descriptor too.
+ * - It is as its last user left it when it was closed in order. The file `clean` says so: it has
+ *   the size, times and inode number of data.mdb after the last sync.
+ * - Another process uses it at this moment; that process has made sure.
+ *
+ * Every other database is rewritten first (catalogue_renew.c). If that cannot be done, it is moved
+ * aside: damage, another program's file, another version. A database that has no room left is moved
+ * aside too.
+ *
+ * Openers and closers take turns, by a lock on the directory. Each user has a shared lock on the
+ * file `open.lock`; a user that can lock it exclusively is the only one. The lock belongs to the
+ * open file description, so it is given back explicitly: forked child processes have the descriptor
+ * too.
  */
 #include "catalogue_internal.h"
 
@@ -28,10 +33,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Of the file `clean`. */
+/* Room for the content of the file `clean`. */
 #define MARK_BYTES 192
 
-/* Make the tables, and the secret, if they are not there. */
+/* Make the tables and the secret, if they are not there. */
 static errint_t prepare(struct catalogue *catalogue)
 {
 	struct about about;
@@ -60,7 +65,8 @@ static errint_t prepare(struct catalogue *catalogue)
 	return catalogue_error_of(mdb_txn_commit(txn));
 }
 
-/* Pages that LMDB's own table has as free again: each of its records begins with how many. */
+/* The pages that LMDB's own table lists as free. Each of its records begins with a number of
+ * pages. */
 static size_t free_pages(MDB_txn *txn)
 {
 	MDB_cursor *cursor;
@@ -79,8 +85,8 @@ static size_t free_pages(MDB_txn *txn)
 	return pages;
 }
 
-/* Whether there is hardly room for more: copies of pages that are written need some, and what is
- * free lies in pieces. */
+/* Whether there is hardly room for more. Copies of written pages need some room, and the free pages
+ * are scattered. */
 static bool is_full(MDB_env *env)
 {
 	MDB_envinfo info;
@@ -98,8 +104,9 @@ static bool is_full(MDB_env *env)
 
 /* ---- closed in order ---- */
 
-/* What `clean` says if the database in DIRECTORY was closed in order as it is now; false if there
- * is none. LMDB's files are those of one version, too. */
+/* The content that `clean` must have if the database in DIRECTORY was closed in order and is
+ * unchanged; false if there is no database. LMDB's version is part of it, because its files belong
+ * to one version. */
 static bool mark_of(int directory, char mark[MARK_BYTES])
 {
 	struct stat st;
@@ -130,7 +137,7 @@ static bool is_clean(int directory)
 	return length > 0 && mark_of(directory, mark) && strcmp(found, mark) == 0;
 }
 
-/* Without a mark the next opener has more to do: no failure is worth a word. */
+/* Without a mark the next opener only has more to do, so errors are not reported. */
 static void set_mark(int directory)
 {
 	char mark[MARK_BYTES];
@@ -143,7 +150,7 @@ static void set_mark(int directory)
 		    0600);
 	if (fd < 0)
 		return;
-	/* A part of it is none. */
+	/* A part of a mark counts as no mark. */
 	length = write(fd, mark, strlen(mark));
 	(void)length;
 	close(fd);
@@ -156,7 +163,7 @@ void catalogue_unmark(const struct catalogue *catalogue)
 
 /* ---- aside and anew ---- */
 
-/* The database's files get other names, one step aside: what was there before goes. */
+/* Rename data.mdb and remove lock.mdb. A database that was moved aside before is lost. */
 static errint_t move_aside(const char *directory)
 {
 	char data[PATH_MAX];
@@ -187,8 +194,8 @@ static errint_t lock_file(int fd, int operation)
 	return TEMP_FAILURE_RETRY(flock(fd, operation)) ? -errno : 0;
 }
 
-/* Become a user. *ret_alone: there is no other one, and none comes while the directory
- * is locked. */
+/* Become a user. *ret_alone: there is no other one, and none can come while the directory is
+ * locked. */
 static errint_t become_user(struct catalogue *catalogue, bool *ret_alone)
 {
 	errint_t error;
@@ -203,7 +210,7 @@ static errint_t become_user(struct catalogue *catalogue, bool *ret_alone)
 	return error == -EWOULDBLOCK ? lock_file(catalogue->users, LOCK_SH) : error;
 }
 
-/* Have the database in DIRECTORY be one that can be trusted, or be away. */
+/* Make the database in DIRECTORY one that can be trusted, or move it aside. */
 static errint_t make_trusted(const char *directory, uint64_t max_bytes, bool *ret_moved_aside)
 {
 	errint_t error = catalogue_renew(directory, max_bytes);
@@ -218,9 +225,10 @@ static errint_t make_trusted(const char *directory, uint64_t max_bytes, bool *re
 static errint_t open_database(struct catalogue *catalogue, const char *directory,
 			      uint64_t max_bytes)
 {
-	/* Close-on-exec is LMDB's own. Nothing is lost with a late sync but the last batches. */
-	/* Look-ups are at random: what the kernel would read ahead of them, it would keep
-	 * as well. */
+	/* LMDB sets close-on-exec itself. MDB_NOMETASYNC: a crash can lose only the last
+	 * batches. */
+	/* MDB_NORDAHEAD: look-ups are at random places, and the kernel would keep what it read
+	 * ahead. */
 	return catalogue_open_environment(directory, max_bytes, MDB_NOMETASYNC | MDB_NORDAHEAD,
 					  &catalogue->env);
 }
@@ -249,7 +257,7 @@ static errint_t open_locked(const char *directory, uint64_t max_bytes, bool *ret
 		error = prepare(catalogue);
 	if (!error && alone)
 		error = lock_file(catalogue->users, LOCK_SH);
-	/* Slots of readers that were killed. */
+	/* Clear the reader slots of processes that were killed. */
 	if (!error)
 		(void)mdb_reader_check(catalogue->env, &dead);
 	return error;
@@ -271,15 +279,15 @@ errint_t catalogue_open(const char *directory, uint64_t max_bytes, bool *ret_mov
 	if (!catalogue)
 		return -ENOMEM;
 	catalogue->users = -1;
-	/* What is found in a catalogue is believed: whoever can write to it, or put another one in
-	 * its place, could make one file's bytes another's. */
+	/* What the catalogue says is believed. Anybody who can write to it, or replace it, could
+	 * give one file's bytes to another. */
 	catalogue->directory = trusted_path_open(directory, geteuid(), true, 0700);
 	if (catalogue->directory < 0)
 		error = catalogue->directory;
 	if (!error)
 		error = lock_file(catalogue->directory, LOCK_EX);
 	if (!error) {
-		/* LMDB wants a path: one that leads to this very directory. */
+		/* LMDB needs a path: this one leads to the directory that is open here. */
 		error = open_locked(proc_fd(path, catalogue->directory), max_bytes, ret_moved_aside,
 				    catalogue);
 		(void)lock_file(catalogue->directory, LOCK_UN);

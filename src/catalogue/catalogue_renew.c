@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * catalogue_renew.c - writes a database that may be damaged anew
+ * catalogue_renew.c - rewrites a database that may be damaged
  *
- * No look at LMDB's pages tells for certain that a later write to them will not come upon one of
- * its asserts, which end the process. So what is not known to be whole is not repaired or judged,
- * but read through LMDB, record by record, and what is read is put into a new database: of that
- * every page is LMDB's own work. The reading is done by a child process, which damage may crash or
- * keep busy: a record that does not come after the one before ends it, so it goes round no loop of
- * pages for ever, and an alarm ends what looks for a record in one.
+ * No check of LMDB's pages can prove that a later write to them will not fail one of LMDB's
+ * asserts, which end the process. So a database that is not known to be whole is not repaired or
+ * judged. It is read through LMDB, record by record, and the records are put into a new database,
+ * of which LMDB itself wrote every page.
  *
- * Records are copied that have the size and form which their readers rely on; one that has not is a
- * sign of damage like any other.
+ * A child process does the reading, because damage may crash the reader or keep it busy. A record
+ * that does not come after the one before ends the child, so it cannot follow a loop of pages for
+ * ever. An alarm ends a search for one record within such a loop.
+ *
+ * Only records with the size and form that their readers rely on are copied. Any other record
+ * counts as damage.
  */
 #include "catalogue_internal.h"
 #include "foldfs/privileges.h"
@@ -26,11 +28,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* What is copied within one transaction: LMDB keeps its pages in memory, 512 MiB of them
- * at most. */
+/* Bytes copied within one transaction. LMDB keeps the transaction's pages in memory, 512 MiB of
+ * them at most. */
 #define BATCH_BYTES (UINT64_C(32) << 20)
-/* What takes longer than this, and than a slow disk takes for that many bytes twice, goes round in
- * a damaged tree. */
+/* The child gets at least SECONDS_MIN, and twice the time that a slow disk needs for the database's
+ * bytes. If it takes longer it is going round in a damaged tree. */
 #define SECONDS_MIN      60u
 #define BYTES_PER_SECOND (UINT64_C(8) << 20)
 
@@ -47,7 +49,7 @@ static bool is_valid_class(const MDB_val *key, const MDB_val *value)
 	return key->mv_size == sizeof(uint64_t) && value->mv_size == sizeof(struct class_value);
 }
 
-/* Read from `old`, written to `new`. */
+/* Reads `old`, writes `new`. */
 struct renewal {
 	struct catalogue old;
 	struct catalogue new;
@@ -56,7 +58,7 @@ struct renewal {
 	uint64_t copied; /* bytes in `to` */
 };
 
-/* End the transaction that is written, and begin the next one. */
+/* Commit the write transaction, and begin the next one. */
 static int next_batch(struct renewal *renewal)
 {
 	int result = mdb_txn_commit(renewal->to);
@@ -65,7 +67,8 @@ static int next_batch(struct renewal *renewal)
 	return result ? result : mdb_txn_begin(renewal->new.env, NULL, 0, &renewal->to);
 }
 
-/* All of TABLE's records. FLAGS make LMDB refuse one that does not come after the last. */
+/* Copy all records of TABLE. FLAGS make LMDB refuse a record that does not come after the last
+ * one. */
 static int copy_table(struct renewal *renewal, MDB_dbi table, MDB_dbi to, is_valid_fn is_valid,
 		      unsigned flags)
 {
@@ -123,7 +126,8 @@ static int copy_tables(struct renewal *renewal)
 	return result ? result : mdb_txn_commit(renewal->to);
 }
 
-/* In the child, which ends with it: nothing is given back. LMDB's results, or -errno. */
+/* Runs in the child, and frees nothing because the child ends with it. LMDB's results, or
+ * -errno. */
 static int renew(const char *directory, const char *path, uint64_t max_bytes)
 {
 	struct renewal renewal = {0};
@@ -162,15 +166,15 @@ static _Noreturn void child(const char *directory, const char *data, const char 
 	setrlimit(RLIMIT_CORE, &no_core);
 	if (!freopen("/dev/null", "w", stderr))
 		_exit(1);
-	/* What is in the database may have been made to be read here. The directory may be
-	 * another's. */
+	/* The database may have been crafted to attack the process that reads it. CAP_DAC_OVERRIDE
+	 * stays because the directory may belong to another user. */
 	if (privileges_keep(PRIVILEGE(CAP_DAC_OVERRIDE)) || privileges_freeze())
 		_exit(1);
 	alarm(seconds_for(data));
 	_exit(renew(directory, path, max_bytes) ? 1 : 0);
 }
 
-/* Whether the copy was made at PATH. -errno: there is no process for it. */
+/* Whether the child made the copy at PATH. -errno: the child could not be started or waited for. */
 static errint_t run_child(const char *directory, const char *data, const char *path,
 			  uint64_t max_bytes)
 {
@@ -195,7 +199,7 @@ errint_t catalogue_renew(const char *directory, uint64_t max_bytes)
 	if (snprintf(data, sizeof(data), "%s/data.mdb", directory) >= (int)sizeof(data) ||
 	    snprintf(path, sizeof(path), "%s/data.mdb.new", directory) >= (int)sizeof(path))
 		return -ENAMETOOLONG;
-	/* Of one who did not come to an end with it. */
+	/* Left over from an opener that did not finish. */
 	if (unlink(path) && errno != ENOENT)
 		return -errno;
 	error = run_child(directory, data, path, max_bytes);

@@ -4,10 +4,11 @@
  *
  *   runs     device, inode -> struct runs_value and the runs
  *
- * An entry has a stamp of its own: that of the file's record, or a later one, under which somebody
- * who knew all changes in between kept what was left of it. It goes with the record, or when that
- * gets another stamp than the entry's. What it says is never corrected: a family's number means one
- * content for ever, so a member may join or go, and no other entry has to know.
+ * An entry has a stamp of its own. That is the stamp of the file's record, or a later one. With a
+ * later one, a caller that knew all changes in between kept the runs that were left. An entry goes
+ * with the record, or when the record gets another stamp than the entry's. What an entry says is
+ * never corrected. A family's number means one content for ever, so a member may join or leave
+ * without any change to other entries.
  */
 #include "catalogue_internal.h"
 
@@ -22,7 +23,7 @@ struct known_runs {
 	struct catalogue_run *runs; /* NULL: nothing is known */
 };
 
-/* The entry of the file with STAMP; *ret_value lies in the database. LMDB's results. */
+/* The entry of the file with STAMP. *ret_value lies in the database. LMDB's results. */
 static int find_runs(const struct catalogue *catalogue, MDB_txn *txn,
 		     const struct source_stamp *stamp, struct runs_value *ret_fixed,
 		     MDB_val *ret_value)
@@ -41,7 +42,8 @@ static int find_runs(const struct catalogue *catalogue, MDB_txn *txn,
 	return source_stamp_equal(&known, stamp) ? 0 : MDB_NOTFOUND;
 }
 
-/* What is known under STAMP, of a file with so many pages. LMDB's results. */
+/* The runs that are known under STAMP, checked against the file's number of pages. LMDB's
+ * results. */
 static int read_runs(const struct catalogue *catalogue, MDB_txn *txn,
 		     const struct source_stamp *stamp, struct known_runs *ret_known)
 {
@@ -141,10 +143,10 @@ static int found(struct catalogue_batch *batch, const struct source_stamp *stamp
 	return result ? result : write_runs(batch, stamp, ret_known);
 }
 
-/* What RUNS, COUNT of them, and KNOWN have in common replaces KNOWN's. LMDB's results. */
+/* Reduce KNOWN's runs to what they have in common with RUNS, COUNT of them. LMDB's results. */
 static int intersect(struct known_runs *known, const struct catalogue_run runs[], size_t count)
 {
-	/* Each run of the result ends where one of the two ends. */
+	/* Each run of the result ends where a run of one of the two lists ends. */
 	struct catalogue_run *common = malloc((known->count + count) * sizeof(*common) + 1);
 	size_t used = 0;
 	size_t i = 0;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * catalogue_tables.c - the tables of the database: their formats, and what of them is damage
+ * catalogue_tables.c - the tables of the database: their formats, and which of their content is
+ * damage
  *
  * All numbers are in the machine's byte order:
  *
@@ -12,8 +13,8 @@
  *   runs     device, inode -> struct runs_value and its runs: catalogue_runs.c
  *   objects  class -> struct object_value: catalogue_copies.c
  *
- * `files` is keyed without the stamp, so a file that changed replaces what was known of it; the
- * stamp is compared at every look-up.
+ * `files` has keys without the stamp, so a file that changed replaces what was known of it. Every
+ * look-up compares the stamp.
  */
 #include "catalogue_internal.h"
 
@@ -160,7 +161,7 @@ void catalogue_stamp_of(const struct stamp_value *value, struct source_stamp *re
 
 bool catalogue_is_valid_file(const MDB_val *key, const MDB_val *value)
 {
-	/* By bytes: LMDB aligns values to 2. */
+	/* memcmp and memcpy only: LMDB aligns values to 2 bytes. */
 	const char *bytes = value->mv_data;
 	const char *path = bytes + sizeof(struct file_value);
 	size_t size;
@@ -211,7 +212,7 @@ bool catalogue_is_valid_runs(const MDB_val *key, const MDB_val *value)
 	struct catalogue_run run;
 	uint64_t end = 0;
 
-	/* By bytes: LMDB aligns values to 2. */
+	/* memcmp and memcpy only: LMDB aligns values to 2 bytes. */
 	if (key->mv_size != sizeof(struct file_key) ||
 	    value->mv_size <= sizeof(struct runs_value) ||
 	    (value->mv_size - sizeof(struct runs_value)) % sizeof(run) ||
@@ -219,7 +220,7 @@ bool catalogue_is_valid_runs(const MDB_val *key, const MDB_val *value)
 		return false;
 	for (size_t at = sizeof(struct runs_value); at < value->mv_size; at += sizeof(run)) {
 		memcpy(&run, bytes + at, sizeof(run));
-		/* Apart: two that touch would be one. */
+		/* With a gap between them: two runs that touch would be one. */
 		if (!run.pages || run.pages > UINT64_MAX - run.first ||
 		    (end ? run.first <= end : false))
 			return false;

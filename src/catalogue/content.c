@@ -10,12 +10,12 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Bytes that are compared at once. */
+/* Bytes compared at once. */
 #define CHUNK (256u << 10)
 
 struct content_digest {
 	XXH3_state_t *state;
-	const void *secret; /* borrowed, of the file that was begun */
+	const void *secret; /* borrowed, for the file that was begun */
 };
 
 struct content_digest *content_digest_new(void)
@@ -86,7 +86,8 @@ static errint_t read_whole(int fd, uint8_t *buffer, size_t want, uint64_t offset
 	return 0;
 }
 
-/* WANT bytes at OFFSET, a page's, into the first of BUFFERS, of two chunks, with zeroes behind. */
+/* Read WANT bytes at OFFSET, which begins a page, into the first of BUFFERS (two chunks), and fill
+ * up the last page with zeroes. Unless OF is -1, compare them with the same bytes of OF. */
 static errint_t compare_chunk(int fd, int of, uint8_t *buffers, size_t want, uint64_t offset)
 {
 	errint_t error = read_whole(fd, buffers, want, offset);

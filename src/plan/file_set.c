@@ -2,8 +2,9 @@
 /*
  * file_set.c - which files were met, and how large they are in all
  *
- * A file is known by a hash of its numbers alone: two that have the same one are counted as one,
- * which of a million files none will be. At most 3/4 of the places are taken.
+ * A file is known only by a hash of its device and inode numbers. Two files with the same hash are
+ * counted as one; among a million files that is not expected to happen. At most 3/4 of the places
+ * are taken.
  */
 #include "file_set.h"
 
@@ -20,7 +21,8 @@ static uint64_t key_of(dev_t device, ino_t inode)
 	return XXH3_64bits(numbers, sizeof(numbers)) | 1;
 }
 
-/* The place of KEY, or the free one where it would go. COUNT is above 0, and one is free. */
+/* The place of KEY, or the free place where it would go. COUNT is above 0, and at least one place
+ * is free. */
 static uint64_t *place_of(uint64_t *places, uint64_t count, uint64_t key)
 {
 	uint64_t at = (key >> 1) & (count - 1);
@@ -30,7 +32,7 @@ static uint64_t *place_of(uint64_t *places, uint64_t count, uint64_t key)
 	return &places[at];
 }
 
-/* Twice the places. False: there is no memory, or they are as many as may be. */
+/* Double the places. False: there is no memory, or there are already as many as allowed. */
 static bool grow(struct file_set *set)
 {
 	uint64_t count = set->count ? set->count * 2 : LEAST_PLACES;

@@ -2,14 +2,15 @@
 /*
  * passthrough.c - files that the kernel serves by itself: kernel passthrough
  *
- * libfuse has fuse_passthrough_open(), which needs a request at hand and hides why it failed. A
- * file is also given up where there is none (an open whose answer did not arrive), and the cause
- * decides what the user is told, so the two ioctls are made here.
+ * libfuse has fuse_passthrough_open(), but it needs a request and hides the cause of a failure.
+ * Here a file is also unregistered without a request (an open whose answer did not arrive). And the
+ * cause decides what the user is told. So the two ioctls are made here.
  *
  * What the kernel does for clients afterwards, it does with the rights that the registering thread
- * had (fs/fuse/backing.c), also for whoever opens the file for writing later, when it was
- * registered for a reader. So those are the opener's, where the thread is lent to him, or nobody's:
- * a write takes set-id bits away, and finds no block that is reserved for root.
+ * had (fs/fuse/backing.c). That includes a later open for writing by another client, even if the
+ * file was registered for a reader. So a thread registers with the rights of the opener that it is
+ * lent to, or else with nobody's. Then a write removes set-id bits, and cannot use blocks that are
+ * reserved for root.
  */
 #include "foldfs/passthrough.h"
 
@@ -25,7 +26,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Of <linux/fuse.h> since Linux 6.9; headers may be older than the kernel. */
+/* From <linux/fuse.h> since Linux 6.9; the installed headers may be older than the kernel. */
 struct backing_map {
 	int32_t fd;
 	uint32_t flags;
@@ -37,10 +38,10 @@ struct backing_map {
 /* All constant before the first request. */
 struct passthrough {
 	int session_fd; /* borrowed */
-	int view_fd;    /* of the read-only view's root; -1: there is none */
+	int view_fd;    /* root of the read-only view; -1: there is none */
 };
 
-/* A detached mount of the source that nobody can reach by a name, read-only. */
+/* A detached read-only mount of the source, which has no name by which it can be reached. */
 static int open_view(int source_fd)
 {
 	struct mount_attr read_only = {.attr_set = MOUNT_ATTR_RDONLY};
@@ -111,7 +112,7 @@ void passthrough_unregister(struct passthrough *passthrough, int id)
 {
 	uint32_t number = (uint32_t)id;
 
-	/* Fails when the connection is gone, and all its numbers with it. */
+	/* Fails if the connection is gone; then all its numbers are gone too. */
 	if (id > 0)
 		(void)ioctl(passthrough->session_fd, BACKING_CLOSE, &number);
 }

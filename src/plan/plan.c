@@ -2,42 +2,44 @@
 /*
  * plan.c - how an open file is served
  *
- * What decides, in this order:
+ * Decided in this order:
  *
- *   the user named it (-o passthrough=GLOB)                     own
- *   it may be mapped still by who wrote to it in own            own
- *   equal as a whole to other files, nobody can write here      shared
- *   known to share less than a twentieth, and not too large     own
- *   everything else                                             window
+ *   the user named it (-o passthrough=GLOB)                         own
+ *   a writer in own may still have it mapped                        own
+ *   it is equal as a whole to other files, nobody can write here    shared
+ *   it is known to share less than a twentieth, and not too large   own
+ *   everything else                                                 window
  *
- * Nobody can write in a read-only mount. With coherence=overlay one can in effect not either: who
- * opens for writing gets another inode (ESTALE makes the kernel look the name up again), and the
- * readers keep the one they have, which is backed by a copy that is nobody's file
- * (shared_copies.h).
+ * Nobody can write in a read-only mount. With coherence=overlay the same is true in effect. An open
+ * for writing gets another inode (ESTALE makes the kernel look the name up again). The readers keep
+ * the inode that they have, which is backed by a copy that is nobody's file (shared_copies.h).
  *
- * Known is what the catalogue has under exactly the file's present stamp, or what reading it in
- * this mount has shown. A file of `shared` is served from the first member of its class that may
- * back it (plan_shared.c), so all for which the same ones may choose the same backing file. It is
- * opened through a read-only view (passthrough.h), and a hold of `shared` takes no open for
- * writing: two locks; a read-only mount is a third.
+ * What is known of a file is what the catalogue has under exactly its present stamp, or what
+ * reading it in this mount has shown. A file of `shared` is served from the first member of its
+ * class that may back it (plan_shared.c). So all files that the same members may back get the same
+ * backing file. Two locks keep the backing file from being written: it is opened through a
+ * read-only view (passthrough.h), and a hold of `shared` refuses every open for writing. A
+ * read-only mount is a third.
  *
- * Set-id bits go when somebody without CAP_FSETID writes. That is the daemon's to do
- * (HANDLE_KILLPRIV_V2), so a file with such bits is not written in passthrough: it gets no plan of
- * that kind by an open for writing, and while it has one it gets no bits. While a chmod that gives
- * bits is under way (granting) it counts as having them.
+ * A write by a caller without CAP_FSETID removes set-id bits. The daemon has to do that
+ * (HANDLE_KILLPRIV_V2), so a file with such bits is not written in passthrough. Such a file gets no
+ * passthrough plan by an open for writing, and while it has one it gets no bits. While a chmod that
+ * gives bits is in progress (granting), the file counts as having them.
  *
- * Who is refused comes again, and must not be refused then, by an inode that a reader was faster to
- * open: so the file's next plan is `window` until he is there (plan_await()).
+ * An opener that gets ESTALE retries, and the retry must succeed. A faster reader could open the
+ * new inode first and begin a plan that refuses the retry. So the file's next plan is `window`
+ * until the retry has come (plan_await()).
  *
- * A hold of `shared` takes no open either that finds the file with another ctime than the first one
- * did: it was changed since, behind the mount or by a truncate that was under way. Nor one that
- * finds that what backs it may do so no more.
+ * A hold of `shared` also refuses an open that finds the file with another ctime than the first
+ * open found. The file was changed since, behind the mount or by a truncate that was in progress.
+ * It also refuses an open that finds that the backing file may not back the file any more.
  *
- * An inode of `own` that is opened for writing changes with the daemon out of the way. What was
- * known of its content is forgotten when the open begins and again when the last one ends, which
- * begins a new edition, so that the next window plan starts with an empty cache. Nor do FUSE and
- * the daemon hear of stores through a mapping, or of msync(2), both of which are the source's: so
- * while somebody may make one, nobody keeps the file's attributes (plan_moves_times()).
+ * An inode of `own` that is opened for writing changes while the daemon is not on the path. What
+ * was known of its content is forgotten when the open begins, and again when the last open ends.
+ * The end begins a new edition, so that the next window plan starts with an empty cache. FUSE and
+ * the daemon also do not hear of stores through a mapping, or of msync(2), because both go to the
+ * source. So while somebody may make such a store, nobody keeps the file's attributes
+ * (plan_moves_times()).
  */
 #include "plan_internal.h"
 
@@ -63,7 +65,7 @@ struct choice {
 
 /* ---- start ---- */
 
-/* What every path of the source, as /proc tells it, begins with. */
+/* The prefix of every path of the source in /proc. */
 static char *root_path(int source_fd)
 {
 	char path[PATH_MAX];
@@ -95,7 +97,8 @@ errint_t plan_new(const struct options *options, int source_fd, struct passthrou
 	plan->leases = leases;
 	atomic_init(&plan->unable, "the kernel has not asked for anything yet");
 	plan->globs = options->passthrough;
-	/* Who wants no window wants memory to be what is shared, and nothing cached besides. */
+	/* With window=0 the user wants memory to hold only what is shared, and nothing cached
+	 * besides. */
 	plan->max_bytes = options->window_bytes ? options->passthrough_max : 0;
 	plan->direct = !options->window_bytes;
 	plan->read_only = options->read_only;
@@ -113,7 +116,7 @@ void plan_free(struct plan *plan)
 
 	if (!plan)
 		return;
-	/* Of what clients still had open when the connection ended. */
+	/* They belong to files that clients still had open when the connection ended. */
 	cds_list_for_each_entry_safe (sharer, next, &plan->sharers, link)
 		free(sharer);
 	file_set_clear(&plan->served);
@@ -147,7 +150,8 @@ void plan_init(struct plan *plan, struct fuse_conn_info *conn)
 		atomic_store(&plan->unable, missing);
 		return;
 	}
-	/* 0: another file system may be stacked on the mount, but the source is none itself. */
+	/* 0: another file system may be stacked on the mount, but the source is not stacked
+	 * itself. */
 	conn->max_backing_stack_depth = plan->source_stacked ? 1 : 0;
 	atomic_store(&plan->unable, NULL);
 	atomic_store(&plan->able, true);
@@ -159,7 +163,7 @@ bool plan_is_direct(const struct plan *plan)
 	return plan->direct;
 }
 
-/* ---- who was refused ---- */
+/* ---- openers that get ESTALE ---- */
 
 static time_t seconds_now(void)
 {
@@ -206,8 +210,8 @@ static bool is_awaited(struct plan *plan, const struct stat *st)
 
 /* ---- choosing ---- */
 
-/* Whether the user named the file open as FD. A glob without a slash is for the last component, one
- * with a slash for the whole path below the source. */
+/* Whether the user named the file open as FD. A glob without a slash matches the last component,
+ * one with a slash the whole path below the source. */
 static bool is_asked(const struct plan *plan, int fd)
 {
 	char path[PATH_MAX];
@@ -242,7 +246,7 @@ static bool only_appends(const struct plan_open *open)
 	return flags > 0 && flags & O_APPEND;
 }
 
-/* Whether a write has something to take from the file, or will have in a moment. */
+/* Whether a write has set-id bits to remove from the file, or will have in a moment. */
 static bool has_set_id(const struct plan_hold *hold, const struct plan_open *open)
 {
 	struct stat st;
@@ -257,7 +261,8 @@ static struct choice choose_own(const struct plan *plan, const struct plan_open 
 	return (struct choice){PLAN_OWN, PLAN_UNIQUE};
 }
 
-/* What the catalogue says of the file, if it knows it as it is now. *ret_fd as in choose(). */
+/* What the catalogue says of the file, if it knows it under its present stamp. *ret_fd as in
+ * choose(). */
 static bool choose_known(struct plan *plan, const struct plan_open *open, struct choice *ret_choice,
 			 int *ret_fd)
 {
@@ -295,15 +300,15 @@ void plan_look_mapped(struct plan_hold *hold, int fd)
 	atomic_store(&hold->stores, false);
 }
 
-/* Whether somebody may still have the file of HOLD, which nobody has open, mapped for writing in
- * `own`. The daemon's own descriptor for writing hides what the kernel would say: who opens it so
- * has looked before. */
+/* Whether a writer in `own` may still have the file of HOLD mapped, though nobody has it open. If
+ * this open is for writing, the daemon's own descriptor hides the kernel's answer. Then the caller
+ * has asked before (plan_look_mapped()). */
 static bool is_mapped(const struct plan_hold *hold, const struct plan_open *open)
 {
 	return hold->mapped && (is_for_writing(open) || source_check_unwritten(open->fd));
 }
 
-/* *ret_fd: what to register, other than the file itself; -1 if it is that. The caller's. */
+/* *ret_fd: the file to register, if it is not the file itself; -1 if it is. The caller's. */
 static struct choice choose(struct plan *plan, const struct plan_hold *hold,
 			    const struct plan_open *open, bool mapped, int *ret_fd)
 {
@@ -317,8 +322,8 @@ static struct choice choose(struct plan *plan, const struct plan_hold *hold,
 		return (struct choice){PLAN_WINDOW, PLAN_SET_ID};
 	if (only_appends(open))
 		return (struct choice){PLAN_WINDOW, PLAN_APPEND};
-	/* Also a file that was named: it may be about to get set-id bits by way of the inode that
-	 * its changer was refused by. */
+	/* This applies to files that were named too. Such a file may be about to get set-id bits,
+	 * by way of the inode that refused its changer. */
 	awaited = is_awaited(plan, open->st);
 	if (!awaited && is_asked(plan, open->fd))
 		return (struct choice){PLAN_OWN, PLAN_ASKED};
@@ -342,10 +347,10 @@ static struct choice choose(struct plan *plan, const struct plan_hold *hold,
 
 /* ---- entering and leaving ---- */
 
-/* Passthrough failed with ERROR for a file. Where that will be so for every one (no right to it, no
- * such ioctl, or file systems that are stacked already), say so once; and once more where it is so
- * for another device than that of the source's root: what is mounted below it, layers of an
- * overlayfs. */
+/* Passthrough failed with ERROR for a file. ERROR may mean that it fails for every file: no right
+ * to it, no such ioctl, or file systems that are stacked already. If so, say so once. Say it once
+ * more if it is so on another device than that of the source's root: a file system mounted below
+ * it, or a layer of an overlayfs. */
 static void give_up(struct plan *plan, const struct plan_open *open, errint_t error)
 {
 	bool all = open->st->st_dev == plan->view.device;
@@ -370,7 +375,7 @@ static void give_up(struct plan *plan, const struct plan_open *open, errint_t er
 		 all ? "" : " on every device of the source", why, all ? "" : " there", hint);
 }
 
-/* Have the kernel serve the file of OPEN from the one open as FD, or from itself if that is -1. */
+/* Have the kernel serve the file of OPEN from the file open as FD, or from itself if FD is -1. */
 static errint_t pass_through(struct plan *plan, struct plan_hold *hold,
 			     const struct plan_open *open, int fd)
 {
@@ -388,7 +393,7 @@ static errint_t pass_through(struct plan *plan, struct plan_hold *hold,
 	return 0;
 }
 
-/* Begin the plan that is best, or `window` if that cannot be had. */
+/* Begin the best plan, or `window` if that one cannot be had. */
 static void begin(struct plan *plan, struct plan_hold *hold, const struct plan_open *open)
 {
 	struct choice choice;
@@ -416,9 +421,9 @@ static void begin(struct plan *plan, struct plan_hold *hold, const struct plan_o
 	atomic_fetch_add_explicit(&plan->inodes[choice.kind], 1, memory_order_relaxed);
 }
 
-/* Whether OPEN can join HOLD, which others have. If not, they keep what they have, and OPEN gets
- * another inode (-ESTALE): of the same source file, so with `own`, where nobody has written yet,
- * all see what it writes. */
+/* Whether OPEN can join HOLD, which others have. If not, they keep their plan, and OPEN gets
+ * another inode (-ESTALE). It is an inode of the same source file, so with `own`, where nobody has
+ * written yet, all see what OPEN writes. */
 static errint_t may_join(struct plan *plan, const struct plan_hold *hold,
 			 const struct plan_open *open)
 {
@@ -428,7 +433,7 @@ static errint_t may_join(struct plan *plan, const struct plan_hold *hold,
 			return 0;
 		return hold->written ? -ETXTBSY : -ESTALE;
 	case PLAN_SHARED:
-		/* Whatever changes the content moves the ctime, which was old enough to be trusted
+		/* Every change of content moves the ctime. The ctime was old enough to be trusted
 		 * when the file was compared. */
 		return !is_for_writing(open) &&
 				       is_same_time(&open->st->st_ctim,
@@ -451,7 +456,7 @@ errint_t plan_enter(struct plan *plan, struct plan_hold *hold, const struct plan
 		begin(plan, hold, open);
 	hold->alone = !hold->opens && is_for_writing(open) ? open->pid : 0;
 	hold->opens++;
-	/* Only such a descriptor can be mapped for stores. */
+	/* Only a descriptor for reading and writing can be mapped for stores. */
 	if (hold->kind == PLAN_OWN && (open->flags & O_ACCMODE) == O_RDWR)
 		atomic_store(&hold->stores, true);
 	if (hold->kind == PLAN_OWN && is_for_writing(open) && !hold->written) {
@@ -473,8 +478,8 @@ void plan_leave(struct plan *plan, struct plan_hold *hold, struct file *file)
 	atomic_fetch_sub_explicit(&plan->inodes[hold->kind], 1, memory_order_relaxed);
 	if (hold->kind == PLAN_OWN && hold->written)
 		hold->mapped = true;
-	/* What becomes known of it later is another edition: the kernel may still cache what it was
-	 * before, from an earlier plan. */
+	/* What becomes known of the file later belongs to another edition. The kernel may still
+	 * cache its earlier content, from an earlier plan. */
 	if (file && hold->written)
 		file_distrust(file);
 }
@@ -505,15 +510,15 @@ void plan_grant_end(struct plan_hold *hold)
 bool plan_answer(const struct plan *plan, const struct plan_hold *hold, bool unchanged,
 		 struct fuse_file_info *fi)
 {
-	/* close(2) has nothing to write back: writes are write-through. But the source may have
-	 * something to say of them (NFS, quotas), so to who can write the flush stays. */
+	/* close(2) has nothing to write back, because writes are write-through. But the source may
+	 * report an error of them at close (NFS, quotas), so opens for writing keep the flush. */
 	fi->noflush = (fi->flags & O_ACCMODE) == O_RDONLY;
 	fi->backing_id = hold->backing_id;
 	fi->direct_io = hold->kind == PLAN_WINDOW && plan->direct;
-	/* Not fi->parallel_direct_writes: such a write keeps mmap(2) of the file waiting, which
-	 * holds the process's memory map, and needs that map to find the bytes that it is to write
-	 * (Linux 6.18): two threads of one program hang. */
-	/* The kernel refuses passthrough with a cache that is kept. */
+	/* Not fi->parallel_direct_writes, with which two threads of one program hang (Linux 6.18).
+	 * Such a write makes mmap(2) of the file wait while it holds the process's memory map. The
+	 * write needs that map to find the bytes that it is to write. */
+	/* The kernel refuses passthrough together with keep_cache. */
 	unchanged = unchanged && hold->kind == PLAN_WINDOW;
 	fi->keep_cache = unchanged && !plan->direct;
 	return unchanged;
@@ -567,7 +572,7 @@ uint64_t plan_inodes(const struct plan *plan, enum plan_kind kind)
 
 int plan_source_flags(int client_flags)
 {
-	/* O_TRUNC comes as a setattr of its own; creation flags were dealt with where the
-	 * name is. */
+	/* O_TRUNC arrives as a setattr of its own. Creation flags were handled where the name is
+	 * looked up. */
 	return (client_flags & (O_ACCMODE | O_SYNC | O_DSYNC | O_NOATIME)) | O_CLOEXEC;
 }

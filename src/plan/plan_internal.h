@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* plan_internal.h - what plan.c and plan_shared.c share; nobody else includes it. */
+/* plan_internal.h - declarations that only plan.c and plan_shared.c share */
 #ifndef FOLDFS_PLAN_INTERNAL_H
 #define FOLDFS_PLAN_INTERNAL_H
 
@@ -10,15 +10,15 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-/* Files whose changer was refused a moment ago. A retry takes microseconds; what is forgotten when
- * more come in one moment costs an ESTALE at worst. */
+/* Files for which an opener or truncater got ESTALE a moment ago. A retry takes microseconds. If
+ * more come at one moment, an entry is forgotten; that costs an ESTALE at worst. */
 #define AWAITED_MAX     64u
 #define AWAITED_SECONDS 10
 
 struct awaited {
 	dev_t device;
 	ino_t inode;
-	struct timespec ctime; /* once it is changed it is not shared anyway */
+	struct timespec ctime; /* once the ctime has moved, the file is not shared anyway */
 	time_t until;
 };
 
@@ -34,31 +34,34 @@ struct plan {
 	bool direct;                  /* constant */
 	bool read_only;               /* constant */
 	bool source_stacked;          /* constant */
-	_Atomic(const char *) unable; /* why it is not (constant text); NULL: it is */
-	atomic_bool able; /* the kernel takes backing files; set at init, never set again */
-	atomic_bool able_elsewhere; /* the same, of other devices; only for the log */
+	_Atomic(const char *) unable; /* why passthrough is not possible (constant text); NULL: it
+				       * is */
+	atomic_bool able; /* the kernel takes backing files; set at init, cleared once, never set
+			   * again */
+	atomic_bool able_elsewhere; /* likewise for other devices; only for the log */
 	_Atomic uint64_t inodes[PLAN_SHARED + 1];
-	_Atomic time_t awaited_until;        /* the last of those below; written under the lock */
+	_Atomic time_t awaited_until;        /* the last of those in `awaited`; written under the
+					      * lock */
 	pthread_mutex_t awaited_lock;        /* a leaf */
-	struct awaited awaited[AWAITED_MAX]; /* a ring, under awaited_lock, like what follows */
+	struct awaited awaited[AWAITED_MAX]; /* a ring, under awaited_lock, like the next field */
 	unsigned awaited_next;
 	pthread_mutex_t sharers_lock; /* a leaf */
-	struct cds_list_head sharers; /* under sharers_lock, like what follows */
-	struct file_set served;       /* in `shared`, since the mount */
-	struct file_set backs;        /* that they were served from */
+	struct cds_list_head sharers; /* under sharers_lock, like the fields below */
+	struct file_set served;       /* files in `shared`, since the mount */
+	struct file_set backs;        /* files that they were served from */
 };
 
-/* The file that backs those of RECORD's class, to one of which OPEN is, with STAMP: open for
+/* The file that backs the class of RECORD. OPEN, with STAMP, is one of the class. Returned open for
  * reading, the caller's. -errno if there is none, or none yet. */
 int plan_open_equal(struct plan *plan, const struct plan_open *open,
 		    const struct catalogue_record *record, const struct source_stamp *stamp);
 
-/* The file of OPEN is backed by the one open as FD from now on. NULL: no memory, or it is gone. */
+/* The file open as FD backs the file of OPEN from now on. NULL: no memory, or FD's file is gone. */
 struct plan_sharer *plan_begin_sharing(struct plan *plan, const struct plan_open *open, int fd);
-/* Nothing for NULL. */
+/* End sharing. Nothing for NULL. */
 void plan_end_sharing(struct plan *plan, struct plan_sharer *sharer);
-/* Whether what backs the file of HOLD, in `shared`, still may: it may have been changed or given
- * away since the first open. Under the inode's lock. */
+/* Whether the backing file of HOLD, in `shared`, may still back it. It may have been changed or
+ * given away since the first open. Under the inode's lock. */
 bool plan_is_backed_still(struct plan *plan, const struct plan_hold *hold);
 
 #endif

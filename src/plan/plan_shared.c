@@ -2,15 +2,18 @@
 /*
  * plan_shared.c - shared passthrough: which file may back another one, and for how long
  *
- * What is written into a backing file in the source shows in all that it backs. So nobody may write
- * to it who could not write to the file that is opened (writers.h), and everybody may read it: who
- * holds an equal file open sees nothing that is not for everybody. By owner and mode at this open,
- * and by a lease that nobody has it open for writing from before; by its ACL and the directories
- * above it as of the scan. Who could read it then may have held it open ever since.
+ * A write into a backing file in the source shows in all files that it backs. So a file may back
+ * another one only under two conditions. Everybody who may write to it must also be able to write
+ * to the file that is opened (writers.h). And everybody may read it, so a client that holds an
+ * equal file open sees nothing secret.
  *
- * All of it is asked at each first open of a file, and again of its backing file when somebody
- * joins those who have it open. A mapping that is there stays with what it has: nobody can take
- * that away.
+ * Owner and mode are checked at this open. A lease shows that nobody has the file open for writing
+ * from before. The ACL and the directories above the file are as of the scan: a client that could
+ * read the file then may have held it open ever since.
+ *
+ * All of this is checked at each first open of a file. It is checked again for the backing file
+ * when another open joins. An existing mapping keeps the file that it has; nobody can take that
+ * away.
  */
 #include "foldfs/lease.h"
 #include "foldfs/shared_copies.h"
@@ -20,9 +23,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* Members of a class that are tried as its backing file before it is given up: each takes a look-up
- * and two system calls, and an open waits for them. A scan takes out those that are not what they
- * were; until then the pool has what the others share. */
+/* Members of a class that are tried as its backing file before giving up. Each takes a look-up and
+ * two system calls, and an open waits for them. A scan removes members that are not what they were.
+ * Until then the pool still has what the others share. */
 #define MEMBERS_TRIED 16u
 
 /* ---- choosing ---- */
@@ -38,9 +41,10 @@ static bool has_stamp(int fd, const struct source_stamp *stamp, struct stat *ret
 	return source_stamp_equal(&now, stamp);
 }
 
-/* 0 if the file open as FD still has the STAMP under which it was compared, WRITERS may write to it
- * as then and nobody else, and nobody has it open for writing, or mapped so. -EBUSY if not. Another
- * -errno: the kernel does not say, as where it grants no lease. */
+/* 0 if three things are true of the file open as FD. It still has the STAMP under which it was
+ * compared. WRITERS and nobody else may write to it, as then. Nobody has it open for writing, or
+ * mapped so. -EBUSY if not. Another -errno: the kernel does not say, for example because it grants
+ * no lease. */
 static errint_t check_backing(const struct plan *plan, const struct source_stamp *stamp,
 			      uint64_t writers, int fd)
 {
@@ -55,8 +59,8 @@ static errint_t check_backing(const struct plan *plan, const struct source_stamp
 	return source_check_unwritten(fd);
 }
 
-/* MEMBER open through the read-only view. -EBUSY: a client has it open for writing, and nobody
- * else, which to open it would end. */
+/* Open MEMBER through the read-only view. -EBUSY: a client has it open for writing and nobody else
+ * has it open; our open would end its lease. */
 static int open_unleased(struct plan *plan, const struct catalogue_member *member)
 {
 	struct lease_opening opening;
@@ -68,9 +72,10 @@ static int open_unleased(struct plan *plan, const struct catalogue_member *membe
 	return fd;
 }
 
-/* The first member of CLASS that may back files of BACKS, open through the read-only view;
- * *ret_found is which. -ENOENT if there is none. Every asker tries them in the same order, so all
- * files of a class for which the same members may speak have the same backing file. */
+/* The first member of CLASS that may back files of BACKS, open through the read-only view.
+ * *ret_found is that member. -ENOENT if there is none. Every caller tries the members in the same
+ * order. So all files of a class for which the same members may speak have the same backing
+ * file. */
 static int open_member(struct plan *plan, uint64_t class, uint64_t backs,
 		       struct catalogue_member *ret_found)
 {
@@ -90,7 +95,8 @@ static int open_member(struct plan *plan, uint64_t class, uint64_t backs,
 	return -ENOENT;
 }
 
-/* The member of CLASS that backs a file of WRITERS: a trusted one, else one of its own writers. */
+/* The member of CLASS that backs a file of WRITERS: a trusted member, else one with the same
+ * writers. */
 static int open_backing_member(struct plan *plan, uint64_t class, uint64_t writers)
 {
 	struct catalogue_member member;
@@ -101,8 +107,8 @@ static int open_backing_member(struct plan *plan, uint64_t class, uint64_t write
 	return fd;
 }
 
-/* Have a copy kept of what RECORD's class holds, to which OWN belongs: of a trusted file, if there
- * is one. OWN's word will do if there is no copy yet, which is NONE. */
+/* Have a copy made of the content of RECORD's class, to which OWN belongs. The copy is made of a
+ * trusted member, if there is one. If there is no copy yet (NONE), OWN will do. */
 static void make_copy(struct plan *plan, const struct catalogue_record *record,
 		      const struct shared_copies_source *own, bool none)
 {
@@ -187,21 +193,22 @@ void plan_equal(struct plan *plan, struct plan_equal *ret_equal)
 	pthread_mutex_unlock(&plan->sharers_lock);
 }
 
-/* Whether ERROR says that a file is not there as it was. */
+/* Whether ERROR says that a file is gone, or is not the file that it was. */
 static bool is_gone(errint_t error)
 {
 	return error == -ENOENT || error == -ENOTDIR || error == -ESTALE || error == -ELOOP ||
 	       error == -EXDEV;
 }
 
-/* What cannot be told now ends nothing: those who have it open see the same bytes. */
+/* If it cannot be told now, the answer is true: those that have the file open see the same
+ * bytes. */
 bool plan_is_backed_still(struct plan *plan, const struct plan_hold *hold)
 {
 	const struct plan_shared *shared = &hold->sharer->shared;
 	errint_t error;
 	int fd;
 
-	/* A copy is nobody's to change. */
+	/* Nobody can change a copy. */
 	if (!plan->read_only)
 		return true;
 	fd = plan_open_backing(plan, shared);
@@ -237,7 +244,7 @@ errint_t plan_list_shared(struct plan *plan, struct plan_shared **ret_list, size
 	return 0;
 }
 
-/* The copy whose inode is that of SHARED's backing file. */
+/* Open the copy whose inode is that of SHARED's backing file. */
 static int open_backing_copy(struct plan *plan, const struct plan_shared *shared)
 {
 	struct catalogue_object object = {.class = 0};

@@ -2,15 +2,16 @@
 /*
  * shared_copies.c - copies of whole contents that nobody writes
  *
- * Made by one thread, which starts with the first wish and works at the lowest priority: into a
- * file without a name, synced, and compared, byte by byte with the file that it was copied from,
- * and by its digest with what the class holds. It gets its name only if that file has had, before
- * and after, the stamp under which it is a member of its class, and nobody had it open for writing.
- * So an object was whole and right when it got its name.
+ * One thread makes the copies. It starts with the first wish and works at the lowest priority. It
+ * copies into a file without a name and syncs it. Then it compares the copy: byte by byte with the
+ * file that it was copied from, and by its digest with the content of the class. The copy gets its
+ * name only if two things are true of that file. Before and after, it had the stamp under which it
+ * is a member of its class. And nobody had it open for writing. So an object was whole and right
+ * when it got its name.
  *
- * With what stamp it did, and who could have written to that file, the catalogue is told then; an
- * object that has another stamp, or of which nothing was told, is not used. Only the maker removes
- * any, so that no open waits for that.
+ * The catalogue is then told the object's stamp at that time, and who could have written to that
+ * file. An object with another stamp is not used, nor is one that the catalogue was not told of.
+ * Only the maker removes objects, so no open waits for a removal.
  */
 #include "foldfs/shared_copies.h"
 
@@ -40,33 +41,33 @@
 
 #include <urcu/list.h>
 
-/* Copied in one call, so that the end does not wait for long. */
+/* Bytes copied in one call, so that shared_copies_free() does not wait for long. */
 #define COPY_BYTES (8u << 20)
-/* Wishes that wait; further ones are forgotten, and come again with the next open. */
+/* Wishes that may wait. Further ones are dropped, and come again with the next open. */
 #define WISHES_MAX 256u
-/* Members that are gone and wait to be looked at; further ones are left to the next scan. */
+/* Members that are gone and wait to be looked at. Further ones are left to the next scan. */
 #define GONE_MAX 4096u
-/* Between two looks at whether a stamp is old enough. */
+/* Time between two checks whether a stamp is old enough. */
 #define STAMP_WAIT_NS 5000000
 
 struct wish {
-	struct cds_list_head link; /* under objects->lock */
+	struct cds_list_head link; /* under copies->lock */
 	struct catalogue_record record;
-	struct shared_copies_source source; /* fd is ours */
+	struct shared_copies_source source; /* fd is the wish's own */
 };
 
 struct shared_copies {
 	struct catalogue *catalogue; /* borrowed */
 	struct passthrough *view;    /* read-only, of the directory; constant */
 	int directory_fd;            /* constant */
-	bool multigrain;             /* of its file system; constant */
+	bool multigrain;             /* the directory's file system is; constant */
 	pthread_mutex_t lock;        /* a leaf */
 	pthread_cond_t wanted;
 	struct cds_list_head wishes;        /* under lock; the first is being made */
 	unsigned count;                     /* under lock */
 	struct source_stamp gone[GONE_MAX]; /* under lock */
 	unsigned gone_count;                /* under lock */
-	bool sweep;                         /* under lock: there is one to be made */
+	bool sweep;                         /* under lock: a sweep is due */
 	bool started;                       /* under lock */
 	atomic_bool stopping;               /* set under lock */
 	pthread_t maker;                    /* once started */
@@ -141,7 +142,7 @@ void shared_copies_free(struct shared_copies *copies)
 	free(copies);
 }
 
-/* The stamp of the object open as FD, as the catalogue keeps it. */
+/* The stamp of the object open as FD, in the form that the catalogue keeps. */
 static errint_t stamp_of(int fd, struct source_stamp *ret_stamp)
 {
 	struct stat st;
@@ -153,7 +154,7 @@ static errint_t stamp_of(int fd, struct source_stamp *ret_stamp)
 	return 0;
 }
 
-/* Whether the object of CLASS, open as FD, is as it was made: then *ret_made is of that. */
+/* Whether the object of CLASS, open as FD, is as it was made. If so, *ret_made is its entry. */
 static bool is_as_made(struct shared_copies *copies, uint64_t class, int fd,
 		       struct catalogue_object *ret_made)
 {
@@ -205,13 +206,13 @@ static errint_t copy(struct shared_copies *copies, int from, int to, off_t size)
 		off_t into = at;
 
 		done = copy_file_range(from, &at, to, &into, COPY_BYTES, 0);
-		/* From another file system. TO is written from its start to its end. */
+		/* FROM is on another file system. TO is written from its start to its end. */
 		if (done < 0 && errno == EXDEV)
 			done = sendfile(to, from, &at, COPY_BYTES);
 		if (done < 0 && errno != EINTR)
 			return -errno;
 		if (done == 0)
-			return -ESTALE; /* it has become shorter */
+			return -ESTALE; /* the source has become shorter */
 	}
 	return at < size ? -ECANCELED : 0;
 }
@@ -228,16 +229,16 @@ static bool has_stamp(int fd, const struct source_stamp *stamp)
 	return source_stamp_equal(&now, stamp);
 }
 
-/* Whether MADE need not be made once more for WISH: it may speak for the file that this names, or
- * it is not trusted, and what would take its place is not either. */
+/* Whether MADE need not be made again for WISH. True if MADE may speak for the source of WISH, or
+ * if that source is not trusted. (If MADE may not speak for it, MADE is not trusted either.) */
 static bool is_good_enough(const struct catalogue_object *made, const struct wish *wish)
 {
 	return writers_may_speak(made->writers, wish->source.writers) ||
 	       wish->source.writers != WRITERS_TRUSTED;
 }
 
-/* Whether the object of WISH is there, as it was made: then somebody else has made it. One that is
- * not, or is to have its place taken, is removed. */
+/* Whether the object of WISH is there, as it was made: then somebody else has made it. An object
+ * that is not as it was made, or that is to be replaced, is removed. */
 static bool is_made(struct shared_copies *copies, const struct wish *wish)
 {
 	uint64_t class = wish->record.class;
@@ -254,7 +255,7 @@ static bool is_made(struct shared_copies *copies, const struct wish *wish)
 	close(fd);
 	if (right && is_good_enough(&made, wish))
 		return true;
-	/* Of one that was told of, somebody else has changed something. */
+	/* The catalogue was told of this object, so somebody else has changed it. */
 	if (!right && !catalogue_object(copies->catalogue, class, &made))
 		fuse_log(FUSE_LOG_WARNING,
 			 "objects/%s in the state directory, a copy of what equal files hold, was "
@@ -271,8 +272,8 @@ static bool is_stopping(void *context)
 	return atomic_load(&copies->stopping);
 }
 
-/* Whether the copy open as FD holds what the source of WISH does, and that what its class does.
- * -EUCLEAN: it does not, whatever the stamp says. */
+/* Whether the copy open as FD has the content of WISH's source, and that is the content of its
+ * class. -EUCLEAN: it does not, whatever the stamp says. */
 static errint_t compare_copy(struct shared_copies *copies, const struct wish *wish, int fd)
 {
 	const struct digest *wanted = &wish->record.content;
@@ -297,7 +298,7 @@ static errint_t copy_right(struct shared_copies *copies, const struct wish *wish
 	const struct shared_copies_source *source = &wish->source;
 	errint_t error = 0;
 
-	/* Where the kernel does not say, the bytes have to. */
+	/* If the kernel cannot tell, the comparison of the bytes has to. */
 	if (source_check_unwritten(source->fd) == -EBUSY || !has_stamp(source->fd, &source->stamp))
 		return -ESTALE;
 	error = copy(copies, source->fd, fd, source->stamp.size);
@@ -310,7 +311,7 @@ static errint_t copy_right(struct shared_copies *copies, const struct wish *wish
 	return error;
 }
 
-/* Give the file open as FD its name. -ECANCELED: somebody else's has it. */
+/* Give the file open as FD its name. -ECANCELED: another file has the name. */
 static errint_t give_name(const struct shared_copies *copies, int fd,
 			  const struct catalogue_record *record)
 {
@@ -386,8 +387,8 @@ static void make_first_locked(struct shared_copies *copies, bool *told)
 
 	pthread_mutex_unlock(&copies->lock);
 	error = make(copies, wish);
-	/* A file that changed meanwhile, or is not what its stamp says, is not of its class: there
-	 * is nothing to be done. */
+	/* A file that changed meanwhile, or is not what its stamp says, is not of its class. There
+	 * is nothing to do. */
 	if (error && error != -ESTALE && error != -EUCLEAN && error != -ECANCELED && !*told) {
 		fuse_log(FUSE_LOG_WARNING,
 			 "cannot keep a copy of what equal files hold: %s; they are served from "
@@ -401,27 +402,28 @@ static void make_first_locked(struct shared_copies *copies, bool *told)
 	wish_free(wish);
 }
 
-/* Take what the catalogue has of a member that is GONE from it, if there is an object of its class.
- * Whether there was. */
+/* Remove the catalogue's entry of a member that is GONE, if its class has an object. Returns
+ * whether it was removed. */
 static bool forget_gone(struct shared_copies *copies, const struct source_stamp *gone)
 {
 	struct catalogue_object object;
 	struct catalogue_record record;
 	struct catalogue_batch *batch;
 
-	/* What cannot be taken out now is left to the next scan. */
+	/* An entry that cannot be removed now is left to the next scan. */
 	if (catalogue_find(copies->catalogue, gone, &record) ||
 	    catalogue_object(copies->catalogue, record.class, &object) ||
 	    catalogue_begin(copies->catalogue, &batch))
 		return false;
-	/* Nobody else may have put another file with these numbers meanwhile. */
+	/* Only under this stamp: another process may have put another file with these numbers
+	 * meanwhile. */
 	if (!catalogue_remove_stamped(batch, gone))
 		return !catalogue_commit(batch);
 	catalogue_abort(batch);
 	return false;
 }
 
-/* Look at one member that is gone; when none is left, sweep if that is due. */
+/* Look at one member that is gone. When none is left, sweep if a sweep is due. */
 static void tidy_locked(struct shared_copies *copies)
 {
 	struct source_stamp gone;
@@ -447,7 +449,7 @@ static void *make_all(void *argument)
 	struct shared_copies *copies = argument;
 	bool told = false;
 
-	/* It was started by a thread that serves callers. */
+	/* This thread was started by one that serves callers, and may have a caller's identity. */
 	identity_make_own();
 	(void)sched_setscheduler(0, SCHED_IDLE, &lowest);
 	pthread_mutex_lock(&copies->lock);
@@ -471,7 +473,7 @@ static bool has_maker_locked(struct shared_copies *copies)
 	return copies->started;
 }
 
-/* Whether the object of RECORD is to be made already, or too many others are. */
+/* Whether a wish for the object of RECORD is already queued, or no wish is taken now. */
 static bool is_to_wait_locked(const struct shared_copies *copies,
 			      const struct catalogue_record *record)
 {

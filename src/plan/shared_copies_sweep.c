@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * shared_copies_sweep.c - which kept copies nobody has a use for, and their end
+ * shared_copies_sweep.c - removes kept copies that nobody needs
  *
- * The daemon sweeps at its start, after its background scan and when a member of a class has lost
- * its last name; foldctl sweeps after a scan. Nothing that is open is lost by it: the kernel keeps
- * a file that has no name any more for those who use it.
+ * The daemon sweeps when it starts, after its background scan, and when a member of a class has
+ * lost its last name. foldctl sweeps after a scan. An open copy loses nothing by it: the kernel
+ * keeps a file without a name until it is closed.
  */
 #include "foldfs/shared_copies_sweep.h"
 
@@ -27,7 +27,8 @@ static void forget(struct catalogue *catalogue, uint64_t class)
 {
 	struct catalogue_batch *batch;
 
-	/* What stays known for want of room is found at the next sweep. */
+	/* If there is no room to change the catalogue, the entry stays and the next sweep finds
+	 * it. */
 	if (catalogue_begin(catalogue, &batch))
 		return;
 	if (catalogue_remove_object(batch, class))
@@ -45,14 +46,14 @@ void object_remove(int directory_fd, struct catalogue *catalogue, uint64_t class
 static bool has_members(struct catalogue *catalogue, uint64_t class)
 {
 	struct catalogue_member *member = malloc(sizeof(*member));
-	/* In doubt it has. */
+	/* In doubt the class has members. */
 	bool has = !member || catalogue_any_member(catalogue, class, 0, member) != -ENOENT;
 
 	free(member);
 	return has;
 }
 
-/* Whether NAME is that of an object which the catalogue knows. */
+/* Whether NAME is the name of an object that the catalogue knows. */
 static bool is_known(struct catalogue *catalogue, const char *name)
 {
 	struct catalogue_object object;
