@@ -48,10 +48,10 @@ errint_t fusefs_watch(struct fusefs *fs);
 /* The operations, for fuse_session_new() with FS as user data. */
 extern const struct fuse_lowlevel_ops fusefs_operations;
 
-/* Serve SE, which is mounted, until it is unmounted or told to exit. Not before a fork: it starts
- * all threads. fusefs_quiesce() and fusefs_free() stop those that are left at the end. Returns 0,
- * or the -errno that ended it. After an error the mount may still stand, with reads that nobody
- * answers. The caller then ends the connection before it calls those two. */
+/* Serve SE, which is mounted, until it is unmounted or told to exit. Call it after any fork: it
+ * starts all threads. fusefs_quiesce() and fusefs_free() stop those that are left at the end.
+ * Returns 0, or the -errno that ended it. After an error the mount may still stand, with reads that
+ * nobody answers. The caller then ends the connection before it calls those two. */
 errint_t fusefs_serve(struct fusefs *fs, struct fuse_session *se);
 
 /* Make fusefs_serve() return as soon as the requests in hand are done, even if it has not begun

@@ -31,7 +31,7 @@ struct handle {
 			 * that the kernel writes back are his */
 	gid_t group;    /* the user's group */
 	struct source *source;          /* shared with other handles of a proven kin (kin.h) */
-	_Atomic unsigned flush_errors;  /* errors of SOURCE that the client was told of */
+	_Atomic unsigned flush_errors;  /* how many errors of SOURCE its client was told of */
 	struct inode *inode;            /* one look-up is counted while it is open */
 	struct cds_list_head link;      /* in fs->handles, under fs->handles_lock */
 	struct cds_hlist_node of_inode; /* in inode_handles(), under the inode's lock; not in the
