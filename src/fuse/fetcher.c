@@ -8,9 +8,9 @@
  * do, no wake-up is needed, and all reads that have gathered go to the disk in one call.
  *
  * Users. The call that hands a read over may wait for a lock of the file: that of its page cache,
- * or the inode's (XFS). A truncation holds such a lock for seconds; so does an fallocate of a file
- * in many pieces. So a ring belongs to one user as long as it has any read. A user who finds no
- * ring uses threads instead.
+ * or the inode's (XFS). A truncation or an fallocate of a file in many pieces holds such a lock for
+ * seconds. So a ring belongs to one user as long as it has any read. A user who finds no ring uses
+ * threads instead.
  *
  * Privileges. io_uring makes calls that bypass the filter of system calls. So a ring is made before
  * there is a filter, disabled, and restricted to reads for as long as it lives

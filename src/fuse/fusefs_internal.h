@@ -120,8 +120,8 @@ errint_t fusefs_stat_show(const struct fusefs *fs, int fd, struct stat *st);
 /* ---- fusefs_own_change.c ---- */
 
 /*
- * Brackets a change of ours that moves a file's ctime but no content (mode, owner, times, xattrs,
- * names), so that it is not taken for a change behind the mount.
+ * Brackets a change of ours that moves the ctime of a file but no content: mode, owner, times,
+ * xattrs, names. So it is not taken for a change behind the mount.
  *
  * By descriptor: of any kind, the caller's, and kept open until the end. Never fails: at worst,
  * everything known of the file is forgotten at its next open. Does nothing for files whose content

@@ -51,8 +51,7 @@ struct inode_slab {
 	uint32_t first_empty;         /* index of a place, NO_SLOT: none; under mutex */
 	_Atomic uint64_t live;        /* written under mutex */
 	_Atomic uint64_t bytes;       /* written under mutex */
-	struct place *places;         /* constant pointer; pages that were never touched cost
-				       * nothing */
+	struct place *places;         /* constant pointer; its untouched pages cost nothing */
 };
 
 static size_t chunk_bytes(const struct inode_slab *slab)

@@ -4,7 +4,7 @@
  *
  * Gives out objects of one size. Each has a number that is never given out a second time: the low
  * half says where the object lies, the high half counts. So a number that was never given out, or
- * whose object is gone, can be told from a live one without touching foreign memory.
+ * whose object is gone, can be told from a live one without touching memory that is not ours.
  *
  * Objects lie in chunks. A chunk without a live object goes back to the system after a grace
  * period.

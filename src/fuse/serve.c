@@ -74,8 +74,7 @@
 #define BUCKETS 1024u
 
 struct request {
-	struct cds_list_head link;       /* in its queue; under the lock, like the next two
-					  * fields */
+	struct cds_list_head link;       /* in its queue; under the lock, like the next two */
 	struct cds_hlist_node by_unique; /* in its bucket */
 	struct queue *queue;
 	struct fuse_buf buffer; /* refers to bytes */
@@ -103,16 +102,14 @@ struct serve {
 	uid_t (*user_of)(const struct fuse_in_header *request); /* constant */
 	bool (*is_brief)(const struct fuse_in_header *request); /* constant */
 	struct shares *handling;                                /* requests in hand */
-	struct shares *brief;   /* brief ones in hand, of users who have used up their share of
-				 * handling */
+	struct shares *brief;   /* brief ones in hand, of users whose part of handling is used up */
 	struct shares *parking; /* bytes of parked requests, see cost_of() */
 	struct fuse_session *session; /* set before the first thread; under lock for others */
 	pthread_mutex_t lock;
 	pthread_cond_t ended;
 	/* All under lock: */
 	struct cds_list_head threads;
-	struct cds_list_head queues; /* of users with parked requests; the first user's turn is
-				      * next */
+	struct cds_list_head queues; /* of users with something parked; the first one is next */
 	struct cds_hlist_head parked_by_unique[BUCKETS]; /* by the kernel's number */
 	unsigned thread_count;
 	unsigned reading; /* number of threads that read, or soon will */

@@ -95,8 +95,7 @@ struct source_watch {
 /* What one report says. All pointers point into the buffer. */
 struct report {
 	uint64_t mask;
-	struct file_handle *object;    /* NULL: the report is of the directory itself, or of an
-				        * entry */
+	struct file_handle *object;    /* NULL: it is of the directory itself, or of an entry */
 	struct file_handle *directory; /* NULL: the kernel does not know where the object is */
 	const char *name;              /* NULL: no name */
 };
