@@ -40,7 +40,7 @@ struct fusefs {
 	struct family_table *families;
 	struct clones *clones;
 	struct catalogue
-		*catalogue; /* borrowed; NULL: no catalogue. Set before the first thread */
+		*catalogue; /* borrowed; NULL: there is none. Set before the first thread */
 	struct shared_copies *copies; /* the same */
 	struct filler filler;
 	struct fetcher *fetcher;
