@@ -72,8 +72,7 @@ struct scan_note {
 	size_t count;      /* of digests, or stamps */
 	uint64_t pages;    /* SCAN_NOTE_FILE: pages that are not zero */
 	uint64_t
-		writers; /* SCAN_NOTE_FILE, like the two that follow; as in struct
-			  * catalogue_record */
+		writers; /* SCAN_NOTE_FILE, as the next two fields; as in struct catalogue_record */
 	bool readable;
 	bool reachable;
 	struct digest content;
