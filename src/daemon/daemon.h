@@ -34,7 +34,7 @@ struct daemon {
 	pthread_t ready_thread;
 	pthread_t force_thread;
 	bool end_thread_runs;
-	bool force_thread_runs; /* belongs to the thread that set ending; free once end_thread has
+	bool force_thread_runs; /* of the thread that set ending; of any thread once end_thread has
 				 * ended */
 	atomic_bool ending;     /* the thread that sets it starts force_thread */
 	atomic_bool told;       /* a signal has told the daemon to end */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ending.c - the end: by signal, by a source that hangs, and the mount's
+ * ending.c - how the daemon ends: by signal, when the source hangs, or with its mount
  *
  * By signal: have the kernel write back what clients stored through mmap, then stop serving. At
  * umount(8) the kernel has done the write-back by itself. Something that hangs, such as the source,

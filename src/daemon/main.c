@@ -12,8 +12,8 @@
  *
  * Order of the end: stop serving, control socket, unmount, leave the source, free (ending.c).
  *
- * A mount still stands although its connection has ended and the daemon was not told to end: then
- * it was aborted. It is left there, dead. Below it is a bare directory, in which clients would
+ * A mount was aborted if it stands although its connection has ended and the daemon was not told to
+ * end. Such a mount is left there, dead: below it is a bare directory, in which clients would
  * otherwise go on working.
  */
 #include "control_requests.h"

@@ -7,8 +7,8 @@
  * connection tells whether that mount is ours:
  *
  *  M.1  While the connection is alive, so is its file system, and no other one has its device
- *       number. So: open something of that number, then see that the connection still lives; then
- *       what was opened is ours. An open descriptor keeps it so.
+ *       number. If a thread opens something of that number and sees afterwards that the connection
+ *       still lives, what it opened is ours. An open descriptor keeps it so.
  *  M.2  An open file of fusectl stays with its connection, and becomes empty once the connection
  *       has no file system. This happens before the device number is given out again. So a mount
  *       with our number was ours if it was seen while the file still had content. Where there is no
