@@ -5,13 +5,15 @@
  *
  *	beside [-m MISSERS] [-f FSYNCERS] [-u UID] [-n] [-p] DIRECTORY SECONDS
  *
- * DIRECTORY holds "hits", which the server has in memory, "small", any number of "miss-N" from 0 on
- * and as many "sync-N" as there are fsyncers. Each misser reads pages at random places of the
- * files miss-N, each fsyncer writes a page to its sync-N and flushes it, all as fast as they can.
- * Beside them three threads read pages of "hits" past the kernel's cache, stat and open "small",
- * each one request a millisecond, and time it. With -p there are none of these three: only the
- * rates of the others are told. With -n DIRECTORY is native: hits are those of the kernel's cache,
- * which misses go past. With -u all is done as that user, who owns the files.
+ * DIRECTORY holds "hits", which the server has in memory, "small", any number of "miss-N" from 0
+ * on, and as many "sync-N" as there are fsyncers. Each misser reads pages at random places of the
+ * files miss-N. Each fsyncer writes a page to its sync-N and flushes it. Both work as fast as they
+ * can. Beside them three threads read pages of "hits" past the kernel's cache, stat "small", and
+ * open "small". Each of the three makes one request a millisecond and times it.
+ *
+ * -p  leaves out these three threads: only the rates of the others are printed.
+ * -n  means that DIRECTORY is native: hits then come from the kernel's cache, and misses bypass it.
+ * -u  does everything as that user, who owns the files.
  */
 #include <errno.h>
 #include <fcntl.h>

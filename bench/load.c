@@ -3,15 +3,17 @@
  * load.c - one timed, fixed amount of work on a set of files; prints one JSON object
  *
  * The set is a part (--offset, --span) of each file, one after the other, cut into blocks. Threads
- * start together; each reads, touches or writes its share of --ops blocks, in order from a place of
- * its own or at random from a fixed seed. So two runs with the same arguments do the same work, on
- * whatever the files are served by, and readers can compare `sum`, which depends on what was read.
- * With --trace there is a thread for each file, which reads and writes what the trace says, in its
- * order (bench/record_trace has the format). What is written is each file's own, as a guest's
- * journal and times are, and depends on the seed, the file's number and the step: so it is another
- * with each seed, and the same for whoever replays the same.
+ * start together. Each reads, touches or writes its share of --ops blocks, in order from a place of
+ * its own or at random from a fixed seed. So two runs with the same arguments do the same work,
+ * whatever serves the files. Readers can compare `sum`, which depends on what was read.
  *
- * Everything in struct job is constant while the threads run; a struct worker is its thread's own.
+ * With --trace there is a thread for each file, which reads and writes what the trace says, in its
+ * order (bench/record_trace describes the format). Each file gets content of its own, as a guest's
+ * journal and times are. That content depends on the seed, the file's number and the step. So it
+ * differs with each seed, and is the same for everybody who replays the same trace.
+ *
+ * Everything in struct job is constant while the threads run; each struct worker belongs to its
+ * thread.
  */
 #include <errno.h>
 #include <fcntl.h>

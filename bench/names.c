@@ -4,11 +4,12 @@
  *
  *	names create|stat|open|chmod|list|unlink DIRECTORY FILES [PASSES [UID]]
  *
- * FILES empty files, 1000 to a directory below DIRECTORY, which must exist. Each piece of work goes
- * over all of them PASSES times (1; create and unlink know no other number), in an order that is
- * the same for everybody; only that is timed. stat visits the files in another order than create
- * made them. open reads nothing, and closes. list reads every directory to its end and counts:
- * another number than FILES is an error. With UID all is done as that user, who must own DIRECTORY.
+ * The files are empty, FILES of them, 1000 to a directory below DIRECTORY, which must exist. Each
+ * command goes over all of them PASSES times (default: 1; create and unlink work only once), in an
+ * order that is the same in every run. Only this is timed. stat visits the files in another order
+ * than create made them. open reads nothing, and closes. list reads every directory to its end and
+ * counts: any number other than FILES is an error. With UID everything is done as that user, who
+ * must own DIRECTORY.
  */
 #include <dirent.h>
 #include <errno.h>

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * null_fuse.c - the floor: a FUSE server that answers every read from one constant buffer
+ * null_fuse.c - the lower bound: a FUSE server that answers every read from one constant buffer
  *
- * Shows files of given sizes in one read-only directory. It uses the same library, transport, open
- * flags and connection flags as foldfs, looks nothing up and reads nothing, so no server that
- *passes its bytes through FUSE can be faster. With window= it also trims the kernel's cache the way
- *foldfs does, and so is the floor of cached reads beyond the window too.
+ * It shows files of given sizes in one read-only directory. It uses the same library, transport,
+ * open flags and connection flags as foldfs, but looks nothing up and reads nothing. So no server
+ * that passes its bytes through FUSE can be faster. With window= it also trims the kernel's cache
+ * the way foldfs does, and so is the lower bound of cached reads beyond the window too.
  *
- * Everything but the window is constant after the start: no lock here.
+ * Everything except the window is constant after the start, so there is no lock here.
  *
  *	null_fuse [-f] [-o options] MOUNTPOINT NAME:BYTES ...
  */

@@ -2,14 +2,14 @@
 /*
  * null_window.c - holds the kernel's cache of null_fuse's files to a budget
  *
- * What any server must do that keeps a window, and no more: a bit for each page that the kernel was
- * given, regions of 256 KiB queued in the order of their first page, and one thread that
- * invalidates the oldest regions past the budget, neighbours in one call. It holds no lock while it
- * does, and no request waits for it.
+ * It does what any server that keeps a window must do, and no more. It has a bit for each page that
+ * the kernel was given, and regions of 256 KiB, queued in the order of their first page. One thread
+ * invalidates the oldest regions past the budget, neighbours in one call. That thread holds no lock
+ * meanwhile, and no request waits for it.
  *
- * A region is in the queue once while any of its bits is set: whoever sets the first bit queues it,
- * and the trimming thread clears the bits after it took it out. So the queue never needs more
- * places than there are regions.
+ * A region is in the queue once while any of its bits is set: the thread that sets the first bit
+ * queues it, and the trimming thread clears the bits after it took the region out. So the queue
+ * never needs more places than there are regions.
  */
 #include "null_window.h"
 

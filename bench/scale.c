@@ -2,21 +2,21 @@
 /*
  * scale.c - what a frame costs in the index, and a page in a map, when there are very many
  *
- * Fills the product's own index, or one page map, to a size, then looks up entries at random, and
- * prints one JSON object: bytes, nanoseconds, and instructions where the processor counts them.
+ * It fills the product's own index, or one page map, to a size, then looks up entries at random,
+ * and prints one JSON object: bytes, nanoseconds, and instructions where the processor counts them.
  *
  *	scale index COUNT LOOKUPS     COUNT frames' metadata in the index; no bytes of theirs
  *	scale stream COUNT LOOKUPS    a map of COUNT pages, frames in a row as a stream takes them
- *	scale scattered COUNT LOOKUPS the same, frames at random, as files share them
+ *	scale scattered COUNT LOOKUPS a map of COUNT pages, frames at random, as files share them
  *	scale files COUNT LOOKUPS     the table of COUNT files of one device
- *	scale snapshots COUNT LOOKUPS the same, all of one inode number, each of a device of its own
+ *	scale snapshots COUNT LOOKUPS COUNT files of one inode number, each of a device of its own
  *
  * 10^8 pages are 400 GB, so nothing here has content of its own: all nodes of the index answer with
  * one page, under digests that differ, and the pages of a map are those of a small pool.
  *
- * One thread. Nothing is freed but by the end of the process: taking 10^8 entries out again would
- * cost as much as what is measured. Under callgrind only the look-ups are instrumented (where its
- * header was there at build time), so that its count is theirs.
+ * There is one thread. Nothing is freed except by the end of the process: removing 10^8 entries
+ * would cost as much as what is measured. Under callgrind only the look-ups are instrumented (if
+ * its header was there at build time), so its count covers only them.
  */
 #include "foldfs/counters.h"
 #include "foldfs/file.h"

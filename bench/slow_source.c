@@ -2,8 +2,8 @@
 /*
  * slow_source.c - preloaded into a daemon: reads of the source take SLOW_US microseconds longer
  *
- * As a disk's do; what is asked at once is slow at once. What a machine's own disk takes is hidden
- * by caches and changes from one machine to the next.
+ * They are slowed as a disk's reads are: concurrent reads are delayed concurrently. A machine's own
+ * disk is no measure: caches hide its latency, which differs from one machine to the next.
  */
 #include <stdlib.h>
 #include <sys/syscall.h>

@@ -2,10 +2,10 @@
 /*
  * unique_pages.c - counts what a set of files holds, without foldfs
  *
- * Reads every file, hashes every 4096-byte page that is not all zero (XXH3-128) and counts the
+ * It reads every file, hashes every 4096-byte page that is not all zero (XXH3-128), and counts the
  * different ones: the base against which the footprint is judged. It shares no code with foldfs.
- * Also finds, with --span, where in each file that many bytes have the most pages that are not
- * zero: the part that the timed reads use. Prints one JSON object.
+ * With --span it also finds, in each file, the stretch of that many bytes that has the most
+ * non-zero pages: the part that the timed reads use. Prints one JSON object.
  */
 #include <errno.h>
 #include <fcntl.h>

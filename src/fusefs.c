@@ -2,10 +2,13 @@
 /*
  * fusefs.c - the session: what is built for a mount, what is agreed with the kernel, start and stop
  *
- * Order of the start: everything is made without a thread (fusefs_new, before any fork), threads
- * begin in fusefs_serve(). Order of the stop: the watch and the trimmer first, while requests are
- * still answered, because their calls into the kernel wait for what an unanswered request holds;
- * then the loop, then everything else. If the connection has ended, they follow (fusefs_quiesce).
+ * Order of the start: fusefs_new() makes everything without starting a thread, before any fork.
+ * Threads start in fusefs_serve().
+ *
+ * Order of the stop: first the watch and the trimmer, while requests are still answered, because
+ * their calls into the kernel wait for what an unanswered request holds. Then the loop, then
+ * everything else. If the connection has ended, the watch and the trimmer stop after the loop
+ * (fusefs_quiesce()).
  */
 #include "fuse/fusefs_internal.h"
 
@@ -21,17 +24,17 @@
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
-/* Workers that read ahead: I/O waits, so a few more than one do not cost processors. */
+/* Workers that read ahead. They wait for I/O, so a few more than one do not cost processors. */
 #define WORKERS 2u
-/* Requests that the kernel may have under way in the background (its own read-ahead, async I/O,
- * write-back, releases), of all users together: more than serve.c takes, which bounds them
+/* Background requests that the kernel may have under way (its own read-ahead, async I/O,
+ * write-back, releases), of all users together. This is more than serve.c takes, which bounds them
  * by user. */
 #define BACKGROUND_MAX 8192u
-/* Beyond this it reads no further ahead. */
+/* With more background requests than this, the kernel does not read further ahead. */
 #define BACKGROUND_ENOUGH 48u
-/* Of libfuse, lib/fuse_i.h: what a request needs beside its payload. */
+/* From libfuse, lib/fuse_i.h: what a request needs in addition to its payload. */
 #define HEADER_BYTES 4096u
-/* Of libfuse: payloads that a queue has, one queue for each processor. */
+/* From libfuse: payloads of a queue. There is one queue for each processor. */
 #define RING_DEPTH 8u
 
 static errint_t invalidate(void *context, uint64_t node, off_t offset, off_t length)
@@ -41,10 +44,11 @@ static errint_t invalidate(void *context, uint64_t node, off_t offset, off_t len
 	return fuse_lowlevel_notify_inval_inode(fs->session, node, offset, length);
 }
 
-/* What the kernel sends on its own account (write-back, releases) counts to who opened the file. */
+/* Requests that the kernel sends on its own account (write-back, releases) count to the user who
+ * opened the file. */
 static uid_t user_of(const struct fuse_in_header *in)
 {
-	/* The handle comes first in all three. */
+	/* The handle is the first field in all three. */
 	const uint64_t *handle = (const void *)(in + 1);
 
 	if (in->pid || in->uid)
@@ -62,8 +66,8 @@ static uid_t user_of(const struct fuse_in_header *in)
 
 #define OPCODE_STATX 52u /* FUSE_STATX, of Linux 6.6 */
 
-/* What is asked of the kernel's memory as a rule, or of ours. What a file system is asked may take
- * as long as it likes, here as well. */
+/* Requests that the kernel's memory, or ours, usually answers. If a file system has to answer one
+ * of them, it may still take as long as it likes. */
 static bool is_brief(const struct fuse_in_header *in)
 {
 	const struct fuse_open_in *open = (const void *)(in + 1);
@@ -109,7 +113,7 @@ static uint64_t counted_memory(void *context)
 	return fusefs_memory(&usage);
 }
 
-/* Somebody opened, in the source, a file that a client has open for writing. */
+/* Another process opened, in the source, a file that a client has open for writing. */
 static void opened_behind(void *context)
 {
 	struct fusefs *fs = context;
@@ -196,7 +200,7 @@ errint_t fusefs_new(const struct options *options, int source_fd, struct fusefs 
 	return 0;
 }
 
-/* Those that call into the kernel, which may wait for a request to be answered. */
+/* Stop the threads whose calls into the kernel may wait for a request to be answered. */
 static void stop_callers(struct fusefs *fs)
 {
 	if (fs->watch)
@@ -217,7 +221,7 @@ void fusefs_leave_source(struct fusefs *fs)
 		stop_callers(fs);
 	memory_keeper_free(fs->keeper);
 	source_watch_free(fs->watch);
-	/* What clients still had open when the connection ended. */
+	/* Handles that clients still had open when the connection ended. */
 	fusefs_handles_free(fs);
 	fusefs_directories_free(fs);
 	workers_free(fs->closers);
@@ -241,7 +245,7 @@ void fusefs_free(struct fusefs *fs)
 	fusefs_leave_source(fs);
 	serve_free(fs->serve);
 	window_free(fs->window);
-	/* Before all that takes as long as there are pages. */
+	/* Before the steps below, whose time grows with the number of pages. */
 	if (fs->store)
 		page_store_end(fs->store);
 	clones_free(fs->clones);
@@ -269,27 +273,28 @@ void fusefs_finish(struct fusefs *fs)
 #endif
 }
 
-/* What is agreed with the kernel. Wishes that it cannot fulfil are left out by libfuse. */
+/* Agree on features with the kernel. libfuse leaves out those that the kernel does not support. */
 static void init(void *userdata, struct fuse_conn_info *conn)
 {
 	struct fusefs *fs = userdata;
 	uint64_t payload = FOLD_REQUEST_BYTES + HEADER_BYTES;
 
-	/* O_TRUNC comes as a setattr: one way to truncate, not two. */
+	/* O_TRUNC comes as a setattr, so there is one way to truncate, not two. */
 	fuse_unset_feature_flag(conn, FUSE_CAP_ATOMIC_O_TRUNC);
-	/* Not by mtime: our own writes change it, and must not cost the cache. A change behind the
-	 * mount drops it at the next open, or when a size shows that is not of the client's making:
-	 * that is the kernel's own way if neither of the two is asked for. */
+	/* No invalidation by mtime: our own writes change it, and must not cost the cache. With
+	 * neither of the two flags, the kernel does what we want: a change behind the mount drops
+	 * the cache at the next open, or when a size shows that the client did not make. */
 	fuse_unset_feature_flag(conn, FUSE_CAP_AUTO_INVAL_DATA);
 	fuse_unset_feature_flag(conn, FUSE_CAP_EXPLICIT_INVAL_DATA);
-	/* umask and default ACLs are the source file system's to apply. */
+	/* The source file system applies umask and default ACLs. */
 	fuse_set_feature_flag(conn, FUSE_CAP_DONT_MASK);
 	fuse_set_feature_flag(conn, FUSE_CAP_POSIX_ACL);
 	fuse_set_feature_flag(conn, FUSE_CAP_PARALLEL_DIROPS);
 	fuse_set_feature_flag(conn, FUSE_CAP_CACHE_SYMLINKS);
-	/* A write says itself when it has to clear set-id bits: no getxattr before each one. */
+	/* A write request says itself if it has to clear set-id bits, so no getxattr comes before
+	 * each write. */
 	fuse_set_feature_flag(conn, FUSE_CAP_HANDLE_KILLPRIV_V2);
-	/* Node ids are not found again once forgotten. */
+	/* Node ids cannot be found again once forgotten. */
 	fuse_set_feature_flag(conn, FUSE_CAP_NO_EXPORT_SUPPORT);
 	plan_init(fs->plan, conn);
 	conn->max_write = FOLD_REQUEST_BYTES;
@@ -339,7 +344,7 @@ const struct fuse_lowlevel_ops fusefs_operations = {
 	.fallocate = fusefs_fallocate,
 	.lseek = fusefs_lseek,
 	.copy_file_range = fusefs_copy_file_range,
-	/* getlk, setlk and flock are the kernel's: locks hold among the clients of the mount. */
+	/* The kernel handles getlk, setlk and flock: locks hold among the clients of the mount. */
 };
 
 static errint_t start_threads(struct fusefs *fs)
@@ -374,14 +379,14 @@ errint_t fusefs_serve(struct fusefs *fs, struct fuse_session *se)
 	error = start_threads(fs);
 	if (!error)
 		error = serve_run(fs->serve, se);
-	/* An aborted connection has ended as an unmounted one has: to most threads Linux says
-	 * ENODEV, as after an unmount, but this to one that was just being given a request
-	 * (fuse_dev_do_read() in fs/fuse/dev.c). */
+	/* An aborted connection has ended like an unmounted one. Linux returns ENODEV to most
+	 * threads, as after an unmount. It returns ECONNABORTED to a thread that was just being
+	 * given a request (fuse_dev_do_read() in fs/fuse/dev.c). */
 	if (error == -ECONNABORTED)
 		error = 0;
 	workers_end(fs->closers);
 	workers_end(fs->workers);
-	/* Now nobody hands over anything any more. */
+	/* From here on no thread hands over anything. */
 	fetcher_stop(fs->fetcher);
 	return error;
 }

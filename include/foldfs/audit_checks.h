@@ -2,13 +2,13 @@
 /*
  * audit_checks.h - the table of what an audit checks
  *
- * It generates the report (audit.h), its JSON, what foldctl prints and the manual's list. A check's
- * key is its name in the JSON; its unit is what is counted as checked.
+ * The report (audit.h), its JSON, what foldctl prints and the manual's list are generated from it.
+ * A check's key is its name in the JSON; its unit is what is counted as checked.
  */
 #ifndef FOLDFS_AUDIT_CHECKS_H
 #define FOLDFS_AUDIT_CHECKS_H
 
-/* X(name, key, unit, what): what is checked, by what is counted as checked. */
+/* X(name, key, unit, what): UNIT is what is counted; WHAT describes what is checked of it. */
 #define AUDIT_CHECKS(X)                                                                            \
 	X(SLOTS, "slots", "pages", "in the pool, compared with the source")                        \
 	X(ZEROES, "zeroes", "pages", "known to be all zero, compared with the source")             \

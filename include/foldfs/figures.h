@@ -2,13 +2,13 @@
 /*
  * figures.h - the table of all figures that foldfs reports
  *
- * One line for each: key, unit, kind, where figures_json.c takes it from, and one sentence. It
- * generates the JSON (figures_json.c), the list that `foldctl figures` prints, and the manual's; a
- * test compares the manual with it. A dot in a key is a level of the JSON object. Units: bytes;
- * pages and frames, of 4096 bytes; events since the mount; seconds; text.
+ * One line for each figure: key, unit, kind, where figures_json.c takes it from, and one sentence.
+ * The JSON (figures_json.c), the list that `foldctl figures` prints, and the manual's list are
+ * generated from it; a test compares the manual with it. A dot in a key is a level of the JSON
+ * object. Units: bytes; pages and frames, of 4096 bytes; events since the mount; seconds; text.
  *
  * X(key, unit, kind, value, sentence), with kind TEXT or NUMBER. `value` is an expression over the
- * struct reading of figures_json.c, which nobody else expands.
+ * struct reading of figures_json.c; no other file expands it.
  */
 #ifndef FOLDFS_FIGURES_H
 #define FOLDFS_FIGURES_H

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * audit.c - compares a live mount with its source and with itself: the course of it, and sums
+ * audit.c - compares a live mount with its source and with itself: the sequence of an audit, and
+ * sums
  *
- * The inside of a module is its own: page_map, page_store, hash_index, file, family, window and
- * inode tell what they hold, by walkers that change nothing; only comparing is done here.
+ * The inside of a module stays its own: page_map, page_store, hash_index, file, family, window and
+ * inode report what they hold, through walkers that change nothing. This file only compares.
  */
 #include "audit_internal.h"
 
@@ -23,13 +24,13 @@ uint64_t audit_differences(const struct audit_report *report)
 
 /* ---- maps, files, window, inodes ---- */
 
-/* Of one kind of memory: bytes, and what is in it. */
+/* One kind of memory: its bytes, and the number of things in it. */
 struct amount {
 	uint64_t bytes;
 	uint64_t count;
 };
 
-/* Memory and zero pages of the map of FILE. */
+/* Add the memory and the zero pages of the map of FILE. */
 static void count_map(void *context, struct file *file)
 {
 	struct amount *amount = context;
@@ -96,7 +97,7 @@ static int take_family_sums(struct audit *audit, struct audit_sum sums[])
 	if (error)
 		return error;
 	family_table_recount(subject->families, &count);
-	/* A read may hold the kin that its file has lost, and a claim. */
+	/* A read may hold a kin that its file has lost meanwhile, and a claim. */
 	at_work = atomic_load_explicit(&subject->filler->at_work, memory_order_relaxed);
 	sums[0] = (struct audit_sum){.check = AUDIT_MAPS,
 				     .what = "references to families",
@@ -133,7 +134,7 @@ static int take_window_sums(struct audit *audit, struct audit_sum sums[])
 	sums[2] = (struct audit_sum){.check = AUDIT_WINDOW,
 				     .what = "regions of the window in the wrong list",
 				     .counted = count.misplaced};
-	/* Past the budget only as long as the trimmer is about to see it. */
+	/* The window exceeds its budget only until the trimmer notices. */
 	sums[3] = (struct audit_sum){.check = AUDIT_WINDOW,
 				     .what = "pages in the window past its budget",
 				     .counted = count.trims && count.pages_said > count.budget

@@ -2,19 +2,21 @@
 /*
  * audit_content.c - audit: slots, and what might become one, against the bytes of the source
  *
- * Pages are compared a chunk at a time, under the file's range lock: so nobody of ours changes
- * them, in the source or in their slots. The source is read first, then the slots are looked at and
- * their bytes compared, within one read side. A fill may publish meanwhile, an eviction may take a
- * frame away, and neither changes what a resident page has to say.
+ * Pages are compared a chunk at a time, under the file's range lock, so the daemon itself does not
+ * change them, neither in the source nor in their slots. The source is read first. Then the slots
+ * are looked at and their bytes compared, within one RCU read side. A fill may publish meanwhile,
+ * and an eviction may take a frame away; neither changes the content of a resident page.
  *
- * Nobody keeps others from changing the source behind the mount. So a page that differs is a
- * difference only if the file was as its stamp says both before and after the look, and nothing of
- * ours was under way. Else the look is repeated, in the end with the whole file locked.
+ * Nothing keeps others from changing the source behind the mount. So a page that differs counts as
+ * a difference under two conditions only: the file matched its stamp both before and after the
+ * look, and nothing of ours was under way. Otherwise the look is repeated, in the end with the
+ * whole file locked.
  *
- * Holes are not read: the source's file system tells where its data begin.
+ * Holes are not read: the source's file system tells where data begins.
  *
- * What a file's kin (kin.h) would let it adopt just now is compared in the same way: frames that
- * its family remembers for pages that the kin has, but for those that its slots have anyway.
+ * What a file's kin (kin.h) would let the file adopt at this moment is compared in the same way:
+ * frames that its family remembers for pages that the kin has, except those that are in its slots
+ * anyway.
  */
 #include "audit_internal.h"
 
@@ -28,26 +30,26 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Pages of one look: 1 MiB, for which a writer waits as for a large write of another. */
+/* Pages of one look: 1 MiB. A writer waits for it, as for a large write of another client. */
 #define CHUNK 256u
-/* Pages between resident ones that are read along. */
+/* Non-resident pages between two resident ones that are read along, to save a call. */
 #define GAP 16u
-/* Stretches of zeroes from this many pages on are asked for their holes. */
+/* For stretches of zeroes of at least this many pages, the source is asked for holes. */
 #define HOLE_PAGES 64u
-/* Looks until a file that goes on being changed is left. */
+/* Looks at a chunk that keeps being changed, before the audit gives up on it. */
 #define LOOKS       8u
 #define LOOKS_ALONE 2u /* from here on with the whole file locked */
 
-/* One file that is compared. */
+/* A file that is compared. */
 struct subject_file {
 	struct audit *audit;
 	struct file *file;
 	struct source *source;
-	struct kin *kin;       /* its pages are compared. NULL: slots are */
-	struct family *family; /* of KIN: what it remembers of them */
+	struct kin *kin;       /* if set, the pages of this kin are compared; NULL: the slots are */
+	struct family *family; /* of KIN: remembers frames for these pages */
 	char path[128];        /* for texts */
 	uint8_t *buffer;
-	bool changed;    /* behind the mount: no more to be compared */
+	bool changed;    /* behind the mount: is not compared any further */
 	bool unreadable; /* in part */
 };
 
@@ -57,9 +59,9 @@ struct look {
 	bool have[CHUNK];  /* read from the source */
 	unsigned pages;    /* compared, with frames */
 	unsigned zeroes;   /* compared, known as zero */
-	unsigned wrong;    /* of them */
-	uint64_t wrong_at; /* the first page that is */
-	bool settled;      /* before and after, the file was as its stamp says */
+	unsigned wrong;    /* of both */
+	uint64_t wrong_at; /* the first page that differs */
+	bool settled;      /* the file matched its stamp before and after */
 };
 
 struct content {
@@ -68,7 +70,7 @@ struct content {
 	struct file_key *left; /* files whose source has to be searched for */
 	size_t count;
 	size_t room;
-	size_t found; /* of these */
+	size_t found; /* how many of these were found */
 };
 
 /* ---- one look ---- */
@@ -85,7 +87,7 @@ static unsigned walk_slots(struct subject_file *subject, uint64_t first,
 	return count;
 }
 
-/* Whether one of COUNT stretches has REF as PAGE. */
+/* Whether one of the COUNT stretches has REF in PAGE's slot. */
 static bool is_slot(const struct page_stretch stretches[], unsigned count, uint64_t page,
 		    struct frame_ref ref)
 {
@@ -99,7 +101,7 @@ static bool is_slot(const struct page_stretch stretches[], unsigned count, uint6
 	return false;
 }
 
-/* What the file may adopt. */
+/* The pages that the file may adopt. */
 static unsigned walk_kin(struct subject_file *subject, uint64_t first,
 			 struct page_stretch stretches[])
 {
@@ -130,7 +132,7 @@ static unsigned walk_chunk(struct subject_file *subject, uint64_t first,
 			    : walk_slots(subject, first, stretches);
 }
 
-/* Read pages FROM..TO of the chunk, zeroes behind the end of the file. */
+/* Read pages FROM..TO of the chunk; behind the end of the file they are zero. */
 static void read_pages(struct subject_file *subject, struct look *look, unsigned from, unsigned to)
 {
 	size_t length = (size_t)(to - from) << FOLD_PAGE_SHIFT;
@@ -159,7 +161,7 @@ static void read_pages(struct subject_file *subject, struct look *look, unsigned
 		look->have[from] = true;
 }
 
-/* Read what is resident of the chunk, neighbours and near neighbours in one call. */
+/* Read the resident pages of the chunk; neighbours and near neighbours in one call. */
 static void read_resident(struct subject_file *subject, struct look *look)
 {
 	struct page_stretch stretches[CHUNK];
@@ -180,7 +182,7 @@ static void read_resident(struct subject_file *subject, struct look *look)
 	}
 }
 
-/* What page I of STRETCH says, NULL: nothing. Read side. */
+/* The bytes of page I of STRETCH; NULL: there are none. Read side. */
 static const void *bytes_of(const struct subject_file *subject, const struct page_stretch *stretch,
 			    uint64_t i)
 {
@@ -228,8 +230,8 @@ static void compare_resident(struct subject_file *subject, struct look *look)
 	fold_rcu_read_unlock();
 }
 
-/* Whether the file is as its stamp says, and nothing of ours is under way. If it never will be
- * again, it is no more to be compared. */
+/* Whether the file matches its stamp and nothing of ours is under way. A file that will never match
+ * again is marked as changed, and is not compared any further. */
 static bool is_true(struct subject_file *subject, bool *ret_size_known)
 {
 	enum file_truth truth;
@@ -264,7 +266,7 @@ static void take_look(struct subject_file *subject, uint64_t first, bool alone,
 	range_lock_unlock(file_range_lock(subject->file), &hold);
 }
 
-/* Compare the chunk from FIRST on, with as many looks as it takes. */
+/* Compare the chunk from FIRST on, with as many looks as needed. */
 static errint_t compare_chunk(struct subject_file *subject, uint64_t first)
 {
 	struct audit *audit = subject->audit;
@@ -302,7 +304,7 @@ static errint_t compare_chunk(struct subject_file *subject, uint64_t first)
 
 /* ---- one file ---- */
 
-/* Pages from FIRST on that are in a hole of the source, COUNT at most. 0 if it cannot tell. */
+/* How many pages from FIRST on are in a hole of the source, COUNT at most. 0 if it cannot tell. */
 static uint64_t hole_pages(struct subject_file *subject, uint64_t first, uint64_t count)
 {
 	struct range_hold hold;
@@ -346,7 +348,7 @@ static errint_t compare_stretches(struct subject_file *subject)
 	return error;
 }
 
-/* The first page from PAGE on that the file may adopt, UINT64_MAX: none. */
+/* The first page, from PAGE on, that the file may adopt. UINT64_MAX: there is none. */
 static uint64_t next_of_kin(const struct subject_file *subject, uint64_t page)
 {
 	uint64_t has;
@@ -384,7 +386,7 @@ static errint_t compare_kin(struct subject_file *subject)
 	subject->kin = kin_of(subject->file);
 	if (!subject->kin)
 		return 0;
-	/* By such a one nobody would adopt any more. */
+	/* The file adopts nothing through a spoilt kin any more. */
 	if (kin_is_spoilt(subject->kin, source_fd(subject->source))) {
 		kin_put(subject->kin);
 		return 0;
@@ -398,7 +400,7 @@ static errint_t compare_kin(struct subject_file *subject)
 	return error;
 }
 
-/* The size that is known against the source's, with nobody of ours changing it. */
+/* Compare the known size with the source's; the range lock keeps our own changes out. */
 static void compare_size(struct subject_file *subject)
 {
 	struct range_hold hold;
@@ -408,7 +410,8 @@ static void compare_size(struct subject_file *subject)
 	range_lock_lock(file_range_lock(subject->file), &hold, 0, UINT64_MAX);
 	settled = is_true(subject, &size_known);
 	range_lock_unlock(file_range_lock(subject->file), &hold);
-	/* Attributes may be changed just now, which takes no range: then it is not told. */
+	/* A change of attributes may be under way, which takes no range: then nothing is
+	 * reported. */
 	if (!settled)
 		return;
 	subject->audit->report->lines[AUDIT_SIZES].checked++;
@@ -417,7 +420,7 @@ static void compare_size(struct subject_file *subject)
 			    (unsigned long long)file_size(subject->file));
 }
 
-/* Compare FILE with its source, open as FD, which is taken over. */
+/* Compare FILE with its source, which is open as FD. Takes over FD. */
 static errint_t compare_file(struct content *content, struct file *file, int fd)
 {
 	struct audit_report *report = content->audit->report;

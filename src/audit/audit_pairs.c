@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * audit_pairs.c - audit: files that are served for others, against those
+ * audit_pairs.c - audit: files that are served in place of others are compared with those
  *
- * What backs a file in shared passthrough is compared with that file's source; a kept copy with the
- * digest of what it is a copy of, and with the source of one that it serves. The stamps of both
- * have to be the same before and after: what changes meanwhile is not told of. A stamp that stands
- * while bytes differ is what this is to find.
+ * The file that backs another one in shared passthrough is compared with that file's source. A kept
+ * copy is compared with the digest of the content that it is a copy of, and with the source of one
+ * file that it serves. The stamps of both must be the same before and after: nothing is reported of
+ * what changes meanwhile. This check is to find a stamp that stays although bytes differ.
  */
 #include "audit_internal.h"
 
@@ -33,7 +33,7 @@ static bool has_stamp(int fd, const struct source_stamp *stamp)
 	return take_stamp(fd, &now) && source_stamp_equal(&now, stamp);
 }
 
-/* Whether the source is still that of the pair; there may be none. */
+/* Whether the source still has the stamp of the pair. There may be no source. */
 static bool has_source(const struct audit_pair *pair)
 {
 	return pair->source < 0 || has_stamp(pair->source, &pair->source_stamp);
@@ -44,8 +44,7 @@ static bool is_cancelled(void *context)
 	return audit_is_cancelled(context);
 }
 
-/* The bytes of PAIR, whose served file is of STAMP. -EUCLEAN: they are not those that they should
- * be. */
+/* Compare the bytes of PAIR, whose served file has STAMP. -EUCLEAN: the bytes are wrong. */
 static errint_t compare(struct audit *audit, const struct audit_pair *pair,
 			const struct source_stamp *stamp)
 {

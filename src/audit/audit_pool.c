@@ -2,16 +2,17 @@
 /*
  * audit_pool.c - audit: frames against their digests, the index, the lists and the slots
  *
- * Told by one look, because the look is of one moment: links of a queued frame, users of a frame
- * that is not live, the digest of a live one, its place in the index.
+ * Checked by one look, because the look shows a single moment: links of a queued frame, users of a
+ * frame that is not live, the digest of a live frame, its place in the index.
  *
- * Told over several rounds, for the frames concerned alone: users against slots, a live frame in no
- * queue, a dead one in a queue. A frame is followed as long as its life (generation) lasts; what
- * was in order once is dropped; what differed in the same way in all rounds is a difference.
+ * Checked over several rounds, and only for the frames concerned: users against slots, a live frame
+ * in no queue, a dead frame in a queue. A frame is followed as long as its life (generation) lasts.
+ * If it was in order once, it is dropped. If it differed in the same way in all rounds, that is a
+ * difference.
  *
- * Only frames that are queued are looked into. A frame that is not may be its taker's to write, and
- * one that is stays as it is for the rest of the read side, whatever becomes of it (page_store,
- * A.2).
+ * Only queued frames are looked into. A frame that is in no queue may belong to its taker, who may
+ * write to it. A queued frame stays as it is for the rest of the read side, whatever happens to it
+ * (page_store, A.2).
  */
 #include "audit_internal.h"
 
@@ -23,11 +24,11 @@
 
 /* Frames whose bytes are hashed within one read side: 1 MiB, as in a request. */
 #define BATCH 256u
-/* Frames that are followed over the rounds. If more differ, these will do. */
+/* Frames that are followed over the rounds. If more differ, the rest is not followed. */
 #define SUSPECTS_MAX 4096u
 
 enum suspicion {
-	SUSPECT_USERS,    /* users are not slots */
+	SUSPECT_USERS,    /* the number of users is not that of slots */
 	SUSPECT_UNQUEUED, /* live, in no queue */
 	SUSPECT_DEAD,     /* not live, in a queue */
 };
@@ -44,7 +45,7 @@ struct suspect {
 struct census {
 	struct audit *audit;
 	uint32_t frames; /* ever used */
-	uint32_t *slots; /* of each frame: slots that hold it in its present life */
+	uint32_t *slots; /* of each frame: how many slots hold it in its present life */
 	struct suspect *suspects;
 	unsigned count;
 };
@@ -90,7 +91,7 @@ static void count_file(void *context, struct file *file)
 
 static errint_t count_slots(struct census *census)
 {
-	/* What maps gave up holds its frames, and is in no slot. */
+	/* What maps have given up still holds its frames, but is in no slot. */
 	page_map_memory_settle(census->audit->subject->memory);
 	memset(census->slots, 0, census->frames * sizeof(*census->slots));
 	return audit_each_file(census->audit, count_file, census);
@@ -126,7 +127,7 @@ static void verify(struct audit *audit, struct frame_ref ref)
 		audit_found(audit, AUDIT_INDEX, "frame %u: another has the same bytes", ref.frame);
 }
 
-/* Read side, in which REPORT was made. */
+/* To be called in the read side in which REPORT was made. */
 static void look_at_queued(struct census *census, const struct frame_report *report)
 {
 	struct audit *audit = census->audit;
@@ -295,8 +296,8 @@ struct tally {
 	uint64_t shared;  /* with two users or more */
 	uint64_t sharing; /* users beyond the first */
 	uint64_t linked;  /* seen along the links of the two queues */
-	uint64_t free;    /* the same, of the free list */
-	bool moved;       /* frames moved meanwhile */
+	uint64_t free;    /* seen along the links of the free list */
+	bool moved;       /* frames moved while they were counted */
 };
 
 static void tally_frame(struct tally *tally, const struct frame_report *report)
@@ -387,7 +388,8 @@ int audit_pool_sums(struct audit *audit, struct audit_sum sums[])
 	    moved);
 	add(sums, &count, "frames in limbo", tally.places[FRAME_PLACE_LIMBO],
 	    said[FRAME_PLACE_LIMBO], moved);
-	/* Those of reads are with a read that is at work; all others come and go in a read side. */
+	/* Frames taken by a read belong to a read that is at work. All others are taken and
+	 * returned within one read side. */
 	add(sums, &count, "frames that are taken by nobody", tally.taken, 0, moved || at_work);
 	add(sums, &count, "entries of the index", tally.live - tally.private, lists.index_entries,
 	    moved);

@@ -2,12 +2,13 @@
 /*
  * audit_rounds.c - what each part of an audit does: looks at files, compares in rounds, reports
  *
- * When a difference is one. Every step that puts two figures out of agreement for a moment is made
- * within one RCU read side, from the first of them to the last: a slot and its frame's users, a
- * frame's life and the gauges, the queue, the index. So two counts with a grace period in between
- * do not see the same step. A difference that stays the same over all rounds is nobody's step.
- * Where a step may take longer (a read that holds frames or a kin while the source is slow, the
- * trimmer in the kernel), its owner says that it is at work, and the sum is `busy`.
+ * When does something count as a difference? Every step that puts two figures out of agreement for
+ * a moment runs within one RCU read side, from its first change to its last: a slot and its frame's
+ * users, a frame's life and the gauges, the queue, the index. So two counts with a grace period in
+ * between do not see the same step. If a difference stays the same over all rounds, no step
+ * explains it. Some steps may take longer: a read that holds frames or a kin while the source is
+ * slow, or the trimmer in the kernel. There the owner of the step says that it is at work, and the
+ * sum is `busy`.
  */
 #include "audit_internal.h"
 
@@ -18,9 +19,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Rounds beside traffic: 31 ms of waiting and as many grace periods. */
+/* Rounds beside traffic: 31 ms of waiting, and as many grace periods as waits. */
 #define ROUNDS 6u
-/* Rounds on an idle mount: about three seconds, for the kernel's last requests to come in. */
+/* Rounds on an idle mount: about three seconds, so that the kernel's last requests arrive. */
 #define ROUNDS_IDLE 16u
 #define NAP_MAX_MS  300u
 
@@ -43,7 +44,7 @@ void audit_found(struct audit *audit, enum audit_check check, const char *format
 	va_start(args, format);
 	vsnprintf(text, AUDIT_TEXT_SIZE, format, args);
 	va_end(args);
-	/* A path may be any bytes; the report is plain text. */
+	/* A path may contain any bytes; the report is plain text. */
 	for (; *text; text++)
 		if (*text < ' ' || *text > '~')
 			*text = '?';
@@ -116,12 +117,12 @@ errint_t audit_settle(const struct audit *audit, unsigned round)
 	return 0;
 }
 
-/* One sum over the rounds. */
+/* One sum, over all rounds. */
 struct verdict {
 	uint64_t counted;
 	uint64_t said;
 	bool agreed;
-	bool changed; /* it was not the same in all rounds, or busy in one */
+	bool changed; /* it differed between rounds, or was busy in one */
 };
 
 /* Whether every sum has agreed once. */

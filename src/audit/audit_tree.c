@@ -2,9 +2,9 @@
 /*
  * audit_tree.c - audit: finds source files by (device, inode) under the source directory
  *
- * One walk finds all. Names cost no system call of their own: the directory tells each one's inode
- * number and type, and only those whose number is wanted are opened. A descriptor is open for each
- * level of the way down; a level for which there is none left is passed over.
+ * One walk finds all of them. A name costs no system call of its own: the directory tells its inode
+ * number and type, and only files whose number is wanted are opened. One descriptor is open for
+ * each level of the way down; a level for which there is no descriptor left is passed over.
  */
 #include "audit_internal.h"
 
@@ -28,13 +28,13 @@ struct search {
 	const struct file_key *wanted;
 	size_t count;
 	size_t left; /* not found yet */
-	bool *found; /* by index */
+	bool *found; /* whether it was found, by index */
 	audit_visit_fn *visit;
 	void *context;
 	struct level *level; /* the innermost */
 };
 
-/* Go down into the directory open as FD, which is taken over. -ENOMEM. */
+/* Go down into the directory open as FD. Takes over FD. -ENOMEM. */
 static errint_t enter(struct search *search, int fd)
 {
 	struct level *level = malloc(sizeof(*level));
@@ -90,7 +90,7 @@ static int open_below(const struct search *search, const char *name, int flags)
 	return fd < 0 && errno == EPERM ? openat(directory, name, flags) : fd;
 }
 
-/* Somebody may have it open by now, whose lease an open by name would break. */
+/* A client may have opened the file by now; an open by name would break the mount's lease on it. */
 static int open_file(const struct search *search, const char *name)
 {
 	const struct audit_subject *subject = search->subject;
@@ -110,7 +110,7 @@ static int open_file(const struct search *search, const char *name)
 	return fd;
 }
 
-/* NAME is a file with a number that is wanted. */
+/* NAME is a file whose inode number is wanted. */
 static errint_t try_file(struct search *search, const char *name, size_t index)
 {
 	ino_t inode = search->wanted[index].inode;

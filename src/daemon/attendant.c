@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * attendant.c - does for the daemon, at its end, what that must or may not do itself
+ * attendant.c - does for the daemon, at its end, what the daemon itself must not or may not do
  *
  * The attendant reads orders from a socket: one byte, and a descriptor of the mount's root, which
- * says which mount is meant wherever that is. It has a child carry out each: it is free for the
- * next one when a mount does not answer. The child answers with the same byte. All of them end with
- * the daemon, whoever ends that.
+ * identifies the mount wherever it is by then. A child carries out each order, so the attendant is
+ * free for the next one when a mount does not answer. The child answers with the same byte. The
+ * attendant and its children end with the daemon, whoever ends it.
  *
- * Root's daemon unmounts by itself; so its attendant needs no right but to come to the mount point,
- * and no program. A plain user's has no right to give up, and must start fusermount3.
+ * Root's daemon unmounts by itself, so its attendant needs no right except to reach the mount
+ * point, and starts no program. A plain user's attendant has no right to give up, and must start
+ * fusermount3.
  */
 #include "attendant.h"
 
@@ -38,9 +39,9 @@ static void flush(int root)
 
 	if (fd < 0)
 		return;
-	/* An error is for those who wrote, and who have been told. */
+	/* An error concerns those who wrote, and they have been told. */
 	(void)syncfs(fd);
-	/* Before the answer: the daemon serves this yet. */
+	/* Close it before the answer, while the daemon still serves the mount. */
 	close(fd);
 }
 
@@ -52,12 +53,13 @@ static _Noreturn void carry_out(int socket, char order, int root)
 		flush(root);
 	if (order == UNMOUNT)
 		unmount_by_fusermount(root);
-	/* Who does not listen any more has waited long enough. */
+	/* If the daemon does not listen any more, it has waited long enough. */
 	(void)send(socket, &order, 1, MSG_NOSIGNAL);
 	_exit(EXIT_SUCCESS);
 }
 
-/* Root's has nothing that its one task does not take. Without these it would do that as well. */
+/* Root's attendant keeps only what its one task needs. If this fails, it would do its task all the
+ * same. */
 static void give_up_privileges(void)
 {
 	const struct syscall_filter filter = {.user = SYSCALLS_ATTENDANT};
@@ -69,13 +71,13 @@ static void give_up_privileges(void)
 	(void)syscall_filter_install(&filter);
 }
 
-/* Where an order's descriptor is, in the message. */
+/* Room in the message for the order's descriptor. */
 union ancillary {
 	char bytes[CMSG_SPACE(sizeof(int))];
 	struct cmsghdr aligned;
 };
 
-/* The next order, and the root that it is about, which is the caller's. False at the end. */
+/* Receive the next order and the root that it is about, which is the caller's. False at the end. */
 static bool receive_order(int socket, char *ret_order, int *ret_root)
 {
 	union ancillary ancillary;
@@ -112,15 +114,15 @@ static bool send_order(int socket, char order, int root)
 	return TEMP_FAILURE_RETRY(sendmsg(socket, &message, MSG_NOSIGNAL)) == 1;
 }
 
-/* In a process of its own. */
+/* The attendant's process. */
 static _Noreturn void attend(int socket, pid_t daemon)
 {
 	sigset_t all;
 	char order;
 	int root;
 
-	/* What is to end the daemon, be it sent to all of a group or service, is not for us: the
-	 * daemon has orders then. */
+	/* A signal to end the daemon may go to a whole process group or service. It is not for the
+	 * attendant: the daemon has orders for it then. */
 	setsid();
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL);
@@ -167,8 +169,8 @@ errint_t attendant_start(struct attendant *ret_attendant)
 	return error;
 }
 
-/* Give an order about ROOT and wait until it is carried out; MILLISECONDS -1: however long that
- * takes. */
+/* Give an order about ROOT and wait until it is carried out, at most MILLISECONDS; -1 means without
+ * a limit. */
 static void order_and_wait(const struct attendant *attendant, char order, int root,
 			   int milliseconds)
 {
@@ -178,7 +180,7 @@ static void order_and_wait(const struct attendant *attendant, char order, int ro
 
 	if (attendant->socket < 0 || !send_order(attendant->socket, order, root))
 		return;
-	/* An answer to what was not waited for may come first. */
+	/* The answer to an earlier order, which was not waited for to its end, may come first. */
 	while (byte != order) {
 		int ready = poll(&answer, 1, milliseconds < 0 ? -1 : clock_left_ms(deadline));
 

@@ -9,7 +9,7 @@
 
 #include <stdbool.h>
 
-/* A count that is past what JSON has is the largest that it has. */
+/* A count that JSON cannot hold becomes the largest that it can. */
 static json_t *integer(uint64_t value)
 {
 	return json_integer(value > INT64_MAX ? INT64_MAX : (json_int_t)value);

@@ -7,7 +7,8 @@
 
 #include <jansson.h>
 
-/* REPORT as a new JSON object, the caller's; MILLISECONDS is how long it took. NULL: no memory. */
+/* REPORT as a new JSON object, which is the caller's; MILLISECONDS is how long the audit took.
+ * NULL: no memory. */
 json_t *audit_json(const struct audit_report *report, uint64_t milliseconds);
 
 #endif

@@ -4,20 +4,23 @@
  *
  * Invariants:
  * A  One thread serves one connection at a time. Reading the request and writing the answer have
- *    one deadline each, from when they begin and not from the last byte, so whatever a client does,
- *    it holds up the next one for CLIENT_MS twice at most. Where nobody else waits, a client that
- *    does not get to its request (of a machine that has too much to do) is waited for longer.
- * B  What comes in is bounded (CONTROL_REQUEST_MAX) before it is parsed, and is never sent back: an
+ *    one deadline each, which counts from when they begin and not from the last byte. So whatever a
+ *    client does, it holds up the next one for twice CLIENT_MS at most. If no other client waits,
+ *    the thread waits longer for a client that is slow to send its request (on an overloaded
+ *    machine).
+ * B  The input is bounded (CONTROL_REQUEST_MAX) before it is parsed, and is never sent back: an
  *    answer is valid JSON whatever the request was.
- * C  Who may ask is decided by the kernel's word (SO_PEERCRED), besides the socket's mode.
+ * C  The kernel tells who asks (SO_PEERCRED), and that decides who may, besides the socket's mode.
  * D  The thread takes no lock of the request path and never touches the mount.
- * E  What takes such locks or its time (an audit) is answered by a thread of its own, which owns
- *    its client's connection from then on. There is one at most of each kind; a second is refused.
- *    It gives up when its client goes away or the daemon ends.
+ * E  A request that takes such locks or much time (an audit) is answered by a thread of its own,
+ *    which owns its client's connection from then on. There is at most one such thread of each
+ *    kind; a second request is refused. The thread gives up when its client goes away or the daemon
+ *    ends.
  *
- * The socket's name is the mount's device number, which no two mounts have at a time; so whatever
- * is there when we bind is left over from a daemon that was killed. The number may be given out
- * again before our end, so the socket is removed only if it is still the one that we made.
+ * The socket's name is the mount's device number, which no two mounts have at the same time. So a
+ * socket that exists when we bind is left over from a daemon that was killed. The number may be
+ * given out again before our end, so the socket is removed only if it is still the one that we
+ * made.
  */
 #include "control.h"
 
@@ -44,33 +47,33 @@
 #define CLIENT_MS 1000
 #define ALONE_MS  30000
 #define BACKLOG   16
-/* How long to wait for descriptors to come free when accept has none. */
+/* How long to wait for descriptors to become free when accept() finds none. */
 #define ACCEPT_RETRY_MS 100
 
-/* A request with a thread of its own. */
+/* A request that is answered by a thread of its own. */
 struct task {
 	struct control *control; /* constant */
-	pthread_t thread;        /* the control thread's; the main thread's once that has ended */
-	bool started;            /* the same: there is a thread to join */
+	pthread_t thread;        /* the control thread's; after its end the main thread's */
+	bool started;            /* owned in the same way: there is a thread to join */
 	atomic_bool running;     /* set by the control thread, cleared by the task's at its end */
 	int fd;                  /* the client's connection; the task thread's while running */
 	json_t *request;         /* the same */
 	control_answer_fn *fn;   /* the same */
 };
 
-/* All constant after control_start(), but for what is said of the tasks. */
+/* Everything is constant after control_start(), except the tasks; see their comments. */
 struct control {
-	const struct control_request *requests; /* borrowed, as their context */
+	const struct control_request *requests; /* borrowed, like their context */
 	void *context;
 	int directory; /* of the socket; owned */
 	char name[MOUNT_SOCKET_NAME];
 	int listener;
 	int stop; /* an eventfd, readable once the thread is to end */
 	dev_t device;
-	ino_t inode; /* of the socket that we made */
+	ino_t inode; /* of the socket that this daemon made */
 	pthread_t thread;
 	bool started;
-	struct task tasks[CONTROL_REQUESTS_MAX]; /* by the place of their request */
+	struct task tasks[CONTROL_REQUESTS_MAX]; /* by the index of their request */
 };
 
 static json_t *error_answer(const char *text)
@@ -89,8 +92,8 @@ static json_t *unknown_answer(const struct control_request requests[])
 	return json_pack("{s:s+}", "error", "unknown request; known: ", known);
 }
 
-/* Which of REQUESTS the TEXT is; *ret_request is its JSON, the caller's. NULL: it is none, and
- * *ret_answer says why. */
+/* Find which of REQUESTS the TEXT is. *ret_request is its JSON, which is the caller's. NULL: it is
+ * no request, and *ret_answer says why. */
 static const struct control_request *parse(const struct control_request requests[],
 					   const char *text, size_t length, json_t **ret_request,
 					   json_t **ret_answer)
@@ -138,8 +141,8 @@ json_t *control_answer(const struct control_request requests[], void *context, c
 	return answer;
 }
 
-/* Wait until FD has EVENTS. 0; -ETIMEDOUT past DEADLINE, or once somebody connects to LISTENER (-1:
- * nobody can); -ECANCELED if the thread is to end. */
+/* Wait until FD has EVENTS. 0; -ETIMEDOUT after DEADLINE, or as soon as somebody connects to
+ * LISTENER (-1: ignore connections); -ECANCELED if the thread is to end. */
 static errint_t wait_while_alone(const struct control *control, int fd, short events,
 				 int64_t deadline, int listener)
 {
@@ -166,7 +169,7 @@ static errint_t wait_for(const struct control *control, int fd, short events, in
 	return wait_while_alone(control, fd, events, deadline, -1);
 }
 
-/* Wait for bytes of a request that was begun to be read at START. */
+/* Wait for bytes of a request. Reading it began at START. */
 static errint_t wait_for_request(const struct control *control, int fd, int64_t start)
 {
 	errint_t error = wait_for(control, fd, POLLIN, start + CLIENT_MS);
@@ -176,8 +179,9 @@ static errint_t wait_for_request(const struct control *control, int fd, int64_t 
 	return wait_while_alone(control, fd, POLLIN, start + ALONE_MS, control->listener);
 }
 
-/* Read up to a newline into BUFFER of CONTROL_REQUEST_MAX bytes. The bytes before it; -ETIMEDOUT,
- * -EMSGSIZE, -ENODATA (the client said no more before a newline), -ECANCELED or another -errno. */
+/* Read up to a newline into BUFFER of CONTROL_REQUEST_MAX bytes. Returns the number of bytes before
+ * the newline; -ETIMEDOUT, -EMSGSIZE, -ENODATA (the client stopped sending before a newline),
+ * -ECANCELED or another -errno. */
 static ssize_t read_request(const struct control *control, int fd, char *buffer)
 {
 	int64_t start = clock_now_ms();
@@ -203,7 +207,7 @@ static ssize_t read_request(const struct control *control, int fd, char *buffer)
 	return -EMSGSIZE;
 }
 
-/* Best effort: a client that does not read its answer loses it. */
+/* Best effort: a client that does not read its answer loses the rest of it. */
 static void write_all(const struct control *control, int fd, const char *text, size_t length)
 {
 	int64_t deadline = clock_now_ms() + CLIENT_MS;
@@ -220,7 +224,7 @@ static void write_all(const struct control *control, int fd, const char *text, s
 	}
 }
 
-/* Answer is taken over; NULL (no memory) still gets an answer. */
+/* Takes over ANSWER; if it is NULL (no memory), the client still gets an answer. */
 static void send_answer(const struct control *control, int fd, json_t *answer)
 {
 	static const char no_memory[] = "{\"error\":\"the daemon is short of memory\"}";
@@ -244,7 +248,7 @@ static bool may_ask(int fd)
 
 /* ---- requests with a thread of their own ---- */
 
-/* The end of the daemon, or of the client's patience. What it may still say is ignored. */
+/* The daemon is ending, or the client has hung up. Further input from the client is ignored. */
 static bool is_cancelled(void *arg)
 {
 	const struct task *task = arg;
@@ -261,14 +265,14 @@ static void *run_task(void *arg)
 	send_answer(task->control, fd,
 		    task->fn(task->control->context, task->request, is_cancelled, task));
 	json_decref(task->request);
-	/* First, so that who has seen the end of the connection can have another. */
+	/* Before the close: a client that has seen the end of the connection can then ask again. */
 	atomic_store(&task->running, false);
 	close(fd);
 	return NULL;
 }
 
-/* Have TASK answer REQUEST of the client at FD by FN; both are the task's from then on, and REQUEST
- * is in any case. False: it was refused. */
+/* Have TASK answer, by FN, the REQUEST of the client at FD. Takes over FD if it succeeds, and
+ * REQUEST in any case. False: the request was refused. */
 static bool begin_task(struct task *task, control_answer_fn *fn, int fd, json_t *request)
 {
 	const char *problem = "another one is under way";
@@ -350,8 +354,9 @@ static void *serve(void *arg)
 	return NULL;
 }
 
-/* Daemons take turns in the socket's directory: nobody removes a name between another one's look at
- * it and its use. Without a turn to be had, all goes as well if nobody else is there. */
+/* Daemons take turns in the socket's directory, so that none removes a name between another one's
+ * check and its use. If no turn can be had, this works as well as long as no other daemon is
+ * there. */
 static void begin_turn(const struct control *control)
 {
 	(void)TEMP_FAILURE_RETRY(flock(control->directory, LOCK_EX));
@@ -378,10 +383,11 @@ static errint_t bind_socket(struct control *control)
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	struct stat st;
 
-	/* By the descriptor, whatever leads to the directory by name now. */
+	/* Go by the descriptor, whatever the directory's name leads to now. */
 	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s",
 		 control->directory, control->name);
-	/* The mode before the name: there is no moment at which others could connect. */
+	/* The mode is set before the name exists, so there is no moment at which others could
+	 * connect. */
 	if (fchmod(control->listener, 0600) != 0 ||
 	    bind(control->listener, (struct sockaddr *)&address, sizeof(address)) != 0)
 		return -errno;
@@ -398,7 +404,7 @@ static errint_t bind_socket(struct control *control)
 	return 0;
 }
 
-/* Bind in place of what a daemon that was killed may have left. */
+/* Bind the socket, and replace one that a killed daemon may have left. */
 static errint_t take_name(struct control *control)
 {
 	errint_t error;
@@ -459,7 +465,7 @@ errint_t control_start(struct control *control)
 	return error;
 }
 
-/* The socket, if the one at its name is still ours. */
+/* Remove the socket, if the one under its name is still ours. */
 static void remove_own(const struct control *control)
 {
 	struct stat st;

@@ -21,35 +21,35 @@ struct control;
 #define CONTROL_REQUEST_MAX 4096
 
 /*
- * A new JSON object to answer REQUEST with, or NULL for want of memory. IS_CANCELLED(ASKER) tells
+ * Make a new JSON object that answers REQUEST; NULL for want of memory. IS_CANCELLED(ASKER) tells
  * when to give up.
  */
 typedef json_t *control_answer_fn(void *context, const json_t *request,
 				  bool (*is_cancelled)(void *asker), void *asker);
 
-/* What {"request":NAME} is answered by. */
+/* {"request":NAME} is answered by this function. */
 struct control_request {
 	const char *name; /* a literal */
 	control_answer_fn *answer;
-	bool own_thread; /* takes its time, or locks that other requests hold; one at a time */
+	bool own_thread; /* it takes long, or takes locks that other requests hold; one at a time */
 };
 #define CONTROL_REQUESTS_MAX 8
 
-/* Bind the socket NAME in the directory open as DIRECTORY (the caller's), to which nobody else may
- * write; a stale socket is replaced. No thread yet. REQUESTS, at most CONTROL_REQUESTS_MAX and then
- * one without a name, and their CONTEXT are borrowed. -EEXIST: something else has the name; other
- * -errno. */
+/* Bind the socket NAME in the directory open as DIRECTORY. That stays the caller's; nobody else may
+ * write to it. A stale socket is replaced. No thread runs yet. REQUESTS, at most
+ * CONTROL_REQUESTS_MAX and then one without a name, and their CONTEXT are borrowed. -EEXIST:
+ * something else has the name; other -errno. */
 errint_t control_new(int directory, const char *name, const struct control_request requests[],
 		     void *context, struct control **ret_control);
 errint_t control_start(struct control *control);
-/* Have the answering end, without waiting for it. NULL is nothing. */
+/* Make the answering end, without waiting for it. NULL is allowed. */
 void control_end(struct control *control);
 /* Stop answering and remove the socket. Requests that are under way are cancelled. NULL is
- * nothing. */
+ * allowed. */
 void control_free(struct control *control);
 
-/* The answer to the request TEXT, made on this thread: never NULL but for want of memory; an object
- * with "error" for anything that is no request. For tests. */
+/* The answer to the request TEXT, made on this thread. NULL only for want of memory; an object with
+ * "error" for anything that is no request. For tests. */
 json_t *control_answer(const struct control_request requests[], void *context, const char *text,
 		       size_t length);
 

@@ -11,7 +11,7 @@
 
 #include "control.h"
 
-/* For control_new(); their context is a struct figures_context. */
+/* For control_new(); the context of these requests is a struct figures_context. */
 extern const struct control_request control_requests[];
 
 #endif

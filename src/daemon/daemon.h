@@ -29,40 +29,42 @@ struct daemon {
 	struct own_mount mount;
 	struct figures_context status;
 	struct control *control;
-	sigset_t end_signals; /* blocked in every thread; end_thread waits for them */
+	sigset_t end_signals; /* blocked in every thread; end_thread waits for these signals */
 	pthread_t end_thread;
 	pthread_t ready_thread;
 	pthread_t force_thread;
 	bool end_thread_runs;
-	bool force_thread_runs; /* of whoever set ending; anybody's once end_thread has ended */
-	atomic_bool ending;     /* whoever sets it starts force_thread */
-	atomic_bool told;       /* to end, by a signal */
+	bool force_thread_runs; /* of the thread that set ending; of any thread once end_thread has
+				 * ended */
+	atomic_bool ending;     /* the thread that sets it starts force_thread */
+	atomic_bool told;       /* a signal has told the daemon to end */
 	bool ready_thread_runs;
-	atomic_bool unmounting; /* whoever sets it unmounts */
+	atomic_bool unmounting; /* the thread that sets it unmounts */
 };
 
 /* ---- two_processes.c ---- */
 
-/* Become two processes. In the asker this does not return. What is wrong is said. */
+/* Become two processes. In the asker this does not return. Errors are reported. */
 errint_t two_processes_split(struct daemon *d);
-/* In the background: nothing of the caller's terminal or directory is held on to. The same. */
+/* In the background: let go of the caller's terminal and directory. Errors are reported. */
 errint_t two_processes_detach(const struct daemon *d);
-/* A thread: waits for the asker's word that the mount answers, and tells systemd. */
+/* A thread's function: waits until the asker reports that the mount answers, then tells systemd. */
 void *two_processes_ready(void *d);
 
 /* ---- ending.c ---- */
 
-/* Signals that end us, in every thread of ours to come: blocked, for one thread waits for them. One
- * that the caller had ignored (nohup) stays ignored. */
+/* Block the signals that end the daemon, in this thread and all later ones, because one thread
+ * waits for them. A signal that the caller had ignored (nohup) stays ignored. */
 void ending_block_signals(struct daemon *d);
-/* That thread: each such signal begins the end. */
+/* The function of the thread that waits: each such signal begins the end. */
 void *ending_wait(void *d);
-/* From now on the end has END_SECONDS. Without memory for a thread it has no limit. */
+/* From now on the end takes END_SECONDS at most. Without memory for a thread there is no limit. */
 void ending_limit(struct daemon *d);
-/* Unmount, if nobody else has. With FORCE requests that nobody answers any more fail at once. */
+/* Unmount, if no other thread has. With FORCE, requests that nobody will answer any more fail at
+ * once. */
 void ending_unmount(struct daemon *d, bool force);
-/* The last thing: by now umount -f, which aborts before it unmounts, has done both. What is wrong
- * is said. */
+/* The last step: by now umount -f, which first aborts and then unmounts, has done both. Errors are
+ * reported. */
 errint_t ending_check_not_aborted(const struct daemon *d);
 
 #endif

@@ -2,9 +2,9 @@
 /*
  * dead_mount.c - whether a FUSE mount is dead, and its removal
  *
- * Whoever asks a mount may wait for ever, in a state in which not even SIGKILL helps. So a child
- * asks, and is left alone if it takes too long. It holds nothing but its end of a pipe: who waits
- * for our output to end is not to wait for it.
+ * A process that asks a mount may wait for ever, in a state in which even SIGKILL does not help. So
+ * a child asks, and is abandoned if it takes too long. The child holds nothing but its end of a
+ * pipe: a caller that waits until our output is closed must not wait for the child.
  */
 #include "dead_mount.h"
 
@@ -22,7 +22,7 @@
 
 #define ASK_MS 3000
 
-/* Only its owner gets an answer of a plain user's mount. */
+/* A plain user's mount answers only its owner. */
 static errint_t become_owner(const struct mount_entry *entry)
 {
 	if (geteuid() != 0 || entry->owner == 0)
@@ -65,7 +65,7 @@ enum mount_life mount_life_of(const struct mount_entry *entry)
 		life = error == (char)ENOTCONN ? MOUNT_DEAD : MOUNT_ALIVE;
 		TEMP_FAILURE_RETRY(waitpid(pid, NULL, 0));
 	} else if (pid > 0) {
-		/* As soon as it can; whoever adopts it buries it. */
+		/* It ends as soon as it can; the process that adopts it reaps it. */
 		kill(pid, SIGKILL);
 	}
 	close(ends[0]);

@@ -17,13 +17,13 @@ enum mount_life {
 };
 
 /*
- * Ask the FUSE mount of ENTRY, for a few seconds at most. While there are no threads. A daemon that
- * is there and answers with ENOTCONN itself, for its own source is dead, counts as dead.
+ * Ask the FUSE mount of ENTRY, for a few seconds at most. Call it while there are no threads. A
+ * living daemon that answers ENOTCONN because its own source is dead counts as dead.
  */
 enum mount_life mount_life_of(const struct mount_entry *entry);
 
-/* Take the dead mount of ENTRY away, and nothing that has come to its place. While there are no
- * threads. -errno; -EPERM: it is not this user's. */
+/* Take the dead mount of ENTRY away, but nothing that has taken its place. Call it while there are
+ * no threads. -errno; -EPERM: it is not this user's. */
 errint_t dead_mount_remove(const struct mount_entry *entry);
 
 #endif

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * dirty_limit.c - what the kernel lets change for one mount under /sys/class/bdi
+ * dirty_limit.c - what the kernel allows to be set for one mount under /sys/class/bdi
  *
- * Linux: Documentation/ABI/testing/sysfs-class-bdi; mounts of FUSE have strict_limit set, so that
- * their max_bytes holds whatever the rest of the system does.
+ * Linux: Documentation/ABI/testing/sysfs-class-bdi. FUSE mounts have strict_limit set, so their
+ * max_bytes holds whatever the rest of the system does.
  */
 #include "dirty_limit.h"
 
@@ -15,9 +15,9 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The trimmer waits for each changed page that it meets to be written back. */
+/* The trimmer waits for the write-back of each changed page that it meets. */
 #define DIRTY_PART 8u
-/* With hardly any page allowed the kernel lets those who change some sleep at each. */
+/* If hardly any page may be dirty, the kernel makes writers sleep at each page. */
 #define DIRTY_MIN (UINT64_C(128) << 10)
 
 static errint_t write_number(int fd, uint64_t number)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ending.c - the end: by signal, by a source that hangs, and the mount's
+ * ending.c - how the daemon ends: by signal, when the source hangs, or with its mount
  *
- * By signal: have the kernel write back what clients stored through mmap, stop serving. By
- * umount(8) the kernel has done the first by itself. What hangs, as the source does, holds this up
- * for END_SECONDS at most.
+ * By signal: have the kernel write back what clients stored through mmap, then stop serving. At
+ * umount(8) the kernel has done the write-back by itself. Something that hangs, such as the source,
+ * delays the end for END_SECONDS at most.
  */
 #include "daemon.h"
 #include "log.h"
@@ -18,14 +18,15 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
-/* How long the kernel may take to begin the write-back before an end by signal. */
+/* At an end by signal, how long the kernel may take to begin the write-back. */
 #define FLUSH_MS 5000
-/* How long everything may take from the signal on, before the daemon ends whatever it waits for. */
+/* From the signal on, how long everything may take. Then the daemon ends whatever it waits for. */
 #define END_SECONDS 20
 
 /*
- * End the connection, and have libfuse see that it is ended. Else it might start a program to
- * unmount (fusermount3, or umount where /etc/mtab is a file), which the daemon cannot any more.
+ * End the connection, and make libfuse see that it has ended. Otherwise libfuse might start a
+ * program to unmount (fusermount3, or umount where /etc/mtab is a file), which the daemon can no
+ * longer do.
  */
 static void hang_up(struct daemon *d)
 {
@@ -34,18 +35,18 @@ static void hang_up(struct daemon *d)
 	if (pipe2(ends, O_CLOEXEC) != 0)
 		return;
 	close(ends[0]);
-	/* A pipe that nobody reads says POLLERR, as a connection does that was aborted. */
+	/* A pipe without a reader gives POLLERR, as an aborted connection does. */
 	(void)dup3(ends[1], fuse_session_fd(d->session), O_CLOEXEC);
 	close(ends[1]);
 }
 
-/* Where that takes fusermount3, for a plain user, the attendant does it. */
+/* If this takes fusermount3, for a plain user, the attendant does it. */
 static void remove_mount(struct daemon *d, bool force)
 {
 	int root = own_mount_open(&d->mount);
 	errint_t error;
 
-	/* Nothing of ours is there, or the kernel has ended it. */
+	/* No mount of ours is there, or the kernel has ended it. */
 	if (root < 0)
 		return;
 	error = unmount_lazily(root, force);
@@ -66,9 +67,10 @@ void ending_unmount(struct daemon *d, bool force)
 }
 
 /*
- * The end, if a source that hangs holds it up: threads that wait for it would have to be waited
- * for. Clients get an error instead of waiting along. Nothing that was acknowledged is lost, for
- * the source has it, and it does not matter whether what it hangs in succeeds yet.
+ * The end, if a hanging source delays it. An orderly end would have to wait for the threads that
+ * wait for the source. Clients get an error instead of waiting too. Nothing that was acknowledged
+ * is lost, because the source has it. It does not matter whether the call that hangs in the source
+ * still succeeds.
  */
 static void *end_by_force(void *arg)
 {
@@ -90,9 +92,10 @@ void ending_limit(struct daemon *d)
 }
 
 /*
- * Have the kernel write back what clients stored through mmap: once nobody answers, it is lost. On
- * a FUSE mount syncfs(2) only begins that, for all files at once, and returns while the server does
- * not even run (seen with Linux 6.18.44). So it is awaited then, file by file.
+ * Have the kernel write back what clients stored through mmap: once the daemon stops answering, it
+ * is lost. On a FUSE mount syncfs(2) only begins the write-back, for all files at once. It returns
+ * even while the server does not run (seen with Linux 6.18.44). So the write-back is then awaited
+ * file by file.
  */
 static void flush_mount(const struct daemon *d)
 {
@@ -113,7 +116,7 @@ void *ending_wait(void *arg)
 	for (;;) {
 		if (sigwait(&d->end_signals, &sig) != 0)
 			continue;
-		/* Once begun, the end is not cut short by serving's own end. */
+		/* Once this has begun, the end of serving does not cut it short. */
 		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 		atomic_store(&d->told, true);
 		sd_notify(0, "STOPPING=1");
@@ -137,7 +140,8 @@ void ending_block_signals(struct daemon *d)
 			sigaddset(&d->end_signals, signals[i]);
 	pthread_sigmask(SIG_BLOCK, &d->end_signals, NULL);
 	signal(SIGPIPE, SIG_IGN);
-	/* A limit of file sizes that was inherited is a client's EFBIG, not the daemon's end. */
+	/* A client that exceeds an inherited limit of file sizes gets EFBIG; the signal must not
+	 * end the daemon. */
 	signal(SIGXFSZ, SIG_IGN);
 }
 

@@ -2,9 +2,9 @@
 /*
  * figures_json.c - the one table of all figures, as JSON
  *
- * All that changes is read first, into one struct reading, so that figures which belong together
- * (pages_sharing and general_profit) are of the same moment. Nothing here touches the mount or the
- * source, and no lock is waited for that a request may hold for long: see fusefs_usage().
+ * Everything that changes is read first, into one struct reading, so that figures which belong
+ * together (pages_sharing and general_profit) are of the same moment. Nothing here touches the
+ * mount or the source, or waits for a lock that a request may hold for long: see fusefs_usage().
  */
 #include "figures_json.h"
 
@@ -21,7 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What is kept about a frame besides its bytes: one cache line. */
+/* What is kept about a frame, besides its bytes: one cache line. */
 #define FRAME_METADATA_BYTES 64
 
 struct reading {
@@ -47,7 +47,7 @@ static int64_t signed_of(uint64_t value)
 	return value > INT64_MAX ? INT64_MAX : (int64_t)value;
 }
 
-/* KSM's definition: saved pages in bytes, less the metadata that finding them takes. */
+/* By KSM's definition: saved pages in bytes, less the metadata that it takes to find them. */
 static int64_t general_profit(const struct reading *r)
 {
 	const struct page_store_usage *store = &r->usage.store;
@@ -63,8 +63,8 @@ static uint64_t total_bytes(const struct reading *r)
 	return fusefs_memory(&r->usage) + r->scan_bytes + r->memory.program_bytes;
 }
 
-/* JSON is UTF-8, a path is any bytes: one that is no UTF-8 shows U+FFFD for each byte
- * beyond ASCII. */
+/* JSON is UTF-8, but a path may be any bytes. In a path that is not UTF-8, each byte beyond ASCII
+ * becomes U+FFFD. */
 static json_t *text_of(const char *text)
 {
 	static const char replacement[] = "\xEF\xBF\xBD";
@@ -91,8 +91,8 @@ static json_t *text_of(const char *text)
 	return json;
 }
 
-/* Put VALUE (taken over, may be NULL) at KEY of ROOT, or, where KEY has a dot, of the object that
- * the part before it names. */
+/* Put VALUE (taken over; may be NULL) at KEY of ROOT. If KEY has a dot, the part before it names
+ * the object that VALUE is put into. */
 static bool put(json_t *root, const char *key, json_t *value)
 {
 	const char *dot = strchr(key, '.');
@@ -114,7 +114,8 @@ static bool put(json_t *root, const char *key, json_t *value)
 	return json_object_set_new(object, key, value) == 0;
 }
 
-/* The daemon's threads have them all alike, but for the moment that one is somebody else. */
+/* All of the daemon's threads have the same privileges, except while one of them acts as another
+ * user. */
 static void read_privileges(struct reading *reading)
 {
 	privileges_read(&reading->privileges);

@@ -2,8 +2,8 @@
 /*
  * figures_json.h - the one table of all figures
  *
- * STATUS_FIGURES (figures.h) generates the JSON keys, the list that foldctl prints and the
- * manual's, so they cannot disagree. Dots in a key are levels of the JSON object.
+ * The JSON keys, the list that foldctl prints and the manual's list are generated from
+ * STATUS_FIGURES (figures.h), so they cannot disagree. Dots in a key are levels of the JSON object.
  */
 #ifndef FOLDFS_FIGURES_JSON_H
 #define FOLDFS_FIGURES_JSON_H
@@ -21,13 +21,13 @@ struct figures_context {
 	struct fusefs *fs;
 	const char *source;
 	const char *mountpoint;        /* where it was mounted */
-	const struct own_mount *mount; /* where it is now; NULL: there still */
-	const struct state *state; /* NULL: nothing outlives the mount. Its scan does not end before
-				    * the last asker */
+	const struct own_mount *mount; /* where it is now; NULL: still there */
+	const struct state *state; /* NULL: nothing outlives the mount. Its scan outlives the last
+				    * asker */
 	time_t started;            /* CLOCK_MONOTONIC seconds */
 };
 
-/* Everything as a new JSON object, the caller's. NULL: no memory. Any thread. */
+/* All figures as a new JSON object, which is the caller's. NULL: no memory. Any thread. */
 json_t *figures_json(const struct figures_context *context);
 
 #endif

@@ -2,12 +2,14 @@
 /*
  * guardian.c - aborts the connection when the daemon is killed
  *
- * The guardian holds the connection's abort file and nothing else: above all no descriptor of the
- * connection itself, which would keep that alive. An open abort file stays with its connection;
- * once that has gone, writing to it does nothing, whatever number another one has.
+ * The guardian holds the connection's abort file and nothing else. Above all it has no descriptor
+ * of the connection itself, which would keep the connection alive. An open abort file stays with
+ * its connection. Once the connection has gone, writing to the file does nothing, even if a new
+ * connection has its number.
  *
- * It is told of the end by PR_SET_PDEATHSIG, which the kernel sends when the thread that forked it
- * ends. A pidfd would not do: it waits for the last thread, and so for the one that is stuck.
+ * PR_SET_PDEATHSIG tells the guardian of the end: the kernel sends the signal when the thread that
+ * forked the guardian ends. A pidfd would not do: it waits for the last thread, and so for the one
+ * that is stuck.
  */
 #include "guardian.h"
 
@@ -21,7 +23,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* The file is open: what is left takes no right. Without these it would guard as well. */
+/* The file is open, and the rest of the task takes no right. If this fails, it guards all the
+ * same. */
 static void give_up_privileges(void)
 {
 	const struct syscall_filter filter = {.user = SYSCALLS_GUARDIAN};
@@ -31,13 +34,13 @@ static void give_up_privileges(void)
 	(void)syscall_filter_install(&filter);
 }
 
-/* In a process of its own. */
+/* The guardian's process. */
 _Noreturn static void guard(int abort_file, pid_t daemon)
 {
 	sigset_t end;
 	int sig;
 
-	/* A ^C is for the daemon, and its end is waited for. */
+	/* A ^C is meant for the daemon; the guardian waits for the daemon's end. */
 	setsid();
 	if (chdir("/"))
 		_exit(EXIT_FAILURE);

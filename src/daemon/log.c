@@ -2,7 +2,8 @@
 /*
  * log.c - the program's log lines
  *
- * Global, as libfuse's own log is: it takes a function, and no context with it.
+ * The state is global, as that of libfuse's own log is: libfuse takes a log function without a
+ * context.
  */
 #include "log.h"
 
@@ -17,7 +18,7 @@ static _Atomic unsigned errors;
 
 void log_line(enum fuse_log_level level, const char *format, va_list args)
 {
-	/* libfuse begins its lines with its own name and ends them with a newline. */
+	/* libfuse begins its lines with its own name, and ends them with a newline. */
 	static const char prefix[] = "fuse: ";
 	char text[1024];
 	char *start = text;

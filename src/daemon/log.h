@@ -8,16 +8,17 @@
 #include <fuse_lowlevel.h>
 #include <stdarg.h>
 
-/* One line, as libfuse hands it on (fuse_set_log_func()), with or without a newline. Any thread. */
+/* Log one line as libfuse hands it on (fuse_set_log_func()), with or without a newline. Any
+ * thread. */
 __attribute__((format(printf, 2, 0))) void log_line(enum fuse_log_level level, const char *format,
 						    va_list args);
-/* An error, in one sentence. -EINVAL, always. Any thread. */
+/* Log an error in one sentence. Always returns -EINVAL. Any thread. */
 __attribute__((format(printf, 1, 2))) errint_t complain(const char *format, ...);
 
-/* Lines from now on go to the system log. Before any thread runs. */
+/* From now on, lines go to the system log. Call it before any thread runs. */
 void log_to_system(void);
 bool log_is_to_system(void);
-/* Errors that were logged so far: whether a failure has been explained. Any thread. */
+/* The number of errors logged so far: it tells whether a failure has been explained. Any thread. */
 unsigned log_errors(void);
 
 #endif

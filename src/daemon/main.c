@@ -2,18 +2,19 @@
 /*
  * main.c - options, mount, start and stop in order
  *
- * Two processes start a mount (two_processes.c): the daemon, and one that asks the mount its first
- * question and says whether it was answered.
+ * Two processes start a mount (two_processes.c): the daemon, and the asker, which asks the mount
+ * its first question and reports whether the mount answered.
  *
- * Order of the start: look at everything that can be looked at, open the source (a mount over it
- * then covers nothing that we need), fork, mount, control socket, leave the terminal, serve. Errors
- * up to here reach stderr and status 1; later ones reach the system log. No thread runs before the
- * fork.
+ * Order of the start: check everything that can be checked, open the source (a mount over it then
+ * covers nothing that the daemon needs), fork, mount, control socket, leave the terminal, serve.
+ * Until the daemon leaves the terminal, errors reach stderr and lead to status 1; later ones reach
+ * the system log. No thread runs before the fork.
  *
  * Order of the end: stop serving, control socket, unmount, leave the source, free (ending.c).
  *
- * A mount that the daemon was not told to end, and that stands although its connection has ended,
- * was aborted. It is left there, dead: below it is a bare directory, which clients would go on in.
+ * A mount was aborted if it stands although its connection has ended and the daemon was not told to
+ * end. Such a mount is left there, dead: below it is a bare directory, in which clients would
+ * otherwise go on working.
  */
 #include "control_requests.h"
 #include "daemon.h"
@@ -41,8 +42,8 @@
 #include <unistd.h>
 
 #ifdef __SANITIZE_ADDRESS__
-/* Threads that read requests end by pthread_cancel(), which leaves AddressSanitizer's marks of the
- * frames that were unwound; its own use of the stack afterwards would trip over them. */
+/* Threads that read requests end by pthread_cancel(). The stack frames that are unwound keep
+ * AddressSanitizer's marks, and its own later use of that stack would trip over them. */
 const char *__asan_default_options(void);
 const char *__asan_default_options(void)
 {
@@ -55,8 +56,8 @@ static errint_t mount_session(struct daemon *d)
 	unsigned before;
 	errint_t error;
 
-	/* libfuse searches fusermount3 in PATH, where it is not in its usual place. Root does not
-	 * run what somebody's PATH leads to; a plain user's is the user's own. */
+	/* libfuse searches PATH for fusermount3 if it is not in its usual place. Root must not run
+	 * what somebody's PATH leads to; a plain user's PATH is the user's own. */
 	if (geteuid() == 0 && setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin", 1) != 0)
 		return complain("not enough memory.");
 	d->session = fuse_session_new(&d->options.fuse, &fusefs_operations,
@@ -65,7 +66,7 @@ static errint_t mount_session(struct daemon *d)
 		return log_errors() ? -EINVAL : complain("libfuse cannot make a session.");
 	before = log_errors();
 	if (fuse_session_mount(d->session, d->place.mountpoint) != 0)
-		/* libfuse, or fusermount3, has given the cause. */
+		/* libfuse, or fusermount3, has reported the cause. */
 		return log_errors() != before
 			       ? -EINVAL
 			       : complain("cannot mount on %s.", d->place.mountpoint);
@@ -102,7 +103,7 @@ static errint_t open_control(struct daemon *d)
 			 place.path ? place.path : "no place for it",
 			 error == -EPERM ? "others may write there" : strerror(-error));
 	control_place_clear(&place);
-	/* What was asked for by name is had, or nothing is mounted. */
+	/* If what was asked for by name cannot be had, nothing is mounted. */
 	return d->options.control ? error : 0;
 }
 
@@ -143,9 +144,9 @@ static errint_t start_watch(struct daemon *d)
 }
 
 /*
- * What the daemon does without from here on. Capabilities are each thread's own, and so they go
- * before there is a second one; the attendant is made while processes can be. A plain user's daemon
- * has none, but still has to start fusermount3.
+ * Give up what the daemon does without from here on. Capabilities belong to each thread, so they go
+ * before there is a second thread. The attendant is made while processes can still be made. A plain
+ * user's daemon has no capabilities, but still has to start fusermount3.
  */
 static errint_t keep_privileges(struct daemon *d)
 {
@@ -166,7 +167,8 @@ static errint_t keep_privileges(struct daemon *d)
 	return error ? complain("cannot give up privileges: %s.", strerror(-error)) : 0;
 }
 
-/* Mounted, and nobody served yet: the threads that are there are filtered along. */
+/* The mount stands, and nobody is served yet. The filter covers the threads that already exist,
+ * too. */
 static errint_t filter_syscalls(const struct daemon *d)
 {
 	const struct syscall_filter filter = {
@@ -201,16 +203,16 @@ static errint_t start(struct daemon *d)
 		error = open_control(d);
 	if (error)
 		return error;
-	/* What is created for a caller has the caller's umask; ours must not add to it. */
+	/* A client's new file gets the client's umask; the daemon's own must not add to it. */
 	umask(0);
 	resources_protect();
-	/* Where there can be none, a mount that hangs after kill -9 is the user's to abort. */
+	/* Without a guardian, the user has to abort a mount that hangs after kill -9. */
 	(void)guardian_start(d->mount.abort, &d->guardian);
-	/* Without it the window is held to its budget less closely: see window_trim.c. */
+	/* Without this limit the window keeps less closely to its budget: see window_trim.c. */
 	(void)dirty_limit_set(d->mount.entry.device_major, d->mount.entry.device_minor,
 			      d->options.window_bytes);
 	error = two_processes_detach(d);
-	/* Before the threads: one of them looks at the scan when the status is asked. */
+	/* Before the threads start: one of them looks at the scan when the status is asked. */
 	if (!error)
 		state_start_scan(&d->options, d->place.source_fd, &d->state);
 	if (!error)
@@ -222,18 +224,18 @@ static errint_t start(struct daemon *d)
 	return error;
 }
 
-/* Everything that start() did, backwards, however far it came. */
+/* Undo everything that start() did, in reverse order, however far start() came. */
 static void stop(struct daemon *d)
 {
-	/* Those that may be at the source are all told to end before any is waited for: somebody
-	 * may be about to unmount it. */
+	/* Tell all threads that may be at the source to end, before waiting for any: somebody may
+	 * be about to unmount the source. */
 	if (d->end_thread_runs)
 		pthread_cancel(d->end_thread);
 	control_end(d->control);
-	/* It may have answers to give. */
+	/* Requests may still have to be answered. */
 	if (d->fs)
 		fusefs_quiesce(d->fs);
-	/* Who asks for the status looks at the scan. */
+	/* Before the scan is stopped: a thread that answers a status request looks at the scan. */
 	control_free(d->control);
 	if (d->end_thread_runs)
 		pthread_join(d->end_thread, NULL);
@@ -242,11 +244,11 @@ static void stop(struct daemon *d)
 		ending_unmount(d, false);
 		fuse_session_destroy(d->session);
 	}
-	/* Whoever unmounts the source next does not have to wait for the rest. */
+	/* From here the source can be unmounted, without waiting for the rest. */
 	if (d->fs)
 		fusefs_leave_source(d->fs);
 	place_leave(&d->place);
-	/* The asker, should it still wait for the mount, has its answer now. */
+	/* If the asker still waits for the mount, it has its answer now. */
 	if (d->ready_thread_runs) {
 		shutdown(d->asker, SHUT_WR);
 		pthread_join(d->ready_thread, NULL);
@@ -261,7 +263,7 @@ static void stop(struct daemon *d)
 		pthread_cancel(d->force_thread);
 		pthread_join(d->force_thread, NULL);
 	}
-	/* In the foreground each has been a line already. */
+	/* In the foreground, each refused call has been reported already. */
 	if (log_is_to_system() && syscall_filter_refused() > 0)
 		complain("%u system calls were refused.", syscall_filter_refused());
 	close(d->asker);
@@ -278,8 +280,8 @@ static int run(struct daemon *d)
 		if (error)
 			complain("serving %s on %s ended: %s.", d->place.source,
 				 d->place.mountpoint, strerror(-error));
-		/* Requests that nobody answers any more are to fail, not to hang. As a plain user
-		 * the kernel does this when we end. */
+		/* Requests that will not be answered any more must fail, not hang. For a plain
+		 * user's daemon the kernel does this when the daemon ends. */
 		if (error)
 			ending_unmount(d, true);
 	}

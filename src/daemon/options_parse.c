@@ -2,16 +2,16 @@
 /*
  * options_parse.c - the command line and -o options of foldfs
  *
- * Three callers give three dialects: a person (`foldfs SOURCE MOUNTPOINT -o …`), mount(8) by way of
- * mount.fuse3 (`… -o rw,dev,suid,…`), and an fstab line, whose generic words (relatime, nofail,
- * x-systemd.…) mean something to others and arrive here all the same.
+ * Three callers use three dialects: a person (`foldfs SOURCE MOUNTPOINT -o …`), mount(8) through
+ * mount.fuse3 (`… -o rw,dev,suid,…`), and an fstab line. Its generic words (relatime, nofail,
+ * x-systemd.…) are meant for other programs, but arrive here all the same.
  *
  * Invariants:
- * A  Each word is ours, libfuse's (handed on as it is), somebody else's (dropped), or refused by
+ * A  Each word is ours, libfuse's (handed on unchanged), somebody else's (dropped), or refused by
  *    name: one table says which. libfuse never sees a word that it would refuse itself.
- * B  Values are read after all words are: the last one given counts, and defaults that depend on
- *    another option see its final value.
- * C  Whatever is wrong is said in one sentence that names the option and the value.
+ * B  Values are judged after all words have been read: the last one given counts, and defaults that
+ *    depend on another option see its final value.
+ * C  Each error is reported in one sentence that names the option and the value.
  */
 #include "options_parse.h"
 
@@ -30,14 +30,14 @@
 #include <unistd.h>
 
 #define DEFAULT_TIMEOUT 1.0
-/* Below this the map of one large file would not fit, and every read would miss. */
+/* With less, the map of one large file would not fit, and every read would miss. */
 #define MAPS_MIN_BYTES (64u << 10)
 /* Larger files are taken for disk images, whose pages are worth sharing one by one. */
 #define PASSTHROUGH_MAX_BYTES (128u << 20)
 /* The kernel takes whole seconds as 64 bits; nobody means more than a century. */
 #define TIMEOUT_MAX 3153600000.0
 
-/* What the words say, before they are judged. */
+/* The words as they were given, before they are judged. */
 struct raw_options {
 	char *source;
 	char *mountpoint;
@@ -70,14 +70,14 @@ struct raw_options {
 	int default_permissions;
 	int has_fsname;
 	int has_subtype;
-	bool refused;  /* a word was refused; said already */
-	char *kernels; /* the first word that is only said by the list of mounts */
+	bool refused;  /* a word was refused, and that has been reported */
+	char *kernels; /* the first word that only the list of mounts contains */
 	struct remount remount;
 };
 
 enum key {
-	KEY_KEEP, /* libfuse's */
-	KEY_DROP, /* means nothing here, and nothing is lost */
+	KEY_KEEP, /* libfuse's own */
+	KEY_DROP, /* has no meaning here, and dropping it loses nothing */
 	KEY_READ_ONLY,
 	KEY_RO,
 	KEY_RW,
@@ -89,7 +89,7 @@ enum key {
 	KEY_IO_URING,
 	KEY_NO_VALUE,
 	KEY_REMOUNT,
-	KEY_KERNEL, /* the kernel's own, which mount(8) hands on at a remount */
+	KEY_KERNEL, /* the kernel's own; mount(8) hands it on at a remount */
 };
 
 #define RAW(template, field)                                                                       \
@@ -179,7 +179,7 @@ static const struct fuse_opt words[] = {
 	KEEP("symfollow"),
 	KEEP("nosymfollow"),
 
-	/* Words of fstab that are for mount(8), systemd or the boot scripts. */
+	/* fstab's words for mount(8), systemd or the boot scripts. */
 	DROP("-n"),
 	DROP("-v"),
 	DROP("defaults"),
@@ -195,7 +195,7 @@ static const struct fuse_opt words[] = {
 	DROP("_netdev"),
 	DROP("comment="),
 	DROP("uhelper="),
-	/* Access times are the source's business: it keeps them, or not, as it is mounted. */
+	/* The source decides whether access times are kept, by how it is mounted. */
 	DROP("atime"),
 	DROP("diratime"),
 	DROP("relatime"),
@@ -209,7 +209,7 @@ static const struct fuse_opt words[] = {
 	DROP("nomand"),
 	DROP("silent"),
 	DROP("loud"),
-	/* libfuse 2 asked for this word before it covered files; libfuse 3 always does. */
+	/* libfuse 2 wanted this word before it mounted over files; libfuse 3 always does. */
 	DROP("nonempty"),
 	FUSE_OPT_END,
 };
@@ -231,7 +231,7 @@ __attribute__((format(printf, 2, 3))) static int refuse_word(struct raw_options 
 {
 	va_list args;
 
-	/* One sentence is enough, also where several words are wrong. */
+	/* One sentence is enough, even if several words are wrong. */
 	if (!raw->refused) {
 		fputs("foldfs: ", stderr);
 		va_start(args, format);
@@ -261,7 +261,7 @@ static int take_positional(struct raw_options *raw, const char *word)
 
 static int take_unknown(struct raw_options *raw, const char *word)
 {
-	/* A comma too many is none. */
+	/* A superfluous comma is ignored. */
 	if (!*word || strncmp(word, "x-", 2) == 0 || strncmp(word, "X-", 2) == 0)
 		return 0;
 	return refuse_word(raw, "unknown option '%s'.", word);
@@ -274,7 +274,7 @@ static int set_transport_io_uring(struct raw_options *raw)
 	return raw->transport ? 0 : -1;
 }
 
-/* One more of -o passthrough=GLOB. */
+/* Add one GLOB of -o passthrough=GLOB. */
 static int take_glob(struct raw_options *raw, const char *glob)
 {
 	char **globs;
@@ -300,7 +300,7 @@ static int take_kernels(struct raw_options *raw, const char *word)
 	return raw->kernels ? 0 : -1;
 }
 
-/* fuse_opt's call for each word: 1 keeps it for libfuse, 0 drops it, -1 gives up. */
+/* fuse_opt calls it for each word: 1 keeps the word for libfuse, 0 drops it, -1 gives up. */
 static int take_word(void *data, const char *word, int key, struct fuse_args *kept)
 {
 	struct raw_options *raw = data;
@@ -377,7 +377,7 @@ static uint64_t clamp(uint64_t value, uint64_t lowest, uint64_t highest)
 	return value < lowest ? lowest : value > highest ? highest : value;
 }
 
-/* Each of them may be filled, and none of them is given back when memory is short. */
+/* Each of the three may fill up, and none of them is given back when memory is short. */
 static errint_t judge_sum(const struct options *options, uint64_t memory)
 {
 	struct human_buffer pool, window, maps, all;
@@ -459,7 +459,7 @@ static errint_t judge_scan(const char *text, bool *background)
 		       : refuse("scan=%s is not one of background and off.", text);
 }
 
-/* *SECONDS is the default before. */
+/* *SECONDS holds the default before the call. */
 static errint_t judge_timeout(const char *name, const char *text, double *seconds)
 {
 	char *end;
@@ -486,15 +486,15 @@ static errint_t judge_timeouts(const struct raw_options *raw, struct options *op
 	error = judge_timeout("entry_timeout", raw->entry_timeout, &options->entry_timeout);
 	if (error)
 		return error;
-	/* Where files are made, others make some behind the mount: lock files, results
-	 * of builds. */
+	/* On a writable mount, others also make files behind the mount: lock files, results of
+	 * builds. */
 	options->negative_timeout = options->read_only ? options->entry_timeout : 0;
 	return judge_timeout("negative_timeout", raw->negative_timeout, &options->negative_timeout);
 }
 
 static errint_t judge_directory(const char *option, const char *path)
 {
-	/* The daemon works in /, and a relative path would be taken from there. */
+	/* The daemon works in /, so a relative path would be resolved from there. */
 	return path && *path != '/' ? refuse("%s=%s is not an absolute path.", option, path) : 0;
 }
 
@@ -529,7 +529,7 @@ static errint_t add_escaped(char **list, const char *name, const char *value)
 
 static errint_t add_fsname(char **list, const char *source)
 {
-	/* A source that does not resolve is refused later, with its cause. */
+	/* A source that does not resolve is refused later, with the reason. */
 	char *absolute = realpath(source, NULL);
 	errint_t error = add_escaped(list, "fsname", absolute ? absolute : source);
 
@@ -538,12 +538,12 @@ static errint_t add_fsname(char **list, const char *source)
 }
 
 /*
- * The words that the user left to us.
+ * Add the words that the user left to the daemon.
  *
- * default_permissions, for a plain user too: the kernel then checks modes and ACLs before it asks,
- * which also is what answers access(2). It takes nothing away, for what the daemon, running as that
- * user, may not do on the source fails there anyway; and where the user allows others in, it is
- * what holds them to the files' own permissions.
+ * default_permissions is added for a plain user too: the kernel then checks modes and ACLs before
+ * it asks, and this check also answers access(2). It takes nothing away: what the daemon, running
+ * as that user, may not do on the source fails there anyway. And where the user allows other users
+ * in, it is what holds them to the files' own permissions.
  */
 static errint_t add_defaults(const struct raw_options *raw, struct options *options)
 {
@@ -572,7 +572,8 @@ static errint_t add_defaults(const struct raw_options *raw, struct options *opti
 	return error;
 }
 
-/* mount(8) hands on what fstab says too, so what is there already is no reason to refuse. */
+/* mount(8) also hands on the words of fstab, so an option that the mount already has is no reason
+ * to refuse. */
 static void say_what_stays(const struct raw_options *raw)
 {
 	const char *const values[] = {
@@ -678,8 +679,8 @@ static void raw_clear(struct raw_options *raw)
 	free(raw->kernels);
 }
 
-/* fuse_opt removes a "--" with nothing of its own behind it, but not where an -o was kept (libfuse
- * 3.18, opt_parse()); what comes behind it would be no option any more. */
+/* fuse_opt removes a "--" that no argument of its own follows, but not if an -o was kept (libfuse
+ * 3.18, opt_parse()). Options added behind it would not be taken as options any more. */
 static void drop_separator(struct fuse_args *args)
 {
 	if (args->argc < 2 || strcmp(args->argv[args->argc - 1], "--") != 0)
@@ -694,7 +695,7 @@ errint_t options_parse(int argc, char *argv[], struct options *ret_options)
 	struct raw_options raw = {0};
 	errint_t error;
 
-	/* fuse_opt says itself what it does not like (an -o without a word behind it). */
+	/* fuse_opt itself reports what it refuses (an -o without a word behind it). */
 	error = fuse_opt_parse(&options.fuse, &raw, words, take_word) == 0 ? 0 : -EINVAL;
 	if (!error) {
 		drop_separator(&options.fuse);

@@ -2,22 +2,23 @@
 /*
  * own_mount.c - the daemon's own mount: where it is now, whether it stands, how it is taken away
  *
- * The kernel gives out a device number and a mount's id again as soon as the mount is gone, and
- * whoever mounts next at the same place is likely to get both. So they find the mount, and the
- * connection says whether what was found is ours:
+ * The kernel gives out a device number and a mount's id again as soon as the mount is gone, and the
+ * next mount at the same place is likely to get both. So these two only find a mount; the
+ * connection tells whether that mount is ours:
  *
- *  M.1  While the connection is alive its file system is, so nobody else has its device number. Who
- *       opened something of that number and sees afterwards that the connection lives has opened
- *       something of ours. An open descriptor keeps it so.
- *  M.2  An open file of fusectl stays with its connection, and is empty once that has no file
- *       system. This comes before the device number is given out again. So a mount of the number
- *       that was seen while the file still said something was ours. Where there is no such file (a
- *       plain user's mount in a container), the mount's unique id says it; and before Linux 6.8,
- *       what looks like ours is taken for ours. It is only spoken of.
+ *  M.1  While the connection is alive, so is its file system, and no other one has its device
+ *       number. If a thread opens something of that number and sees afterwards that the connection
+ *       still lives, what it opened is ours. An open descriptor keeps it so.
+ *  M.2  An open file of fusectl stays with its connection, and becomes empty once the connection
+ *       has no file system. This happens before the device number is given out again. So a mount
+ *       with our number was ours if it was seen while the file still had content. Where there is no
+ *       such file (a plain user's mount in a container), the mount's unique id tells. Before Linux
+ *       6.8 there is none, and a mount that looks like ours is taken for ours. That is used for
+ *       messages only.
  *
  * By M.1 a mount is taken away, through the descriptor and not by its path. A mount whose
- * connection has ended is never taken away: either the kernel has unmounted it, or the connection
- * was aborted, and then clients have to get errors instead of what is below.
+ * connection has ended is never taken away. Either the kernel has unmounted it, or the connection
+ * was aborted; then clients have to get errors instead of what is below the mount.
  */
 #include "own_mount.h"
 
@@ -36,7 +37,7 @@
 
 #define CONNECTIONS "/sys/fs/fuse/connections"
 
-/* A mount of fusectl that has no place, for where it is not mounted. */
+/* Make a mount of fusectl that is attached nowhere, for systems where fusectl is not mounted. */
 static int mount_fusectl(void)
 {
 	int context = fsopen("fusectl", FSOPEN_CLOEXEC);
@@ -50,7 +51,7 @@ static int mount_fusectl(void)
 	return fd;
 }
 
-/* The file NAME of a connection. -1, with errno. */
+/* Open the file NAME of a connection. -1, with errno. */
 static int open_connection_file(unsigned connection, const char *name, int flags)
 {
 	char path[64];
@@ -69,7 +70,7 @@ static int open_connection_file(unsigned connection, const char *name, int flags
 	return fd;
 }
 
-/* The id of the mount of ENTRY that is never given out again; 0: before Linux 6.8. */
+/* The unique id of the mount of ENTRY, which is never given out again; 0: before Linux 6.8. */
 static uint64_t unique_id_of(const struct mount_entry *entry)
 {
 	int fd = mount_entry_open(entry);
@@ -100,7 +101,7 @@ errint_t own_mount_note(const char *mountpoint, int device, struct own_mount *re
 	mount.waiting = open_connection_file(mount.entry.device_minor, "waiting", O_RDONLY);
 	mount.abort = open_connection_file(mount.entry.device_minor, "abort", O_WRONLY);
 	mount.unique_id = unique_id_of(&mount.entry);
-	/* What was found is ours only if the connection has been alive until now (M.1). */
+	/* What was found is ours only if the connection is still alive now (M.1). */
 	if (!is_connected(&mount)) {
 		own_mount_clear(&mount);
 		return -ENOENT;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * preflight.c - before the mount: what can be wrong with it
+ * preflight.c - before the mount: finds what can be wrong with it
  *
- * Whatever can be looked at is looked at before anything is made, and said in one sentence.
+ * Everything that can be checked is checked before anything is made. An error is reported in one
+ * sentence.
  */
 #include "preflight.h"
 
@@ -40,13 +41,15 @@ static errint_t open_source(const char *source, struct place *place)
 	return 0;
 }
 
-/* What comes by a file of a pseudo file system is judged by who opened it: the daemon. */
+/* A pseudo file system judges access through an open file by who opened it. Here that is the
+ * daemon. */
 static errint_t check_source_type(const struct options *options, const struct place *place)
 {
 	struct mount_entry entry = {0};
 	errint_t error = 0;
 
-	/* Where it cannot be told, the source is a mount of no usual kind: so be it. */
+	/* If its type cannot be found out, the source is on an unusual kind of mount. It is
+	 * accepted. */
 	if (!options->pseudo_filesystems && mount_entry_of_fd(place->source_fd, &entry) == 0 &&
 	    border_is_pseudo(entry.type))
 		error = complain("the source %s is on a pseudo file system (%s), whose files would "
@@ -57,8 +60,8 @@ static errint_t check_source_type(const struct options *options, const struct pl
 	return error;
 }
 
-/* Whether the file system that ENTRY is the mount of is the source itself, seen at the mount point:
- * SOURCE and MOUNTPOINT are one directory then, which is mounted over on purpose. */
+/* Whether the file system that ENTRY mounts is the source itself, seen at the mount point. Then
+ * SOURCE and MOUNTPOINT are one directory, which is mounted over on purpose. */
 static bool is_source(const struct options *options, const struct place *place,
 		      const struct mount_entry *entry)
 {
@@ -94,8 +97,8 @@ static errint_t refuse_busy(const struct options *options, const struct mount_en
 		     : 0;
 }
 
-/* The mount point is looked up in the list of mounts first: a dead mount there must not hold us up.
- * With replace dead ones are taken away, one after the other. */
+/* Look the mount point up in the list of mounts first, because a dead mount there must not hold us
+ * up. With replace, dead mounts are taken away one after the other. */
 static errint_t check_not_busy(const struct options *options, const struct place *place)
 {
 	struct mount_entry entry;
@@ -109,7 +112,7 @@ static errint_t check_not_busy(const struct options *options, const struct place
 		if (error)
 			return complain("cannot look up the mount point %s: %s.",
 					options->mountpoint, strerror(-error));
-		/* What stands behind an automount point is mounted over it. */
+		/* What is below an automount point gets mounted over it. */
 		busy = strcmp(entry.type, "autofs") != 0 &&
 		       (strncmp(entry.type, "fuse", 4) == 0 || !is_source(options, place, &entry));
 		if (busy)
@@ -139,9 +142,9 @@ static errint_t check_mountpoint(const struct options *options, struct place *pl
 }
 
 /*
- * Whether PATH, absolute, lies strictly inside the directory that ST is of. By identity, from
- * PATH's parent up: symlinks and bind mounts lead to the same directory by other names. PATH itself
- * is not opened (it may be an automount point).
+ * Whether PATH, absolute, lies strictly inside the directory of ST. Directories are compared by
+ * identity, from PATH's parent up, because symlinks and bind mounts lead to the same directory by
+ * other names. PATH itself is not opened (it may be an automount point).
  */
 static bool lies_inside(const char *path, const struct stat *st)
 {
@@ -172,8 +175,8 @@ static bool lies_inside(const char *path, const struct stat *st)
 
 /*
  * A mount point inside its own source would loop: the daemon, walking the source, would come to its
- * own mount and wait for itself. So it would where the source lies in another foldfs mount and the
- * mount point in that one's source; there it takes two daemons that wait for each other.
+ * own mount and wait for itself. A loop also arises if the source lies in another foldfs mount and
+ * the mount point lies in that mount's source. Then two daemons wait for each other.
  */
 static errint_t check_loop(const struct place *place)
 {
@@ -196,7 +199,7 @@ static errint_t check_loop(const struct place *place)
 
 		close(fd);
 		fd = -1;
-		/* Mounted over its own source: nothing that has a path now is below it. */
+		/* That mount covers its own source: no path leads below it now. */
 		if (nested && st.st_dev == makedev(entry.device_major, entry.device_minor))
 			nested = false;
 		if (nested && lies_inside(place->mountpoint, &st))
@@ -234,7 +237,7 @@ static errint_t check_transport(const struct options *options)
 	return 0;
 }
 
-/* That is no reason not to mount: every byte is served. */
+/* This is no reason not to mount: every byte is served. */
 static void tell_without_effect(const struct options *options)
 {
 	const char *word = options->passthrough         ? "passthrough"

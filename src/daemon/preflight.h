@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* preflight.h - before the mount: what can be wrong with it */
+/* preflight.h - before the mount: finds what can be wrong with it */
 #ifndef FOLDFS_PREFLIGHT_H
 #define FOLDFS_PREFLIGHT_H
 
@@ -7,7 +7,7 @@
 
 struct options;
 
-/* Where the mount is made, and of what. */
+/* The source and the mount point. */
 struct place {
 	char *source;     /* absolute */
 	char *mountpoint; /* absolute */
@@ -15,9 +15,9 @@ struct place {
 };
 #define PLACE_NONE ((struct place){.source_fd = -1})
 
-/* Find the place that OPTIONS name, and everything that is wrong with it and can be known before
- * the mount: said in one sentence. *ret_place is PLACE_NONE before, and is to be cleared whatever
- * comes of it. The mount point is not asked anything where it may be dead. -EINVAL. */
+/* Find the place that OPTIONS name, and check everything about it that can be known before the
+ * mount. An error is reported in one sentence. *ret_place must be PLACE_NONE before, and must be
+ * cleared whatever the result. Asks the mount point nothing where it may be dead. -EINVAL. */
 errint_t preflight(const struct options *options, struct place *ret_place);
 /* Close the source. */
 void place_leave(struct place *place);

@@ -2,7 +2,7 @@
 /*
  * remount.c - mount -o remount: what may be changed of a mount that stands
  *
- * mount(2) sets all flags anew, of the mount and of its file system. So those that it has are read
+ * mount(2) sets all flags anew, of the mount and of its file system. So the present flags are read
  * from the list of mounts first, and the words are applied to them.
  */
 #include "remount.h"
@@ -25,7 +25,7 @@
 #endif
 #define MS_ATIME (MS_NOATIME | MS_RELATIME | MS_STRICTATIME)
 
-/* In mount(8)'s words, which are those of the list of mounts too. */
+/* The words of mount(8); the list of mounts uses the same. */
 static const struct {
 	const char *word;
 	unsigned long set;
@@ -72,7 +72,7 @@ void remount_take_word(struct remount *remount, const char *word)
 	take(remount, word, strlen(word));
 }
 
-/* The flags that LIST, of the list of mounts, says. */
+/* The flags that LIST, taken from the list of mounts, names. */
 static unsigned long flags_of(const char *list)
 {
 	struct remount now = {0};
@@ -95,7 +95,8 @@ static errint_t apply(const struct remount *remount, const struct mount_entry *e
 
 	if (root < 0)
 		return root;
-	/* Neither word in the list is strictatime, which has to be asked for. */
+	/* If the list names neither word, the mount has strictatime, which has to be requested
+	 * explicitly. */
 	if (!(flags & MS_ATIME))
 		flags |= MS_STRICTATIME;
 	flags = (flags & ~remount->clear) | remount->set;

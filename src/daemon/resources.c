@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* resources.c - the daemon's limits, and what it is to the kernel when memory is short */
+/* resources.c - the daemon's limits, and how the kernel treats it when memory is short */
 #include "resources.h"
 
 #include "log.h"
@@ -34,7 +34,7 @@ errint_t resources_raise_file_size(bool read_only)
 
 	if (setrlimit(RLIMIT_FSIZE, &none) == 0 || getrlimit(RLIMIT_FSIZE, &limit) != 0)
 		return 0;
-	/* A plain user's may end below that. */
+	/* A plain user's limit may be lower than that. */
 	limit.rlim_cur = limit.rlim_max;
 	(void)setrlimit(RLIMIT_FSIZE, &limit);
 	if (limit.rlim_max == RLIM_INFINITY || read_only)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* state_open.c - what outlives a mount: opened at its start, or left out */
+/* state_open.c - what outlives a mount: opened when the mount starts, or left out */
 #include "state_open.h"
 
 #include "foldfs/passthrough.h"
@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A scan in the background is to be felt by nobody: one reader, of lowest priority, slower than any
+/* Nobody should notice a scan in the background: one reader, of lowest priority, slower than any
  * disk, with little memory. */
 #define BACKGROUND_RATE   (UINT64_C(64) << 20)
 #define BACKGROUND_MEMORY (UINT64_C(32) << 20)
@@ -24,7 +24,7 @@ static void open_objects(const char *directory, struct state *state)
 	char path[48];
 	errint_t error;
 
-	/* The directory that the catalogue was found in, whatever its name leads to now. */
+	/* The directory in which the catalogue was found, whatever its name leads to now. */
 	snprintf(path, sizeof(path), "/proc/self/fd/%d/objects",
 		 catalogue_directory(state->catalogue));
 	error = shared_copies_new(path, state->catalogue, &state->copies);
@@ -48,7 +48,7 @@ static errint_t open_in(const char *directory, const struct options *options, st
 			 "the catalogue in %s was damaged, foreign or full: it is moved aside "
 			 "(data.mdb.aside), and a new one begun.\n",
 			 directory);
-	/* Copies are for passthrough alone. */
+	/* Copies are of use for passthrough only. */
 	if (options->coherence_overlay && !options->read_only && passthrough_permitted())
 		open_objects(directory, state);
 	return 0;
@@ -63,7 +63,7 @@ void state_open(const struct options *options, const char *source, struct state 
 	error = state_directory(options->state, source, &directory);
 	if (!error)
 		error = open_in(directory, options, ret_state);
-	/* A plain user may have no place for it, and did not ask. */
+	/* Silent for a plain user who did not ask for it: there may be no place for it. */
 	if (error && (options->state || geteuid() == 0))
 		fuse_log(FUSE_LOG_WARNING, "no catalogue of %s is kept: %s: %s.\n", source,
 			 directory ? directory : "no directory for it",
@@ -106,7 +106,7 @@ void state_start_scan(const struct options *options, int source_fd, struct state
 		state->scan = made;
 		return;
 	}
-	/* Its tables would be counted, and held, to the mount's end. */
+	/* Otherwise its tables would be kept, and counted, until the mount ends. */
 	scan_free(made);
 	fuse_log(FUSE_LOG_WARNING, "cannot scan in the background: %s.\n", strerror(-error));
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* state_open.h - what outlives a mount: opened at its start, or left out */
+/* state_open.h - what outlives a mount: opened when the mount starts, or left out */
 #ifndef FOLDFS_STATE_OPEN_H
 #define FOLDFS_STATE_OPEN_H
 
@@ -7,17 +7,17 @@
 #include "foldfs/state.h"
 
 /*
- * Open what OPTIONS need of what is kept about SOURCE. A mount is as right without any of it, so
- * what cannot be had is logged and left out. In the process that uses it, for LMDB's environments
- * do not outlive fork, and before it has threads.
+ * Open what OPTIONS need of what is kept about SOURCE. A mount works correctly without any of it,
+ * so what cannot be opened is logged and left out. Call it in the process that uses it, because
+ * LMDB's environments do not survive a fork, and before that process has threads.
  */
 void state_open(const struct options *options, const char *source, struct state *ret_state);
 /* scan=background: begin to scan the source, open as SOURCE_FD, which is borrowed until
- * state_stop_scan(). In the process that serves. What cannot be done is logged. */
+ * state_stop_scan(). Call it in the process that serves. Failures are logged. */
 void state_start_scan(const struct options *options, int source_fd, struct state *state);
-/* Have it end, at once but for a read under way. */
+/* End the scan at once, except for a read that is under way. */
 void state_stop_scan(struct state *state);
-/* Nobody uses it any more. */
+/* Close everything. Nothing may use it any more. */
 void state_close(struct state *state);
 
 #endif

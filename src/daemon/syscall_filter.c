@@ -2,18 +2,22 @@
 /*
  * syscall_filter.c - the system calls that a process may still make (seccomp)
  *
- * The tables say it all: a call of `whole` is allowed as it is, one of `narrow` with the argument
- * that is named, one of `deadly` ends the process, and a few of `absent` are refused in silence, as
- * libraries are known to ask. The rest is refused too, with ENOSYS, but noticed: the tests take the
- * line for a failure. So what a new library or a change of ours calls is found by running them, and
- * goes into the table where it belongs.
+ * Four tables say what happens to a call:
+ * - whole: allowed as it is.
+ * - narrow: allowed with the argument that is named.
+ * - deadly: ends the process.
+ * - absent: refused in silence, because libraries are known to try it.
+ * Any other call is refused too, with ENOSYS, but reported: the tests take that line for a failure.
+ * So running the tests finds the calls that a new library or a change of ours makes, and these go
+ * into the table where they belong.
  *
- * Calls are named, not numbered, for there are several architectures. A name that this libseccomp
- * or the architecture does not have is passed over; but what foldfs calls itself and libseccomp may
- * be too old to name has its number here.
+ * Calls are named, not numbered, because there are several architectures. A name that this
+ * libseccomp or the architecture does not have is passed over. But calls that foldfs makes itself,
+ * and that libseccomp may be too old to name, have their number here.
  *
- * io_uring makes calls past any filter. So rings are made only where requests may come by them;
- * elsewhere those that there are, which were held to reads before (fetcher.c), may be used.
+ * io_uring makes calls that bypass any filter. So rings may be created only where requests may come
+ * by io_uring. Elsewhere only existing rings may be used; they were restricted to reads before
+ * (fetcher.c).
  */
 #include "syscall_filter.h"
 
@@ -38,7 +42,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-/* Later than some headers. */
+/* Some headers are too old to have it. */
 #ifndef PR_SET_VMA
 #define PR_SET_VMA 0x53564d41
 #endif
@@ -51,11 +55,11 @@
 #define GUARDIAN  FOR(SYSCALLS_GUARDIAN)
 #define ATTENDANT FOR(SYSCALLS_ATTENDANT)
 #define ALL       (DAEMON | GUARDIAN | ATTENDANT)
-/* No user of its own: of the daemon, where requests may come by io_uring. */
+/* Not a user of its own: for the daemon, where requests may come by io_uring. */
 #define RING      (1u << 8)
 #define SANITIZER (1u << 9)
 
-/* Blanks between the names. By what needs them. */
+/* Names are separated by blanks, and grouped by what needs them. */
 static const struct {
 	unsigned users;
 	const char *names;
@@ -68,10 +72,10 @@ static const struct {
 	{DAEMON, "clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time"},
 	{DAEMON, "getrandom uname sysinfo getrusage getpriority setpriority ioprio_set"},
 	{DAEMON, "getuid geteuid getgid getegid getppid getrlimit"},
-	/* Memory: malloc, the pool, LMDB's map. Never to be run: see narrow. */
+	/* Memory: malloc, the pool, LMDB's map. Never executable: see narrow. */
 	{ALL, "brk munmap"},
 	{DAEMON, "mremap madvise msync mincore"},
-	/* Content, of the source, the catalogue and the copies. */
+	/* Content of the source, the catalogue and the copies. */
 	{ALL, "read write close"},
 	{DAEMON, "readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek _llseek"},
 	{DAEMON, "splice tee vmsplice sendfile copy_file_range fallocate ftruncate truncate"},
@@ -87,7 +91,7 @@ static const struct {
 	{DAEMON, "chown lchown fchown fchownat utimensat name_to_handle_at open_by_handle_at"},
 	{DAEMON, "getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr"},
 	{DAEMON, "setxattr lsetxattr fsetxattr removexattr lremovexattr fremovexattr"},
-	/* The caller's identity: thread_identity.c. */
+	/* Taking on the caller's identity: thread_identity.c. */
 	{DAEMON, "setfsuid setfsgid setgroups capget capset"},
 	/* Waiting; the control socket, syslog and systemd. */
 	{DAEMON,
@@ -95,17 +99,17 @@ static const struct {
 	{DAEMON, "accept accept4 bind listen connect shutdown getsockopt setsockopt getsockname"},
 	{DAEMON | ATTENDANT, "sendto recvmsg"},
 	{DAEMON, "getpeername recvfrom sendmsg"},
-	/* Which inode it is: links.c. */
+	/* Finding out which inode it is: links.c. */
 	{DAEMON, "inotify_init1 inotify_add_watch inotify_rm_watch"},
 	/* The end of the mount. */
 	{DAEMON, "umount2"},
-	/* The attendant makes a child for each order, which ends with it. */
+	/* The attendant makes a child for each order; the child ends with the order. */
 	{ATTENDANT, "clone fork set_robust_list rseq syncfs"},
-	/* FUSE over io_uring, whose threads are each on the node of their processor. */
+	/* FUSE over io_uring, whose threads each run on the node of their processor. */
 	{RING, "io_uring_setup io_uring_register get_mempolicy set_mempolicy mbind"},
 	{DAEMON, "io_uring_enter"},
-	/* The sanitizers' own, with the symbolizer that they start and the threads that
-	 * they stop. */
+	/* The sanitizers' own calls, with those of the symbolizer that they start and the threads
+	 * that they stop. */
 	{SANITIZER,
 	 "clone clone3 fork vfork execve ptrace wait4 waitid personality prctl arch_prctl"},
 	{SANITIZER,
@@ -116,14 +120,14 @@ static const struct {
 	 "process_vm_readv futex mremap madvise open openat lseek fstat newfstatat poll"},
 };
 
-/* What foldfs calls itself and libseccomp may be too old to name: one number on all
- * architectures. */
+/* Calls that foldfs makes itself and that libseccomp may be too old to name. The number is the same
+ * on all architectures. */
 static const struct {
 	const char *name;
 	int number;
 } numbers[] = {{"cachestat", 451}, {"fchmodat2", 452}};
 
-/* Allowed if that argument, of whose bits MASK counts, is VALUE. */
+/* The call is allowed if the bits of MASK in that argument equal VALUE. */
 static const struct {
 	unsigned users;
 	const char *name;
@@ -131,13 +135,14 @@ static const struct {
 	uint64_t mask;
 	uint64_t value;
 } narrow[] = {
-	/* Threads and no processes; those ask by clone3 first, whose flags no filter sees. */
+	/* Threads, but no processes. The C library tries clone3 first, whose flags no filter can
+	 * see. */
 	{DAEMON, "clone", 0, CLONE_THREAD, CLONE_THREAD},
-	/* Nothing that was written is ever run. */
+	/* No memory that was written is ever executed. */
 	{ALL, "mmap", 2, PROT_EXEC, 0},
 	{ALL, "mmap2", 2, PROT_EXEC, 0},
 	{ALL, "mprotect", 2, PROT_EXEC, 0},
-	/* Only who can be talked to through files. */
+	/* Only sockets that are reached through files. */
 	{DAEMON, "socket", 0, UINT32_MAX, AF_UNIX},
 	{DAEMON, "socketpair", 0, UINT32_MAX, AF_UNIX},
 	{DAEMON, "ioctl", 1, UINT32_MAX, FUSE_BACKING_OPEN},
@@ -148,11 +153,11 @@ static const struct {
 	{DAEMON, "ioctl", 1, UINT32_MAX, TCGETS}, /* isatty, of stderr */
 	{DAEMON, "unshare", 0, UINT32_MAX, CLONE_FS},
 	{DAEMON, "io_uring_register", 1, UINT32_MAX, IORING_REGISTER_ENABLE_RINGS},
-	/* SCHED_IDLE: what runs in the background. */
+	/* SCHED_IDLE, for work in the background. */
 	{DAEMON, "sched_setscheduler", 1, UINT32_MAX, SCHED_IDLE},
-	/* Its own limits. */
+	/* The daemon's own limits. */
 	{DAEMON, "prlimit64", 0, UINT32_MAX, 0},
-	/* The C library names memory and threads; the status asks for the rest. */
+	/* The C library names threads and memory; the status report needs the rest. */
 	{ALL, "prctl", 0, UINT32_MAX, PR_SET_NAME},
 	{ALL, "prctl", 0, UINT32_MAX, PR_SET_VMA},
 	{DAEMON, "prctl", 0, UINT32_MAX, PR_CAPBSET_READ},
@@ -162,14 +167,14 @@ static const struct {
 	{ATTENDANT, "prctl", 0, UINT32_MAX, PR_SET_PDEATHSIG},
 };
 
-/* The C library has another way without clone3, and libfuse without its programs: it looks for a
- * mount(8) that writes /etc/mtab, and for fusermount3, whose work is done when it does. */
+/* The C library can do without clone3, and libfuse can do without its programs: it looks for a
+ * mount(8) that writes /etc/mtab, and for fusermount3, whose work is done by that time. */
 static const struct {
 	const char *name;
 	int error;
 } absent[] = {{"clone3", ENOSYS}, {"fork", EPERM}, {"vfork", EPERM}};
 
-/* Nobody has a use for these here but one who has taken the process over. */
+/* Only an intruder who has taken the process over has a use for these here. */
 static const char deadly[] =
 	"execve execveat ptrace process_vm_readv process_vm_writev pidfd_getfd kcmp "
 	"init_module finit_module delete_module kexec_load kexec_file_load bpf perf_event_open "
@@ -192,7 +197,7 @@ unsigned syscall_filter_refused(void)
 #endif
 
 #ifdef RESULT
-/* In the middle of anything: only what is safe there. */
+/* Interrupts any code, so it does only what is safe in a signal handler. */
 static void notice(int signal, siginfo_t *info, void *context)
 {
 	static const char text[] = "foldfs: refused a system call, number ";
@@ -210,18 +215,18 @@ static void notice(int signal, siginfo_t *info, void *context)
 	at -= sizeof(text) - 1;
 	memcpy(at, text, sizeof(text) - 1);
 	atomic_fetch_add(&refused, 1);
-	/* In the background stderr leads nowhere; there is the count. */
+	/* In the background stderr leads nowhere, but the count is kept. */
 	(void)!write(STDERR_FILENO, at, (size_t)(end - at));
 	errno = saved;
 	RESULT((ucontext_t *)context) = -ENOSYS;
 }
 
-/* What happens to a call on no list. */
+/* The action for a call that is in no table. */
 static uint32_t refusal(enum syscall_user user)
 {
 	struct sigaction action = {.sa_sigaction = notice, .sa_flags = SA_SIGINFO | SA_NODEFER};
 
-	/* The others have no stderr and nobody who asks for the count. */
+	/* The others have no stderr, and nobody asks them for the count. */
 	if (user != SYSCALLS_DAEMON || sigaction(SIGSYS, &action, NULL) < 0)
 		return SCMP_ACT_ERRNO(ENOSYS);
 	return SCMP_ACT_TRAP;
@@ -236,7 +241,7 @@ static uint32_t refusal(enum syscall_user user)
 
 /* ---- from the tables to the kernel ---- */
 
-/* The number of a name that ends at the first blank. */
+/* The number of the call whose name ends at the first blank. */
 static int number_of(const char *name)
 {
 	char copy[32];
@@ -251,7 +256,7 @@ static int number_of(const char *name)
 	return number;
 }
 
-/* -EACCES is libseccomp's word for a rule that does what the default does. */
+/* libseccomp returns -EACCES for a rule that does the same as the default. */
 static errint_t add_names(scmp_filter_ctx context, uint32_t action, const char *names)
 {
 	for (const char *name = names; *name;) {
@@ -307,7 +312,7 @@ static errint_t add_refusals(scmp_filter_ctx context)
 	return error ? error : add_names(context, SCMP_ACT_KILL_PROCESS, deadly);
 }
 
-/* Signals to this process, abort() above all, and the end of its children. */
+/* Allow signals to this process, above all from abort(), and signals that end its children. */
 static errint_t add_signals(scmp_filter_ctx context, const struct syscall_filter *filter)
 {
 	errint_t error = add_narrow(context, "tgkill", 0, UINT32_MAX, (uint32_t)getpid());
@@ -325,8 +330,8 @@ static errint_t set_attributes(scmp_filter_ctx context)
 
 	if (!error)
 		error = seccomp_attr_set(context, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
-	/* No code of others runs here, from which speculation would have to be kept: before Linux
-	 * 5.16 a filter slows the process down for that. */
+	/* No foreign code runs here against which speculation must be restricted. Before Linux 5.16
+	 * a filter restricts it by default, which slows the process down. */
 	if (!error)
 		error = seccomp_attr_set(context, SCMP_FLTATR_CTL_SSB, 1);
 	return error;
@@ -350,7 +355,7 @@ errint_t syscall_filter_install(const struct syscall_filter *filter)
 		error = add_tables(context, users);
 	if (!error && filter->user == SYSCALLS_DAEMON)
 		error = add_signals(context, filter);
-	/* Not of what a sanitizer does, which is most of it. */
+	/* Not with a sanitizer, which makes most of these calls. */
 	if (!error && filter->user == SYSCALLS_DAEMON && !(users & SANITIZER))
 		error = add_refusals(context);
 	if (!error)

@@ -2,10 +2,10 @@
 /*
  * two_processes.c - the daemon, and the process that asks its mount the first question
  *
- * In the background the asker is the process that was called, so its exit status is the truth; in
- * the foreground it is a child that ends at once. The daemon never asks its own mount anything: a
- * thread that waits for the mount keeps the device open, so that killing such a daemon would leave
- * a mount that hangs for ever.
+ * In the background the asker is the process that was called, so its exit status is true. In the
+ * foreground it is a child that ends at once. The daemon never asks its own mount anything: a
+ * thread that waits for the mount keeps the device open, so killing such a daemon would leave a
+ * mount that hangs for ever.
  */
 #include "daemon.h"
 #include "foldfs/privileges.h"
@@ -22,15 +22,16 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
-/* Wait until the daemon has mounted, ask the mount something, tell the daemon. An exit status. */
+/* Wait until the daemon has mounted, ask the mount something, tell the daemon. Returns an exit
+ * status. */
 static int ask(int fd, const char *mountpoint)
 {
 	struct statfs st;
 	char byte;
 
-	/* All it takes to ask. */
+	/* The only capability that the question needs. */
 	(void)privileges_keep(PRIVILEGE(CAP_DAC_READ_SEARCH));
-	/* Without the byte the daemon has ended, and has said why. */
+	/* If the byte does not come, the daemon has ended, and has reported why. */
 	if (TEMP_FAILURE_RETRY(read(fd, &byte, 1)) != 1)
 		return EXIT_FAILURE;
 	/* An error of the source is an answer as well. */
@@ -38,7 +39,7 @@ static int ask(int fd, const char *mountpoint)
 		complain("the mount on %s does not answer: %s.", mountpoint, strerror(errno));
 		return EXIT_FAILURE;
 	}
-	/* A daemon that has just been told to end does not listen any more, which is its right. */
+	/* A daemon that has just been told to end may not listen any more. That is no error. */
 	(void)send(fd, "", 1, MSG_NOSIGNAL);
 	return EXIT_SUCCESS;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* unmount.c - take a mount away, whoever is in it */
+/* unmount.c - takes a mount away, even if it is in use */
 #include "unmount.h"
 
 #include "foldfs/proc_fd.h"
@@ -21,7 +21,7 @@ errint_t unmount_lazily(int root, bool force)
 	return umount2(link, MNT_DETACH | (force ? MNT_FORCE : 0)) == 0 ? 0 : -errno;
 }
 
-/* As libfuse does it. */
+/* Calls fusermount3 as libfuse does. */
 static _Noreturn void become_fusermount(char *mountpoint)
 {
 	char *const argv[] = {"fusermount3", "--unmount", "--quiet", "--lazy",

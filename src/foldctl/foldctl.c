@@ -2,9 +2,9 @@
 /*
  * foldctl.c - looks at a foldfs mount from outside
  *
- * foldctl_ask.c asks the daemon, foldctl_text.c says what it answered; each command has a file of
- * its own. Root may look at any user's mount, so whatever an answer says, numbers out of all bounds
- * and control characters for the terminal included, does no harm.
+ * foldctl_ask.c asks the daemon, and foldctl_text.c prints what it answered; each command has a
+ * file of its own. Root may look at any user's mount. So no answer may do harm, whatever it
+ * contains, numbers out of all bounds and control characters for the terminal included.
  */
 #include "foldctl.h"
 #include "foldfs/control_place.h"
@@ -54,7 +54,7 @@ static bool is_help(const char *word)
 	return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
 }
 
-/* Takes --control=DIR out of the front of the words. False: an error was said. */
+/* Take --control=DIR from the front of the words. False: an error was reported. */
 static bool take_control(int *argc, char **argv[])
 {
 	static const char option[] = "--control=";
@@ -76,7 +76,7 @@ int main(int argc, char *argv[])
 {
 	const char *command;
 
-	/* A scan has what others' files hold in its memory. */
+	/* A scan holds the content of others' files in its memory. */
 	privileges_begin();
 	if (!take_control(&argc, &argv))
 		return EXIT_FAILURE;

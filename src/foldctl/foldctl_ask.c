@@ -2,10 +2,11 @@
 /*
  * foldctl_ask.c - the question to a daemon
  *
- * Asked over the control socket, which is found from the list of mounts; the mount itself is never
- * touched, so a stuck one can be looked at. Whatever the daemon does, the answer is there within
- * its time or an error is. Who answers is checked as well: the socket of a plain user's mount is in
- * a directory of theirs, and only they, or root, may answer there.
+ * foldctl asks over the control socket, which it finds from the list of mounts. It never touches
+ * the mount itself, so it can look at a stuck one. Whatever the daemon does, within its time there
+ * is an answer or an error. The identity of the answering process is checked as well: the socket of
+ * a plain user's mount is in a directory of that user, and only that user, or root, may answer
+ * there.
  */
 #include "foldctl.h"
 
@@ -40,7 +41,7 @@ static errint_t wait_for(int fd, short events, int64_t deadline)
 	return ready > 0 ? 0 : ready == 0 ? -ETIMEDOUT : -errno;
 }
 
-/* The queue of a daemon that many ask at once may be full for a moment. */
+/* If many clients ask at once, the daemon's queue may be full for a moment. */
 static errint_t connect_patiently(int fd, const struct sockaddr_un *address)
 {
 	const struct timespec pause = {.tv_nsec = RETRY_MS * 1000000L};
@@ -56,7 +57,7 @@ static errint_t connect_patiently(int fd, const struct sockaddr_un *address)
 	return 0;
 }
 
-/* Whether root or OWNER is answering at FD. */
+/* Whether the process at FD is root's or OWNER's. */
 static errint_t check_peer(int fd, uid_t owner)
 {
 	struct ucred peer;
@@ -85,14 +86,15 @@ static int connect_object(int object, uid_t owner)
 	return error ? error : fd;
 }
 
-/* Connect to NAME in place number INDEX. *RET_PATH says where that is, if there is such a place. */
+/* Connect to NAME in place number INDEX. *RET_PATH tells where that is, if there is such a
+ * place. */
 static int connect_at(uid_t owner, unsigned index, const char *name, char **ret_path)
 {
 	struct control_place place;
 	int object, fd;
 	errint_t error = control_place_open(owner, index, &place);
 
-	/* A place that others could take is none. */
+	/* A place that others could take over is not used. */
 	if (error)
 		return error == -EPERM ? -ENOENT : error;
 	object = openat(place.fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
@@ -105,8 +107,8 @@ static int connect_at(uid_t owner, unsigned index, const char *name, char **ret_
 	return fd;
 }
 
-/* Connect to the daemon of ENTRY. A descriptor, or -errno; *RET_PATH says where that was tried,
- * NULL: nowhere; the caller's to free. */
+/* Connect to the daemon of ENTRY. A descriptor, or -errno. *RET_PATH is the path that was tried,
+ * which the caller frees; NULL: none was. */
 static int connect_to(const struct mount_entry *entry, const char *name, char **ret_path)
 {
 	int fd = -ENOENT;
@@ -116,7 +118,7 @@ static int connect_to(const struct mount_entry *entry, const char *name, char **
 		char *path = NULL;
 		int found = connect_at(entry->owner, index, name, &path);
 
-		/* What is not there says less than what does not answer. */
+		/* A socket that does not answer tells more than one that is not there. */
 		if (found >= 0 || found != -ENOENT || !*ret_path) {
 			fd = found != -ENOENT ? found : fd;
 			free(*ret_path);
@@ -146,7 +148,7 @@ static errint_t send_all(int fd, const char *text, int64_t deadline)
 	return 0;
 }
 
-/* Read to the end of the connection. Bytes, or -errno. */
+/* Read until the connection ends. The number of bytes, or -errno. */
 static ssize_t receive_all(int fd, char *buffer, size_t size, int64_t deadline)
 {
 	size_t length = 0;
@@ -179,7 +181,7 @@ static errint_t converse(int fd, const char *request, int64_t answer_within_ms, 
 
 	if (length == 0)
 		length = send_all(fd, request, deadline);
-	/* A daemon that has given up says why before it hangs up. */
+	/* A daemon that has given up sends the reason before it hangs up. */
 	if (length == 0 || length == -EPIPE)
 		length = receive_all(fd, buffer, ANSWER_MAX, deadline);
 	if (length >= 0) {
@@ -200,7 +202,8 @@ static int explain_no_connection(const struct mount_entry *entry, const char *pa
 	const char *mountpoint = entry->mountpoint;
 	const char *socket = path ? path : "no socket";
 
-	/* With -o subtype= the type of ours is what the user says; nobody else's has the socket. */
+	/* With -o subtype= the type of our mount is whatever the user chose. Only our mounts have
+	 * the socket. */
 	if (error == -ENOENT && strcmp(entry->type, "fuse.foldfs") != 0)
 		return fail("%s is not a foldfs mount: it is %s.", mountpoint, entry->type);
 	if (error == -ENOENT || error == -ECONNREFUSED)
@@ -259,7 +262,7 @@ bool is_ours(const struct mount_entry *entry)
 		return true;
 	if (strncmp(entry->type, "fuse", 4) != 0)
 		return false;
-	/* With -o subtype= the type is what the user says; nobody else's has the socket. */
+	/* With -o subtype= the type is whatever the user chose. Only our mounts have the socket. */
 	mount_socket_name(entry, socket);
 	fd = connect_to(entry, socket, &path);
 	free(path);
@@ -286,7 +289,7 @@ static errint_t find_around(const char *path, struct mount_entry *ret_entry)
 	return error;
 }
 
-/* The mount whose source PATH is, or else that it lies on. */
+/* The mount whose source is PATH, or else the mount that PATH lies on. */
 static errint_t find_by_content(const char *path, struct mount_entry *ret_entry)
 {
 	char *full = realpath(path, NULL);
@@ -301,7 +304,7 @@ int find_mount(const char *path, struct mount_entry *ret_entry)
 	struct mount_entry entry = {0}, found;
 	errint_t error = mount_entry_find(path, &entry);
 
-	/* A stuck mount is found by its mount point, and never touched. */
+	/* A stuck mount is found by its mount point, without touching it. */
 	if (error == -ENOENT || (!error && strcmp(entry.type, "fuse.foldfs") != 0)) {
 		errint_t otherwise = find_by_content(path, &found);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* foldctl_audit.c - foldctl audit: has the daemon compare all it holds with the source */
+/* foldctl_audit.c - foldctl audit: has the daemon compare everything it holds with the source */
 #include "foldctl.h"
 #include "foldfs/audit_checks.h"
 #include "foldfs/human.h"
@@ -12,7 +12,7 @@ struct audit_options {
 	const char *mountpoint;
 	bool as_json;
 	bool idle;
-	int64_t timeout_ms; /* as good as none by default */
+	int64_t timeout_ms; /* by default so long that it hardly matters */
 };
 
 static void print_check(const json_t *report, const char *key, const char *unit, const char *what)
@@ -94,7 +94,7 @@ static int audit(const struct audit_options *options)
 	return differences ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
-/* SECONDS as milliseconds. False: it is no number of seconds. */
+/* Parse SECONDS into milliseconds. False: it is no number of seconds. */
 static bool parse_timeout(const char *seconds, int64_t *ret_ms)
 {
 	char *end;

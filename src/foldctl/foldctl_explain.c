@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* The mount that FD, open on PATH, is on. */
+/* The mount that FD, an open descriptor of PATH, is on. */
 static int mount_of(int fd, const char *path, struct mount_entry *ret_entry)
 {
 	errint_t error = mount_entry_of_fd(fd, ret_entry);
@@ -24,7 +24,7 @@ static int mount_of(int fd, const char *path, struct mount_entry *ret_entry)
 	return EXIT_FAILURE;
 }
 
-/* COUNT pages in bytes; the nearest number where there is none. */
+/* COUNT pages in bytes; the nearest number if the product is too large. */
 static int64_t bytes_of(int64_t count)
 {
 	int64_t bytes;
@@ -32,7 +32,7 @@ static int64_t bytes_of(int64_t count)
 	return __builtin_mul_overflow(count, (int64_t)FOLD_PAGE_SIZE, &bytes) ? INT64_MAX : bytes;
 }
 
-/* What is known of its pages, one line for each kind. */
+/* Print what is known of the file's pages, one line for each kind. */
 static void print_pages(const json_t *answer)
 {
 	struct human_buffer a, b;
@@ -78,7 +78,7 @@ static int explain(int fd, const char *path, bool as_json)
 		return fail("%s is not a regular file.", path);
 	if (mount_of(fd, path, &entry))
 		return EXIT_FAILURE;
-	/* As JSON can say it: the daemon takes it back to the number without a sign. */
+	/* jansson's integers are signed; the daemon turns the number back into an unsigned one. */
 	snprintf(request, sizeof(request), "{\"request\":\"explain\",\"inode\":%" PRId64 "}\n",
 		 (int64_t)st.st_ino);
 	result = ask(&entry, request, ANSWER_MS, &answer);
@@ -104,8 +104,8 @@ int command_explain(char *argv[])
 		return EXIT_FAILURE;
 	if (!path)
 		return fail("explain needs a FILE.");
-	/* Held open, so that the daemon still knows the inode when it is asked; not for reading,
-	 * which would give it a plan. */
+	/* The file is held open, so that the daemon still knows the inode when it is asked. It is
+	 * not open for reading, which would give it a plan. */
 	fd = open(path, O_PATH | O_CLOEXEC);
 	if (fd < 0)
 		return fail("cannot open %s: %s.", path, strerror(errno));

@@ -2,12 +2,13 @@
 /*
  * foldctl_scan.c - foldctl scan: fills the catalogue of a source now
  *
- * DIR is a mount, whose source is then scanned, or a directory that is or is to be mounted. A
- * directory within a mount is none of these: it has no catalogue of its own.
+ * DIR is a mount, whose source is then scanned, or a directory that is mounted or will be. A
+ * directory within a mount is neither of these: it has no catalogue of its own.
  *
- * What is found is of use to a mount only in the mount's own catalogue. So a mount is asked where
- * that is; it may have been told another place than ours would be (-o state, $HOME). Only a mount
- * of the caller's own is believed: anybody else's could have him write where he would not.
+ * The results are of use to a mount only in the mount's own catalogue. So foldctl asks the mount
+ * where its catalogue is: the mount may have been told another place than our default (-o state,
+ * $HOME). Only a mount of the caller's own is believed; any other user's could make the caller
+ * write where the caller does not want to.
  */
 #include "foldctl.h"
 #include "foldfs/catalogue.h"
@@ -22,7 +23,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* What a foldfs mount serves has other stamps than its source, and none that last. */
+/* A foldfs mount shows other stamps than its source does, and none that last. */
 static bool is_on_foldfs(int fd)
 {
 	struct mount_entry entry;
@@ -54,10 +55,10 @@ static int open_root(const char *directory, const char *source, int *ret_fd)
 	return EXIT_SUCCESS;
 }
 
-/* What is scanned, and where what is found is kept. Strings are malloced. */
+/* What is scanned, and where the results are kept. Strings are malloced. */
 struct target {
 	char *source;
-	char *mountpoint; /* of the mount that is asked; NULL: none is */
+	char *mountpoint; /* of the mount that is asked; NULL: no mount is */
 	char *state;      /* the directory of the mount's catalogue; empty: it has none */
 	char *directory;  /* of the catalogue that is filled */
 	uid_t owner;      /* of the mount */
@@ -87,7 +88,7 @@ static int open_catalogue(const struct target *target, struct catalogue **ret_ca
 	return EXIT_SUCCESS;
 }
 
-/* Have the copies removed that nobody has a use for after the scan. */
+/* Remove the copies that nothing needs any more after the scan. */
 static void sweep_objects(struct catalogue *catalogue, const char *directory)
 {
 	char path[PATH_MAX];
@@ -102,7 +103,7 @@ static void sweep_objects(struct catalogue *catalogue, const char *directory)
 	}
 }
 
-/* What the daemon of ENTRY says of its mount. */
+/* Ask the daemon of ENTRY about its mount. */
 static int ask_target(const struct mount_entry *entry, struct target *target)
 {
 	json_t *status = NULL;
@@ -119,7 +120,7 @@ static int ask_target(const struct mount_entry *entry, struct target *target)
 								     : fail("not enough memory.");
 }
 
-/* PATH is the target, or a mount of ours that is up serves it. */
+/* PATH is the target, or a mount of ours that is up serves PATH. */
 static int find_served(const char *path, bool state_given, struct target *target)
 {
 	struct mount_entry entry;
@@ -163,7 +164,7 @@ static bool is_same_place(const char *a, const char *b)
 	       first.st_ino == second.st_ino;
 }
 
-/* Where what is found is kept: STATE is what the command line says, NULL: nothing. */
+/* Choose where the results are kept. STATE is from the command line; NULL: it names no place. */
 static int choose_directory(const char *state, struct target *target)
 {
 	errint_t error;
@@ -187,7 +188,7 @@ static int choose_directory(const char *state, struct target *target)
 	return EXIT_SUCCESS;
 }
 
-/* What --state names may be another place than the mount's. */
+/* --state may name another place than the mount's. */
 static void tell_unseen(const struct target *target)
 {
 	if (target->mountpoint && !is_same_place(target->directory, target->state))
@@ -222,7 +223,7 @@ int command_scan(char *argv[])
 
 	if (scan_command_parse("foldctl", false, argv, &command))
 		return EXIT_FAILURE;
-	/* By its path: "." is no mount's name. */
+	/* The mount is looked up by its path: "." is no mount's name. */
 	if (!command.directory) {
 		current = getcwd(NULL, 0);
 		if (!current)
@@ -230,7 +231,7 @@ int command_scan(char *argv[])
 		command.directory = current;
 	}
 	status = find_target(command.directory, command.state, &target);
-	/* For messages: the directory is the source. */
+	/* In messages the scanned directory is the source. */
 	if (!status && !target.mountpoint)
 		command.directory = target.source;
 	if (!status)

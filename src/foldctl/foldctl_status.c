@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* COUNT pages or frames in bytes, the nearest number where there is none. */
+/* COUNT pages or frames in bytes; the nearest number if the product is too large. */
 static int64_t bytes_of(const json_t *status, const char *count)
 {
 	int64_t pages = number(status, count), frame = number(status, "frame_bytes"), bytes;
@@ -109,7 +109,7 @@ static void print_memory(const json_t *status)
 	print_size("window", number(status, "window.bytes"), meaning);
 }
 
-/* One line: whether the daemon runs with as little as it can. */
+/* Print one line: whether the daemon runs with as few privileges as it can. */
 static void print_privileges(const json_t *status)
 {
 	printf("\n  system calls %s",
@@ -126,7 +126,7 @@ static void print_status(const json_t *status)
 {
 	struct human_buffer up;
 
-	/* Empty where only another mount namespace has it. */
+	/* The mount point is empty if only another mount namespace has the mount. */
 	human_print_foreign(stdout, *text(status, "mountpoint") ? text(status, "mountpoint")
 								: "(elsewhere)");
 	printf("\n  serves ");

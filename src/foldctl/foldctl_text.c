@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* foldctl_text.c - what foldctl says, and how it reads what it is told */
+/* foldctl_text.c - how foldctl prints its sentences, and how it reads answers */
 #include "foldctl.h"
 
 #include <errno.h>
@@ -17,7 +17,7 @@ int fail(const char *format, ...)
 	return EXIT_FAILURE;
 }
 
-/* What is at KEY, which may have one dot; NULL where a daemon of another version has nothing. */
+/* The value at KEY, which may have one dot; NULL if a daemon of another version has none. */
 static const json_t *value_at(const json_t *status, const char *key)
 {
 	const char *dot = strchr(key, '.');
@@ -29,7 +29,7 @@ static const json_t *value_at(const json_t *status, const char *key)
 	return json_object_get(json_object_get(status, group), dot + 1);
 }
 
-/* 0 where there is none. */
+/* 0 if there is none. */
 int64_t number(const json_t *status, const char *key)
 {
 	return json_integer_value(value_at(status, key));
@@ -42,7 +42,7 @@ const char *text(const json_t *status, const char *key)
 	return value ? value : "?";
 }
 
-/* What was printed has to have arrived: a full disk is an error like another. */
+/* The output must have arrived: a full disk is an error like any other. */
 int finish_output(void)
 {
 	if (fflush(stdout) != 0 || ferror(stdout))
@@ -50,7 +50,7 @@ int finish_output(void)
 	return EXIT_SUCCESS;
 }
 
-/* argv after the command: at most one word that is no option, and OPTION. */
+/* Take OPTION, and at most one word that is no option, from the words after the command. */
 bool take_arguments(char *argv[], const char *option, const char **ret_word, bool *ret_given)
 {
 	const char *word = NULL;

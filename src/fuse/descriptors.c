@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* descriptors.c - how many descriptors there are, and who may have them */
+/* descriptors.c - how many descriptors there are, and what they are for */
 #include "descriptors.h"
 
 #include <sys/resource.h>
 
-#define DESCRIPTORS_MIN 256 /* that every process may have */
+#define DESCRIPTORS_MIN 256 /* what every process may have */
 #define DESCRIPTORS_MAX (1 << 30)
-/* The daemon's own: an eighth, and no more than this. */
+/* The daemon keeps an eighth for itself, but no more than OWN_MAX. */
 #define OWN_PART 8
 #define OWN_MAX  1024
 

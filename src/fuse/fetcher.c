@@ -2,20 +2,22 @@
 /*
  * fetcher.c - reads of source files that wait in the kernel and not each in a thread (io_uring)
  *
- * Each ring has a thread, the only one that touches it. A read is put into the ring's list. The
- * thread sleeps only when the list is empty, until the disk has something for it or its waker is
- * written to, which the ring reads too. So while there is much to do, nobody is woken, and what has
- * gathered goes to the disk in one call.
+ * Each ring has one thread, the only one that touches it. A read to be done is put into the ring's
+ * list. The thread sleeps only if the list is empty. It wakes when the disk has something for it,
+ * or when its waker is written to, because the ring also reads the waker. So while there is much to
+ * do, no wake-up is needed, and all reads that have gathered go to the disk in one call.
  *
- * Users. The call that hands a read over may wait for a lock of the file: that of its page cache, or
- * the inode's (XFS), which a truncation or an fallocate of a file in many pieces holds for seconds.
- * So a ring is one user's as long as it has any read, and whoever finds none has threads instead.
+ * Users. The call that hands a read over may wait for a lock of the file: that of its page cache,
+ * or the inode's (XFS). A truncation or an fallocate of a file in many pieces holds such a lock for
+ * seconds. So a ring belongs to one user as long as it has any read. A user who finds no ring uses
+ * threads instead.
  *
- * Privileges. io_uring makes calls past the filter of system calls. So a ring is made before there
- * is one, disabled, and held to reads for as long as it lives (io_uring_register(2), restrictions);
- * its thread can then only enable it, and no other can be made.
+ * Privileges. io_uring makes calls that bypass the filter of system calls. So a ring is made before
+ * there is a filter, disabled, and restricted to reads for as long as it lives
+ * (io_uring_register(2), restrictions). After that its thread can only enable it, and no other ring
+ * can be made.
  *
- * The file systems that fetcher_new() accepts need no thread of the kernel's for a read, but for rare
+ * The file systems that fetcher_new() accepts need no kernel thread for a read, except in rare
  * cases (a compressed extent). The number of these threads is bounded.
  */
 #include "fetcher.h"
@@ -35,51 +37,51 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-/* Of one user. With one for each of two processors that are all at work, a sixth less is read than
- * with one for both: where less gathers, more calls are made. */
+/* Rings of one user. With one ring for each of two processors that are fully busy, a sixth less is
+ * read than with one ring for both. The reason: less gathers in each, so more calls are made. */
 #define PROCESSORS_EACH 4u
 #define RINGS_EACH      4u
-/* With so many reads on all that he has a user gets another. */
+/* If each of a user's rings has this many reads, the user gets another ring. */
 #define CROWD 64u
-/* Of all. */
+/* Rings of all users. */
 #define RINGS_MIN 4u
 #define RINGS_MAX 8u
-#define ENTRIES   128u /* submitted in one call */
-/* Reads under way at a time: what some hundreds of clients have, and far more than a
- * disk's queue. */
+#define ENTRIES   128u /* reads submitted in one call */
+/* Reads under way at a time: what some hundreds of clients have, and far more than a disk's queue
+ * holds. */
 #define PLACES  1024u
 #define RESERVE 128u
-/* Threads of the kernel's own, for each ring. */
+/* Kernel threads for each ring. */
 #define HELPERS_MAX 64u
 
 struct ring {
-	struct io_uring uring; /* of its thread alone, as the next three */
-	uint64_t woken;        /* what was written to the waker; the kernel's while it is read */
+	struct io_uring uring; /* only its thread uses it, like the next three fields */
+	uint64_t woken;        /* the value read from the waker; the kernel's during that read */
 	bool reads_waker;
 	unsigned under_way;
 	int waker; /* eventfd(2); constant */
-	bool runs; /* the owner's, as the next two */
+	bool runs; /* the owner's, like the next two fields */
 	pthread_t thread;
 	sem_t begun;    /* the thread has begun, or failed to: */
-	errint_t error; /* set before */
+	errint_t error; /* set before begun is posted */
 	pthread_mutex_t lock;
 	struct cds_list_head handed_over; /* under lock */
-	bool asleep;                      /* or about to be; under lock */
+	bool asleep;                      /* or about to sleep; under lock */
 	bool ending;                      /* under lock */
-	uid_t user;                       /* under fetcher->lock, as the next: */
-	unsigned taken;                   /* places that are his */
+	uid_t user;                       /* under fetcher->lock, like the next field: */
+	unsigned taken;                   /* places that are the user's */
 };
 
 struct fetcher {
-	dev_t device;   /* constant once it has begun, as the next two */
-	unsigned count; /* of rings */
-	unsigned each;  /* of one user, at most */
+	dev_t device;   /* constant once it has begun, like the next two fields */
+	unsigned count; /* number of rings */
+	unsigned each;  /* most rings that one user gets */
 	struct shares *places;
 	pthread_mutex_t lock; /* a leaf */
 	struct ring rings[RINGS_MAX];
 };
 
-/* liburing's library before 2.4 lacks the functions for both of these. */
+/* The library of liburing before 2.4 lacks the functions for both calls (restrict, enable). */
 static errint_t ring_register(const struct io_uring *uring, unsigned what, const void *argument,
 			      unsigned count)
 {
@@ -93,7 +95,7 @@ static struct io_uring_sqe *free_entry(struct ring *ring)
 {
 	struct io_uring_sqe *entry;
 
-	/* What the kernel cannot take for want of memory it takes later. */
+	/* If the kernel has no memory for a read now, it takes the read later. */
 	while (!(entry = io_uring_get_sqe(&ring->uring)))
 		if (io_uring_submit(&ring->uring) < 0)
 			sched_yield();
@@ -138,7 +140,8 @@ static void read_waker(struct ring *ring)
 	ring->reads_waker = true;
 }
 
-/* Begin what was handed over. *ret_idle: that was nothing. False: there is nothing left to do. */
+/* Begin the reads that were handed over. *ret_idle: there were none. False: nothing is left to
+ * do. */
 static bool take_over(struct ring *ring, bool *ret_idle)
 {
 	struct cds_list_head taken;
@@ -184,7 +187,8 @@ static void *ring_main(void *argument)
 	while (!ring->error && take_over(ring, &idle)) {
 		if (!ring->reads_waker)
 			read_waker(ring);
-		/* An error is a call that was interrupted, or the kernel's want of memory. */
+		/* An error means that the call was interrupted, or that the kernel had no
+		 * memory. */
 		if (idle)
 			(void)io_uring_submit_and_wait(&ring->uring, 1);
 		else
@@ -248,7 +252,7 @@ static void wake(struct ring *ring)
 {
 	const uint64_t one = 1;
 
-	/* It can only fail if it was woken very often and has not looked yet. */
+	/* It fails only if the thread was woken very often and has not looked yet. */
 	(void)!write(ring->waker, &one, sizeof(one));
 }
 
@@ -282,7 +286,7 @@ errint_t fetcher_new(int root_fd, struct fetcher **ret_fetcher)
 	return 0;
 }
 
-/* Have RING's thread end when it has nothing left to do, if it runs. */
+/* Make RING's thread, if it runs, end when it has nothing left to do. Waits for that. */
 static void ring_stop(struct ring *ring)
 {
 	if (!ring->runs)
@@ -295,7 +299,7 @@ static void ring_stop(struct ring *ring)
 	ring->runs = false;
 }
 
-/* Have RING begin. -errno: it has no thread, or the kernel does not let it. */
+/* Start RING's thread. -errno: the thread could not be created, or the kernel does not allow it. */
 static errint_t ring_start(struct ring *ring)
 {
 	int error = pthread_create(&ring->thread, NULL, ring_main, ring);
@@ -308,7 +312,7 @@ static errint_t ring_start(struct ring *ring)
 	return ring->error;
 }
 
-/* There are COUNT rings from now on. */
+/* Stop and close rings until only COUNT are left. */
 static void keep_rings(struct fetcher *fetcher, unsigned count)
 {
 	while (fetcher->count > count) {
@@ -344,8 +348,8 @@ void fetcher_free(struct fetcher *fetcher)
 	free(fetcher);
 }
 
-/* The ring for one more read of USER's: of his the one with the fewest, or another one. NULL: there
- * is none. */
+/* The ring for one more read of USER's: the least used of his rings, or another one. NULL: there is
+ * none. */
 static struct ring *choose_locked(struct fetcher *fetcher, uid_t user)
 {
 	struct ring *least = NULL;

@@ -4,12 +4,12 @@
  *
  * Each request is two functions: do_x() decides and returns an errno, fusefs_x() only replies.
  *
- * Attributes are changed as the caller (thread_identity.h), by one system call of the source each,
- * so it is the source that checks, at that moment, and that does what goes with it (set-id bits at
- * chown, the ACL's mask at chmod).
+ * Attributes are changed as the caller (thread_identity.h), by one system call on the source each.
+ * So the source makes the checks, at that moment, and does what belongs to the change (set-id bits
+ * at chown, the ACL's mask at chmod).
  *
- * Objects are reached by O_PATH descriptors; calls that do not take one go through /proc/self/fd,
- * whose links lead to the object itself, to a symlink as well, and no further.
+ * Objects are reached by O_PATH descriptors. Calls that do not take such a descriptor go through
+ * /proc/self/fd. Its links lead to the object itself, also if that is a symlink, and no further.
  */
 #include "foldfs/proc_fd.h"
 #include "fusefs_internal.h"
@@ -31,7 +31,7 @@
 #define CAPABILITY     "security.capability"
 #define TRUSTED_PREFIX "trusted."
 
-/* An object at work. */
+/* An object that a request works on. */
 struct object {
 	struct inode *inode;
 	int fd;                   /* O_PATH */
@@ -59,8 +59,9 @@ static void object_end(const struct object *object)
 	inode_path_end(object->inode);
 }
 
-/* The end of having asked for its attributes. -ESTALE: it has gone, and its numbers may mean
- * another one by now; the kernel looks the name up again, and is to find that. */
+/* End OBJECT after its attributes were asked for. ERROR is -ESTALE if the object is gone. Then its
+ * numbers may mean another object by now; the kernel looks the name up again, and must find that
+ * other object. */
 static errint_t object_asked(struct fusefs *fs, const struct object *object, errint_t error)
 {
 	if (error == -ESTALE)
@@ -77,8 +78,8 @@ static errint_t stat_fd(struct fusefs *fs, int fd, struct stat *ret_stat)
 	return fstat(fd, ret_stat) < 0 ? -errno : fusefs_stat_show(fs, fd, ret_stat);
 }
 
-/* An open handle saves opening the inode, and knows a file whose name is gone for certain. The
- * kernel gives handles of regular files only. */
+/* With an open handle the inode need not be opened, and a file whose name is gone is found for
+ * certain. The kernel sends handles of regular files only. */
 static errint_t do_getattr(struct fusefs *fs, fuse_ino_t node, const struct fuse_file_info *fi,
 			   struct stat *ret_stat)
 {
@@ -159,9 +160,9 @@ void fusefs_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fu
 /* ---- setattr ---- */
 
 /*
- * Each of these is one system call on the source, made as the caller: the source checks, and takes
- * set-id bits and capabilities away, under its own lock. No mode is read here and written back:
- * between the two somebody else may have changed it.
+ * Each of these is one system call on the source, made as the caller. The source makes the checks,
+ * and clears set-id bits and capabilities, under its own lock. No mode is read here and then
+ * written back: in between another process may have changed it.
  */
 
 static errint_t result_of(int result)
@@ -188,11 +189,13 @@ static errint_t set_owner(fuse_req_t req, const struct object *object, const str
 }
 
 /*
- * A request that sets nothing comes from chown(2) of neither owner nor group, and before a write
- * that takes set-id bits or capabilities away. Both are chown(2) here. But root's write keeps
- * set-id bits, and is told by the capabilities that the kernel sent it for, which the write itself
- * takes. And chown(2) of a file with set-id bits is not everybody's: an error would fail a write as
- * well, so of files that FUSE writes it is not said.
+ * A request that sets nothing has two causes: chown(2) of neither owner nor group, and a write that
+ * clears set-id bits or capabilities and is about to come. Both are done by chown(2) here, with two
+ * exceptions.
+ *  - Root's write keeps set-id bits. It is recognized by the capabilities, for which the kernel
+ *    sent the request. The write itself clears them.
+ *  - Not everybody may chown(2) a file with set-id bits, and an error would make a write fail as
+ *    well. So for regular files, which FUSE may write, that error is not returned.
  */
 static errint_t set_nothing(fuse_req_t req, const struct object *object)
 {
@@ -252,9 +255,9 @@ static errint_t chmod_as_caller(fuse_req_t req, const struct object *object, mod
 	return error;
 }
 
-/* chmod(2), where the plan that the file has allows set-id bits; else they are ignored, as POSIX
- * leaves it to the implementation. Not under the inode's lock: it waits for who writes to the file
- * in the source, and he may have himself waited for. */
+/* chmod(2). If the file's plan does not allow set-id bits, they are ignored; POSIX leaves that to
+ * the implementation. Not under the inode's lock: chmod waits for a process that writes to the file
+ * in the source, and that process may make others wait on purpose. */
 static errint_t set_mode(fuse_req_t req, const struct object *object, mode_t mode)
 {
 	struct plan_hold *hold = inode_plan(object->inode);
@@ -278,9 +281,9 @@ static errint_t set_mode(fuse_req_t req, const struct object *object, mode_t mod
 }
 
 /*
- * In an order in which no part undoes another: a new owner takes set-id bits that a mode may give,
- * a new size takes a new time. The ctime is the source's own and cannot be set: FUSE_SET_ATTR_CTIME
- * comes with the write-back cache only, which we do not use.
+ * The order is such that no part undoes another: a new owner clears set-id bits that a mode may
+ * set, and a new size sets a new time. The ctime is the source's own and cannot be set:
+ * FUSE_SET_ATTR_CTIME comes only with the write-back cache, which we do not use.
  */
 static errint_t set_parts(fuse_req_t req, const struct object *object, const struct stat *attr,
 			  int to_set, struct fuse_file_info *fi)
@@ -341,7 +344,8 @@ static errint_t setxattr_as_caller(fuse_req_t req, const struct object *object, 
 				   const char *value, size_t size, int flags)
 {
 	struct identity identity;
-	/* Of a set-gid file an ACL takes the bit, unless its group is the caller's. */
+	/* Setting an ACL clears the set-gid bit of a file, unless the file's group is the
+	 * caller's. */
 	errint_t error = identity_assume(req, object->fd, false, &identity);
 
 	if (error)
@@ -375,8 +379,9 @@ void fusefs_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const cha
 	fusefs_reply_err(req, -do_setxattr(fusefs_of(req), req, ino, name, value, size, flags));
 }
 
-/* What the kernel asks for on its own account (file capabilities) is not the caller's to see or
- * not; who may see trusted.* it has decided by the caller's capabilities. */
+/* Whether the kernel decides about NAME itself. It asks for file capabilities on its own account,
+ * so it does not matter what the caller may see. For trusted.* it has already checked the caller's
+ * capabilities. */
 static bool is_asked_by_kernel(const char *name)
 {
 	return strncmp(name, "security.", strlen("security.")) == 0 ||
@@ -405,8 +410,8 @@ static ssize_t getxattr_for(fuse_req_t req, const struct object *object, const c
 {
 	ssize_t length;
 
-	/* ACLs are everybody's to see, and the kernel asks for them before many requests: whoever
-	 * the thread is, it stays. */
+	/* Every user may see ACLs, and the kernel asks for them before many requests. So the thread
+	 * keeps the identity that it has. */
 	if (!is_acl(name) && !is_asked_by_kernel(name))
 		return getxattr_as_caller(req, object, name, value, size);
 	if (!is_acl(name))
@@ -415,7 +420,8 @@ static ssize_t getxattr_for(fuse_req_t req, const struct object *object, const c
 	return length < 0 ? -errno : length;
 }
 
-/* Bytes of the value, in a new buffer of the caller's if SIZE is not 0. */
+/* Returns the length of the value. If SIZE is not 0, the value is in a new buffer that the caller
+ * frees. */
 static ssize_t do_getxattr(fuse_req_t req, fuse_ino_t node, const char *name, size_t size,
 			   char **ret_value)
 {
@@ -432,8 +438,8 @@ static ssize_t do_getxattr(fuse_req_t req, fuse_ino_t node, const char *name, si
 	else
 		length = getxattr_for(req, &object, name, value, size);
 	object_end(&object);
-	/* The kernel asks for ACLs to check permissions, and an error would refuse access: a source
-	 * without ACLs has none. */
+	/* The kernel asks for ACLs to check permissions, and an error would deny access. So a
+	 * source that does not support ACLs has none. */
 	if (length == -EOPNOTSUPP && is_acl(name))
 		length = -ENODATA;
 	if (length < 0)
@@ -443,7 +449,8 @@ static ssize_t do_getxattr(fuse_req_t req, fuse_ino_t node, const char *name, si
 	return length;
 }
 
-/* LENGTH bytes, or the error; VALUE NULL: only their number was asked. Frees VALUE. */
+/* Reply with LENGTH bytes, or with the error. If VALUE is NULL, only the length was asked for.
+ * Frees VALUE. */
 static void reply_xattr(fuse_req_t req, ssize_t length, size_t size, char *value)
 {
 	if (length < 0) {
@@ -465,8 +472,8 @@ void fusefs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t si
 	reply_xattr(req, length, size, value);
 }
 
-/* Take the names that need CAP_SYS_ADMIN out of LIST, unless REQ's caller has it; the
- * bytes left. */
+/* Remove the names that need CAP_SYS_ADMIN from LIST, unless REQ's caller has it. Returns the bytes
+ * left. */
 static size_t list_visible(fuse_req_t req, char *list, size_t length)
 {
 	bool asked = false;
@@ -488,7 +495,8 @@ static size_t list_visible(fuse_req_t req, char *list, size_t length)
 	return kept;
 }
 
-/* Bytes of the list of names that the caller may see, in a new buffer of the caller's. */
+/* Returns the length of the list of names that the caller may see. The list is in a new buffer that
+ * the caller frees. */
 static ssize_t do_listxattr(fuse_req_t req, fuse_ino_t node, size_t size, char **ret_list)
 {
 	struct object object;
@@ -527,8 +535,9 @@ static errint_t removexattr_as_caller(fuse_req_t req, const struct object *objec
 	struct identity identity = {0};
 	errint_t error = 0;
 
-	/* The kernel has a write take file capabilities away, whoever writes: that is done as the
-	 * daemon. Who asks for it, the kernel has checked; and nobody gets a right by it. */
+	/* When any user writes, the kernel has file capabilities removed. That is done as the
+	 * daemon. If a client asks for it, the kernel has checked the client. Nobody gains a right
+	 * by it. */
 	if (strcmp(name, CAPABILITY))
 		error = identity_assume(req, object->fd, false, &identity);
 	if (error)
@@ -565,7 +574,7 @@ void fusefs_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 static errint_t do_statfs(struct fusefs *fs, fuse_ino_t node, struct statvfs *ret_statvfs)
 {
 	struct object object;
-	/* Node 0: the kernel asks for the file system, not for a place in it. */
+	/* Node 0: the kernel asks about the file system, not about a place in it. */
 	errint_t error = object_begin(fs, node ? node : FUSE_ROOT_ID, &object);
 
 	if (error)

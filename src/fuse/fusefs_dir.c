@@ -4,24 +4,27 @@
  *
  * Each request is two functions: do_x() decides and returns an errno, fusefs_x() only replies.
  *
- * Offsets are the source's own (d_off), which file systems keep stable while a directory changes:
+ * Offsets are the source's own (d_off). File systems keep them stable while a directory changes:
  * reading on from an offset neither skips nor repeats an entry that was there all the time. So a
  * handle keeps no entries between two requests, and a client's open directories cost no buffers.
- * What was read but did not fit is read again, so no more is read than is likely to fit.
+ * Entries that were read but did not fit are read again. So no more is read than is likely to fit.
  *
- * Lists. Where the kernel may keep names and attributes for a while, it may keep a directory's list
- * as well (with short times it would then look up one by one what a readdirplus brings at once).
- * What it keeps is as good as asking: each opendir compares the directory's times, and has the list
- * dropped unless they are those that it was begun under. A list is not kept either while somebody
- * has the directory open: the answer that drops an older one may be under way still. And nobody who
- * finds it changed then may add to the list: those who read it already may bring entries of before.
- * A list takes a page of memory at least, so a directory has one from its second open on: who goes
- * through a tree once leaves none behind.
+ * Lists. If the kernel may keep names and attributes for a while, it may keep a directory's list as
+ * well. (With short timeouts it would then look up one by one the entries that a readdirplus brings
+ * at once.) A kept list is as good as asking: each opendir compares the directory's times. It has
+ * the list dropped unless the times are those under which the list was begun.
+ *
+ * A list is also not kept while somebody has the directory open: the answer that drops an older
+ * list may still be under way. An open that finds the directory changed then may not add to the
+ * list. The reason: clients that are reading it already may bring entries from before the change.
+ *
+ * A list takes at least a page of memory. So a directory has one only from its second open on: a
+ * client that goes through a tree once leaves no lists behind.
  *
  * Invariants:
  *  - A handle's mutex protects its descriptor's position; no reply is sent holding it.
- *  - A look-up is counted for an entry only after it is known that the entry fits, and never for
- *    "." and "..", for which the kernel counts none.
+ *  - A look-up is counted for an entry only after it is known that the entry fits. None is ever
+ *    counted for "." and "..", for which the kernel counts none.
  */
 #include "fusefs_internal.h"
 
@@ -34,28 +37,29 @@
 #include <unistd.h>
 
 #define DIRECTORY_MAGIC 0x666f6c6464697221u
-/* Entries are read in such portions; the smaller one has room for any single entry. */
+/* Entries are read in portions of these sizes. The smaller one has room for any single entry. */
 #define PORTION_MAX (32u << 10)
 #define PORTION_MIN 512u
-/* How much longer entries with attributes are than without, for names of usual length. */
+/* How many times longer entries with attributes are than those without, for names of usual
+ * length. */
 #define PLUS_FACTOR 5u
-/* Seconds for which names and attributes have to be kept to keep lists. */
+/* How many seconds names and attributes must at least be kept for lists to be kept. */
 #define LIST_TIMEOUT 30.0
 
 struct directory_handle {
-	uint64_t magic; /* constant: tells a handle from a stray number */
+	uint64_t magic; /* constant: identifies a valid handle */
 	int fd;         /* constant */
 	dev_t device;   /* constant */
-	bool root;      /* constant: of the source's own directory */
-	uid_t user;     /* constant: who opened it, a handle of his share of fs->open_handles */
+	bool root;      /* constant: it is the source's own directory */
+	uid_t user;     /* constant: the opener, to whose share of fs->open_handles it counts */
 	struct inode
-		*inode; /* constant; with a look-up and counted in its hold. NULL: not counted */
+		*inode; /* constant; has a look-up, and is counted in its hold. NULL: not counted */
 	pthread_mutex_t mutex;
 	off_t position;            /* of the next entry that fd would read; under mutex */
 	struct cds_list_head link; /* in fs->directories, under fs->handles_lock */
 };
 
-/* One answer being put together. */
+/* An answer that is being built. */
 struct listing {
 	struct fusefs *fs;
 	fuse_req_t req;
@@ -63,9 +67,9 @@ struct listing {
 	char *bytes;
 	size_t size;
 	size_t used;
-	char *entries; /* of the source, struct dirent64 each */
-	size_t taken;  /* bytes of them handed on */
-	size_t filled; /* bytes of them read */
+	char *entries; /* of the source, each a struct dirent64 */
+	size_t taken;  /* bytes of entries that were handed on */
+	size_t filled; /* bytes of entries that were read */
 };
 
 static struct directory_handle *handle_of(const struct fuse_file_info *fi)
@@ -96,8 +100,8 @@ static void handle_free(struct fusefs *fs, struct directory_handle *handle)
 	free(handle);
 }
 
-/* FD, and what fusefs_handle_take() took for USER, are the handle's from now on; on failure FD is
- * closed. */
+/* Make a handle that takes over FD and what fusefs_handle_take() took for USER. On failure FD is
+ * closed, but the other stays with the caller. */
 static errint_t handle_new(struct fusefs *fs, int fd, bool root, uid_t user,
 			   struct directory_handle **ret_handle, struct stat *ret_stat)
 {
@@ -139,8 +143,8 @@ static bool time_equal(const struct timespec *a, const struct timespec *b)
 	return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
 }
 
-/* One more open of the directory, found as ST: may the kernel keep its list (keep_cache), and make
- * one (cache_readdir)? See the head of this file. */
+/* Count one more open of the directory, found as ST. Decide whether the kernel may keep its list
+ * (keep_cache), and make one (cache_readdir). See the head of this file. */
 static void hold_open_locked(const struct fusefs *fs, struct directory_hold *hold,
 			     const struct stat *st, struct fuse_file_info *fi)
 {
@@ -174,7 +178,7 @@ static void hold_open(struct fusefs *fs, struct inode *inode, struct directory_h
 	handle->inode = inode;
 }
 
-/* ANSWERED: the kernel had been told of the open, and did what it was told. */
+/* ANSWERED: the kernel got the answer to the open, and did what it says. */
 static void handle_release(struct fusefs *fs, struct directory_handle *handle, bool answered)
 {
 	struct inode *inode = handle->inode;
@@ -260,7 +264,7 @@ void fusefs_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_f
 
 /* ---- the source's entries ---- */
 
-/* Have the next entry be the one at OFFSET. 0 is rewinddir(3): show what is there now. */
+/* Make the entry at OFFSET the next one. 0 is rewinddir(3): show what is there now. */
 static errint_t handle_seek_locked(struct directory_handle *handle, off_t offset)
 {
 	if (offset == handle->position && offset != 0)
@@ -271,7 +275,7 @@ static errint_t handle_seek_locked(struct directory_handle *handle, off_t offset
 	return 0;
 }
 
-/* What to read for the room that is left in LISTING. */
+/* How many bytes to read for the room that is left in LISTING. */
 static size_t portion(const struct listing *listing)
 {
 	size_t room = (listing->size - listing->used) / (listing->plus ? PLUS_FACTOR : 1);
@@ -281,7 +285,7 @@ static size_t portion(const struct listing *listing)
 	return room < PORTION_MAX ? room : PORTION_MAX;
 }
 
-/* The next entry, which stays the next one until listing_step_locked(); NULL at the end. */
+/* The next entry. It stays the next one until listing_step_locked(). NULL at the end. */
 static errint_t listing_peek_locked(struct listing *listing, struct directory_handle *handle,
 				    const struct dirent64 **ret_entry)
 {
@@ -293,7 +297,8 @@ static errint_t listing_peek_locked(struct listing *listing, struct directory_ha
 			return -errno;
 		listing->taken = 0;
 		listing->filled = (size_t)bytes;
-		/* Where it is now only the last entry says: unknown, if that is not handed on. */
+		/* Only the last entry tells the new position. It is unknown until that entry is
+		 * handed on. */
 		handle->position = -1;
 	}
 	*ret_entry =
@@ -318,7 +323,7 @@ static bool name_is_dots(const char *name)
 	return name[0] == '.' && (name[1] == '\0' || (name[1] == '.' && name[2] == '\0'));
 }
 
-/* The bytes that an entry with NAME takes. */
+/* How many bytes an entry with NAME takes. */
 static size_t entry_bytes(const struct listing *listing, const char *name)
 {
 	if (listing->plus)
@@ -326,8 +331,9 @@ static size_t entry_bytes(const struct listing *listing, const char *name)
 	return fuse_add_direntry(listing->req, NULL, 0, name, NULL, 0);
 }
 
-/* Whether the entry may have another number than the source's list says: it is on another device,
- * or of a file system whose lists are not exact. Never a look at what the source lies in. */
+/* Whether the entry's number may differ from that in the source's list: it may be on another
+ * device, or on a file system whose lists are not exact. Never looks at the directory that contains
+ * the source. */
 static bool number_is_doubtful(const struct listing *listing, const struct directory_handle *handle,
 			       const struct dirent64 *dirent)
 {
@@ -337,7 +343,7 @@ static bool number_is_doubtful(const struct listing *listing, const struct direc
 	       !inode_lists_agree(listing->fs->inodes, handle->device);
 }
 
-/* What is shown of an entry that is not looked up. -ENOENT: it has vanished. */
+/* What to show for an entry that is not looked up. -ENOENT: it has vanished. */
 static errint_t entry_plain(struct listing *listing, struct directory_handle *handle,
 			    const struct dirent64 *dirent, struct fuse_entry_param *ret_entry)
 {
@@ -352,14 +358,15 @@ static errint_t entry_plain(struct listing *listing, struct directory_handle *ha
 	else
 		error = inode_number_shown(inodes, handle->fd, st.st_dev, st.st_ino,
 					   &ret_entry->attr.st_ino);
-	/* What cannot be looked at shows the number of what lies under it. */
+	/* If an entry cannot be looked at, show the number in the list: that of what lies under
+	 * it. */
 	if (error && error != -ENOENT && error != -EOVERFLOW && error != -ENOMEM)
 		error = inode_number_shown(inodes, handle->fd, st.st_dev, st.st_ino,
 					   &ret_entry->attr.st_ino);
 	return error;
 }
 
-/* The same with attributes, its look-up counted, where they can be had. */
+/* Like entry_plain(), but with attributes if they can be had; then its look-up is counted. */
 static errint_t entry_plus(struct listing *listing, struct directory_handle *handle,
 			   const struct dirent64 *dirent, struct fuse_entry_param *ret_entry)
 {
@@ -378,8 +385,8 @@ static errint_t entry_plus(struct listing *listing, struct directory_handle *han
 	return error;
 }
 
-/* Add an entry that fits; the kernel takes node 0 as "not looked up". One that has vanished since
- * is left out. */
+/* Add an entry that fits. The kernel takes node 0 as "not looked up". An entry that has vanished
+ * since is left out. */
 static errint_t listing_add(struct listing *listing, struct directory_handle *handle,
 			    const struct dirent64 *dirent)
 {
@@ -400,7 +407,7 @@ static errint_t listing_add(struct listing *listing, struct directory_handle *ha
 	return 0;
 }
 
-/* Whether to read more is likely to be in vain: it would have to be read again. */
+/* Whether reading more is likely to be in vain, because it would have to be read again. */
 static bool is_nearly_full(const struct listing *listing)
 {
 	return listing->used && listing->taken == listing->filled &&
@@ -423,7 +430,7 @@ static errint_t listing_fill_locked(struct listing *listing, struct directory_ha
 		if (!error)
 			listing_step_locked(listing, handle, dirent);
 	}
-	/* What was collected goes out first; the error comes again with the next request. */
+	/* Entries that were collected go out first. The error comes again with the next request. */
 	return listing->used > 0 ? 0 : error;
 }
 
@@ -450,7 +457,7 @@ static void reply_readdir(fuse_req_t req, size_t size, off_t offset, bool plus,
 	struct listing listing = {.fs = fusefs_of(req), .req = req, .plus = plus, .size = size};
 	errint_t error = do_readdir(&listing, offset, fi);
 
-	/* A reply fails only when the connection has ended, and every look-up with it. */
+	/* A reply fails only if the connection has ended, and every look-up with it. */
 	if (error)
 		fusefs_reply_err(req, -error);
 	else

@@ -10,7 +10,8 @@
 
 void fusefs_attr_expire(struct fusefs *fs, const struct inode *inode)
 {
-	/* It fails where the kernel knows no such inode (any more), or the connection is gone. */
+	/* It fails if the kernel does not know the inode (any more), or if the connection is
+	 * gone. */
 	(void)fuse_lowlevel_notify_inval_inode(fs->session, inode_node(inode), NO_PAGES, 0);
 }
 
@@ -20,8 +21,8 @@ void fusefs_look_mapped(struct fusefs *fs, struct inode *inode)
 	int fd = -1;
 
 	inode_lock(inode);
-	/* While the daemon has it not open for writing, the kernel tells whether somebody else
-	 * has. */
+	/* As long as the daemon does not have it open for writing, the kernel tells whether another
+	 * process has. */
 	if (plan_may_be_mapped(inode_plan(inode)))
 		fd = inode_open(fs->inodes, inode, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd >= 0) {
@@ -37,7 +38,7 @@ double fusefs_attr_timeout(struct fusefs *fs, struct inode *inode)
 {
 	if (!inode_is_regular(inode) || !plan_moves_times(inode_plan(inode)))
 		return fs->attr_timeout;
-	/* Should that have ended, the next who asks is told more. */
+	/* If it cannot be mapped any more, the next request gets the full timeout. */
 	fusefs_look_mapped(fs, inode);
 	return 0;
 }
@@ -56,7 +57,7 @@ void fusefs_entry(struct fusefs *fs, struct inode *inode, const struct stat *st,
 		.attr_timeout = fusefs_attr_timeout(fs, inode),
 		.entry_timeout = fs->entry_timeout,
 	};
-	/* The look-up has shown that there is one. */
+	/* The look-up has shown before that there is a number. */
 	if (fusefs_stat_show(fs, -1, &ret_entry->attr))
 		ret_entry->attr.st_ino = 0;
 }

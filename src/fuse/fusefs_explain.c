@@ -2,7 +2,7 @@
 /*
  * fusefs_explain.c - what `foldctl explain` asks: how a file is served, and what is known of it
  *
- * To ask changes nothing: no plan is chosen, nothing is remembered.
+ * Asking changes nothing: no plan is chosen, nothing is remembered.
  */
 #include "fusefs_internal.h"
 
@@ -12,7 +12,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-/* Pages that one look at a map may return. */
+/* Most stretches that one look at a map may return. */
 #define STRETCHES 64u
 
 static void count_stretch(const struct fusefs *fs, const struct page_stretch *stretch,
@@ -32,7 +32,7 @@ static void count_stretch(const struct fusefs *fs, const struct page_stretch *st
 	}
 }
 
-/* What the pool has of FILE, which may be in use. */
+/* Count the pages of FILE that are in the pool. FILE may be in use. */
 static void count_pages(const struct fusefs *fs, struct file *file, struct fusefs_plan *plan)
 {
 	struct page_walk walk = {.end = fold_pages_in(0, file_size(file))};
@@ -46,7 +46,8 @@ static void count_pages(const struct fusefs *fs, struct file *file, struct fusef
 	}
 }
 
-/* The file open as FD, of INODE, whose content FILE knows something of, or is NULL. */
+/* Explain the file of INODE that is open as FD. FILE: what is known of its content; NULL:
+ * nothing. */
 static void explain(struct fusefs *fs, struct inode *inode, int fd, const struct stat *st,
 		    struct file *file, struct fusefs_plan *ret_plan)
 {

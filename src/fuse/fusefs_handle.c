@@ -2,10 +2,11 @@
 /*
  * fusefs_handle.c - a client's open file: its life, and what serves its content
  *
- * What the daemon needs to serve content itself (what is known of the file, the window's notes, the
- * reader's stream) a handle has from its open only if its plan is `window`. In passthrough nearly
- * nothing of that is ever asked for, and a tree of many files would be remembered for nothing; the
- * few requests that come all the same (fallocate, copy_file_range) make it first: handle_content().
+ * To serve content itself, the daemon needs what is known of the file, the window's notes and the
+ * reader's stream. A handle has them from its open only if its plan is `window`. In passthrough
+ * almost none of that is ever used, and remembering it for a tree of many files would be a waste. A
+ * few requests come all the same (fallocate, copy_file_range); they create it first:
+ * handle_content().
  */
 #include "fusefs_handle.h"
 
@@ -35,7 +36,7 @@ static bool unuse(struct handle *handle)
 	return atomic_fetch_sub_explicit(&handle->references, 1, memory_order_acq_rel) == 1;
 }
 
-/* HANDLE is nobody's any more. */
+/* Free HANDLE, which has no reference left. */
 static void handle_end(struct handle *handle)
 {
 	stream_free(handle->stream);

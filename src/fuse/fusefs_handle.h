@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fusefs_handle.h - an open file of a client, for the requests that go to one
+ * fusefs_handle.h - a client's open file, for the requests that use one
  *
- * A handle owns a reference to its file and source; the kernel hands its address back with every
- * request until it sends the release. A reply may be the kernel's last use of it: what goes on
- * after the reply takes a reference before.
+ * A handle owns a reference to its file and source. The kernel sends its address back with every
+ * request until it sends the release. The kernel may give up the handle once it has the last reply.
+ * So code that still uses the handle after a reply takes a reference before the reply.
  */
 #ifndef FOLDFS_FUSEFS_HANDLE_H
 #define FOLDFS_FUSEFS_HANDLE_H
@@ -19,24 +19,24 @@ struct handle {
 	uint32_t magic;
 	_Atomic unsigned
 		references;         /* the kernel's, and of requests that go on after their reply */
-	atomic_bool ready;          /* the next three are made; then they are constant */
-	struct file *file;          /* before that, set at the open if anything was known of it */
-	struct window_file *window; /* the inode's */
-	struct stream *stream;      /* NULL: cannot be read from */
+	atomic_bool ready;          /* the next three fields are set, and then constant */
+	struct file *file;          /* until then: set at the open if anything was known of it */
+	struct window_file *window; /* the inode's window_file */
+	struct stream *stream;      /* NULL: the handle cannot be read from */
 	struct fusefs *fs;
-	int flags;      /* the client's, of its open */
-	bool appends;   /* constant: whatever is written goes to the end of the source's file */
+	int flags;      /* the client's flags at its open */
+	bool appends;   /* constant: every write goes to the end of the source's file */
 	uint64_t bytes; /* counted in fs->handles_bytes; under the inode's lock */
-	uid_t user;     /* who opened it: a handle of his share of fs->open_handles, and whose pages
-			 * those are that the kernel writes back */
-	gid_t group;    /* his */
+	uid_t user;     /* opened it: the handle counts to his share of fs->open_handles, and pages
+			 * that the kernel writes back are his */
+	gid_t group;    /* the user's group */
 	struct source *source;          /* shared with other handles of a proven kin (kin.h) */
-	_Atomic unsigned flush_errors;  /* of SOURCE, that its client was told of */
-	struct inode *inode;            /* a look-up counted while it is open */
+	_Atomic unsigned flush_errors;  /* how many errors of SOURCE its client was told of */
+	struct inode *inode;            /* one look-up is counted while it is open */
 	struct cds_list_head link;      /* in fs->handles, under fs->handles_lock */
-	struct cds_hlist_node of_inode; /* in inode_handles(), under the inode's lock; not in it:
-					 * its release has begun */
-	struct worker_job ending;       /* the end of its release, once it is off that list */
+	struct cds_hlist_node of_inode; /* in inode_handles(), under the inode's lock; not in the
+					 * list: its release has begun */
+	struct worker_job ending;       /* the end of its release, once it is off of_inode's list */
 };
 
 static inline struct handle *handle_of(const struct fuse_file_info *fi)
@@ -47,37 +47,37 @@ static inline struct handle *handle_of(const struct fuse_file_info *fi)
 	return handle && handle->magic == HANDLE_MAGIC ? handle : NULL;
 }
 
-/* Before the daemon touches HANDLE's content: make what serves it, if that was not done yet.
- * -errno: it cannot. */
+/* Create what serves HANDLE's content, if that was not done yet. Call it before the daemon touches
+ * that content. -errno. */
 errint_t handle_content(struct handle *handle);
-/* The same for a HANDLE of INODE, found as ST. Under the inode's lock. */
+/* handle_content() for a HANDLE of INODE, found as ST. Under the inode's lock. */
 errint_t handle_content_locked(struct fusefs *fs, struct inode *inode, struct handle *handle,
 			       const struct stat *st);
-/* More memory of HANDLE's. */
+/* Count BYTES more memory for HANDLE. */
 void handle_count_bytes(struct handle *handle, uint64_t bytes);
 
-/* Give a reference back. Any thread: where the end may take long, another one makes it. */
+/* Give a reference back. Any thread: if ending the handle may take long, another thread does it. */
 void handle_put(struct handle *handle);
-/* The same, and the end is made here, however long it takes. */
+/* Give a reference back. The calling thread ends the handle, however long that takes. */
 void handle_put_here(struct handle *handle);
-/* Have the closer run JOB, which ends HANDLE. At most as many wait as handles may be open: each is
- * one until then. */
+/* Have the closer run JOB, which ends HANDLE. Waiting jobs are bounded by the number of handles
+ * that may be open: each counts as open until its job has run. */
 void handle_end_soon(struct handle *handle, worker_fn job);
 
-/* Whether HANDLE's file has something in common with others. */
+/* Whether HANDLE's file is known to have pages in common with other files. */
 bool handle_has_kin(const struct handle *handle);
-/* HANDLE is the only one of its inode, whose lock is held: nobody else opens it meanwhile. Have its
- * kin proven, if that can be had (kin.h). */
+/* HANDLE is the only one of its inode. The caller holds the inode's lock, so no other open comes in
+ * between. Prove its kin, if possible (kin.h). */
 void handle_prove_locked(struct handle *handle);
 
-/* Much may have gone by the kernel's cache of HANDLE's source. */
+/* Drop the kernel's cache of HANDLE's source if enough may have gone through it. */
 static inline void handle_drop_if_due(const struct handle *handle)
 {
 	if (source_wants_drop(handle->source))
 		source_drop_cache_soon(handle->source, handle->fs->closers);
 }
 
-/* The kernel's cache of the file is no more true than what we knew. */
+/* Have the kernel's cache of the file dropped if what the daemon knew was found to be untrue. */
 static inline void handle_follow_change(const struct handle *handle)
 {
 	window_follow(handle->window, file_edition(handle->file));

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fusefs_internal.h - what the fusefs_*.c files share; nobody else includes it. */
+/* fusefs_internal.h - what the fusefs_*.c files share; no other file includes it. */
 #ifndef FOLDFS_FUSEFS_INTERNAL_H
 #define FOLDFS_FUSEFS_INTERNAL_H
 
@@ -22,7 +22,7 @@
 
 #include <urcu/list.h>
 
-/* All constant after fusefs_new(), but what is marked. */
+/* All fields are constant after fusefs_new(), except where marked. */
 struct fusefs {
 	struct passthrough *passthrough;
 	struct plan *plan;
@@ -30,7 +30,7 @@ struct fusefs {
 	double attr_timeout;
 	double entry_timeout;
 	double negative_timeout;
-	bool read_only; /* whatever a remount has made of it */
+	bool read_only; /* stays so even if a remount changes the mount */
 	int source_fd;  /* the source directory, opened before the mount covers anything */
 
 	struct counters *counters;
@@ -47,8 +47,8 @@ struct fusefs {
 	struct cow_break cow;
 	struct serve *serve;
 	struct shares *open_handles; /* files and directories that clients have open, by user */
-	struct workers *workers;     /* read ahead */
-	struct workers *closers;     /* one, for what ends: drops caches, closes; before workers */
+	struct workers *workers;     /* for read-ahead */
+	struct workers *closers;     /* one, drops caches and closes; ended before workers */
 	struct memory_keeper *keeper;
 	struct lease_table *leases;
 	struct window *window;
@@ -56,23 +56,23 @@ struct fusefs {
 	struct source_watch *watch; /* NULL: not asked for. Set before the first thread */
 
 	struct fuse_session *session; /* set in fusefs_serve(), before the first request */
-	atomic_bool uses_io_uring;    /* set by the first request that came that way */
-	atomic_bool said_opened;      /* that files were opened behind the mount */
-	atomic_bool begun;            /* set when the kernel has agreed to something */
-	_Atomic uint64_t rings_bytes; /* the same; 0: there are none */
+	atomic_bool uses_io_uring;    /* set by the first request that came by io_uring */
+	atomic_bool said_opened;      /* opens behind the mount were logged */
+	atomic_bool begun;            /* set by init(), when the kernel has agreed to something */
+	_Atomic uint64_t rings_bytes; /* set by init(); 0: there are no rings */
 
 	_Atomic uint64_t handles_bytes;   /* of open files and directories */
 	pthread_mutex_t handles_lock;     /* a leaf */
 	struct cds_list_head handles;     /* of open files; under handles_lock */
-	struct cds_list_head directories; /* open ones; under handles_lock */
+	struct cds_list_head directories; /* open directories; under handles_lock */
 };
 
-/* The first request that came by io_uring, on this thread. */
+/* Called for the first request on this thread that came by io_uring. */
 extern __thread bool fusefs_on_ring;
 void fusefs_ring_begin(struct fusefs *fs);
 
-/* The thread may be lent (identity_lend()): for requests that need no right of the daemon's own, or
- * whose parts that do say so (identity_make_own()). */
+/* For requests that run on a thread that may be lent (identity_lend()). Such a request needs no
+ * right of the daemon's own, or asks for it where it does (identity_make_own()). */
 static inline struct fusefs *fusefs_of_lent(fuse_req_t req)
 {
 	struct fusefs *fs = fuse_req_userdata(req);
@@ -83,7 +83,7 @@ static inline struct fusefs *fusefs_of_lent(fuse_req_t req)
 	return fs;
 }
 
-/* For all others. */
+/* For all other requests. */
 static inline struct fusefs *fusefs_of(fuse_req_t req)
 {
 	identity_make_own();
@@ -92,8 +92,9 @@ static inline struct fusefs *fusefs_of(fuse_req_t req)
 
 /* ---- fusefs_request.c ---- */
 
-/* One more open file or directory for REQ's user. -ENFILE: that is beyond his share of what the
- * daemon may have open. Before anything is opened or made; fusefs_handle_give() undoes it. */
+/* Count one more open file or directory for REQ's user. -ENFILE: this exceeds his share of what the
+ * daemon may have open. Call it before anything is opened or made; fusefs_handle_give() undoes
+ * it. */
 errint_t fusefs_handle_take(struct fusefs *fs, fuse_req_t req);
 void fusefs_handle_give(struct fusefs *fs, uid_t user);
 
@@ -103,26 +104,28 @@ void fusefs_handle_give(struct fusefs *fs, uid_t user);
 void fusefs_entry(struct fusefs *fs, struct inode *inode, const struct stat *st,
 		  struct fuse_entry_param *ret_entry);
 
-/* For how many seconds the kernel may keep what it is told of INODE's attributes. */
+/* How many seconds the kernel may keep the attributes of INODE that it is told. */
 double fusefs_attr_timeout(struct fusefs *fs, struct inode *inode);
-/* What the kernel keeps of INODE's attributes is true no more. Not with a lock held. */
+/* Tell the kernel that the attributes it keeps of INODE are no longer true. Not with a lock
+ * held. */
 void fusefs_attr_expire(struct fusefs *fs, const struct inode *inode);
-/* If nobody has INODE open, see whether it may still be mapped by who wrote to it in
- * passthrough. */
+/* If no client has INODE open, find out whether a client that wrote to it in passthrough may still
+ * have it mapped. */
 void fusefs_look_mapped(struct fusefs *fs, struct inode *inode);
 
-/* Fit a stat of the source, of what is open as FD, for the client: see inode_number_shown().
+/* Adapt ST, a stat of the source object open as FD, for the client: see inode_number_shown().
  * -errno. */
 errint_t fusefs_stat_show(const struct fusefs *fs, int fd, struct stat *st);
 
 /* ---- fusefs_own_change.c ---- */
 
 /*
- * Around something of ours that moves the ctime of a file but no content
- * (mode, owner, times, xattrs, names), so that it is not taken for a change behind the mount. By
- * descriptor (any kind; the caller's, kept open until the end). Never fails: at the worst all that
- * is known of the file is forgotten at the next open. Nothing for files that nobody knows the
- * content of.
+ * Brackets a change of ours that moves the ctime of a file but no content: mode, owner, times,
+ * xattrs, names. So it is not taken for a change behind the mount.
+ *
+ * By descriptor: of any kind, the caller's, and kept open until the end. Never fails: at worst,
+ * everything known of the file is forgotten at its next open. Does nothing for files whose content
+ * is not known.
  */
 struct own_change {
 	struct file *file; /* NULL: nothing to do */
@@ -130,82 +133,83 @@ struct own_change {
 };
 void fusefs_own_change_begin(struct fusefs *fs, int fd, struct own_change *ret_change);
 void fusefs_own_change_end(struct own_change *change);
-/* What is known of the content of INODE, found as ST: file_table_find() and file_table_get() by
- * inode_content_key(). */
+/* What is known of the content of INODE, found as ST. Like file_table_find() and file_table_get(),
+ * with the key from inode_content_key(). */
 struct file *fusefs_file_find(struct fusefs *fs, const struct inode *inode, const struct stat *st);
 errint_t fusefs_file_get(struct fusefs *fs, const struct inode *inode, const struct stat *st,
 			 struct file **ret_file);
 
 /* ---- fusefs_make_way.c ---- */
 
-/* Somebody who is going to change the file found as ST is told to come again: the inode that it has
- * now will take him. */
+/* An opener that is going to change the file found as ST gets ESTALE and retries. Make sure that
+ * the inode it finds then accepts it. */
 void fusefs_detach_readers(struct fusefs *fs, const struct stat *st);
-/* Before a change by way of INODE. -ESTALE: it is for another one (see plan_may_change()), which
- * the kernel will find. What comes then is, of O_RDONLY with O_TRUNC, an open that looks like a
- * reader's. */
+/* Call it before a change by way of INODE. -ESTALE: another inode must take the change (see
+ * plan_may_change()); the kernel will find that one. For an open with O_RDONLY and O_TRUNC, the
+ * kernel's retry is an open that looks like a reader's. */
 errint_t fusefs_make_way(struct fusefs *fs, struct inode *inode);
 
 /* ---- fusefs_handle.c, fusefs_open.c, fusefs_dir.c ---- */
 
 /* The source descriptor of an open handle. */
 int fusefs_handle_fd(const struct fuse_file_info *fi);
-/* Who opened the file or directory whose handle the kernel names as FH; as in its requests. */
+/* The user who opened the file or directory whose handle the kernel names as FH in its requests. */
 uid_t fusefs_handle_user(uint64_t fh);
 uid_t fusefs_directory_user(uint64_t fh);
-/* Something that may have kept INODE's kin from being proven is over: if one handle
- * alone is open, it may be on its own description from now on. */
+/* Something has ended that may have kept INODE's kin from being proven. If only one handle is open,
+ * its description may be the only one from now on. */
 void fusefs_prove(struct inode *inode);
 
-/* Make a handle of REQ's caller for INODE out of FD, open on the source, and of what
- * fusefs_handle_take() took (both taken over, also on failure), and set FI's fh and flags. -errno.
- * Used by open, create and tmpfile. */
+/* Make a handle for REQ's caller and INODE, and set fh and flags in FI. Takes over FD, open on the
+ * source, and what fusefs_handle_take() took, both also on failure. -errno. Used by open, create
+ * and tmpfile. */
 errint_t fusefs_handle_new(struct fusefs *fs, fuse_req_t req, struct inode *inode, int fd,
 			   struct fuse_file_info *fi);
-/* The same with SOURCE, one reference taken over. */
+/* The same with SOURCE instead of FD; takes over one reference. */
 errint_t fusefs_handle_join(struct fusefs *fs, fuse_req_t req, struct inode *inode,
 			    struct source *source, struct fuse_file_info *fi);
-/* The reply to the open did not reach the kernel: undo. */
+/* Undo an open whose reply did not reach the kernel. */
 void fusefs_handle_undo(struct fuse_file_info *fi);
-/* Free every handle of a file, and of a directory: the connection has ended. */
+/* Free all handles of files, and all of directories, after the connection has ended. */
 void fusefs_handles_free(struct fusefs *fs);
 void fusefs_directories_free(struct fusefs *fs);
-/* For clones.h. */
+/* Callbacks for clones.h. */
 clones_open_fn fusefs_open_known;
 clones_found_fn fusefs_kin_found;
 
 /* ---- fusefs_source.c ---- */
 
-/* A new descriptor of INODE (a regular file or a directory), as REQ's caller gets
- * it from the source by an open with CLIENT_FLAGS, never waiting in the kernel for somebody's
- * lease. WAIT: the client waits until it is given back or taken away, or is interrupted (-EINTR);
- * -EAGAIN if not, or if there is no end of it. Without a lock. O_NONBLOCK is not set in
- * the result. */
+/* Open INODE (a regular file or a directory) in the source as REQ's caller would with CLIENT_FLAGS.
+ * Returns a new descriptor, without O_NONBLOCK. Never waits in the kernel for another process's
+ * lease. WAIT: the client waits until the lease is given back or taken away, or until it is
+ * interrupted (-EINTR). -EAGAIN: there is a lease, and WAIT is not set or the lease does not end.
+ * Without a lock. */
 int fusefs_open_as_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode, int client_flags,
 			  bool wait);
 
-/* A description of INODE's file for an open of REQ's caller with CLIENT_FLAGS, a
- * reference to the caller. If its kin is proven (kin.h), that will do and he may, it is the one
- * that there is: JOINED. Else it is opened as by fusefs_open_as_caller(), and a proof has ended.
- * -errno. */
+/* Get a description of INODE's file for an open by REQ's caller with CLIENT_FLAGS; the caller gets
+ * a reference. If its kin is proven (kin.h), the file has one description. That one is returned
+ * (JOINED) if it suits the open and the caller has the right. Else the file is opened as by
+ * fusefs_open_as_caller(), which ends a proof. -errno. */
 errint_t fusefs_source_of_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode,
 				 int client_flags, bool wait, struct source **ret_source,
 				 bool *ret_joined);
 
-/* A descriptor of INODE's file for the daemon itself to read from, opened with FLAGS: of the one
- * description, if its kin is proven. -errno. Without a lock. */
+/* A descriptor of INODE's file for the daemon's own reads, opened with FLAGS. If the file's kin is
+ * proven, it is a duplicate of the file's one description. -errno. Without a lock. */
 int fusefs_open_own(struct fusefs *fs, struct inode *inode, int flags);
-/* For the audit: the source file with these numbers, open for reading; the caller's. -errno: it is
- * not known that way. */
+/* For the audit: open the source file with these numbers for reading. The caller closes it. -errno:
+ * the file cannot be found by its numbers. */
 int fusefs_open_source(struct fusefs *fs, dev_t device, ino_t number);
 
 /* ---- fusefs_pairs.c, fusefs_write.c ---- */
 
-/* Call VISIT for what is served for others. VISIT's error; -ENOMEM. */
+/* Call VISIT for each file or copy that is served in place of another file. Returns VISIT's error,
+ * or -ENOMEM. */
 errint_t fusefs_visit_pairs(struct fusefs *fs, audit_pair_fn *visit, void *visitor);
 
-/* Truncate by handle (FI not NULL) or by inode, as REQ's caller. KILL_SET_ID: the
- * kernel says that the caller has no CAP_FSETID. -errno. */
+/* Truncate by handle (FI not NULL) or by inode, as REQ's caller. KILL_SET_ID: the kernel says that
+ * the caller lacks CAP_FSETID. -errno. */
 errint_t fusefs_truncate(fuse_req_t req, struct inode *inode, struct fuse_file_info *fi, off_t size,
 			 bool kill_set_id);
 
@@ -247,9 +251,9 @@ void fusefs_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 void fusefs_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
 
 void fusefs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
-/* Whether everything that IN asks for is in the pool, a moment ago. Waits for nothing. */
+/* Whether everything that IN asks for was in the pool a moment ago. Does not wait. */
 bool fusefs_read_is_brief(const struct fuse_read_in *in);
-/* Memory of a READ that the fetcher has. */
+/* Memory of one READ that the fetcher has. */
 uint64_t fusefs_reading_bytes(void);
 void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
 void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fusefs_make_way.c - who is going to change a file does not get the inode that its readers have
+ * fusefs_make_way.c - a client that changes a file does not get the inode of its readers
  *
- * He is answered with ESTALE, once: the kernel looks the name up again and asks for what it finds,
- * and hands a second ESTALE on to the client. So what it finds must take him. The readers' inode is
- * detached, so that it is not found; and plan_await() sees to it that the next one is not made
- * another of that kind by a reader who is faster.
+ * The change is answered with ESTALE, once. The kernel then looks the name up again and retries
+ * with the inode that it finds. It would hand a second ESTALE on to the client, so the retry must
+ * succeed. The readers' inode is detached, so that the look-up does not find it. plan_await()
+ * prevents a faster reader from making the next inode another one of that kind.
  */
 #include "fusefs_internal.h"
 

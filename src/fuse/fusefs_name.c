@@ -5,12 +5,12 @@
  * Each request is two functions: do_x() decides and returns an errno, fusefs_x() only replies.
  *
  * Invariants:
- *  - Names are made, moved and removed under the caller's identity; the way from assume to restore
- *    holds one system call on the source, made twice at most, and never a reply.
- *  - A look-up is counted before the reply that tells the kernel of it, and given back if the
+ *  - Names are made, moved and removed under the caller's identity. Between assume and restore
+ *    there is one system call on the source, made twice at most, and never a reply.
+ *  - A look-up is counted before the reply that tells the kernel of it. It is given back if the
  *    kernel did not take the reply.
- *  - A create never opens a file that was there before: the kernel, which believed that there was
- *    none, has not checked whether the caller may.
+ *  - A create never opens a file that existed before. The kernel believed that there was none, and
+ *    so has not checked whether the caller may open it.
  */
 #include "fusefs_internal.h"
 
@@ -24,7 +24,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A directory at work. */
+/* A directory that a request works on. */
 struct directory {
 	struct inode *inode;
 	int fd; /* O_PATH */
@@ -63,7 +63,7 @@ static void directory_end(const struct directory *directory)
 	inode_path_end(directory->inode);
 }
 
-/* Reply with FOUND, or with ERROR. -ENOENT from the reply: the kernel did not take it. */
+/* Reply with FOUND, or with ERROR. If the reply returns -ENOENT, the kernel did not take it. */
 static void reply_found(fuse_req_t req, struct fusefs *fs, errint_t error,
 			const struct found *found)
 {
@@ -114,7 +114,8 @@ void fusefs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	struct found found;
 	errint_t error = do_lookup(fs, parent, name, &found);
 
-	/* Programs look in many places for what is in one: the kernel may remember where not. */
+	/* Programs look in many places for a file that is in one of them. The kernel may remember
+	 * where it is not. */
 	if (error == -ENOENT && fs->negative_timeout > 0)
 		fusefs_reply_entry(req, &none);
 	else
@@ -167,10 +168,11 @@ static errint_t do_readlink(struct fusefs *fs, fuse_ino_t node, char target[PATH
 	return 0;
 }
 
-/* The kernel is about to cache a symbolic link's target, which takes a page. From its second
- * reading on the window has that page: who goes through a tree once leaves none behind. Before the
- * reply, for which the kernel holds the page locked. Without memory the page stays until it is
- * wanted for something else. */
+/* The kernel is about to cache the target of a symbolic link, which takes a page. From the second
+ * reading on the window notes that page. The first time the page is dropped, so a client that goes
+ * through a tree once leaves no pages behind. Call it before the reply, until which the kernel
+ * holds the page locked. Without memory the page stays until the kernel needs it for something
+ * else. */
 static void note_target(struct fusefs *fs, struct inode *inode)
 {
 	struct window_file **place = inode_window_file(inode);
@@ -301,7 +303,8 @@ static int open_as_caller(fuse_req_t req, int directory_fd, const char *name, in
 	return fd;
 }
 
-/* Open NAME, or an unnamed file if NULL, in PARENT as the caller; it did not exist before. */
+/* Open NAME in PARENT as the caller, or an unnamed file if NAME is NULL. Fails if NAME existed
+ * before. */
 static int open_new(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, const char *name,
 		    mode_t mode, int client_flags)
 {
@@ -316,12 +319,12 @@ static int open_new(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, const 
 	flags |= name ? O_CREAT | O_EXCL : O_TMPFILE | (client_flags & O_EXCL);
 	fd = open_as_caller(req, directory.fd, name ? name : ".", flags, mode & 07777);
 	directory_end(&directory);
-	/* Somebody else made it, behind the mount perhaps. With ESTALE the kernel looks the name up
-	 * again, and opens what is there if the caller may. */
+	/* Another process made the file, perhaps behind the mount. On ESTALE the kernel looks the
+	 * name up again, and opens what is there if the caller may. */
 	return fd == -EEXIST && !(client_flags & O_EXCL) ? -ESTALE : fd;
 }
 
-/* NAME as in open_new(). */
+/* NAME is as in open_new(). */
 static errint_t do_create(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, const char *name,
 			  mode_t mode, struct fuse_file_info *fi, struct found *ret_found)
 {
@@ -380,8 +383,8 @@ static errint_t remove_at(fuse_req_t req, int directory_fd, const char *name, in
 	return error;
 }
 
-/* A name of the file found as ST was taken away: what is kept of it is not needed any more, if that
- * was its last one. */
+/* A name of the file found as ST was removed. If that was its last name, what is kept of it is no
+ * longer needed. */
 static void name_gone(struct fusefs *fs, const struct stat *st)
 {
 	struct source_stamp stamp;
@@ -392,9 +395,9 @@ static void name_gone(struct fusefs *fs, const struct stat *st)
 	shared_copies_member_gone(fs->copies, &stamp);
 }
 
-/* What a name stands for before it may be gone. */
+/* The object that a name stands for, before the name may be gone. */
 struct victim {
-	int fd; /* O_PATH; -1: nothing, as far as can be seen */
+	int fd; /* O_PATH; -1: nothing there, as far as can be seen */
 	struct stat st;
 };
 
@@ -408,7 +411,7 @@ static void victim_begin(int directory_fd, const char *name, struct victim *ret_
 	}
 }
 
-/* After what was done to it ended with ERROR. */
+/* End VICTIM, after the operation on it ended with ERROR. GOES: the operation removes its name. */
 static void victim_end(struct fusefs *fs, const struct victim *victim, bool goes, errint_t error)
 {
 	if (victim->fd < 0)
@@ -431,7 +434,8 @@ static errint_t do_remove(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, 
 	victim_begin(directory.fd, name, &victim);
 	if (victim.fd >= 0)
 		inode_keep(fs->inodes, victim.fd, &victim.st);
-	/* Other names of the file, and whoever has it open, go on with what is known of it. */
+	/* What is known of the file stays valid for its other names, and for clients that have it
+	 * open. */
 	fusefs_own_change_begin(fs, victim.fd, &change);
 	error = remove_at(req, directory.fd, name, flags);
 	fusefs_own_change_end(&change);
@@ -456,8 +460,8 @@ static errint_t rename_at(fuse_req_t req, int from_fd, const char *name, int to_
 			  const char *newname, unsigned int flags)
 {
 	struct identity identity;
-	/* One of two directories says nothing of the other, nor of a directory that is moved: the
-	 * caller's groups are needed. */
+	/* The mode of one directory tells nothing about the other, nor about a directory that is
+	 * moved. So the caller's groups are needed. */
 	errint_t error = identity_assume(req, from_fd, from_fd != to_fd, &identity);
 
 	if (error)
@@ -523,10 +527,10 @@ static errint_t link_at(fuse_req_t req, int fd, int directory_fd, const char *na
 	char path[PROC_FD_BYTES];
 	errint_t error;
 
-	/* AT_EMPTY_PATH would ask for CAP_DAC_READ_SEARCH; this way serves a plain user too, links
-	 * a symlink itself, and finds a file that has no name yet. */
+	/* AT_EMPTY_PATH would require CAP_DAC_READ_SEARCH. This way also works for a plain user,
+	 * links a symlink itself, and finds a file that has no name yet. */
 	proc_fd(path, fd);
-	/* fs.protected_hardlinks asks the file, too. */
+	/* fs.protected_hardlinks also depends on the file's own permissions. */
 	error = identity_assume(req, directory_fd, identity_groups_matter(req, fd), &identity);
 	if (error)
 		return error;

@@ -13,15 +13,15 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* Whether the kernel may keep what it caches of HANDLE's file. If a change behind the mount was
- * found, by this open or by another request, it may not: the open's answer has its pages dropped
- * before its reader looks at any. That answer may come late, so they are dropped by the trimmer
- * too, and until then no other open is told to keep them either. */
+/* Whether the kernel may keep what it caches of HANDLE's file. It may not if this open or another
+ * request found a change behind the mount. Then the answer to the open makes the kernel drop the
+ * pages before its reader looks at any. That answer may come late, so the trimmer drops them too.
+ * Until it has, no other open is told to keep them either. */
 static bool may_keep_cache(const struct handle *handle)
 {
 	uint64_t edition;
 
-	/* In passthrough the kernel caches nothing of the inode, and keeps nothing. */
+	/* In passthrough the kernel caches nothing of the inode, so there is nothing to keep. */
 	if (!atomic_load_explicit(&handle->ready, memory_order_relaxed))
 		return false;
 	edition = file_edition(handle->file);
@@ -31,8 +31,8 @@ static bool may_keep_cache(const struct handle *handle)
 
 /* ---- proven kins ---- */
 
-/* HANDLE is about to be closed, and it is the last: what its file is known to have in common with
- * others outlives that. Without a lock; the disk is waited for if the file was changed. */
+/* HANDLE is about to be closed. If it is the last one, keep what its file is known to have in
+ * common with others. Without a lock. Waits for the disk if the file was changed. */
 static void keep_kin(struct handle *handle)
 {
 	bool last;
@@ -50,8 +50,8 @@ static void keep_kin(struct handle *handle)
 
 /* ---- clones ---- */
 
-/* A description of FILE, of INODE, that a client has it open by, best one that it writes by; NULL:
- * none. */
+/* A description by which a client has FILE, the content of INODE, open. Preferably one that is open
+ * for writing. NULL: none. */
 static struct source *find_source(struct inode *inode, const struct file *file)
 {
 	struct source *found = NULL;
@@ -96,8 +96,8 @@ void fusefs_kin_found(void *context, dev_t device, ino_t number)
 	inode_forget(fs->inodes, inode, 1);
 }
 
-/* HANDLE is open: what its file has in common with others by their places on the disk. Files that
- * the kernel serves need no kin. */
+/* After HANDLE was opened: find out what its file has in common with others by their places on the
+ * disk. Files that the kernel serves itself need no kin. */
 static void learn_clones(const struct handle *handle)
 {
 	if (!atomic_load_explicit(&handle->ready, memory_order_relaxed) ||
@@ -108,8 +108,8 @@ static void learn_clones(const struct handle *handle)
 	clones_learn(handle->fs->clones, handle->file, handle->source);
 }
 
-/* Choose or join the plan of INODE for HANDLE, whose source was found as ST, and set FI's flags by
- * it. */
+/* Choose or join the plan of INODE for HANDLE, whose source was found as ST. Set FI's flags
+ * accordingly. */
 static errint_t enter_plan_locked(struct fusefs *fs, struct inode *inode, struct handle *handle,
 				  const struct stat *st, pid_t pid, struct fuse_file_info *fi)
 {
@@ -123,7 +123,7 @@ static errint_t enter_plan_locked(struct fusefs *fs, struct inode *inode, struct
 	};
 	errint_t error;
 
-	/* The kernel may know an inode by its name for a while that is another's now. */
+	/* For a while the kernel may still use an inode whose name now belongs to another inode. */
 	error = inode_is_detached(inode) ? -ESTALE : plan_enter(fs->plan, hold, &open);
 	if (error)
 		return error;
@@ -141,7 +141,7 @@ static errint_t enter_plan_locked(struct fusefs *fs, struct inode *inode, struct
 	return 0;
 }
 
-/* Fill in HANDLE, which has its source, for INODE, and FI. */
+/* Fill in HANDLE, which has its source, for INODE. Fill in FI. */
 static errint_t handle_open(struct fusefs *fs, struct inode *inode, struct handle *handle,
 			    pid_t pid, struct fuse_file_info *fi)
 {
@@ -160,7 +160,7 @@ static errint_t handle_open(struct fusefs *fs, struct inode *inode, struct handl
 		inode_detach(fs->inodes, inode);
 		return -ESTALE;
 	}
-	/* The plan goes by what is known, so that has to be true. */
+	/* The plan depends on what is known, so check that it is still true. */
 	handle->file = fusefs_file_find(fs, inode, &st);
 	if (handle->file)
 		error = file_validate(handle->file, fd, &unchanged);
@@ -171,13 +171,14 @@ static errint_t handle_open(struct fusefs *fs, struct inode *inode, struct handl
 	if (!error)
 		cds_hlist_add_head(&handle->of_inode, inode_handles(inode));
 	detached = inode_is_detached(inode);
-	/* Under the lock: no open that follows joins what this one was refused. */
+	/* Still under the lock, so that no later open joins the plan that refused this one. */
 	if (error == -ESTALE && !detached) {
 		plan_await(fs->plan, &st);
 		inode_detach(fs->inodes, inode);
 	}
 	inode_unlock(inode);
-	/* By another of the file's names, whose inode is an old one to the kernel. */
+	/* The open came by another of the file's names, for which the kernel still uses an old
+	 * inode. */
 	if (error == -ESTALE && detached && (fi->flags & O_ACCMODE) != O_RDONLY)
 		fusefs_detach_readers(fs, &st);
 	if (error)
@@ -235,7 +236,7 @@ errint_t fusefs_handle_join(struct fusefs *fs, fuse_req_t req, struct inode *ino
 	return 0;
 }
 
-/* What is known of HANDLE's file by now, through whomever; NULL: nothing. */
+/* What is known of HANDLE's file by now, whoever learned it. NULL: nothing. */
 static struct file *find_file(struct fusefs *fs, struct inode *inode, const struct handle *handle)
 {
 	struct stat st;
@@ -245,14 +246,14 @@ static struct file *find_file(struct fusefs *fs, struct inode *inode, const stru
 	return fusefs_file_find(fs, inode, &st);
 }
 
-/* HANDLE, which has left its inode's plan, is closed. What is left open may be alone
- * from now on. */
+/* Close HANDLE, which has left its inode's plan. If one handle is left open, its description may be
+ * the only one from now on. */
 static void end_release(struct handle *handle)
 {
 	struct inode *inode = handle->inode;
 	struct fusefs *fs = handle->fs;
 
-	/* What is still made of a READ that was answered ends it later. */
+	/* If a READ that was answered still has work to do, the end of that work ends HANDLE. */
 	handle_put_here(handle);
 	fusefs_prove(inode);
 	inode_forget(fs->inodes, inode, 1);
@@ -264,7 +265,7 @@ static void end_release_job(struct worker_job *job, bool wanted)
 	end_release(caa_container_of(job, struct handle, ending));
 }
 
-/* The kernel has given HANDLE up. ANSWERED: it had been told of it. */
+/* The kernel has given HANDLE up. ANSWERED: the kernel got the answer to the open. */
 static void handle_release(struct handle *handle, bool answered)
 {
 	struct inode *inode = handle->inode;
@@ -284,7 +285,7 @@ static void handle_release(struct handle *handle, bool answered)
 		kin_end_proof(handle->file);
 	window = *inode_window_file(inode);
 	inode_unlock(inode);
-	/* What the kernel was to drop from its cache with this open, it did not. */
+	/* The kernel did not drop from its cache what this open should have made it drop. */
 	if (!answered && window)
 		window_invalidate_soon(window);
 	if (source_ends_slowly(handle->source))
@@ -318,8 +319,9 @@ void fusefs_handles_free(struct fusefs *fs)
 
 /* ---- what clients stored through mappings ---- */
 
-/* The inodes that are open for writing and served from the window: a mapping keeps its file open.
- * The caller's to free; NULL: none, or no memory. */
+/* The inodes that are open for writing and served from the window. That includes all that are
+ * mapped, because a mapping keeps its file open. The caller frees the array. NULL: none, or no
+ * memory. */
 static uint64_t *nodes_for_writing(struct fusefs *fs, size_t *ret_count)
 {
 	struct handle *handle;
@@ -341,7 +343,8 @@ static uint64_t *nodes_for_writing(struct fusefs *fs, size_t *ret_count)
 	return nodes;
 }
 
-/* To drop a page that was changed through a mapping, the kernel writes it back first, and waits. */
+/* Before the kernel drops a page that was changed through a mapping, it writes the page back, and
+ * waits. */
 void fusefs_write_back(struct fusefs *fs)
 {
 	size_t count;
@@ -365,7 +368,8 @@ static errint_t do_open(struct fusefs *fs, fuse_req_t req, fuse_ino_t ino,
 
 	if (!inode)
 		return -ESTALE;
-	/* Plans rest on it. The kernel sends this only if it was told to remount. */
+	/* Plans rely on a read-only mount. The kernel sends such an open only if it was told to
+	 * remount. */
 	if (writes && fs->read_only)
 		return -EROFS;
 	error = fusefs_handle_take(fs, req);
@@ -380,7 +384,7 @@ static errint_t do_open(struct fusefs *fs, fuse_req_t req, fuse_ino_t ino,
 		return error;
 	}
 	error = fusefs_handle_join(fs, req, inode, source, fi);
-	/* Its descriptor was there for a while. */
+	/* The descriptor existed for a while, and may have kept the kin from being proven. */
 	if (error)
 		fusefs_prove(inode);
 	return error;

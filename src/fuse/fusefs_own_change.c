@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * fusefs_own_change.c - what is known of an inode's content, and changes of ours that move a file's
- * ctime but not its content: they are not to be taken for changes behind the mount
+ * ctime but not its content: they must not be taken for changes behind the mount
  *
- * Of a file whose links may be parted (links.h) such changes are taken for foreign ones: that costs
- * what is known of it, and is right.
+ * For a file whose links may be parted (links.h), such changes are taken for changes by others.
+ * That loses what is known of the file, but is correct.
  */
 #include "fusefs_internal.h"
 
@@ -53,6 +53,6 @@ void fusefs_own_change_end(struct own_change *change)
 	if (!change->file)
 		return;
 	file_change_end(change->file, change->fd);
-	/* It may have been its last name. */
+	/* The change may have removed its last name. */
 	file_put_or_drop(change->file, change->fd);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fusefs_pairs.c - for the audit: what is served for other files, and for which */
+/* fusefs_pairs.c - for the audit: which files are served in place of others, and of which */
 #include "fusefs_internal.h"
 
 #include "foldfs/catalogue.h"
@@ -17,7 +17,7 @@ static void close_pair(const struct audit_pair *pair)
 		close(pair->source);
 }
 
-/* What backs one file in shared passthrough. */
+/* Visit the file that backs another one in shared passthrough. */
 static errint_t visit_shared(struct fusefs *fs, const struct plan_shared *shared,
 			     audit_pair_fn *visit, void *visitor)
 {
@@ -59,7 +59,7 @@ static errint_t visit_objects(struct fusefs *fs, audit_pair_fn *visit, void *vis
 					  .secret = catalogue_secret(fs->catalogue)};
 
 		pair.source = plan_open_served(fs->plan, &object, &pair.source_stamp);
-		/* One that is not as it was made is not served. */
+		/* A copy that is not as it was made is not served. */
 		if (pair.served >= 0)
 			error = visit(visitor, &pair);
 		close_pair(&pair);

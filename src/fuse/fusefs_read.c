@@ -2,17 +2,17 @@
 /*
  * fusefs_read.c - READ, and lseek
  *
- * The way of a read is fill.h's. Two things are decided here.
+ * fill.h describes how a read proceeds. Two things are decided here.
  *
- * The transport: on io_uring the pages are copied into the request's payload, on /dev/fuse they are
- * handed to writev(2) where they are. Both happen within the read side that keeps them valid.
+ * The transport. On io_uring the pages are copied into the request's payload. On /dev/fuse they are
+ * passed to writev(2) where they are. Both happen within the read side that keeps them valid.
  *
- * Where a read waits for the source. In its thread, as long as few do: that is the shortest way for
- * one of them. Beyond that the fetcher reads for it, and answers from a thread of its own; so many
- * clients that miss take no thread each, and the disk gets many reads in one call. With libfuse
- * before 3.19 a request that came by io_uring must be answered on the thread it came on (later
- * commit "fuse_uring: serialise all ring submission under ring_lock"), so there it waits in it, and
- * the read-ahead keeps misses rare.
+ * Where a read waits for the source. It waits in its thread as long as few reads do: that is
+ * fastest for a single read. Beyond that the fetcher reads for it, and answers from a thread of its
+ * own. So when many clients miss, each does not take a thread, and the disk gets many reads in one
+ * call. With libfuse before 3.19 a request that came by io_uring must be answered on the thread it
+ * came on (later commit "fuse_uring: serialise all ring submission under ring_lock"). So such a
+ * request waits in that thread, and the read-ahead keeps misses rare.
  *
  * No lock is held while replying.
  */
@@ -28,24 +28,24 @@
 #include <string.h>
 #include <unistd.h>
 
-/* How long a READ waits for the window's trimmer where it is behind and gets on. A thread of a ring
- * has other requests to answer: with 20 ms a storm of booting clones takes a tenth longer than with
- * 1 ms, and the window grows to the same. */
+/* How long a READ waits for the window's trimmer, if the trimmer is behind but makes progress. A
+ * ring's thread has other requests to answer. With 20 ms for it, a storm of booting clones takes a
+ * tenth longer than with 1 ms, and the window grows to the same size. */
 #define WORKER_WAIT_US 100000u
 #define RING_WAIT_US   1000u
 #define CACHE_LINE     64u
 #define PREFETCH_BYTES 1024u
-/* Reads that wait for the source in their threads before others leave it to the fetcher. */
+/* This many reads wait for the source in their threads. Further reads are left to the fetcher. */
 #define WAIT_IN_THREADS 4u
 
-/* A READ, on its thread's stack until the fetcher has it. */
+/* A READ. It is on its thread's stack until the fetcher takes it. */
 struct reading {
 	fuse_req_t req;
 	struct handle *handle;
 	off_t offset;
 	size_t size;
-	bool fetches; /* something is fetched, to be published after the reply: then the handle has
-		       * a reference for that */
+	bool fetches; /* something is fetched, and is published after the reply; the handle has a
+		       * reference for that */
 	struct window_read cached;
 	struct fetch fetch;
 	struct page_io io;
@@ -54,9 +54,9 @@ struct reading {
 
 /* ---- the answer ---- */
 
-/* Ask for the first bytes of PART, which is to be copied next: frames lie where they were free, and
- * the processor's own prefetching ends with each page. Random frames of a 128 KiB read are so
- * copied in two thirds of the time. */
+/* Prefetch the first bytes of PART, which is copied next. Frames lie where they were free, and the
+ * processor's own prefetching stops at the end of each page. This makes copying the random frames
+ * of a 128 KiB read take two thirds of the time. */
 static void prefetch_part(const struct iovec *part)
 {
 	const char *byte = part->iov_base;
@@ -85,7 +85,7 @@ static void reply_pages(fuse_req_t req, const struct iovec iov[], int count, siz
 	fusefs_reply_buf(req, payload, bytes);
 }
 
-/* Everything is at hand. Within a read side. */
+/* Answer READING; everything that it needs is at hand. Within a read side. */
 static void reply(struct reading *reading)
 {
 	struct iovec iov[FOLD_REQUEST_PAGES];
@@ -95,8 +95,8 @@ static void reply(struct reading *reading)
 
 	handle_follow_change(reading->handle);
 	bytes = page_read_iov(read, iov, &count);
-	/* Short for an error: to the page cache it would look like the end of the file. The kernel
-	 * asks again page by page, and gets what can be read. */
+	/* After an error, do not send a short answer: to the page cache it would look like the end
+	 * of the file. The kernel asks again page by page, and gets what can be read. */
 	if (read->error && bytes >= 0 && !plan_is_direct(reading->handle->fs->plan))
 		bytes = read->error;
 	if (bytes < 0)
@@ -105,7 +105,7 @@ static void reply(struct reading *reading)
 		reply_pages(reading->req, iov, count, (size_t)bytes);
 }
 
-/* Where nothing was fetched this only counts, and touches neither file nor source: the kernel may
+/* If nothing was fetched, this only counts, and touches neither file nor source: the kernel may
  * have closed the handle. */
 static void finish(struct reading *reading)
 {
@@ -129,7 +129,7 @@ static void hand_over(struct reading *reading)
 	fetcher_read(fetch);
 }
 
-/* Answer READING, which was moved, or have the fetcher read what it misses. */
+/* Answer READING, which was moved, or have the fetcher read the pages that it misses. */
 static void go_on(struct reading *reading)
 {
 	struct fetcher *fetcher = reading->handle->fs->fetcher;
@@ -162,7 +162,8 @@ static void fetched(struct fetch *fetch, ssize_t got)
 		go_on(reading);
 }
 
-/* READING in memory of its own, to be read by the fetcher; NULL: its thread is to wait itself. */
+/* Copy READING to memory of its own, so that the fetcher can read it. NULL: the thread must wait
+ * itself. */
 static struct reading *move(const struct reading *reading)
 {
 	struct handle *handle = reading->handle;
@@ -170,7 +171,8 @@ static struct reading *move(const struct reading *reading)
 	struct fetch fetch = {.source = handle->source, .done = fetched};
 	struct reading *moved;
 
-	/* What is changed may be locked for long, and what else a ring reads would wait. */
+	/* A file that is being changed may be locked for long, and all other reads of the ring
+	 * would wait. */
 	if (fusefs_on_ring ||
 	    atomic_load_explicit(&fs->filler.at_work, memory_order_relaxed) < WAIT_IN_THREADS ||
 	    file_is_changing(handle->file) ||
@@ -190,7 +192,7 @@ static struct reading *move(const struct reading *reading)
 
 /* ---- READ ---- */
 
-/* READING has missed something. */
+/* READING has had a miss. */
 static void begin_fetch(struct reading *reading)
 {
 	struct handle *handle = reading->handle;
@@ -202,7 +204,7 @@ static void begin_fetch(struct reading *reading)
 	(void)stream_wait(handle->stream, reading->offset, reading->size);
 }
 
-/* Read READING, and answer it. */
+/* Perform READING, and answer it. */
 static void run(struct reading *reading)
 {
 	struct page_read *read = &reading->read;
@@ -252,8 +254,8 @@ void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 	reading.size = size;
 	reading.fetches = false;
 	page_read_init(&reading.read, &fs->filler, handle->file, handle->source, off, size);
-	/* A file open for direct I/O may also be mapped, and what a page fault reads is cached.
-	 * Only a read system call tells whose it is. */
+	/* A file open for direct I/O may also be mapped, and pages read by a page fault are cached.
+	 * Only a read system call says whose it is. */
 	span = (struct window_span){
 		.first = reading.read.first,
 		.pages = reading.read.pages,
@@ -264,7 +266,8 @@ void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 	run(&reading);
 }
 
-/* What the page map has. The window, which may make any READ wait for a moment, is not asked. */
+/* Only the page map is asked. The window is not, although it may make any READ wait for a
+ * moment. */
 bool fusefs_read_is_brief(const struct fuse_read_in *in)
 {
 	const struct fuse_file_info fi = {.fh = in->fh};

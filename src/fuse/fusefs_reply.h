@@ -2,14 +2,14 @@
 /*
  * fusefs_reply.h - the answers to requests
  *
- * fusefs_reply_X() is libfuse's fuse_reply_X(), which see; it also says that this thread will read
- * again in a moment (serve_answers()). Nothing that may wait comes after it.
+ * fusefs_reply_X() is libfuse's fuse_reply_X(); see there. It also announces that this thread will
+ * read again in a moment (serve_answers()). The caller does nothing that may wait after it.
  *
- * In ThreadSanitizer builds it shows that what was done before a reply comes before what the
- * requests after it do. The order runs through the kernel: it sends a release only after the reply
- * to the last read, and a forget after the reply to the last look-up. On /dev/fuse libfuse's own
- * lock happens to show it; the threads of two rings have nothing in common that ThreadSanitizer
- * could see.
+ * In ThreadSanitizer builds it shows an order: whatever was done before a reply happens before what
+ * later requests do. The order runs through the kernel: it sends a release only after the reply to
+ * the last read, and a forget after the reply to the last look-up. On /dev/fuse a lock within
+ * libfuse happens to show that order. The threads of two rings have nothing in common that
+ * ThreadSanitizer could see.
  */
 #ifndef FOLDFS_FUSEFS_REPLY_H
 #define FOLDFS_FUSEFS_REPLY_H
@@ -42,7 +42,8 @@ FUSEFS_REPLY(create,
 	     (fuse_req_t req, const struct fuse_entry_param *e, const struct fuse_file_info *fi),
 	     (req, e, fi))
 FUSEFS_REPLY(entry, (fuse_req_t req, const struct fuse_entry_param *e), (req, e))
-/* A shortage of the daemon's descriptors is none of the client's: to him the system has no more. */
+/* If the daemon is out of descriptors (EMFILE), the client is not: it is told that the system has
+ * no more (ENFILE). */
 FUSEFS_REPLY(err, (fuse_req_t req, int error), (req, error == EMFILE ? ENFILE : error))
 FUSEFS_REPLY(iov, (fuse_req_t req, const struct iovec *iov, int count), (req, iov, count))
 FUSEFS_REPLY(lseek, (fuse_req_t req, off_t at), (req, at))

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fusefs_request.c - what every request goes through: the transport that it came by, and the share
- * of open files that its user has
+ * fusefs_request.c - what every request uses: the transport that it came by, and its user's share
+ * of open files
  */
 #include "fusefs_internal.h"
 
@@ -15,8 +15,9 @@ __thread bool fusefs_on_ring;
 
 void fusefs_ring_begin(struct fusefs *fs)
 {
-	/* libfuse cancels its ring threads at the end, also in the middle of a request, when they
-	 * hold locks. They end without that as well: it wakes them through an eventfd first. */
+	/* At the end libfuse cancels its ring threads, even in the middle of a request, when they
+	 * hold locks. They also end without being cancelled: libfuse wakes them through an eventfd
+	 * first. */
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 	fusefs_on_ring = true;
 	atomic_store_explicit(&fs->uses_io_uring, true, memory_order_relaxed);

@@ -2,24 +2,26 @@
 /*
  * fusefs_source.c - opens of the source for a client: as the caller, who may have to wait
  *
- * As the caller, so that the source says who may (thread_identity.h). Root's are made as the
- * daemon.
+ * Opens are made as the caller, so that the source decides who may open a file (thread_identity.h).
+ * Root's opens are made as the daemon.
  *
- * A lease (F_SETLEASE) lets a user keep others waiting who open his file, for lease-break-time. The
- * daemon opens nothing in a way that waits in the kernel, where no interrupt of the client reaches.
- * Who has to wait does so here, on the thread of his request: that holds nobody up but requests of
- * the same user beyond his share (serve.c). A thread of a ring has other requests to answer, and
- * waits for some milliseconds only.
+ * With a lease (F_SETLEASE) a user can make other openers of his file wait for lease-break-time.
+ * The daemon opens nothing in a way that waits in the kernel, where an interrupt of the client
+ * cannot reach it. If a caller has to wait, it does so here, on the thread of its request. That
+ * delays only requests of the same user beyond his share (serve.c). A ring's thread has other
+ * requests to answer, and waits only for some milliseconds.
  *
  * The first attempt has begun to break the lease, so the kernel takes it away in time.
  *
- * A lease of our own (lease.h) says that a file has one description alone. Who opens that file a
- * second time is given it, after the source was asked whether he may: what an open would look at
- * beside that, faccessat2(2) does not know of, so files of which only an open tells are opened.
+ * A lease of our own (lease.h) means that a file has only one description. A second opener of that
+ * file gets this description, after the source was asked whether he may have it. faccessat2(2) does
+ * not know everything that an open would check. So if only an open can tell, the file is really
+ * opened.
  *
- * An open says that it has begun before it looks for such a lease (lease_opening_begin()), and a
- * proof is taken and set in one hold of the inode's lock, which the look takes too. So either it
- * finds the proof, or there is none until its descriptor is there, which the kernel sees.
+ * An open announces itself before it looks for such a lease (lease_opening_begin()). A proof is
+ * taken and set in one hold of the inode's lock, which the search for the lease takes too. So there
+ * are two cases: the open finds the proof, or no proof is made until the open has its descriptor,
+ * which the kernel sees.
  */
 #include "foldfs/clock.h"
 #include "foldfs/kin_file.h"
@@ -33,7 +35,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LEASE_SECONDS 45 /* the kernel's, where it does not tell */
+#define LEASE_SECONDS 45 /* the kernel's default, for when it cannot be read */
 #define RING_WAIT_MS  5
 #define PAUSE_MS_MAX  64
 /* The open(2) flag of execve(2), which the kernel hands on (__FMODE_EXEC, include/linux/fs.h). */
@@ -44,14 +46,15 @@ struct opening {
 	struct fusefs *fs;
 	fuse_req_t req;
 	struct inode *inode;
-	int flags;     /* for the source */
-	int access;    /* what is only asked for, as of access(2); 0: it is to be opened */
-	bool for_exec; /* to be run, which asks for no right to read */
+	int flags;     /* flags for opening the source */
+	int access;    /* right to ask for only, as in access(2); 0: really open it */
+	bool for_exec; /* to be executed, which needs no right to read */
 };
 
 /* ---- one attempt ---- */
 
-/* The object open as PATH_FD; or, if that is only asked, 0: he may. */
+/* Open the object that PATH_FD leads to. If OPENING only asks for a right, return 0 if the caller
+ * has it. */
 static int open_path(const struct opening *opening, int path_fd)
 {
 	struct identity identity;
@@ -87,7 +90,7 @@ static int open_once(const struct opening *opening)
 		return path_fd;
 	fd = open_path(opening, path_fd);
 	inode_path_end(opening->inode);
-	/* A program is read on the kernel's account. */
+	/* A program is read by the kernel, not by the caller, so the daemon opens it. */
 	return opening->for_exec && !fd ? inode_open(inodes, opening->inode, opening->flags) : fd;
 }
 
@@ -110,7 +113,7 @@ static int64_t patience_ms(void)
 	return (int64_t)seconds * 2000;
 }
 
-/* Again and again, in growing pauses, while there is a lease. */
+/* Open again and again, in growing pauses, while there is a lease. */
 static int open_after_lease(const struct opening *opening)
 {
 	int64_t until = clock_now_ms() + patience_ms();
@@ -131,8 +134,8 @@ static int open_after_lease(const struct opening *opening)
 	return fd;
 }
 
-/* For who does not wait. A lease of our own (source_check_unwritten()) is held for a moment, under
- * this lock, and is nothing to tell him of. */
+/* Open for a caller that does not wait. A lease of our own (source_check_unwritten()) is held only
+ * for a moment, under this lock, and must not show as an error. */
 static int open_without_ours(const struct opening *opening)
 {
 	int fd;
@@ -157,7 +160,8 @@ int fusefs_open_as_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode
 	};
 	int fd = open_once(&opening);
 
-	/* A file that may only be appended to (chattr +a) is not opened for writing otherwise. */
+	/* A file that may only be appended to (chattr +a) cannot be opened for writing without
+	 * O_APPEND. */
 	if (fd == -EPERM && client_flags & O_APPEND) {
 		flags |= O_APPEND;
 		opening.flags |= O_APPEND;
@@ -165,7 +169,8 @@ int fusefs_open_as_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode
 	}
 	if (fd == -EAGAIN)
 		fd = wait ? open_after_lease(&opening) : open_without_ours(&opening);
-	/* A source that is a FUSE file system itself would see it with every read. */
+	/* Drop O_NONBLOCK: a source that is itself a FUSE file system would see it with every
+	 * read. */
 	if (fd >= 0 && fcntl(fd, F_SETFL, flags) < 0) {
 		errint_t error = -errno;
 
@@ -177,7 +182,7 @@ int fusefs_open_as_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode
 
 /* ---- the one description of a file whose kin is proven ---- */
 
-/* NULL: there is none. */
+/* Find that description, and its file. NULL: there is none. */
 static struct source *proven_source(struct fusefs *fs, struct inode *inode, struct file **ret_file)
 {
 	struct source *source = NULL;
@@ -202,7 +207,8 @@ static struct source *proven_source(struct fusefs *fs, struct inode *inode, stru
 	return source;
 }
 
-/* A duplicate of it; -ENOENT: there is none that can be read from, and no proof any more. */
+/* A duplicate of that description. -ENOENT: there is none that can be read from, and no proof any
+ * more. */
 static int proven_fd(struct fusefs *fs, struct inode *inode)
 {
 	struct file *file;
@@ -211,7 +217,8 @@ static int proven_fd(struct fusefs *fs, struct inode *inode)
 
 	if (!source)
 		return fd;
-	/* Without the right to read it is of no use here, and is opened, which ends the proof. */
+	/* A description that cannot be read from is of no use here. The file is then opened, which
+	 * ends the proof. */
 	if ((fcntl(source_fd(source), F_GETFL) & O_ACCMODE) == O_RDWR)
 		fd = fcntl(source_fd(source), F_DUPFD_CLOEXEC, 0);
 	else
@@ -221,7 +228,8 @@ static int proven_fd(struct fusefs *fs, struct inode *inode)
 	return fd < 0 ? -ENOENT : fd;
 }
 
-/* Whatever else OPENING may meet is given back: of a kin that is no file's any more, say. */
+/* Give back any other lease that OPENING may meet, for example one of a kin that belongs to no file
+ * any more. */
 static void open_alone(struct fusefs *fs, const struct lease_opening *opening)
 {
 	/* A lease on another user's file takes CAP_LEASE. */
@@ -244,7 +252,7 @@ int fusefs_open_own(struct fusefs *fs, struct inode *inode, int flags)
 	return fd;
 }
 
-/* Whether SOURCE does for an open with CLIENT_FLAGS. */
+/* Whether SOURCE suits an open with CLIENT_FLAGS. */
 static bool will_do(const struct source *source, int client_flags)
 {
 	const int alike = O_SYNC | O_DSYNC | O_NOATIME | O_APPEND;
@@ -252,7 +260,7 @@ static bool will_do(const struct source *source, int client_flags)
 	int flags = fcntl(source_fd(source), F_GETFL);
 	struct statx stx;
 
-	/* Those that a file's attributes forbid are for an open to refuse. */
+	/* If the file's attributes may forbid the open, only a real open can refuse it. */
 	return !(client_flags & O_FOR_EXEC) && (flags & alike) == (wanted & alike) &&
 	       ((flags & O_ACCMODE) == O_RDWR || (flags & O_ACCMODE) == (wanted & O_ACCMODE)) &&
 	       !statx(source_fd(source), "", AT_EMPTY_PATH, STATX_TYPE, &stx) &&
@@ -287,9 +295,9 @@ static errint_t ask_source(struct fusefs *fs, fuse_req_t req, struct inode *inod
 	return error;
 }
 
-/* The description of INODE's file, of which OPENING found that it is leased, if it will do for an
- * open with CLIENT_FLAGS and REQ's caller may. NULL: it is to be opened; if that would succeed, the
- * proof has ended. */
+/* The description of INODE's file, if it suits an open with CLIENT_FLAGS and REQ's caller may have
+ * it. OPENING found that the file is leased. NULL: the file must be opened. If the caller may open
+ * it, the proof has ended. */
 static struct source *join_source(struct fusefs *fs, fuse_req_t req, struct inode *inode,
 				  int client_flags, const struct lease_opening *opening)
 {
@@ -301,7 +309,7 @@ static struct source *join_source(struct fusefs *fs, fuse_req_t req, struct inod
 		file_put(file);
 		return source;
 	}
-	/* Who may not open it ends nothing: his open is refused before it does. */
+	/* A caller who may not open the file ends no proof: his open is refused. */
 	if (source && may)
 		kin_end_proof(file);
 	if (may)
@@ -330,7 +338,7 @@ errint_t fusefs_source_of_caller(struct fusefs *fs, fuse_req_t req, struct inode
 		error = fd < 0 ? fd : source_new(fd, &source);
 	}
 	lease_opening_end(fs->leases, &opening);
-	/* What another open found no lease for, because of this one. */
+	/* Another open may have got no lease because of this one. */
 	if (error)
 		fusefs_prove(inode);
 	else
@@ -347,7 +355,7 @@ int fusefs_open_source(struct fusefs *fs, dev_t device, ino_t number)
 
 	if (!inode)
 		return -ENOENT;
-	/* Not to be seen by who looks at access times, where that is ours to choose. */
+	/* Do not change the access time, if we have the right to avoid that. */
 	fd = fusefs_open_own(fs, inode, O_RDONLY | O_NOATIME);
 	if (fd == -EPERM)
 		fd = fusefs_open_own(fs, inode, O_RDONLY);

@@ -5,8 +5,8 @@
 #include <errno.h>
 #include <unistd.h>
 
-/* Closing a duplicate is how a client's close(2) reaches the source. For want of a descriptor close
- * does not fail: a flush has the same to tell. */
+/* A client's close(2) reaches the source as the close of a duplicate. close(2) must not fail for
+ * lack of a descriptor; then a flush reports the same errors. */
 static errint_t do_flush(struct handle *handle)
 {
 	int fd;

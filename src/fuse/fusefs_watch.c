@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fusefs_watch.c - what others change in the source reaches the pool and the kernel
+ * fusefs_watch.c - changes that others make in the source reach the pool and the kernel
  *
- * Each change: what is known here goes first, then what the kernel caches, so that whatever it asks
- * for afterwards is answered anew. A read under way may still bring it old pages: those are locked
- * until the reply, and dropping them waits for that.
+ * For each change, first what the daemon knows is dropped, then what the kernel caches. So whatever
+ * the kernel asks for afterwards is answered anew. A read under way may still bring it old pages.
+ * Those are locked until the reply, and dropping them waits for that.
  *
- * All runs on the watching thread (source_watch.h), which no request waits for. Pages are left to
- * the window's trimmer, as ever. Names and attributes are dropped from here; that a name's
- * directory is locked by a request under way only makes this thread wait.
+ * Everything runs on the watching thread (source_watch.h), which no request waits for. Dropping
+ * pages is left to the window's trimmer, as always. Names and attributes are dropped from here. If
+ * a request under way has a name's directory locked, only this thread waits.
  *
- * A sweep, after reports were lost, looks at each file that is known, and drops what a report of it
- * would have dropped, but only where the file's stamp does not show that there is none to miss.
+ * A sweep comes after reports were lost. It looks at each known file, and drops what a report of
+ * that file would have dropped. It leaves out files whose stamp shows that no report can be
+ * missing.
  *
- * Names expire, they are not torn out: the kernel looks them up again at their next use and keeps
- * what is mounted on them.
+ * Names are made to expire, not removed. The kernel looks them up again at their next use, and
+ * keeps what is mounted on them.
  */
 #include "fusefs_internal.h"
 
@@ -23,7 +24,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* FILE: what is known of the inode's content; NULL: nothing. */
+/* Drop the pages that the kernel caches of INODE. FILE: what is known of the inode's content; NULL:
+ * nothing. */
 static void drop_pages(struct inode *inode, const struct file *file)
 {
 	struct window_file *window;
@@ -31,8 +33,8 @@ static void drop_pages(struct inode *inode, const struct file *file)
 	inode_lock(inode);
 	window = *inode_window_file(inode);
 	inode_unlock(inode);
-	/* Without one it was never opened, and nothing of it is cached. It lives as long as
-	 * the inode, of which we have a look-up. */
+	/* Without a window_file the inode was never opened, and nothing of it is cached. The
+	 * window_file lives as long as the inode, of which we hold a look-up. */
 	if (window && file)
 		window_follow(window, file_edition(file));
 	else if (window)
@@ -80,14 +82,14 @@ static void follow_name(void *context, const struct stat *directory, const char 
 
 	if (!inode)
 		return;
-	/* The directory's attributes go with it. */
+	/* This drops the directory's attributes, too. */
 	(void)fuse_lowlevel_notify_expire_entry(fs->session, inode_node(inode), name, strlen(name));
 	fusefs_attr_expire(fs, inode);
 	inode_forget(fs->inodes, inode, 1);
 	counters_add(fs->counters, COUNTER_WATCH_EVENTS, 1);
 }
 
-/* Look at one file that is known, whose inode the kernel knows too. Whether it stays known. */
+/* Look at a known file whose inode the kernel knows too. Returns whether it stays known. */
 static bool recheck_inode(struct fusefs *fs, struct inode *inode, struct file *file, int64_t calm)
 {
 	int fd = inode_path_begin(fs->inodes, inode);
@@ -102,8 +104,9 @@ static bool recheck_inode(struct fusefs *fs, struct inode *inode, struct file *f
 	return false;
 }
 
-/* Whether FILE stays known. One of which the kernel knows no inode is compared at its next open;
- * unless somebody has one open that has lost its number (inode_detach()). */
+/* Returns whether FILE stays known. If the kernel knows no inode of it, FILE is compared at its
+ * next open. Exception: a client may have an inode of it open that has lost its number
+ * (inode_detach()). */
 static bool recheck(struct fusefs *fs, struct file *file, const struct file_key *key, int64_t calm)
 {
 	struct inode *inode = inode_find(fs->inodes, key->device, key->inode, S_IFREG);
@@ -120,7 +123,7 @@ static bool recheck(struct fusefs *fs, struct file *file, const struct file_key 
 	return stays;
 }
 
-/* Only what is on the source's own file system is watched. */
+/* Only files on the source's own file system are watched. */
 static void recheck_files(struct fusefs *fs, const struct file_key keys[], size_t count,
 			  int64_t calm)
 {
@@ -139,8 +142,8 @@ static void recheck_files(struct fusefs *fs, const struct file_key keys[], size_
 	}
 }
 
-/* A file that becomes known after its key was looked for is read after that, and so after all that
- * may have been lost. */
+/* A file that becomes known after the keys were collected is read after that. So it is read after
+ * all changes whose reports may have been lost. */
 static errint_t follow_everything(void *context, int64_t calm)
 {
 	struct fusefs *fs = context;
@@ -152,8 +155,8 @@ static errint_t follow_everything(void *context, int64_t calm)
 		return error;
 	recheck_files(fs, keys, count, calm);
 	free(keys);
-	/* Every name is looked up again, which brings its attributes too. Before Linux 6.16 they
-	 * are kept for as long as attr_timeout and entry_timeout say. */
+	/* The kernel looks up every name again, which brings its attributes too. Before Linux 6.16
+	 * it keeps them for as long as attr_timeout and entry_timeout say. */
 	(void)fuse_lowlevel_notify_increment_epoch(fs->session);
 	return 0;
 }

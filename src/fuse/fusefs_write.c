@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* How long a write waits at most for pages that were found untrue to be dropped: drop_wait(). A
+/* How long a write waits at most until pages that were found untrue are dropped: see drop_wait(). A
  * drop takes 0.1 ms. */
 #define DROP_WAIT_US      999999u
 #define RING_DROP_WAIT_US 20000u
@@ -22,9 +22,9 @@
 
 /* ---- WRITE ---- */
 
-/* A write that is to be durable (RWF_DSYNC, RWF_SYNC) comes with FLAGS that say so. With cached I/O
- * the kernel sends an fsync after it, with direct I/O nothing. A file that was opened so has such a
- * source. */
+/* FLAGS tell whether a write is to be durable (RWF_DSYNC, RWF_SYNC). With cached I/O the kernel
+ * sends an fsync after the write; with direct I/O it sends nothing. If the file was opened with
+ * such a flag, its source has the flag too. */
 static errint_t make_durable(const struct fusefs *fs, struct handle *handle, int flags)
 {
 	int wanted = flags & O_SYNC;
@@ -38,9 +38,9 @@ static errint_t make_durable(const struct fusefs *fs, struct handle *handle, int
 	return source_flush(handle->source, wanted == O_DSYNC, &handle->flush_errors);
 }
 
-/* The pages that WRITTEN bytes at OFFSET have gone to. Only direct I/O tells whose it is: what the
- * kernel writes back comes without, and so does an O_DIRECT write whose pages it could not drop or
- * that was cut short, which goes by its cache. */
+/* The pages that WRITTEN bytes at OFFSET went to. Only a request of direct I/O says whose it is
+ * (lock_owner). Write-back by the kernel does not. Nor does an O_DIRECT write that goes through the
+ * kernel's cache, because the kernel could not drop its pages or because it was cut short. */
 static struct window_span span_of(const struct fusefs *fs, const struct fuse_file_info *fi,
 				  off_t offset, size_t written)
 {
@@ -51,8 +51,8 @@ static struct window_span span_of(const struct fusefs *fs, const struct fuse_fil
 	};
 }
 
-/* The kernel has cached what was written, unless it was by direct I/O. Returns whether it may have
- * cached untrue pages meanwhile, which are on their way out. */
+/* Note that the kernel has cached what was written, unless the write was direct I/O. Returns
+ * whether the kernel may meanwhile have cached untrue pages, which are about to be dropped. */
 static bool note_written(const struct handle *handle, struct window_span span, bool writeback)
 {
 	bool untrue = !writeback && window_written(handle->window, span);
@@ -79,10 +79,13 @@ static void give_write_answer(struct window_answer *answer)
 /*
  * How long a write of LENGTH bytes may wait for untrue pages to be dropped.
  *
- * The drop may be waiting for the write's answer: the kernel holds a page locked until then that it
- * had not and got a part of, which is the last page of a request, or the only one. Such a write may
- * wait in vain once the drop has begun, and so not for long then. A direct write locks nothing. A
- * thread of a ring makes others wait that the drop, or what is before it, may be waiting for.
+ * The drop itself may wait for the write's answer. Until the answer the kernel keeps a page locked
+ * that it did not have and that the write fills only in part. This can be the last page of a
+ * request, or the only one. Such a write may wait in vain once the drop has begun, so from then on
+ * it does not wait for long. A direct write locks nothing.
+ *
+ * A ring's thread that waits delays other requests. The drop, or whatever comes before it, may be
+ * waiting for one of those.
  */
 static struct window_patience drop_wait(off_t offset, size_t length, struct window_span span)
 {
@@ -99,13 +102,13 @@ static struct window_patience drop_wait(off_t offset, size_t length, struct wind
 }
 
 /*
- * A write of WRITTEN bytes has met untrue pages: answer it once they are gone, or PATIENCE is at
- * its end.
+ * A write of WRITTEN bytes has met untrue pages. Answer it once they are dropped, or when PATIENCE
+ * is at its end.
  *
- * What is answered by another thread on a ring is that thread's from then on: Linux hands the
- * ring's next request over in the context of who gave the last answer, and if that one waits in the
- * kernel, as the trimmer does, for this very request, both wait for good (seen as an unkillable
- * process, on 6.18). So a ring's thread waits itself.
+ * On a ring no other thread may give the answer. Linux hands the ring's next request over in the
+ * context of the thread that gave the last answer. If that thread waits in the kernel for this very
+ * request, as the trimmer does, both wait forever (seen as an unkillable process, on 6.18). So a
+ * ring's thread waits itself.
  */
 static void answer_when_dropped(fuse_req_t req, const struct handle *handle, size_t written,
 				struct window_span span, struct window_patience patience)
@@ -127,17 +130,17 @@ static void answer_when_dropped(fuse_req_t req, const struct handle *handle, siz
 	fusefs_reply_write(req, written);
 }
 
-/* What fstat said to this request, if it was asked. */
+/* What fstat said during this request, if it was called. */
 struct seen {
 	bool looked;
 	struct stat st;
 };
 
 /*
- * Be who writes to HANDLE: so reserved blocks, quotas and set-id bits are the source's to see to. A
- * page that the kernel writes back was stored by somebody who had the file open, which takes no
- * set-id bits away. KILL_SET_ID: the kernel says that the caller has no CAP_FSETID. *RET_SEEN: the
- * source, where it had to be looked at for that.
+ * Take on the identity of the writer to HANDLE, so that the source takes care of reserved blocks,
+ * quotas and set-id bits. A page that the kernel writes back was stored by somebody who had the
+ * file open; that clears no set-id bits. KILL_SET_ID: the kernel says that the caller lacks
+ * CAP_FSETID. *RET_SEEN: the stat of the source, if one was needed for that.
  */
 static errint_t lend_to_writer(fuse_req_t req, const struct handle *handle, bool writeback,
 			       bool kill_set_id, struct identity *ret_identity,
@@ -152,14 +155,14 @@ static errint_t lend_to_writer(fuse_req_t req, const struct handle *handle, bool
 	if (caller->uid && fstat(fd, &ret_seen->st))
 		return -errno;
 	ret_seen->looked = caller->uid;
-	/* A set-gid bit may stay for the members of the file's group. */
+	/* A set-gid bit may stay if the caller is a member of the file's group. */
 	if (caller->uid && ret_seen->st.st_mode & S_ISGID)
 		return identity_assume(req, fd, true, ret_identity);
 	return identity_lend(caller->uid, caller->gid, !caller->uid && !kill_set_id, ret_identity);
 }
 
-/* pwrite(2) as IDENTITY, who may have rights that only the rest of it needs: then that is written
- * with them. Bytes written. */
+/* pwrite(2) as IDENTITY. If only the rest of the write needs further rights that IDENTITY has, only
+ * the rest is written with them. Returns the bytes written. */
 static ssize_t write_as(struct identity *identity, const struct handle *handle, const char *buf,
 			size_t size, off_t off, const struct seen *seen)
 {
@@ -176,8 +179,9 @@ static ssize_t write_as(struct identity *identity, const struct handle *handle, 
 	return done ? (ssize_t)done : written;
 }
 
-/* Whether what was to be written up to END is where it was to be. In a file that is only appended
- * to it is not, if somebody else had appended, or it was to be somewhere within. */
+/* Whether a write that ends at END went where it should. In a file that is only appended to it did
+ * not if another process had appended meanwhile, or if the write was meant for a place within the
+ * file. */
 static bool is_in_place(const struct handle *handle, off_t end)
 {
 	struct stat st;
@@ -198,7 +202,7 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 
 	(void)ino;
 	written = handle ? handle_content(handle) : -EBADF;
-	/* What was stored through a mapping can only go where it was. */
+	/* What was stored through a mapping must go to its own place, and cannot be appended. */
 	if (!written && fi->writepage && handle->appends)
 		written = -EPERM;
 	if (!written)
@@ -229,7 +233,7 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 		fusefs_reply_write(req, (size_t)written);
 }
 
-/* Truncate a file that is open as FD; by PATH if it is not NULL. */
+/* Truncate a file that is open as FD; if PATH is not NULL, by PATH. */
 static errint_t truncate_file(struct fusefs *fs, struct inode *inode, int fd, const char *path,
 			      off_t size)
 {
@@ -255,10 +259,11 @@ static errint_t truncate_file(struct fusefs *fs, struct inode *inode, int fd, co
 }
 
 /*
- * truncate(2), or O_TRUNC, which comes as to 0, of a file open as FD. The two look alike then. The
- * latter is what is done to files that are empty, and moves their times on every file system, so it
- * is by descriptor. The other is by path; but not if FD is ALONE, the one description of a proven
- * file (kin.h), for a path is as good as another.
+ * Truncate a file open as FD for truncate(2), or for O_TRUNC, which comes as a truncate to 0. With
+ * size 0 the two look alike. For an empty file it is taken for O_TRUNC, which moves the file's
+ * times on every file system. So size 0 is set by descriptor. Other sizes are set by path, unless
+ * FD is ALONE: the one description of a proven file (kin.h). A path would count as another
+ * description.
  */
 static errint_t truncate_open(struct fusefs *fs, struct inode *inode, int fd, bool alone,
 			      off_t size)
@@ -268,7 +273,7 @@ static errint_t truncate_open(struct fusefs *fs, struct inode *inode, int fd, bo
 	return truncate_file(fs, inode, fd, size && !alone ? proc_fd(path, fd) : NULL, size);
 }
 
-/* Who is root may lack CAP_FSETID. */
+/* A caller who is root may lack CAP_FSETID. */
 static errint_t truncate_as_caller(struct fusefs *fs, fuse_req_t req, struct inode *inode, int fd,
 				   bool alone, off_t size, bool kill_set_id)
 {
@@ -288,8 +293,8 @@ static errint_t truncate_as_caller(struct fusefs *fs, fuse_req_t req, struct ino
 	return error;
 }
 
-/* Without a handle: by who may write to the file. To truncate by path breaks leases and waits for
- * them: there is none while the file is open for writing. */
+/* Truncate without a handle, for a caller that may write to the file. Truncating by path breaks
+ * leases and waits for them. There is no lease while the file is open for writing. */
 static errint_t truncate_unopened(struct fusefs *fs, fuse_req_t req, struct inode *inode,
 				  off_t size, bool kill_set_id)
 {
@@ -338,7 +343,8 @@ void fusefs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, of
 	struct seen seen;
 
 	(void)ino;
-	/* The kernel does not say whether set-id bits must go: they go for everybody but root. */
+	/* The kernel does not say whether set-id bits must go. They go for all callers except
+	 * root. */
 	if (!error)
 		error = lend_to_writer(req, handle, false, false, &identity, &seen);
 	if (!error) {

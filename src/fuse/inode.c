@@ -3,28 +3,32 @@
  * inode.c - node id <-> source file
  *
  * Invariants:
- *  I.1  An inode is hashed under (device, inode number) as long as that pair means its object. An
- *       inode with a descriptor pins its object, so the pair cannot come to mean another one. One
- *       with a handle only does not: a look-up compares handles, and an inode whose object has gone
- *       is taken out of the hash, to be answered with ESTALE until the kernel forgets it. So is one
- *       with a descriptor when the source says ESTALE of it: a network file system gives the
- *       number of a removed file away, whoever has a descriptor.
- *       A look-up has a descriptor of what it found. So if the inode has one at that moment, they
- *       are of one object, whatever becomes of the inode's next (path_cache.h).
- *       Where links may be parted (links.h), several inodes have one pair, an inode of the kernel's
- *       each; such an inode is left when its file gets another number.
- *  I.2  The look-up count changes under the shard's mutex only, and an inode leaves the hash in the
+ *  I.1  An inode is hashed under (device, inode number) as long as that pair means its object.
+ *       An inode with a descriptor pins its object, so the pair cannot come to mean another one. An
+ *       inode with only a file handle does not pin it. For such an inode a look-up compares
+ *       handles. If its object is gone, the inode is taken out of the hash. Requests for it are
+ *       then answered with ESTALE until the kernel forgets it.
+ *       An inode with a descriptor is also taken out if the source says ESTALE of it: a network
+ *       file system reuses the number of a removed file even while a descriptor is open.
+ *       A look-up has a descriptor of what it found. So if the inode has one at that moment, both
+ *       are of one object, whatever happens to the inode's descriptor next (path_cache.h).
+ *       Where links may be parted (links.h), several inodes have one pair, one for each inode of
+ *       the kernel's. Such an inode is detached when its file gets another number.
+ *  I.2  The look-up count changes only under the shard's mutex. An inode leaves the hash in the
  *       same critical section in which its count reaches zero.
  *
- * Look-up against the last forget: both take the shard's mutex. If the look-up comes first, the
- * count is not zero after the forget, and the inode stays: the kernel's forget counts the replies
- * that it has seen, and ours is not among them yet. If the forget comes first, the look-up does not
- * find the inode (I.2) and makes a new one, with another node id. A request for an inode cannot
- * meet its end: the kernel sends a last forget when nothing of it is in use any more.
+ * Race of a look-up with the last forget: both take the shard's mutex.
+ *  - If the look-up comes first, the count is not zero after the forget, and the inode stays. The
+ *    kernel's forget counts only replies that it has seen, and ours is not among them yet.
+ *  - If the forget comes first, the look-up does not find the inode (I.2), and makes a new one with
+ *    another node id.
  *
- * Locks: shard mutex, then the slab's, that of links or that of the descriptors. An inode's own
- * mutex is the content side's and comes before both. No system call that may block is made under a
- * shard's mutex.
+ * A request for an inode cannot race with the inode's end: the kernel sends the last forget only
+ * when nothing of the inode is in use any more.
+ *
+ * Locks: the shard's mutex, then that of the slab, of links or of the descriptors. An inode's own
+ * mutex belongs to the content side and comes before all of these. No system call that may block is
+ * made under a shard's mutex.
  */
 #include "inode_internal.h"
 
@@ -43,12 +47,12 @@
 
 #define APART_DEVICE ((dev_t)-1) /* no file system's */
 
-/* What tells an object: its numbers, and its handle where that matters. */
+/* What identifies an object: its numbers, and its handle if that matters. */
 struct object {
-	int fd; /* O_PATH, owned until it is an inode's; then one to close, or -1 */
+	int fd; /* O_PATH; owned until an inode takes it, then a descriptor to close, or -1 */
 	struct stat st;
 	struct file_handle *handle; /* owned; NULL: it was not asked for */
-	bool apart;                 /* as an inode's */
+	bool apart;                 /* as in struct inode */
 };
 
 /* ---- descriptors and handles ---- */
@@ -60,7 +64,7 @@ static void object_clear(struct object *object)
 	free(object->handle);
 }
 
-/* An object of which no number can be shown is refused before it gets an inode. */
+/* Refuse an object for which no number can be shown, before it gets an inode. */
 static errint_t object_number(struct inode_table *table, const struct object *object, dev_t parent)
 {
 	dev_t device = object->st.st_dev;
@@ -71,8 +75,8 @@ static errint_t object_number(struct inode_table *table, const struct object *ob
 		     : inode_numbers_show(table->numbers, device, object->st.st_ino, &shown);
 }
 
-/* Take over FD, an O_PATH descriptor or a negative errno; on device PARENT, or that is where it was
- * found. */
+/* Initialize an object from FD, which is taken over: an O_PATH descriptor or a negative errno.
+ * PARENT is the device of the directory that it was found in, or its own device. */
 static errint_t object_init(struct inode_table *table, int fd, dev_t parent,
 			    struct object *ret_object)
 {
@@ -132,7 +136,7 @@ static errint_t inode_new_locked(struct inode_table *table, struct shard *shard,
 	inode_init(inode, &object->st, object->apart);
 	object->fd =
 		path_slot_begin(&table->paths, &inode->path, object->fd, inode->type == S_IFDIR);
-	/* A handle would not tell by which of its names the file was found. */
+	/* A file handle would not tell by which of its names the file was found. */
 	if (inode->apart)
 		(void)path_pin(&table->paths, &inode->path, -1);
 	inode_shard_insert_locked(table, shard, inode);
@@ -141,8 +145,8 @@ static errint_t inode_new_locked(struct inode_table *table, struct shard *shard,
 }
 
 /*
- * Whether INODE, found under OBJECT's numbers, is the object (I.1). -EAGAIN: only OBJECT's handle
- * can tell, and it was not asked for. If it is, it has a descriptor then.
+ * Whether INODE, found under OBJECT's numbers, is the object (I.1). If so, it has a descriptor
+ * afterwards. -EAGAIN: only OBJECT's handle can tell, and OBJECT has none yet.
  */
 static errint_t inode_same_locked(struct inode_table *table, struct inode *inode,
 				  struct object *object, bool *ret_same)
@@ -158,8 +162,8 @@ static errint_t inode_same_locked(struct inode_table *table, struct inode *inode
 	return 0;
 }
 
-/* From INODE on, the one that is OBJECT, whose links may be parted; NULL: none is. Asks the kernel,
- * but for nothing that may block. */
+/* In the chain from INODE on, find the inode that is OBJECT, whose links may be parted. NULL: none
+ * is. Makes system calls, but none that may block. */
 static struct inode *shard_find_link_locked(struct inode_table *table, struct inode *inode,
 					    const struct object *object)
 {
@@ -219,7 +223,7 @@ static errint_t table_count(struct inode_table *table, struct object *object,
 	if (error != -EAGAIN)
 		return error;
 
-	/* The inode of that number has no descriptor: once more, with a handle. */
+	/* The inode of that number has no descriptor. Try once more, with a handle. */
 	object->handle = source_handle_get(&table->paths.objects, object->fd);
 	if (!object->handle)
 		return -ESTALE;
@@ -229,7 +233,7 @@ static errint_t table_count(struct inode_table *table, struct object *object,
 	return error;
 }
 
-/* FD and PARENT as of object_init(). */
+/* FD and PARENT are as in object_init(). */
 static errint_t lookup_fd(struct inode_table *table, int fd, dev_t parent, struct inode **ret_inode,
 			  struct stat *ret_stat)
 {
@@ -255,7 +259,7 @@ errint_t inode_lookup_at(struct inode_table *table, int directory_fd, dev_t devi
 {
 	int fd;
 
-	/* A name below the source, never a way out of it. */
+	/* Only a name below the source, never a way out of it. */
 	if (name_is_dots(name) || strchr(name, '/'))
 		return -EINVAL;
 	do
@@ -284,10 +288,10 @@ errint_t inode_lookup_fd(struct inode_table *table, int fd, struct inode **ret_i
 	struct stat st;
 	int path_fd;
 
-	/* No border is crossed: it is open. */
+	/* FD is open already, so no border is crossed. */
 	if (fstat(fd, &st))
 		return -errno;
-	/* Not a duplicate: that would keep the caller's file open, for writing perhaps. */
+	/* Not a duplicate: that would keep the caller's file open, perhaps for writing. */
 	proc_fd(path, fd);
 	path_fd = open(path, O_PATH | O_CLOEXEC);
 	return lookup_fd(table, path_fd < 0 ? -errno : path_fd, st.st_dev, ret_inode, ret_stat);
@@ -453,12 +457,12 @@ int inode_open(struct inode_table *table, struct inode *inode, int flags)
 	return error ? error : fd;
 }
 
-/* INODE's descriptor stays: the one that it has, or else one like FD. */
+/* Make INODE's descriptor permanent: the one that it has, or else a duplicate of FD. */
 static void pin(struct inode_table *table, struct inode *inode, int fd)
 {
 	int copy;
 
-	/* In use it is not taken out. */
+	/* A descriptor that is in use is not taken out. */
 	if (path_get_open(&table->paths, &inode->path) >= 0) {
 		(void)path_pin(&table->paths, &inode->path, -1);
 		path_put(&inode->path);
@@ -506,7 +510,7 @@ errint_t inode_number_at(struct inode_table *table, int directory_fd, dev_t devi
 		error = inode_numbers_show(table->numbers, st.st_dev, st.st_ino, ret_shown);
 	if (error != -EOVERFLOW)
 		return error;
-	/* A device that was never met, perhaps. To learn what it is takes a descriptor on it. */
+	/* Perhaps the device was never met. To learn what it is takes a descriptor on it. */
 	fd = openat(directory_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * inode_internal.h - what the files of the inode table share: inode_shard.c (where inodes are
- * found), inode.c (which object an inode is, and its life) and inode_table.c (the table as a whole)
+ * inode_internal.h - what the files of the inode table share: inode_shard.c (finding inodes),
+ * inode.c (which object an inode is, and its life) and inode_table.c (the table as a whole)
  *
- * Everything that ends in _locked is called with the shard's mutex held.
+ * Functions whose names end in _locked are called with the shard's mutex held.
  */
 #ifndef FOLDFS_INODE_INTERNAL_H
 #define FOLDFS_INODE_INTERNAL_H
@@ -22,7 +22,7 @@
 #define INODE_SHARDS 128u
 
 struct inode {
-	struct node_slot slot; /* inode_slab's; the root's is not in use */
+	struct node_slot slot; /* inode_slab's; not used for the root */
 	struct inode *next;    /* in the shard's chain; under the shard's mutex */
 	dev_t device;          /* constant */
 	ino_t number;          /* constant */
@@ -39,7 +39,7 @@ struct inode {
 			struct cds_hlist_head handles;
 			struct plan_hold plan;
 		};
-		struct directory_hold directory; /* if type is that of a directory */
+		struct directory_hold directory; /* if type is S_IFDIR */
 	};
 };
 
@@ -65,15 +65,16 @@ struct inode_table {
 
 #define INODE_SHARD_FIRST_BUCKETS 16u
 
-/* An empty shard; all zero before. -ENOMEM. */
+/* Make SHARD, which is all zero before, an empty shard. -ENOMEM. */
 errint_t inode_shard_init(struct shard *shard);
-/* Nothing for one that is all zero. Its inodes are the caller's. */
+/* Does nothing for a shard that is all zero. The shard's inodes are left to the caller. */
 void inode_shard_destroy(struct shard *shard);
 /* The shard of the objects with these numbers. Constant. */
 struct shard *inode_shard_of(struct inode_table *table, dev_t device, ino_t number);
 /* The first inode in SHARD with these numbers, or NULL. */
 struct inode *inode_shard_find_locked(const struct shard *shard, dev_t device, ino_t number);
-/* Put INODE into SHARD, its own, which grows where there is memory for it. */
+/* Put INODE into SHARD, which is inode_shard_of() its numbers. The shard grows if there is
+ * memory. */
 void inode_shard_insert_locked(struct inode_table *table, struct shard *shard, struct inode *inode);
 /* Take INODE out of SHARD, if it is there. */
 void inode_shard_remove_locked(struct shard *shard, struct inode *inode);
@@ -81,9 +82,9 @@ void inode_shard_remove_locked(struct shard *shard, struct inode *inode);
 void inode_shard_recount_locked(const struct inode_table *table, const struct shard *shard,
 				struct inode_count *count);
 
-/* Begin INODE, which has neither descriptor nor look-ups yet, as the object found as ST. */
+/* Initialize INODE, which has neither descriptor nor look-ups yet, for the object found as ST. */
 void inode_init(struct inode *inode, const struct stat *st, bool apart);
-/* The end of an inode that nobody can find any more. No lock is held. */
+/* Free an inode that can no longer be found. No lock is held. */
 void inode_free(struct inode_table *table, struct inode *inode);
 
 static inline bool inode_is_root(const struct inode_table *table, const struct inode *inode)

@@ -2,19 +2,23 @@
 /*
  * inode_number.c - the inode numbers that clients see
  *
- * A space is the numbers of one device that have one upper part. It has a token of 28 bits, which
- * is a hash of the two; if another space has that already, the next one that is free.
+ * A space is all numbers of one device that have the same upper part. It has a token of 28 bits,
+ * which is a hash of the two. If another space has that token already, the space gets the next free
+ * one.
  *
  * Invariants:
- *  N.1  A token belongs to one space, and a space keeps its token to the end: what is shown twice
- * is one object. N.2  Two devices never have one identity at a time. N.3  An identity comes from
- * what the file system itself says of it, as long as that tells it from the others: the device
- * number of a subvolume or a network file system changes from mount to mount. So tokens are the
- * same the next time, but where two spaces met in 28 bits. N.4  A number of the source's own device
- * that has the mark is shown as one of another device is: overlayfs uses the uppermost bits, and so
- * do file systems whose numbers are hashes.
+ *  N.1  A token belongs to one space, and a space keeps its token to the end. So if a number is
+ *       shown twice, it is one object.
+ *  N.2  Two devices never have the same identity at the same time.
+ *  N.3  An identity comes from what the file system itself says, as long as that distinguishes it
+ *       from the others. The device number would not do: that of a subvolume or a network file
+ *       system changes from mount to mount. So tokens are the same in the next mount, except where
+ *       two spaces collided in 28 bits.
+ *  N.4  A number of the source's own device that contains the mark is shown like one of another
+ *       device. Such numbers exist: overlayfs uses the uppermost bits, and so do file systems whose
+ *       numbers are hashes.
  *
- * Spaces of a device that is gone stay, so that its number cannot come to mean another object while
+ * Spaces of a device that is gone are kept. So its number cannot come to mean another object while
  * the kernel may still know the old one.
  */
 #include "inode_number.h"
@@ -29,12 +33,12 @@
 #include <string.h>
 #include <sys/statfs.h>
 
-#define MARK        UINT64_C(0x5f) /* positive as a signed number, for those who take it for one */
+#define MARK        UINT64_C(0x5f) /* positive even if it is taken for a signed number */
 #define MARK_SHIFT  56
 #define LOW_BITS    28
 #define LOW_MASK    ((UINT64_C(1) << LOW_BITS) - 1)
 #define FIRST_SLOTS 16u
-#define IDENTITIES  3u /* ways to tell a file system, the better ones first */
+#define IDENTITIES  3u /* ways to identify a file system, the better ones first */
 
 struct slot {
 	uint64_t key; /* 0: free */
@@ -42,7 +46,7 @@ struct slot {
 	uint64_t extra;
 };
 
-/* Open addressing; nothing is ever taken out. */
+/* Open addressing; entries are never removed. */
 struct table {
 	struct slot *slots;
 	size_t size; /* a power of two */
@@ -54,12 +58,13 @@ struct inode_numbers {
 	pthread_rwlock_t lock;
 	bool root_parts;      /* constant: links may be parted on the root's device */
 	struct table devices; /* device + 1 -> identity, said_of(); under lock */
-	/* identity -> the last device + 1 that got it, and may have another by now; under lock */
+	/* identity -> the last device + 1 that got it; that device may have another identity by
+	 * now; under lock */
 	struct table identities;
 	struct table spaces; /* token + 1 -> identity, upper part of numbers; under lock */
 };
 
-/* What a file system says of itself. */
+/* What a file system says about itself. */
 struct answer {
 	uint64_t type;
 	uint64_t id; /* 0: none */
@@ -115,7 +120,7 @@ static errint_t table_grow(struct table *table)
 	return 0;
 }
 
-/* Set what KEY, which is not 0, stands for. */
+/* Set the value of KEY, which is not 0. */
 static errint_t table_set(struct table *table, uint64_t key, uint64_t value, uint64_t extra)
 {
 	struct slot *slot = table_find(table, key);
@@ -134,7 +139,8 @@ static errint_t table_set(struct table *table, uint64_t key, uint64_t value, uin
 
 /* ---- devices ---- */
 
-/* What is kept of ANSWER, to know it again; the lowest bit says whether links may be parted. */
+/* What is stored of ANSWER, to recognize it. The lowest bit is left for whether links may be
+ * parted. */
 static uint64_t said_of(const struct answer *answer)
 {
 	return mix(answer->type, answer->id) & ~UINT64_C(1);
@@ -147,7 +153,7 @@ static const struct slot *device_find_locked(const struct inode_numbers *numbers
 	return slot->key ? slot : NULL;
 }
 
-/* The device that has IDENTITY now. -ENOENT: none. */
+/* The device that has IDENTITY now. -ENOENT: none has it. */
 static errint_t device_of_locked(const struct inode_numbers *numbers, uint64_t identity,
 				 dev_t *ret_device)
 {
@@ -163,7 +169,7 @@ static errint_t device_of_locked(const struct inode_numbers *numbers, uint64_t i
 	return 0;
 }
 
-/* DEVICE is known by IDENTITY from now on, and to have SAID that. -EAGAIN: another one has
+/* DEVICE has IDENTITY from now on, and its file system said SAID. -EAGAIN: another device has
  * IDENTITY. */
 static errint_t device_set_locked(struct inode_numbers *numbers, dev_t device, uint64_t identity,
 				  uint64_t said)
@@ -177,7 +183,7 @@ static errint_t device_set_locked(struct inode_numbers *numbers, dev_t device, u
 	return error ? error : table_set(&numbers->devices, device + 1, identity, said);
 }
 
-/* A file system that cannot be asked has no id. */
+/* A file system that cannot be asked gets no id. */
 static struct answer answer_of(int fd)
 {
 	struct answer answer = {0};
@@ -186,14 +192,14 @@ static struct answer answer_of(int fd)
 	if (fstatfs(fd, &fs))
 		return answer;
 	answer.type = (uint64_t)fs.f_type;
-	/* Overlayfs says what its upper layer says, which others may have too. */
+	/* Overlayfs returns the id of its upper layer, which other file systems may have too. */
 	if (fs.f_type != OVERLAYFS_SUPER_MAGIC)
 		memcpy(&answer.id, &fs.f_fsid, sizeof(answer.id));
 	return answer;
 }
 
-/* Identity number WAY of the file system that FD is on: by its id; by where it is mounted besides;
- * by the device number. 0: there is none of that kind. */
+/* Identity number WAY of the file system that FD is on. Way 0 uses its id, way 1 also where it is
+ * mounted, way 2 the device number. 0: there is no identity of that kind. */
 static uint64_t identity_of(int fd, dev_t device, const struct answer *answer, unsigned way)
 {
 	uint64_t identity = mix(mix(way + 1, answer->type), answer->id);
@@ -210,7 +216,8 @@ static uint64_t identity_of(int fd, dev_t device, const struct answer *answer, u
 	return way == 2 ? mix(identity, device) : identity;
 }
 
-/* Find out what DEVICE is. The identities are found without the lock: the file system is asked. */
+/* Find out what DEVICE is. The identities are determined without the lock, because that asks the
+ * file system. */
 static errint_t device_learn(struct inode_numbers *numbers, int fd, dev_t device,
 			     const struct answer *answer)
 {
@@ -219,7 +226,7 @@ static errint_t device_learn(struct inode_numbers *numbers, int fd, dev_t device
 	errint_t error = -EAGAIN;
 
 	for (unsigned way = 0; error == -EAGAIN && way <= IDENTITIES; way++) {
-		/* After the last way whatever is not taken. */
+		/* After the last way, try the number after the last identity. */
 		identity = way < IDENTITIES ? identity_of(fd, device, answer, way) : identity + 1;
 		if (!identity)
 			continue;
@@ -267,7 +274,7 @@ bool inode_numbers_part(struct inode_numbers *numbers, dev_t device)
 
 /* ---- spaces ---- */
 
-/* The slot of a space, or the free one that it gets; *ret_token is its token. */
+/* The slot of a space, or the free slot that it would get. *ret_token is its token. */
 static struct slot *space_find_locked(const struct inode_numbers *numbers, uint64_t identity,
 				      uint64_t upper, uint64_t *ret_token)
 {

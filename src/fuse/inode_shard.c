@@ -4,7 +4,7 @@
  *
  * Invariants, under a shard's mutex:
  *  - An inode is in the chain of its numbers exactly while hashed is true.
- *  - A shard has at least half as many buckets as inodes, as far as there was memory for them.
+ *  - A shard has at least half as many buckets as inodes, if there was memory for them.
  */
 #include "inode_internal.h"
 
@@ -61,8 +61,8 @@ void inode_shard_remove_locked(struct shard *shard, struct inode *inode)
 	shard->inodes--;
 }
 
-/* Twice the buckets when they are as many as inodes; the old ones do as well if there is
- * no memory. */
+/* Double the buckets when there are as many inodes. If there is no memory, the old ones do as
+ * well. */
 static void grow_locked(struct inode_table *table, struct shard *shard)
 {
 	size_t old_count = shard->bucket_count;

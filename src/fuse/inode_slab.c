@@ -3,15 +3,15 @@
  * inode_slab.c - objects that come back as raw 64-bit numbers
  *
  * Invariants:
- *  - slot.id is the object's number while it is live, 0 while it is not; the counter of a chunk's
- *    place moves on with every object taken there and outlives the chunk, so a number is given out
- *    once (until a counter of 32 bits has gone round).
+ *  - slot.id is the object's number while it is live, 0 while it is not. The counter of a chunk's
+ *    place increases with every object taken there, and outlives the chunk. So a number is given
+ *    out once (until a counter of 32 bits has wrapped).
  *  - A place's chunk pointer is cleared before the chunk is freed, and the chunk is freed after a
- *    grace period: inode_slab_get() reads nothing but live chunks, whatever number it is given.
+ *    grace period. So inode_slab_get() reads only live chunks, whatever number it is given.
  *  - A chunk is in the partial list exactly while it has a free slot.
  *
- * A stale answer of inode_slab_get() is safe: it can only be for a number whose object goes at the
- * same moment, and whoever may use a number holds off its object's end.
+ * A stale answer of inode_slab_get() is safe. It can only be for a number whose object ends at the
+ * same moment, and a caller that may use a number keeps its object from ending.
  */
 #include "inode_slab.h"
 
@@ -32,8 +32,8 @@ struct chunk {
 	struct cds_list_head link; /* in partial; under mutex */
 	uint32_t place;            /* constant */
 	uint32_t live;             /* under mutex */
-	uint32_t first_free;       /* slot, NO_SLOT: none; under mutex */
-	struct rcu_head rcu;       /* of the chunk's end */
+	uint32_t first_free;       /* index of a slot, NO_SLOT: none; under mutex */
+	struct rcu_head rcu;       /* for freeing the chunk */
 	_Alignas(64) char objects[];
 };
 
@@ -48,10 +48,10 @@ struct inode_slab {
 	pthread_mutex_t mutex;
 	struct cds_list_head partial; /* chunks with a free slot; under mutex */
 	uint32_t used_places;         /* places that ever had a chunk; under mutex */
-	uint32_t first_empty;         /* place, NO_SLOT: none; under mutex */
+	uint32_t first_empty;         /* index of a place, NO_SLOT: none; under mutex */
 	_Atomic uint64_t live;        /* written under mutex */
 	_Atomic uint64_t bytes;       /* written under mutex */
-	struct place *places;         /* constant pointer; untouched pages of it cost nothing */
+	struct place *places;         /* constant pointer; its untouched pages cost nothing */
 };
 
 static size_t chunk_bytes(const struct inode_slab *slab)
@@ -90,13 +90,13 @@ void inode_slab_free(struct inode_slab *slab)
 		return;
 	for (uint32_t place = 0; place < slab->used_places; place++)
 		free(atomic_load(&slab->places[place].chunk));
-	fold_rcu_barrier(); /* chunks on their way out */
+	fold_rcu_barrier(); /* chunks that wait for their grace period */
 	pthread_mutex_destroy(&slab->mutex);
 	free(slab->places);
 	free(slab);
 }
 
-/* A place for a chunk, NO_SLOT if all are taken. */
+/* A place for a chunk; NO_SLOT: all are taken. */
 static uint32_t place_take_locked(struct inode_slab *slab)
 {
 	uint32_t place = slab->first_empty;
@@ -114,7 +114,7 @@ static void place_give_locked(struct inode_slab *slab, uint32_t place)
 	slab->first_empty = place;
 }
 
-/* A chunk of free slots, in the partial list. */
+/* A new chunk of free slots, in the partial list. */
 static errint_t chunk_new_locked(struct inode_slab *slab, struct chunk **ret_chunk)
 {
 	uint32_t place = place_take_locked(slab);
@@ -139,7 +139,7 @@ static errint_t chunk_new_locked(struct inode_slab *slab, struct chunk **ret_chu
 	return 0;
 }
 
-/* The first free slot of CHUNK, which has one, becomes live. */
+/* Make the first free slot of CHUNK live. CHUNK has a free slot. */
 static struct node_slot *chunk_take_locked(struct inode_slab *slab, struct chunk *chunk)
 {
 	uint32_t index = chunk->first_free;
@@ -175,8 +175,8 @@ errint_t inode_slab_take(struct inode_slab *slab, struct node_slot **ret_slot)
 	return error;
 }
 
-/* Take the wholly free CHUNK out of its place, unless it is the only one with free slots: the next
- * object would need a chunk again. True if the caller is to free it. */
+/* Take CHUNK, which is wholly free, out of its place. Keep it if it is the only one with free
+ * slots: the next object would need a chunk again. True: the caller must free it. */
 static bool chunk_retire_locked(struct inode_slab *slab, struct chunk *chunk)
 {
 	if (slab->partial.next == slab->partial.prev)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* inode_table.c - the table of inodes as a whole: its begin, its end, its figures */
+/* inode_table.c - the table of inodes as a whole: its start, its end, its figures */
 #include "inode_internal.h"
 
 #include "descriptors.h"
@@ -18,7 +18,7 @@ static errint_t table_init_shards(struct inode_table *table)
 	return error;
 }
 
-/* The root is permanent, has its descriptor from the caller, and its node id is FUSE's. */
+/* The root is permanent. Its descriptor comes from the caller, and its node id is FUSE's. */
 static errint_t table_init_root(struct inode_table *table)
 {
 	struct stat st;

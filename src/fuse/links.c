@@ -2,8 +2,9 @@
 /*
  * links.c - whether two names are one file for good
  *
- * No attribute tells one of the kernel's inodes from another that has its number. But an inode has
- * one watch of an inotify descriptor: who asks for a second one is given the number of the first.
+ * No attribute distinguishes two of the kernel's inodes that have the same number. But an inotify
+ * descriptor has only one watch for each inode. A second request to watch the same inode returns
+ * the number of the first watch.
  */
 #include "links.h"
 
@@ -31,7 +32,7 @@ void links_clear(struct links *links)
 	pthread_mutex_destroy(&links->lock);
 }
 
-/* What overlayfs does where nothing is said at the mount. */
+/* Overlayfs's default for index, used if no mount option sets it. */
 static bool index_is_default(void)
 {
 	int fd = open("/sys/module/overlay/parameters/index", O_RDONLY | O_CLOEXEC);
@@ -47,7 +48,7 @@ static bool index_is_default(void)
 
 static bool options_may_part(const char *options)
 {
-	/* Nothing is copied up where there is no upper layer. */
+	/* Without an upper layer nothing is copied up. */
 	if (!strstr(options, ",upperdir=") || mount_option_is_set(options, "index=on"))
 		return false;
 	return mount_option_is_set(options, "index=off") || !index_is_default();
@@ -75,7 +76,7 @@ static int watch_locked(const struct links *links, int fd)
 	return inotify_add_watch(links->watches, proc_fd(path, fd), IN_DELETE_SELF);
 }
 
-/* No watch stays, nor what is said of its end. */
+/* Remove WATCH, and the events that report its end. */
 static void unwatch_locked(const struct links *links, int watch)
 {
 	char events[4096];

@@ -4,11 +4,13 @@
  *
  * Invariants:
  *  P.1  A slot without a descriptor has a handle.
- *  P.2  A descriptor leaves its slot under the lock, while nobody uses it, and is closed then.
+ *  P.2  A descriptor leaves its slot only under the lock and while it has no users. It is closed
+ *       afterwards.
+ *
  * Users are counted in the same word as the descriptor.
  *
- * To use a descriptor that is there takes two atomic operations and no lock. Under the lock nothing
- * is done that may wait: closing the last descriptor of a large file may free its blocks.
+ * Using a descriptor that is there takes two atomic operations and no lock. Nothing that may wait
+ * is done under the lock: closing the last descriptor of a large file may free its blocks.
  */
 #include "path_cache.h"
 
@@ -24,9 +26,9 @@
 #define FD_MASK  ((UINT64_C(1) << FD_BITS) - 1)
 #define NO_FD    FD_MASK
 #define ONE_USER (UINT64_C(1) << FD_BITS)
-/* Slots that are looked at while the lock is held. */
+/* How many slots are looked at in one hold of the lock. */
 #define PORTION 64u
-/* Of the descriptors that are shared, this part is for slots, however many files are open. */
+/* One LEAST_PART-th of the shared descriptors is for slots, however many files are open. */
 #define LEAST_PART 16
 
 static bool has_fd(uint64_t word)
@@ -93,7 +95,7 @@ static void stay_locked(struct path_cache *cache, struct path_slot *slot)
 	slot->stays = true;
 }
 
-/* SLOT has no descriptor: FD is, with USERS. */
+/* Give SLOT, which has no descriptor, the descriptor FD with USERS users. */
 static void put_in_locked(struct path_cache *cache, struct path_slot *slot, int fd, uint64_t users)
 {
 	atomic_store_explicit(&slot->word, users * ONE_USER | (uint32_t)fd, memory_order_release);
@@ -102,7 +104,7 @@ static void put_in_locked(struct path_cache *cache, struct path_slot *slot, int 
 	link_locked(cache, slot);
 }
 
-/* P.1 */
+/* Whether SLOT has a handle, or can get one from FD (P.1). */
 static bool has_handle_locked(struct path_cache *cache, struct path_slot *slot, int fd)
 {
 	struct file_handle *handle = path_handle(slot);
@@ -117,7 +119,7 @@ static bool has_handle_locked(struct path_cache *cache, struct path_slot *slot, 
 	return true;
 }
 
-/* Take its descriptor from SLOT, for the caller to close; -1: it is in use, or stays. */
+/* Take SLOT's descriptor out of it, for the caller to close. -1: it is in use, or stays. */
 static int take_out_locked(struct path_cache *cache, struct path_slot *slot)
 {
 	uint64_t word = atomic_load_explicit(&slot->word, memory_order_relaxed);
@@ -128,7 +130,7 @@ static int take_out_locked(struct path_cache *cache, struct path_slot *slot)
 		stay_locked(cache, slot);
 		return -1;
 	}
-	/* Somebody may begin to use it just now. */
+	/* Another thread may begin to use it just now. */
 	if (!atomic_compare_exchange_strong_explicit(&slot->word, &word, NO_FD,
 						     memory_order_acq_rel, memory_order_relaxed))
 		return -1;
@@ -137,7 +139,7 @@ static int take_out_locked(struct path_cache *cache, struct path_slot *slot)
 	return fd_of(word);
 }
 
-/* The first slot, which goes to the end. */
+/* The first slot, which is moved to the end of the list. */
 static struct path_slot *turn_locked(struct path_cache *cache)
 {
 	struct path_slot *slot = cds_list_first_entry(&cache->slots, struct path_slot, link);
@@ -158,8 +160,9 @@ static bool are_too_many(const struct path_cache *cache)
 	return atomic_load_explicit(&cache->kept, memory_order_relaxed) > left;
 }
 
-/* If there are too many, take one that was not used since it was looked at last, for the caller to
- * close; the last of some if there is none. -1: that is in use. */
+/* If there are too many descriptors, take one for the caller to close: one that was not used since
+ * it was last looked at. If none of PORTION slots has one, take that of the last. -1: none was
+ * taken. */
 static int spare_locked(struct path_cache *cache)
 {
 	int fd = -1;
@@ -240,7 +243,7 @@ int path_get_open(struct path_cache *cache, struct path_slot *slot)
 	return -1;
 }
 
-/* As path_get(); there was no descriptor a moment ago. */
+/* Like path_get(). There was no descriptor a moment ago. */
 static int reopen(struct path_cache *cache, struct path_slot *slot)
 {
 	int spare = -1;
@@ -308,11 +311,11 @@ void path_let_go(struct path_cache *cache, struct path_slot *slot)
 	close_if(fd);
 }
 
-/* ---- open files beside them ---- */
+/* ---- open files, which share the descriptors ---- */
 
 long path_cache_spare(const struct path_cache *cache)
 {
-	/* What has no handle cannot make room. */
+	/* Slots without file handles cannot make room. */
 	if (cache->objects.mount_fd < 0)
 		return cache->shared / 2;
 	return cache->shared - cache->shared / LEAST_PART;
@@ -338,7 +341,7 @@ void path_cache_make_room(struct path_cache *cache, long count)
 
 /* ---- the sweeper ---- */
 
-/* Look at the first COUNT slots; close those of files that are idle. */
+/* Look at the first COUNT slots. Close the descriptors of idle ones that are not of directories. */
 static void sweep_portion(struct path_cache *cache, size_t count)
 {
 	int fds[PORTION];
@@ -380,8 +383,8 @@ static void wait_locked(struct path_cache *cache)
 {
 	struct timespec until;
 
-	/* Woken once, it looks in a while, also if that file is gone by then: where files come and
-	 * go one by one, each would wake it. */
+	/* Once woken, the sweeper looks after a while, even if that file is gone by then.
+	 * Otherwise, where files come and go one by one, each of them would wake it. */
 	cache->idle = !cache->files;
 	while (!cache->ending && cache->idle)
 		pthread_cond_wait(&cache->changed, &cache->lock);

@@ -2,32 +2,40 @@
 /*
  * serve.c - the loop that reads requests from the fuse device and has them handled
  *
- * A handler may wait for the source, and a user may make the source wait: for a lease of his, for a
- * lock that he holds. So each user has a share of the threads (shares.h). What comes beyond it is
- * copied and parked, and the thread that read it reads on. Who has finished a request takes a
- * parked one whose user may have a thread now. Some threads are for what hardly waits alone (stat,
- * open, a read of what is in the pool), shared out in the same way: so a user who has his share
- * waiting for the source still gets from memory what is there. What is parked is bounded too, by
- * user; beyond that a request is answered with EAGAIN at once. What must not fail is never refused:
- * releases, and what the kernel writes back.
+ * A handler may wait for the source, and a user may make the source wait: for a lease of his, or
+ * for a lock that he holds. So each user has a share of the threads (shares.h). A request beyond
+ * the share is copied and parked, and the thread that read it reads on. A thread that has finished
+ * a request takes a parked one whose user may have a thread now.
+ *
+ * Some threads are only for requests that hardly wait (stat, open, a read of what is in the pool).
+ * They are shared out in the same way. So a user whose whole share is waiting for the source still
+ * gets from memory what is there.
+ *
+ * Parked requests are bounded too, for each user. Beyond that bound a request is answered with
+ * EAGAIN at once. Requests that must not fail are never refused: releases, and what the kernel
+ * writes back.
  *
  * Invariants:
- *  S.1  There is always a thread that reads, or one is being started: requests in hand are fewer
- *       than threads may be. So interrupts always arrive. A thread that answers counts as a reader
- *       already: where the processor goes from it to the client, and from him to the next reader,
- *       it takes a while until it reads, and one thread more for each request would be started.
- *  S.2  While requests are parked, each of their users has all that he may: whoever gives something
- *       back under the lock takes the next one in the same critical section.
- *       Both hold but for requests that are handled uncounted, for want of memory to count them.
+ *  S.1  There is always a thread that reads, or one is being started: fewer requests may be in hand
+ *       than there may be threads. So interrupts always arrive.
+ *       A thread that answers already counts as a reader. The processor may go from it to the
+ *       client, and from the client to the next reader, so it may take a while until the thread
+ *       reads. Otherwise one more thread would be started for each request.
+ *  S.2  While requests are parked, each of their users has all that he may have. A thread that
+ *       gives something back under the lock takes the next request in the same critical section.
+ *       Exception to S.1 and S.2: requests that are handled uncounted, for lack of memory to count
+ *       them.
  *  S.3  A thread can be cancelled only while it reads from the device, where it holds nothing.
  *
- * An interrupt of a parked request answers it with EINTR: nothing was done of it yet. All others
- * are libfuse's to deliver, which also keeps one that comes before its request.
+ * An interrupt of a parked request answers that request with EINTR, because nothing of it was done
+ * yet. libfuse delivers all other interrupts. It also keeps an interrupt that comes before its
+ * request.
  *
- * Descriptors are not cloned (clone_fd): requests then stay with the connection whoever read them.
+ * Descriptors are not cloned (clone_fd). So requests stay with the connection, whichever thread
+ * read them.
  *
- * The threads of a ring are stopped by the end of libfuse's own loop and by nothing else that is
- * public. So that loop is run when ours is over: it finds the session at its end.
+ * The only public way to stop the threads of a ring is the end of libfuse's own loop. So that loop
+ * is run when ours is over: it finds the session at its end.
  */
 #include "foldfs/serve.h"
 
@@ -46,29 +54,30 @@
 
 #define THREADS_MAX 256u
 #define HANDLED_MAX (THREADS_MAX - 1) /* S.1 */
-#define BRIEF_MAX   48u               /* of those, for brief requests alone */
-/* Of these, and of the others, for root. */
+#define BRIEF_MAX   48u               /* of HANDLED_MAX, for brief requests alone */
+/* Kept for root: of the requests in BRIEF_MAX, and of all others. */
 #define BRIEF_RESERVE 8u
 #define RESERVE       32u
-/* Readers that there are at least, as far as threads may be: many requests that come at once and
- * have to wait start so many threads at a time, not one after the other. */
+/* Minimum number of readers, as far as more threads are allowed. If many requests come at once and
+ * have to wait, this many threads are started at a time, not one after the other. */
 #define READERS_MIN 4u
-/* Readers beyond this many end, if none had to be started for so long: to start one takes some 50
- * us, which is more than most requests take. */
+/* If there are more readers than IDLE_MAX, the surplus ones end once no reader had to be started
+ * for IDLE_SECONDS. Starting a thread takes some 50 us, which is more than most requests take. */
 #define IDLE_MAX     10u
 #define IDLE_SECONDS 10
-/* Copies of parked requests. Each counts for 64 KiB at least, so there are 4096 at most. */
+/* Memory for copies of parked requests. Each counts for 64 KiB at least, so there are 4096 at
+ * most. */
 #define PARKED_BYTES_MAX ((uint64_t)256 << 20)
 #define PARKED_RESERVE   ((uint64_t)32 << 20)
 #define PARKED_COST_MIN  ((uint64_t)64 << 10)
-/* Of the hash by which an interrupt finds a parked request. */
+/* Size of the hash by which an interrupt finds a parked request. */
 #define BUCKETS 1024u
 
 struct request {
-	struct cds_list_head link;       /* in its queue; under the lock, as the next two */
+	struct cds_list_head link;       /* in its queue; under the lock, like the next two */
 	struct cds_hlist_node by_unique; /* in its bucket */
 	struct queue *queue;
-	struct fuse_buf buffer; /* of bytes */
+	struct fuse_buf buffer; /* refers to bytes */
 	char bytes[];
 };
 
@@ -76,16 +85,16 @@ struct request {
 struct turn {
 	struct serve *serve;
 	uid_t user;
-	/* What it is counted in; NULL: where no share is asked for, or for want of memory. */
+	/* The shares that it is counted in. NULL: no share is needed, or there was no memory. */
 	struct shares *counted;
-	bool answers; /* it has given back what it took: share and reader */
+	bool answers; /* it has given back its share, and counts as a reader */
 };
 
 /* The parked requests of one user. */
 struct queue {
 	struct cds_list_head link; /* in serve->queues */
 	struct cds_list_head requests;
-	struct cds_list_head brief; /* requests that are */
+	struct cds_list_head brief; /* brief requests */
 	uid_t user;
 };
 
@@ -93,18 +102,18 @@ struct serve {
 	uid_t (*user_of)(const struct fuse_in_header *request); /* constant */
 	bool (*is_brief)(const struct fuse_in_header *request); /* constant */
 	struct shares *handling;                                /* requests in hand */
-	struct shares *brief;   /* brief ones in hand, of users who have their share of those */
-	struct shares *parking; /* bytes of parked ones, see cost_of() */
+	struct shares *brief;   /* brief ones in hand, of users whose part of handling is used up */
+	struct shares *parking; /* bytes of parked requests, see cost_of() */
 	struct fuse_session *session; /* set before the first thread; under lock for others */
 	pthread_mutex_t lock;
 	pthread_cond_t ended;
 	/* All under lock: */
 	struct cds_list_head threads;
-	struct cds_list_head queues; /* of users who have something parked, whose turn is next */
+	struct cds_list_head queues; /* of users with something parked; the first one is next */
 	struct cds_hlist_head parked_by_unique[BUCKETS]; /* by the kernel's number */
 	unsigned thread_count;
-	unsigned reading; /* threads that read, or soon will */
-	time_t started;   /* when the last thread was, of CLOCK_MONOTONIC */
+	unsigned reading; /* number of threads that read, or soon will */
+	time_t started;   /* when the last thread was started, of CLOCK_MONOTONIC */
 	uint64_t parked;
 	uint64_t parked_bytes;
 	_Atomic uint64_t touched_bytes; /* of threads' buffers; not under lock */
@@ -118,10 +127,11 @@ struct thread {
 	pthread_t id;
 	struct serve *serve;
 	struct fuse_buf buffer; /* libfuse allocates it at the first read; the thread's own */
-	size_t touched;         /* of it: the kernel gives memory to what was written; the same */
+	size_t touched;         /* bytes of buffer that were written, for which the kernel has given
+				 * memory; the thread's own */
 };
 
-/* The calling thread's; NULL: it handles no request, or is not of ours. */
+/* The calling thread's turn. NULL: it handles no request, or is not one of ours. */
 static __thread struct turn *current;
 
 static void *thread_main(void *argument);
@@ -156,8 +166,8 @@ static errint_t start_thread_locked(struct serve *serve)
 	return 0;
 }
 
-/* The caller, a reader, has something else to do: somebody else has to read. Where no thread can be
- * had, requests wait until the caller is back. */
+/* The caller is a reader and has something else to do, so another thread has to read. If no thread
+ * can be started, requests wait until the caller is back. */
 static void leave_reading_locked(struct serve *serve)
 {
 	errint_t error = 0;
@@ -218,13 +228,13 @@ static uint64_t unique_of(const struct request *request)
 	return in->unique;
 }
 
-/* The kernel counts requests by twos. */
+/* The kernel numbers requests in steps of two. */
 static struct cds_hlist_head *bucket_of(struct serve *serve, uint64_t unique)
 {
 	return &serve->parked_by_unique[unique / 2 % BUCKETS];
 }
 
-/* Whether an error would lose something that nobody is told of. */
+/* Whether an error would lose something without anybody being told. */
 static bool must_not_fail(const struct fuse_in_header *in)
 {
 	const struct fuse_write_in *write = (const void *)(in + 1);
@@ -240,7 +250,7 @@ static bool must_not_fail(const struct fuse_in_header *in)
 	}
 }
 
-/* Park a copy of BUFFER, a request of USER, BRIEF or not. -EAGAIN: that is beyond his share. */
+/* Park a copy of BUFFER, a request of USER, BRIEF or not. -EAGAIN: that exceeds his share. */
 static errint_t park_locked(struct serve *serve, const struct fuse_buf *buffer, uid_t user,
 			    bool brief)
 {
@@ -267,7 +277,8 @@ static errint_t park_locked(struct serve *serve, const struct fuse_buf *buffer, 
 	return 0;
 }
 
-/* Take REQUEST out of its queue, which ends with its last one. The caller's to free. */
+/* Take REQUEST out of its queue. The queue is freed with its last request. The caller frees
+ * REQUEST. */
 static void unpark_locked(struct serve *serve, struct request *request)
 {
 	struct queue *queue = request->queue;
@@ -284,8 +295,8 @@ static void unpark_locked(struct serve *serve, struct request *request)
 		cds_list_add_tail(&queue->link, &serve->queues);
 }
 
-/* Count one more request of TURN's user in SHARES. -EAGAIN: he has what he may. Where there is no
- * memory to count it, it is not. */
+/* Count one more request of TURN's user in SHARES. -EAGAIN: he has used up his share. If there is
+ * no memory to count the request, it is handled uncounted. */
 static errint_t count_in(struct shares *shares, struct turn *turn)
 {
 	errint_t error = shares_take(shares, turn->user, 1);
@@ -294,7 +305,7 @@ static errint_t count_in(struct shares *shares, struct turn *turn)
 	return error == -EAGAIN ? error : 0;
 }
 
-/* Count a request of TURN's user where he may have one more. */
+/* Count a request of TURN's user in the shares where he may have one more. */
 static errint_t count_locked(const struct serve *serve, struct turn *turn, bool brief)
 {
 	errint_t error = count_in(serve->handling, turn);
@@ -302,8 +313,8 @@ static errint_t count_locked(const struct serve *serve, struct turn *turn, bool 
 	return error && brief ? count_in(serve->brief, turn) : error;
 }
 
-/* The request in QUEUE that may have a thread now, counted for TURN. Those that are not brief come
- * first: they have one kind of thread, the others either. NULL: there is none. */
+/* The request in QUEUE that may have a thread now, counted for TURN. NULL: there is none. Requests
+ * that are not brief come first: they can use only one kind of thread, brief ones both. */
 static struct request *next_of_locked(const struct serve *serve, struct queue *queue,
 				      struct turn *turn)
 {
@@ -315,8 +326,8 @@ static struct request *next_of_locked(const struct serve *serve, struct queue *q
 	return NULL;
 }
 
-/* A parked request whose user may have a thread now, which is the caller; users take turns. NULL:
- * there is none. */
+/* A parked request whose user may have a thread now; that thread is the caller. Users take turns.
+ * NULL: there is no such request. */
 static struct request *next_locked(struct serve *serve, struct turn *ret_turn)
 {
 	struct turn turn = {.serve = serve};
@@ -349,7 +360,7 @@ static struct request *unpark_unique_locked(struct serve *serve, uint64_t unique
 
 /* ---- requests ---- */
 
-/* It fails where the kernel does not wait for the answer any more, which is just as well. */
+/* The write fails if the kernel does not wait for the answer any more. That does no harm. */
 static void answer_error(struct serve *serve, uint64_t unique, errint_t error)
 {
 	const struct fuse_out_header out = {.len = sizeof(out), .error = error, .unique = unique};
@@ -357,7 +368,7 @@ static void answer_error(struct serve *serve, uint64_t unique, errint_t error)
 	(void)TEMP_FAILURE_RETRY(write(fuse_session_fd(serve->session), &out, sizeof(out)));
 }
 
-/* False: it is none of a parked request. */
+/* False: the interrupt is not for a parked request. */
 static bool interrupt_parked(struct serve *serve, const struct fuse_in_header *in)
 {
 	const struct fuse_interrupt_in *interrupt = (const void *)(in + 1);
@@ -373,7 +384,8 @@ static bool interrupt_parked(struct serve *serve, const struct fuse_in_header *i
 	return true;
 }
 
-/* Whether a request counts to its user's share. The others do not wait for what a user may hold. */
+/* Whether a request counts to its user's share. Requests that do not count never wait for something
+ * that a user may hold. */
 static bool is_counted(const struct fuse_in_header *in)
 {
 	switch (in->opcode) {
@@ -387,11 +399,11 @@ static bool is_counted(const struct fuse_in_header *in)
 	}
 }
 
-/* What becomes of a request that was read. */
+/* The outcome for a request that was read. */
 enum fate { HANDLED, PARKED, REFUSED };
 
-/* Take a thread for BUFFER, of TURN's user, or park it. A request that could do neither for want of
- * memory is handled all the same if it must not fail. *ret_error: with what it is to be refused. */
+/* Take a thread for BUFFER, a request of TURN's user, or park it. If there is no memory for either,
+ * a request that must not fail is handled all the same. *ret_error: the error to refuse it with. */
 static enum fate admit_locked(struct serve *serve, const struct fuse_buf *buffer, struct turn *turn,
 			      errint_t *ret_error)
 {
@@ -426,7 +438,7 @@ void serve_answers(void)
 	if (!turn || turn->answers)
 		return;
 	pthread_mutex_lock(&turn->serve->lock);
-	/* Else there is more to do: finish() sees to that. */
+	/* Otherwise this thread has more to do, and finish() gives the share back. */
 	if (cds_list_empty(&turn->serve->queues)) {
 		give_back_locked(turn);
 		turn->serve->reading++;
@@ -435,8 +447,8 @@ void serve_answers(void)
 	pthread_mutex_unlock(&turn->serve->lock);
 }
 
-/* TURN's request is done. Returns the caller's next one, and whose turn it is, or NULL if the
- * caller is a reader again. */
+/* TURN's request is done. Returns the caller's next request and sets TURN for it. NULL: the caller
+ * is a reader again. */
 static struct request *finish(struct serve *serve, struct turn *turn)
 {
 	struct request *next = NULL;
@@ -453,7 +465,7 @@ static struct request *finish(struct serve *serve, struct turn *turn)
 	return next;
 }
 
-/* Handle what SELF has read, and what was parked meanwhile. */
+/* Handle the request that SELF has read, and those that were parked meanwhile. */
 static void handle(struct thread *self, struct turn *turn)
 {
 	struct serve *serve = self->serve;
@@ -539,7 +551,7 @@ static bool receive(struct thread *self)
 	return got > 0;
 }
 
-/* Whether there are readers enough without SELF, which ends then. */
+/* Whether there are enough readers without SELF. If so, SELF ends. */
 static bool is_superfluous(struct thread *self)
 {
 	struct serve *serve = self->serve;
@@ -615,7 +627,8 @@ static void drop_all_locked(struct serve *serve, struct cds_list_head *requests)
 	}
 }
 
-/* Their clients are answered by the end of the connection; nobody asks for shares any more. */
+/* The end of the connection answers the clients of parked requests. Nothing uses the shares any
+ * more. */
 static void drop_parked(struct serve *serve)
 {
 	struct queue *queue;
@@ -644,7 +657,7 @@ void serve_free(struct serve *serve)
 	free(serve);
 }
 
-/* Wake those that read, and wait for those that handle something. */
+/* Wake the threads that read, and wait for those that handle a request. */
 static void join_threads(struct serve *serve)
 {
 	struct thread *thread;
@@ -680,7 +693,7 @@ errint_t serve_run(struct serve *serve, struct fuse_session *se)
 	fuse_session_exit(se);
 	join_threads(serve);
 	drop_parked(serve);
-	/* Of the session: what INIT could not agree on. */
+	/* The session's error: what INIT could not agree on. */
 	rings = fuse_session_loop(se);
 	if (!error)
 		error = serve->error;

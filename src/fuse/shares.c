@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * shares.c - what one user may have of something that is scarce
+ * shares.c - how much of a scarce resource one user may have
  *
  * Invariants, under the lock:
- *  - A user is in the table exactly while he has something, so the table is as large as what is
- *    taken at most.
- *  - taken is the sum of what the table's users have, privileged that of the privileged.
+ *  - A user is in the table exactly while he has something. So the table has at most as many
+ *    entries as units are taken.
+ *  - taken is the sum of what all users in the table have; privileged is the sum of what the
+ *    privileged ones have.
  */
 #include "shares.h"
 
@@ -62,7 +63,7 @@ void shares_free(struct shares *shares)
 	free(shares);
 }
 
-/* Where UID's entry is linked in, or would be. */
+/* The link that points to UID's entry, or where it would be inserted. */
 static struct user **find_locked(struct shares *shares, uid_t uid)
 {
 	struct user **link = &shares->buckets[uid % BUCKETS];
@@ -77,7 +78,7 @@ static bool is_privileged(const struct shares *shares, uid_t uid)
 	return uid == 0 || uid == shares->own;
 }
 
-/* Whether AMOUNT more than HAS is not more than LIMIT has left beside TAKEN. */
+/* Whether HAS and AMOUNT together do not exceed what TAKEN leaves of LIMIT. */
 static bool fits(uint64_t has, uint64_t amount, uint64_t limit, uint64_t taken)
 {
 	return taken < limit && has + amount <= limit - taken;

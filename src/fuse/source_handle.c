@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * source_handle.c - file handles of a source: what names an object for as long as it is there
+ * source_handle.c - file handles of a source: each names an object for as long as it exists
  *
- * A handle of another file system, mounted below the root, cannot be opened by the root's mount: it
- * is told by the mount's number and counts as none.
+ * A handle of another file system, mounted below the root, cannot be opened by the root's mount. It
+ * is recognized by the mount's number, and treated as if there were no handle.
  */
 #include "source_handle.h"
 
@@ -13,8 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/* How long to wait for an inode that is being made: doubled each time, 1.6 s in all. Making one
- * takes microseconds, more where its maker waits for a processor. */
+/* How long to wait for an inode that is being made. The pause doubles each time, 1.6 s in all.
+ * Making an inode takes microseconds, or longer if its maker waits for a processor. */
 #define MADE_PAUSE_MIN_NS 100000
 #define MADE_PAUSE_MAX_NS (MADE_PAUSE_MIN_NS << 13)
 

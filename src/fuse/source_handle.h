@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * source_handle.h - file handles of a source: what names an object for as long as it is there
+ * source_handle.h - file handles of a source: each names an object for as long as it exists
  *
- * Handles are those of the file system that the source's root lies on, by the mount it was reached
- * by. They are plain memory, the caller's to free. Any thread; nothing here is shared.
+ * Handles are those of the file system that the source's root lies on, reached by the same mount.
+ * They are plain memory that the caller frees. Any thread; nothing here is shared.
  */
 #ifndef FOLDFS_SOURCE_HANDLE_H
 #define FOLDFS_SOURCE_HANDLE_H
@@ -20,20 +20,20 @@ struct source_handles {
 	int mount_id; /* of the root */
 };
 
-/* For the directory open as ROOT_FD. There are handles if the file system has them, and we may open
- * them. */
+/* For the directory open as ROOT_FD. Handles are available if the file system has them, and we may
+ * open them. */
 void source_handle_init(struct source_handles *handles, int root_fd);
 void source_handle_close(struct source_handles *handles);
 
-/* The handle of the object open as FD (O_PATH will do), if it has one that can be opened here; NULL
- * if not, or for want of memory. */
+/* The handle of the object open as FD (O_PATH will do). NULL: it has no handle that can be opened
+ * here, or there is no memory. */
 struct file_handle *source_handle_get(const struct source_handles *handles, int fd);
 /*
- * open_by_handle_at(2), with MOUNT_FD as it wants it; -1 and errno.
+ * open_by_handle_at(2); MOUNT_FD is as that call requires it. -1 and errno.
  *
- * The kernel says ENOMEM, not ESTALE, while the handle's inode number is being given to a new file
+ * While the handle's inode number is being given to a new file, the kernel says ENOMEM, not ESTALE
  * (I_CREATING in fs/inode.c; measured on ext4, Linux 6.18). So this waits until that file is made,
- * for a second or two; then ENOMEM is handed on.
+ * for a second or two. Then it returns ENOMEM.
  */
 int source_handle_open(int mount_fd, struct file_handle *handle, int flags);
 

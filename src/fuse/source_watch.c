@@ -1,32 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * source_watch.c - what others change in the source, as the kernel reports it
+ * source_watch.c - changes that others make in the source, as the kernel reports them
  *
- * Reports name an object by its file handle, and an entry by the directory's handle and the name.
- * The handle is opened (O_PATH, nothing is read) to learn device and inode number, by which all
- * else here is known.
+ * A report names an object by its file handle, and a directory entry by the directory's handle and
+ * the name. The handle is opened (O_PATH, nothing is read) to learn device and inode number.
+ * Everything else here uses those two as the key.
  *
- * Bounds. The queue is the kernel's, which joins reports of one object by one process that nobody
- * has read yet and holds at most fs.fanotify.max_queued_events; what does not fit is lost, and said
- * to be. Here is one buffer. So a busy writer costs one call for each time that the queue is read,
- * not for each write.
+ * Bounds. The kernel holds the queue. It merges unread reports of one object by one process, and
+ * keeps at most fs.fanotify.max_queued_events. Reports that do not fit are lost, and the kernel
+ * says so. This file holds one buffer. So a busy writer costs one call for each time that the queue
+ * is read, not for each write.
  *
- * Lost reports. The kernel says once that its queue is full, and not again before that was read. So
- * all that was lost until then was reported before it was read, and is covered by a sweep (the call
- * `everything`) that begins afterwards; what is lost later is said again. As long as a sweep is
- * due, reports are read, if at all, to be passed over: the sweep covers them too.
+ * Lost reports. The kernel says once that its queue is full, and does not say so again until that
+ * message was read. So everything lost before then was reported before the message was read. A
+ * sweep (the call `everything`) that begins afterwards covers it. For later losses there is a new
+ * message. As long as a sweep is due, reports are read only to be skipped, if at all: the sweep
+ * covers them too.
  *
- * Cost. Anybody who may write to the file system can have more reported than this thread can
- * follow. It rests for three quarters of the time while the queue does not get empty; and where
- * that makes the queue overflow, sweeps come later and later (PAUSE_*), and until then nothing is
- * read at all.
+ * Cost. Any user who may write to the file system can cause more reports than this thread can
+ * follow. While the queue does not get empty, the thread rests for three quarters of the time. If
+ * that makes the queue overflow, sweeps come later and later (PAUSE_*). Until the next sweep
+ * nothing is read at all.
  *
  * Invariants:
- *   W.1 what is reported after a call began leads to another call: a report is taken from the queue
- *       before it is acted upon, and the change was made before it was reported;
- *   W.2 a report that cannot be followed up is either of an object that is gone, or counts as lost;
- *   W.3 what is lost, or passed over because something was, leads to a sweep that begins later;
- *   W.4 what was reported before `calm` was followed, and nothing of it was lost.
+ *  W.1 What is reported after a call began leads to another call. The reason: a report is taken
+ *      from the queue before it is acted upon, and the change was made before it was reported.
+ *  W.2 A report that cannot be followed up either is of an object that is gone, or counts as lost.
+ *  W.3 Reports that are lost, or skipped because others were lost, lead to a sweep that begins
+ *      later.
+ *  W.4 All reports from before `calm` were followed, and none of them was lost.
  */
 #include "source_watch.h"
 
@@ -48,25 +50,26 @@
 
 #define BUFFER_BYTES 16384u
 
-/* Between two sweeps: at first, and at most. It is twice as long each time, but for one that comes
- * so long after the last one that the flood is over. Where very many files are known it is longer:
- * so many times what a sweep takes of a processor. */
+/* Pause between two sweeps: the first one, and the longest. The pause doubles each time, except for
+ * a sweep that comes at least PAUSE_QUIET after the last one, when the flood is over. If very many
+ * files are known, the pause is longer: PAUSE_PARTS times the processor time that a sweep takes. */
 #define PAUSE_MIN   (100 * NS_PER_MS)
 #define PAUSE_MAX   (3200 * NS_PER_MS)
 #define PAUSE_QUIET (5000 * NS_PER_MS)
 #define PAUSE_PARTS 4
-/* While the queue does not get empty, this thread works for a spell, and rests. */
+/* While the queue does not get empty, this thread works for SPELL, then rests for REST. */
 #define SPELL (10 * NS_PER_MS)
 #define REST  (30 * NS_PER_MS)
-/* Buffers that are read before a sweep, to be passed over: more than a queue of the
- * usual length. */
+/* Number of buffers that are read and skipped before a sweep: more than a queue of the usual length
+ * holds. */
 #define PASSED_OVER 1024
 
-/* A store through a mapping is not reported; the close of the file that was mapped is. */
+/* The kernel does not report a store through a mapping. It does report the close of the file that
+ * was mapped. */
 #define CONTENT_EVENTS (FAN_MODIFY | FAN_CLOSE_WRITE)
 #define NAME_EVENTS    (FAN_CREATE | FAN_DELETE | FAN_MOVED_FROM | FAN_MOVED_TO)
 
-/* Constant after source_watch_new(), but what is marked. */
+/* All fields are constant after source_watch_new(), except where marked. */
 struct source_watch {
 	const struct source_watch_calls *calls;
 	void *context;
@@ -78,23 +81,23 @@ struct source_watch {
 	pthread_mutex_t stop_lock;
 	bool running;     /* under stop_lock */
 	pthread_t thread; /* under stop_lock */
-	/* the thread's; times are of CLOCK_MONOTONIC, in nanoseconds */
-	bool lost;       /* reports were, or were passed over: a sweep is due */
-	bool drained;    /* the queue was empty when it was last read */
+	/* the thread's own; times are of CLOCK_MONOTONIC, in nanoseconds */
+	bool lost;       /* reports were lost or skipped: a sweep is due */
+	bool drained;    /* the queue was empty at the last read */
 	int64_t calm;    /* see W.4 */
 	int64_t read_at; /* when reports were last read */
 	int64_t spell;   /* when the thread began to work without a rest */
 	int64_t swept;   /* when the last sweep ended */
-	int64_t pause;   /* from then on to the next */
+	int64_t pause;   /* how long after swept the next sweep may begin */
 	_Alignas(struct fanotify_event_info_fid) char buffer[BUFFER_BYTES];
 };
 
-/* What one report says; pointers into the buffer. */
+/* What one report says. All pointers point into the buffer. */
 struct report {
 	uint64_t mask;
 	struct file_handle *object;    /* NULL: it is of the directory itself, or of an entry */
 	struct file_handle *directory; /* NULL: the kernel does not know where the object is */
-	const char *name;              /* NULL: none */
+	const char *name;              /* NULL: no name */
 };
 
 /* Processor time of this thread. */
@@ -108,7 +111,7 @@ static int64_t spent_ns(void)
 
 /* ---- start and end ---- */
 
-/* Whether handles of this file system lead back to their objects, and we may follow them. */
+/* Whether handles of this file system lead back to their objects, and the daemon may open them. */
 static errint_t try_handles(int source_fd)
 {
 	union {
@@ -184,7 +187,8 @@ void source_watch_stop(struct source_watch *watch)
 
 	pthread_mutex_lock(&watch->stop_lock);
 	if (watch->running) {
-		/* Cannot fail: the counter is far from its end, and blocks nobody. */
+		/* Cannot fail: the counter is far from its maximum, and the write does not
+		 * block. */
 		(void)!write(watch->stop_fd, &one, sizeof(one));
 		pthread_join(watch->thread, NULL);
 	}
@@ -207,7 +211,7 @@ void source_watch_free(struct source_watch *watch)
 
 /* ---- reports ---- */
 
-/* Take what INFO says into REPORT. */
+/* Copy what INFO says into REPORT. */
 static void take_info(const struct fanotify_event_info_header *info, struct report *report)
 {
 	const struct fanotify_event_info_fid *fid = (const void *)info;
@@ -224,12 +228,12 @@ static void take_info(const struct fanotify_event_info_header *info, struct repo
 	case FAN_EVENT_INFO_TYPE_DFID:
 		report->directory = handle;
 		break;
-	default: /* a kind that was not asked for */
+	default: /* a kind that was not requested */
 		break;
 	}
 }
 
-/* EVENT stands at AT in the buffer. */
+/* Parse EVENT, which is at AT in the buffer. */
 static void take_report(const struct fanotify_event_metadata *event, const char *at,
 			struct report *ret_report)
 {
@@ -245,7 +249,7 @@ static void take_report(const struct fanotify_event_metadata *event, const char 
 	}
 }
 
-/* A sweep is due: at once, if the last one was long ago. */
+/* Make a sweep due: at once, if the last one was long ago. */
 static void lose(struct source_watch *watch)
 {
 	counters_add(watch->counters, COUNTER_WATCH_OVERFLOWS, 1);
@@ -262,7 +266,8 @@ static void lose(struct source_watch *watch)
 		watch->pause = PAUSE_MAX;
 }
 
-/* What HANDLE leads to. False: the object is gone, and nobody has to know. */
+/* Stat the object that HANDLE leads to. False: it is gone, which needs no action, or the report now
+ * counts as lost. */
 static bool find(struct source_watch *watch, struct file_handle *handle, struct stat *ret_stat)
 {
 	int fd = source_handle_open(watch->source_fd, handle, O_PATH | O_NOFOLLOW | O_CLOEXEC);
@@ -290,7 +295,7 @@ static void follow(struct source_watch *watch, const struct report *report)
 		watch->calls->name(watch->context, &st, report->name);
 }
 
-/* One event of the queue, at AT in the buffer. */
+/* Handle one event of the queue, at AT in the buffer. */
 static void take_event(struct source_watch *watch, const struct fanotify_event_metadata *event,
 		       const char *at)
 {
@@ -331,7 +336,7 @@ static bool take_events(struct source_watch *watch)
 	return !watch->drained;
 }
 
-/* What stands in the queue is covered by the sweep that follows. */
+/* Do a sweep. First skip what is in the queue, because the sweep covers it. */
 static void catch_up(struct source_watch *watch)
 {
 	int64_t before;
@@ -351,8 +356,8 @@ static void catch_up(struct source_watch *watch)
 
 /* ---- the thread ---- */
 
-/* Wait for up to TIMEOUT nanoseconds (-1: no end), also for reports if WANTED. Whether the thread
- * is to end. */
+/* Wait for up to TIMEOUT nanoseconds (-1: without limit), also for reports if WANTED. Returns
+ * whether the thread is to end. */
 static bool wait_or_end(const struct source_watch *watch, bool wanted, int64_t timeout)
 {
 	struct pollfd polls[2] = {
@@ -361,7 +366,7 @@ static bool wait_or_end(const struct source_watch *watch, bool wanted, int64_t t
 	};
 	const struct timespec limit = clock_at(timeout < 0 ? 0 : timeout);
 
-	/* An interrupted call leaves nothing behind, and is made again. */
+	/* An interrupted call changes nothing, and the caller waits again. */
 	return ppoll(polls, 2, timeout < 0 ? NULL : &limit, NULL) > 0 && polls[0].revents;
 }
 
@@ -370,7 +375,7 @@ bool source_watch_is_ending(const struct source_watch *watch)
 	return wait_or_end(watch, false, 0);
 }
 
-/* Wait for something to do. Whether the thread is to end. */
+/* Wait for something to do. Returns whether the thread is to end. */
 static bool wait_for_work(struct source_watch *watch)
 {
 	int64_t now = clock_now_ns();

@@ -2,20 +2,21 @@
 /*
  * compare_files.c - finds out whether files are equal, byte by byte or by their extents
  *
- * What "equal" promises is that no byte differs as long as both stamps are what they are. So:
+ * "Equal" promises that no byte differs as long as both files keep their stamps. So:
  *
- * A  Nobody has either file open for writing when it begins, which the kernel says by granting a
- *    read lease (given back at once). A writer that had mapped a file, or has direct I/O under way,
- *    changes content without a further change of the stamp; one that comes later does change it.
- *    Where leases are not to be had (another's file, some file systems), what is dirty is written
- *    back first: then the next store into a mapping is a fault, which changes the stamp.
- * B  The stamp is that under which the catalogue knows the file, before and after, and old enough
- *    that a later change must give another one.
- * C  On tmpfs nothing is equal: stores into a mapping leave no trace there. It has one copy in
- *    memory anyway.
- * D  Extents prove it if both files consist of the same ones, with the same offsets, after fsync,
- *    and every one of them is plain: its place on the disk is known, it holds data, not encoded and
- *    not in line with metadata.
+ * A  Nobody has either file open for writing when the comparison begins. The kernel confirms this
+ *    by granting a read lease, which is given back at once. A writer that had mapped a file, or has
+ *    direct I/O under way, changes content without a further change of the stamp; a writer that
+ *    comes later does change the stamp. Where leases are not to be had (another user's file, some
+ *    file systems), dirty pages are written back first: then the next store into a mapping is a
+ *    fault, which changes the stamp.
+ * B  Before and after, the file has the stamp under which the catalogue knows it. The stamp is old
+ *    enough that a later change must give another one.
+ * C  On tmpfs no files are found equal, because stores into a mapping do not change the stamp. A
+ *    tmpfs file has only one copy in memory anyway.
+ * D  Extents prove equality if both files consist of the same extents, at the same offsets, after
+ *    fsync, and every extent is plain: its place on the disk is known, it holds data, and it is
+ *    neither encoded nor in line with metadata.
  */
 #include "scan_internal.h"
 
@@ -64,7 +65,7 @@ errint_t scan_twin_load(struct scan *scan, dev_t device, ino_t inode, struct sca
 	return error == -ENOENT ? 0 : error;
 }
 
-/* Open it if it is what the catalogue knows and nobody writes to it: rules A to C. */
+/* Open TWIN if it is what the catalogue knows and nobody writes to it: rules A to C. */
 void scan_twin_open(const struct scan *scan, struct scan_twin *twin)
 {
 	int fd = scan_open_file(scan, twin->file.path, twin->file.stamp.inode,
@@ -96,7 +97,7 @@ void scan_twin_close(struct scan_twin *twin)
 
 /* ---- by extents ---- */
 
-/* Whether what both have is the same and proves that they are equal, so far. */
+/* Whether the extents listed so far are the same in both files, and prove that they are equal. */
 static bool is_proof(const union extents *a, const union extents *b)
 {
 	if (!extents_same(a, b))
@@ -128,8 +129,8 @@ static bool is_proved(const struct scan_twin *first, const struct scan_twin *twi
 	}
 }
 
-/* Those that the file system can tell of. Only what is shared can be proved, so one question is
- * enough where nothing is. */
+/* Mark the files that the file system can prove equal. Only shared extents can be proved, so where
+ * nothing is shared one question is enough. */
 static void prove(struct scan_twin *twins[], unsigned count)
 {
 	union extents *maps = calloc(2, sizeof(*maps));
@@ -156,8 +157,8 @@ static bool is_open_question(const struct scan_twin *twin)
 	return !twin->unfit && !twin->proved && twin->equal;
 }
 
-/* Where one of the files next has data, at or after OFFSET; SIZE if none has. What is a hole in all
- * of them is equal. */
+/* The next offset, at or after OFFSET, at which one of the files has data; SIZE if none has. A
+ * range that is a hole in all of them is equal. */
 uint64_t scan_next_data(struct scan_twin *twins[], unsigned count, uint64_t offset, uint64_t size)
 {
 	uint64_t next = size;
@@ -193,7 +194,7 @@ errint_t scan_read_twin(struct scan *scan, struct scan_twin *twin, uint8_t *buff
 	return 0;
 }
 
-/* One chunk of all. *ret_left: how many are not decided yet. */
+/* Compare one chunk of all files. *ret_left: how many are not decided yet. */
 static errint_t compare_chunk(struct scan *scan, struct scan_twin *twins[], unsigned count,
 			      uint8_t *buffers, size_t want, uint64_t offset, unsigned *ret_left)
 {
@@ -251,7 +252,7 @@ errint_t scan_compare(struct scan *scan, struct scan_twin *twins[], unsigned cou
 	}
 	for (unsigned i = 0; i < count; i++) {
 		scan_twin_close(twins[i]);
-		/* Half a comparison is none. */
+		/* An incomplete comparison proves nothing. */
 		if (error)
 			twins[i]->equal = false;
 	}

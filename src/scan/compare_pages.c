@@ -2,10 +2,12 @@
 /*
  * compare_pages.c - in which pages two files are equal, at the same places
  *
- * The promise is that of compare_files.c, page by page, and so are its rules. Three things tell
- * that a page is equal: it is in a hole of both files; both have it in the same physical place
- * (rule D), so that clones by reflink need not be read; or its bytes were compared. The last page
- * of a file may be short: it is compared only if both files end at the same byte.
+ * The promise and the rules are those of compare_files.c, page by page. A page is equal in one of
+ * three cases:
+ * - It is in a hole of both files.
+ * - Both files have it in the same physical place (rule D), so reflink clones need not be read.
+ * - Its bytes were compared.
+ * The last page of a file may be short: it is compared only if both files end at the same byte.
  */
 #include "scan_internal.h"
 
@@ -19,10 +21,10 @@ struct comparison {
 	struct scan *scan;
 	struct scan_twin *twins[2];
 	uint8_t *buffers;
-	union extents *maps;  /* two; NULL: extents are not asked for */
-	uint64_t asked_until; /* up to here extents do not prove anything */
+	union extents *maps;  /* two; NULL: extents are not used */
+	uint64_t asked_until; /* before this offset, extents prove nothing */
 	uint64_t end;         /* bytes to compare */
-	size_t most;          /* runs that there is memory for */
+	size_t most;          /* as many runs as there is memory for */
 	struct scan_runs *runs;
 };
 
@@ -37,7 +39,7 @@ static errint_t add_run(struct scan_runs *runs, uint64_t first, uint64_t pages)
 		last->pages += pages;
 		return 0;
 	}
-	/* By doubling. */
+	/* The array grows by doubling. */
 	if ((runs->count & (runs->count - 1)) == 0) {
 		list = realloc(runs->list, (runs->count ? runs->count * 2 : 1) * sizeof(*list));
 		if (!list)
@@ -48,7 +50,7 @@ static errint_t add_run(struct scan_runs *runs, uint64_t first, uint64_t pages)
 	return 0;
 }
 
-/* Bytes FROM..TO are equal. */
+/* Record that bytes FROM..TO are equal. */
 static errint_t add_equal(struct comparison *c, uint64_t from, uint64_t to)
 {
 	return add_run(c->runs, fold_page_of(from), fold_pages_in(from, to - from));
@@ -65,7 +67,7 @@ static const struct fiemap_extent *extent_at(const union extents *extents, uint6
 	return NULL;
 }
 
-/* Where what both files have at OFFSET in one place ends; OFFSET if it is not proved. */
+/* The end of the extent that both files have in one place at OFFSET; OFFSET if none is proved. */
 static uint64_t proved_until(struct comparison *c, uint64_t offset)
 {
 	const struct fiemap_extent *extents[2];
@@ -87,7 +89,7 @@ static uint64_t proved_until(struct comparison *c, uint64_t offset)
 	if (extents_is_plain(extents[0]) && extents_is_plain(extents[1]) &&
 	    extents[0]->fe_physical + (offset - extents[0]->fe_logical) ==
 		    extents[1]->fe_physical + (offset - extents[1]->fe_logical)) {
-		/* Whole pages, but at the end of both. */
+		/* Only whole pages, except at the end of both files. */
 		end = end < c->end ? end & ~FOLD_PAGE_MASK : c->end;
 		return end > offset ? end : offset;
 	}
@@ -144,15 +146,16 @@ static errint_t compare_all(struct comparison *c)
 	return error;
 }
 
-/* A quarter of the budget is for the workers' lists, which have twice the room that they need at
- * most. What lies behind the last run that fits is not known to be equal, which is no untruth. */
+/* A quarter of the budget is for the workers' lists, which take at most twice the memory that they
+ * need. What lies behind the last run that fits is not recorded as equal. That is not false, only
+ * incomplete. */
 static size_t most_runs(const struct scan *scan)
 {
 	return (size_t)(scan->options.memory / 4 / scan->options.workers /
 			(2 * sizeof(struct catalogue_run)));
 }
 
-/* Extents are true of what is on the disk. */
+/* Extents describe what is on the disk, so both files are flushed first. */
 static union extents *maps_for(struct scan_twin *twins[])
 {
 	if (twins[0]->file.stamp.device != twins[1]->file.stamp.device ||
@@ -177,7 +180,7 @@ errint_t scan_compare_pages(struct scan *scan, struct scan_twin *a, struct scan_
 	scan_twin_open(scan, a);
 	scan_twin_open(scan, b);
 	if (!a->unfit && !b->unfit) {
-		b->equal = true; /* an open question to scan_next_data() */
+		b->equal = true; /* makes it an open question for scan_next_data() */
 		c.maps = maps_for(c.twins);
 		error = compare_all(&c);
 		free(c.maps);

@@ -2,13 +2,14 @@
 /*
  * distinct.c - counts how many different digests there are, in bounded memory
  *
- * An open-addressed table of 64-bit words, at most 3/4 full: a word is the digest with its lowest
- * bit saying whether it came more than once; 0 is an empty place. Places are chosen by the lower
- * half of the digest, the sample by leading zeroes, so neither disturbs the other.
+ * An open-addressed table of 64-bit words, at most 3/4 full. A word is the digest; its lowest bit
+ * says whether the digest was added more than once. 0 is an empty place. Places are chosen by the
+ * lower half of the digest, and the sample by leading zeroes, so neither disturbs the other.
  *
  * The level of a digest is its number of leading zeroes. The table holds levels >= sample->level,
- * each digest with a chance of 2^-level. What repeats is summed up for each level by itself, so
- * that the sums of the levels that are left stay true when the table is thinned.
+ * so it holds each digest with a chance of 2^-level. Weights of repeated digests are summed for
+ * each level separately, so that the sums of the remaining levels stay true when the table is
+ * thinned.
  */
 #include "distinct.h"
 
@@ -52,7 +53,7 @@ static uint64_t place_of(const uint64_t words[], uint64_t places, uint64_t key)
 
 void distinct_limit(struct distinct *sample, uint64_t bytes)
 {
-	/* While the table grows, the old and the new one are there. */
+	/* While the table grows, the old and the new table both exist. */
 	uint64_t fit = bytes / (2 * sizeof(uint64_t));
 
 	sample->most_places = LEAST_PLACES;
@@ -90,7 +91,7 @@ void distinct_free(struct distinct *sample)
 	free(sample);
 }
 
-/* Into a table of PLACES, leaving out what is below LEVEL. */
+/* Move the words into a table of PLACES, leaving out those below LEVEL. */
 static errint_t rebuild(struct distinct *sample, uint64_t places, unsigned level)
 {
 	uint64_t *words = calloc(places, sizeof(*words));
@@ -121,7 +122,8 @@ static errint_t make_room(struct distinct *sample)
 	while (sample->places > sample->most_places || sample->used + 1 > sample->places / 4 * 3) {
 		if (sample->places * 2 <= sample->most_places)
 			error = rebuild(sample, sample->places * 2, sample->level);
-		/* Half of them go, and if they all fit then into half the room, so much room. */
+		/* Half of the words go. The table is halved too, if it is over its limit and the
+		 * words are fewer than half of its places. */
 		if (error && sample->level < 60)
 			error = rebuild(sample,
 					sample->places > sample->most_places &&
@@ -178,7 +180,7 @@ double distinct_count(const struct distinct *sample, double *ret_error)
 {
 	double share = distinct_share(sample);
 
-	/* Each digest is in the sample by itself with this chance: a binomial distribution. */
+	/* Each digest is in the sample independently, with this chance: a binomial distribution. */
 	*ret_error = sqrt((double)sample->used * (1 - share)) / share;
 	return (double)sample->used / share;
 }

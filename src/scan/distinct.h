@@ -2,10 +2,10 @@
 /*
  * distinct.h - counts how many different digests there are, in bounded memory
  *
- * Digests are kept whole as long as they fit. Beyond that only those whose leading bits are zero
- * are kept, one bit more each time it gets full: a sample by value, so that all that is equal is in
- * it or is not (Gibbons, "Distinct Sampling for Highly-Accurate Answers to Distinct Values
- * Queries", VLDB 2001). Digests must be as good as random.
+ * All digests are kept as long as they fit. Beyond that, only digests whose leading bits are zero
+ * are kept, with one bit more each time the table gets full. This is a sample by value: equal
+ * digests are all in it, or none is (Gibbons, "Distinct Sampling for Highly-Accurate Answers to
+ * Distinct Values Queries", VLDB 2001). Digests must be as good as random.
  *
  * One thread uses it at a time; threads that only ask (distinct_find) may do so together.
  */
@@ -23,25 +23,25 @@ enum distinct_found {
 	DISTINCT_LEFT_OUT,
 };
 
-/* Takes at most BYTES, and 64 KiB in any case. -ENOMEM. */
+/* The table takes at most BYTES, or 64 KiB if that is more. -ENOMEM. */
 errint_t distinct_new(uint64_t bytes, struct distinct **ret_sample);
 void distinct_free(struct distinct *sample);
 
 /* Keep within BYTES from the next addition on. */
 void distinct_limit(struct distinct *sample, uint64_t bytes);
 
-/* What it takes now. */
+/* Memory that it takes now. */
 uint64_t distinct_bytes(const struct distinct *sample);
 
-/* Count DIGEST. WEIGHT is summed up for those that were there already. -ENOMEM. */
+/* Count DIGEST. If it was there already, WEIGHT is added to a sum. -ENOMEM. */
 errint_t distinct_add(struct distinct *sample, uint64_t digest, uint64_t weight);
 enum distinct_found distinct_find(const struct distinct *sample, uint64_t digest);
 
-/* The part of all digests that is looked at: 1 means that all numbers are exact. */
+/* The share of all digests that is in the sample: 1 means that all numbers are exact. */
 double distinct_share(const struct distinct *sample);
 /* How many different digests were added, and the standard error of that number. */
 double distinct_count(const struct distinct *sample, double *ret_error);
-/* The sum of the weights of those that were there already. */
+/* The sum of the weights of additions that found their digest there already. */
 double distinct_repeated(const struct distinct *sample);
 
 #endif

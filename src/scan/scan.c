@@ -4,10 +4,10 @@
  *
  * Invariants:
  * A  Only this thread counts, and only it writes the catalogue. It gathers what workers tell and
- *    then puts it there in one short transaction, during which it waits for nothing else.
- * B  What is recorded of a file is true by itself. So a scan that is cancelled, or killed, leaves a
- *    catalogue that is as good as it is far: what is not counted yet counts as shared.
- * C  A full catalogue, or one that fails, ends recording and not the scan.
+ *    then writes it in one short transaction, during which it waits for nothing else.
+ * B  What is recorded of a file is true by itself. So a scan that is cancelled or killed leaves a
+ *    catalogue that is valid as far as it goes. Pages that are not counted yet count as shared.
+ * C  If the catalogue is full or fails, recording ends, but the scan goes on.
  */
 #include "foldfs/clock.h"
 #include "foldfs/xxh3.h"
@@ -22,7 +22,7 @@
 #include <sys/statfs.h>
 #include <unistd.h>
 
-/* What is written at once: this much, or what there is after this time. */
+/* A batch is written when it has this many bytes, or this long after its first note. */
 #define BATCH_BYTES (4u << 20)
 #define BATCH_NS    1000000000
 
@@ -90,7 +90,7 @@ errint_t scan_new(int root_fd, const struct scan_options *options, struct scan *
 	error = init_root(scan);
 	if (!error)
 		error = init_secret(scan);
-	/* An eighth for whole files: they are fewer. */
+	/* An eighth of the memory is for whole files: there are fewer of them. */
 	if (!error)
 		error = distinct_new(options->memory / 8 * 7, &scan->pages);
 	if (!error)
@@ -157,8 +157,8 @@ static void see_class(const void *context, struct catalogue_record *record)
 	*seen->class = record->class;
 }
 
-/* The class of the file that the others of NOTE are equal to: what an earlier part of the group
- * gave it, or a new one. */
+/* The class of the file that the others of NOTE are equal to: the class that an earlier part of the
+ * group gave it, or a new one. */
 static errint_t class_of(struct catalogue_batch *batch, const struct scan_note *note,
 			 uint64_t *ret_class)
 {
@@ -181,7 +181,8 @@ static errint_t put_class(struct catalogue_batch *batch, const struct scan_note 
 
 	for (size_t i = 0; i < note->count && !error; i++) {
 		error = catalogue_amend(batch, &note->stamps[i], set_class, &class);
-		/* Somebody else knows better what it is now. */
+		/* The catalogue no longer has it under this stamp: somebody has recorded something
+		 * newer. */
 		if (error == -ENOENT)
 			error = 0;
 	}
@@ -199,7 +200,7 @@ static errint_t put_runs(struct catalogue_batch *batch, const struct scan_note *
 static errint_t put_file(struct catalogue_batch *batch, const struct scan_note *note,
 			 struct catalogue_member *file)
 {
-	/* Not counted yet: taken for shared. */
+	/* Its pages are not counted yet, so all of them are taken for shared. */
 	struct catalogue_record record = {
 		.content = note->content,
 		.pages = note->pages,
@@ -238,7 +239,7 @@ static errint_t put_note(struct catalogue_batch *batch, const struct scan_note *
 		return put_runs(batch, note);
 	if (note->kind == SCAN_NOTE_CHANGED)
 		return catalogue_remove(batch, device, inode);
-	/* With its first part the file is another one. */
+	/* The first part replaces what the catalogue held of the file before. */
 	if (!note->known && note->part == 0)
 		error = catalogue_remove(batch, device, inode);
 	if (!error && note->count)
@@ -284,7 +285,7 @@ static bool is_to_be_written(const struct scan *scan, const struct scan_note *no
 	return note->record || note->kind == SCAN_NOTE_CLASS || note->kind == SCAN_NOTE_RUNS;
 }
 
-/* Keep NOTE, which is owned from now on, until it is written. */
+/* Take over NOTE and keep it until it is written. */
 static void keep_pending(struct scan *scan, struct scan_note *note)
 {
 	if (!scan->pending)
@@ -304,7 +305,7 @@ static void write_if_due(struct scan *scan)
 
 /* ---- counting ---- */
 
-/* Files that may be equal have one size, and one digest of content. */
+/* Files that may be equal have the same size and the same digest of content. */
 static uint64_t hash_of_content(const struct scan_note *note)
 {
 	return note->content.low ^ note->content.high * UINT64_C(0x9e3779b97f4a7c15);
@@ -406,7 +407,7 @@ uint64_t scan_memory(const struct scan *scan)
 	       atomic_load_explicit(&scan->walk_memory, memory_order_relaxed);
 }
 
-/* The walk's memory grows at the cost of the pages'. */
+/* As the walk's memory grows, the table of pages gets less. */
 static void share_memory(struct scan *scan)
 {
 	uint64_t walk = atomic_load_explicit(&scan->walk_memory, memory_order_relaxed);
@@ -417,7 +418,7 @@ static void share_memory(struct scan *scan)
 	distinct_limit(scan->pages, budget > walk ? budget - walk : 0);
 }
 
-/* Until no worker is left. */
+/* Take notes until no worker is left. */
 static void attend(struct scan *scan)
 {
 	bool ended = false;
@@ -434,7 +435,7 @@ static void attend(struct scan *scan)
 
 typedef void *(*thread_fn)(void *scan);
 
-/* Run FIRST, if it is not NULL, and a WORKER for each that the options ask for, to their end. */
+/* Run FIRST, unless it is NULL, and as many WORKERs as the options ask for. Wait for their end. */
 static void run_workers(struct scan *scan, thread_fn first, thread_fn worker)
 {
 	unsigned wanted = scan->options.workers + (first ? 1 : 0);
@@ -513,7 +514,7 @@ static void compare_pages(struct scan *scan)
 	count_memory(scan);
 }
 
-/* What the tables of digests tell. The steps that follow have other uses for their memory. */
+/* Take the results from the tables of digests and free them: later steps need the memory. */
 static void use_up_tables(struct scan *scan)
 {
 	struct scan_result *result = &scan->result;
@@ -530,7 +531,7 @@ static void use_up_tables(struct scan *scan)
 	count_memory(scan);
 }
 
-/* The steps for which a catalogue is needed. */
+/* The steps that need a catalogue. */
 static void follow_up(struct scan *scan)
 {
 	begin_step(scan, SCAN_COUNTING, scan->result.files);
@@ -567,7 +568,7 @@ static void *run_thread(void *arg)
 	struct scan *scan = arg;
 	struct scan_result result;
 
-	/* What it found is in the catalogue; a scan that failed leaves things as they were. */
+	/* The results are in the catalogue. A scan that failed leaves things as they were. */
 	(void)scan_run(scan, &result);
 	atomic_store(&scan->table_memory, 0);
 	atomic_store(&scan->walk_memory, 0);

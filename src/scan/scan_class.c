@@ -6,20 +6,24 @@
  * that stamp is removed: the file has changed, moved or gone. For the others, the digests tell how
  * many pages are found elsewhere.
  *
- * Where pages were sampled, that number is an estimate: of n pages, m are in the sample, k of them
- * found elsewhere, which makes n * k / m. Equal pages come into the sample together, so its
- * variance is that of a ratio of clusters; the spread of a proportion with one more of each kind
- * keeps it from being nothing where all that was seen is of one kind. A file of which no page is in
- * the sample counts as shared as a whole, with an error as large.
+ * Where pages were sampled, that number is an estimate. If m of a file's n pages are in the sample
+ * and k of these are found elsewhere, the estimate is n * k / m. Equal pages come into the sample
+ * together, so its variance is that of a ratio of clusters. If all pages that were seen are of one
+ * kind, that variance would be zero; so it is at least the spread of a proportion with one more
+ * page of each kind. A file of which no page is in the sample counts as shared as a whole, with an
+ * error as large.
  *
- * The third step nominates files of one size and digest, and has each group compared. Nominees are
- * kept by a hash, in as many rounds as memory needs. Of a group, a trusted file is what others are
- * compared with, first one that is in a class already; those that are not equal to that go on among
- * themselves. Where no trusted one is left, files are compared with one of their own writers
- * (writers.h). So each member of a class was compared with one that may speak for it: by induction
- * it is there by the word of trusted files, and of files of its own writers. What the catalogue has
- * of them is looked up as it is needed: of a group that is large, all of it would be ten times the
- * nominees' memory.
+ * The third step nominates files that have the same size and digest, and has each group compared.
+ * Nominees are kept by a hash, in as many rounds as memory needs.
+ *
+ * In each group the other files are compared with a trusted file, preferably one that is in a class
+ * already. Those that are not equal to it are compared among themselves in the same way. Where no
+ * trusted file is left, files are compared with a file of their own writers (writers.h). So each
+ * member of a class was compared with a file that may speak for it. By induction, it is in the
+ * class by the word of trusted files and of files of its own writers.
+ *
+ * Records are looked up in the catalogue only as they are needed: for a large group, all of them
+ * would take ten times the nominees' memory.
  */
 #include "scan_internal.h"
 
@@ -31,9 +35,9 @@
 #include <sys/stat.h>
 
 #define ROUND_LEAST 1024u
-/* Changes to records are written after so many. */
+/* Changes to records are written in batches of this many. */
 #define CHANGES 1024u
-/* Equal files are told of in parts of so many, or a few more. */
+/* Equal files are reported in parts of this many, or a few more. */
 #define CLASS_PART 4096u
 
 /* ---- counting ---- */
@@ -53,7 +57,7 @@ struct changes {
 struct share {
 	uint64_t sampled; /* pages */
 	uint64_t many;    /* of these, found elsewhere */
-	double squares;   /* sum over the different ones of those, of (times)^2 */
+	double squares;   /* over their different values: sum of (number of times)^2 */
 };
 
 static void set_share(const void *context, struct catalogue_record *record)
@@ -111,7 +115,7 @@ static int by_value(const void *a, const void *b)
 	return (left > right) - (left < right);
 }
 
-/* DIGESTS is used up. */
+/* Changes DIGESTS. */
 static void add_share(const struct scan *scan, uint64_t digests[], size_t count,
 		      struct share *share)
 {
@@ -185,7 +189,7 @@ static errint_t count_one(struct scan *scan, const struct catalogue_member *file
 		add_share(scan, digests, count, &share);
 		free(digests);
 	}
-	/* Without all its digests it is read again, next time. */
+	/* A file whose digests are not all there is removed, so the next scan reads it again. */
 	if (error == -ENOENT)
 		change.gone = true;
 	else if (error)
@@ -244,7 +248,7 @@ static size_t round_room(const struct scan *scan)
 
 unsigned scan_rounds(const struct scan *scan, uint64_t files)
 {
-	/* A tenth more, for rounds are not of one size. */
+	/* A tenth more, because rounds differ in size. */
 	return (unsigned)((files + files / 10) / round_room(scan) + 1);
 }
 
@@ -258,7 +262,7 @@ static int by_hash(const void *a, const void *b)
 	return (left->inode > right->inode) - (left->inode < right->inode);
 }
 
-/* Only those that are not alone with their hash stay. */
+/* Keep only candidates that share their hash with another one. */
 static void drop_single(struct scan *scan)
 {
 	struct scan_candidate *list = scan->candidates;
@@ -293,7 +297,7 @@ errint_t scan_nominate(struct scan *scan, unsigned round, unsigned rounds)
 	while (!error && !scan_is_cancelled(scan) && scan->candidates_count < room) {
 		uint64_t hash = hash_of(file, &record);
 
-		/* An empty file is equal to nothing that would be worth sharing. */
+		/* Empty files are left out: there is nothing worth sharing. */
 		if (file->stamp.size && (hash >> 32) % rounds == round)
 			scan->candidates[scan->candidates_count++] = (struct scan_candidate){
 				.hash = hash,
@@ -318,17 +322,17 @@ struct comparer {
 	struct scan *scan;
 	uint8_t *buffers; /* two of SCAN_CHUNK */
 	const struct scan_candidate *group;
-	bool *done; /* of the group: nothing is to be found out of it any more */
+	bool *done; /* of the group: nothing more can be found out about it */
 	size_t count;
 };
 
-/* A file that is compared, and where in the group it is. */
+/* A file that is compared, and its place in the group. */
 struct entrant {
 	struct scan_twin *twin;
 	size_t place;
 };
 
-/* The next group of candidates with one hash: it belongs to who has moved the cursor over it. */
+/* The next group of candidates with one hash. The thread that moved the cursor past it owns it. */
 static size_t next_group(struct scan *scan, size_t *ret_first)
 {
 	size_t first = atomic_load(&scan->candidates_next);
@@ -344,7 +348,7 @@ static size_t next_group(struct scan *scan, size_t *ret_first)
 	return end - first;
 }
 
-/* The one at PLACE. NULL: it is done with, maybe because it has changed since it was nominated. */
+/* Load the file at PLACE. NULL: it is done; for example, it has changed since it was nominated. */
 static errint_t load(struct comparer *comparer, size_t place, struct scan_twin **ret_twin)
 {
 	const struct scan_candidate *candidate = &comparer->group[place];
@@ -362,14 +366,14 @@ static errint_t load(struct comparer *comparer, size_t place, struct scan_twin *
 	return error;
 }
 
-/* The lower, the better is it to compare others with TWIN. */
+/* The lower the rank, the better TWIN suits to compare others with. */
 static unsigned rank_of(const struct scan_twin *twin)
 {
 	return (twin->record.writers == WRITERS_TRUSTED ? 0 : 2) + (twin->record.class ? 0 : 1);
 }
 
-/* The one that others are compared with: the first of the best. NULL: none is left that may speak
- * for another. */
+/* Choose the file that others are compared with: the first one of the best rank. NULL: no file is
+ * left that may speak for another. */
 static errint_t take_first(struct comparer *comparer, struct scan_twin **ret_first)
 {
 	struct entrant first = {0};
@@ -400,7 +404,7 @@ static errint_t add_stamp(struct scan_note *note, const struct scan_twin *twin)
 {
 	struct source_stamp *stamps;
 
-	/* By doubling. */
+	/* The array grows by doubling. */
 	if ((note->count & (note->count - 1)) == 0) {
 		stamps = realloc(note->stamps,
 				 (note->count ? note->count * 2 : 1) * sizeof(*stamps));
@@ -413,8 +417,8 @@ static errint_t add_stamp(struct scan_note *note, const struct scan_twin *twin)
 	return 0;
 }
 
-/* Have the receiver know of what is in *NOTE: a part of those that are equal to FIRST, which is in
- * the first part itself if it has no class. What is NULL then is made anew. */
+/* Send *NOTE, a part of the files that are equal to FIRST. If FIRST has no class, it is itself in
+ * the first part. *NOTE is a new note then, or NULL for want of memory. */
 static errint_t tell_part(struct comparer *comparer, const struct scan_twin *first, bool *told,
 			  struct scan_note **note)
 {
@@ -432,8 +436,8 @@ static errint_t tell_part(struct comparer *comparer, const struct scan_twin *fir
 	return *note ? 0 : -ENOMEM;
 }
 
-/* Compare ENTRANTS, COUNT of them, of which the first is not freed, with that first one; those that
- * are equal or not fit are done with. */
+/* Compare ENTRANTS, COUNT of them, with the first one. Those that are equal or unfit are done.
+ * Frees all of them except the first. */
 static errint_t compare_round(struct comparer *comparer, const struct entrant entrants[],
 			      unsigned count, struct scan_note *note)
 {
@@ -452,8 +456,8 @@ static errint_t compare_round(struct comparer *comparer, const struct entrant en
 	return error;
 }
 
-/* The next ones to be compared with ENTRANTS[0], from *PLACE on. Those of its class are done; those
- * that it may not speak for wait for another. */
+/* Collect the next files to compare with ENTRANTS[0], from *PLACE on. Files that are in its class
+ * already are done. Files that it may not speak for are left for another one. */
 static errint_t next_round(struct comparer *comparer, size_t *place, struct entrant entrants[],
 			   unsigned *ret_count)
 {
@@ -480,7 +484,7 @@ static errint_t next_round(struct comparer *comparer, size_t *place, struct entr
 	return error;
 }
 
-/* FIRST and all that are equal to it become one class. */
+/* Put FIRST and all files that are equal to it into one class. */
 static errint_t compare_first(struct comparer *comparer, struct scan_twin *first)
 {
 	struct scan_note *note = scan_note_new(SCAN_NOTE_CLASS);

@@ -2,8 +2,8 @@
 /*
  * scan_command.c - foldctl scan and foldfs --estimate: one command line, one table
  *
- * The signals that end it are blocked before it has threads, and asked for where it tells its
- * progress: so nothing runs in a handler, and what was found is kept.
+ * The signals that end the scan are blocked before it has threads, and polled where it reports its
+ * progress. So nothing runs in a signal handler, and what was found is kept.
  */
 #include "foldfs/scan_command.h"
 
@@ -21,18 +21,18 @@
 #include <time.h>
 #include <unistd.h>
 
-#define TERMINAL_COLUMNS 80 /* of one that does not say */
+#define TERMINAL_COLUMNS 80 /* of a terminal that does not tell its width */
 
 struct run {
 	const struct scan_command *command;
 	struct scan *scan;
 	const char *path;
 	sigset_t ends;
-	bool terminal; /* somebody watches */
-	bool shown;    /* a line of progress stands there */
+	bool terminal; /* stderr is a terminal */
+	bool shown;    /* a line of progress is on the terminal */
 	enum scan_step step;
 	int64_t step_started_ms;
-	int ended_by; /* a signal; 0: none */
+	int ended_by; /* a signal number; 0: none */
 };
 
 __attribute__((format(printf, 2, 3))) static errint_t refuse(const char *program,
@@ -135,7 +135,7 @@ errint_t scan_command_parse(const char *program, bool estimate, char *argv[],
 
 /* ---- running ---- */
 
-/* Asked each time, for a window may change. */
+/* Asked each time, because the window may be resized. */
 static int terminal_columns(void)
 {
 	struct winsize size;
@@ -194,7 +194,7 @@ static void block_ends(sigset_t *ret_ends)
 	sigprocmask(SIG_BLOCK, ret_ends, NULL);
 }
 
-/* What is to be said beside the table. An exit status. */
+/* Say what has to be said besides the table. Returns an exit status. */
 static int judge(const struct run *run, const struct scan_result *result, errint_t error)
 {
 	const char *program = run->command->program;

@@ -2,24 +2,26 @@
 /*
  * scan_family.c - the fourth step: files that have many pages in common
  *
- * Whom to compare with whom is told by sketches: of each large file, the smallest of the digests of
- * its pages with their numbers. Of two files that have a part of their pages in common, at the same
- * places, the sketches have about that part in common ("On the resemblance and containment of
- * documents", Broder 1997). Files are gone through in the catalogue's order, first those that have
- * a family. One that is like none before leads: others are compared with it. So each file is
- * compared once, with the leader that it is most like, and what it has in common with others of
- * that family it has through it. Should it turn out to have next to nothing in common with it, it
+ * Sketches tell which files to compare. The sketch of a large file is the smallest of the digests
+ * of its pages, combined with the pages' numbers. If two files have some share of their pages in
+ * common at the same places, their sketches have about that share in common ("On the resemblance
+ * and containment of documents", Broder 1997).
+ *
+ * Files are gone through in the catalogue's order, first those that have a family. A file that is
+ * like none before it becomes a leader: others are compared with it. So each file is compared once,
+ * with the leader that it is most like. What it has in common with other files of that family, it
+ * has through the leader. If a file turns out to have next to nothing in common with its leader, it
  * founds a family of its own, and is not compared again.
  *
- * A file's leader is one that may speak for it (writers.h). So what a member has of its family it
- * has by the word of trusted files and of those of its own writers: its leader has, and what the
- * two have in common was compared. Trusted files are gone through first, for they lead the others.
- * A sketch's values stand in the table apart for each kind of writers: nobody's file can hide from
- * others the leader that they would have.
+ * A file's leader may speak for the file (writers.h). So what a member has of its family it has by
+ * the word of trusted files and of files of its own writers: this holds for its leader, and what
+ * the two have in common was compared. Trusted files are gone through first, because they lead the
+ * others. In the table, a sketch's values are kept apart for each kind of writers: so nobody's file
+ * can hide from other files the leader that they would have.
  *
- * Of memory, half a scan's budget: sketches of leaders (1.5 KiB each) and 32 bytes for each file.
- * What does not fit is not compared in this scan. A quarter is for the runs that are being found
- * (compare_pages.c).
+ * Memory: half a scan's budget is for sketches of leaders (1.5 KiB each) and for 32 bytes for each
+ * file. What does not fit is not compared in this scan. A quarter is for the runs that are being
+ * found (compare_pages.c).
  */
 #include "scan_internal.h"
 
@@ -27,9 +29,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Values of a sketch that two files must have in common to be compared: a sixteenth. */
+/* Two files are compared if their sketches have this many values in common: a sixteenth. */
 #define ALIKE 4u
-/* Pages that they must have in common at the same places to be of one family. */
+/* Two files are of one family if they have this many pages in common at the same places. */
 #define COMMON_LEAST 16u
 
 struct leader {
@@ -37,10 +39,10 @@ struct leader {
 	ino_t inode;
 };
 
-/* A place of the table: the leader in whose sketch VALUE is. */
+/* A place of the table: VALUE is in the sketch of this leader. */
 struct value_of {
-	uint64_t value;  /* of value_among() */
-	uint32_t leader; /* one more than its number; 0: empty */
+	uint64_t value;  /* as value_among() makes it */
+	uint32_t leader; /* the leader's number plus one; 0: empty */
 };
 
 struct nomination {
@@ -56,7 +58,7 @@ struct nomination {
 
 /* ---- sketches ---- */
 
-/* -ENOENT: none is kept of the file. */
+/* -ENOENT: the catalogue has no sketch of the file. */
 static errint_t load_sketch(struct scan *scan, const struct source_stamp *stamp,
 			    struct scan_sketch *ret_sketch)
 {
@@ -75,7 +77,7 @@ static errint_t load_sketch(struct scan *scan, const struct source_stamp *stamp,
 
 /* ---- leaders ---- */
 
-/* VALUE, as it stands in the table for leaders of WRITERS. */
+/* VALUE as the table holds it for leaders of WRITERS. */
 static uint64_t value_among(uint64_t writers, uint64_t value)
 {
 	return value ^ writers * UINT64_C(0xff51afd7ed558ccd);
@@ -116,7 +118,7 @@ static errint_t grow_table(struct nomination *n)
 	return 0;
 }
 
-/* The file, of WRITERS, leads from now on. -ENOSPC: there is no more room for leaders. */
+/* Make the file, which is of WRITERS, a leader. -ENOSPC: there is no more room for leaders. */
 static errint_t lead(struct nomination *n, const struct source_stamp *stamp, uint64_t writers,
 		     const struct scan_sketch *sketch)
 {
@@ -138,7 +140,7 @@ static errint_t lead(struct nomination *n, const struct source_stamp *stamp, uin
 		uint64_t value = value_among(writers, sketch->values[i]);
 		struct value_of *place = place_of(n, value);
 
-		/* The first one keeps what it has. */
+		/* An earlier leader keeps its value. */
 		if (place->leader)
 			continue;
 		*place = (struct value_of){.value = value, .leader = (uint32_t)n->leader_count};
@@ -147,12 +149,12 @@ static errint_t lead(struct nomination *n, const struct source_stamp *stamp, uin
 	return 0;
 }
 
-/* Those that share values with a sketch, and how many. */
+/* The leaders that have values in common with a sketch, and how many. */
 struct alike {
 	uint32_t leaders[2 * SCAN_SKETCH];
 	unsigned common[2 * SCAN_SKETCH];
 	unsigned count;
-	unsigned best; /* which has the most */
+	unsigned best; /* index of the one that has the most */
 };
 
 static void add_alike(struct alike *alike, uint32_t leader)
@@ -182,7 +184,8 @@ static void add_leaders(const struct nomination *n, uint64_t writers,
 	}
 }
 
-/* The leader that SKETCH is most like, of those that may speak for WRITERS; NULL: none. */
+/* The leader that SKETCH is most like, among those that may speak for WRITERS. NULL: there is
+ * none. */
 static const struct leader *find_leader(const struct nomination *n, uint64_t writers,
 					const struct scan_sketch *sketch)
 {
@@ -231,13 +234,13 @@ static bool has_family(struct scan *scan, const struct source_stamp *stamp)
 	return true;
 }
 
-/* Whether the file is large, and shares a twentieth of its pages. */
+/* Whether the file is large, and a twentieth of its pages or more are found elsewhere. */
 static bool is_worth_it(const struct catalogue_record *record)
 {
 	return record->pages >= SCAN_FAMILY_PAGES && record->pages_elsewhere * 20 >= record->pages;
 }
 
-/* KNOWN: it has a family, and need not be compared. */
+/* KNOWN: the file has a family, and need not be compared. */
 static errint_t nominate_one(struct nomination *n, const struct source_stamp *stamp,
 			     uint64_t writers, bool known)
 {
@@ -250,14 +253,14 @@ static errint_t nominate_one(struct nomination *n, const struct source_stamp *st
 	leader = find_leader(n, writers, &sketch);
 	if (leader)
 		return known ? 0 : add_kin(n, stamp, leader);
-	/* Nobody would be led by it. */
+	/* Such a file could lead no other. */
 	if (!writers_may_speak(writers, writers))
 		return 0;
 	error = lead(n, stamp, writers, &sketch);
 	return error == -ENOSPC ? 0 : error;
 }
 
-/* All files of which it is true that they are TRUSTED, and that they are HAVING a family. */
+/* Nominate all files for which "is trusted" equals TRUSTED and "has a family" equals HAVING. */
 static errint_t nominate(struct nomination *n, bool trusted, bool having)
 {
 	struct scan *scan = n->scan;
@@ -295,7 +298,7 @@ errint_t scan_nominate_kin(struct scan *scan)
 
 /* ---- comparing ---- */
 
-/* RUNS, owned from now on, of FILE and OF. */
+/* Report RUNS of FILE and OF. Takes over RUNS. */
 static errint_t tell(struct scan *scan, const struct scan_twin *file, const struct scan_twin *of,
 		     struct scan_runs *runs)
 {
@@ -324,7 +327,7 @@ static errint_t compare(struct scan *scan, struct scan_twin *file, struct scan_t
 	errint_t error;
 
 	if (file->record.class && file->record.class == of->record.class) {
-		/* Compared as a whole already. */
+		/* They were compared as a whole already. */
 		runs.list = malloc(sizeof(*runs.list));
 		if (!runs.list)
 			return -ENOMEM;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* scan_open.c - opens what is scanned: beneath the root, not what is leased; and how old it is */
+/* scan_open.c - opens what is scanned, beneath the root, unless it is leased; and whether a stamp
+ * is old enough */
 #include "foldfs/mountinfo.h"
 #include "scan_internal.h"
 
@@ -13,35 +14,36 @@
 #include <time.h>
 #include <unistd.h>
 
-/* No file system's stamps are coarser than this (FAT's are of two seconds). */
+/* No file system's stamps are coarser than this (FAT's have a resolution of two seconds). */
 #define STAMP_SECONDS 2
 
-/* Smaller files have no kin, so no mount holds them: see COMMON_LEAST in scan_family.c. */
+/* Smaller files have no kin, so no mount holds leases on them: see COMMON_LEAST in
+ * scan_family.c. */
 #define LEASED_LEAST (UINT64_C(16) << FOLD_PAGE_SHIFT)
 
 int scan_open(const struct scan *scan, const char *path)
 {
 	struct open_how how = {
-		/* Not to wait for a writer of a pipe, or for who holds a lease. */
+		/* Do not wait for a writer of a pipe, or for the holder of a lease. */
 		.flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOATIME,
 		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
 	};
 	int fd = (int)syscall(SYS_openat2, scan->root_fd, path, &how, sizeof(how));
 
-	/* O_NOATIME is for a file's owner. */
+	/* O_NOATIME is only for a file's owner. */
 	if (fd < 0 && errno == EPERM) {
 		how.flags &= ~(uint64_t)O_NOATIME;
 		fd = (int)syscall(SYS_openat2, scan->root_fd, path, &how, sizeof(how));
 	}
-	/* Linux before 5.6. */
+	/* Linux before 5.6 has no openat2(). */
 	if (fd < 0 && errno == ENOSYS)
 		fd = openat(scan->root_fd, path,
 			    O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW);
 	return fd < 0 ? -errno : fd;
 }
 
-/* Whether the file at PATH is on the device MAJOR:MINOR. A subvolume of btrfs has another device for
- * stat(2) than for the list of locks, which is that of its mount. */
+/* Whether the file at PATH is on the device MAJOR:MINOR. For a btrfs subvolume, stat(2) gives
+ * another device than the list of locks, which gives that of its mount. */
 static bool is_on(const struct scan *scan, const char *path, unsigned major, unsigned minor)
 {
 	int fd = openat(scan->root_fd, path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
@@ -87,7 +89,7 @@ int scan_open_file(const struct scan *scan, const char *path, ino_t inode, uint6
 	if (size >= LEASED_LEAST && is_leased(scan, path, inode))
 		return -EBUSY;
 	fd = scan_open(scan, path);
-	/* It was taken in between, or is a small one's. */
+	/* The lease was taken in between, or the file is a small one that is leased. */
 	return fd == -EAGAIN ? -EBUSY : fd;
 }
 
@@ -95,7 +97,8 @@ bool scan_stamp_is_old_enough(const struct scan *scan, const struct source_stamp
 {
 	struct timespec now;
 
-	/* A time of whole seconds is seldom chance: then the file system has no others. */
+	/* A time of whole seconds is seldom chance: it means that the file system has no finer
+	 * times for it. */
 	if (scan->multigrain && stamp->device == scan->view.device && stamp->ctime.tv_nsec)
 		return true;
 	clock_gettime(CLOCK_REALTIME, &now);

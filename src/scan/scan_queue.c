@@ -2,9 +2,10 @@
 /*
  * scan_queue.c - the queues between the walk, the workers and the scan's own thread; progress
  *
- * Both queues are bounded, so a fast part waits for a slow one and memory stays what it is. Whoever
- * waits is woken by what it waits for; a cancellation that comes from a signal handler can wake
- * nobody, so every wait ends after TICK_NS at the latest and looks.
+ * Both queues are bounded, so a fast part waits for a slow one and memory stays constant. A waiting
+ * thread is woken by the event that it waits for. But a cancellation may come from a signal
+ * handler, which can wake no thread. So every wait ends after TICK_NS at the latest, and the thread
+ * checks.
  */
 #include "foldfs/clock.h"
 #include "scan_internal.h"
@@ -22,7 +23,7 @@
 #define FILES_MAX   1024u
 #define NOTES_BYTES (4u << 20)
 
-/* <linux/ioprio.h> has come late. */
+/* <linux/ioprio.h> is missing from older headers. */
 #define IOPRIO_WHO_PROCESS 1
 #define IOPRIO_IDLE        (3 << 13)
 
@@ -40,12 +41,12 @@ void scan_lower_priority(void)
 {
 	const struct sched_param param = {0};
 
-	/* Both are of the calling thread alone. Where they are refused, it runs as others do. */
+	/* Both calls concern the calling thread alone. If they are refused, its priority stays. */
 	(void)sched_setscheduler(0, SCHED_IDLE, &param);
 	(void)syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_IDLE);
 }
 
-/* At most until UNTIL_NS, and no longer than a tick. */
+/* Wait at most until UNTIL_NS, and no longer than a tick. */
 static void wait_until(struct scan *scan, pthread_cond_t *condition, int64_t until_ns)
 {
 	int64_t end = clock_now_ns() + TICK_NS;
@@ -69,7 +70,7 @@ errint_t scan_rate_take(struct scan *scan, uint64_t bytes)
 		return scan_is_cancelled(scan) ? -ECANCELED : 0;
 	pthread_mutex_lock(&scan->lock);
 	now = clock_now_ns();
-	/* Time that nobody used does not add up. */
+	/* Unused time is not saved up. */
 	start = scan->rate_free_ns > now ? scan->rate_free_ns : now;
 	scan->rate_free_ns = start + (int64_t)((double)bytes * 1e9 / (double)rate);
 	while (!scan_is_cancelled(scan) && clock_now_ns() < start)
@@ -178,7 +179,8 @@ void scan_note_failure(struct scan *scan, errint_t error)
 		note->error = error;
 		scan_note_push(scan, note);
 	} else {
-		/* There is no memory even to say so: whoever looks finds it ended early. */
+		/* There is not even memory for the note. So cancel: the scan's result says that it
+		 * is incomplete. */
 		scan_cancel(scan);
 	}
 }

@@ -2,13 +2,13 @@
 /*
  * scan_read.c - a worker of the first step: takes one file after the other and tells its digests
  *
- * A file that the catalogue knows under the stamp it has is not opened: its digests come from
- * there. Any other is read, its holes passed over, and its stamp compared before and after: what
- * changed meanwhile is left out. Of a file of more than CATALOGUE_PART pages the parts before are
- * told by then; they stay counted as pages, and are forgotten as a record.
+ * A file that the catalogue knows under its present stamp is not opened: its digests come from the
+ * catalogue. Any other file is read, except for its holes. Its stamp is compared before and after:
+ * what changed meanwhile is left out. If the file has more than CATALOGUE_PART pages, its earlier
+ * parts have been reported by then. They stay counted as pages, but the file gets no record.
  *
- * Who may write to the file is told as of the same stamp. Whether everybody may get to it is not a
- * matter of its stamp, so that is told of a known file too.
+ * Who may write to the file is reported for the same stamp. Whether everybody may get to the file
+ * does not depend on its stamp, so that is reported of a known file too.
  */
 #include "foldfs/content.h"
 #include "scan_internal.h"
@@ -23,7 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Linux 6.5; the same number everywhere. */
+/* Linux 6.5; the same number on all architectures. */
 #define CACHESTAT_CALL 451
 
 struct cached_range {
@@ -46,7 +46,7 @@ struct reader {
 	uint8_t *buffer;   /* of SCAN_CHUNK */
 	uint64_t *digests; /* of CATALOGUE_PART */
 
-	/* Of the file being read. */
+	/* The file that is being read. */
 	const struct scan_file *file;
 	struct source *source;
 	struct source_stamp stamp;
@@ -56,13 +56,13 @@ struct reader {
 	size_t count; /* of digests */
 	uint64_t part;
 	uint64_t pages;
-	uint64_t counted_bytes; /* told as done */
+	uint64_t counted_bytes; /* already reported as done */
 	struct scan_sketch sketch;
 };
 
 /* ---- telling ---- */
 
-/* Progress goes by the data that a file takes, and reaches all of it with its end. */
+/* Progress counts the data that a file takes. At the end of the file all of it counts as done. */
 static void count_bytes(struct reader *reader, uint64_t bytes)
 {
 	uint64_t left = reader->file->data_bytes - reader->counted_bytes;
@@ -90,8 +90,8 @@ static struct scan_note *note_of(const struct reader *reader, enum scan_note_kin
 	return NULL;
 }
 
-/* NOTE gets the digests gathered so far, in memory of their size: many notes of small files wait at
- * a time. -ENOMEM. */
+/* Move the digests gathered so far into NOTE. They get memory of their own size, because many notes
+ * of small files wait at a time. -ENOMEM. */
 static errint_t give_digests(struct reader *reader, struct scan_note *note)
 {
 	if (reader->count) {
@@ -106,7 +106,7 @@ static errint_t give_digests(struct reader *reader, struct scan_note *note)
 	return 0;
 }
 
-/* Without memory the file is in no family, until it is read again. */
+/* Without memory for its sketch the file is in no family until it is read again. */
 static void give_sketch(const struct reader *reader, struct scan_note *note)
 {
 	if (!reader->record || reader->pages < SCAN_FAMILY_PAGES)
@@ -175,7 +175,8 @@ static errint_t add_page(struct reader *reader, const uint8_t *page, uint64_t nu
 	return 0;
 }
 
-/* Read and digest the pages from OFFSET, a page's, to END. -ESTALE: the file has become shorter. */
+/* Read and digest the pages from OFFSET, which is a page's start, to END. -ESTALE: the file has
+ * become shorter. */
 static errint_t read_range(struct reader *reader, uint64_t offset, uint64_t end)
 {
 	errint_t error = 0;
@@ -217,7 +218,7 @@ static errint_t next_data(int fd, uint64_t offset, uint64_t size, uint64_t *ret_
 		*ret_start = size;
 		return 0;
 	}
-	/* A file system that does not know is read whole. */
+	/* If the file system does not know, the file is read as a whole. */
 	if (data < 0)
 		return errno == EINVAL || errno == EOPNOTSUPP ? 0 : -errno;
 	hole = lseek(fd, data, SEEK_HOLE);
@@ -259,8 +260,8 @@ static errint_t take_stamp(int fd, struct stat *ret_st, struct source_stamp *ret
 	return 0;
 }
 
-/* What others have in the kernel's cache is theirs to keep: then nothing is dropped at the end, and
- * what reading leaves behind is little. */
+/* If others have pages of the file in the kernel's cache, they keep them: then nothing is dropped
+ * at the end, and reading leaves little behind. */
 static void keep_what_is_cached(struct source *source)
 {
 	struct cached_range all = {0};
@@ -270,7 +271,7 @@ static void keep_what_is_cached(struct source *source)
 		source_keep_cache(source);
 }
 
-/* What is true of the file as long as it has the stamp that it has now. */
+/* Attributes that are true of the file as long as it keeps its present stamp. */
 static errint_t take_attributes(struct reader *reader)
 {
 	int fd = source_fd(reader->source);
@@ -326,7 +327,7 @@ static errint_t read_file(struct reader *reader)
 
 /* ---- files that are known ---- */
 
-/* Tell all that the catalogue has of the file. -ENOENT: not all is there. */
+/* Report everything that the catalogue has of the file. -ENOENT: not all of it is there. */
 static errint_t tell_known(struct reader *reader, const struct catalogue_record *record)
 {
 	struct catalogue *catalogue = reader->scan->options.catalogue;
@@ -345,8 +346,8 @@ static errint_t tell_known(struct reader *reader, const struct catalogue_record 
 					  &note->count);
 		if (error) {
 			scan_note_free(note);
-			/* Parts that were told are counted as pages; this does not happen but to a
-			 * catalogue that somebody else has changed just now. */
+			/* Parts already reported stay counted as pages. This happens only if
+			 * somebody else has changed the catalogue just now. */
 			return error;
 		}
 		note->part = part;
@@ -364,7 +365,7 @@ static errint_t tell_known(struct reader *reader, const struct catalogue_record 
 	return 0;
 }
 
-/* -ENOENT: it is not known as it is. */
+/* -ENOENT: the catalogue does not know the file as it is now. */
 static errint_t look_up(struct reader *reader)
 {
 	struct catalogue *catalogue = reader->scan->options.catalogue;
@@ -396,7 +397,7 @@ static void take_file(struct reader *reader, const struct scan_file *file)
 	reader->counted_bytes = 0;
 	reader->sketch.count = 0;
 	error = look_up(reader);
-	/* A catalogue that cannot be read is as good as none. */
+	/* A catalogue that cannot be read is treated as if there were none. */
 	if (error && error != -ENOMEM)
 		error = read_file(reader);
 	count_bytes(reader, UINT64_MAX);

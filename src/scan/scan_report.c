@@ -2,9 +2,9 @@
 /*
  * scan_report.c - what a scan found, as a table and as JSON, and how far it is
  *
- * What a mount saves is told as the pool sees it: each data page that is equal to another one needs
- * no frame of its own. That is what is saved once all files have been read through the mount, and
- * as long as all of it fits into the pool.
+ * The table tells what a mount saves as the pool sees it: each data page that is equal to another
+ * one needs no frame of its own. That much is saved once all files have been read through the
+ * mount, as long as all of it fits into the pool.
  */
 #include "foldfs/human.h"
 #include "foldfs/scan_command.h"
@@ -126,8 +126,7 @@ errint_t scan_report_table(FILE *stream, const char *path, const struct scan_res
 	return fflush(stream) || ferror(stream) ? -EIO : 0;
 }
 
-/* A bar and PART in percent, in so many columns: without the bar where there is not room
- * for one. */
+/* A bar and PART in percent, within COLUMNS. The bar is left out where there is no room for it. */
 static void print_bar(FILE *stream, double part, int columns)
 {
 	int room = columns - (int)sizeof(" [] 100 %") + 1;
@@ -144,7 +143,7 @@ static void print_bar(FILE *stream, double part, int columns)
 		fprintf(stream, " %3.0f %%", part * 100);
 }
 
-/* What is done, and what is LEFT, in seconds, if that is known. */
+/* Print what is done, and LEFT, the seconds that are left, if that is known. */
 static void print_numbers(FILE *stream, const struct scan_progress *progress, double seconds,
 			  double left)
 {
@@ -170,7 +169,7 @@ void scan_report_progress(FILE *stream, const struct scan_progress *progress, do
 	double left = total > done && done > 0 && seconds > 1 ? seconds * (total - done) / done : 0;
 	char numbers[160] = "";
 	FILE *text = fmemopen(numbers, sizeof(numbers), "w");
-	/* A line that fills the last column is two to some terminals. */
+	/* Some terminals wrap a line that fills the last column. */
 	int room = (columns > COLUMNS_MIN ? columns : COLUMNS_MIN) - 1;
 
 	if (text) {
@@ -192,7 +191,7 @@ void scan_report_progress_end(FILE *stream)
 
 /* ---- for programs ---- */
 
-/* Not a number, or beyond all bounds: the nearest that JSON's readers take. */
+/* JSON has no NaN and no infinity: VALUE is rounded to the nearest number that JSON takes. */
 static json_int_t whole(double value)
 {
 	return value > 0 ? (json_int_t)llround(value) : 0;
@@ -229,7 +228,7 @@ errint_t scan_report_json(FILE *stream, const char *path, const struct scan_opti
 {
 	json_t *counts = counts_of(result);
 	json_t *report = findings_of(result);
-	json_t *name = json_string(path); /* NULL: it is no UTF-8 */
+	json_t *name = json_string(path); /* NULL: the path is not UTF-8 */
 	errint_t error = -ENOMEM;
 
 	if (counts && report && !json_object_update(report, counts) &&

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* scan_sketch.c - the sketch of a file's pages: the smallest values of all (scan_family.c) */
+/* scan_sketch.c - the sketch of a file's pages: the smallest of all its values (scan_family.c) */
 #include "scan_internal.h"
 
 #include <string.h>

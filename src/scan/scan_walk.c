@@ -2,15 +2,15 @@
 /*
  * scan_walk.c - finds the regular files of a tree, each once
  *
- * Depth first, with one directory open at a time: those that wait are kept by their path. A file
- * with several names is met by the first of them; the set of such files is counted against the
- * scan's memory. Symbolic links are not followed, and every path is opened beneath the root, so
- * nobody who moves directories about can lead the walk out of the tree. A directory that not
- * everybody may go through is remembered with all that is met below it: what lies there backs no
- * other file (docs/catalogue.md).
+ * The walk goes depth first, with one directory open at a time: waiting directories are kept by
+ * their path. A file with several names is reported under the first one that the walk meets; the
+ * set of such files counts against the scan's memory. Symbolic links are not followed, and every
+ * path is opened beneath the root, so nobody who moves directories about can lead the walk out of
+ * the tree. The walk marks each directory that not everybody may go through, and everything below
+ * it: files there back no other file (docs/catalogue.md).
  *
- * The same walk runs twice where somebody watches: a second thread counts what there is, so that
- * the time left can be told.
+ * Where somebody watches the progress, the same walk runs twice: a second thread counts what there
+ * is, so that the time left can be told.
  */
 #include "foldfs/object_hash.h"
 #include "scan_internal.h"
@@ -35,7 +35,7 @@ struct link_key {
 	ino_t inode; /* 0: empty */
 };
 
-/* Open-addressed, at most 3/4 full. */
+/* Open addressing, at most 3/4 full. */
 struct link_set {
 	struct link_key *keys;
 	size_t places;
@@ -44,12 +44,12 @@ struct link_set {
 
 struct walk {
 	struct scan *scan;
-	bool counting;           /* only counts */
+	bool counting;           /* the thread that only counts */
 	struct waiting *waiting; /* directories, the next one first */
 	struct link_set links;
-	uint64_t bytes; /* of both */
-	uint64_t files; /* what it met: */
-	uint64_t data;  /* and the bytes of data in them */
+	uint64_t bytes; /* memory of `waiting` and `links` */
+	uint64_t files; /* that the walk met */
+	uint64_t data;  /* bytes of data in these files */
 };
 
 static void tell_memory(struct walk *walk)
@@ -89,7 +89,7 @@ static errint_t links_grow(struct walk *walk)
 	return 0;
 }
 
-/* Whether ST was met by another name. */
+/* *ret_met: whether ST was met before, under another name. */
 static errint_t links_add(struct walk *walk, const struct stat *st, bool *ret_met)
 {
 	struct link_key key = {.device = st->st_dev, .inode = st->st_ino};
@@ -116,7 +116,7 @@ static void unreadable(struct walk *walk, const char *path, errint_t error)
 {
 	struct scan_note *note;
 
-	/* What is gone meanwhile, or something else, is not there; and one thread complains. */
+	/* What is gone or replaced meanwhile is no error. The counting thread stays silent. */
 	if (walk->counting || error == -ENOENT || error == -ENOTDIR || error == -ELOOP)
 		return;
 	note = scan_note_new(SCAN_NOTE_UNREADABLE);
@@ -175,7 +175,7 @@ static errint_t meet_file(struct walk *walk, const char *path, bool reachable,
 	return scan_file_push(walk->scan, file);
 }
 
-/* Read in the directory FD, which is that of IN and is on DEVICE. */
+/* Handle ENTRY, read in the directory FD, which is the directory of IN and is on DEVICE. */
 static errint_t meet(struct walk *walk, int fd, const struct waiting *in, dev_t device,
 		     const struct dirent *entry)
 {
@@ -196,7 +196,7 @@ static errint_t meet(struct walk *walk, int fd, const struct waiting *in, dev_t 
 	}
 	error = border_stat(&walk->scan->border, fd, name, device, &st);
 	if (error) {
-		/* No mount serves a pseudo file system unasked. */
+		/* No mount serves a pseudo file system unless asked to. */
 		if (error != -EXDEV)
 			unreadable(walk, path, error);
 		return 0;
@@ -208,7 +208,8 @@ static errint_t meet(struct walk *walk, int fd, const struct waiting *in, dev_t 
 	return S_ISREG(st.st_mode) ? meet_file(walk, path, in->reachable, &st) : 0;
 }
 
-/* Whoever may go through the root uses the mount at all, so it is asked of those below. */
+/* The root is not checked: only those who may go through it use the mount at all. Every directory
+ * below it is. */
 static bool all_may_pass(const char *path, int fd)
 {
 	struct stat st;
@@ -234,7 +235,7 @@ static errint_t read_directory(struct walk *walk, struct waiting *waiting)
 	}
 	if (error) {
 		unreadable(walk, path, error);
-		/* Without its root there is no tree. */
+		/* Without the root there is no tree. */
 		return *path ? 0 : error;
 	}
 	waiting->reachable = waiting->reachable && all_may_pass(path, dirfd(directory));
@@ -282,7 +283,7 @@ void *scan_count_thread(void *arg)
 	struct walk walk = {.scan = arg, .counting = true};
 
 	scan_lower_priority();
-	/* Half a count is none. */
+	/* An incomplete count is not used. */
 	if (walk_tree(&walk) || scan_is_cancelled(walk.scan))
 		return NULL;
 	atomic_store_explicit(&walk.scan->total_files, walk.files, memory_order_relaxed);

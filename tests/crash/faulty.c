@@ -2,13 +2,13 @@
 /*
  * faulty.c - between foldfs and the C library: calls that fail when a test says so
  *
- * The test maps the file that FOLDFS_FAULTS names and writes a struct control to it: the N-th call
- * from now on, of the classes named, fails with an errno, or moves fewer bytes than it was asked
- * for. N = 1, 2, ... until no fault applies any more: then every call has failed once. `classes` is
- * written last, and zero switches all off.
+ * The test maps the file that FOLDFS_FAULTS names and writes a struct control to it. The N-th call
+ * from then on, of the classes named, fails with an errno, or moves fewer bytes than requested. The
+ * test tries N = 1, 2, ... until no fault applies any more: then every call has failed once.
+ * `classes` is written last; zero switches all faults off.
  *
- * A call that fails has not been made: what the kernel did on the way to a true failure is the
- * source's affair.
+ * A call that fails is not made. What the kernel would have done before a real failure depends on
+ * the source, and is not simulated.
  */
 #include <dirent.h>
 #include <errno.h>

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * filter.c - every target runs under the daemon's filter of system calls, and the sanitizers' calls
+ * filter.c - runs every target under the daemon's system call filter, with the sanitizers' calls
+ * allowed
  *
- * A call that is refused is a finding; `fuzz_NAME -close_fd_mask=0` shows its number.
+ * A refused call is a finding; `fuzz_NAME -close_fd_mask=0` shows its number.
  */
 #include "daemon/syscall_filter.h"
 #include "foldfs/privileges.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* foldctl_main.h - included before foldctl's sources: its main() is to be called by the fuzzer */
+/* foldctl_main.h - included before foldctl's sources, so that the fuzzer can call their main() */
 #ifndef FOLDFS_FUZZ_FOLDCTL_MAIN_H
 #define FOLDFS_FUZZ_FOLDCTL_MAIN_H
 

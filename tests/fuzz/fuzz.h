@@ -2,7 +2,7 @@
 /*
  * fuzz.h - what the libFuzzer targets share
  *
- * A target aborts where what it promises does not hold; a sanitizer's report, a leak and an input
+ * A target aborts if one of its promises does not hold. A sanitizer's report, a leak, and an input
  * that takes seconds are findings as well.
  */
 #ifndef FOLDFS_FUZZ_H

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fuzz_answer.c - libFuzzer target: foldctl, asked by root, in front of a hostile daemon
+ * fuzz_answer.c - libFuzzer target: foldctl, run by root, in front of a hostile daemon
  *
- * The whole of foldctl runs, its main() under another name, against a socket that answers with the
- * input. The daemon of a plain user's mount is theirs, so whatever it says: foldctl ends with one
- * of its statuses, says why where it failed, and sends no control character to the terminal. The
- * first byte of the input chooses the command.
+ * All of foldctl runs, with its main() under another name, against a socket that answers with the
+ * input. The daemon of a plain user's mount belongs to that user. So whatever it answers, foldctl
+ * must end with one of its statuses, report why it failed, and send no control character to the
+ * terminal. The first byte of the input chooses the command.
  */
 #include "foldctl_main.h"
 #include "foldfs/mountinfo.h"

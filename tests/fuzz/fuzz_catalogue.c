@@ -2,11 +2,11 @@
 /*
  * fuzz_catalogue.c - libFuzzer target: a damaged catalogue is moved aside, or does no harm
  *
- * The input is damage to the database of a small catalogue: four bytes each, where (three of them)
- * and what is to be exclusive-ored there. After it the catalogue is opened and read in every way. A
- * catalogue is advice, so what it says need not be right; but nothing may crash, hang, or come out
- * as something that is no record. It is written as well: LMDB's own asserts would end the process
- * if a damaged one were let through.
+ * The input is damage to the database of a small catalogue. Each item has four bytes: three for the
+ * place, and one to be exclusive-ored there. Then the catalogue is opened and read in every way. A
+ * catalogue is advice, so its content need not be right; but nothing may crash, hang, or be
+ * returned that is no record. The catalogue is written as well: LMDB's own asserts would end the
+ * process if a damaged catalogue were accepted.
  */
 #include "foldfs/catalogue.h"
 #include "fuzz.h"

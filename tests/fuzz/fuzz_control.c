@@ -2,7 +2,7 @@
 /*
  * fuzz_control.c - libFuzzer target: whatever the request, the daemon's answer is valid JSON
  *
- * An answer has either an error and nothing else, or the figures; and it comes through json_dumps()
+ * An answer has either an error and nothing else, or the figures. It passes through json_dumps()
  * and back unchanged.
  */
 #include "daemon/control.h"

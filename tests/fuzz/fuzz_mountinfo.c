@@ -2,8 +2,9 @@
 /*
  * fuzz_mountinfo.c - libFuzzer target: whatever the list of mounts says, looking a mount up ends
  *
- * The input stands for /proc/self/mountinfo. The list changes between two readings, and a root
- * file system is its own parent, so neither its order nor its being a tree is relied on.
+ * The input stands for /proc/self/mountinfo. The list changes between two readings, and a root file
+ * system is its own parent. So the look-up may rely neither on the list's order nor on its being a
+ * tree.
  */
 #include "foldfs/mountinfo.h"
 #include "fuzz.h"

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fuzz_options.c - libFuzzer target: a command line is refused, or what it says can be used
+ * fuzz_options.c - libFuzzer target: a command line is refused, or its options can be used
  *
- * The input is the words, one a line. What is accepted is complete and within its limits, and
- * libfuse takes what is left for it. Sizes are compared with a reading in 128 bits.
+ * The input is the words, one a line. Accepted options are complete and within their limits, and
+ * libfuse accepts the words that are left for it. Sizes are compared with a second parser that uses
+ * 128 bits.
  */
 #include "daemon/options_parse.h"
 

@@ -2,11 +2,11 @@
 /*
  * kit.c - users, objects, times and lines of the probe
  *
- * A user is taken on with real and effective ids, so that access(2), which asks for the real ones,
- * means the same user; the saved uid stays root's and brings the way back.
+ * The probe takes on a user with real and effective ids, so that access(2), which checks the real
+ * ones, uses the same user. The saved uid stays root's, so that the probe can become root again.
  *
- * Times: whether a time has changed is only seen if the clock has moved since. Where the file
- * system has fine times once they were asked for (multigrain, Linux 6.13), asking is enough; else
+ * Times: a changed time is only visible if the clock has moved on since. Some file systems have
+ * fine times once they were asked for (multigrain, Linux 6.13); there, asking is enough. Otherwise
  * tick() waits for the clock that the kernel takes the times from.
  */
 #include "kit.h"

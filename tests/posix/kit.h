@@ -3,11 +3,11 @@
  * kit.h - what the probe's topics are written with
  *
  * The working directory of a topic is an empty directory of its own, owned by root, mode 0777. All
- * paths are relative to it. A topic is root, with umask 0, whenever it is between two cases.
+ * paths are relative to it. Between two cases, a topic is always root, with umask 0.
  *
- * One case is: make what is needed; watch() what may change; become somebody by as(); the one call
- * under test, its result kept by TRY(); as_root(); say(). Everything printed is the same in each
- * run on a file system that behaves the same: no inode number, no time, no name that is made up.
+ * The steps of a case: make what is needed; watch() what may change; become a user by as(); make
+ * the one call under test, with its result kept by TRY(); as_root(); say(). On file systems that
+ * behave the same, each run prints the same: no inode number, no time, no generated name.
  */
 #ifndef FOLDFS_POSIX_KIT_H
 #define FOLDFS_POSIX_KIT_H

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * probe.c - ask a file system how it behaves, one line for each answer
+ * probe.c - asks a file system how it behaves, one line for each answer
  *
  *	posix_probe [-b | -l] DIRECTORY [TOPIC...]
  *
  * Runs as root in an empty directory, and prints "topic.case: result". Two file systems that behave
  * the same print the same: the mount test compares foldfs with the directory below it line by line.
- * -b takes a sample of the long tables, -l what takes minutes too. Each topic runs in a process and
- *a directory of its own, so one that dies takes no other with it.
+ * -b runs only a sample of the long tables; -l also runs what takes minutes. Each topic runs in a
+ * process and a directory of its own, so a topic that dies does not affect the others.
  */
 #include "kit.h"
 

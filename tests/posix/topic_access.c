@@ -2,8 +2,8 @@
 /*
  * topic_access.c - who may do what: modes against users, on files, directories and sticky ones
  *
- * Each mode has one class of users (owner, group, others) set to each of the eight values while the
- * other two classes have nothing, or everything: so a look at the wrong class shows.
+ * Each mode gives one class of users (owner, group, others) each of the eight values, while the
+ * other two classes have nothing, or everything. So a check of the wrong class shows.
  */
 #include "calls.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * topic_create.c - how what is made looks: mode, umask, owner, set-gid directories, default ACLs
+ * topic_create.c - attributes of new objects: mode, umask, owner, set-gid directories, default ACLs
  */
 #include "calls.h"
 

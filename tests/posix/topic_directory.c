@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * topic_directory.c - reading directories: what is listed, seekdir, small buffers, changes
- * meanwhile; and what statx and statfs tell
+ * meanwhile; and what statx and statfs return
  */
 #include "kit.h"
 

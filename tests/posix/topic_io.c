@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * topic_io.c - read and write: modes of opening, flags of one call, append, direct, copies between
+ * topic_io.c - read and write: open modes, flags of single calls, append, direct, copies between
  * descriptors; and what mappings may do
  */
 #include "kit.h"

@@ -3,8 +3,8 @@
  * topic_lock.c - flock, POSIX and open file description locks, leases; FIFOs, sockets, devices and
  * file handles
  *
- * A second process asks what it would get: it is a child that reports by its exit status, or is
- * told what to do through a pipe where it has to hold something.
+ * A second process tests which lock it would get. It is a child that reports by its exit status;
+ * where it has to hold something, it gets its orders through a pipe.
  */
 #include "kit.h"
 

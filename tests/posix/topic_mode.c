@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * topic_mode.c - chmod, chown, and when set-id bits go
+ * topic_mode.c - chmod, chown, and when set-id bits are cleared
  */
 #include "kit.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * topic_open.c - open(2): every combination of flags on every kind of object, and what fcntl says
- * afterwards
+ * topic_open.c - open(2): every combination of flags on every kind of object, and what fcntl
+ * returns afterwards
  */
 #include "calls.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * topic_path.c - what every call says to odd paths: missing, too long, looping, with a file in the
+ * topic_path.c - how every call treats odd paths: missing, too long, looping, with a file in the
  * middle, with slashes and dots behind
  */
 #include "calls.h"

@@ -2,8 +2,8 @@
 /*
  * change.c - operations that change content
  *
- * Each one holds what it changes, starts the new versions in the model, does the operation, and
- * ends the versions. A way in that the file system refuses by saying that it does not have it is
+ * Each operation holds what it changes, starts the new versions in the model, does the change, and
+ * ends the versions. If the file system says that it does not support an operation, that is
  * counted, and the model goes back.
  */
 #include "torture.h"

@@ -2,11 +2,12 @@
 /*
  * compare.c - the end: mount, model and source hold the same
  *
- * Each file whole, through descriptors that were opened just now: by both names, past the kernel's
- * cache, through a mapping; and the source itself. No worker runs any more, so everything is
- * definite. fsync comes last but for the source: what is stored through mappings must show in reads
- * before it was written back. The source is opened when the mount has the file open no more: while
- * it has, somebody would be behind the mount, and the daemon would say so.
+ * Each file is read as a whole, through newly opened descriptors: by both names, past the kernel's
+ * cache, and through a mapping. The source itself is read as well. No worker runs any more, so
+ * every byte is definite. fsync comes last, just before the source is read: what is stored through
+ * mappings must show in reads before it was written back. The source is opened only when the mount
+ * no longer has the file open: before that, this would be an open behind the mount, and the daemon
+ * would report it.
  */
 #include "torture.h"
 

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * content.c - bytes that tell whose they are
+ * content.c - bytes that tell which content they belong to
  *
  * Content is a stream of words of 64 bits: a mark (16 bits), the content's number (32), and the
- * word's place (16). A letter's stream says the same on every fourth page, so that pages of
- * different files and places are equal; moved by a shift it is the same bytes at other offsets of
- * the page. A unique content's stream says in each word of a file of up to 512 KiB where it
- * belongs.
+ * word's place (16). There are two kinds:
+ * - A letter's stream repeats on every fourth page, so that pages of different files and places are
+ *   equal. Moved by a shift, it gives the same bytes at other offsets of the page.
+ * - A unique content's stream tells in each word, of a file of up to 512 KiB, where the word
+ *   belongs.
  */
 #include "torture.h"
 

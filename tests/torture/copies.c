@@ -3,8 +3,8 @@
  * copies.c - operations that move bytes from file to file: copy_file_range, clone and dedupe, and a
  * write whose bytes are in a mapping of a file
  *
- * Both sides are held. The model has the new bytes before the operation begins; what the file
- * system refuses by saying that it does not have it is counted, and the model goes back.
+ * Both sides are held. The model gets the new bytes before the operation begins. If the file system
+ * says that it does not support the operation, that is counted, and the model goes back.
  */
 #include "torture.h"
 

@@ -2,10 +2,10 @@
 /*
  * files.c - a worker's descriptors, mappings and buffers
  *
- * Each file has two names, fN and fN.b, hard links of one inode; a worker opens it by both, and
- * with different flags, and keeps the descriptors. When another inode takes the name (epoch), what
- * was opened before is closed and opened again the next time it is needed: until then it is one
- * more user of an inode that has no name.
+ * Each file has two names, fN and fN.b, hard links of one inode. A worker opens the file by both
+ * names and with different flags, and keeps the descriptors. When another inode takes the name, the
+ * epoch changes. What was opened before is then closed and opened again, but only when it is next
+ * needed: until then it is one more user of an inode that has no name.
  */
 #include "torture.h"
 

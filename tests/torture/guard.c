@@ -2,9 +2,9 @@
 /*
  * guard.c - mapped memory behind the end of a file
  *
- * A page of a mapping that the file no longer has raises SIGBUS. Beside a truncate that is no more
- * than an answer, so copies from and to mappings are guarded, a page at a time. A bus error
- * anywhere else is a fault of this program and ends it.
+ * A mapped page that the file no longer has raises SIGBUS. Beside a truncate this is a valid
+ * answer, so copies from and to mappings are guarded, a page at a time. A bus error anywhere else
+ * is a fault of this program and ends it.
  */
 #include "torture.h"
 

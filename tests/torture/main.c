@@ -2,8 +2,8 @@
 /*
  * main.c - the command line of foldfs-torture
  *
- * Works on a mount that is there already; tests/torture/run makes it, and says what all of this
- * means. The exit status is enum outcome's; what is printed is lines of "name value", the failure's
+ * The program works on an existing mount. tests/torture/run makes the mount, and documents all of
+ * this. The exit status is an enum outcome; the output is lines of "name value", with the failure's
  * text last.
  */
 #include "torture.h"

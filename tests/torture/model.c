@@ -2,22 +2,22 @@
 /*
  * model.c - the shadow of all files, in memory that every worker shares
  *
- * Two kinds of readers are told what they may find:
+ * The model tells two kinds of readers what they may find:
  *
- * - Who holds a range finds its newest version and nothing else. A change holds what it changes
- *   exclusively, so for a holder the content is definite.
- * - Who holds nothing notes for each page the newest version that is `done` (sight_take), reads,
- *   and then may have found, byte by byte, any version from that one up to the newest that has
+ * - A reader that holds a range finds its newest version and nothing else. A change holds what it
+ *   changes exclusively, so for a holder the content is definite.
+ * - A reader that holds nothing notes for each page the newest version that is `done` (sight_take),
+ *   and reads. It may have found, byte by byte, any version from that one up to the newest that has
  *   `started`. A change starts its versions before the operation and ends them after it.
  *
- * Versions of a page stand in a ring. A change moves `started` on before it writes into the ring,
- * so a reader beside it that finds `started` a whole ring ahead knows that what it compared with
- * may have been overwritten, and lets the page go (`outrun`).
+ * Versions of a page are kept in a ring. A change increases `started` before it writes into the
+ * ring. So if a reader beside it finds `started` a whole ring ahead, what it compared with may have
+ * been overwritten, and it does not judge the page (`outrun`).
  *
- * Bytes of a page behind the end of its file are zeroes in every version.
+ * Bytes of a page behind the end of its file are zero in every version.
  *
- * Locks: file_model.lock is a leaf; a hold on ranges is taken all at once, so that holds of one
- * file cannot wait for each other in a circle.
+ * Locks: file_model.lock is a leaf. A hold on ranges is taken all at once, so holds of one file
+ * cannot deadlock with each other.
  */
 #include "torture.h"
 

@@ -2,9 +2,10 @@
 /*
  * names.c - operations on names, and changes behind the mount
  *
- * When another inode takes a file's name, the file's epoch moves on first: from then on a reader
- * that holds nothing does not judge what it read. The old inode is looked at once more through what
- * was open before: it must still hold what the model held, and take changes of its own.
+ * When another inode takes a file's name, the file's epoch is increased first. From then on a
+ * reader that holds nothing does not judge what it read. The old inode is checked once more through
+ * the descriptors and mappings that were open before: it must still hold what the model held, and
+ * take changes of its own.
  */
 #include "torture.h"
 

@@ -2,15 +2,16 @@
 /*
  * op.c - operations: random from a seed, to text and back
  *
- * An operation is a function of (seed, worker, index) alone. So a worker's list need not be kept to
- * be written down, and what other workers do does not change it. Everything in it is absolute: what
- * remains when operations are left out is still the same operation.
+ * An operation is a function of (seed, worker, index) alone. So a worker's operations need not be
+ * recorded while they run in order to be listed later, and other workers do not affect them. All
+ * values in an operation are absolute: if other operations are left out, the remaining ones stay
+ * the same.
  *
  * op.how, by kind; the low bits choose a variant:
  *   write            enum write_how: pwrite, or pwritev2 with an RWF_ flag
  *   store            0 fresh mapping, munmap; 1 fresh, msync; 2 the lasting one; 3 lasting, msync;
  *                    STORE_READ: not by us, but by read(2) with its buffer there
- *   fallocate        the mode, as in fallocate(2); madv-remove, space-ioctl: the mode it amounts to
+ *   fallocate        the mode, as in fallocate(2); madv-remove, space-ioctl: the equivalent mode
  *   copy             0 as asked; 1 at equal offsets within their pages
  *   clone            1 dedupe
  *   replace          1 with the old one mapped, 2 closed then; REPLACE_EXCHANGE: the two change
@@ -18,7 +19,7 @@
  *   append           0 O_APPEND; 1 RWF_APPEND
  *   source           0 fsync first; else write-back
  *   read             0 pread; 1 preadv2; 2 with RWF_NOWAIT, 3 RWF_HIPRI; mapped: 0 fresh, 1 the
- * lasting mapping
+ *                    lasting mapping
  */
 #include "torture.h"
 

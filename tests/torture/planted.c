@@ -2,15 +2,15 @@
 /*
  * planted.c - bugs for the torture tool to find
  *
- * Linked between foldfs's own modules by the linker's --wrap, in a daemon of its own that is never
- * installed (foldfs-planted). FOLDFS_PLANTED names the one bug that it has; without it, it is
- * foldfs; `list` prints them. The product's source knows nothing of this.
+ * The linker's --wrap puts this file between foldfs's own modules, in a separate daemon that is
+ * never installed (foldfs-planted). FOLDFS_PLANTED names the one bug that it has; `list` prints
+ * them. Without the variable it behaves as foldfs. The product's source knows nothing of this.
  *
- * A bug that is a race has a pause of a moment at the place where the product could be pre-empted,
- * so that it need not be waited for.
+ * A bug that is a race has a short pause at the place where the product could be pre-empted, so
+ * that the race need not be waited for.
  *
- * `change` is the change of content that this thread is in, so that wrappers of the map know for
- * whom they are called.
+ * `change` is the change of content that this thread is making, so that wrappers of the map know
+ * for which change they are called.
  */
 #include "foldfs/catalogue.h"
 #include "foldfs/cow_break.h"

@@ -3,8 +3,8 @@
  * reading.c - operations that read, each compared with the model
  *
  * Most readers hold what they read and must find the newest version. The others (HOW_UNLOCKED) hold
- * nothing, read beside whatever changes are under way, and must find, byte by byte, some version
- * that was there meanwhile.
+ * nothing, and read beside whatever changes are under way. Byte by byte, they must find some
+ * version that existed meanwhile.
  */
 #include "torture.h"
 

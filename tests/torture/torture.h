@@ -2,7 +2,7 @@
 /*
  * torture.h - what the parts of the torture program share
  *
- *   content.c   bytes that tell whose they are
+ *   content.c   bytes that tell which content they belong to
  *   op.c        operations: random from a seed, to text and back
  *   model.c     the shadow: what each file must hold, who may touch it now, what is under way
  *   files.c     a worker's descriptors, mappings and buffers
@@ -11,7 +11,7 @@
  *   copies.c    operations that move bytes from file to file
  *   names.c     operations on names, and changes behind the mount
  *   reading.c   operations that read, each compared with the model
- *   compare.c   the end: mount, model and source are the same
+ *   compare.c   the end: mount, model and source hold the same
  *   workers.c   processes and threads, the record of what ran, replay
  *   main.c      the command line
  *

@@ -2,10 +2,10 @@
 /*
  * whole.c - the command line of foldfs-whole
  *
- * Works on a mount that is there already, as foldfs-torture does. With --make it makes the files of
- * a play, each in the place of what has the name. Without, it plays: then the files
- * must have been scanned, and the mount must serve all of them as equal ones. Exit status and what
- * is printed are as of foldfs-torture.
+ * The program works on an existing mount, as foldfs-torture does. With --make it makes the files of
+ * a play, each in place of whatever has the name. Without --make it plays: then the files must have
+ * been scanned, and the mount must serve all of them as equal files. Exit status and output are as
+ * for foldfs-torture.
  */
 #include "whole.h"
 

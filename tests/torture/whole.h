@@ -2,11 +2,11 @@
 /*
  * whole.h - what the parts of foldfs-whole share: files that are equal as a whole
  *
- * Where whole files share one backing file, a descriptor need not show what its file is: it may
- * show what the file was when it was opened. So here a descriptor has a set of states that it may
- * show (struct shown), as a rule one; each read leaves those of them with which all of its bytes
- * agree, and a read that leaves none is wrong. What may be in the set is said at the head of
- * whole_model.c.
+ * Where whole files share one backing file, a descriptor need not show its file's present content:
+ * it may show the content as of its open. So here each descriptor has a set of states that it may
+ * show (struct shown), usually one. Each read keeps the states with which all of its bytes agree;
+ * if none is left, the read is wrong. The head of whole_model.c says which states may be in the
+ * set.
  *
  *   whole_model.c  files, names and their states; descriptors and what they may show
  *   whole_ops.c    the operations

@@ -2,19 +2,20 @@
 /*
  * whole_model.c - files that are equal as a whole, and what each descriptor may show
  *
- * What a descriptor shows is settled when it is opened:
+ * What a descriptor shows is decided when it is opened:
  *
- * - One that was opened for writing shows what its file is.
- * - One that was opened for reading before anybody began to open the file for a change shows what
- *   the file was made as, for ever.
- * - One that was opened for reading after a change shows what the file is.
- * - One that was opened between the two, or beside them, shows one or the other, and stays with it.
- * - With --behind nobody changes a file; a name is given to another one. A descriptor shows one of
- *   the files that had the name between the beginning and the end of the open, or, if names are
- *   believed for a while, one that had it before.
+ * - Opened for writing: it shows what its file is.
+ * - Opened for reading before anybody began to open the file for a change: it shows, for ever, what
+ *   the file was made as.
+ * - Opened for reading after a change: it shows what the file is.
+ * - Opened for reading between the two, or beside them: it shows one or the other, and stays with
+ *   it.
+ * - With --behind nobody changes a file; instead a name is given to another file. A descriptor
+ *   shows one of the files that had the name between the beginning and the end of the open. If
+ *   names are cached for a while, it may also show a file that had the name before.
  *
- * For the second line all files have to be served as equal ones from the start: who starts a play
- * sees to that (rounds.py).
+ * For the second item all files must be served as equal ones from the start. The program that
+ * starts a play ensures this (rounds.py).
  */
 #include "whole.h"
 

@@ -2,9 +2,10 @@
 /*
  * whole_ops.c - operations on files that are equal as a whole
  *
- * A read by a descriptor that shows what was holds nothing: it runs beside whatever becomes of the
- * file, and beside changes of its equals, and must find every byte of then. Who shows, or may show,
- * what the file is holds it, so that it is definite.
+ * A read by a descriptor that shows old content holds nothing. It runs beside whatever happens to
+ * the file, and beside changes of its equals, and must find every byte of that content. A read by a
+ * descriptor that shows, or may show, the present content holds the file, so that the content is
+ * definite.
  */
 #include "whole.h"
 

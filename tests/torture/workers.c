@@ -2,12 +2,12 @@
 /*
  * workers.c - processes and threads, the record of what ran, replay
  *
- * The first process starts the others and only watches: it ends the run when its time is over, and
- * tells a hang when for a long while no operation has ended. It takes no lock that a worker may
- * hold while it hangs.
+ * The first process starts the others and then only watches. It ends the run when its time is over,
+ * and reports a hang when no operation has ended for a long while. It takes no lock that a worker
+ * may hold while it hangs.
  *
- * Each operation is put down when it begins. What ran before a failure is written as a script, in
- * that order; played by one thread it is a sequence without any race.
+ * Each operation is recorded when it begins. What ran before a failure is written as a script, in
+ * that order; when one thread replays it, it is a sequence without any race.
  */
 #include "torture.h"
 
