@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* daemon.h - one mount's daemon: for main.c, two_processes.c and ending.c */
+/* daemon.h - one mount's daemon: for main.c, two_processes.c and shutdown.c */
 #ifndef FOLDFS_DAEMON_H
 #define FOLDFS_DAEMON_H
 
@@ -51,20 +51,20 @@ errint_t two_processes_detach(const struct daemon *d);
 /* A thread's function: waits until the asker reports that the mount answers, then tells systemd. */
 void *two_processes_ready(void *d);
 
-/* ---- ending.c ---- */
+/* ---- shutdown.c ---- */
 
 /* Block the signals that end the daemon, in this thread and all later ones, because one thread
  * waits for them. A signal that the caller had ignored (nohup) stays ignored. */
-void ending_block_signals(struct daemon *d);
+void shutdown_block_signals(struct daemon *d);
 /* The function of the thread that waits: each such signal begins the end. */
-void *ending_wait(void *d);
+void *shutdown_wait(void *d);
 /* From now on the end takes END_SECONDS at most. Without memory for a thread there is no limit. */
-void ending_limit(struct daemon *d);
+void shutdown_limit(struct daemon *d);
 /* Unmount, if no other thread has. With FORCE, requests that nobody will answer any more fail at
  * once. */
-void ending_unmount(struct daemon *d, bool force);
+void shutdown_unmount(struct daemon *d, bool force);
 /* The last step: by now umount -f, which first aborts and then unmounts, has done both. Errors are
  * reported. */
-errint_t ending_check_not_aborted(const struct daemon *d);
+errint_t shutdown_check_not_aborted(const struct daemon *d);
 
 #endif

@@ -10,7 +10,7 @@
  * Until the daemon leaves the terminal, errors reach stderr and lead to status 1; later ones reach
  * the system log. No thread runs before the fork.
  *
- * Order of the end: stop serving, control socket, unmount, leave the source, free (ending.c).
+ * Order of the end: stop serving, control socket, unmount, leave the source, free (shutdown.c).
  *
  * A mount was aborted if it stands although its connection has ended and the daemon was not told to
  * end. Such a mount is left there, dead: below it is a bare directory, in which clients would
@@ -112,7 +112,7 @@ static errint_t start_threads(struct daemon *d)
 	errint_t error = d->control ? control_start(d->control) : 0;
 
 	if (!error)
-		error = -pthread_create(&d->end_thread, NULL, ending_wait, d);
+		error = -pthread_create(&d->end_thread, NULL, shutdown_wait, d);
 	d->end_thread_runs = error == 0;
 	if (!error)
 		error = -pthread_create(&d->ready_thread, NULL, two_processes_ready, d);
@@ -197,7 +197,7 @@ static errint_t start(struct daemon *d)
 	fusefs_use_state(d->fs, &d->state);
 	if (d->options.watch && start_watch(d))
 		return -EINVAL;
-	ending_block_signals(d);
+	shutdown_block_signals(d);
 	error = mount_session(d);
 	if (!error)
 		error = open_control(d);
@@ -241,7 +241,7 @@ static void stop(struct daemon *d)
 		pthread_join(d->end_thread, NULL);
 	state_stop_scan(&d->state);
 	if (d->session) {
-		ending_unmount(d, false);
+		shutdown_unmount(d, false);
 		fuse_session_destroy(d->session);
 	}
 	/* From here the source can be unmounted, without waiting for the rest. */
@@ -276,18 +276,18 @@ static int run(struct daemon *d)
 	if (!error) {
 		error = fusefs_serve(d->fs, d->session);
 		sd_notify(0, "STOPPING=1");
-		ending_limit(d);
+		shutdown_limit(d);
 		if (error)
 			complain("serving %s on %s ended: %s.", d->place.source,
 				 d->place.mountpoint, strerror(-error));
 		/* Requests that will not be answered any more must fail, not hang. For a plain
 		 * user's daemon the kernel does this when the daemon ends. */
 		if (error)
-			ending_unmount(d, true);
+			shutdown_unmount(d, true);
 	}
 	stop(d);
 	if (!error)
-		error = ending_check_not_aborted(d);
+		error = shutdown_check_not_aborted(d);
 	own_mount_clear(&d->mount);
 	return error ? EXIT_FAILURE : EXIT_SUCCESS;
 }

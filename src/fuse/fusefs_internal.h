@@ -202,11 +202,7 @@ int fusefs_open_own(struct fusefs *fs, struct inode *inode, int flags);
  * the file cannot be found by its numbers. */
 int fusefs_open_source(struct fusefs *fs, dev_t device, ino_t number);
 
-/* ---- fusefs_pairs.c, fusefs_write.c ---- */
-
-/* Call VISIT for each file or copy that is served in place of another file. Returns VISIT's error,
- * or -ENOMEM. */
-errint_t fusefs_visit_pairs(struct fusefs *fs, audit_pair_fn *visit, void *visitor);
+/* ---- fusefs_write.c ---- */
 
 /* Truncate by handle (FI not NULL) or by inode, as REQ's caller. KILL_SET_ID: the kernel says that
  * the caller lacks CAP_FSETID. -errno. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ending.c - how the daemon ends: by signal, when the source hangs, or with its mount
+ * shutdown.c - how the daemon ends: by signal, when the source hangs, or with its mount
  *
  * By signal: have the kernel write back what clients stored through mmap, then stop serving. At
  * umount(8) the kernel has done the write-back by itself. Something that hangs, such as the source,
@@ -57,7 +57,7 @@ static void remove_mount(struct daemon *d, bool force)
 	close(root);
 }
 
-void ending_unmount(struct daemon *d, bool force)
+void shutdown_unmount(struct daemon *d, bool force)
 {
 	if (atomic_exchange(&d->unmounting, true))
 		return;
@@ -81,11 +81,11 @@ static void *end_by_force(void *arg)
 		;
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 	complain("the source %s does not answer: ended without waiting for it.", d->place.source);
-	ending_unmount(d, true);
+	shutdown_unmount(d, true);
 	_exit(EXIT_FAILURE);
 }
 
-void ending_limit(struct daemon *d)
+void shutdown_limit(struct daemon *d)
 {
 	if (!atomic_exchange(&d->ending, true))
 		d->force_thread_runs = pthread_create(&d->force_thread, NULL, end_by_force, d) == 0;
@@ -108,7 +108,7 @@ static void flush_mount(const struct daemon *d)
 	fusefs_write_back(d->fs);
 }
 
-void *ending_wait(void *arg)
+void *shutdown_wait(void *arg)
 {
 	struct daemon *d = arg;
 	int sig;
@@ -120,7 +120,7 @@ void *ending_wait(void *arg)
 		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 		atomic_store(&d->told, true);
 		sd_notify(0, "STOPPING=1");
-		ending_limit(d);
+		shutdown_limit(d);
 		flush_mount(d);
 		fusefs_quiesce(d->fs);
 		fusefs_end(d->fs);
@@ -129,7 +129,7 @@ void *ending_wait(void *arg)
 	return NULL;
 }
 
-void ending_block_signals(struct daemon *d)
+void shutdown_block_signals(struct daemon *d)
 {
 	static const int signals[] = {SIGHUP, SIGINT, SIGTERM};
 	struct sigaction action;
@@ -145,7 +145,7 @@ void ending_block_signals(struct daemon *d)
 	signal(SIGXFSZ, SIG_IGN);
 }
 
-errint_t ending_check_not_aborted(const struct daemon *d)
+errint_t shutdown_check_not_aborted(const struct daemon *d)
 {
 	bool told = atomic_load(&d->told);
 	char *place = own_mount_is_left(&d->mount, !told) ? own_mount_place(&d->mount) : NULL;
