@@ -156,19 +156,36 @@ cgroup_manager = "cgroupfs"
 """
 
 
-@test(suite="full", timeout=200, presets=("release",), transports="one", alone=True)
-def containers_with_podman(t):
-    """The five minutes with podman."""
+def podman_shell(t):
+    """What runs a block with podman, as root, in directories of the test."""
     t.need("podman")
     need_containers(t)
-    block, = blocks("README.md", "Containers")
     write_file(t.path("containers.conf"), PODMAN_CONFIGURATION.encode())
     environment = dict(t.environment(), PATH=programs(t) + ":" + os.environ["PATH"],
                        CONTAINERS_CONF=t.path("containers.conf"))
     tree = tree_directory("python3")
     redirect(t)
+    return tree, lambda block: t.run(["sh", "-eu", "-c", block], cwd=ROOT, env=environment, timeout=120).stdout
+
+
+@test(suite="full", timeout=200, presets=("release",), transports="one", alone=True)
+def containers_with_podman(t):
+    """The five minutes with podman."""
+    block, = blocks("README.md", "Containers")
+    tree, typed = podman_shell(t)
     for name in ("/srv/trees", "/mnt/trees"):
         os.mkdir(name)
     t.run(["cp", "-a", tree, "/srv/trees/debian"])
-    printed = t.run(["sh", "-eu", "-c", block + "umount /mnt/trees\n"], cwd=ROOT, env=environment, timeout=120).stdout
-    equal(printed, "hello\n", "what the container printed")
+    equal(typed(block + "umount /mnt/trees\n"), "hello\n", "what the container printed")
+
+
+@test(suite="full", timeout=300, presets=("release",), transports="one", alone=True)
+def storage_of_podman(t):
+    """An engine's storage on the mount: an image is imported, runs and is removed."""
+    made, ended = blocks("docs/containers.md", "An engine's storage on the mount")
+    tree, typed = podman_shell(t)
+    os.mkdir("/srv/trees")
+    t.run(["cp", "-a", tree, "/srv/trees/one"])
+    printed = typed(made)
+    equal(printed.splitlines()[-1:], ["from an image"], "what the container printed, in: " + printed)
+    typed(ended)
