@@ -236,7 +236,8 @@ static void what_a_waiting_read_holds_is_left_for_later(void **state)
 
 	(void)state;
 	cache(fixture, 0, 0, 8 * REGION);
-	window_read_waits(fixture->files[0], REGION - 1, 2, &read);
+	window_read_begin(fixture->files[0], SPAN(REGION - 1, 2, false), 0, &read);
+	window_read_misses(&read);
 	start(fixture);
 	/* Five regions went, of which two are held. */
 	wait_for(usage_of(fixture).bytes == 5 * REGION * 4 * KIB);
@@ -252,7 +253,7 @@ static void what_a_waiting_read_holds_is_left_for_later(void **state)
 	assert_int_equal(count.memory, count.memory_said);
 	/* What is read meanwhile is not lost sight of. */
 	cache(fixture, 0, 0, 1);
-	window_read_goes_on(fixture->window, &read);
+	window_read_end(&read);
 	wait_for(usage_of(fixture).bytes == 3 * REGION * 4 * KIB + 4 * KIB);
 	for (page = 1; page < 2 * REGION; page++)
 		assert_false(is_cached(fixture, 0, page));
