@@ -36,8 +36,8 @@ struct source_stamp {
 /* Wrap FD. From then on FD belongs to the source, also on failure. One reference. -ENOMEM. */
 errint_t source_new(int fd, struct source **ret_source);
 struct source *source_get(struct source *source);
-/* Putting the last reference drops what the kernel's cache holds of the file, and closes the
- * descriptor. */
+/* Putting the last reference closes the descriptor. If the source read or wrote by it, what the
+ * kernel's cache holds of the file is dropped first (source_drop_cache()). */
 void source_put(struct source *source);
 /* Whether putting the last reference may take milliseconds, because a large file was read or
  * written. If so, not on a thread that answers requests. */

@@ -17,8 +17,8 @@
 struct distinct;
 
 enum distinct_found {
-	DISTINCT_NONE, /* it was not added, or only others like it were */
-	DISTINCT_ONCE,
+	DISTINCT_NONE, /* it was not added */
+	DISTINCT_ONCE, /* once; or another one was, which differs in the lowest bit alone */
 	DISTINCT_MANY, /* added more than once */
 	DISTINCT_LEFT_OUT,
 };
