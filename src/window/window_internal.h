@@ -54,8 +54,7 @@ struct window {
 	struct cds_list_head leaving;   /* forgotten files that are still in use; under lock */
 	struct cds_list_head stale;     /* files to invalidate as a whole; under lock */
 	struct cds_list_head suspects;  /* regions with suspect pages; under lock */
-	struct window_range redrop; /* what the dropper is dropping; file NULL: nothing; under
-				     * lock */
+	struct window_range redrop; /* being dropped by the dropper; no file: nothing; under lock */
 	bool uncounting;            /* pages without a bit are still counted; under lock */
 	bool gathering;             /* a trimmer waits for a grace period; under lock */
 	struct cds_list_head answers; /* answers that wait for drops; under lock */
@@ -91,11 +90,10 @@ struct window_file {
 	uint64_t noted;               /* length of regions; under window->lock */
 	uint64_t end;                 /* no region lies from here on; under window->lock */
 	bool forgotten;               /* under window->lock */
-	unsigned kept; /* counts answers that wait and threads that close regions; under
-			* window->lock */
-	atomic_bool
-		cached; /* if there is no window: the kernel caches something of the file; never
-			 * reset */
+	/* Counts answers that wait, and threads that close regions; under window->lock. */
+	unsigned kept;
+	/* If there is no window: the kernel caches something of the file. Never reset. */
+	atomic_bool cached;
 	_Atomic uint64_t dropped; /* the last drop, or UNDER_WAY; changed under window->lock */
 	uint64_t over;            /* the last drop that is over; under window->lock */
 	uint64_t whole;           /* the last drop of the whole file that is over; under
