@@ -61,7 +61,8 @@ struct task {
 	control_answer_fn *fn;   /* the same */
 };
 
-/* Everything is constant after control_start(), except the tasks; see their comments. */
+/* Everything is constant from control_start() to control_stop(), except the tasks; see their
+ * comments. */
 struct control {
 	const struct control_request *requests; /* borrowed, like their context */
 	void *context;
@@ -70,7 +71,7 @@ struct control {
 	int listener;
 	int stop; /* an eventfd, readable once the thread is to end */
 	dev_t device;
-	ino_t inode; /* of the socket that this daemon made */
+	ino_t inode; /* of the socket that this daemon made; 0: none is to be removed */
 	pthread_t thread;
 	bool started;
 	struct task tasks[CONTROL_REQUESTS_MAX]; /* by the index of their request */
@@ -483,20 +484,37 @@ void control_end(struct control *control)
 		eventfd_write(control->stop, 1);
 }
 
-void control_free(struct control *control)
+void control_stop(struct control *control)
 {
 	if (!control)
 		return;
 	control_end(control);
 	if (control->started)
 		pthread_join(control->thread, NULL);
-	for (unsigned i = 0; i < CONTROL_REQUESTS_MAX; i++)
+	control->started = false;
+	for (unsigned i = 0; i < CONTROL_REQUESTS_MAX; i++) {
 		if (control->tasks[i].started)
 			pthread_join(control->tasks[i].thread, NULL);
-	if (control->inode)
-		remove_own(control);
+		control->tasks[i].started = false;
+	}
 	if (control->listener >= 0)
 		close(control->listener);
+	control->listener = -1;
+}
+
+void control_keep_name(struct control *control)
+{
+	if (control)
+		control->inode = 0;
+}
+
+void control_free(struct control *control)
+{
+	if (!control)
+		return;
+	control_stop(control);
+	if (control->inode)
+		remove_own(control);
 	if (control->stop >= 0)
 		close(control->stop);
 	if (control->directory >= 0)

@@ -44,8 +44,13 @@ errint_t control_new(int directory, const char *name, const struct control_reque
 errint_t control_start(struct control *control);
 /* Make the answering end, without waiting for it. NULL is allowed. */
 void control_end(struct control *control);
-/* Stop answering and remove the socket. Requests that are under way are cancelled. NULL is
- * allowed. */
+/* Stop answering. Requests that are under way are cancelled. The socket's name stays until
+ * control_free(). NULL is allowed. */
+void control_stop(struct control *control);
+/* Have control_free() leave the socket's name: `foldctl list` knows a dead mount by a socket that
+ * nobody listens on. For the thread that calls control_free(). NULL is allowed. */
+void control_keep_name(struct control *control);
+/* Stop answering and remove the socket. NULL is allowed. */
 void control_free(struct control *control);
 
 /* The answer to the request TEXT, made on this thread. NULL only for want of memory; an object with

@@ -63,6 +63,9 @@ void shutdown_limit(struct daemon *d);
 /* Unmount, if no other thread has. With FORCE, requests that nobody will answer any more fail at
  * once. */
 void shutdown_unmount(struct daemon *d, bool force);
+/* Whether a dead mount may be left, once serving has ended and before the mount is taken away: it
+ * stands, and the daemon was not told to end. */
+bool shutdown_may_leave_mount(const struct daemon *d);
 /* The last step: by now umount -f, which first aborts and then unmounts, has done both. Errors are
  * reported. */
 errint_t shutdown_check_not_aborted(const struct daemon *d);

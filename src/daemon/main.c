@@ -236,7 +236,13 @@ static void stop(struct daemon *d)
 	if (d->fs)
 		fusefs_quiesce(d->fs);
 	/* Before the scan is stopped: a thread that answers a status request looks at the scan. */
-	control_free(d->control);
+	control_stop(d->control);
+	/* A dead mount keeps its socket's name. The directory is let go of as soon as possible: it
+	 * may be on a file system that is about to be unmounted. */
+	if (!shutdown_may_leave_mount(d)) {
+		control_free(d->control);
+		d->control = NULL;
+	}
 	if (d->end_thread_runs)
 		pthread_join(d->end_thread, NULL);
 	state_stop_scan(&d->state);
@@ -286,8 +292,12 @@ static int run(struct daemon *d)
 			shutdown_unmount(d, true);
 	}
 	stop(d);
-	if (!error)
+	if (!error) {
 		error = shutdown_check_not_aborted(d);
+		if (error)
+			control_keep_name(d->control);
+	}
+	control_free(d->control);
 	own_mount_clear(&d->mount);
 	return error ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -145,6 +145,15 @@ void shutdown_block_signals(struct daemon *d)
 	signal(SIGXFSZ, SIG_IGN);
 }
 
+bool shutdown_may_leave_mount(const struct daemon *d)
+{
+	char *place = atomic_load(&d->told) ? NULL : own_mount_place(&d->mount);
+	bool stands = place != NULL;
+
+	free(place);
+	return stands;
+}
+
 errint_t shutdown_check_not_aborted(const struct daemon *d)
 {
 	bool told = atomic_load(&d->told);
