@@ -27,10 +27,6 @@ struct mount_entry {
 errint_t mount_entry_find(const char *path, struct mount_entry *ret_entry);
 /* The mount that FD is on. -ENOENT: the kernel does not say (before Linux 5.8). */
 errint_t mount_entry_of_fd(int fd, struct mount_entry *ret_entry);
-/* A foldfs mount of OWNER's that serves SOURCE, an absolute path without symbolic links. A mount of
- * another user does not count: that user could make it claim any source. -ENOENT: there is none.
- * Does not look at the source itself. */
-errint_t mount_entry_of_source(const char *source, uid_t owner, struct mount_entry *ret_entry);
 /* The mount with the id and the device of LIKE. With ANY, if that mount is gone, another one of the
  * same device (a bind mount). -ENOENT: there is none in this mount namespace. */
 errint_t mount_entry_find_again(const struct mount_entry *like, bool any,
@@ -39,6 +35,9 @@ errint_t mount_entry_find_again(const struct mount_entry *like, bool any,
  * works. Asks the mount nothing. -ENOENT: something else is there by now. */
 int mount_entry_open(const struct mount_entry *entry);
 void mount_entry_clear(struct mount_entry *entry);
+/* Copy ORIGINAL with all its texts. The caller clears *RET_ENTRY, which is left alone on failure.
+ * -ENOMEM. */
+errint_t mount_entry_copy(const struct mount_entry *original, struct mount_entry *ret_entry);
 /* Call VISIT for every mount in FILE (NULL: /proc/self/mountinfo). The entry is valid during the
  * call. -errno of reading the file. */
 errint_t mount_entries_visit(const char *file,

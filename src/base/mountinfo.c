@@ -44,8 +44,6 @@ struct wanted {
 	int parent;
 	int id;
 	const struct mount_entry *device; /* the entry whose device numbers count */
-	const char *source;               /* of a foldfs mount of owner's */
-	uid_t owner;
 };
 
 static bool is_octal(char c)
@@ -135,9 +133,9 @@ static struct mount_entry entry_view(const struct line *line)
 	};
 }
 
-static errint_t entry_of(const struct line *line, struct mount_entry *ret_entry)
+errint_t mount_entry_copy(const struct mount_entry *original, struct mount_entry *ret_entry)
 {
-	struct mount_entry entry = entry_view(line);
+	struct mount_entry entry = *original;
 
 	entry.root = strdup(entry.root);
 	entry.source = strdup(entry.source);
@@ -150,6 +148,19 @@ static errint_t entry_of(const struct line *line, struct mount_entry *ret_entry)
 		mount_entry_clear(&entry);
 		return -ENOMEM;
 	}
+	*ret_entry = entry;
+	return 0;
+}
+
+/* What RET_ENTRY had before is freed. */
+static errint_t entry_of(const struct line *line, struct mount_entry *ret_entry)
+{
+	const struct mount_entry view = entry_view(line);
+	struct mount_entry entry;
+	errint_t error = mount_entry_copy(&view, &entry);
+
+	if (error)
+		return error;
 	mount_entry_clear(ret_entry);
 	*ret_entry = entry;
 	return 0;
@@ -174,20 +185,12 @@ static bool is_child(const struct line *line, int parent)
 	return parent == -1 || (line->parent == parent && line->id != parent);
 }
 
-static bool serves(const struct line *line, const struct wanted *wanted)
-{
-	return strcmp(line->type, "fuse.foldfs") == 0 &&
-	       strcmp(line->source, wanted->source) == 0 &&
-	       number_in(line->super_options, "user_id=") == wanted->owner;
-}
-
 static bool is_wanted(const struct line *line, const struct wanted *wanted)
 {
 	const struct mount_entry *device = wanted->device;
 
 	return (!wanted->path || strcmp(line->mountpoint, wanted->path) == 0) &&
 	       is_child(line, wanted->parent) && (wanted->id == -1 || line->id == wanted->id) &&
-	       (!wanted->source || serves(line, wanted)) &&
 	       (!device ||
 		(line->major == device->device_major && line->minor == device->device_minor));
 }
@@ -408,14 +411,6 @@ errint_t mount_entries_visit(const char *name,
 	free(text);
 	fclose(file);
 	return error;
-}
-
-errint_t mount_entry_of_source(const char *source, uid_t owner, struct mount_entry *ret_entry)
-{
-	const struct wanted wanted = {.parent = -1, .id = -1, .source = source, .owner = owner};
-
-	*ret_entry = (struct mount_entry){0};
-	return scan(&wanted, ret_entry);
 }
 
 errint_t mount_entry_find_again(const struct mount_entry *like, bool any,

@@ -2,9 +2,10 @@
 /*
  * foldctl.c - looks at a foldfs mount from outside
  *
- * foldctl_ask.c asks the daemon, and foldctl_text.c prints what it answered; each command has a
- * file of its own. Root may look at any user's mount. So no answer may do harm, whatever it
- * contains, numbers out of all bounds and control characters for the terminal included.
+ * foldctl_find.c finds the mount, foldctl_ask.c asks its daemon, foldctl_views.c asks all daemons
+ * at once, and foldctl_text.c prints what they answer; each command has a file of its own. Root may
+ * look at any user's mount. So no answer may do harm, whatever it contains, numbers out of all
+ * bounds and control characters for the terminal included.
  */
 #include "foldctl.h"
 #include "foldfs/control_place.h"
@@ -16,6 +17,7 @@
 static int usage(FILE *stream)
 {
 	fputs("Usage: foldctl [--control=DIR] COMMAND …\n"
+	      "       foldctl list [--json]\n"
 	      "       foldctl status MOUNTPOINT [--json]\n"
 	      "       foldctl audit MOUNTPOINT [--idle] [--json] [--timeout=SECONDS]\n"
 	      "       foldctl explain FILE [--json]\n"
@@ -24,14 +26,16 @@ static int usage(FILE *stream)
 	      "                    [--state=DIR] [--json]\n"
 	      "       foldctl figures [--roff]\n"
 	      "\n"
+	      "  list        all mounts of foldfs, one line each; --json for programs, here and "
+	      "below\n"
 	      "  status      what the foldfs mount on MOUNTPOINT saves and takes; a file of the "
 	      "mount, or\n"
-	      "              the source, means it as well; --json for programs\n"
+	      "              the source, means it as well\n"
 	      "  audit       compare all that the mount holds with its source and count all again; "
 	      "1 if\n"
 	      "              anything differs, 2 if it could not be done; --idle: nobody uses the "
 	      "mount\n"
-	      "  explain     how a file of a mount is served, and why\n"
+	      "  explain     how a file of a mount, or of its source, is served, and why\n"
 	      "  scan        read what is in DIR, a mount or a directory that will be one's "
 	      "source, "
 	      "and keep\n"
@@ -87,6 +91,8 @@ int main(int argc, char *argv[])
 		printf("foldctl %s\n", FOLDFS_VERSION);
 		return finish_output();
 	}
+	if (strcmp(command, "list") == 0)
+		return command_list(argv + 2);
 	if (strcmp(command, "status") == 0)
 		return command_status(argv + 2);
 	if (strcmp(command, "audit") == 0)

@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -42,10 +43,9 @@ static errint_t wait_for(int fd, short events, int64_t deadline)
 }
 
 /* If many clients ask at once, the daemon's queue may be full for a moment. */
-static errint_t connect_patiently(int fd, const struct sockaddr_un *address)
+static errint_t connect_patiently(int fd, const struct sockaddr_un *address, int64_t deadline)
 {
-	const struct timespec pause = {.tv_nsec = RETRY_MS * 1000000L};
-	int64_t deadline = clock_now_ms() + ANSWER_MS;
+	const struct timespec pause = {.tv_nsec = RETRY_MS * NS_PER_MS};
 
 	while (connect(fd, (const struct sockaddr *)address, sizeof(*address)) != 0) {
 		if (errno != EAGAIN && errno != EINTR)
@@ -69,7 +69,7 @@ static errint_t check_peer(int fd, uid_t owner)
 }
 
 /* Connect to the socket that is open as OBJECT (O_PATH). A descriptor, or -errno. */
-static int connect_object(int object, uid_t owner)
+static int connect_object(int object, uid_t owner, int64_t deadline)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	errint_t error;
@@ -78,7 +78,7 @@ static int connect_object(int object, uid_t owner)
 	if (fd < 0)
 		return -errno;
 	proc_fd(address.sun_path, object);
-	error = connect_patiently(fd, &address);
+	error = connect_patiently(fd, &address, deadline);
 	if (!error)
 		error = check_peer(fd, owner);
 	if (error)
@@ -86,48 +86,60 @@ static int connect_object(int object, uid_t owner)
 	return error ? error : fd;
 }
 
-/* Connect to NAME in place number INDEX. *RET_PATH tells where that is, if there is such a
- * place. */
-static int connect_at(uid_t owner, unsigned index, const char *name, char **ret_path)
+/* Connect to the socket of ENTRY in place number INDEX. */
+static int connect_at(const struct mount_entry *entry, unsigned index, int64_t deadline,
+		      struct socket_tried *tried)
 {
+	char name[MOUNT_SOCKET_NAME];
 	struct control_place place;
+	struct stat st;
 	int object, fd;
-	errint_t error = control_place_open(owner, index, &place);
+	errint_t error = control_place_open(entry->owner, index, &place);
 
 	/* A place that others could take over is not used. */
 	if (error)
 		return error == -EPERM ? -ENOENT : error;
+	mount_socket_name(entry, name);
 	object = openat(place.fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	fd = object < 0 ? -errno : connect_object(object, owner);
+	fd = object < 0 ? -errno : connect_object(object, entry->owner, deadline);
+	if (object >= 0 && fstat(object, &st) == 0)
+		tried->made = st.st_ctim;
 	if (object >= 0)
 		close(object);
-	if (asprintf(ret_path, "%s/%s", place.path, name) < 0)
-		*ret_path = NULL;
+	if (asprintf(&tried->path, "%s/%s", place.path, name) < 0)
+		tried->path = NULL;
 	control_place_clear(&place);
 	return fd;
 }
 
-/* Connect to the daemon of ENTRY. A descriptor, or -errno. *RET_PATH is the path that was tried,
- * which the caller frees; NULL: none was. */
-static int connect_to(const struct mount_entry *entry, const char *name, char **ret_path)
+int connect_to_daemon(const struct mount_entry *entry, int64_t deadline,
+		      struct socket_tried *ret_tried)
 {
 	int fd = -ENOENT;
 
-	*ret_path = NULL;
+	*ret_tried = (struct socket_tried){0};
 	for (unsigned index = 0; fd < 0 && index < CONTROL_PLACES; index++) {
-		char *path = NULL;
-		int found = connect_at(entry->owner, index, name, &path);
+		struct socket_tried tried = {0};
+		int found = connect_at(entry, index, deadline, &tried);
 
 		/* A socket that does not answer tells more than one that is not there. */
-		if (found >= 0 || found != -ENOENT || !*ret_path) {
+		if (found != -ENOENT || !ret_tried->path) {
 			fd = found != -ENOENT ? found : fd;
-			free(*ret_path);
-			*ret_path = path;
+			free(ret_tried->path);
+			*ret_tried = tried;
 		} else {
-			free(path);
+			free(tried.path);
 		}
 	}
 	return fd;
+}
+
+pid_t peer_of(int fd)
+{
+	struct ucred peer;
+	socklen_t size = sizeof(peer);
+
+	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? peer.pid : 0;
 }
 
 static errint_t send_all(int fd, const char *text, int64_t deadline)
@@ -219,19 +231,17 @@ static int explain_no_connection(const struct mount_entry *entry, const char *pa
 }
 
 int ask(const struct mount_entry *entry, const char *request, int64_t answer_within_ms,
-	json_t **ret_status)
+	json_t **ret_answer)
 {
-	char socket[MOUNT_SOCKET_NAME];
-	char *path;
+	struct socket_tried tried;
 	const char *refusal;
 	json_t *answer = NULL;
 	int fd, result;
 	errint_t error;
 
-	mount_socket_name(entry, socket);
-	fd = connect_to(entry, socket, &path);
-	result = fd < 0 ? explain_no_connection(entry, path, fd) : EXIT_SUCCESS;
-	free(path);
+	fd = connect_to_daemon(entry, clock_now_ms() + ANSWER_MS, &tried);
+	result = fd < 0 ? explain_no_connection(entry, tried.path, fd) : EXIT_SUCCESS;
+	free(tried.path);
 	if (fd < 0)
 		return result;
 	error = converse(fd, request, answer_within_ms, &answer);
@@ -244,86 +254,10 @@ int ask(const struct mount_entry *entry, const char *request, int64_t answer_wit
 			    strerror(-error));
 	refusal = json_string_value(json_object_get(answer, "error"));
 	if (!refusal) {
-		*ret_status = answer;
+		*ret_answer = answer;
 		return EXIT_SUCCESS;
 	}
 	result = fail("the daemon of %s refuses to answer: %s.", entry->mountpoint, refusal);
 	json_decref(answer);
 	return result;
-}
-
-bool is_ours(const struct mount_entry *entry)
-{
-	char socket[MOUNT_SOCKET_NAME];
-	char *path = NULL;
-	int fd;
-
-	if (strcmp(entry->type, "fuse.foldfs") == 0)
-		return true;
-	if (strncmp(entry->type, "fuse", 4) != 0)
-		return false;
-	/* With -o subtype= the type is whatever the user chose. Only our mounts have the socket. */
-	mount_socket_name(entry, socket);
-	fd = connect_to(entry, socket, &path);
-	free(path);
-	if (fd >= 0)
-		close(fd);
-	return fd >= 0;
-}
-
-/* The mount that the file or directory PATH lies on, if that is a FUSE mount. */
-static errint_t find_around(const char *path, struct mount_entry *ret_entry)
-{
-	struct mount_entry entry = {0};
-	int fd = open(path, O_PATH | O_CLOEXEC);
-	errint_t error = fd < 0 ? -ENOENT : mount_entry_of_fd(fd, &entry);
-
-	if (fd >= 0)
-		close(fd);
-	if (!error && strncmp(entry.type, "fuse", 4) != 0) {
-		mount_entry_clear(&entry);
-		error = -ENOENT;
-	}
-	if (!error)
-		*ret_entry = entry;
-	return error;
-}
-
-/* The mount whose source is PATH, or else the mount that PATH lies on. */
-static errint_t find_by_content(const char *path, struct mount_entry *ret_entry)
-{
-	char *full = realpath(path, NULL);
-	errint_t error = full ? mount_entry_of_source(full, geteuid(), ret_entry) : -ENOENT;
-
-	free(full);
-	return error == -ENOENT ? find_around(path, ret_entry) : error;
-}
-
-int find_mount(const char *path, struct mount_entry *ret_entry)
-{
-	struct mount_entry entry = {0}, found;
-	errint_t error = mount_entry_find(path, &entry);
-
-	/* A stuck mount is found by its mount point, without touching it. */
-	if (error == -ENOENT || (!error && strcmp(entry.type, "fuse.foldfs") != 0)) {
-		errint_t otherwise = find_by_content(path, &found);
-
-		if (!otherwise) {
-			mount_entry_clear(&entry);
-			entry = found;
-			error = 0;
-		}
-	}
-	if (error == -ENOENT)
-		return fail("nothing is mounted on %s, and no foldfs mount of yours serves it.",
-			    path);
-	if (error)
-		return fail("cannot look up %s: %s.", path, strerror(-error));
-	if (strncmp(entry.type, "fuse", 4) != 0) {
-		fail("%s is not a foldfs mount: it is %s.", path, entry.type);
-		mount_entry_clear(&entry);
-		return EXIT_FAILURE;
-	}
-	*ret_entry = entry;
-	return EXIT_SUCCESS;
 }

@@ -24,12 +24,9 @@ static int mount_of(int fd, const char *path, struct mount_entry *ret_entry)
 	return EXIT_FAILURE;
 }
 
-/* COUNT pages in bytes; the nearest number if the product is too large. */
 static int64_t bytes_of(int64_t count)
 {
-	int64_t bytes;
-
-	return __builtin_mul_overflow(count, (int64_t)FOLD_PAGE_SIZE, &bytes) ? INT64_MAX : bytes;
+	return bytes_of_pages(count, FOLD_PAGE_SIZE);
 }
 
 /* Print what is known of the file's pages, one line for each kind. */
@@ -93,9 +90,30 @@ static int explain(int fd, const char *path, bool as_json)
 	return result ? result : finish_output();
 }
 
+/* Hold PATH open, so that the daemon still knows its inode when it is asked. It is not opened for
+ * reading, which would give it a plan. */
+static int hold(const char *path, int *ret_fd)
+{
+	*ret_fd = open(path, O_PATH | O_CLOEXEC);
+	return *ret_fd < 0 ? fail("cannot open %s: %s.", path, strerror(errno)) : EXIT_SUCCESS;
+}
+
+static bool is_on_fuse(int fd)
+{
+	struct mount_entry entry;
+	bool is = false;
+
+	if (!mount_entry_of_fd(fd, &entry)) {
+		is = strncmp(entry.type, "fuse", 4) == 0;
+		mount_entry_clear(&entry);
+	}
+	return is;
+}
+
 int command_explain(char *argv[])
 {
 	const char *path;
+	char *shown = NULL;
 	bool as_json;
 	int result;
 	int fd;
@@ -104,12 +122,18 @@ int command_explain(char *argv[])
 		return EXIT_FAILURE;
 	if (!path)
 		return fail("explain needs a FILE.");
-	/* The file is held open, so that the daemon still knows the inode when it is asked. It is
-	 * not open for reading, which would give it a plan. */
-	fd = open(path, O_PATH | O_CLOEXEC);
-	if (fd < 0)
-		return fail("cannot open %s: %s.", path, strerror(errno));
-	result = explain(fd, path, as_json);
-	close(fd);
+	if (hold(path, &fd))
+		return EXIT_FAILURE;
+	result = is_on_fuse(fd) ? EXIT_SUCCESS : find_shown(path, &shown);
+	/* A file of a source means the same file of the mount. */
+	if (!result && shown) {
+		close(fd);
+		result = hold(shown, &fd);
+	}
+	if (!result)
+		result = explain(fd, shown ? shown : path, as_json);
+	if (fd >= 0)
+		close(fd);
+	free(shown);
 	return result;
 }

@@ -130,9 +130,11 @@ static int find_served(const char *path, bool state_given, struct target *target
 	target->source = realpath(path, NULL);
 	if (!target->source)
 		return fail("cannot resolve %s: %s.", path, strerror(errno));
-	error = state_given ? -ENOENT : mount_entry_of_source(target->source, geteuid(), &entry);
+	error = state_given ? -ENOENT : find_by_source(target->source, &entry);
 	if (error == -ENOENT)
 		return EXIT_SUCCESS;
+	if (error == -ENOTUNIQ)
+		return EXIT_FAILURE;
 	if (error)
 		return fail("cannot look up %s: %s.", path, strerror(-error));
 	free(target->source);

@@ -6,14 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* COUNT pages or frames in bytes; the nearest number if the product is too large. */
 static int64_t bytes_of(const json_t *status, const char *count)
 {
-	int64_t pages = number(status, count), frame = number(status, "frame_bytes"), bytes;
-
-	if (__builtin_mul_overflow(pages, frame, &bytes))
-		return (pages < 0) == (frame < 0) ? INT64_MAX : INT64_MIN;
-	return bytes;
+	return bytes_of_pages(number(status, count), number(status, "frame_bytes"));
 }
 
 static void print_count(const char *label, int64_t count, const char *meaning)

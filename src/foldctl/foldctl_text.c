@@ -17,8 +17,7 @@ int fail(const char *format, ...)
 	return EXIT_FAILURE;
 }
 
-/* The value at KEY, which may have one dot; NULL if a daemon of another version has none. */
-static const json_t *value_at(const json_t *status, const char *key)
+const json_t *value_at(const json_t *status, const char *key)
 {
 	const char *dot = strchr(key, '.');
 	char group[32];
@@ -40,6 +39,15 @@ const char *text(const json_t *status, const char *key)
 	const char *value = json_string_value(value_at(status, key));
 
 	return value ? value : "?";
+}
+
+int64_t bytes_of_pages(int64_t count, int64_t page_bytes)
+{
+	int64_t bytes;
+
+	if (__builtin_mul_overflow(count, page_bytes, &bytes))
+		return (count < 0) == (page_bytes < 0) ? INT64_MAX : INT64_MIN;
+	return bytes;
 }
 
 /* The output must have arrived: a full disk is an error like any other. */

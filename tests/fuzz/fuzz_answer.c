@@ -8,12 +8,14 @@
  * terminal. The first byte of the input chooses the command.
  */
 #include "foldctl_main.h"
+#include "foldfs/control_place.h"
 #include "foldfs/mountinfo.h"
 #include "fuzz.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -21,14 +23,16 @@
 
 #define FILE_THERE "/proc/self/exe"
 #define COMMANDS   (sizeof(commands) / sizeof(commands[0]))
+#define MINOR      42u
 
 static const struct command {
 	const char *name;
-	const char *where;
-	const char *option;
+	const char *where; /* NULL: it takes none */
+	bool as_json;
 } commands[] = {
-	{"status", "/m", NULL},    {"status", "/m", "--json"},    {"audit", "/m", NULL},
-	{"audit", "/m", "--json"}, {"explain", FILE_THERE, NULL}, {"explain", FILE_THERE, "--json"},
+	{"status", "/m", false}, {"status", "/m", true},         {"audit", "/m", false},
+	{"audit", "/m", true},   {"explain", FILE_THERE, false}, {"explain", FILE_THERE, true},
+	{"list", NULL, false},   {"list", NULL, true},
 };
 
 /* The input at work. One thread. */
@@ -36,30 +40,73 @@ static const uint8_t *answer;
 static size_t answer_size;
 /* The daemon's end of the connection, open until foldctl is done; -1: there is none. */
 static int daemon_end = -1;
+/* The directory of the socket. */
+static char place[] = "/tmp/fuzz-answer-XXXXXX";
 
+errint_t __wrap_mount_entries_visit(const char *file,
+				    void (*visit)(void *context, const struct mount_entry *entry),
+				    void *context);
 errint_t __wrap_mount_entry_find(const char *path, struct mount_entry *ret_entry);
+errint_t __wrap_mount_entry_find_again(const struct mount_entry *like, bool any,
+				       struct mount_entry *ret_entry);
 errint_t __wrap_mount_entry_of_fd(int fd, struct mount_entry *ret_entry);
 int __wrap_connect(int fd, const struct sockaddr *address, socklen_t size);
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+
+/* The one mount there is, with PATH as its mount point. Its texts are borrowed. */
+static struct mount_entry entry_at(const char *path)
+{
+	return (struct mount_entry){
+		.device_minor = MINOR,
+		.owner = geteuid(),
+		.root = (char *)"/",
+		.source = (char *)"/source",
+		.mountpoint = (char *)path,
+		.type = (char *)"fuse.foldfs",
+		.options = (char *)"rw",
+		.super_options = (char *)"rw",
+	};
+}
+
+errint_t __wrap_mount_entries_visit(const char *file,
+				    void (*visit)(void *context, const struct mount_entry *entry),
+				    void *context)
+{
+	struct mount_entry entry = entry_at("/m");
+
+	(void)file;
+	visit(context, &entry);
+	return 0;
+}
 
 errint_t __wrap_mount_entry_find(const char *path, struct mount_entry *ret_entry)
 {
-	struct mount_entry entry = {
-		.device_minor = 42,
-		.owner = geteuid(),
-		.source = strdup("/source"),
-		.mountpoint = strdup(path),
-		.type = strdup("fuse.foldfs"),
-	};
+	struct mount_entry entry = entry_at(path);
 
-	expect(entry.source && entry.mountpoint && entry.type);
-	*ret_entry = entry;
+	expect(mount_entry_copy(&entry, ret_entry) == 0);
 	return 0;
+}
+
+errint_t __wrap_mount_entry_find_again(const struct mount_entry *like, bool any,
+				       struct mount_entry *ret_entry)
+{
+	(void)any;
+	return __wrap_mount_entry_find(like->mountpoint, ret_entry);
 }
 
 errint_t __wrap_mount_entry_of_fd(int fd, struct mount_entry *ret_entry)
 {
 	(void)fd;
 	return __wrap_mount_entry_find("/m", ret_entry);
+}
+
+static void remove_place(void)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/0:%u.sock", place, MINOR);
+	unlink(path);
+	rmdir(place);
 }
 
 /* FD becomes one end of a pair whose other end has said all that it will. */
@@ -102,7 +149,7 @@ static void check(const struct command *command, int result, const char *out, co
 	expect(result >= 0 && result <= 2);
 	expect(is_harmless(error, strlen(error)));
 	expect(*error ? result != 0 : *out != '\0');
-	if (!command->option) {
+	if (!command->as_json) {
 		expect(is_harmless(out, strlen(out)));
 	} else if (!*error) {
 		again = json_loads(out, 0, NULL);
@@ -116,11 +163,29 @@ static void check(const struct command *command, int result, const char *out, co
 	}
 }
 
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	char path[PATH_MAX];
+	int fd;
+
+	(void)argc;
+	(void)argv;
+	/* foldctl opens the socket by its name before it connects. What is there does not matter,
+	 * because connect() is ours. */
+	expect(mkdtemp(place) != NULL);
+	snprintf(path, sizeof(path), "%s/0:%u.sock", place, MINOR);
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	expect(fd >= 0 && close(fd) == 0);
+	expect(setenv(CONTROL_PLACE_VARIABLE, place, true) == 0);
+	atexit(remove_place);
+	return 0;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	const struct command *command = &commands[size ? data[0] % COMMANDS : 0];
-	char *argv[] = {"foldctl", (char *)command->name, (char *)command->where,
-			(char *)command->option, NULL};
+	char *argv[] = {"foldctl", (char *)command->name, NULL, NULL, NULL};
+	int argc = 2;
 	FILE *real_out = stdout, *real_err = stderr;
 	size_t out_size, err_size;
 	char *out, *error;
@@ -128,12 +193,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (!size)
 		return 0;
+	if (command->where)
+		argv[argc++] = (char *)command->where;
+	if (command->as_json)
+		argv[argc++] = (char *)"--json";
 	answer = data + 1;
 	answer_size = size - 1;
 	stdout = open_memstream(&out, &out_size);
 	stderr = open_memstream(&error, &err_size);
 	expect(stdout && stderr);
-	result = foldctl_main(command->option ? 4 : 3, argv);
+	result = foldctl_main(argc, argv);
 	expect(fclose(stdout) == 0 && fclose(stderr) == 0);
 	stdout = real_out;
 	stderr = real_err;

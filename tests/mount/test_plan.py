@@ -465,7 +465,8 @@ def explain(t):
     equal(explained(t, mount.path("unread"))["plan"], "own passthrough", "the plan of the next one")
     text = t.run(t.foldctl_command() + ["explain", mount.path("unique")]).stdout
     check("unique: own passthrough, once it is opened, for it shares next to nothing." in text, text)
-    for path in (mount.point, source + "/unique", mount.path("none")):
+    equal(t.run(t.foldctl_command() + ["explain", source + "/unique"]).stdout, text, "of the file in the source")
+    for path in (mount.point, t.path("log-0"), mount.path("none")):
         result = t.run(t.foldctl_command() + ["explain", path], status=1)
         check(result.stderr.startswith("foldctl: ") and result.stderr.count("\n") == 1, result.stderr)
 

@@ -112,7 +112,7 @@ def help_and_version(t):
             check(word in text, "%s does not mention %s" % (flag, word))
     for words in (["--help"], ["-h"], ["scan", "--help"], ["status", "-h"]):
         text = t.run(t.foldctl_command() + words).stdout
-        for word in ("status MOUNTPOINT", "audit", "explain FILE", "--rate=", "figures"):
+        for word in ("list [--json]", "status MOUNTPOINT", "audit", "explain FILE", "--rate=", "figures"):
             check(word in text, "foldctl %s does not mention %s" % (" ".join(words), word))
     for flag in ("-V", "--version"):
         check(t.run(t.foldfs_command() + [flag]).stdout.startswith("foldfs "), flag)
