@@ -17,27 +17,29 @@
 	X("version", "text", TEXT, FOLDFS_VERSION, "The version of the daemon.")                   \
 	X("source", "text", TEXT, r->source, "The directory that is served.")                      \
 	X("mountpoint", "text", TEXT, r->mountpoint,                                               \
-	  "Where it is mounted now; empty if it is not, in the daemon's mount namespace.")         \
+	  "Where it is mounted now, in the daemon's mount namespace; empty if it is not mounted "  \
+	  "there.")                                                                                \
 	X("state", "text", TEXT, r->state,                                                         \
-	  "Where what outlives the mount is kept; empty if nothing is.")                           \
+	  "The directory of what outlives the mount; empty if there is none.")                     \
 	X("transport", "text", TEXT, r->transport,                                                 \
 	  "How requests reach the daemon: io_uring, dev (the fuse device), or none before the "    \
 	  "first one.")                                                                            \
 	X("passthrough", "text", TEXT, r->usage.no_passthrough ? r->usage.no_passthrough : "",     \
 	  "Why the kernel serves no file by itself (kernel passthrough); empty if it can.")        \
 	X("privileges.capabilities", "text", TEXT, r->capabilities,                                \
-	  "What the daemon may do besides what any user may: capabilities(7), less CAP_.")         \
+	  "The daemon's rights beyond those of any user: capabilities(7), without CAP_.")          \
 	X("privileges.bounding", "text", TEXT, r->bounding,                                        \
-	  "What a program that it started could be given of them at most; it starts none.")        \
+	  "The most of these rights that a program started by the daemon could be given; it "      \
+	  "starts none.")                                                                          \
 	X("privileges.no_new_privs", "text", TEXT, YES_NO(r->privileges.no_new_privs),             \
-	  "Whether set-user-ID means nothing to it: yes or no.")                                   \
+	  "Whether programs with set-user-ID give it no rights: yes or no.")                       \
 	X("privileges.dumpable", "text", TEXT, YES_NO(r->privileges.dumpable),                     \
-	  "Whether a crash would leave a core file, and others of its user may read its "          \
+	  "Whether a crash would leave a core file, and other processes of its user may read its " \
 	  "memory: yes or no.")                                                                    \
 	X("privileges.seccomp", "text", TEXT, r->privileges.filtered ? "on" : "off",               \
-	  "Whether it is held to the system calls that it needs: on or off.")                      \
+	  "Whether a filter limits it to the system calls that it needs: on or off.")              \
 	X("privileges.refused_calls", "events", NUMBER, syscall_filter_refused(),                  \
-	  "System calls that it made and that were refused, for it is not known to need them.")    \
+	  "System calls that the filter refused, because the daemon is not known to need them.")   \
 	X("uptime_s", "seconds", NUMBER, r->uptime_s, "Time since the daemon started.")            \
 	X("frame_bytes", "bytes", NUMBER, FOLD_PAGE_SIZE, "The size of a frame, and of a page.")   \
 	X("frames_total", "frames", NUMBER, r->usage.store.frames_total,                           \
@@ -47,17 +49,17 @@
 	X("pages_shared", "frames", NUMBER, r->usage.store.pages_shared,                           \
 	  "Frames that two or more pages of files use.")                                           \
 	X("pages_sharing", "pages", NUMBER, r->usage.store.pages_sharing,                          \
-	  "How many more pages of files use them: frames that sharing saves.")                     \
+	  "Further pages of files that use these frames: the frames that sharing saves.")          \
 	X("pages_unshared", "frames", NUMBER, r->usage.store.pages_unshared,                       \
 	  "Frames that one page of a file uses.")                                                  \
 	X("pages_volatile", "frames", NUMBER, r->usage.store.pages_volatile,                       \
-	  "Those of them that hold what a write through the mount made.")                          \
+	  "Frames among these that a write through the mount has filled.")                         \
 	X("zero_pages", "pages", NUMBER, r->usage.zero_pages,                                      \
-	  "Pages of files known to be all zero, which take no frame.")                             \
+	  "Pages of files that are known to be all zero, and take no frame.")                      \
 	X("general_profit", "bytes", NUMBER, general_profit(r),                                    \
-	  "What sharing saves less what it costs, as KSM counts it: pages_sharing and zero_pages " \
-	  "times frame_bytes, less the memory of maps and index and 64 bytes for each frame in "   \
-	  "use; below zero where little is shared.")                                               \
+	  "What sharing saves less what it costs, as KSM counts it. It is pages_sharing and "      \
+	  "zero_pages times frame_bytes, less the memory of maps and index, and less 64 bytes "    \
+	  "for each frame in use. It is below zero where little is shared.")                       \
 	X("hits", "events", NUMBER, counters_sum(r->counters, COUNTER_HITS),                       \
 	  "Pages that readers got from the pool.")                                                 \
 	X("misses", "events", NUMBER, counters_sum(r->counters, COUNTER_MISSES),                   \
@@ -65,37 +67,39 @@
 	X("readahead", "events", NUMBER, counters_sum(r->counters, COUNTER_READAHEAD),             \
 	  "Pages that were read from the source ahead of a reader.")                               \
 	X("fills_discarded", "events", NUMBER, counters_sum(r->counters, COUNTER_FILLS_DISCARDED), \
-	  "Pages read from the source and not kept, for the content had changed meanwhile.")       \
+	  "Pages that were read from the source and not kept, because the content had changed "    \
+	  "meanwhile.")                                                                            \
 	X("adopted", "events", NUMBER, counters_sum(r->counters, COUNTER_ADOPTED),                 \
-	  "Pages that were in the pool already as another file's, known to be equal by an "        \
-	  "earlier scan, or by their place on the disk, and were not read from the source.")       \
+	  "Pages that were not read from the source, because the pool had them as another "        \
+	  "file's. That they are equal was known by an earlier scan, or by their place on the "    \
+	  "disk.")                                                                                 \
 	X("clones_found", "files", NUMBER, r->usage.clones_found,                                  \
-	  "Files that were found at an open to have blocks of the disk in common with another "    \
-	  "one, and so to be equal to it there.")                                                  \
+	  "Files that were found, at an open, to share blocks of the disk with another file, and " \
+	  "so to be equal to it there.")                                                           \
 	X("adopt_waits", "events", NUMBER, counters_sum(r->counters, COUNTER_ADOPT_WAITS),         \
-	  "Times that a read waited for the reader of another file, who was reading such pages.")  \
+	  "Times that a read waited for the read of such pages for another file.")                 \
 	X("merges", "events", NUMBER, counters_sum(r->counters, COUNTER_MERGES),                   \
 	  "Pages read from the source that were found equal to a frame, and share it.")            \
 	X("digest_collisions", "events", NUMBER,                                                   \
 	  counters_sum(r->counters, COUNTER_DIGEST_COLLISIONS),                                    \
 	  "Times that equal digests turned out to stand for different bytes.")                     \
 	X("breaks", "events", NUMBER, counters_sum(r->counters, COUNTER_BREAKS),                   \
-	  "Pages in the pool that a write or another change gave a content of their own.")         \
+	  "Pages in the pool that were given content of their own, by a write or another change.") \
 	X("evictions", "events", NUMBER, counters_sum(r->counters, COUNTER_EVICTIONS),             \
 	  "Frames given up to make room for others.")                                              \
 	X("bypassed", "events", NUMBER, counters_sum(r->counters, COUNTER_BYPASSED),               \
 	  "Pages handed on from the source without a frame, because none was free.")               \
 	X("watch.events", "events", NUMBER, counters_sum(r->counters, COUNTER_WATCH_EVENTS),       \
-	  "Changes behind the mount, of files and directories that it knows, that were followed; " \
+	  "Changes behind the mount that were followed, of files and directories that it knows; "  \
 	  "0 without watch.")                                                                      \
 	X("watch.own", "events", NUMBER, counters_sum(r->counters, COUNTER_WATCH_OWN),             \
-	  "Reports of changes that the daemon made itself, and so passed over.")                   \
+	  "Reports that were passed over, because the daemon had made the change itself.")         \
 	X("watch.overflows", "events", NUMBER, counters_sum(r->counters, COUNTER_WATCH_OVERFLOWS), \
-	  "Times that reports were lost.")                                                         \
+	  "Times that reports of changes were lost.")                                              \
 	X("watch.compared", "events", NUMBER, counters_sum(r->counters, COUNTER_WATCH_COMPARED),   \
-	  "Files that were compared with the source, by their stamps, because reports were lost.") \
+	  "Files whose stamps were compared with the source's, because reports were lost.")        \
 	X("watch.given_up", "events", NUMBER, counters_sum(r->counters, COUNTER_WATCH_GIVEN_UP),   \
-	  "Files of them that had changed, or may have: all that was known of them was "           \
+	  "Files among these that had changed, or may have. All that was known of them was "       \
 	  "forgotten.")                                                                            \
 	X("inodes", "inodes", NUMBER, r->usage.inodes,                                             \
 	  "Files and directories that the kernel holds a reference to.")                           \
@@ -111,14 +115,15 @@
 	  "Files that the kernel has served, since the mount, from one file for all that are "     \
 	  "equal.")                                                                                \
 	X("equal.backing_files", "files", NUMBER, r->usage.equal.backing_files,                    \
-	  "The files, or kept copies, that it served them from.")                                  \
+	  "The files, or kept copies, from which it served them.")                                 \
 	X("equal.saved_bytes", "bytes", NUMBER, r->usage.equal.saved_bytes,                        \
-	  "What it need not cache for that, at most: the sizes of the former less those of the "   \
-	  "latter.")                                                                               \
+	  "What the kernel need not cache because of that, at most: the sizes of equal.files "     \
+	  "less those of equal.backing_files.")                                                    \
 	X("leases.held", "files", NUMBER, r->usage.leases.held,                                    \
-	  "Files open for writing of which it is known that nobody has them open in the source.")  \
+	  "Files that are open for writing in the mount, and are known not to be open in the "     \
+	  "source.")                                                                               \
 	X("leases.broken", "events", NUMBER, r->usage.leases.broken,                               \
-	  "Times that somebody opened such a file in the source.")                                 \
+	  "Times that such a file was opened in the source.")                                      \
 	X("open_handles", "handles", NUMBER, r->usage.open_handles,                                \
 	  "Files and directories that clients have open, each with a descriptor of the daemon.")   \
 	X("serving.threads", "threads", NUMBER, r->usage.serve.threads,                            \
@@ -126,30 +131,30 @@
 	X("serving.handled", "requests", NUMBER, r->usage.serve.handled,                           \
 	  "Requests that such threads are handling.")                                              \
 	X("serving.parked", "requests", NUMBER, r->usage.serve.parked,                             \
-	  "Requests that wait because their user has his share of threads.")                       \
+	  "Requests that wait because their user's share of threads is used up.")                  \
 	X("serving.fetching", "requests", NUMBER, r->usage.fetching,                               \
 	  "Reads that wait for the source without such a thread.")                                 \
 	X("serving.fetched", "events", NUMBER, counters_sum(r->counters, COUNTER_FETCHED),         \
-	  "Reads that have waited so.")                                                            \
+	  "Reads that have waited in this way.")                                                   \
 	X("serving.refused", "events", NUMBER, r->usage.serve.refused,                             \
-	  "Requests that were answered with an error because their user had his share of what "    \
-	  "may "                                                                                   \
-	  "wait, too.")                                                                            \
+	  "Requests that were answered with an error, because their user's share of waiting "      \
+	  "requests was used up, too.")                                                            \
 	X("window.budget_bytes", "bytes", NUMBER, r->usage.window.budget_bytes,                    \
 	  "What the kernel may cache of this mount; 0 means direct I/O.")                          \
-	X("window.bytes", "bytes", NUMBER, r->usage.window.bytes, "What it caches now, at most.")  \
+	X("window.bytes", "bytes", NUMBER, r->usage.window.bytes,                                  \
+	  "What the kernel caches of it now, at most.")                                            \
 	X("window.trimmed_bytes", "bytes", NUMBER, r->usage.window.trimmed_bytes,                  \
-	  "What was taken from it, since the mount, to keep to the budget.")                       \
+	  "What was taken from the kernel's cache since the mount, to keep to the budget.")        \
 	X("copies", "files", NUMBER, r->copies,                                                    \
-	  "Copies that are kept, on disk, of what equal files hold, with coherence=overlay.")      \
+	  "Copies of equal files that are kept on disk, with coherence=overlay.")                  \
 	X("copies_bytes", "bytes", NUMBER, r->copies_bytes,                                        \
-	  "Their sizes; a copy that shares its blocks with a file takes less.")                    \
+	  "The sizes of these copies; a copy that shares its blocks with a file takes less.")      \
 	X("memory.pool_bytes", "bytes", NUMBER, r->usage.store.pool_bytes,                         \
 	  "Memory of the pool: frames touched so far, and what is kept about each.")               \
 	X("memory.metadata_bytes", "bytes", NUMBER, r->usage.store.metadata_bytes,                 \
 	  "What is kept about frames; a part of pool_bytes.")                                      \
 	X("memory.maps_bytes", "bytes", NUMBER, r->usage.maps_bytes,                               \
-	  "Memory of the maps that say which frame holds which page of a file, and of what "       \
+	  "Memory of the maps, which say which frame holds which page of a file, and of what "     \
 	  "files are known to have in common.")                                                    \
 	X("memory.index_bytes", "bytes", NUMBER, r->usage.store.index_bytes,                       \
 	  "Memory of the index that finds a frame by its digest.")                                 \
@@ -158,17 +163,18 @@
 	X("memory.handles_bytes", "bytes", NUMBER, r->usage.handles_bytes,                         \
 	  "Memory of what is kept about open files and directories.")                              \
 	X("memory.notes_bytes", "bytes", NUMBER, r->usage.window.memory_bytes,                     \
-	  "Memory of the notes of what the window holds.")                                         \
+	  "Memory of the notes about what the window holds.")                                      \
 	X("memory.transport_bytes", "bytes", NUMBER, r->usage.transport_bytes,                     \
-	  "Memory of the buffers that requests and answers travel in.")                            \
+	  "Memory of the buffers for requests and answers.")                                       \
 	X("memory.scan_bytes", "bytes", NUMBER, r->scan_bytes,                                     \
-	  "Memory of the scan in the background, but for its buffers; 0 once it has ended.")       \
+	  "Memory of the scan in the background, without its buffers; 0 once it has ended.")       \
 	X("memory.program_bytes", "bytes", NUMBER, r->memory.program_bytes,                        \
-	  "Memory of the program, its libraries, and what it has mapped of files.")                \
+	  "Memory of the program, its libraries, and the files that it has mapped.")               \
 	X("memory.total_bytes", "bytes", NUMBER, total_bytes(r),                                   \
-	  "The sum of these. The window is not in it: it is the kernel's, see window.bytes.")      \
+	  "The sum of these figures, without metadata_bytes. The window is not in it: it is the "  \
+	  "kernel's, see window.bytes.")                                                           \
 	X("memory.resident_bytes", "bytes", NUMBER, r->memory.resident_bytes,                      \
-	  "What the daemon has in memory as the kernel counts it, to compare with that sum.")
+	  "What the daemon has in memory, as the kernel counts it, to compare with total_bytes.")
 
 /* One figure in the manual's list: key, unit, sentence. */
 #define FIGURE_ROFF ".TP\n.BR %s \" (%s)\"\n%s\n"
