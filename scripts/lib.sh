@@ -114,14 +114,14 @@ install_packages() {
 	local -a missing
 	mapfile -t missing < <(packages_missing "$@")
 	((${#missing[@]})) || return 0
-	((EUID == 0)) || die "these packages are missing: ${missing[*]} (as root this installs them)"
+	((EUID == 0)) || die "these packages are missing: ${missing[*]}. As root, scripts/$program installs them"
 	say "Installing ${missing[*]}"
 	step "Installing ${#missing[@]} packages" apt_install "${missing[@]}" || die "could not install ${missing[*]}"
 }
 
 need_debian() {
 	command -v apt-get >/dev/null && command -v dpkg-query >/dev/null ||
-		die "this sets up Debian machines only; README.md lists what a build needs"
+		die "only a Debian machine can be set up here; CONTRIBUTING.md lists what a build needs"
 }
 
 # Where the machine's own apt sources get Debian's main archive: "URI CODENAME", e.g. for
@@ -139,7 +139,7 @@ debian_archive() {
 		fi
 		((attempt == 1)) && ((EUID == 0)) && { apt_quietly update || break; }
 	done
-	die "no apt source of this machine gives Debian's main archive"
+	die "no apt source of this machine has Debian's main archive"
 }
 
 debian_keyring() {
@@ -238,7 +238,7 @@ libfuse_ensure() {
 	exec {lock}>"$top/build/deps/.lock"
 	flock "$lock"
 	if ! libfuse_built; then
-		say "Building libfuse, as the distribution's is older than $libfuse_wanted"
+		say "Building libfuse, because the distribution's is older than $libfuse_wanted"
 		work=$top/build/deps/.libfuse.new
 		rm -rf "$work"
 		mkdir -p "$work"
@@ -311,7 +311,7 @@ build_fuzzers() {
 # What the first run with images makes; for GIB of disk in all.
 announce_images() {
 	[[ -e $cache/images/SHA256SUMS ]] ||
-		say "The first run makes images of Debian systems: some ten minutes on two cores with what it builds, and $1 GiB below $cache."
+		say "The first run builds foldfs, and makes images of Debian systems in $cache: some ten minutes on two cores, and $1 GiB."
 }
 
 # Everything from a bare machine to build/PRESET for each of the named presets.
