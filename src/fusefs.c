@@ -120,8 +120,8 @@ static void opened_behind(void *context)
 
 	if (!atomic_exchange(&fs->said_opened, true))
 		fuse_log(FUSE_LOG_NOTICE,
-			 "a file that is open for writing was opened behind the mount: what it has "
-			 "in common with others is no longer known for sure. This is said once.\n");
+			 "a file that is open for writing was opened behind the mount. What it has "
+			 "in common with others is not certain any more. This is said once.\n");
 }
 
 static errint_t build(struct fusefs *fs, const struct options *options)

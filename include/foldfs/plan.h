@@ -53,13 +53,13 @@ enum plan_kind {
 	X(LARGE, "it shares next to nothing, but is larger than passthrough_max")                  \
 	X(UNIQUE, "it shares next to nothing")                                                     \
 	X(ASKED, "the option passthrough names it")                                                \
-	X(MAPPED, "it may still be mapped by who wrote to it in passthrough")                      \
+	X(MAPPED, "it may still be mapped by a program that wrote to it in passthrough")           \
 	X(EQUAL, "it is equal to other files, and nobody can write to it here")                    \
-	X(SET_ID, "it has set-id bits, which a write by way of the daemon takes from it")          \
-	X(APPEND, "it may only be appended to")                                                    \
-	X(AWAITED, "somebody is about to change it, whom its readers' inode did not take")         \
+	X(SET_ID, "it has set-id bits, and a write has to go through the daemon to clear them")    \
+	X(APPEND, "it is append-only")                                                             \
+	X(AWAITED, "a program is about to open it for writing")                                    \
 	X(EMPTY, "it is empty")                                                                    \
-	X(UNABLE, "the kernel or the daemon's rights do not allow passthrough")
+	X(UNABLE, "the kernel, or the daemon's rights, do not allow passthrough")
 
 enum plan_reason {
 #define PLAN_REASON_ENUM(name, sentence) PLAN_##name,

@@ -110,7 +110,7 @@ static int take_family_sums(struct audit *audit, struct audit_sum sums[])
 				     .said = family_table_in_use(subject->families),
 				     .busy = at_work};
 	sums[2] = (struct audit_sum){.check = AUDIT_MAPS,
-				     .what = "claims of nobody",
+				     .what = "claims without a reader",
 				     .counted = count.claims,
 				     .busy = at_work};
 	return 3;
@@ -136,7 +136,7 @@ static int take_window_sums(struct audit *audit, struct audit_sum sums[])
 				     .counted = count.misplaced};
 	/* The window exceeds its budget only until the trimmer notices. */
 	sums[3] = (struct audit_sum){.check = AUDIT_WINDOW,
-				     .what = "pages in the window past its budget",
+				     .what = "pages in the window beyond its budget",
 				     .counted = count.trims && count.pages_said > count.budget
 							? count.pages_said - count.budget
 							: 0,
@@ -162,7 +162,7 @@ static int take_inode_sums(struct audit *audit, struct audit_sum sums[])
 				     .counted = count.hashed,
 				     .said = count.hashed_said};
 	sums[2] = (struct audit_sum){
-		.check = AUDIT_INODES, .what = "inodes astray", .counted = count.astray};
+		.check = AUDIT_INODES, .what = "inodes in a wrong place", .counted = count.astray};
 	sums[3] = (struct audit_sum){.check = AUDIT_INODES,
 				     .what = "bytes of inodes",
 				     .counted = count.slab,

@@ -296,7 +296,8 @@ static errint_t compare_chunk(struct subject_file *subject, uint64_t first)
 		lines[check].unsteady++;
 		return 0;
 	}
-	audit_found(audit, check, "%s: page %llu (%u pages of %u looked at) is not the source's",
+	audit_found(audit, check,
+		    "%s: page %llu differs from the source (%u of %u pages compared do)",
 		    subject->path, (unsigned long long)look.wrong_at, look.wrong,
 		    look.pages + look.zeroes);
 	return 0;
@@ -416,8 +417,8 @@ static void compare_size(struct subject_file *subject)
 		return;
 	subject->audit->report->lines[AUDIT_SIZES].checked++;
 	if (!size_known)
-		audit_found(subject->audit, AUDIT_SIZES, "%s: %llu is not its size", subject->path,
-			    (unsigned long long)file_size(subject->file));
+		audit_found(subject->audit, AUDIT_SIZES, "%s: its size is not %llu bytes",
+			    subject->path, (unsigned long long)file_size(subject->file));
 }
 
 /* Compare FILE with its source, which is open as FD. Takes over FD. */

@@ -78,7 +78,8 @@ static errint_t visit(void *context, const struct audit_pair *pair)
 	if (!error)
 		return 0;
 	(void)proc_fd_name(pair->source < 0 ? pair->served : pair->source, path, sizeof(path));
-	audit_found(audit, pair->check, "%s: what is served for it is not what it holds", path);
+	audit_found(audit, pair->check,
+		    "%s: its content differs from that of the file that is served for it", path);
 	return 0;
 }
 

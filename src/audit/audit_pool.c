@@ -119,12 +119,13 @@ static void verify(struct audit *audit, struct frame_ref ref)
 	audit->report->lines[AUDIT_DIGESTS].checked++;
 	audit->report->lines[AUDIT_INDEX].checked++;
 	if (wrong & FRAME_WRONG_DIGEST)
-		audit_found(audit, AUDIT_DIGESTS, "frame %u: its bytes have another digest",
+		audit_found(audit, AUDIT_DIGESTS, "frame %u: its digest is not that of its bytes",
 			    ref.frame);
 	if (wrong & FRAME_NOT_INDEXED)
 		audit_found(audit, AUDIT_INDEX, "frame %u: the index does not find it", ref.frame);
 	if (wrong & FRAME_TWICE)
-		audit_found(audit, AUDIT_INDEX, "frame %u: another has the same bytes", ref.frame);
+		audit_found(audit, AUDIT_INDEX, "frame %u: another frame has the same bytes",
+			    ref.frame);
 }
 
 /* To be called in the read side in which REPORT was made. */
@@ -133,7 +134,8 @@ static void look_at_queued(struct census *census, const struct frame_report *rep
 	struct audit *audit = census->audit;
 
 	if (!report->linked)
-		audit_found(audit, AUDIT_LISTS, "frame %u: its neighbours in the queue disagree",
+		audit_found(audit, AUDIT_LISTS,
+			    "frame %u: its neighbours in the queue do not point to it",
 			    report->ref.frame);
 	if (!report->users) {
 		suspect(census, report, SUSPECT_DEAD);
@@ -158,7 +160,7 @@ static void look_at(struct census *census, const struct frame_report *report)
 	else if (report->place == FRAME_PLACE_TAKEN && report->users)
 		suspect(census, report, SUSPECT_UNQUEUED);
 	else if (report->users)
-		audit_found(audit, AUDIT_LISTS, "frame %u: not live, and has %u users",
+		audit_found(audit, AUDIT_LISTS, "frame %u: it is not live, but has %u users",
 			    report->ref.frame, report->users);
 }
 
@@ -252,12 +254,14 @@ static void accuse(struct audit *audit, const struct suspect *suspect)
 	if (suspect->changed && !audit->idle)
 		audit->report->lines[check].unsteady++;
 	else if (users)
-		audit_found(audit, check, "frame %u: %u users, %u slots", suspect->ref.frame,
-			    suspect->users, suspect->slots);
+		audit_found(audit, check, "frame %u: it has %u users, but %u slots use it",
+			    suspect->ref.frame, suspect->users, suspect->slots);
 	else if (suspect->suspicion == SUSPECT_UNQUEUED)
-		audit_found(audit, check, "frame %u: live, and in no queue", suspect->ref.frame);
+		audit_found(audit, check, "frame %u: it is live, but in no queue",
+			    suspect->ref.frame);
 	else
-		audit_found(audit, check, "frame %u: not live, and in a queue", suspect->ref.frame);
+		audit_found(audit, check, "frame %u: it is not live, but in a queue",
+			    suspect->ref.frame);
 }
 
 errint_t audit_pool(struct audit *audit)
@@ -390,7 +394,8 @@ int audit_pool_sums(struct audit *audit, struct audit_sum sums[])
 	    said[FRAME_PLACE_LIMBO], moved);
 	/* Frames taken by a read belong to a read that is at work. All others are taken and
 	 * returned within one read side. */
-	add(sums, &count, "frames that are taken by nobody", tally.taken, 0, moved || at_work);
+	add(sums, &count, "frames that are taken, but by no read", tally.taken, 0,
+	    moved || at_work);
 	add(sums, &count, "entries of the index", tally.live - tally.private, lists.index_entries,
 	    moved);
 	add(sums, &count, "frames_used", tally.live, usage.frames_used, moved);

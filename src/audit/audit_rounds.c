@@ -175,8 +175,9 @@ errint_t audit_sums(struct audit *audit, audit_take_fn *take)
 		if (verdicts[i].changed && !audit->idle)
 			line->unsteady++;
 		else
-			audit_found(audit, sums[i].check, "%s: %llu were counted, %llu are said",
-				    sums[i].what, (unsigned long long)sums[i].counted,
+			audit_found(audit, sums[i].check,
+				    "%s: %llu were counted, but %llu are recorded", sums[i].what,
+				    (unsigned long long)sums[i].counted,
 				    (unsigned long long)sums[i].said);
 	}
 	return 0;

@@ -90,7 +90,7 @@ static json_t *unknown_answer(const struct control_request requests[])
 	for (; requests->name && length < sizeof(known); requests++)
 		length += (size_t)snprintf(known + length, sizeof(known) - length, "%s%s",
 					   length ? ", " : "", requests->name);
-	return json_pack("{s:s+}", "error", "unknown request; known: ", known);
+	return json_pack("{s:s+}", "error", "the request is unknown; known ones are ", known);
 }
 
 /* Find which of REQUESTS the TEXT is. *ret_request is its JSON, which is the caller's. NULL: it is
@@ -276,7 +276,7 @@ static void *run_task(void *arg)
  * REQUEST in any case. False: the request was refused. */
 static bool begin_task(struct task *task, control_answer_fn *fn, int fd, json_t *request)
 {
-	const char *problem = "another one is under way";
+	const char *problem = "another request of this kind is under way";
 
 	if (!atomic_load(&task->running)) {
 		if (task->started)
@@ -289,7 +289,7 @@ static bool begin_task(struct task *task, control_answer_fn *fn, int fd, json_t 
 		if (task->started)
 			return true;
 		atomic_store(&task->running, false);
-		problem = "no thread can be had for it";
+		problem = "the daemon cannot start a thread for it";
 	}
 	json_decref(request);
 	send_answer(task->control, fd, error_answer(problem));
@@ -334,7 +334,7 @@ static bool serve_client(struct control *control, int fd)
 	else if (length == -ENODATA)
 		send_answer(control, fd, error_answer("the request does not end in a newline"));
 	else if (length == -ETIMEDOUT)
-		send_answer(control, fd, error_answer("no whole request came in time"));
+		send_answer(control, fd, error_answer("the request did not arrive in time"));
 	return true;
 }
 

@@ -60,7 +60,7 @@ static json_t *explain(void *context, const json_t *request, bool (*is_cancelled
 		return error_answer("the request has no number \"inode\"");
 	error = fusefs_explain(daemon->fs, (ino_t)json_integer_value(inode), &plan);
 	if (error == -ENOENT)
-		return error_answer("no such file is known to the mount");
+		return error_answer("the mount does not know this file");
 	if (error)
 		return error_answer(strerror(-error));
 	return json_pack("{s:s, s:s, s:b, s:I, s:I, s:I, s:I}", "plan", plan_kind_name(plan.kind),

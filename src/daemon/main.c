@@ -99,8 +99,8 @@ static errint_t open_control(struct daemon *d)
 			 error == -EPERM ? "others may write there" : strerror(-error));
 	else if (error)
 		fuse_log(FUSE_LOG_WARNING,
-			 "there is no control socket, and so no foldctl for this mount: %s: %s.\n",
-			 place.path ? place.path : "no place for it",
+			 "there is no control socket, so foldctl cannot ask this mount: %s: %s.\n",
+			 place.path ? place.path : "no directory for it can be had",
 			 error == -EPERM ? "others may write there" : strerror(-error));
 	control_place_clear(&place);
 	/* If what was asked for by name cannot be had, nothing is mounted. */
@@ -160,8 +160,8 @@ static errint_t keep_privileges(struct daemon *d)
 		return error;
 	error = privileges_keep_daemon();
 	if (error == -EPERM)
-		return complain("cannot take on users: the securebits say that capabilities stay "
-				"with a change of user (no_setuid_fixup), and are locked.");
+		return complain("cannot act as other users: a locked securebit (no_setuid_fixup) "
+				"keeps capabilities over a change of user.");
 	if (!error && geteuid() == 0)
 		error = privileges_freeze();
 	return error ? complain("cannot give up privileges: %s.", strerror(-error)) : 0;
@@ -178,7 +178,8 @@ static errint_t filter_syscalls(const struct daemon *d)
 	};
 	errint_t error = d->options.seccomp ? syscall_filter_install(&filter) : privileges_freeze();
 
-	return error ? complain("cannot restrict system calls: %s. Without that: -o seccomp=off.",
+	return error ? complain("cannot restrict system calls: %s. To mount without this: -o "
+				"seccomp=off.",
 				strerror(-error))
 		     : 0;
 }
@@ -220,7 +221,7 @@ static errint_t start(struct daemon *d)
 	if (!error)
 		error = start_threads(d);
 	if (!error && send(d->asker, "", 1, MSG_NOSIGNAL) != 1)
-		error = complain("the process that started the mount is gone.");
+		error = complain("the process that started the mount has ended.");
 	return error;
 }
 

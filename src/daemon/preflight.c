@@ -52,9 +52,9 @@ static errint_t check_source_type(const struct options *options, const struct pl
 	 * accepted. */
 	if (!options->pseudo_filesystems && mount_entry_of_fd(place->source_fd, &entry) == 0 &&
 	    border_is_pseudo(entry.type))
-		error = complain("the source %s is on a pseudo file system (%s), whose files would "
-				 "act with the daemon's rights for everybody: mount it with -o "
-				 "pseudo-filesystems if that is meant.",
+		error = complain("the source %s is on a pseudo file system (%s). Its files would "
+				 "act with the daemon's rights, for every user. To mount it all "
+				 "the same: -o pseudo-filesystems.",
 				 place->source, entry.type);
 	mount_entry_clear(&entry);
 	return error;
@@ -81,13 +81,13 @@ static errint_t refuse_busy(const struct options *options, const struct mount_en
 
 	if (life == MOUNT_SILENT)
 		return complain("the mount point %s is busy: %s (%s) is mounted there already, and "
-				"does not answer.",
+				"it does not answer.",
 				options->mountpoint, entry->source, entry->type);
 	if (life == MOUNT_ALIVE)
 		return complain("the mount point %s is busy: %s (%s) is mounted there already.",
 				options->mountpoint, entry->source, entry->type);
 	if (!options->replace)
-		return complain("a dead mount is on %s: %s (%s), whose daemon has ended. Unmount "
+		return complain("a dead mount is on %s: the daemon of %s (%s) has ended. Unmount "
 				"it (%s %s), or mount with -o replace.",
 				options->mountpoint, entry->source, entry->type,
 				geteuid() == 0 ? "umount" : "fusermount3 -u", entry->mountpoint);
@@ -203,10 +203,10 @@ static errint_t check_loop(const struct place *place)
 		if (nested && st.st_dev == makedev(entry.device_major, entry.device_minor))
 			nested = false;
 		if (nested && lies_inside(place->mountpoint, &st))
-			error = complain("the source %s is served by the foldfs mount %s, and the "
-					 "mount point %s lies inside that one's source: that would "
-					 "loop.",
-					 place->source, entry.mountpoint, place->mountpoint);
+			error = complain(
+				"the source %s lies in the foldfs mount %s. The mount point %s "
+				"lies inside the source of that mount: that would loop.",
+				place->source, entry.mountpoint, place->mountpoint);
 		if (nested && !error)
 			fd = open(entry.source, O_PATH | O_DIRECTORY | O_CLOEXEC);
 		mount_entry_clear(&entry);
@@ -229,8 +229,8 @@ static errint_t check_transport(const struct options *options)
 	if (file)
 		fclose(file);
 	if (value == EOF)
-		return complain("transport=io_uring needs Linux 6.14 or newer, and the fuse module "
-				"loaded.");
+		return complain("transport=io_uring needs Linux 6.14 or newer, with the fuse "
+				"module loaded.");
 	if (value != 'Y' && value != '1')
 		return complain("transport=io_uring is switched off: write Y to %s first.",
 				parameter);
@@ -246,8 +246,8 @@ static void tell_without_effect(const struct options *options)
 							: NULL;
 
 	if (word && !passthrough_permitted())
-		(void)complain("the option %s has no effect: the kernel serves files by itself for "
-			       "a daemon with CAP_SYS_ADMIN alone.",
+		(void)complain("the option %s has no effect: kernel passthrough needs a daemon "
+			       "with CAP_SYS_ADMIN.",
 			       word);
 }
 

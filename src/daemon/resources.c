@@ -39,8 +39,8 @@ errint_t resources_raise_file_size(bool read_only)
 	(void)setrlimit(RLIMIT_FSIZE, &limit);
 	if (limit.rlim_max == RLIM_INFINITY || read_only)
 		return 0;
-	return complain("files of the mount could not grow beyond %llu bytes, for whomever: raise "
-			"the limit (ulimit -f), or mount with -o ro.",
+	return complain("no user could make a file of the mount larger than %llu bytes. Raise the "
+			"limit (ulimit -f), or mount with -o ro.",
 			(unsigned long long)limit.rlim_max);
 }
 

@@ -80,7 +80,8 @@ static void *end_by_force(void *arg)
 	while (nanosleep(&left, &left) != 0)
 		;
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-	complain("the source %s does not answer: ended without waiting for it.", d->place.source);
+	complain("the source %s does not answer: the daemon ends without waiting for it.",
+		 d->place.source);
 	shutdown_unmount(d, true);
 	_exit(EXIT_FAILURE);
 }

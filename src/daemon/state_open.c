@@ -45,8 +45,8 @@ static errint_t open_in(const char *directory, const struct options *options, st
 		return error;
 	if (moved_aside)
 		fuse_log(FUSE_LOG_WARNING,
-			 "the catalogue in %s was damaged, foreign or full: it is moved aside "
-			 "(data.mdb.aside), and a new one begun.\n",
+			 "the catalogue in %s was damaged, foreign or full. It is moved aside "
+			 "(data.mdb.aside), and a new one is begun.\n",
 			 directory);
 	/* Copies are of use for passthrough only. */
 	if (options->coherence_overlay && !options->read_only && passthrough_permitted())
@@ -66,7 +66,7 @@ void state_open(const struct options *options, const char *source, struct state 
 	/* Silent for a plain user who did not ask for it: there may be no place for it. */
 	if (error && (options->state || geteuid() == 0))
 		fuse_log(FUSE_LOG_WARNING, "no catalogue of %s is kept: %s: %s.\n", source,
-			 directory ? directory : "no directory for it",
+			 directory ? directory : "no directory for it can be had",
 			 catalogue_open_error(error));
 	if (error)
 		free(directory);

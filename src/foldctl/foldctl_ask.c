@@ -219,13 +219,15 @@ static int explain_no_connection(const struct mount_entry *entry, const char *pa
 	if (error == -ENOENT && strcmp(entry->type, "fuse.foldfs") != 0)
 		return fail("%s is not a foldfs mount: it is %s.", mountpoint, entry->type);
 	if (error == -ENOENT || error == -ECONNREFUSED)
-		return fail("nobody answers for %s: its daemon has ended, or runs in another "
-			    "container (%s: %s).",
+		return fail("nobody answers for %s (%s: %s). Its daemon has ended, runs in another "
+			    "container, or has its socket elsewhere (--control).",
 			    mountpoint, socket, strerror(-error));
 	if (error == -EACCES)
 		return fail("only root and the owner of the mount %s may look at it.", mountpoint);
 	if (error == -EPERM)
-		return fail("somebody else than root and the mount's owner listens on %s.", socket);
+		return fail("a process of another user listens on %s: only root and the mount's "
+			    "owner are believed.",
+			    socket);
 	return fail("cannot reach the daemon of %s over %s: %s.", mountpoint, socket,
 		    strerror(-error));
 }
@@ -250,8 +252,8 @@ int ask(const struct mount_entry *entry, const char *request, int64_t answer_wit
 		return fail("the daemon of %s does not answer within %" PRId64 " seconds.",
 			    entry->mountpoint, answer_within_ms / 1000);
 	if (error)
-		return fail("the daemon of %s gives no sensible answer: %s.", entry->mountpoint,
-			    strerror(-error));
+		return fail("the daemon of %s gave an answer that makes no sense: %s.",
+			    entry->mountpoint, strerror(-error));
 	refusal = json_string_value(json_object_get(answer, "error"));
 	if (!refusal) {
 		*ret_answer = answer;

@@ -53,7 +53,7 @@ static void print_audit(const json_t *report, const char *mountpoint)
 	print_files(report, "files_changed_behind",
 		    "changed behind the mount: not compared, forgotten at their next open");
 	print_files(report, "files_unreachable", "not found in the source: not compared");
-	print_files(report, "files_unreadable", "that the source gave an error for");
+	print_files(report, "files_unreadable", "that the source gave an error for: not compared");
 	printf("\n%s differences, in %.1f s with %s of memory\n",
 	       human_count(number(report, "differences"), &a),
 	       (double)number(report, "milliseconds") / 1000,
@@ -123,7 +123,7 @@ int command_audit(char *argv[])
 			options.idle = true;
 		} else if (!options_end && (value = human_option_value(&argv, "--timeout"))) {
 			if (!parse_timeout(value, &options.timeout_ms)) {
-				fail("'%s' is no number of seconds.", value);
+				fail("--timeout=%s is not a number of seconds.", value);
 				return EXIT_NOT_DONE;
 			}
 		} else if (!options_end && (*argv)[0] == '-' && (*argv)[1]) {

@@ -39,13 +39,13 @@ static void print_pages(const json_t *answer)
 	int64_t zero = number(answer, "zero_pages");
 
 	if (pooled > 0)
-		printf("%s of it are in the pool, and of these %s are shared with other pages.\n",
+		printf("%s of it are in the pool. %s of that are shared with other pages.\n",
 		       human_size(bytes_of(pooled), &a), human_size(bytes_of(shared), &b));
 	if (zero > 0)
 		printf("%s of it are known to be zero, and are kept nowhere.\n",
 		       human_size(bytes_of(zero), &a));
 	if (known)
-		printf("%s of its pages a scan has found in another file, at the same places.\n",
+		printf("A scan has found %s of its pages in another file, at the same places.\n",
 		       human_count(known, &a));
 }
 
@@ -54,8 +54,8 @@ static void print_answer(const json_t *answer, const char *path)
 	human_print_foreign(stdout, path);
 	printf(": ");
 	human_print_foreign(stdout, text(answer, "plan"));
-	printf(json_is_true(json_object_get(answer, "open")) ? ", for "
-							     : ", once it is opened, for ");
+	printf(json_is_true(json_object_get(answer, "open")) ? ", because "
+							     : ", once it is opened, because ");
 	human_print_foreign(stdout, text(answer, "reason"));
 	printf(".\n");
 	print_pages(answer);

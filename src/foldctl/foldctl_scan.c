@@ -45,7 +45,8 @@ static int open_root(const char *directory, const char *source, int *ret_fd)
 	if (is_on_foldfs(fd)) {
 		close(fd);
 		return strcmp(directory, source) == 0
-			       ? fail("%s lies in a foldfs mount: name the mount, or its source.",
+			       ? fail("%s lies in a foldfs mount: scan the mount point, or the "
+				      "source.",
 				      source)
 			       : fail("the source of %s is covered by a mount: scan it before it "
 				      "is mounted.",
@@ -82,8 +83,8 @@ static int open_catalogue(const struct target *target, struct catalogue **ret_ca
 		return fail("cannot keep a catalogue of %s: %s: %s.", target->source,
 			    target->directory, catalogue_open_error(error));
 	if (moved_aside)
-		fail("the catalogue in %s was damaged, foreign or full: it is moved aside "
-		     "(data.mdb.aside), and a new one begun.",
+		fail("the catalogue in %s was damaged, foreign or full. It is moved aside "
+		     "(data.mdb.aside), and a new one is begun.",
 		     target->directory);
 	return EXIT_SUCCESS;
 }
@@ -172,12 +173,12 @@ static int choose_directory(const char *state, struct target *target)
 	errint_t error;
 
 	if (!state && target->mountpoint && target->owner != geteuid())
-		return fail("the mount %s is user %u's, with a catalogue of that user's: scan it "
-			    "as that user.",
-			    target->mountpoint, target->owner);
+		return fail(
+			"the mount %s and its catalogue belong to user %u: scan it as that user.",
+			target->mountpoint, target->owner);
 	if (!state && target->mountpoint && *target->state != '/')
-		return fail("the mount %s keeps no catalogue, and so learns nothing from a scan: "
-			    "its log says why.",
+		return fail("the mount %s keeps no catalogue, so it would learn nothing from a "
+			    "scan. Its log says why.",
 			    target->mountpoint);
 	if (!state && target->mountpoint) {
 		target->directory = strdup(target->state);
@@ -185,7 +186,7 @@ static int choose_directory(const char *state, struct target *target)
 	}
 	error = state_directory(state, target->source, &target->directory);
 	if (error)
-		return fail("cannot keep a catalogue of %s: no directory for it: %s.",
+		return fail("cannot keep a catalogue of %s: no directory for it can be had: %s.",
 			    target->source, strerror(-error));
 	return EXIT_SUCCESS;
 }
@@ -229,7 +230,7 @@ int command_scan(char *argv[])
 	if (!command.directory) {
 		current = getcwd(NULL, 0);
 		if (!current)
-			return fail("cannot tell the current directory: %s.", strerror(errno));
+			return fail("cannot find out the current directory: %s.", strerror(errno));
 		command.directory = current;
 	}
 	status = find_target(command.directory, command.state, &target);

@@ -29,16 +29,16 @@ static void print_saved(const json_t *status)
 {
 	printf("\nSaved\n");
 	print_size("sharing", bytes_of(status, "pages_sharing"),
-		   "pages that are in the pool once for many");
+		   "pages that need no frame of their own");
 	print_size("zeroes", bytes_of(status, "zero_pages"), "all-zero pages, kept nowhere");
 	print_size("profit", number(status, "general_profit"),
-		   "both, less what finding them takes");
+		   "both, less the memory that finding them takes");
 	if (number(status, "equal.files") > 0)
 		print_size("equal", number(status, "equal.saved_bytes"),
-			   "files that the kernel caches once for many, at most");
+			   "equal files that the kernel caches once, at most");
 	if (number(status, "copies") > 0)
 		print_size("copies", number(status, "copies_bytes"),
-			   "on disk, of what equal files hold, for coherence=overlay");
+			   "copies of equal files on disk, for coherence=overlay");
 }
 
 static void print_pool(const json_t *status)
@@ -72,9 +72,10 @@ static void print_reads(const json_t *status)
 	print_count("readahead", number(status, "readahead"), "pages read from the source ahead");
 	print_count("merged", number(status, "merges"), "pages found equal to one in the pool");
 	print_count("broken", number(status, "breaks"), "pages in the pool that changed");
-	print_count("threads", number(status, "serving.threads"), "that read or handle requests");
+	print_count("threads", number(status, "serving.threads"),
+		    "threads that read or handle requests");
 	print_count("parked", number(status, "serving.parked"),
-		    "requests whose user has his share of threads");
+		    "requests that wait: their user's share of threads is used up");
 }
 
 static void print_memory(const json_t *status)
@@ -97,7 +98,7 @@ static void print_memory(const json_t *status)
 		print_size("scan", number(status, "memory.scan_bytes"), "tables of the scan");
 	print_size("total", number(status, "memory.total_bytes"), "of the daemon");
 	if (budget > 0)
-		snprintf(meaning, sizeof(meaning), "of %s, in the kernel's cache besides",
+		snprintf(meaning, sizeof(meaning), "of %s, in the kernel's cache, not in the total",
 			 human_size(budget, &a));
 	else
 		snprintf(meaning, sizeof(meaning), "direct I/O: the kernel caches nothing");
@@ -128,14 +129,14 @@ static void print_status(const json_t *status)
 	human_print_foreign(stdout, text(status, "source"));
 	printf("\n  foldfs ");
 	human_print_foreign(stdout, text(status, "version"));
-	printf(", for %s, over ", human_duration(number(status, "uptime_s"), &up));
+	printf(", up for %s, over ", human_duration(number(status, "uptime_s"), &up));
 	human_print_foreign(stdout, text(status, "transport"));
 	if (*text(status, "state")) {
 		printf("\n  keeps its catalogue in ");
 		human_print_foreign(stdout, text(status, "state"));
 	}
 	if (*text(status, "passthrough") && *text(status, "passthrough") != '?') {
-		printf("\n  no kernel passthrough, for ");
+		printf("\n  no kernel passthrough, because ");
 		human_print_foreign(stdout, text(status, "passthrough"));
 	}
 	print_privileges(status);

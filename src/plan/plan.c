@@ -142,10 +142,11 @@ void plan_init(struct plan *plan, struct fuse_conn_info *conn)
 	if (!passthrough_permitted())
 		missing = "the daemon has no CAP_SYS_ADMIN";
 	else if (!fuse_set_feature_flag(conn, FUSE_CAP_PASSTHROUGH))
-		missing = "the kernel has none";
+		missing = "the kernel does not have it";
 	if (missing) {
 		fuse_log(FUSE_LOG_NOTICE,
-			 "no kernel passthrough, for %s: every file is served from the window.\n",
+			 "no kernel passthrough, because %s: every file is served from the "
+			 "window.\n",
 			 missing);
 		atomic_store(&plan->unable, missing);
 		return;
@@ -365,14 +366,14 @@ static void give_up(struct plan *plan, const struct plan_open *open, errint_t er
 		why = "file systems are stacked twice below the mount";
 	} else if (error == -ELOOP) {
 		why = "the source is on a stacked file system";
-		hint = " With -o source-stacked there is, but overlayfs cannot be stacked on the "
-		       "mount then.";
+		hint = " With -o source-stacked it is possible, but then overlayfs cannot be "
+		       "stacked on the mount.";
 	}
 	if (all)
 		atomic_store(&plan->unable, why);
 	fuse_log(FUSE_LOG_WARNING,
-		 "no kernel passthrough%s, for %s: every file%s is served from the window.%s\n",
-		 all ? "" : " on every device of the source", why, all ? "" : " there", hint);
+		 "no kernel passthrough%s, because %s: every file%s is served from the window.%s\n",
+		 all ? "" : " on one of the source's devices", why, all ? "" : " there", hint);
 }
 
 /* Have the kernel serve the file of OPEN from the file open as FD, or from itself if FD is -1. */

@@ -258,8 +258,8 @@ static bool is_made(struct shared_copies *copies, const struct wish *wish)
 	/* The catalogue was told of this object, so somebody else has changed it. */
 	if (!right && !catalogue_object(copies->catalogue, class, &made))
 		fuse_log(FUSE_LOG_WARNING,
-			 "objects/%s in the state directory, a copy of what equal files hold, was "
-			 "changed by somebody: it is made anew.\n",
+			 "objects/%s in the state directory, a copy of equal files, was changed by "
+			 "somebody: it is made anew.\n",
 			 name);
 	object_remove(copies->directory_fd, copies->catalogue, class, name);
 	return false;
@@ -390,10 +390,10 @@ static void make_first_locked(struct shared_copies *copies, bool *told)
 	/* A file that changed meanwhile, or is not what its stamp says, is not of its class. There
 	 * is nothing to do. */
 	if (error && error != -ESTALE && error != -EUCLEAN && error != -ECANCELED && !*told) {
-		fuse_log(FUSE_LOG_WARNING,
-			 "cannot keep a copy of what equal files hold: %s; they are served from "
-			 "the window.\n",
-			 strerror(-error));
+		fuse_log(
+			FUSE_LOG_WARNING,
+			"cannot keep a copy of equal files: %s. They are served from the window.\n",
+			strerror(-error));
 		*told = true;
 	}
 	pthread_mutex_lock(&copies->lock);

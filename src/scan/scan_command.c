@@ -202,10 +202,11 @@ static int judge(const struct run *run, const struct scan_result *result, errint
 	if (error)
 		refuse(program, "cannot scan %s: %s.", run->path, strerror(-error));
 	else if (run->ended_by)
-		refuse(program, "ended by a signal: what was found until then is kept.");
+		refuse(program,
+		       "the scan was ended by a signal: what was found until then is kept.");
 	if (result->catalogue_error == -ENOSPC)
-		refuse(program, "the catalogue is full, or the disk that it is on: not all that "
-				"was found is kept.");
+		refuse(program,
+		       "the catalogue or its disk is full: some of what was found is not kept.");
 	else if (result->catalogue_error)
 		refuse(program, "cannot write the catalogue: %s.",
 		       strerror(-result->catalogue_error));

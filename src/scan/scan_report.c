@@ -67,11 +67,11 @@ static void print_left_out(FILE *stream, const struct scan_result *result)
 	if (result->changed)
 		fprintf(stream,
 			"%" PRIu64
-			" changed while they were read, or a mount's clients have them open "
-			"for writing; they are left out.\n",
+			" changed while they were read, or are open for writing in a mount: they "
+			"are left out.\n",
 			result->changed);
 	if (result->too_young)
-		fprintf(stream, "%" PRIu64 " changed only just now and are not kept: scan again.\n",
+		fprintf(stream, "%" PRIu64 " changed a moment ago and are not kept: scan again.\n",
 			result->too_young);
 }
 
@@ -81,13 +81,13 @@ static void print_errors(FILE *stream, const struct scan_result *result)
 
 	if (result->share < 1)
 		fprintf(stream,
-			"There was memory to look at one page in %.0f: unique and saved are "
+			"Memory was enough to look at one page in %.0f: unique and saved are "
 			"estimates,\nwith a standard error of %s.\n",
 			1 / result->share, human_size(bytes_of(result->pages_error), &a));
 	if (result->files_share < 1)
 		fprintf(stream,
-			"Equal files were sampled, one in %.0f: their number has a standard error "
-			"of %.0f.\n",
+			"Only one in %.0f of the equal files was counted: their number has a "
+			"standard error of %.0f.\n",
 			1 / result->files_share, result->files_error);
 }
 
@@ -105,7 +105,8 @@ errint_t scan_report_table(FILE *stream, const char *path, const struct scan_res
 		   "pages that are all zero, and holes");
 	print_size(stream, "data", bytes_of((double)result->data_pages), "all other pages");
 	print_size(stream, "unique", bytes_of(result->unique_pages), "different pages among them");
-	print_count(stream, "equal pages", (int64_t)saved, "one in memory does for each of them");
+	print_count(stream, "equal pages", (int64_t)saved,
+		    "for each, one page in memory is enough");
 	snprintf(meaning, sizeof(meaning), "%s, equal to another file as a whole",
 		 human_size((int64_t)result->equal_bytes, &a));
 	print_count(stream, "equal files", (int64_t)equal_files(result), meaning);
@@ -116,8 +117,8 @@ errint_t scan_report_table(FILE *stream, const char *path, const struct scan_res
 	print_left_out(stream, result);
 	if (result->family_files)
 		fprintf(stream,
-			"%" PRIu64 " files were compared page by page: %s of theirs need not be "
-			"read again\nwhere another has them.\n",
+			"%" PRIu64 " files were compared page by page: %s of them need not be read "
+			"again\nwhere another file has the same.\n",
 			result->family_files,
 			human_size(bytes_of((double)result->family_pages), &a));
 	if (result->known)

@@ -492,7 +492,7 @@ def source_hangs_at_the_end(t):
     source = FaultySource(t)
     write_file(source.backing + "/file", make_pages(t.rng, 100))
     mount = t.mount(source.point, ["pool=16M"])
-    mount.expect_log("does not answer: ended without waiting for it")
+    mount.expect_log("does not answer: the daemon ends without waiting for it")
     fd = os.open(mount.path("file"), os.O_RDWR)
     source.set(0, faulty.HANG, faulty.READ)
     reader = t.fork(lambda: check(errno_of(os.pread, fd, 50 * PAGE, 0) in GONE, "no error"))
@@ -500,7 +500,7 @@ def source_hangs_at_the_end(t):
     mount.process.send_signal(signal.SIGTERM)
     until(lambda: not mount.is_mounted(), 45 * t.patience, "the mount is gone")
     t.join([reader])
-    check("ended without waiting" in mount.log_text(), "nothing in the log")
+    check("ends without waiting" in mount.log_text(), "nothing in the log")
     # Where a FUSE source has taken a request, the kernel waits for its answer, even at the end of a process.
     source.clear(0)
     mount.ended(1)

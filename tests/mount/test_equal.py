@@ -76,7 +76,7 @@ def equal_files_are_told_by_the_status(t):
         released(mount)
         write_file("/proc/sys/vm/drop_caches", b"2")
     text = t.run(t.foldctl_command() + ["status", mount.point]).stdout
-    check("files that the kernel caches once for many" in text, text)
+    check("equal files that the kernel caches once" in text, text)
 
 
 @test(transports="full", timeout=60)

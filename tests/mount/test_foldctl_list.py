@@ -245,7 +245,7 @@ def plain_users(t):
         os.chown(path, NOBODY, NOBODY)
     roots = t.mount(t.make_dir("source-2"), ["state=" + t.path("roots-state")], name="roots", transport="dev")
     users = t.mount(source, ["fsname=mine", "subtype=special"], name="users", user="nobody", transport="dev")
-    users.expect_log("no kernel passthrough, for the daemon has no CAP_SYS_ADMIN")
+    users.expect_log("no kernel passthrough, because the daemon has no CAP_SYS_ADMIN")
     for who, own, states_of in (((), [roots, users], {"roots": "serving", "users": "serving"}),
                                 (AS_NOBODY, [users], {"roots": "private", "users": "serving"})):
         found = listed(t, user=who)

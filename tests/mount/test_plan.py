@@ -391,7 +391,7 @@ def source_on_overlayfs(t):
     for options, own in ((["passthrough=*"], 0), (["passthrough=*", "source-stacked"], 1)):
         mount = t.mount(merged, options, name="mnt%d" % own)
         if not own:
-            mount.expect_log("With -o source-stacked there is")
+            mount.expect_log("With -o source-stacked it is")
         for _ in range(2):
             with open(mount.path("file"), "r+b") as file:
                 equal(plans(mount)["own"], own, "passed through with " + ",".join(options))
@@ -464,7 +464,7 @@ def explain(t):
     released(mount)
     equal(explained(t, mount.path("unread"))["plan"], "own passthrough", "the plan of the next one")
     text = t.run(t.foldctl_command() + ["explain", mount.path("unique")]).stdout
-    check("unique: own passthrough, once it is opened, for it shares next to nothing." in text, text)
+    check("unique: own passthrough, once it is opened, because it shares next to nothing." in text, text)
     equal(t.run(t.foldctl_command() + ["explain", source + "/unique"]).stdout, text, "of the file in the source")
     for path in (mount.point, t.path("log-0"), mount.path("none")):
         result = t.run(t.foldctl_command() + ["explain", path], status=1)
@@ -494,7 +494,7 @@ def explain_counts_pages(t):
         check(256 <= shared <= pool < 4096 and zero == 0, "%s: %r" % (name, (pool, shared, zero)))
         check("not enough of it was known" in explained(t, mount.path(name))["reason"], name)
         text = t.run(t.foldctl_command() + ["explain", mount.path(name)]).stdout
-        check(re.search(r"MiB of it are in the pool, and of these .* MiB are shared", text), text)
+        check(re.search(r"MiB of it are in the pool. .* MiB of that are shared", text), text)
     for name in ("c", "d"):
         read_file(mount.path(name))
     for name, expected in (("c", (30, 20, 7)), ("d", (20, 20, 7)), ("unread", (0, 0, 0))):

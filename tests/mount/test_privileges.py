@@ -355,7 +355,7 @@ def of_a_plain_user(t):
     for path in (source, point, t.make_dir("state")):
         os.chown(path, 65534, 65534)
     mount = t.mount(source, user="nobody", transport="dev", audit=False)
-    mount.expect_log("no kernel passthrough, for the daemon has no CAP_SYS_ADMIN")
+    mount.expect_log("no kernel passthrough, because the daemon has no CAP_SYS_ADMIN")
     pid = mount.process.pid
     # Root is refused by the kernel, before there is anybody to answer.
     until(lambda: status_of("/proc/%d" % pid)["Seccomp"] == SECCOMP_FILTER, 10 * t.patience, "the daemon is filtered")

@@ -437,7 +437,7 @@ def mount_on_a_mount(t):
     write_file(source + "/file", content)
     lower = t.mount(source, name="lower")
     upper = t.mount(lower.point, name="upper")
-    upper.expect_log("no kernel passthrough, for the source is on a stacked file system")
+    upper.expect_log("no kernel passthrough, because the source is on a stacked file system")
     equal(read_file(upper.path("file")), content, "content")
     with open(upper.path("file"), "r+b") as file:
         os.pwrite(file.fileno(), b"through both", 100)
@@ -505,7 +505,7 @@ def plain_user(t):
     os.chmod(source + "/secret", 0o600)
     os.chmod(t.directory, 0o1777)  # the state
     mount = t.mount(source, ["fsname=mine", "subtype=special"], user="nobody", transport="dev")
-    mount.expect_log("no kernel passthrough, for the daemon has no CAP_SYS_ADMIN")
+    mount.expect_log("no kernel passthrough, because the daemon has no CAP_SYS_ADMIN")
     equal(mounts_under(mount.point)[-1][2], "fuse.special", "type")
     with open("/proc/self/mounts") as table:
         check(any(line.split()[:2] == ["mine", mount.point] for line in table), "fsname")
@@ -549,13 +549,13 @@ def what_a_plain_user_asks_for_in_vain(t, option):
         os.chown(path, NOBODY, NOBODY)
     for asked, said in ((option, True), ("passthrough_max=1M", False)):
         mount = t.mount(source, [asked], user="nobody", transport="dev")
-        mount.expect_log("no kernel passthrough, for the daemon has no CAP_SYS_ADMIN")
+        mount.expect_log("no kernel passthrough, because the daemon has no CAP_SYS_ADMIN")
         as_user(t, NOBODY, os.stat, mount.point)
         if said:
             mount.expect_log("the option %s.* has no effect" % asked.split("=")[0])
         equal("has no effect" in mount.log_text(), said, "said: " + mount.log_text())
         status = t.run(AS_NOBODY + t.foldctl_command() + ["status", point]).stdout
-        check("no kernel passthrough, for the daemon has no CAP_SYS_ADMIN" in status, status)
+        check("no kernel passthrough, because the daemon has no CAP_SYS_ADMIN" in status, status)
         unmount_as_nobody(t, mount)
 
 
@@ -593,7 +593,7 @@ def scan_of_a_plain_user(t):
     for mode, known in ((0o700, True), (0o777, False)):
         os.chmod(catalogue, mode)
         mount = t.mount(source, ["state=" + state], user="nobody", transport="dev")
-        mount.expect_log("no kernel passthrough, for the daemon has no CAP_SYS_ADMIN")
+        mount.expect_log("no kernel passthrough, because the daemon has no CAP_SYS_ADMIN")
         if not known:
             mount.expect_log("no catalogue of .* is kept: .*: others may write to it")
         for name, expected in files.items():

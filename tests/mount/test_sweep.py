@@ -336,7 +336,7 @@ class Overlay(Known):
     options = ("coherence=overlay", "pool=1M", "attr_timeout=0", "entry_timeout=0")
     equals = ("a", "b", "c")
     seconds = 60
-    log = "cannot keep a copy of what equal files hold"
+    log = "cannot keep a copy of equal files"
 
     @classmethod
     def begin(cls, t, source):

@@ -419,7 +419,7 @@ def limits_that_cannot_be_raised_are_refused(t):
         result = t.run(AS_NOBODY + t.foldfs_command() + [source, point, "-o", "pool=16M"], status=1)
         check("ulimit -f" in result.stderr and result.stderr.count("\n") == 1, "said: " + result.stderr)
         mount = t.mount(source, ["ro"], user="nobody", transport="dev")
-    mount.expect_log("no kernel passthrough, for the daemon has no CAP_SYS_ADMIN")
+    mount.expect_log("no kernel passthrough, because the daemon has no CAP_SYS_ADMIN")
     unmount_as_nobody(t, mount)
 
 

@@ -11,7 +11,7 @@ from harness import PAGE, check, equal, errno_of, read_file, test, until, write_
 from test_program import AS_NOBODY, need_plain_user
 from users import NOBODY, OTHER as ATTACKER, as_user
 
-NO_PASSTHROUGH = "no kernel passthrough, for the daemon has no CAP_SYS_ADMIN"
+NO_PASSTHROUGH = "no kernel passthrough, because the daemon has no CAP_SYS_ADMIN"
 
 
 def nobodys(t, *names):

@@ -132,7 +132,7 @@ static void sizes_that_are_wrong(void **state)
 {
 	WITH_MOUNT;
 	poke_size(mount->files[1].file, 1);
-	expect_only(mount, AUDIT_SIZES, "is not its size");
+	expect_only(mount, AUDIT_SIZES, "its size is not");
 	poke_size(mount->files[1].file, -1);
 	CLOSE_MOUNT;
 }
@@ -269,9 +269,9 @@ static void families_that_are_miscounted(void **state)
 	expect_only(mount, AUDIT_MAPS, "bytes of families");
 	family_table_count(families, -8);
 	family = family_get(families, 7, WRITERS_TRUSTED, 0);
-	expect_only(mount, AUDIT_MAPS, "references to families: 2 were counted, 3 ");
+	expect_only(mount, AUDIT_MAPS, "references to families: 2 were counted, but 3 ");
 	assert_true(family_claim(family, 3, 9, &claim));
-	expect_found(mount, AUDIT_MAPS, "claims of nobody: 1 ");
+	expect_found(mount, AUDIT_MAPS, "claims without a reader: 1 ");
 	/* A read that is at work may have both. */
 	atomic_store(&mount->fixture.filler.at_work, 1);
 	assert_int_equal(audit(mount, AUDIT_COUNT), 0);
@@ -335,19 +335,19 @@ static void what_is_served_for_another(void **state)
 	assert_int_equal(line->checked, 1);
 	/* Other bytes in the one that is served, or in the other; longer; another digest. */
 	write_whole(told.pair.served, "W", 1, 0);
-	expect_only(mount, AUDIT_BACKING, "is not what it holds");
+	expect_only(mount, AUDIT_BACKING, "its content differs");
 	write_whole(told.pair.served, "w", 1, 0);
 	write_whole(told.pair.source, "W", 1, 0);
 	take_source_stamp();
-	expect_only(mount, AUDIT_BACKING, "is not what it holds");
+	expect_only(mount, AUDIT_BACKING, "its content differs");
 	write_whole(told.pair.source, "what both hold, and more", 24, 0);
 	take_source_stamp();
-	expect_only(mount, AUDIT_BACKING, "is not what it holds");
+	expect_only(mount, AUDIT_BACKING, "its content differs");
 	expect(!ftruncate(told.pair.source, 14));
 	take_source_stamp();
 	expect_order(mount);
 	told.content.high++;
-	expect_only(mount, AUDIT_BACKING, "is not what it holds");
+	expect_only(mount, AUDIT_BACKING, "its content differs");
 	told.content.high--;
 	/* A source that has changed since is not what this is true of. */
 	write_whole(told.pair.source, "W", 1, 0);
@@ -368,9 +368,9 @@ static void users_that_are_not_slots(void **state)
 	WITH_MOUNT;
 	frame = frame_of(mount, 0, 4);
 	poke_users(store, frame, 1);
-	expect_found(mount, AUDIT_USERS, "3 users, 2 slots");
+	expect_found(mount, AUDIT_USERS, "3 users, but 2 slots");
 	poke_users(store, frame, -2);
-	expect_found(mount, AUDIT_USERS, "1 users, 2 slots");
+	expect_found(mount, AUDIT_USERS, "1 users, but 2 slots");
 	poke_users(store, frame, 1);
 	expect_order(mount);
 	/* Two slots with one private frame: what a double use of a frame looks like. */
@@ -379,7 +379,7 @@ static void users_that_are_not_slots(void **state)
 	page_map_break(file_map(mount->files[0].file), 300,
 		       (struct frame_ref){.frame = frame, .generation = 0}, NULL);
 	fold_rcu_read_unlock();
-	expect_found(mount, AUDIT_USERS, "1 users, 2 slots");
+	expect_found(mount, AUDIT_USERS, "1 users, but 2 slots");
 	/* So that the slot which goes takes nobody else's user with it. */
 	poke_users(store, frame, 1);
 	poke_gauges(store, 0, 0, 1, 1);
@@ -393,7 +393,7 @@ static void frames_that_are_lost(void **state)
 
 	WITH_MOUNT;
 	assert_int_equal(page_store_take(store, frames, 2), 2);
-	expect_only(mount, AUDIT_POOL, "taken by nobody: 2 ");
+	expect_only(mount, AUDIT_POOL, "but by no read: 2 ");
 	/* A read that is at work may hold them. */
 	atomic_store(&mount->fixture.filler.at_work, 1);
 	assert_int_equal(audit(mount, AUDIT_COUNT), 0);
@@ -425,7 +425,7 @@ static void digests_and_the_index(void **state)
 	twin = frame_of(mount, 0, WRITTEN);
 	expect_order(mount);
 	poke_unprivate(store, twin);
-	expect_only(mount, AUDIT_INDEX, "another has the same bytes");
+	expect_only(mount, AUDIT_INDEX, "another frame has the same bytes");
 	poke_private(store, twin);
 	CLOSE_MOUNT;
 }
@@ -445,11 +445,11 @@ static void lists_that_disagree(void **state)
 	poke_next(store, frame, next);
 	expect_order(mount);
 	poke_unqueue(store, frame);
-	expect_only(mount, AUDIT_LISTS, "live, and in no queue");
+	expect_only(mount, AUDIT_LISTS, "live, but in no queue");
 	poke_queue(store, frame);
 	expect_order(mount);
 	poke_where(store, frame, FRAME_LIMBO);
-	expect_found(mount, AUDIT_LISTS, "not live, and has 2 users");
+	expect_found(mount, AUDIT_LISTS, "not live, but has 2 users");
 	poke_where(store, frame, FRAME_SMALL);
 	expect_order(mount);
 	/* Two free ones, of which the list then has lost the second. */
@@ -482,7 +482,7 @@ static void a_frame_that_died_in_its_queue(void **state)
 	WITH_MOUNT;
 	frame = frame_of(mount, 0, 2);
 	poke_users(store, frame, -2);
-	expect_found(mount, AUDIT_LISTS, "not live, and in a queue");
+	expect_found(mount, AUDIT_LISTS, "not live, but in a queue");
 	poke_users(store, frame, 2);
 	CLOSE_MOUNT;
 }
@@ -528,7 +528,7 @@ static void the_window_and_the_inodes(void **state)
 	poke_window_closing(mount->window, -3);
 	/* Past the budget, and the trimmer does not see it. */
 	poke_window_pages(mount->window, 5000);
-	expect_found(mount, AUDIT_WINDOW, "past its budget");
+	expect_found(mount, AUDIT_WINDOW, "beyond its budget");
 	poke_window_pages(mount->window, -5000);
 	mount->inodes.live++;
 	expect_only(mount, AUDIT_INODES, "inodes: 6 ");
@@ -537,7 +537,7 @@ static void the_window_and_the_inodes(void **state)
 	expect_only(mount, AUDIT_INODES, "by number");
 	mount->inodes.hashed_said++;
 	mount->inodes.astray++;
-	expect_only(mount, AUDIT_INODES, "astray");
+	expect_only(mount, AUDIT_INODES, "in a wrong place");
 	mount->inodes.astray--;
 	mount->inodes.slab_said++;
 	expect_only(mount, AUDIT_INODES, "bytes of inodes");
