@@ -22,9 +22,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define REQUEST     "{\"request\":\"status\"}\n"
-#define ANSWER_MAX  (1u << 20)
-#define ANSWER_STEP (1u << 14)
+#define REQUEST "{\"request\":\"status\"}\n"
+/* A status has some 4 KiB. A user may have a thousand mounts, with daemons that say anything. */
+#define ANSWER_MAX  (1u << 16)
+#define ANSWER_STEP (1u << 12)
 /* How long to wait before another try at a queue that was full. */
 #define RETRY_MS 20
 
