@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 
-from test_mounts import ABORTED, DEAD, stop_all
+from test_mounts import ABORTED, DEAD, children_of, stop_all
 from test_program import AS_NOBODY, need_plain_user, unmount_as_nobody
 from harness import (MIB, abort_fuse_under, check, equal, make_pages, mounts_under, read_file, socket_of, test, until,
                      write_file)
@@ -126,6 +126,12 @@ def minor_of(mount):
     return mounts_under(mount.point)[0][1]
 
 
+def stop(mount):
+    """Stop its daemon, with no request of its own first question under way."""
+    until(lambda: "foldfs" not in children_of(mount.process.pid), 10 * mount.t.patience, "its first question is answered")
+    stop_all(mount.process.pid)
+
+
 @test(timeout=120)
 def all_are_asked_at_once(t):
     """Two daemons are stopped. Both have the question before one of them goes on, and then both answer: a list that
@@ -136,7 +142,7 @@ def all_are_asked_at_once(t):
     # On a machine that is slow beyond measure the list may have given up by the time they go on.
     for _ in range(5):
         for mount in stopped:
-            stop_all(mount.process.pid)
+            stop(mount)
         before = [pending(minor_of(mount)) for mount in stopped]
         with subprocess.Popen(t.foldctl_command() + ["list", "--json"], stdout=subprocess.PIPE, text=True,
                               env=t.environment()) as process:
@@ -160,7 +166,7 @@ def stopped_and_full(t):
     silent = t.mount(t.make_dir("source-2"), name="silent", transport="dev")
     full = t.mount(t.make_dir("source-3"), name="full", transport="dev")
     for mount in (silent, full):
-        stop_all(mount.process.pid)
+        stop(mount)
     path, clients = socket_of(full), []
     try:
         for _ in range(100):
