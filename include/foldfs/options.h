@@ -18,7 +18,10 @@ struct remount {
 	bool asked;          /* the word "remount" itself */
 	unsigned long set;   /* flags of mount(2) to set */
 	unsigned long clear; /* flags to clear; of contradicting words the last one counts */
+	char **words;        /* foldfs's own, for the daemon; NULL at the end; owned */
 };
+
+struct option_words;
 
 struct options {
 	char *source;     /* as given */
@@ -48,7 +51,9 @@ struct options {
 	bool debug;
 	bool show_help;
 	bool show_version;
-	struct fuse_args fuse; /* for fuse_session_new(); owned */
+	struct fuse_args fuse;      /* for fuse_session_new(); owned */
+	struct option_words *words; /* what was said, sizes in bytes; owned; NULL: nothing is to be
+				     * mounted */
 };
 
 #endif

@@ -204,6 +204,28 @@ static void own_options_are_taken(void **state)
 	options_clear(&options);
 }
 
+/* nowatch and nopassthrough take back what was said before them. */
+static void what_no_takes_back(void **state)
+{
+	struct options options;
+	char said[512];
+
+	(void)state;
+	assert_int_equal(PARSE(&options, said, "/src", "/mnt", "-o",
+			       "watch,passthrough=a,passthrough=b,nowatch,nopassthrough"),
+			 0);
+	assert_false(options.watch);
+	assert_null(options.passthrough);
+	options_clear(&options);
+	assert_int_equal(PARSE(&options, said, "/src", "/mnt", "-o",
+			       "nowatch,passthrough=a,nopassthrough,passthrough=b,watch"),
+			 0);
+	assert_true(options.watch);
+	assert_string_equal(options.passthrough[0], "b");
+	assert_null(options.passthrough[1]);
+	options_clear(&options);
+}
+
 static void fstab_words_are_accepted(void **state)
 {
 	struct options options;
@@ -324,10 +346,37 @@ static void a_remount_takes_what_the_kernel_says(void **state)
 	assert_int_equal(options.remount.set, MS_RDONLY | MS_NOSUID);
 	assert_int_equal(options.remount.clear, MS_NOEXEC);
 	assert_string_equal(options.mountpoint, "/mnt");
+	assert_null(options.remount.words[0]);
 	options_clear(&options);
-	assert_int_equal(PARSE(&options, said, "none", "/mnt", "-o", "remount,ro,pool=1G"), 0);
-	assert_non_null(strstr(said, "options stay"));
+}
+
+/* foldfs's own words go to the daemon as they were given; it judges them. */
+static void a_remount_hands_on_own_words(void **state)
+{
+	static const char *const expected[] = {"passthrough=a\\,b", "passthrough=*.img", "pool=1X",
+					       "scan=off",          "one-file-system",   "nowatch"};
+	const size_t count = sizeof(expected) / sizeof(expected[0]);
+	char said[512];
+	struct options options;
+
+	(void)state;
+	assert_int_equal(PARSE(&options, said, "none", "/mnt", "-o",
+			       "remount,ro,pool=1G,watch,scan=off,one-file-system,nofail,"
+			       "passthrough=a\\,b,passthrough=*.img,pool=1X,nowatch"),
+			 0);
+	assert_string_equal(said, "");
+	for (size_t i = 0; i < count; i++) {
+		bool found = false;
+
+		for (char **word = options.remount.words; *word; word++)
+			found = found || strcmp(*word, expected[i]) == 0;
+		assert_true(found);
+	}
+	assert_null(options.remount.words[count]);
 	options_clear(&options);
+	/* What no program knows is refused here. */
+	assert_int_equal(PARSE(&options, said, "none", "/mnt", "-o", "remount,bogus"), -EINVAL);
+	assert_non_null(strstr(said, "'bogus'"));
 }
 
 static void bad_words_are_refused_by_name(void **state)
@@ -426,6 +475,8 @@ int main(void)
 		cmocka_unit_test(hard_source_names_survive),
 		cmocka_unit_test(a_comma_too_many_is_none),
 		cmocka_unit_test(a_remount_takes_what_the_kernel_says),
+		cmocka_unit_test(a_remount_hands_on_own_words),
+		cmocka_unit_test(what_no_takes_back),
 		cmocka_unit_test(bad_words_are_refused_by_name),
 		cmocka_unit_test(what_is_missing_is_said),
 		cmocka_unit_test(help_and_version_need_nothing_else),

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * options_judge.c - what the words mean, or why they are refused
+ *
+ * One rule for the start, for `foldctl set` and for mount -o remount: all three come here, with all
+ * words that hold then.
+ *
+ * Invariants:
+ * A  Values are judged after all words have been read: the last one given counts, and defaults that
+ *    depend on another option see its final value.
+ * B  Each error is reported in one sentence that names the option and the value.
+ */
+#include "options_judge.h"
+
+#include "foldfs/human.h"
+#include "foldfs/memory_limit.h"
+#include "foldfs/page_store.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DEFAULT_TIMEOUT 1.0
+/* With less, the map of one large file would not fit, and every read would miss. */
+#define MAPS_MIN_BYTES (64u << 10)
+/* Larger files are taken for disk images, whose pages are worth sharing one by one. */
+#define PASSTHROUGH_MAX_BYTES (128u << 20)
+/* The kernel takes whole seconds as 64 bits; nobody means more than a century. */
+#define TIMEOUT_MAX 3153600000.0
+
+static errint_t judge_size(struct option_words *words, const char *name, const char *text,
+			   uint64_t memory, uint64_t lowest, uint64_t highest, uint64_t *bytes)
+{
+	errint_t error;
+
+	if (!text)
+		return 0;
+	error = human_parse_size(text, memory, bytes);
+	if (error == -ERANGE && strchr(text, '%'))
+		return option_words_refuse(
+			words, "%s=%s is more than all of the memory that there is.", name, text);
+	if (error == -EINVAL)
+		return option_words_refuse(
+			words,
+			"%s=%s is not a size: write a number, with K, M, G, T or %% behind "
+			"it if you like.",
+			name, text);
+	if (error || *bytes > highest)
+		return option_words_refuse(words, "%s=%s is too large: the most is %llu T.", name,
+					   text, (unsigned long long)(highest >> 40));
+	if (*bytes < lowest)
+		return option_words_refuse(words, "%s=%s is too small: the least is %llu K.", name,
+					   text, (unsigned long long)(lowest >> 10));
+	return 0;
+}
+
+static uint64_t clamp(uint64_t value, uint64_t lowest, uint64_t highest)
+{
+	return value < lowest ? lowest : value > highest ? highest : value;
+}
+
+uint64_t options_sum(const struct options *options)
+{
+	uint64_t sum;
+
+	if (__builtin_add_overflow(options->pool_bytes, options->window_bytes, &sum) ||
+	    __builtin_add_overflow(sum, options->maps_bytes, &sum))
+		return UINT64_MAX;
+	return sum;
+}
+
+/* Each of the three may fill up, and none of them is given back when memory is short. What is no
+ * more than STANDING is taken already. */
+static errint_t judge_sum(struct option_words *words, uint64_t memory, uint64_t standing,
+			  const struct options *options)
+{
+	struct human_buffer pool, window, maps, all;
+	uint64_t sum = options_sum(options);
+
+	if (!memory || sum <= memory || sum <= standing)
+		return 0;
+	return option_words_refuse(
+		words,
+		"pool (%s), window (%s) and maps (%s) are together more than all of the "
+		"memory: %s.",
+		human_size((int64_t)options->pool_bytes, &pool),
+		human_size((int64_t)options->window_bytes, &window),
+		human_size((int64_t)options->maps_bytes, &maps), human_size((int64_t)memory, &all));
+}
+
+static errint_t judge_sizes(struct option_words *words, uint64_t standing, struct options *options)
+{
+	uint64_t memory = memory_limit();
+	errint_t error;
+
+	options->pool_bytes = clamp(memory / 4, PAGE_STORE_MIN_BYTES, PAGE_STORE_MAX_BYTES);
+	error = judge_size(words, "pool", words->pool, memory, PAGE_STORE_MIN_BYTES,
+			   PAGE_STORE_MAX_BYTES, &options->pool_bytes);
+	if (error)
+		return error;
+	options->window_bytes = options->pool_bytes / 8;
+	error = judge_size(words, "window", words->window, memory, 0, INT64_MAX,
+			   &options->window_bytes);
+	if (error)
+		return error;
+	options->maps_bytes = options->pool_bytes / 16;
+	error = judge_size(words, "maps", words->maps, memory, MAPS_MIN_BYTES, PAGE_STORE_MAX_BYTES,
+			   &options->maps_bytes);
+	if (error)
+		return error;
+	error = judge_sum(words, memory, standing, options);
+	if (error)
+		return error;
+	options->passthrough_max = PASSTHROUGH_MAX_BYTES;
+	return judge_size(words, "passthrough_max", words->passthrough_max, memory, 0, INT64_MAX,
+			  &options->passthrough_max);
+}
+
+static errint_t judge_transport(struct option_words *words, const char *text,
+				enum transport_choice *transport)
+{
+	*transport = TRANSPORT_AUTO;
+	if (!text || strcmp(text, "auto") == 0)
+		return 0;
+	if (strcmp(text, "io_uring") == 0)
+		*transport = TRANSPORT_IO_URING;
+	else if (strcmp(text, "dev") == 0)
+		*transport = TRANSPORT_DEV;
+	else
+		return option_words_refuse(
+			words, "transport=%s is not one of auto, io_uring and dev.", text);
+	return 0;
+}
+
+static errint_t judge_seccomp(struct option_words *words, const char *text, bool *seccomp)
+{
+	*seccomp = !text || strcmp(text, "off") != 0;
+	if (text && *seccomp && strcmp(text, "on") != 0)
+		return option_words_refuse(words, "seccomp=%s is not one of on and off.", text);
+	return 0;
+}
+
+static errint_t judge_coherence(struct option_words *words, const char *text, bool *overlay)
+{
+	*overlay = text && strcmp(text, "overlay") == 0;
+	if (text && !*overlay && strcmp(text, "strict") != 0)
+		return option_words_refuse(words, "coherence=%s is not one of strict and overlay.",
+					   text);
+	return 0;
+}
+
+static errint_t judge_scan(struct option_words *words, const char *text, bool *background)
+{
+	*background = text && strcmp(text, "background") == 0;
+	return !text || *background || strcmp(text, "off") == 0
+		       ? 0
+		       : option_words_refuse(words, "scan=%s is not one of background and off.",
+					     text);
+}
+
+/* *SECONDS holds the default before the call. */
+static errint_t judge_timeout(struct option_words *words, const char *name, const char *text,
+			      double *seconds)
+{
+	char *end;
+
+	if (!text)
+		return 0;
+	*seconds = strtod(text, &end);
+	if (!isdigit((unsigned char)*text) || *end || !isfinite(*seconds))
+		return option_words_refuse(words, "%s=%s is not a number of seconds.", name, text);
+	if (*seconds > TIMEOUT_MAX)
+		return option_words_refuse(words, "%s=%s is too long: the most is a hundred years.",
+					   name, text);
+	return 0;
+}
+
+static errint_t judge_timeouts(struct option_words *words, struct options *options)
+{
+	errint_t error;
+
+	options->attr_timeout = DEFAULT_TIMEOUT;
+	error = judge_timeout(words, "attr_timeout", words->attr_timeout, &options->attr_timeout);
+	if (error)
+		return error;
+	options->entry_timeout = DEFAULT_TIMEOUT;
+	error = judge_timeout(words, "entry_timeout", words->entry_timeout,
+			      &options->entry_timeout);
+	if (error)
+		return error;
+	/* On a writable mount, others also make files behind the mount: lock files, results of
+	 * builds. */
+	options->negative_timeout = options->read_only ? options->entry_timeout : 0;
+	return judge_timeout(words, "negative_timeout", words->negative_timeout,
+			     &options->negative_timeout);
+}
+
+static errint_t judge_directory(struct option_words *words, const char *option, const char *path)
+{
+	/* The daemon works in /, so a relative path would be resolved from there. */
+	return path && *path != '/'
+		       ? option_words_refuse(words, "%s=%s is not an absolute path.", option, path)
+		       : 0;
+}
+
+static errint_t judge_directories(struct option_words *words, struct options *options)
+{
+	errint_t error = judge_directory(words, "state", words->state);
+
+	if (!error)
+		error = judge_directory(words, "control", words->control);
+	if (!error && words->state && !(options->state = strdup(words->state)))
+		error = -ENOMEM;
+	if (!error && words->control && !(options->control = strdup(words->control)))
+		error = -ENOMEM;
+	return error;
+}
+
+static void take_flags(const struct option_words *words, struct options *options)
+{
+	options->source_stacked = words->source_stacked;
+	options->pseudo_filesystems = words->pseudo_filesystems;
+	options->border = words->one_file_system      ? BORDER_ONE
+			  : words->pseudo_filesystems ? BORDER_PSEUDO_TOO
+						      : BORDER_NO_PSEUDO;
+	options->read_only = words->read_only;
+	options->watch = words->watch == WATCH_ON;
+}
+
+errint_t options_judge(struct option_words *words, uint64_t standing, struct options *options)
+{
+	errint_t error;
+
+	take_flags(words, options);
+	error = judge_sizes(words, standing, options);
+	if (!error)
+		error = judge_transport(words, words->transport, &options->transport);
+	if (!error)
+		error = judge_seccomp(words, words->seccomp, &options->seccomp);
+	if (!error)
+		error = judge_directories(words, options);
+	if (!error)
+		error = judge_scan(words, words->scan, &options->scan_background);
+	if (!error)
+		error = judge_coherence(words, words->coherence, &options->coherence_overlay);
+	if (!error)
+		error = judge_timeouts(words, options);
+	if (!error)
+		error = option_list_copy(words->passthrough, &options->passthrough);
+	if (error == -ENOMEM)
+		error = option_words_refuse(words, "not enough memory.");
+	return error;
+}
