@@ -191,7 +191,7 @@ static void measure_index(uint64_t count, uint64_t look_ups, int counter, struct
 
 	if (metas == MAP_FAILED)
 		die("mmap", errno);
-	if (frame_queue_init(&queue, metas, (uint32_t)count) ||
+	if (frame_queue_init(&queue, metas, (uint32_t)count, (uint32_t)count) ||
 	    hash_index_new(count, &owner, &index))
 		die("the index", ENOMEM);
 	index_fill(index, metas, count);

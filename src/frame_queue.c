@@ -15,29 +15,46 @@
 
 #define GHOST_WAYS 16u
 
-errint_t frame_queue_init(struct frame_queue *queue, struct frame_meta *metas, uint32_t frames)
+static void set_sizes(struct frame_queue *queue, uint32_t frames)
+{
+	queue->small_target = frames / 10;
+	queue->ghost_sets = frames / GHOST_WAYS + 1;
+}
+
+errint_t frame_queue_init(struct frame_queue *queue, struct frame_meta *metas, uint32_t frames,
+			  uint32_t most)
 {
 	static const struct frame_fifo empty = {FRAME_NONE, FRAME_NONE, 0};
 
 	queue->metas = metas;
 	queue->small = empty;
 	queue->main = empty;
-	queue->small_target = frames / 10;
-	queue->ghost_sets = frames / GHOST_WAYS + 1;
+	set_sizes(queue, most);
+	queue->ghost_bytes = frame_queue_bytes(queue);
+	set_sizes(queue, frames);
 	/* Memory is touched with use: a pool that never evicts has no ghost. */
-	queue->ghost = mmap(NULL, frame_queue_bytes(queue), PROT_READ | PROT_WRITE,
+	queue->ghost = mmap(NULL, queue->ghost_bytes, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	return queue->ghost == MAP_FAILED ? -errno : 0;
 }
 
+void frame_queue_resize(struct frame_queue *queue, uint32_t frames)
+{
+	/* Its sets are found by another divisor from now on. If the kernel refuses, fingerprints
+	 * stay in sets that are not theirs: at worst some pages enter the wrong queue. */
+	(void)madvise(queue->ghost, queue->ghost_bytes, MADV_DONTNEED);
+	set_sizes(queue, frames);
+}
+
 void frame_queue_destroy(struct frame_queue *queue)
 {
-	munmap(queue->ghost, frame_queue_bytes(queue));
+	munmap(queue->ghost, queue->ghost_bytes);
 }
 
 uint64_t frame_queue_bytes(const struct frame_queue *queue)
 {
-	return queue->ghost_sets * GHOST_WAYS * sizeof(uint16_t);
+	return atomic_load_explicit(&queue->ghost_sets, memory_order_relaxed) * GHOST_WAYS *
+	       sizeof(uint16_t);
 }
 
 static void fifo_push(struct frame_queue *queue, struct frame_fifo *fifo, uint32_t frame)

@@ -30,6 +30,7 @@ enum frame_where {
 	FRAME_FREE,
 	FRAME_LIMBO,
 	FRAME_RETIRED, /* for good, in no list */
+	FRAME_CLOSED,  /* beyond the size of the pool, without memory, in no list */
 };
 
 /* Everything about a frame but its bytes; one cache line. */
@@ -38,7 +39,8 @@ struct frame_meta {
 	/* generation << 32 | users. This word decides: the thread that takes the users of a
 	 * generation to 0 by compare-and-swap, and moves the generation on, ends that life. */
 	_Atomic uint64_t life;
-	uint32_t prev;       /* in its queue or the free list; under the store's lock */
+	uint32_t prev;       /* in its queue or the free list, where the first one's means nothing;
+			      * under the store's lock */
 	uint32_t next;       /* the same */
 	_Atomic uint8_t hot; /* 0..FRAME_HOT_MAX; set by any reader, lost updates are harmless */
 	uint8_t where;       /* enum frame_where; under the store's lock */
@@ -56,9 +58,10 @@ struct frame_queue {
 	struct frame_meta *metas; /* borrowed */
 	struct frame_fifo small;
 	struct frame_fifo main;
-	uint32_t small_target; /* frames that the small queue may keep */
-	uint16_t *ghost;       /* sets of GHOST_WAYS fingerprints, newest first; 0: empty */
-	uint64_t ghost_sets;
+	uint32_t small_target;       /* frames that the small queue may keep */
+	uint16_t *ghost;             /* sets of GHOST_WAYS fingerprints, newest first; 0: empty */
+	_Atomic uint64_t ghost_sets; /* changed under the store's lock */
+	uint64_t ghost_bytes;        /* of its mapping; constant */
 };
 
 static inline uint32_t frame_users(uint64_t life)
@@ -71,8 +74,11 @@ static inline uint32_t frame_generation(uint64_t life)
 	return (uint32_t)(life >> 32);
 }
 
-/* FRAMES: size of the pool. -ENOMEM. */
-errint_t frame_queue_init(struct frame_queue *queue, struct frame_meta *metas, uint32_t frames);
+/* FRAMES: size of the pool, which frame_queue_resize() may change, up to MOST. -ENOMEM. */
+errint_t frame_queue_init(struct frame_queue *queue, struct frame_meta *metas, uint32_t frames,
+			  uint32_t most);
+/* The pool has FRAMES frames now. What the ghost remembered is forgotten. */
+void frame_queue_resize(struct frame_queue *queue, uint32_t frames);
 void frame_queue_destroy(struct frame_queue *queue);
 uint64_t frame_queue_bytes(const struct frame_queue *queue);
 

@@ -7,8 +7,8 @@
  * - hash_index_share() is one cds_lfht_add_unique(): look-up and insertion are one step.
  * - The table's size is set here, not by cds_lfht's automatic resizing, so that its bytes are
  *   known. It doubles when there are more than LOAD_MAX entries to a bucket. That keeps a chain at
- *   one and a half to three nodes and the table under 11 bytes for each entry. A resize blocks its
- *   caller only; readers and writers go on.
+ *   one and a half to three nodes and the table under 11 bytes for each entry. It is halved only
+ *   where the pool gets smaller. A resize blocks its caller only; readers and writers go on.
  */
 #include "foldfs/hash_index.h"
 
@@ -29,7 +29,7 @@ struct hash_index {
 	struct cds_lfht *table;
 	struct hash_index_owner owner;
 	uint64_t buckets_max;
-	_Atomic uint64_t buckets; /* written by hash_index_grow's one caller */
+	_Atomic uint64_t buckets; /* written by the one caller of hash_index_grow and _shrink */
 	_Atomic uint64_t entries;
 	uint8_t secret[SECRET_BYTES];
 };
@@ -215,6 +215,21 @@ void hash_index_grow(struct hash_index *index)
 		cds_lfht_resize(index->table, buckets);
 		atomic_store_explicit(&index->buckets, buckets, memory_order_relaxed);
 	}
+}
+
+void hash_index_shrink(struct hash_index *index)
+{
+	uint64_t buckets = atomic_load_explicit(&index->buckets, memory_order_relaxed);
+	uint64_t wanted = buckets;
+
+	while (wanted > BUCKETS_MIN &&
+	       wanted > 2 * atomic_load_explicit(&index->entries, memory_order_relaxed))
+		wanted /= 2;
+	if (wanted == buckets)
+		return;
+	fold_rcu_register();
+	cds_lfht_resize(index->table, wanted);
+	atomic_store_explicit(&index->buckets, wanted, memory_order_relaxed);
 }
 
 uint64_t hash_index_bytes(const struct hash_index *index)

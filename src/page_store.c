@@ -28,6 +28,8 @@
  *   - Only limbo leads to the free list, and a grace period begins after that: A.2 does not depend
  *     on when a frame comes there.
  *
+ * The pool may change its size meanwhile: page_store_resize.c.
+ *
  * Why a stale read is safe: bytes of a live frame are constant (A.1). Its memory is written again
  * only by a taker, after the frame was on the free list, after a grace period (A.2).
  *
@@ -43,10 +45,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-
-/* Frames kept free for takers, so that eviction runs ahead of them: 1/64 of the pool, in bounds. */
-#define RESERVE_MIN 32u
-#define RESERVE_MAX 4096u
 
 /* No cache line that every hit reads is written by a fill. */
 _Static_assert(offsetof(struct page_store, used) / LINES >
@@ -85,33 +83,9 @@ static void index_collision(void *owner)
 	counters_add(store->counters, COUNTER_DIGEST_COLLISIONS, 1);
 }
 
-static void *map_lazily(uint64_t length)
-{
-	void *memory = mmap(NULL, length, PROT_READ | PROT_WRITE,
-			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	return memory == MAP_FAILED ? NULL : memory;
-}
-
-static errint_t map_memory(struct page_store *store)
-{
-	uint64_t bytes = (uint64_t)store->frames_total << FOLD_PAGE_SHIFT;
-
-	store->bytes = map_lazily(bytes);
-	if (!store->bytes)
-		return -ENOMEM;
-	/* Frames are handed out from the bottom, so each huge page is filled before the next is
-	 * touched. A core dump without the pool is still useful. Both calls are advice. */
-	(void)madvise(store->bytes, bytes, MADV_HUGEPAGE);
-	(void)madvise(store->bytes, bytes, MADV_DONTDUMP);
-	store->metas = map_lazily((uint64_t)store->frames_total * sizeof(*store->metas));
-	return store->metas ? frame_queue_init(&store->queue, store->metas, store->frames_total)
-			    : -ENOMEM;
-}
-
 bool page_store_wants_reclaimer_locked(const struct page_store *store)
 {
-	if (store->stopping || hash_index_wants_to_grow(store->index) ||
+	if (store->stopping || store->adjusts || hash_index_wants_to_grow(store->index) ||
 	    page_store_wants_stock_locked(store))
 		return true;
 	/* One grace period serves many frames: a few in limbo can wait while others are free. */
@@ -123,7 +97,7 @@ bool page_store_wants_reclaimer_locked(const struct page_store *store)
 static void unmap_frames(struct page_store *store)
 {
 	if (store->bytes)
-		munmap(store->bytes, (uint64_t)store->frames_total << FOLD_PAGE_SHIFT);
+		munmap(store->bytes, (uint64_t)store->frames_most << FOLD_PAGE_SHIFT);
 	store->bytes = NULL;
 }
 
@@ -132,12 +106,24 @@ static void unmap_memory(struct page_store *store)
 	if (store->queue.ghost && store->queue.ghost != MAP_FAILED)
 		frame_queue_destroy(&store->queue);
 	if (store->metas)
-		munmap(store->metas, (uint64_t)store->frames_total * sizeof(*store->metas));
+		munmap(store->metas, (uint64_t)store->frames_most * sizeof(*store->metas));
 	unmap_frames(store);
 }
 
 errint_t page_store_new(uint64_t pool_bytes, struct counters *counters,
 			struct page_store **ret_store)
+{
+	return page_store_new_resizable(pool_bytes, pool_bytes, counters, ret_store);
+}
+
+static uint32_t frames_of(uint64_t bytes)
+{
+	return (uint32_t)((bytes < PAGE_STORE_MAX_BYTES ? bytes : PAGE_STORE_MAX_BYTES) >>
+			  FOLD_PAGE_SHIFT);
+}
+
+errint_t page_store_new_resizable(uint64_t pool_bytes, uint64_t most_bytes,
+				  struct counters *counters, struct page_store **ret_store)
 {
 	struct hash_index_owner owner = {.bytes = index_bytes, .collision = index_collision};
 	struct page_store *store;
@@ -149,21 +135,15 @@ errint_t page_store_new(uint64_t pool_bytes, struct counters *counters,
 	if (!store)
 		return -ENOMEM;
 	memset(store, 0, sizeof(*store));
-	store->frames_total = (uint32_t)(pool_bytes >> FOLD_PAGE_SHIFT);
-	store->reserve = store->frames_total / 64;
-	if (store->reserve < RESERVE_MIN)
-		store->reserve = RESERVE_MIN;
-	if (store->reserve > RESERVE_MAX)
-		store->reserve = RESERVE_MAX;
 	store->counters = counters;
 	store->free_first = FRAME_NONE;
 	store->limbo_first = FRAME_NONE;
 	pthread_mutex_init(&store->lock, NULL);
 	pthread_cond_init(&store->wanted, NULL);
 	owner.owner = store;
-	error = map_memory(store);
+	error = page_store_reserve(store, frames_of(pool_bytes), frames_of(most_bytes));
 	if (!error)
-		error = hash_index_new(store->frames_total, &owner, &store->index);
+		error = hash_index_new(store->frames_most, &owner, &store->index);
 	if (error) {
 		unmap_memory(store);
 		free(store);
@@ -175,11 +155,33 @@ errint_t page_store_new(uint64_t pool_bytes, struct counters *counters,
 
 void page_store_push_free_locked(struct page_store *store, uint32_t frame)
 {
-	store->metas[frame].next = store->free_first;
-	store->metas[frame].where = FRAME_FREE;
+	struct frame_meta *meta = &store->metas[frame];
+
+	store->moves++;
+	if (page_store_is_beyond_locked(store, frame)) {
+		meta->where = FRAME_CLOSED;
+		return;
+	}
+	if (store->free_first != FRAME_NONE)
+		store->metas[store->free_first].prev = frame;
+	meta->next = store->free_first;
+	meta->where = FRAME_FREE;
 	store->free_first = frame;
 	store->free_count++;
-	store->moves++;
+}
+
+/* The next frame that was never used, or not since the pool was smaller. */
+static uint32_t take_fresh_locked(struct page_store *store)
+{
+	uint32_t frame = store->fresh++;
+
+	/* Its metadata may have lost its memory, and the last generation with it (A.3). */
+	if (store->shrunk) {
+		store->metas[frame].where = FRAME_OUTSIDE;
+		atomic_store_explicit(&store->metas[frame].life,
+				      life_of(store->fresh_generation, 0), memory_order_relaxed);
+	}
+	return frame;
 }
 
 unsigned page_store_take(struct page_store *store, uint32_t frames[], unsigned count)
@@ -194,8 +196,8 @@ unsigned page_store_take(struct page_store *store, uint32_t frames[], unsigned c
 		store->free_first = store->metas[frames[taken++]].next;
 		store->free_count--;
 	}
-	while (taken < count && store->fresh < store->frames_total)
-		frames[taken++] = store->fresh++;
+	while (taken < count && store->fresh < store->frames_total && !store->fresh_held)
+		frames[taken++] = take_fresh_locked(store);
 	if (store->touched < store->fresh)
 		store->touched = store->fresh;
 	store->moves += taken != 0;
@@ -222,6 +224,7 @@ void page_store_to_limbo_locked(struct page_store *store, uint32_t frame, uint32
 
 	frame_queue_remove(&store->queue, frame);
 	store->moves++;
+	(void)page_store_is_beyond_locked(store, frame);
 	if (generation == UINT32_MAX) {
 		meta->where = FRAME_RETIRED; /* its generations are used up */
 		return;
@@ -240,6 +243,7 @@ static void step_locked(struct page_store *store, const struct frame_step *step)
 		/* The last generation also stands for dead frames, so ask for the users. */
 		if (page_store_users(store, step->ref))
 			frame_queue_insert(&store->queue, step->ref.frame);
+		(void)page_store_is_beyond_locked(store, step->ref.frame);
 		store->moves++;
 	}
 }
@@ -407,7 +411,8 @@ uint32_t page_store_users(const struct page_store *store, struct frame_ref ref)
 
 const void *page_store_peek(const struct page_store *store, struct frame_ref ref)
 {
-	if (ref.frame >= store->frames_total || !page_store_users(store, ref))
+	if (ref.frame >= atomic_load_explicit(&store->fresh, memory_order_relaxed) ||
+	    !page_store_users(store, ref))
 		return NULL;
 	return store->bytes + ((uint64_t)ref.frame << FOLD_PAGE_SHIFT);
 }
@@ -514,9 +519,10 @@ void page_store_usage(const struct page_store *store, struct page_store_usage *r
 {
 	uint64_t fresh = atomic_load_explicit(&store->fresh, memory_order_relaxed);
 	uint64_t touched = atomic_load_explicit(&store->touched, memory_order_relaxed);
-	bool full = fresh == store->frames_total;
+	uint32_t total = atomic_load_explicit(&store->frames_total, memory_order_relaxed);
+	bool full = fresh >= total;
 
-	ret_usage->frames_total = store->frames_total;
+	ret_usage->frames_total = total;
 	ret_usage->frames_used = atomic_load_explicit(&store->used, memory_order_relaxed);
 	ret_usage->pages_shared = atomic_load_explicit(&store->shared, memory_order_relaxed);
 	ret_usage->pages_sharing = atomic_load_explicit(&store->sharing, memory_order_relaxed);

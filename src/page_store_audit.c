@@ -19,6 +19,8 @@ static enum frame_place place_of(const struct frame_meta *meta)
 		return FRAME_PLACE_LIMBO;
 	case FRAME_RETIRED:
 		return FRAME_PLACE_RETIRED;
+	case FRAME_CLOSED:
+		return FRAME_PLACE_CLOSED;
 	default:
 		return FRAME_PLACE_TAKEN;
 	}
@@ -26,7 +28,7 @@ static enum frame_place place_of(const struct frame_meta *meta)
 
 static bool is_frame(const struct page_store *store, uint32_t link)
 {
-	return link == FRAME_NONE || link < store->frames_total;
+	return link == FRAME_NONE || link < store->fresh;
 }
 
 static void report_locked(const struct page_store *store, uint32_t frame,
@@ -75,7 +77,7 @@ void page_store_lists(struct page_store *store, struct frame_lists *ret_lists)
 		store->queue.small.length + store->queue.main.length;
 	ret_lists->length[FRAME_PLACE_FREE] = store->free_count;
 	ret_lists->length[FRAME_PLACE_LIMBO] = store->limbo_count;
-	ret_lists->length[FRAME_PLACE_FRESH] = store->frames_total - store->fresh;
+	ret_lists->used_before = store->fresh;
 	pthread_mutex_unlock(&store->lock);
 }
 
@@ -97,7 +99,7 @@ enum frame_walk_step page_store_walk(struct page_store *store, struct frame_walk
 		step = FRAME_WALK_MOVED;
 	/* Counting frames ends the walk in a ring; a link to nowhere ends it too. */
 	for (; step == FRAME_WALK_MORE && steps < WALK_STEPS; steps++) {
-		if (walk->at >= store->frames_total || walk->seen > store->frames_total) {
+		if (walk->at >= store->fresh || walk->seen > store->fresh) {
 			step = FRAME_WALK_DONE;
 		} else {
 			walk->at = store->metas[walk->at].next;

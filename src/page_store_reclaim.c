@@ -22,9 +22,8 @@
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #endif
 
-/* What one hold of the lock does at most: choose this many frames to evict, look at this many for
+/* What one hold of the lock does at most: choose EVICT_BATCH frames to evict, look at this many for
  * that, make this many free. */
-#define EVICT_BATCH 64u
 #define EVICT_LOOKS 256u
 #define FREE_BATCH  256u
 /* Frames that are evicted although in use, if all that were looked at are in use. */
@@ -65,11 +64,9 @@ static unsigned choose_victims_locked(struct page_store *store, uint32_t victims
 	return count;
 }
 
-/* End the lives of VICTIMS, which are in no queue. Only their users know them, and may end their
- * lives as well. None of them can be free, and another thread's, before the reclaimer's next look
- * at limbo. The lock is given up meanwhile. Read side, so that the audit sees them chosen and in
- * limbo at once. */
-static void evict_victims_locked(struct page_store *store, uint32_t victims[], unsigned count)
+/* Only their users know the victims, and may end their lives as well. None of them can be free, and
+ * another thread's, before the reclaimer's next look at limbo. */
+void page_store_evict_locked(struct page_store *store, uint32_t victims[], unsigned count)
 {
 	uint32_t generations[EVICT_BATCH];
 	unsigned evicted = 0;
@@ -100,13 +97,12 @@ static void evict_for_reserve_locked(struct page_store *store)
 	       (store->queue.small.length || store->queue.main.length)) {
 		fold_rcu_read_lock();
 		count = choose_victims_locked(store, victims, &looked);
-		evict_victims_locked(store, victims, count);
+		page_store_evict_locked(store, victims, count);
 		fold_rcu_read_unlock();
 	}
 }
 
-/* limbo -> free, a grace period later. The lock is given up meanwhile. */
-static void empty_limbo_locked(struct page_store *store)
+void page_store_empty_limbo_locked(struct page_store *store)
 {
 	uint32_t frame = store->limbo_first;
 	unsigned freed = 0;
@@ -135,7 +131,7 @@ static void empty_limbo_locked(struct page_store *store)
 static void touch_stock_locked(struct page_store *store)
 {
 	uint32_t first = store->touched;
-	uint32_t left = store->frames_total - first;
+	uint32_t left = store->frames_total > first ? store->frames_total - first : 0;
 	uint32_t count = left < PAGE_STORE_STOCK ? left : PAGE_STORE_STOCK;
 
 	store->touched += count;
@@ -155,10 +151,12 @@ static void *reclaim(void *argument)
 	while (!store->stopping) {
 		while (!page_store_wants_reclaimer_locked(store))
 			pthread_cond_wait(&store->wanted, &store->lock);
+		if (store->adjusts)
+			page_store_adjust_locked(store);
 		if (page_store_wants_stock_locked(store))
 			touch_stock_locked(store);
 		evict_for_reserve_locked(store);
-		empty_limbo_locked(store);
+		page_store_empty_limbo_locked(store);
 		if (hash_index_wants_to_grow(store->index)) {
 			pthread_mutex_unlock(&store->lock);
 			hash_index_grow(store->index);

@@ -78,6 +78,10 @@ bool hash_index_wants_to_grow(const struct hash_index *index);
  * Blocks its caller for the work; no other thread waits for it. */
 void hash_index_grow(struct hash_index *index);
 
+/* Halve the table as long as it has more than two buckets for each entry. As hash_index_grow(), and
+ * by the same caller. */
+void hash_index_shrink(struct hash_index *index);
+
 /* Bytes that the table takes now, beside the nodes. */
 uint64_t hash_index_bytes(const struct hash_index *index);
 

@@ -8,7 +8,7 @@
  *        -> live  (page_store_publish, page_store_publish_private; immutable from here on)
  *        -> limbo (the last user's drop, or eviction: the thread that wins the compare-and-swap
  *                  of `life`)
- *        -> free  (the reclaimer, a grace period later)
+ *        -> free  (the reclaimer, a grace period later; beyond the size of the pool: closed)
  *
  * Guarantees, cited by code and tests:
  *   A.1 The bytes of a live frame never change.
@@ -20,9 +20,10 @@
  *   A.4 Frames that share content were compared byte by byte.
  *   A.5 Nothing here fails for want of a frame: take() returns fewer than asked, and that is all.
  *
- * The pool is one anonymous mapping of its full size; memory is touched, and so taken, only as
- * frames are first used. Eviction is S3-FIFO ("FIFO queues are all you need for cache eviction",
- * SOSP 2023): a hit sets bits in the frame's metadata and moves nothing.
+ * The pool is one anonymous mapping of the largest size that it can have; memory is touched, and so
+ * taken, only as frames are first used. page_store_resize.c changes its size. Eviction is S3-FIFO
+ * ("FIFO queues are all you need for cache eviction", SOSP 2023): a hit sets bits in the frame's
+ * metadata and moves nothing.
  */
 #ifndef FOLDFS_PAGE_STORE_H
 #define FOLDFS_PAGE_STORE_H
@@ -52,7 +53,8 @@ enum frame_place {
 	FRAME_PLACE_FREE,
 	FRAME_PLACE_LIMBO,
 	FRAME_PLACE_RETIRED,
-	FRAME_PLACE_FRESH, /* never used */
+	FRAME_PLACE_CLOSED, /* beyond the size of the pool, which was larger */
+	FRAME_PLACE_FRESH,  /* never used */
 	FRAME_PLACES
 };
 
@@ -89,6 +91,22 @@ struct page_store_usage {
  * is borrowed. -ENOMEM. No thread runs until page_store_start(). */
 errint_t page_store_new(uint64_t pool_bytes, struct counters *counters,
 			struct page_store **ret_store);
+
+/* As page_store_new(), with addresses for up to MOST_BYTES (at least POOL_BYTES). If there are not
+ * so many, as in a small address space, the pool can shrink but not grow. */
+errint_t page_store_new_resizable(uint64_t pool_bytes, uint64_t most_bytes,
+				  struct counters *counters, struct page_store **ret_store);
+
+/*
+ * Change the size of the pool to POOL_BYTES, rounded down to pages. One caller at a time, once the
+ * reclaimer runs; everything else goes on meanwhile. Returns at once. Then the reclaimer evicts the
+ * frames beyond the new size and gives their memory back, in bounded holds of the lock. A frame
+ * beyond it that somebody is filling goes when that is over. -ERANGE: below the least size, or
+ * beyond page_store_most_bytes(). -ENOMEM: nothing has changed.
+ */
+errint_t page_store_resize(struct page_store *store, uint64_t pool_bytes);
+/* The largest size that the pool can be given. Constant. */
+uint64_t page_store_most_bytes(const struct page_store *store);
 
 /* Start the reclaimer, which evicts and waits for grace periods. After any fork. -errno. */
 errint_t page_store_start(struct page_store *store);
@@ -188,6 +206,7 @@ void page_store_report(struct page_store *store, uint32_t first, unsigned count,
 struct frame_lists {
 	uint64_t moves;
 	uint64_t index_entries;
+	uint32_t used_before;          /* frames from here on were never used */
 	uint32_t length[FRAME_PLACES]; /* of the lists that keep a length; else 0 */
 };
 void page_store_lists(struct page_store *store, struct frame_lists *ret_lists);

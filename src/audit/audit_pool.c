@@ -52,12 +52,10 @@ struct census {
 
 static uint64_t frames_in_use(struct page_store *store)
 {
-	struct page_store_usage usage;
 	struct frame_lists lists;
 
-	page_store_usage(store, &usage);
 	page_store_lists(store, &lists);
-	return usage.frames_total - lists.length[FRAME_PLACE_FRESH];
+	return lists.used_before;
 }
 
 /* ---- slots, by frame ---- */

@@ -18,7 +18,7 @@ static void fixture_open(struct fixture *fixture)
 	fixture->metas = aligned_alloc(64, FRAMES * sizeof(*fixture->metas));
 	expect(fixture->metas);
 	memset(fixture->metas, 0, FRAMES * sizeof(*fixture->metas));
-	expect(!frame_queue_init(&fixture->queue, fixture->metas, FRAMES));
+	expect(!frame_queue_init(&fixture->queue, fixture->metas, FRAMES, FRAMES));
 }
 
 static void fixture_close(struct fixture *fixture)
