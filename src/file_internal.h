@@ -17,7 +17,8 @@
 struct file_table {
 	struct page_map_memory *memory;
 	struct family_table *families; /* NULL: kins are not followed. Constant once set */
-	uint64_t budget;
+	_Atomic uint64_t
+		budget; /* relaxed: a trim by the old one is followed by the change's own */
 	struct writers_view view; /* on the source; constant once set */
 	bool multigrain;   /* there the kernel never gives a looked-at timestamp twice; constant
 			    * once set */

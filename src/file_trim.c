@@ -134,14 +134,12 @@ static uint64_t excess_of(const struct file_table *table)
 	return bytes > table->budget ? bytes - table->budget : 0;
 }
 
-void file_table_trim(struct file_table *table)
+/* Under trim_lock. */
+static void trim(struct file_table *table)
 {
-	uint64_t excess;
+	uint64_t excess = excess_of(table);
 	uint64_t freed;
 
-	if (!excess_of(table) || pthread_mutex_trylock(&table->trim_lock))
-		return;
-	excess = excess_of(table);
 	/* A sixteenth more than needed, so that this is not done for every node. */
 	if (excess)
 		excess += table->budget / 16;
@@ -157,5 +155,21 @@ void file_table_trim(struct file_table *table)
 		}
 		excess -= freed < excess ? freed : excess;
 	}
+}
+
+void file_table_trim(struct file_table *table)
+{
+	if (!excess_of(table) || pthread_mutex_trylock(&table->trim_lock))
+		return;
+	trim(table);
+	pthread_mutex_unlock(&table->trim_lock);
+}
+
+void file_table_set_budget(struct file_table *table, uint64_t budget_bytes)
+{
+	atomic_store_explicit(&table->budget, budget_bytes, memory_order_relaxed);
+	/* A thread that trims may go by the budget that was. */
+	pthread_mutex_lock(&table->trim_lock);
+	trim(table);
 	pthread_mutex_unlock(&table->trim_lock);
 }

@@ -15,6 +15,7 @@
 #include "foldfs/counters.h"
 #include "foldfs/family.h"
 #include "foldfs/memory.h"
+#include "foldfs/memory_limit.h"
 #include "foldfs/sanitized.h"
 #include "foldfs/state.h"
 
@@ -131,7 +132,9 @@ static errint_t build(struct fusefs *fs, const struct options *options)
 	fs->counters = counters_new();
 	if (!fs->counters)
 		return -ENOMEM;
-	error = page_store_new(options->pool_bytes, fs->counters, &fs->store);
+	/* Addresses for all memory that there is, so that the pool can grow. */
+	error = page_store_new_resizable(options->pool_bytes, memory_machine(), fs->counters,
+					 &fs->store);
 	if (!error)
 		error = page_map_memory_new(fs->store, &fs->map_memory);
 	if (!error)
@@ -183,13 +186,12 @@ errint_t fusefs_new(const struct options *options, int source_fd, struct fusefs 
 		return -ENOMEM;
 	fs->source_fd = source_fd;
 	fs->transport = options->transport;
-	fs->attr_timeout = options->attr_timeout;
-	fs->entry_timeout = options->entry_timeout;
-	fs->negative_timeout = options->negative_timeout;
+	fusefs_set_timeouts(fs, options);
 	fs->read_only = options->read_only;
 	CDS_INIT_LIST_HEAD(&fs->handles);
 	CDS_INIT_LIST_HEAD(&fs->directories);
 	pthread_mutex_init(&fs->handles_lock, NULL);
+	pthread_mutex_init(&fs->watch_lock, NULL);
 	error = build(fs, options);
 	if (error) {
 		fusefs_free(fs);
@@ -203,8 +205,7 @@ errint_t fusefs_new(const struct options *options, int source_fd, struct fusefs 
 /* Stop the threads whose calls into the kernel may wait for a request to be answered. */
 static void stop_callers(struct fusefs *fs)
 {
-	if (fs->watch)
-		source_watch_stop(fs->watch);
+	fusefs_watch_stop(fs);
 	window_stop(fs->window);
 }
 
@@ -258,6 +259,7 @@ void fusefs_free(struct fusefs *fs)
 	plan_free(fs->plan);
 	shares_free(fs->open_handles);
 	counters_free(fs->counters);
+	pthread_mutex_destroy(&fs->watch_lock);
 	pthread_mutex_destroy(&fs->handles_lock);
 	free(fs);
 }
@@ -363,8 +365,8 @@ static errint_t start_threads(struct fusefs *fs)
 		error = memory_keeper_start(fs->keeper);
 	if (!error)
 		error = window_start(fs->window);
-	if (!error && fs->watch)
-		error = source_watch_start(fs->watch);
+	if (!error)
+		error = fusefs_watch_start(fs);
 	if (!error)
 		fetcher_start(fs->fetcher);
 	return error;

@@ -28,6 +28,9 @@ struct writers_view;
 /* Maps are kept within BUDGET bytes. MEMORY is borrowed. -ENOMEM. */
 errint_t file_table_new(struct page_map_memory *memory, uint64_t budget_bytes,
 			struct file_table **ret_table);
+/* From now on the budget is BUDGET_BYTES; what is beyond it is given up before this returns. Any
+ * thread that no request waits for. Not within a read side. */
+void file_table_set_budget(struct file_table *table, uint64_t budget_bytes);
 /* FD is the open source directory: it tells how far the source's timestamps can be trusted. To be
  * called before use; without it they are taken for coarse ones. -errno. */
 errint_t file_table_source(struct file_table *table, int fd);

@@ -41,9 +41,31 @@ void fusefs_finish(struct fusefs *fs);
  * before FS serves. */
 void fusefs_use_state(struct fusefs *fs, const struct state *state);
 
-/* From now on follow changes that others make in the source. At most once, between fusefs_new() and
- * fusefs_serve(); no thread runs yet. Returns what source_watch_new() returns. */
+/* From now on follow changes that others make in the source, if they are not followed already.
+ * After fusefs_serve() has begun, everything that is known is compared first. Returns what
+ * source_watch_new() returns; -ESHUTDOWN: the end has begun. */
 errint_t fusefs_watch(struct fusefs *fs);
+/* Do not follow them any more. Any thread that no request waits for; waits for the watching
+ * thread. */
+void fusefs_unwatch(struct fusefs *fs);
+
+/*
+ * What may change while FS serves (fusefs_settings.c). One caller at a time, between the start of
+ * fusefs_serve() and fusefs_free(), on a thread that no request waits for. Requests go on, and go
+ * by the old or the new value.
+ */
+
+/* How long the kernel may keep what it is told from now on. */
+void fusefs_set_timeouts(struct fusefs *fs, const struct options *options);
+/* Which files the kernel serves by itself, among those that are opened from now on. -ENOMEM. */
+errint_t fusefs_set_passthrough(struct fusefs *fs, const struct options *options);
+/* See page_store_resize(). BYTES: up to fusefs_pool_most(), which is constant. */
+errint_t fusefs_set_pool(struct fusefs *fs, uint64_t bytes);
+uint64_t fusefs_pool_most(const struct fusefs *fs);
+/* See window_set_budget(). */
+void fusefs_set_window(struct fusefs *fs, uint64_t bytes);
+/* See file_table_set_budget(). */
+void fusefs_set_maps(struct fusefs *fs, uint64_t bytes);
 
 /* The operations, for fuse_session_new() with FS as user data. */
 extern const struct fuse_lowlevel_ops fusefs_operations;

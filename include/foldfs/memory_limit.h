@@ -14,6 +14,9 @@
 /* Bytes; 0 if nothing says how much. A cgroup that cannot be read is left out. */
 uint64_t memory_limit(void);
 
+/* Bytes of memory that the machine has, whatever cgroups say; 0 if nothing says how much. */
+uint64_t memory_machine(void);
+
 /* The limit for a machine of MACHINE bytes, with the cgroups that the files CGROUP and MOUNTINFO
  * describe. These have the format of those in /proc/self. */
 uint64_t memory_limit_of(uint64_t machine, const char *cgroup, const char *mountinfo);

@@ -104,11 +104,16 @@ struct plan_open {
 	bool asks;             /* a question only, no open: nothing is begun */
 };
 
-/* Make the plan of the source open as SOURCE_FD. Borrows OPTIONS, PASSTHROUGH, and LEASES (those
- * that the daemon holds). -ENOMEM. */
+/* Make the plan of the source open as SOURCE_FD. Borrows PASSTHROUGH, and LEASES (those that the
+ * daemon holds). -ENOMEM. */
 errint_t plan_new(const struct options *options, int source_fd, struct passthrough *passthrough,
 		  struct lease_table *leases, struct plan **ret_plan);
 void plan_free(struct plan *plan);
+
+/* From now on first opens go by GLOBS (-o passthrough=GLOB; NULL at the end, or NULL: none; copied)
+ * and MAX_BYTES (passthrough_max). What is open keeps its plan. One caller at a time. Waits for a
+ * grace period; not within a read side. -ENOMEM: nothing has changed. */
+errint_t plan_set_passthrough(struct plan *plan, char *const *globs, uint64_t max_bytes);
 
 /* Use what is known from earlier mounts (borrowed). To be called before the first request. Without
  * a catalogue, only what this mount reads is known. Without objects, nothing is shared in a

@@ -41,6 +41,10 @@ struct window_usage {
 /* BUDGET_BYTES 0: no window, notes are ignored (direct I/O). -ENOMEM. */
 errint_t window_new(uint64_t budget_bytes, window_invalidate_fn invalidate, void *context,
 		    struct window **ret_window);
+/* From now on the window is held to BUDGET_BYTES. There is a window, and it stays one: neither
+ * budget is 0. What is beyond a smaller budget is trimmed soon. Any thread; waits for no
+ * trimmer. */
+void window_set_budget(struct window *window, uint64_t budget_bytes);
 /* Start the threads; after any fork, once the connection can take notifications. */
 errint_t window_start(struct window *window);
 /* Stop trimming: afterwards nothing calls invalidate. Idempotent. */

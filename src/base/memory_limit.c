@@ -26,7 +26,7 @@ struct search {
 	uint64_t bytes;
 };
 
-static uint64_t machine_memory(void)
+uint64_t memory_machine(void)
 {
 	long pages = sysconf(_SC_PHYS_PAGES);
 	long size = sysconf(_SC_PAGESIZE);
@@ -147,5 +147,5 @@ uint64_t memory_limit_of(uint64_t machine, const char *cgroup, const char *mount
 
 uint64_t memory_limit(void)
 {
-	return memory_limit_of(machine_memory(), "/proc/self/cgroup", "/proc/self/mountinfo");
+	return memory_limit_of(memory_machine(), "/proc/self/cgroup", "/proc/self/mountinfo");
 }

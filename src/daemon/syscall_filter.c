@@ -35,6 +35,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/fanotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -49,6 +50,10 @@
 #define FUSE_BACKING_OPEN  _IOC(_IOC_WRITE, 229, 1, 16)
 #define FUSE_BACKING_CLOSE _IOC(_IOC_WRITE, 229, 2, 4)
 #define FUSE_CLONE         _IOC(_IOC_READ, 229, 0, 4)
+
+/* As source_watch.c asks for it. */
+#define WATCH_KIND                                                                                 \
+	(FAN_CLASS_NOTIF | FAN_REPORT_FID | FAN_REPORT_DFID_NAME | FAN_CLOEXEC | FAN_NONBLOCK)
 
 #define FOR(user) (1u << (user))
 #define DAEMON    FOR(SYSCALLS_DAEMON)
@@ -155,6 +160,9 @@ static const struct {
 	{DAEMON, "io_uring_register", 1, UINT32_MAX, IORING_REGISTER_ENABLE_RINGS},
 	/* SCHED_IDLE, for work in the background. */
 	{DAEMON, "sched_setscheduler", 1, UINT32_MAX, SCHED_IDLE},
+	/* The watch, which may begin at any time: reports, never permissions. */
+	{DAEMON, "fanotify_init", 0, UINT32_MAX, WATCH_KIND},
+	{DAEMON, "fanotify_mark", 1, UINT32_MAX, FAN_MARK_ADD | FAN_MARK_FILESYSTEM},
 	/* The daemon's own limits. */
 	{DAEMON, "prlimit64", 0, UINT32_MAX, 0},
 	/* The C library names threads and memory; the status report needs the rest. */

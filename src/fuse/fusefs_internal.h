@@ -27,9 +27,10 @@ struct fusefs {
 	struct passthrough *passthrough;
 	struct plan *plan;
 	enum transport_choice transport;
-	double attr_timeout;
-	double entry_timeout;
-	double negative_timeout;
+	/* Seconds. Any of them may change at any time: an answer goes by what it reads. */
+	_Atomic double attr_timeout;
+	_Atomic double entry_timeout;
+	_Atomic double negative_timeout;
 	bool read_only; /* stays so even if a remount changes the mount */
 	int source_fd;  /* the source directory, opened before the mount covers anything */
 
@@ -53,7 +54,11 @@ struct fusefs {
 	struct lease_table *leases;
 	struct window *window;
 	struct inode_table *inodes;
-	struct source_watch *watch; /* NULL: not asked for. Set before the first thread */
+	pthread_mutex_t watch_lock; /* held while the watching thread is started or ends */
+	struct source_watch *watch; /* NULL: there is none; under watch_lock, like the next three */
+	bool watch_begun;           /* a watch begins as soon as it is made */
+	bool watch_runs;            /* there is a thread */
+	bool watch_over;            /* no watch begins any more */
 
 	struct fuse_session *session; /* set in fusefs_serve(), before the first request */
 	atomic_bool uses_io_uring;    /* set by the first request that came by io_uring */
@@ -89,6 +94,13 @@ static inline struct fusefs *fusefs_of(fuse_req_t req)
 	identity_make_own();
 	return fusefs_of_lent(req);
 }
+
+/* ---- fusefs_watch.c ---- */
+
+/* The watch, if there is one, begins; a later one begins as soon as it is made. */
+errint_t fusefs_watch_start(struct fusefs *fs);
+/* The watch ends, if there is one, and none begins any more. While requests are still answered. */
+void fusefs_watch_stop(struct fusefs *fs);
 
 /* ---- fusefs_request.c ---- */
 

@@ -21,6 +21,7 @@
 
 #include "foldfs/counters.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -161,7 +162,7 @@ static errint_t follow_everything(void *context, int64_t calm)
 	return 0;
 }
 
-errint_t fusefs_watch(struct fusefs *fs)
+static errint_t watch_new(struct fusefs *fs)
 {
 	static const struct source_watch_calls calls = {
 		.content = follow_content,
@@ -171,4 +172,59 @@ errint_t fusefs_watch(struct fusefs *fs)
 	};
 
 	return source_watch_new(fs->source_fd, &calls, fs, fs->counters, &fs->watch);
+}
+
+/* The watch comes and goes under watch_lock. Its own thread reads fs->watch without it: the pointer
+ * is set before the thread begins, and cleared after it has ended. */
+
+errint_t fusefs_watch(struct fusefs *fs)
+{
+	errint_t error = -ESHUTDOWN;
+
+	pthread_mutex_lock(&fs->watch_lock);
+	if (fs->watch)
+		error = 0;
+	else if (!fs->watch_over)
+		error = watch_new(fs);
+	if (!error && fs->watch_begun && !fs->watch_runs) {
+		error = source_watch_start(fs->watch, true);
+		fs->watch_runs = !error;
+	}
+	if (error && !fs->watch_runs) {
+		source_watch_free(fs->watch);
+		fs->watch = NULL;
+	}
+	pthread_mutex_unlock(&fs->watch_lock);
+	return error;
+}
+
+errint_t fusefs_watch_start(struct fusefs *fs)
+{
+	errint_t error = 0;
+
+	pthread_mutex_lock(&fs->watch_lock);
+	fs->watch_begun = true;
+	if (fs->watch)
+		error = source_watch_start(fs->watch, false);
+	fs->watch_runs = fs->watch && !error;
+	pthread_mutex_unlock(&fs->watch_lock);
+	return error;
+}
+
+void fusefs_unwatch(struct fusefs *fs)
+{
+	pthread_mutex_lock(&fs->watch_lock);
+	source_watch_free(fs->watch);
+	fs->watch = NULL;
+	fs->watch_runs = false;
+	pthread_mutex_unlock(&fs->watch_lock);
+}
+
+void fusefs_watch_stop(struct fusefs *fs)
+{
+	pthread_mutex_lock(&fs->watch_lock);
+	fs->watch_over = true;
+	if (fs->watch)
+		source_watch_stop(fs->watch);
+	pthread_mutex_unlock(&fs->watch_lock);
 }

@@ -411,10 +411,12 @@ static void *watch_source(void *argument)
 	return NULL;
 }
 
-errint_t source_watch_start(struct source_watch *watch)
+errint_t source_watch_start(struct source_watch *watch, bool known)
 {
 	int error;
 
+	/* What changed before was not reported, which is as good as lost. */
+	watch->lost = known;
 	pthread_mutex_lock(&watch->stop_lock);
 	error = pthread_create(&watch->thread, NULL, watch_source, watch);
 	watch->running = !error;

@@ -53,7 +53,8 @@ struct source_watch_calls {
  */
 errint_t source_watch_new(int source_fd, const struct source_watch_calls *calls, void *context,
 			  struct counters *counters, struct source_watch **ret_watch);
-errint_t source_watch_start(struct source_watch *watch);
+/* KNOWN: files are known already, from before the watch, so a sweep comes first. */
+errint_t source_watch_start(struct source_watch *watch, bool known);
 /* No call is made afterwards. Idempotent. Any thread except the watching one; waits for a call that
  * is under way. */
 void source_watch_stop(struct source_watch *watch);

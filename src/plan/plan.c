@@ -45,6 +45,7 @@
 
 #include "foldfs/file.h"
 #include "foldfs/proc_fd.h"
+#include "foldfs/rcu.h"
 #include "foldfs/state.h"
 
 #include <errno.h>
@@ -77,6 +78,58 @@ static char *root_path(int source_fd)
 	return strdup(path);
 }
 
+static void globs_free(struct plan_globs *globs)
+{
+	for (char **glob = globs ? globs->list : NULL; glob && *glob; glob++)
+		free(*glob);
+	if (globs)
+		free(globs->list);
+	free(globs);
+}
+
+/* A copy of LIST; *RET_GLOBS is NULL for none. -ENOMEM. */
+static errint_t globs_new(char *const *list, struct plan_globs **ret_globs)
+{
+	struct plan_globs *globs = NULL;
+	size_t count = 0;
+
+	while (list && list[count])
+		count++;
+	if (count) {
+		globs = calloc(1, sizeof(*globs));
+		if (globs)
+			globs->list = calloc(count + 1, sizeof(*globs->list));
+	}
+	for (size_t i = 0; globs && globs->list && i < count; i++) {
+		globs->list[i] = strdup(list[i]);
+		if (!globs->list[i])
+			break;
+	}
+	if (count && (!globs || !globs->list || !globs->list[count - 1])) {
+		globs_free(globs);
+		return -ENOMEM;
+	}
+	*ret_globs = globs;
+	return 0;
+}
+
+errint_t plan_set_passthrough(struct plan *plan, char *const *list, uint64_t max_bytes)
+{
+	struct plan_globs *globs;
+	errint_t error = globs_new(list, &globs);
+
+	if (error)
+		return error;
+	/* With window=0 the user wants memory to hold only what is shared, and nothing cached
+	 * besides. */
+	atomic_store_explicit(&plan->max_bytes, plan->direct ? 0 : max_bytes, memory_order_relaxed);
+	globs = atomic_exchange(&plan->globs, globs);
+	if (globs)
+		fold_rcu_synchronize();
+	globs_free(globs);
+	return 0;
+}
+
 errint_t plan_new(const struct options *options, int source_fd, struct passthrough *passthrough,
 		  struct lease_table *leases, struct plan **ret_plan)
 {
@@ -96,15 +149,15 @@ errint_t plan_new(const struct options *options, int source_fd, struct passthrou
 	plan->passthrough = passthrough;
 	plan->leases = leases;
 	atomic_init(&plan->unable, "the kernel has not asked for anything yet");
-	plan->globs = options->passthrough;
-	/* With window=0 the user wants memory to hold only what is shared, and nothing cached
-	 * besides. */
-	plan->max_bytes = options->window_bytes ? options->passthrough_max : 0;
 	plan->direct = !options->window_bytes;
 	plan->read_only = options->read_only;
 	plan->source_stacked = options->source_stacked;
-	if (plan->globs)
-		plan->root = root_path(source_fd);
+	plan->root = root_path(source_fd);
+	error = plan_set_passthrough(plan, options->passthrough, options->passthrough_max);
+	if (error) {
+		plan_free(plan);
+		return error;
+	}
 	*ret_plan = plan;
 	return 0;
 }
@@ -123,6 +176,7 @@ void plan_free(struct plan *plan)
 	file_set_clear(&plan->backs);
 	pthread_mutex_destroy(&plan->sharers_lock);
 	pthread_mutex_destroy(&plan->awaited_lock);
+	globs_free(atomic_load(&plan->globs));
 	free(plan->root);
 	free(plan);
 }
@@ -215,23 +269,27 @@ static bool is_awaited(struct plan *plan, const struct stat *st)
  * one with a slash the whole path below the source. */
 static bool is_asked(const struct plan *plan, int fd)
 {
+	const struct plan_globs *globs;
 	char path[PATH_MAX];
 	const char *below;
 	const char *name;
+	bool asked = false;
 	size_t root;
 
-	if (!plan->globs || !plan->root || !proc_fd_name(fd, path, sizeof(path)))
+	if (!atomic_load_explicit(&plan->globs, memory_order_relaxed) || !plan->root ||
+	    !proc_fd_name(fd, path, sizeof(path)))
 		return false;
 	name = strrchr(path, '/');
 	root = strlen(plan->root);
 	below = strncmp(path, plan->root, root) == 0 && path[root] == '/' ? path + root + 1 : NULL;
-	for (char *const *glob = plan->globs; *glob; glob++) {
-		if (!strchr(*glob, '/') ? name && fnmatch(*glob, name + 1, FNM_PERIOD) == 0
-					: below && fnmatch(*glob + (**glob == '/'), below,
-							   FNM_PATHNAME | FNM_PERIOD) == 0)
-			return true;
-	}
-	return false;
+	fold_rcu_read_lock();
+	globs = atomic_load_explicit(&plan->globs, memory_order_acquire);
+	for (char *const *glob = globs ? globs->list : NULL; glob && *glob && !asked; glob++)
+		asked = !strchr(*glob, '/') ? name && fnmatch(*glob, name + 1, FNM_PERIOD) == 0
+					    : below && fnmatch(*glob + (**glob == '/'), below,
+							       FNM_PATHNAME | FNM_PERIOD) == 0;
+	fold_rcu_read_unlock();
+	return asked;
 }
 
 static bool is_for_writing(const struct plan_open *open)

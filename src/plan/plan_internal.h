@@ -22,14 +22,21 @@ struct awaited {
 	time_t until;
 };
 
+/* Constant once it is published. */
+struct plan_globs {
+	char **list; /* NULL at the end; owned */
+};
+
 struct plan {
 	struct passthrough *passthrough; /* borrowed */
 	struct lease_table *leases;      /* the same */
 	struct catalogue *catalogue;     /* borrowed; NULL: there is none. Constant */
 	struct shared_copies *copies;    /* the same */
-	char *root;         /* absolute path of the source, "" for /; NULL: no globs. Constant */
-	char *const *globs; /* borrowed, NULL at the end; NULL: none. Constant */
-	uint64_t max_bytes; /* constant */
+	char *root; /* absolute path of the source, "" for /; NULL: not known. Constant */
+	/* Read within a read side; changed by plan_set_passthrough(), which frees what was there a
+	 * grace period later. NULL: none. */
+	_Atomic(struct plan_globs *) globs;
+	_Atomic uint64_t max_bytes;   /* relaxed: an open goes by the one or the other */
 	struct writers_view view;     /* on the source; constant */
 	bool direct;                  /* constant */
 	bool read_only;               /* constant */

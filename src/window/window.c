@@ -72,12 +72,28 @@ static void init_lists_and_locks(struct window *window)
 	clock_cond_init(&window->answer_bounded);
 }
 
-static errint_t make_tables(struct window *window)
+static void set_budget(struct window *window, uint64_t bytes)
+{
+	uint64_t slack = bytes / 4 > SLACK_BYTES ? bytes / 4 : SLACK_BYTES;
+
+	atomic_store_explicit(&window->budget, bytes, memory_order_relaxed);
+	atomic_store_explicit(&window->ceiling, (bytes + slack) >> FOLD_PAGE_SHIFT,
+			      memory_order_relaxed);
+}
+
+static uint64_t places_for(uint64_t budget_bytes)
 {
 	uint64_t places = PLACES_MIN;
 
-	while (places < PLACES_MAX && places * PLACE_PAGES < window_budget_pages(window))
+	while (places < PLACES_MAX && places * PLACE_PAGES < budget_bytes >> FOLD_PAGE_SHIFT)
 		places *= 2;
+	return places;
+}
+
+static errint_t make_tables(struct window *window)
+{
+	uint64_t places = places_for(window->budget);
+
 	window->places_mask = places - 1;
 	window->places = calloc(places, sizeof(*window->places));
 	if (!window->places)
@@ -97,13 +113,10 @@ errint_t window_new(uint64_t budget_bytes, window_invalidate_fn invalidate, void
 
 	if (!window)
 		return -ENOMEM;
-	window->budget = budget_bytes;
+	set_budget(window, budget_bytes);
 	window->invalidate = invalidate;
 	window->context = context;
 	window->trimmers_most = TRIMMERS;
-	window->ceiling = (budget_bytes +
-			   (budget_bytes / 4 > SLACK_BYTES ? budget_bytes / 4 : SLACK_BYTES)) >>
-			  FOLD_PAGE_SHIFT;
 	error = make_tables(window);
 	if (error) {
 		free(window->places);
@@ -113,6 +126,26 @@ errint_t window_new(uint64_t budget_bytes, window_invalidate_fn invalidate, void
 	init_lists_and_locks(window);
 	*ret_window = window;
 	return 0;
+}
+
+void window_set_budget(struct window *window, uint64_t budget_bytes)
+{
+	uint64_t count = places_for(budget_bytes);
+	/* Without memory for others, there are as many places as before, and longer chains. */
+	struct cds_hlist_head *places = calloc(count, sizeof(*places));
+
+	pthread_mutex_lock(&window->lock);
+	set_budget(window, budget_bytes);
+	if (places) {
+		window_count_memory(window, places);
+		places = window_move_places_locked(window, places, count - 1);
+	}
+	pthread_mutex_unlock(&window->lock);
+	if (places)
+		window_free_counted(window, places);
+	/* There may be more to trim, or room for those who wait. */
+	pthread_cond_signal(&window->wanted);
+	pthread_cond_broadcast(&window->trimmed_some);
 }
 
 /* The region; made and queued if it is not there. Read side. NULL: no memory. */

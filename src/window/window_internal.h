@@ -26,9 +26,11 @@
 #define SLOT_LEFT     (UINT32_C(1) << 31)
 
 struct window {
-	uint64_t budget;        /* constant */
-	uint64_t ceiling;       /* pages from which on reads wait; constant */
-	unsigned trimmers_most; /* TRIMMERS; constant once they run */
+	/* Both changed under lock, and read by any thread: a note or a READ that still goes by the
+	 * old one is as if it had come before the change. 0 stays 0. */
+	_Atomic uint64_t budget;
+	_Atomic uint64_t ceiling; /* pages from which on reads wait */
+	unsigned trimmers_most;   /* TRIMMERS; constant once they run */
 	window_invalidate_fn invalidate;
 	void *context;
 	struct cds_lfht *regions; /* additions and removals under lock */
@@ -46,7 +48,7 @@ struct window {
 	struct cds_list_head ready;     /* closed regions, a grace period later; under lock */
 	struct cds_list_head held;      /* regions left because of a READ that waits; under lock */
 	struct cds_hlist_head *places;  /* closing, ready and held regions, by place; under lock */
-	uint64_t places_mask;           /* constant; number of places less one */
+	uint64_t places_mask;           /* number of places less one; under lock */
 	uint64_t runs;                  /* how often a trimmer went to drop; under lock */
 	_Atomic uint64_t closing_pages; /* pages of regions in places, still counted in `pages`;
 					 * changed under lock */
@@ -122,7 +124,7 @@ struct region {
 
 static inline uint64_t window_budget_pages(const struct window *window)
 {
-	return window->budget >> FOLD_PAGE_SHIFT;
+	return atomic_load_explicit(&window->budget, memory_order_relaxed) >> FOLD_PAGE_SHIFT;
 }
 
 /* Number of pages past which there is something to trim. What is on its way out is not to be
@@ -170,6 +172,10 @@ struct window_range window_regions_of(const struct window_file *file, uint64_t f
 				      unsigned pages);
 /* The region with these pages, or NULL. Read side. */
 struct region *window_find_region(struct window_file *file, uint64_t index);
+/* Move what is in WINDOW's places to PLACES, of which there are MASK + 1. Returns what was there
+ * before. */
+struct cds_hlist_head *window_move_places_locked(struct window *window,
+						 struct cds_hlist_head *places, uint64_t mask);
 /* Move REGION from the noted to the closing ones. */
 void window_close_region_locked(struct window *window, struct region *region);
 /* The next region of FILE and INDEX that is on its way out, behind BEFORE; BEFORE NULL: the first.

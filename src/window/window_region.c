@@ -95,6 +95,28 @@ static struct cds_hlist_head *place_of(const struct window *window, const struct
 	return &window->places[window_hash_of(file, index) & window->places_mask];
 }
 
+struct cds_hlist_head *window_move_places_locked(struct window *window,
+						 struct cds_hlist_head *places, uint64_t mask)
+{
+	struct cds_hlist_head *before = window->places;
+	uint64_t count = window->places_mask + 1;
+	uint64_t i;
+
+	window->places = places;
+	window->places_mask = mask;
+	for (i = 0; before && i < count; i++) {
+		while (before[i].next) {
+			struct region *region =
+				caa_container_of(before[i].next, struct region, place);
+
+			cds_hlist_del(&region->place);
+			cds_hlist_add_head(&region->place,
+					   place_of(window, region->file, region->index));
+		}
+	}
+	return before;
+}
+
 struct region *window_next_closed_locked(const struct window_file *file, uint64_t index,
 					 const struct region *before)
 {

@@ -64,6 +64,39 @@ static void a_trim_walks_past_no_open_file(void **state)
 	pool_close(&pool);
 }
 
+/* A smaller budget is kept to before the call returns. */
+static void a_smaller_budget_is_trimmed_to(void **state)
+{
+	enum { IDLE = 1000 };
+	struct stat st = {.st_dev = 1};
+	struct file_table *table;
+	struct page_map_memory *memory;
+	struct pool pool;
+	struct file *file;
+	uint64_t all;
+
+	(void)state;
+	pool_open(&pool, 1 << 20, true);
+	expect(!page_map_memory_new(pool.store, &memory));
+	expect(!file_table_new(memory, 64 << 20, &table));
+	for (unsigned i = 0; i < IDLE; i++) {
+		st.st_ino = i + 1;
+		expect(!file_table_get(table, &st, &file));
+		file_put(file);
+	}
+	all = file_table_bytes(table) + page_map_memory_in_use(memory);
+	file_table_set_budget(table, all / 2);
+	assert_true(file_table_bytes(table) + page_map_memory_in_use(memory) <= all / 2);
+	assert_null(file_table_find(table, 1, 1));
+	file = file_table_find(table, 1, IDLE);
+	assert_non_null(file);
+	file_put(file);
+	file_table_set_budget(table, 64 << 20);
+	file_table_free(table);
+	page_map_memory_free(memory);
+	pool_close(&pool);
+}
+
 /* What one kin needs that is true of the file open as FD. */
 static struct kin *make_kin(struct family_table *families, int fd)
 {
@@ -163,6 +196,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_trim_walks_past_no_open_file),
+		cmocka_unit_test(a_smaller_budget_is_trimmed_to),
 		cmocka_unit_test(kins_are_found_past_no_other_file),
 		cmocka_unit_test(objects_are_spread_by_device_and_by_inode),
 	};

@@ -195,6 +195,48 @@ static void without_a_window_notes_are_ignored(void **state)
 	fixture_free(fixture);
 }
 
+static bool is_cached(struct fixture *fixture, unsigned node, uint64_t page)
+{
+	bool cached;
+
+	pthread_mutex_lock(&fixture->kernel.locks[node]);
+	cached = fixture->kernel.cached[node][page];
+	pthread_mutex_unlock(&fixture->kernel.locks[node]);
+	return cached;
+}
+
+/* A budget that changes: a smaller one is trimmed to at once, a larger one lets more stay. */
+static void the_budget_may_change(void **state)
+{
+	struct fixture *fixture = fixture_new(32 * 1024 * KIB);
+	struct window_read read;
+	struct window_count count;
+
+	(void)state;
+	start(fixture);
+	cache(fixture, 0, 0, 4096);
+	/* Two regions are held while what is on its way out gets other places. */
+	window_read_begin(fixture->files[0], SPAN(REGION - 1, 2, false), 0, &read);
+	window_read_misses(&read);
+	window_set_budget(fixture->window, 1024 * KIB);
+	assert_int_equal(usage_of(fixture).budget_bytes, 1024 * KIB);
+	wait_for(usage_of(fixture).bytes <= 1024 * KIB + 2 * REGION * 4 * KIB);
+	window_set_budget(fixture->window, 1024 * 1024 * KIB);
+	window_count(fixture->window, &count);
+	assert_int_equal(count.memory, count.memory_said);
+	assert_int_equal(count.misplaced, 0);
+	window_read_end(&read);
+	wait_for(!is_cached(fixture, 0, REGION));
+	cache(fixture, 1, 0, 4096);
+	cache(fixture, 2, 0, 4096);
+	assert_true(usage_of(fixture).bytes >= 2 * 4096 * 4 * KIB);
+	window_set_budget(fixture->window, 2048 * KIB);
+	wait_for(usage_of(fixture).bytes <= 2048 * KIB);
+	stop(fixture);
+	assert_int_equal(usage_of(fixture).bytes, cached_bytes(fixture));
+	fixture_free(fixture);
+}
+
 static void budget_is_held_and_the_oldest_goes_first(void **state)
 {
 	struct fixture *fixture = fixture_new(1024 * KIB);
@@ -214,16 +256,6 @@ static void budget_is_held_and_the_oldest_goes_first(void **state)
 	for (uint64_t page = 2048 - 128; page < 2048; page++)
 		assert_true(fixture->kernel.cached[NODES - 1][page]);
 	fixture_free(fixture);
-}
-
-static bool is_cached(struct fixture *fixture, unsigned node, uint64_t page)
-{
-	bool cached;
-
-	pthread_mutex_lock(&fixture->kernel.locks[node]);
-	cached = fixture->kernel.cached[node][page];
-	pthread_mutex_unlock(&fixture->kernel.locks[node]);
-	return cached;
 }
 
 /* The kernel holds its pages: the trimmer would wait with it. It goes on with others. */
@@ -651,6 +683,7 @@ int main(void)
 		cmocka_unit_test(forget_gives_memory_back),
 		cmocka_unit_test(without_a_window_notes_are_ignored),
 		cmocka_unit_test(budget_is_held_and_the_oldest_goes_first),
+		cmocka_unit_test(the_budget_may_change),
 		cmocka_unit_test(what_a_waiting_read_holds_is_left_for_later),
 		cmocka_unit_test(a_read_that_goes_on_during_the_round_leaves_nothing_behind),
 		cmocka_unit_test(a_read_of_what_is_being_dropped_does_not_wait),
