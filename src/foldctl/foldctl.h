@@ -3,6 +3,7 @@
 #ifndef FOLDFS_FOLDCTL_H
 #define FOLDFS_FOLDCTL_H
 
+#include "foldfs/control_ask.h"
 #include "foldfs/human.h"
 #include "foldfs/mountinfo.h"
 
@@ -13,8 +14,7 @@
 #include <sys/types.h>
 #include <time.h>
 
-/* How long a daemon has to answer a request that takes no work. */
-#define ANSWER_MS 5000
+#define ANSWER_MS CONTROL_ANSWER_MS
 /* foldctl audit: nothing was compared, or not everything. A difference gives EXIT_FAILURE. */
 #define EXIT_NOT_DONE 2
 
@@ -39,22 +39,6 @@ int64_t bytes_of_pages(int64_t count, int64_t page_bytes);
  * error was reported. */
 int ask(const struct mount_entry *entry, const char *request, int64_t answer_within_ms,
 	json_t **ret_answer);
-
-/* The control socket that was tried. */
-struct socket_tried {
-	char *path;           /* malloced; NULL: no place of the mount's owner can be looked at */
-	struct timespec made; /* when the socket was made; zeroes: there is none */
-};
-
-/* Connect to the daemon of ENTRY. While the daemon's queue of clients is full, try until DEADLINE
- * (clock_now_ms()), and once in any case. A descriptor, which does not block; -ETIMEDOUT: the queue
- * was full; -ENOENT: there is no socket; -ECONNREFUSED: nobody listens on it; -EACCES: it is
- * another user's; -EPERM: somebody else listens on it; another -errno. *RET_TRIED is set in any
- * case, and its path is the caller's. */
-int connect_to_daemon(const struct mount_entry *entry, int64_t deadline,
-		      struct socket_tried *ret_tried);
-/* The process that listens at FD, a connection to a daemon; 0: the kernel does not tell. */
-pid_t peer_of(int fd);
 
 /* What the control socket tells of a mount. */
 enum mount_state {

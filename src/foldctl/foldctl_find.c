@@ -22,7 +22,7 @@
 
 bool is_ours(const struct mount_entry *entry)
 {
-	struct socket_tried tried;
+	struct control_tried tried;
 	int fd;
 
 	if (strcmp(entry->type, "fuse.foldfs") == 0)
@@ -30,7 +30,7 @@ bool is_ours(const struct mount_entry *entry)
 	if (strncmp(entry->type, "fuse", 4) != 0)
 		return false;
 	/* With -o subtype= the type is whatever the user chose. Only our mounts have the socket. */
-	fd = connect_to_daemon(entry, clock_now_ms() + ANSWER_MS, &tried);
+	fd = control_connect(entry, clock_now_ms() + ANSWER_MS, &tried);
 	free(tried.path);
 	if (fd >= 0)
 		close(fd);

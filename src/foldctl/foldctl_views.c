@@ -158,7 +158,7 @@ static bool is_before(struct timespec a, struct timespec b)
 
 /* Whether the socket that nobody listens on was made by the daemon of ENTRY. The kernel makes the
  * connection's directory first. Where there is no fusectl, the socket is taken for the mount's. */
-static bool is_left_behind(const struct mount_entry *entry, const struct socket_tried *tried)
+static bool is_left_behind(const struct mount_entry *entry, const struct control_tried *tried)
 {
 	char path[64];
 	struct stat st;
@@ -169,7 +169,7 @@ static bool is_left_behind(const struct mount_entry *entry, const struct socket_
 }
 
 static enum mount_state state_without(errint_t error, const struct mount_entry *entry,
-				      const struct socket_tried *tried)
+				      const struct control_tried *tried)
 {
 	switch (error) {
 	case -ECONNREFUSED:
@@ -186,8 +186,8 @@ static enum mount_state state_without(errint_t error, const struct mount_entry *
 static void begin(struct inquiry *inquiry)
 {
 	const struct mount_entry *entry = &inquiry->view->entry;
-	struct socket_tried tried;
-	int fd = connect_to_daemon(entry, 0, &tried);
+	struct control_tried tried;
+	int fd = control_connect(entry, 0, &tried);
 	ssize_t sent;
 
 	if (fd == -ECONNREFUSED && !inquiry->refused)
@@ -198,7 +198,7 @@ static void begin(struct inquiry *inquiry)
 	if (fd < 0)
 		return;
 	inquiry->fd = fd;
-	inquiry->view->pid = peer_of(fd);
+	inquiry->view->pid = control_peer(fd);
 	/* The buffer of a new socket has room for this. */
 	sent = send(fd, REQUEST, strlen(REQUEST), MSG_NOSIGNAL);
 	if (sent != (ssize_t)strlen(REQUEST))
