@@ -21,6 +21,8 @@
 	  "there.")                                                                                \
 	X("state", "text", TEXT, r->state,                                                         \
 	  "The directory of what outlives the mount; empty if there is none.")                     \
+	X("settings", "text", TEXT, r->settings ? r->settings : "",                                \
+	  "What can be changed while it is mounted, as words of -o; see foldctl set.")             \
 	X("transport", "text", TEXT, r->transport,                                                 \
 	  "How requests reach the daemon: io_uring, dev (the fuse device), or none before the "    \
 	  "first one.")                                                                            \

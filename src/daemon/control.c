@@ -57,6 +57,7 @@ struct task {
 	bool started;            /* owned in the same way: there is a thread to join */
 	atomic_bool running;     /* set by the control thread, cleared by the task's at its end */
 	int fd;                  /* the client's connection; the task thread's while running */
+	uid_t uid;               /* who asks; the same */
 	json_t *request;         /* the same */
 	control_answer_fn *fn;   /* the same */
 };
@@ -238,13 +239,22 @@ static void send_answer(const struct control *control, int fd, json_t *answer)
 	json_decref(answer);
 }
 
-static bool may_ask(int fd)
+static bool may_ask(int fd, uid_t *ret_uid)
 {
 	struct ucred peer;
 	socklen_t size = sizeof(peer);
 
-	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
-	       (peer.uid == 0 || peer.uid == geteuid());
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0)
+		return false;
+	*ret_uid = peer.uid;
+	return peer.uid == 0 || peer.uid == geteuid();
+}
+
+uid_t control_asker_uid(const void *asker)
+{
+	const struct task *task = asker;
+
+	return task ? task->uid : geteuid();
 }
 
 /* ---- requests with a thread of their own ---- */
@@ -272,9 +282,9 @@ static void *run_task(void *arg)
 	return NULL;
 }
 
-/* Have TASK answer, by FN, the REQUEST of the client at FD. Takes over FD if it succeeds, and
- * REQUEST in any case. False: the request was refused. */
-static bool begin_task(struct task *task, control_answer_fn *fn, int fd, json_t *request)
+/* Have TASK answer, by FN, the REQUEST of the client at FD, who is UID. Takes over FD if it
+ * succeeds, and REQUEST in any case. False: the request was refused. */
+static bool begin_task(struct task *task, control_answer_fn *fn, int fd, uid_t uid, json_t *request)
 {
 	const char *problem = "another request of this kind is under way";
 
@@ -282,6 +292,7 @@ static bool begin_task(struct task *task, control_answer_fn *fn, int fd, json_t 
 		if (task->started)
 			pthread_join(task->thread, NULL);
 		task->fd = fd;
+		task->uid = uid;
 		task->request = request;
 		task->fn = fn;
 		atomic_store(&task->running, true);
@@ -298,15 +309,16 @@ static bool begin_task(struct task *task, control_answer_fn *fn, int fd, json_t 
 
 /* ---- clients ---- */
 
-/* Answer TEXT. Returns whether the connection is still the caller's, to close. */
-static bool answer_request(struct control *control, int fd, const char *text, size_t length)
+/* Answer TEXT of UID's. Returns whether the connection is still the caller's, to close. */
+static bool answer_request(struct control *control, int fd, uid_t uid, const char *text,
+			   size_t length)
 {
 	const struct control_request *kind;
 	json_t *request, *answer;
 
 	kind = parse(control->requests, text, length, &request, &answer);
 	if (kind && kind->own_thread)
-		return !begin_task(&control->tasks[kind - control->requests], kind->answer, fd,
+		return !begin_task(&control->tasks[kind - control->requests], kind->answer, fd, uid,
 				   request);
 	if (kind) {
 		answer = kind->answer(control->context, request, never, NULL);
@@ -321,14 +333,15 @@ static bool serve_client(struct control *control, int fd)
 {
 	char buffer[CONTROL_REQUEST_MAX];
 	ssize_t length;
+	uid_t uid;
 
-	if (!may_ask(fd)) {
+	if (!may_ask(fd, &uid)) {
 		send_answer(control, fd, error_answer("only root and the mount's owner may ask"));
 		return true;
 	}
 	length = read_request(control, fd, buffer);
 	if (length >= 0)
-		return answer_request(control, fd, buffer, (size_t)length);
+		return answer_request(control, fd, uid, buffer, (size_t)length);
 	if (length == -EMSGSIZE)
 		send_answer(control, fd, error_answer("the request is longer than 4096 bytes"));
 	else if (length == -ENODATA)

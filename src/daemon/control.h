@@ -15,6 +15,7 @@
 #include "foldfs/page.h"
 
 #include <jansson.h>
+#include <sys/types.h>
 
 struct control;
 
@@ -26,6 +27,9 @@ struct control;
  */
 typedef json_t *control_answer_fn(void *context, const json_t *request,
 				  bool (*is_cancelled)(void *asker), void *asker);
+
+/* The user who made the request of ASKER. NULL: the daemon's own user. */
+uid_t control_asker_uid(const void *asker);
 
 /* {"request":NAME} is answered by this function. */
 struct control_request {

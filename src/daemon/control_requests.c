@@ -70,9 +70,21 @@ static json_t *explain(void *context, const json_t *request, bool (*is_cancelled
 			 "zero_pages", (json_int_t)plan.zero_pages);
 }
 
+static json_t *set(void *context, const json_t *request, bool (*is_cancelled)(void *asker),
+		   void *asker)
+{
+	const struct figures_context *daemon = context;
+
+	(void)is_cancelled;
+	if (!daemon->set)
+		return error_answer("nothing can be changed here");
+	return daemon->set(daemon->settings, request, control_asker_uid(asker));
+}
+
 const struct control_request control_requests[] = {
 	{.name = "status", .answer = status},
 	{.name = "audit", .answer = audit, .own_thread = true},
 	{.name = "explain", .answer = explain, .own_thread = true},
+	{.name = "set", .answer = set, .own_thread = true},
 	{.name = NULL},
 };

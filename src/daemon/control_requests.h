@@ -4,6 +4,7 @@
  *
  *	{"request":"status"}              the figures of figures_json.h
  *	{"request":"audit","idle":false}  the report of audit_json.h, when it is there
+ *	{"request":"set","words":[…]}     what is set now, of words of -o: settings.h
  *	{"request":"explain","inode":N}   plan, reason, whether it is open, known pages
  */
 #ifndef FOLDFS_CONTROL_REQUESTS_H

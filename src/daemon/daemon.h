@@ -10,6 +10,7 @@
 #include "options_parse.h"
 #include "own_mount.h"
 #include "preflight.h"
+#include "settings.h"
 #include "state_open.h"
 
 #include <pthread.h>
@@ -27,6 +28,7 @@ struct daemon {
 	struct fusefs *fs;
 	struct fuse_session *session;
 	struct own_mount mount;
+	struct settings settings;
 	struct figures_context status;
 	struct control *control;
 	sigset_t end_signals; /* blocked in every thread; end_thread waits for these signals */

@@ -31,7 +31,7 @@ static errint_t write_number(int fd, uint64_t number)
 	return written < 0 ? -errno : -EIO;
 }
 
-static errint_t lower(int fd, uint64_t bytes)
+static errint_t read_number(int fd, uint64_t *ret_number)
 {
 	char text[24];
 	ssize_t length = pread(fd, text, sizeof(text) - 1, 0);
@@ -39,10 +39,21 @@ static errint_t lower(int fd, uint64_t bytes)
 	if (length < 0)
 		return -errno;
 	text[length] = '\0';
-	return strtoull(text, NULL, 10) > bytes ? write_number(fd, bytes) : 0;
+	*ret_number = strtoull(text, NULL, 10);
+	return 0;
 }
 
-errint_t dirty_limit_set(unsigned major, unsigned minor, uint64_t window_bytes)
+static errint_t set_within(int fd, uint64_t bytes, uint64_t *kernels)
+{
+	bool first = !*kernels;
+	errint_t error = first ? read_number(fd, kernels) : 0;
+
+	if (error || (first && *kernels <= bytes))
+		return error;
+	return write_number(fd, bytes < *kernels ? bytes : *kernels);
+}
+
+errint_t dirty_limit_set(unsigned major, unsigned minor, uint64_t window_bytes, uint64_t *kernels)
 {
 	uint64_t bytes = window_bytes / DIRTY_PART;
 	char path[64];
@@ -55,7 +66,7 @@ errint_t dirty_limit_set(unsigned major, unsigned minor, uint64_t window_bytes)
 	fd = open(path, O_RDWR | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	error = lower(fd, bytes > DIRTY_MIN ? bytes : DIRTY_MIN);
+	error = set_within(fd, bytes > DIRTY_MIN ? bytes : DIRTY_MIN, kernels);
 	close(fd);
 	return error;
 }

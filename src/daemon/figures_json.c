@@ -27,7 +27,8 @@
 struct reading {
 	const char *source;
 	const char *mountpoint;
-	char *place; /* malloced, or NULL */
+	char *place;    /* malloced, or NULL */
+	char *settings; /* the same */
 	const char *transport;
 	uint64_t uptime_s;
 	const char *state;
@@ -123,6 +124,16 @@ static void read_privileges(struct reading *reading)
 	privileges_names(reading->privileges.bounding, reading->bounding);
 }
 
+static uint64_t scan_bytes(struct state *state)
+{
+	uint64_t bytes;
+
+	pthread_mutex_lock(&state->scan_lock);
+	bytes = state->scan ? scan_memory(state->scan) : 0;
+	pthread_mutex_unlock(&state->scan_lock);
+	return bytes;
+}
+
 static void take_reading(const struct figures_context *context, struct reading *ret_reading)
 {
 	struct reading reading = {
@@ -139,8 +150,10 @@ static void take_reading(const struct figures_context *context, struct reading *
 					     : "";
 	if (context->state && context->state->directory)
 		reading.state = context->state->directory;
-	if (context->state && context->state->scan)
-		reading.scan_bytes = scan_memory(context->state->scan);
+	if (context->settings)
+		reading.settings = context->settings_text(context->settings);
+	if (context->state)
+		reading.scan_bytes = scan_bytes(context->state);
 	if (context->state && context->state->catalogue)
 		catalogue_count_objects(context->state->catalogue, &reading.copies,
 					&reading.copies_bytes);
@@ -169,6 +182,7 @@ json_t *figures_json(const struct figures_context *context)
 #undef YES_NO
 #undef TEXT
 	free(reading.place);
+	free(reading.settings);
 	if (!complete) {
 		json_decref(root);
 		return NULL;

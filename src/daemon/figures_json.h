@@ -15,6 +15,7 @@
 #include <jansson.h>
 #include <time.h>
 
+struct settings;
 struct state;
 
 struct figures_context {
@@ -22,9 +23,13 @@ struct figures_context {
 	const char *source;
 	const char *mountpoint;        /* where it was mounted */
 	const struct own_mount *mount; /* where it is now; NULL: still there */
-	const struct state *state; /* NULL: nothing outlives the mount. Its scan outlives the last
+	struct state *state; /* NULL: nothing outlives the mount. Its scan outlives the last
 				    * asker */
-	time_t started;            /* CLOCK_MONOTONIC seconds */
+	time_t started;      /* CLOCK_MONOTONIC seconds */
+	/* What can be changed; settings_answer() and settings_text(). NULL: nothing. */
+	struct settings *settings;
+	json_t *(*set)(struct settings *settings, const json_t *request, uid_t asker);
+	char *(*settings_text)(struct settings *settings);
 };
 
 /* All figures as a new JSON object, which is the caller's. NULL: no memory. Any thread. */

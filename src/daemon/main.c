@@ -18,7 +18,6 @@
  */
 #include "control_requests.h"
 #include "daemon.h"
-#include "dirty_limit.h"
 #include "foldfs/clock.h"
 #include "foldfs/control_place.h"
 #include "foldfs/fusefs.h"
@@ -89,6 +88,9 @@ static errint_t open_control(struct daemon *d)
 		.mount = &d->mount,
 		.state = &d->state,
 		.started = clock_now_ns() / NS_PER_S,
+		.settings = &d->settings,
+		.set = settings_answer,
+		.settings_text = settings_text,
 	};
 	mount_socket_name(&d->mount.entry, name);
 	error = control_place_make(d->options.control, &place);
@@ -125,22 +127,26 @@ static errint_t start_threads(struct daemon *d)
 static errint_t start_watch(struct daemon *d)
 {
 	errint_t error = fusefs_watch(d->fs);
+	char *problem = error ? settings_watch_problem(error, d->place.source) : NULL;
 
-	switch (error) {
-	case 0:
+	if (!error)
 		return 0;
-	case -EPERM:
-		return complain("watch needs root's rights: the capabilities CAP_SYS_ADMIN and "
-				"CAP_DAC_READ_SEARCH.");
-	case -EOPNOTSUPP:
-		return complain("watch is not possible: the file system of %s does not report "
-				"changes by file handle (fanotify).",
-				d->place.source);
-	case -ENOSYS:
-		return complain("watch needs Linux 5.9 or newer, with fanotify.");
-	default:
-		return complain("cannot watch %s: %s.", d->place.source, strerror(-error));
-	}
+	complain("%s", problem ? problem : "not enough memory.");
+	free(problem);
+	return -EINVAL;
+}
+
+static void prepare_settings(struct daemon *d)
+{
+	d->settings = (struct settings){
+		.fs = d->fs,
+		.state = &d->state,
+		.mount = &d->mount,
+		.source = d->place.source,
+		.source_fd = d->place.source_fd,
+		.options = &d->options,
+		.lock = PTHREAD_MUTEX_INITIALIZER,
+	};
 }
 
 /*
@@ -196,6 +202,7 @@ static errint_t start(struct daemon *d)
 	if (error)
 		return complain("cannot set up the pool: %s.", strerror(-error));
 	fusefs_use_state(d->fs, &d->state);
+	prepare_settings(d);
 	if (d->options.watch && start_watch(d))
 		return -EINVAL;
 	shutdown_block_signals(d);
@@ -209,9 +216,7 @@ static errint_t start(struct daemon *d)
 	resources_protect();
 	/* Without a guardian, the user has to abort a mount that hangs after kill -9. */
 	(void)guardian_start(d->mount.abort, &d->guardian);
-	/* Without this limit the window keeps less closely to its budget: see window_trim.c. */
-	(void)dirty_limit_set(d->mount.entry.device_major, d->mount.entry.device_minor,
-			      d->options.window_bytes);
+	settings_limit_dirty(&d->settings);
 	error = two_processes_detach(d);
 	/* Before the threads start: one of them looks at the scan when the status is asked. */
 	if (!error)

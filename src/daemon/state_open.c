@@ -59,7 +59,7 @@ void state_open(const struct options *options, const char *source, struct state 
 	char *directory = NULL;
 	errint_t error;
 
-	*ret_state = (struct state){0};
+	*ret_state = (struct state){.scan_lock = PTHREAD_MUTEX_INITIALIZER};
 	error = state_directory(options->state, source, &directory);
 	if (!error)
 		error = open_in(directory, options, ret_state);
@@ -79,7 +79,7 @@ static void on_scan_ended(void *context)
 	shared_copies_sweep_soon(context);
 }
 
-void state_start_scan(const struct options *options, int source_fd, struct state *state)
+errint_t state_begin_scan(int source_fd, struct state *state)
 {
 	const struct scan_options scan = {
 		.catalogue = state->catalogue,
@@ -92,30 +92,44 @@ void state_start_scan(const struct options *options, int source_fd, struct state
 	struct scan *made = NULL;
 	errint_t error;
 
-	if (!options->scan_background)
-		return;
-	if (!state->catalogue) {
-		fuse_log(FUSE_LOG_WARNING,
-			 "scan=background does nothing: there is no catalogue.\n");
-		return;
-	}
+	if (!state->catalogue)
+		return -ENOENT;
 	error = scan_new(source_fd, &scan, &made);
 	if (!error)
 		error = scan_start(made);
-	if (!error) {
-		state->scan = made;
-		return;
+	if (error) {
+		/* Otherwise its tables would be kept, and counted, until the mount ends. */
+		scan_free(made);
+		return error;
 	}
-	/* Otherwise its tables would be kept, and counted, until the mount ends. */
-	scan_free(made);
-	fuse_log(FUSE_LOG_WARNING, "cannot scan in the background: %s.\n", strerror(-error));
+	pthread_mutex_lock(&state->scan_lock);
+	state->scan = made;
+	pthread_mutex_unlock(&state->scan_lock);
+	return 0;
+}
+
+void state_start_scan(const struct options *options, int source_fd, struct state *state)
+{
+	errint_t error = options->scan_background ? state_begin_scan(source_fd, state) : 0;
+
+	if (error == -ENOENT && !state->catalogue)
+		fuse_log(FUSE_LOG_WARNING,
+			 "scan=background does nothing: there is no catalogue.\n");
+	else if (error)
+		fuse_log(FUSE_LOG_WARNING, "cannot scan in the background: %s.\n",
+			 strerror(-error));
 }
 
 void state_stop_scan(struct state *state)
 {
-	scan_stop(state->scan);
-	scan_free(state->scan);
+	struct scan *scan;
+
+	pthread_mutex_lock(&state->scan_lock);
+	scan = state->scan;
 	state->scan = NULL;
+	pthread_mutex_unlock(&state->scan_lock);
+	scan_stop(scan);
+	scan_free(scan);
 }
 
 void state_close(struct state *state)

@@ -12,10 +12,13 @@
  * LMDB's environments do not survive a fork, and before that process has threads.
  */
 void state_open(const struct options *options, const char *source, struct state *ret_state);
-/* scan=background: begin to scan the source, open as SOURCE_FD, which is borrowed until
- * state_stop_scan(). Call it in the process that serves. Failures are logged. */
+/* Begin to scan the source in the background. It is open as SOURCE_FD, which is borrowed until
+ * state_stop_scan(). Call it in the process that serves, if no scan was begun. -ENOENT: there is no
+ * catalogue. Other -errno: as scan_new() and scan_start(). */
+errint_t state_begin_scan(int source_fd, struct state *state);
+/* The same if OPTIONS ask for it. Failures are logged. */
 void state_start_scan(const struct options *options, int source_fd, struct state *state);
-/* End the scan at once, except for a read that is under way. */
+/* End the scan at once, except for a read that is under way. Nothing if there is none. */
 void state_stop_scan(struct state *state);
 /* Close everything. Nothing may use it any more. */
 void state_close(struct state *state);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * foldctl.c - looks at a foldfs mount from outside
+ * foldctl.c - looks at a foldfs mount from outside, and changes it
  *
  * foldctl_find.c finds the mount, foldctl_ask.c asks its daemon, foldctl_views.c asks all daemons
  * at once, and foldctl_text.c prints what they answer; each command has a file of its own. Root may
@@ -24,6 +24,7 @@ static int usage(FILE *stream)
 	      "       foldctl scan [DIR] [--rate=SIZE] [--memory=SIZE] [--workers=N] "
 	      "[--all-file-systems]\n"
 	      "                    [--state=DIR] [--json]\n"
+	      "       foldctl set MOUNTPOINT [OPTION…] [--json]\n"
 	      "       foldctl figures [--roff]\n"
 	      "\n"
 	      "  list        all mounts of foldfs, one line each; --json for programs, here and "
@@ -44,6 +45,13 @@ static int usage(FILE *stream)
 	      "              --all-file-systems: also what is mounted below; --state: where to "
 	      "keep it,\n"
 	      "              if not where the mount says\n"
+	      "  set         change the mount while it runs: pool=SIZE, window=SIZE, maps=SIZE, "
+	      "scan=WHEN,\n"
+	      "              watch, nowatch, passthrough=GLOB, nopassthrough, "
+	      "passthrough_max=SIZE,\n"
+	      "              attr_timeout=SEC, entry_timeout=SEC, negative_timeout=SEC; without "
+	      "any: show\n"
+	      "              what they are\n"
 	      "  figures     what each figure means; --roff: in the form of the manual\n"
 	      "  --control   the directory of the socket, of a mount with -o control=DIR\n"
 	      "  --help      show this\n"
@@ -100,6 +108,8 @@ int main(int argc, char *argv[])
 		return command_explain(argv + 2);
 	if (strcmp(command, "scan") == 0)
 		return command_scan(argv + 2);
+	if (strcmp(command, "set") == 0)
+		return command_set(argv + 2);
 	if (strcmp(command, "figures") == 0)
 		return command_figures(argv + 2);
 	if (*command)

@@ -90,6 +90,7 @@ int command_status(char *argv[]);
 int command_audit(char *argv[]);
 int command_explain(char *argv[]);
 int command_scan(char *argv[]);
+int command_set(char *argv[]);
 int command_figures(char *argv[]);
 int command_list(char *argv[]);
 

@@ -32,7 +32,8 @@ static const struct command {
 } commands[] = {
 	{"status", "/m", false}, {"status", "/m", true},         {"audit", "/m", false},
 	{"audit", "/m", true},   {"explain", FILE_THERE, false}, {"explain", FILE_THERE, true},
-	{"list", NULL, false},   {"list", NULL, true},
+	{"list", NULL, false},   {"list", NULL, true},           {"set", "/m", false},
+	{"set", "/m", true},
 };
 
 /* The input at work. One thread. */

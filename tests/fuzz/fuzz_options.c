@@ -6,6 +6,7 @@
  * libfuse accepts the words that are left for it. Sizes are compared with a second parser that uses
  * 128 bits.
  */
+#include "daemon/options_change.h"
 #include "daemon/options_parse.h"
 
 #include "foldfs/human.h"
@@ -98,6 +99,31 @@ static void check_options(struct options *options)
 	check_for_libfuse(options);
 }
 
+/* The same words said of a mount that stands: refused with a reason, or within the same limits. */
+static void check_change(char *const words[], int count)
+{
+	static struct options present;
+	struct options changed;
+	char *refusal = NULL;
+
+	if (!present.source) {
+		char *argv[] = {"foldfs", "/src", "/mnt", "-o", "pool=64M,window=8M", NULL};
+
+		expect(!options_parse(5, argv, &present));
+	}
+	if (options_change(&present, (const char *const *)words, (size_t)count, &changed,
+			   &refusal)) {
+		expect(refusal && *refusal);
+		free(refusal);
+		return;
+	}
+	expect(changed.pool_bytes >= PAGE_STORE_MIN_BYTES);
+	expect(changed.pool_bytes <= PAGE_STORE_MAX_BYTES);
+	expect(changed.window_bytes > 0 && changed.window_bytes <= INT64_MAX);
+	expect(changed.transport != TRANSPORT_IO_URING && changed.seccomp);
+	options_clear(&changed);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	char *argv[WORDS_MAX + 2] = {"foldfs"}, *text = malloc(size + 1), *rest = text;
@@ -111,6 +137,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	while (rest && argc <= WORDS_MAX)
 		argv[argc++] = strsep(&rest, "\n");
 	check_size(argv[1]);
+	check_change(argv + 1, argc - 1);
 	error = options_parse(argc, argv, &options);
 	expect(error == 0 || error == -EINVAL);
 	if (!error) {
