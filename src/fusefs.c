@@ -33,6 +33,8 @@
 #define BACKGROUND_MAX 8192u
 /* With more background requests than this, the kernel does not read further ahead. */
 #define BACKGROUND_ENOUGH 48u
+/* From <linux/fuse.h> since Linux 6.9. */
+#define NOTIFY_RESEND 7
 /* From libfuse, lib/fuse_i.h: what a request needs in addition to its payload. */
 #define HEADER_BYTES 4096u
 /* From libfuse: payloads of a queue. There is one queue for each processor. */
@@ -47,7 +49,7 @@ static errint_t invalidate(void *context, uint64_t node, off_t offset, off_t len
 
 /* Requests that the kernel sends on its own account (write-back, releases) count to the user who
  * opened the file. */
-static uid_t user_of(const struct fuse_in_header *in)
+static uid_t user_of(const void *context, const struct fuse_in_header *in)
 {
 	/* The handle is the first field in all three. */
 	const uint64_t *handle = (const void *)(in + 1);
@@ -57,9 +59,9 @@ static uid_t user_of(const struct fuse_in_header *in)
 	switch (in->opcode) {
 	case FUSE_WRITE:
 	case FUSE_RELEASE:
-		return fusefs_handle_user(*handle);
+		return fusefs_handle_user(context, *handle);
 	case FUSE_RELEASEDIR:
-		return fusefs_directory_user(*handle);
+		return fusefs_directory_user(context, *handle);
 	default:
 		return 0;
 	}
@@ -69,7 +71,7 @@ static uid_t user_of(const struct fuse_in_header *in)
 
 /* Requests that the kernel's memory, or ours, usually answers. If a file system has to answer one
  * of them, it may still take as long as it likes. */
-static bool is_brief(const struct fuse_in_header *in)
+static bool is_brief(const void *context, const struct fuse_in_header *in)
 {
 	const struct fuse_open_in *open = (const void *)(in + 1);
 
@@ -93,10 +95,24 @@ static bool is_brief(const struct fuse_in_header *in)
 	case FUSE_OPEN:
 		return !(open->flags & O_TRUNC);
 	case FUSE_READ:
-		return fusefs_read_is_brief((const void *)(in + 1));
+		return fusefs_read_is_brief(context, (const void *)(in + 1));
 	default:
 		return false;
 	}
+}
+
+/* The kernel does not know of what SLOT's request found and opened: it sends it once more. */
+static void take_back(void *context, struct session_slot *slot)
+{
+	struct fusefs *fs = context;
+
+	if (slot->made && slot->made_in == SESSION_FILES)
+		fusefs_handle_undo(fs, slot->made);
+	if (slot->made && slot->made_in == SESSION_DIRECTORIES)
+		fusefs_directory_undo(fs, slot->made);
+	slot->made = 0;
+	while (slot->counted)
+		inode_uncount(fs->inodes, slot);
 }
 
 static errint_t open_handles_new(struct fusefs *fs)
@@ -125,8 +141,20 @@ static void opened_behind(void *context)
 			 "in common with others is not certain any more. This is said once.\n");
 }
 
-static errint_t build(struct fusefs *fs, const struct options *options)
+static int copy_of(int fd)
 {
+	return fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+}
+
+static errint_t build(struct fusefs *fs, const struct fusefs_parts *parts)
+{
+	static const struct serve_callbacks callbacks = {
+		.user_of = user_of,
+		.is_brief = is_brief,
+		.take_back = take_back,
+	};
+	const struct options *options = parts->options;
+	const struct takeover *takeover = parts->takeover;
 	errint_t error;
 
 	fs->counters = counters_new();
@@ -156,20 +184,25 @@ static errint_t build(struct fusefs *fs, const struct options *options)
 	if (!error)
 		error = memory_keeper_new(counted_memory, fs, &fs->keeper);
 	if (!error)
-		error = serve_new(user_of, is_brief, &fs->serve);
+		error = serve_new(&callbacks, fs, fs->records, &fs->serve);
 	if (!error)
 		error = window_new(options->window_bytes, invalidate, fs, &fs->window);
 	if (!error)
-		error = inode_table_new(fs->source_fd, options->border, &fs->inodes);
+		error = inode_table_new(fs->source_fd, options->border,
+					takeover->memory[SESSION_INODES], &fs->inodes);
 	if (!error)
 		error = open_handles_new(fs);
+	if (!error)
+		error = fusefs_handles_new(fs, takeover->memory[SESSION_FILES]);
+	if (!error)
+		error = fusefs_directories_new(fs, takeover->memory[SESSION_DIRECTORIES]);
 	if (!error)
 		error = file_table_source(fs->files, fs->source_fd);
 	if (!error)
 		error = clones_new(fs->files, fs->leases, fs->source_fd, fusefs_open_known,
 				   fusefs_kin_found, fs, &fs->clones);
 	if (!error)
-		error = passthrough_new(fs->source_fd, &fs->passthrough);
+		error = passthrough_new(copy_of(parts->view_fd), &fs->passthrough);
 	if (!error)
 		error = plan_new(options, fs->source_fd, fs->passthrough, fs->leases, &fs->plan);
 	if (!error)
@@ -177,14 +210,39 @@ static errint_t build(struct fusefs *fs, const struct options *options)
 	return error;
 }
 
-errint_t fusefs_new(const struct options *options, int source_fd, struct fusefs **ret_fs)
+/* Of what the kernel caches of a file, nothing is noted in the window any more. So it is dropped. */
+static void forget_window(void *context, struct inode *inode)
 {
+	struct fusefs *fs = context;
+	struct window_file **place = inode_window_file(inode);
+
+	if (!window_file_new(fs->window, inode_node(inode), 0, place))
+		window_invalidate_soon(*place);
+}
+
+/* Make what an earlier worker left work again, or note what a later one will need. */
+static void join_session(struct fusefs *fs, bool continues)
+{
+	if (continues) {
+		fusefs_handles_revive(fs);
+		fusefs_directories_revive(fs);
+		inode_table_each_cached(fs->inodes, forget_window, fs);
+		return;
+	}
+	fs->records->memory[SESSION_INODES] = slab_memory(inode_table_slab(fs->inodes));
+	fs->records->memory[SESSION_FILES] = slab_memory(fs->files_open);
+	fs->records->memory[SESSION_DIRECTORIES] = slab_memory(fs->directories_open);
+}
+
+errint_t fusefs_new(const struct fusefs_parts *parts, struct fusefs **ret_fs)
+{
+	const struct options *options = parts->options;
 	struct fusefs *fs = calloc(1, sizeof(*fs));
 	errint_t error;
 
 	if (!fs)
 		return -ENOMEM;
-	fs->source_fd = source_fd;
+	fs->source_fd = parts->source_fd;
 	fs->transport = options->transport;
 	fusefs_set_timeouts(fs, options);
 	fs->read_only = options->read_only;
@@ -192,11 +250,13 @@ errint_t fusefs_new(const struct options *options, int source_fd, struct fusefs 
 	CDS_INIT_LIST_HEAD(&fs->directories);
 	pthread_mutex_init(&fs->handles_lock, NULL);
 	pthread_mutex_init(&fs->watch_lock, NULL);
-	error = build(fs, options);
+	fs->records = parts->records;
+	error = build(fs, parts);
 	if (error) {
 		fusefs_free(fs);
 		return error;
 	}
+	join_session(fs, session_continues(fs->records));
 	fs->cow = (struct cow_break){.store = fs->store, .counters = fs->counters};
 	*ret_fs = fs;
 	return 0;
@@ -257,6 +317,8 @@ void fusefs_free(struct fusefs *fs)
 	filler_destroy(&fs->filler);
 	fetcher_free(fs->fetcher);
 	plan_free(fs->plan);
+	slab_free(fs->directories_open);
+	slab_free(fs->files_open);
 	shares_free(fs->open_handles);
 	counters_free(fs->counters);
 	pthread_mutex_destroy(&fs->watch_lock);
@@ -273,6 +335,16 @@ void fusefs_finish(struct fusefs *fs)
 	serve_free(fs->serve);
 	page_store_end(fs->store);
 #endif
+}
+
+/* Note what is agreed, or whether it is what an earlier worker agreed to. */
+static bool agree(struct session_init *init, const struct fuse_conn_info *conn)
+{
+	if (init->agreed)
+		return init->flags == conn->want_ext && init->max_write == conn->max_write;
+	init->flags = conn->want_ext;
+	init->max_write = conn->max_write;
+	return true;
 }
 
 /* Agree on features with the kernel. libfuse leaves out those that the kernel does not support. */
@@ -306,6 +378,7 @@ static void init(void *userdata, struct fuse_conn_info *conn)
 	if (fuse_get_feature_flag(conn, FUSE_CAP_OVER_IO_URING) &&
 	    fs->transport == TRANSPORT_IO_URING)
 		atomic_store(&fs->rings_bytes, payload * RING_DEPTH * (uint64_t)get_nprocs_conf());
+	fs->agrees = agree(&fs->records->init, conn);
 	atomic_store(&fs->begun, true);
 }
 
@@ -364,12 +437,54 @@ static errint_t start_threads(struct fusefs *fs)
 	if (!error)
 		error = memory_keeper_start(fs->keeper);
 	if (!error)
-		error = window_start(fs->window);
-	if (!error)
-		error = fusefs_watch_start(fs);
-	if (!error)
 		fetcher_start(fs->fetcher);
 	return error;
+}
+
+/* Start the threads whose calls into the kernel may wait for a request to be answered: see
+ * stop_callers(). */
+static errint_t start_callers(struct fusefs *fs)
+{
+	errint_t error = window_start(fs->window);
+
+	return error ? error : fusefs_watch_start(fs);
+}
+
+/* What the kernel says first. A successor says the same as the first worker, and has to agree to the
+ * same. The kernel does not take that answer, and does not need it. */
+static errint_t begin_session(struct fusefs *fs)
+{
+	struct session_init *init = &fs->records->init;
+	const struct fuse_buf request = {.size = init->bytes, .mem = init->request};
+
+	fs->agrees = true;
+	fuse_session_process_buf(fs->session, &request);
+	init->agreed = true;
+	return fs->agrees ? 0 : -EPROTO;
+}
+
+/* Have the kernel send all requests once more that were not answered (FUSE_NOTIFY_RESEND). It takes
+ * back those that this process would have in hand, too, so it is done before any is read. */
+static errint_t ask_again(const struct fusefs *fs)
+{
+	const struct fuse_out_header resend = {.len = sizeof(resend), .error = NOTIFY_RESEND};
+
+	return write(fs->records->device, &resend, sizeof(resend)) == sizeof(resend) ? 0 : -errno;
+}
+
+/* Before any request is read. */
+static errint_t begin(struct fusefs *fs)
+{
+	errint_t error = start_threads(fs);
+
+	if (!error)
+		error = begin_session(fs);
+	if (!error)
+		error = start_callers(fs);
+	if (error || !session_continues(fs->records))
+		return error;
+	fusefs_settle_plans(fs);
+	return ask_again(fs);
 }
 
 errint_t fusefs_serve(struct fusefs *fs, struct fuse_session *se)
@@ -377,8 +492,8 @@ errint_t fusefs_serve(struct fusefs *fs, struct fuse_session *se)
 	errint_t error;
 
 	fs->session = se;
-	passthrough_session(fs->passthrough, fuse_session_fd(se));
-	error = start_threads(fs);
+	passthrough_session(fs->passthrough, fuse_session_fd(se), &fs->records->last_backing);
+	error = begin(fs);
 	if (!error)
 		error = serve_run(fs->serve, se);
 	/* An aborted connection has ended like an unmounted one. Linux returns ENODEV to most
@@ -433,7 +548,8 @@ void fusefs_usage(const struct fusefs *fs, struct fusefs_usage *ret_usage)
 	ret_usage->inodes = inode_table_count(fs->inodes);
 	ret_usage->inodes_bytes = inode_table_bytes(fs->inodes) + ret_usage->equal.memory_bytes;
 	ret_usage->open_handles = shares_taken(fs->open_handles);
-	ret_usage->handles_bytes = atomic_load_explicit(&fs->handles_bytes, memory_order_relaxed);
+	ret_usage->handles_bytes = slab_bytes(fs->files_open) + slab_bytes(fs->directories_open) +
+				   atomic_load_explicit(&fs->handles_bytes, memory_order_relaxed);
 	serve_usage(fs->serve, &ret_usage->serve);
 	ret_usage->fetching = fetcher_taken(fs->fetcher);
 	ret_usage->transport_bytes = atomic_load(&fs->rings_bytes) + ret_usage->serve.bytes +

@@ -79,6 +79,11 @@ struct catalogue_run {
  */
 errint_t catalogue_open(const char *directory, uint64_t max_bytes, bool *ret_moved_aside,
 			struct catalogue **ret_catalogue);
+/* The two steps of catalogue_open(). The first returns a descriptor or -errno; the second takes it
+ * over, also on failure. */
+int catalogue_open_directory(const char *directory);
+errint_t catalogue_open_at(int directory, uint64_t max_bytes, bool *ret_moved_aside,
+			   struct catalogue **ret_catalogue);
 /* What an ERROR of catalogue_open() means, as part of a sentence. */
 const char *catalogue_open_error(errint_t error);
 /* Sync and close the catalogue. No other thread may use it any more. NULL is nothing. */

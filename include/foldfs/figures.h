@@ -26,6 +26,10 @@
 	X("transport", "text", TEXT, r->transport,                                                 \
 	  "How requests reach the daemon: io_uring, dev (the fuse device), or none before the "    \
 	  "first one.")                                                                            \
+	X("survive", "text", TEXT, r->survives ? "on" : "off",                                     \
+	  "Whether the mount outlives the process that serves it: on or off.")                     \
+	X("takeovers", "events", NUMBER, r->takeovers,                                             \
+	  "How many times that process has died, and another one has taken over.")                 \
 	X("passthrough", "text", TEXT, r->usage.no_passthrough ? r->usage.no_passthrough : "",     \
 	  "Why the kernel serves no file by itself (kernel passthrough); empty if it can.")        \
 	X("privileges.capabilities", "text", TEXT, r->capabilities,                                \

@@ -19,12 +19,23 @@
 #include <fuse_lowlevel.h>
 
 struct fusefs;
+struct session;
 struct state;
+struct takeover;
 struct counters;
 
-/* Make everything behind a mount of SOURCE_FD (borrowed), as OPTIONS say. No thread runs yet.
- * -errno. */
-errint_t fusefs_new(const struct options *options, int source_fd, struct fusefs **ret_fs);
+/* What a mount is made of, all borrowed. */
+struct fusefs_parts {
+	const struct options *options;
+	int source_fd;
+	int view_fd;                     /* passthrough_open_view() of the source, or -1 */
+	struct session *records;         /* what a successor of this process will need */
+	const struct takeover *takeover; /* what an earlier one left; all zero: nothing */
+};
+
+/* Make everything behind a mount. What PARTS.takeover has is taken over, also on failure. No thread
+ * runs yet. -errno. */
+errint_t fusefs_new(const struct fusefs_parts *parts, struct fusefs **ret_fs);
 void fusefs_free(struct fusefs *fs);
 
 /* Close everything that is open of the source, so that the source can be unmounted. Nothing is

@@ -31,6 +31,7 @@ struct options {
 	uint64_t maps_bytes;
 	enum transport_choice transport;
 	bool seccomp;       /* system calls are filtered once mounted */
+	bool survive;       /* the mount outlives the process that serves it */
 	char *state;        /* absolute directory; NULL: the default one */
 	char *control;      /* absolute directory of the control socket; NULL: the first fit one */
 	char **passthrough; /* globs, NULL at the end; NULL: none */

@@ -16,18 +16,22 @@
 
 #include "foldfs/page.h"
 
+#include <stdatomic.h>
 #include <stdint.h>
 
 struct passthrough;
 
-/* For the source open as SOURCE_FD (borrowed). Makes its read-only view, if the daemon may.
- * -ENOMEM; to have no view is no error. */
-errint_t passthrough_new(int source_fd, struct passthrough **ret_backing);
+/* A read-only view of the directory open as DIRECTORY_FD, which shows what is mounted there now.
+ * While it is open, those file systems are busy. -1: the daemon may not make one. */
+int passthrough_open_view(int directory_fd);
+/* VIEW_FD is such a view, or -1; it is taken over, also on failure. -ENOMEM. */
+errint_t passthrough_new(int view_fd, struct passthrough **ret_backing);
 void passthrough_free(struct passthrough *passthrough);
 
-/* Set the session's descriptor (borrowed), once the session is mounted. Before the first
- * request. */
-void passthrough_session(struct passthrough *passthrough, int session_fd);
+/* Set the session's descriptor, once the session is mounted, and where to note the last id that was
+ * given (both borrowed). Before the first request. */
+void passthrough_session(struct passthrough *passthrough, int session_fd,
+			 _Atomic uint32_t *last_id);
 
 /* Whether the daemon may register files at all (CAP_SYS_ADMIN). */
 bool passthrough_permitted(void);

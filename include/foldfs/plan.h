@@ -126,6 +126,14 @@ void plan_init(struct plan *plan, struct fuse_conn_info *conn);
 /* Whether the plan `window` is direct I/O. Constant. */
 bool plan_is_direct(const struct plan *plan);
 
+/* HOLD is what a process that has ended left of an inode. Nobody has it open yet: each open that
+ * goes on is counted by plan_hold_rejoin(). */
+void plan_hold_renew(struct plan_hold *hold);
+void plan_hold_rejoin(struct plan *plan, struct plan_hold *hold);
+/* Give back what HOLD has although nobody has it open: the process ended in between. The session is
+ * known by then (passthrough_session()). Under the inode's lock. */
+void plan_hold_settle(struct plan *plan, struct plan_hold *hold);
+
 /*
  * Count one open of the inode that HOLD belongs to; the first open chooses the plan. Takes at most
  * a look-up and a few system calls on the source. Under the inode's lock. On -errno the open is

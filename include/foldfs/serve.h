@@ -12,7 +12,7 @@
 #ifndef FOLDFS_SERVE_H
 #define FOLDFS_SERVE_H
 
-#include "foldfs/page.h"
+#include "foldfs/session.h"
 
 #include <fuse_lowlevel.h>
 #include <linux/fuse.h>
@@ -20,12 +20,21 @@
 
 struct serve;
 
-/* USER_OF tells whose share a request counts to. Any thread calls it, holding no lock. IS_BRIEF
- * tells whether a request hardly waits. It is asked about requests of users who have used up their
- * share. Any thread calls it with a lock held, so it must not wait for anything. No thread runs
- * yet. -errno. */
-errint_t serve_new(uid_t (*user_of)(const struct fuse_in_header *request),
-		   bool (*is_brief)(const struct fuse_in_header *request),
+/* Any thread calls them, with the context that serve_new() got. */
+struct serve_callbacks {
+	/* Whose share a request counts to. Called without a lock. */
+	uid_t (*user_of)(const void *context, const struct fuse_in_header *request);
+	/* Whether a request hardly waits. It is asked about requests of users who have used up
+	 * their share. Called with a lock held, so it must not wait for anything. */
+	bool (*is_brief)(const void *context, const struct fuse_in_header *request);
+	/* The calling thread is about to handle a request that an earlier worker had in hand. Take
+	 * back what SLOT says that it did. Called without a lock. */
+	void (*take_back)(void *context, struct session_slot *slot);
+};
+
+/* CALLBACKS are copied. What requests do is noted in SESSION (borrowed). No thread runs yet.
+ * -errno. */
+errint_t serve_new(const struct serve_callbacks *callbacks, void *context, struct session *session,
 		   struct serve **ret_serve);
 /* Not while serve_run() runs. */
 void serve_free(struct serve *serve);

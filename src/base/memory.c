@@ -20,6 +20,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -48,23 +49,30 @@ void memory_begin(void)
 	(void)mallopt(M_TRIM_THRESHOLD, MAPPED_BYTES);
 }
 
+/* The value of the line of STATUS that begins with NAME, in bytes; 0: there is none. */
+static uint64_t value_of(const char *status, const char *name)
+{
+	const char *line = strstr(status, name);
+	unsigned long long kib = 0;
+
+	if (line)
+		(void)sscanf(line + strlen(name), "%llu", &kib);
+	return (uint64_t)kib << 10;
+}
+
+/* Not /proc/self/statm, which counts shared memory (slab.h) as files. */
 void memory_usage(struct memory_usage *ret_usage)
 {
-	int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
-	unsigned long long resident = 0;
-	unsigned long long files = 0;
-	char text[128];
+	int fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+	char text[4096];
 	ssize_t length = fd < 0 ? -1 : pread(fd, text, sizeof(text) - 1, 0);
 
 	if (fd >= 0)
 		close(fd);
-	if (length > 0) {
-		text[length] = '\0';
-		(void)sscanf(text, "%*u %llu %llu", &resident, &files);
-	}
+	text[length > 0 ? length : 0] = '\0';
 	*ret_usage = (struct memory_usage){
-		.resident_bytes = resident * (uint64_t)sysconf(_SC_PAGESIZE),
-		.program_bytes = files * (uint64_t)sysconf(_SC_PAGESIZE),
+		.resident_bytes = value_of(text, "\nVmRSS:"),
+		.program_bytes = value_of(text, "\nRssFile:"),
 	};
 }
 

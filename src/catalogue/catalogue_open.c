@@ -268,24 +268,37 @@ const char *catalogue_open_error(errint_t error)
 	return error == -EPERM ? "others may write to it" : strerror(-error);
 }
 
+int catalogue_open_directory(const char *directory)
+{
+	/* What the catalogue says is believed. Anybody who can write to it, or replace it, could
+	 * give one file's bytes to another. */
+	return trusted_path_open(directory, geteuid(), true, 0700);
+}
+
 errint_t catalogue_open(const char *directory, uint64_t max_bytes, bool *ret_moved_aside,
 			struct catalogue **ret_catalogue)
 {
-	struct catalogue *catalogue = calloc(1, sizeof(*catalogue));
-	char path[PROC_FD_BYTES];
-	errint_t error = 0;
+	int fd = catalogue_open_directory(directory);
 
 	*ret_moved_aside = false;
-	if (!catalogue)
+	return fd < 0 ? fd : catalogue_open_at(fd, max_bytes, ret_moved_aside, ret_catalogue);
+}
+
+errint_t catalogue_open_at(int directory, uint64_t max_bytes, bool *ret_moved_aside,
+			   struct catalogue **ret_catalogue)
+{
+	struct catalogue *catalogue = calloc(1, sizeof(*catalogue));
+	char path[PROC_FD_BYTES];
+	errint_t error;
+
+	*ret_moved_aside = false;
+	if (!catalogue) {
+		close(directory);
 		return -ENOMEM;
+	}
 	catalogue->users = -1;
-	/* What the catalogue says is believed. Anybody who can write to it, or replace it, could
-	 * give one file's bytes to another. */
-	catalogue->directory = trusted_path_open(directory, geteuid(), true, 0700);
-	if (catalogue->directory < 0)
-		error = catalogue->directory;
-	if (!error)
-		error = lock_file(catalogue->directory, LOCK_EX);
+	catalogue->directory = directory;
+	error = lock_file(catalogue->directory, LOCK_EX);
 	if (!error) {
 		/* LMDB needs a path: this one leads to the directory that is open here. */
 		error = open_locked(proc_fd(path, catalogue->directory), max_bytes, ret_moved_aside,

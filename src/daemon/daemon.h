@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* daemon.h - one mount's daemon: for main.c, two_processes.c and shutdown.c */
+/* daemon.h - one mount's daemon: for main.c, connection.c, keeper.c, two_processes.c, shutdown.c */
 #ifndef FOLDFS_DAEMON_H
 #define FOLDFS_DAEMON_H
 
@@ -7,6 +7,7 @@
 #include "control.h"
 #include "figures_json.h"
 #include "foldfs/fusefs.h"
+#include "foldfs/takeover.h"
 #include "options_parse.h"
 #include "own_mount.h"
 #include "preflight.h"
@@ -22,9 +23,12 @@ struct daemon {
 	struct place place;
 	int asker;       /* a socket to the process that asks the first question */
 	pid_t asker_pid; /* 0: not our child */
+	struct state_place state_place;
 	struct state state;
 	struct attendant attendant;
-	pid_t guardian; /* 0: there is none */
+	pid_t guardian;           /* 0: there is none */
+	struct session *records;  /* what outlives the process that serves */
+	struct takeover takeover; /* what an earlier one left */
 	struct fusefs *fs;
 	struct fuse_session *session;
 	struct own_mount mount;
@@ -53,6 +57,21 @@ errint_t two_processes_detach(const struct daemon *d);
 /* A thread's function: waits until the asker reports that the mount answers, then tells systemd. */
 void *two_processes_ready(void *d);
 
+/* ---- connection.c ---- */
+
+/* Mount, and note what the kernel asks first. Errors are reported. */
+errint_t connection_open(struct daemon *d);
+/* Whether the kernel can send requests once more that were not answered. */
+bool connection_resends(const struct session *records);
+/* Make the session that serves the connection. Errors are reported. */
+errint_t connection_serve(struct daemon *d);
+
+/* ---- keeper.c ---- */
+
+/* Keep the connection, and have workers serve it, each of which does WORK and ends with its result.
+ * Returns an exit status. */
+int keeper_run(struct daemon *d, int (*work)(struct daemon *d));
+
 /* ---- shutdown.c ---- */
 
 /* Block the signals that end the daemon, in this thread and all later ones, because one thread
@@ -68,6 +87,9 @@ void shutdown_unmount(struct daemon *d, bool force);
 /* Whether a dead mount may be left, once serving has ended and before the mount is taken away: it
  * stands, and the daemon was not told to end. */
 bool shutdown_may_leave_mount(const struct daemon *d);
+/* End the connection and leave the mount, dead: below it is a bare directory, in which clients would
+ * otherwise go on working. */
+void shutdown_abandon(struct daemon *d);
 /* The last step: by now umount -f, which first aborts and then unmounts, has done both. Errors are
  * reported. */
 errint_t shutdown_check_not_aborted(const struct daemon *d);

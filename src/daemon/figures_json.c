@@ -31,6 +31,8 @@ struct reading {
 	char *settings; /* the same */
 	const char *transport;
 	uint64_t uptime_s;
+	bool survives;
+	uint64_t takeovers;
 	const char *state;
 	uint64_t scan_bytes;
 	uint64_t copies;
@@ -157,6 +159,10 @@ static void take_reading(const struct figures_context *context, struct reading *
 	if (context->state && context->state->catalogue)
 		catalogue_count_objects(context->state->catalogue, &reading.copies,
 					&reading.copies_bytes);
+	if (context->records) {
+		reading.survives = context->records->survives;
+		reading.takeovers = context->records->workers - 1;
+	}
 	read_privileges(&reading);
 	fusefs_usage(context->fs, &reading.usage);
 	memory_usage(&reading.memory);

@@ -22,6 +22,7 @@
 #include "foldfs/control_place.h"
 #include "foldfs/fusefs.h"
 #include "foldfs/memory.h"
+#include "foldfs/passthrough.h"
 #include "foldfs/privileges.h"
 #include "foldfs/scan_command.h"
 #include "guardian.h"
@@ -50,31 +51,6 @@ const char *__asan_default_options(void)
 }
 #endif
 
-static errint_t mount_session(struct daemon *d)
-{
-	unsigned before;
-	errint_t error;
-
-	/* libfuse searches PATH for fusermount3 if it is not in its usual place. Root must not run
-	 * what somebody's PATH leads to; a plain user's PATH is the user's own. */
-	if (geteuid() == 0 && setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin", 1) != 0)
-		return complain("not enough memory.");
-	d->session = fuse_session_new(&d->options.fuse, &fusefs_operations,
-				      sizeof(fusefs_operations), d->fs);
-	if (!d->session)
-		return log_errors() ? -EINVAL : complain("libfuse cannot make a session.");
-	before = log_errors();
-	if (fuse_session_mount(d->session, d->place.mountpoint) != 0)
-		/* libfuse, or fusermount3, has reported the cause. */
-		return log_errors() != before
-			       ? -EINVAL
-			       : complain("cannot mount on %s.", d->place.mountpoint);
-	error = own_mount_note(d->place.mountpoint, fuse_session_fd(d->session), &d->mount);
-	return error ? complain("cannot find the new mount on %s: %s.", d->place.mountpoint,
-				strerror(-error))
-		     : 0;
-}
-
 static errint_t open_control(struct daemon *d)
 {
 	struct control_place place;
@@ -91,6 +67,7 @@ static errint_t open_control(struct daemon *d)
 		.settings = &d->settings,
 		.set = settings_answer,
 		.settings_text = settings_text,
+		.records = d->records,
 	};
 	mount_socket_name(&d->mount.entry, name);
 	error = control_place_make(d->options.control, &place);
@@ -190,34 +167,82 @@ static errint_t filter_syscalls(const struct daemon *d)
 		     : 0;
 }
 
-static errint_t start(struct daemon *d)
+/* What is done once: give up what nobody needs from here on, and mount. */
+static errint_t prepare(struct daemon *d)
 {
 	errint_t error = keep_privileges(d);
 
 	if (error)
 		return error;
+	shutdown_block_signals(d);
+	if (session_new(&d->records))
+		return complain("not enough memory.");
+	state_place_open(&d->options, d->place.source, &d->state_place);
+	d->place.view_fd = passthrough_open_view(d->place.source_fd);
+	error = connection_open(d);
+	if (error)
+		return error;
+	d->records->survives = d->options.survive && connection_resends(d->records);
+	if (d->options.survive && !d->records->survives)
+		fuse_log(FUSE_LOG_WARNING,
+			 "survive=on needs Linux 6.9: if the daemon dies, the mount ends.\n");
+	/* A client's new file gets the client's umask; the daemon's own must not add to it. */
+	umask(0);
+	resources_protect();
+	return 0;
+}
+
+/* Make everything behind the mount. */
+static errint_t build(struct daemon *d)
+{
+	const struct fusefs_parts parts = {
+		.options = &d->options,
+		.source_fd = d->place.source_fd,
+		.view_fd = d->place.view_fd,
+		.records = d->records,
+		.takeover = &d->takeover,
+	};
+	errint_t error;
+
 	/* Before the pool, whose hash tables have a thread of their own. */
-	state_open(&d->options, d->place.source, &d->state);
-	error = fusefs_new(&d->options, d->place.source_fd, &d->fs);
+	state_open(&d->options, d->place.source, &d->state_place, &d->state);
+	session_begin(d->records);
+	error = fusefs_new(&parts, &d->fs);
 	if (error)
 		return complain("cannot set up the pool: %s.", strerror(-error));
 	fusefs_use_state(d->fs, &d->state);
 	prepare_settings(d);
-	if (d->options.watch && start_watch(d))
-		return -EINVAL;
-	shutdown_block_signals(d);
-	error = mount_session(d);
+	return d->options.watch ? start_watch(d) : 0;
+}
+
+/* Have the asker ask, if no earlier worker has. */
+static errint_t call_asker(struct daemon *d)
+{
+	if (d->records->asked)
+		return 0;
+	d->records->asked = true;
+	return send(d->asker, "", 1, MSG_NOSIGNAL) == 1
+		       ? 0
+		       : complain("the process that started the mount has ended.");
+}
+
+static errint_t start(struct daemon *d)
+{
+	errint_t error = build(d);
+
+	if (!error)
+		error = connection_serve(d);
 	if (!error)
 		error = open_control(d);
 	if (error)
 		return error;
-	/* A client's new file gets the client's umask; the daemon's own must not add to it. */
-	umask(0);
-	resources_protect();
-	/* Without a guardian, the user has to abort a mount that hangs after kill -9. */
-	(void)guardian_start(d->mount.abort, &d->guardian);
+	/* Without a guardian, the user has to abort a mount that hangs after kill -9. A keeper does
+	 * what it does. */
+	if (!d->records->survives)
+		(void)guardian_start(d->mount.abort, &d->guardian);
 	settings_limit_dirty(&d->settings);
-	error = two_processes_detach(d);
+	if (!d->records->asked)
+		error = two_processes_detach(d);
 	/* Before the threads start: one of them looks at the scan when the status is asked. */
 	if (!error)
 		state_start_scan(&d->options, d->place.source_fd, &d->state);
@@ -225,12 +250,13 @@ static errint_t start(struct daemon *d)
 		error = filter_syscalls(d);
 	if (!error)
 		error = start_threads(d);
-	if (!error && send(d->asker, "", 1, MSG_NOSIGNAL) != 1)
-		error = complain("the process that started the mount has ended.");
+	if (!error)
+		error = call_asker(d);
+	atomic_store(&d->records->serves, !error);
 	return error;
 }
 
-/* Undo everything that start() did, in reverse order, however far start() came. */
+/* Undo everything that prepare() and start() did, in reverse order, however far they came. */
 static void stop(struct daemon *d)
 {
 	/* Tell all threads that may be at the source to end, before waiting for any: somebody may
@@ -252,10 +278,10 @@ static void stop(struct daemon *d)
 	if (d->end_thread_runs)
 		pthread_join(d->end_thread, NULL);
 	state_stop_scan(&d->state);
-	if (d->session) {
+	if (d->records && d->records->device >= 0)
 		shutdown_unmount(d, false);
+	if (d->session)
 		fuse_session_destroy(d->session);
-	}
 	/* From here the source can be unmounted, without waiting for the rest. */
 	if (d->fs)
 		fusefs_leave_source(d->fs);
@@ -268,6 +294,7 @@ static void stop(struct daemon *d)
 	if (d->fs)
 		fusefs_finish(d->fs);
 	state_close(&d->state);
+	state_place_clear(&d->state_place);
 	guardian_stop(d->guardian);
 	attendant_stop(&d->attendant);
 	/* Until here something may have waited for the source. */
@@ -281,7 +308,7 @@ static void stop(struct daemon *d)
 	close(d->asker);
 }
 
-static int run(struct daemon *d)
+static int serve(struct daemon *d)
 {
 	errint_t error = start(d);
 
@@ -297,6 +324,9 @@ static int run(struct daemon *d)
 		if (error)
 			shutdown_unmount(d, true);
 	}
+	/* Clients have the mount in use. Nobody will serve them any more. */
+	if (!atomic_load(&d->records->serves) && session_continues(d->records))
+		shutdown_abandon(d);
 	stop(d);
 	if (!error) {
 		error = shutdown_check_not_aborted(d);
@@ -318,12 +348,24 @@ static int mount_and_serve(struct daemon *d)
 {
 	if (preflight(&d->options, &d->place) || two_processes_split(d))
 		return EXIT_FAILURE;
-	return run(d);
+	if (prepare(d)) {
+		stop(d);
+		return EXIT_FAILURE;
+	}
+	if (d->records->survives)
+		return keeper_run(d, serve);
+	d->records->workers = 1;
+	return serve(d);
 }
 
 int main(int argc, char *argv[])
 {
-	struct daemon d = {.place = PLACE_NONE, .attendant.socket = -1, .mount = OWN_MOUNT_NONE};
+	struct daemon d = {
+		.place = PLACE_NONE,
+		.state_place = STATE_PLACE_NONE,
+		.attendant.socket = -1,
+		.mount = OWN_MOUNT_NONE,
+	};
 	int status = EXIT_SUCCESS;
 
 	privileges_begin();

@@ -33,6 +33,7 @@ static bool same_transport(const struct options *a, const struct options *b)
 	  "it was agreed with the kernel how requests come")                                       \
 	X("seccomp", from->seccomp == to->seccomp,                                                 \
 	  "a filter of system calls is never taken off, and goes before the first request")        \
+	X("survive", from->survive == to->survive, "it takes another process from the start")      \
 	X("state", same_text(from->state, to->state),                                              \
 	  "the catalogue is open, and what is served rests on it")                                 \
 	X("control", same_text(from->control, to->control), "the socket is where it was made")     \

@@ -134,12 +134,25 @@ static errint_t judge_transport(struct option_words *words, const char *text,
 	return 0;
 }
 
-static errint_t judge_seccomp(struct option_words *words, const char *text, bool *seccomp)
+/* The value TEXT of the option NAME; NULL: it was not given, and is BY_DEFAULT. */
+static errint_t judge_on_off(struct option_words *words, const char *name, const char *text,
+			     bool by_default, bool *result)
 {
-	*seccomp = !text || strcmp(text, "off") != 0;
-	if (text && *seccomp && strcmp(text, "on") != 0)
-		return option_words_refuse(words, "seccomp=%s is not one of on and off.", text);
+	*result = text ? strcmp(text, "on") == 0 : by_default;
+	if (text && !*result && strcmp(text, "off") != 0)
+		return option_words_refuse(words, "%s=%s is not one of on and off.", name, text);
 	return 0;
+}
+
+/* What the kernel has given to a ring is lost with its process. */
+static errint_t judge_survive(struct option_words *words, struct options *options)
+{
+	errint_t error = judge_on_off(words, "survive", words->survive, false, &options->survive);
+
+	if (!error && options->survive && options->transport == TRANSPORT_IO_URING)
+		return option_words_refuse(words, "survive=on needs transport=dev: a crash of a "
+						  "daemon that uses io_uring cannot be survived.");
+	return error;
 }
 
 static errint_t judge_coherence(struct option_words *words, const char *text, bool *overlay)
@@ -238,7 +251,9 @@ errint_t options_judge(struct option_words *words, uint64_t standing, struct opt
 	if (!error)
 		error = judge_transport(words, words->transport, &options->transport);
 	if (!error)
-		error = judge_seccomp(words, words->seccomp, &options->seccomp);
+		error = judge_on_off(words, "seccomp", words->seccomp, true, &options->seccomp);
+	if (!error)
+		error = judge_survive(words, options);
 	if (!error)
 		error = judge_directories(words, options);
 	if (!error)

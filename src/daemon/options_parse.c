@@ -227,6 +227,8 @@ void options_print_help(const char *program)
 	       "(default: off)\n"
 	       "  -o transport=WAY       auto (which is dev), dev or io_uring\n"
 	       "  -o seccomp=off         allow any system call to the daemon (default: on)\n"
+	       "  -o survive=on          the mount outlives the process that serves it (default: "
+	       "off)\n"
 	       "  -o attr_timeout=SEC    how long the kernel may keep attributes (default: 1.0)\n"
 	       "  -o entry_timeout=SEC   how long the kernel may keep names (default: 1.0)\n"
 	       "  -o negative_timeout=SEC\n"

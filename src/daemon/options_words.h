@@ -18,6 +18,7 @@
 	X(maps)                                                                                    \
 	X(transport)                                                                               \
 	X(seccomp)                                                                                 \
+	X(survive)                                                                                 \
 	X(attr_timeout)                                                                            \
 	X(entry_timeout)                                                                           \
 	X(negative_timeout)                                                                        \

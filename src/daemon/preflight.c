@@ -272,7 +272,10 @@ void place_leave(struct place *place)
 {
 	if (place->source_fd >= 0)
 		close(place->source_fd);
+	if (place->view_fd >= 0)
+		close(place->view_fd);
 	place->source_fd = -1;
+	place->view_fd = -1;
 }
 
 void place_clear(struct place *place)

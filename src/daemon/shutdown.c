@@ -23,11 +23,7 @@
 /* From the signal on, how long everything may take. Then the daemon ends whatever it waits for. */
 #define END_SECONDS 20
 
-/*
- * End the connection, and make libfuse see that it has ended. Otherwise libfuse might start a
- * program to unmount (fusermount3, or umount where /etc/mtab is a file), which the daemon can no
- * longer do.
- */
+/* End the connection, also for the keeper, and for threads that are about to read from it. */
 static void hang_up(struct daemon *d)
 {
 	int ends[2];
@@ -36,7 +32,7 @@ static void hang_up(struct daemon *d)
 		return;
 	close(ends[0]);
 	/* A pipe without a reader gives POLLERR, as an aborted connection does. */
-	(void)dup3(ends[1], fuse_session_fd(d->session), O_CLOEXEC);
+	(void)dup3(ends[1], d->records->device, O_CLOEXEC);
 	close(ends[1]);
 }
 
@@ -63,7 +59,6 @@ void shutdown_unmount(struct daemon *d, bool force)
 		return;
 	remove_mount(d, force);
 	hang_up(d);
-	fuse_session_unmount(d->session);
 }
 
 /*
@@ -109,14 +104,33 @@ static void flush_mount(const struct daemon *d)
 	fusefs_write_back(d->fs);
 }
 
+void shutdown_abandon(struct daemon *d)
+{
+	atomic_store(&d->unmounting, true);
+	if (d->mount.abort < 0 || write(d->mount.abort, "1", 1) != 1)
+		hang_up(d);
+	if (d->fs)
+		fusefs_end(d->fs);
+}
+
 void *shutdown_wait(void *arg)
 {
 	struct daemon *d = arg;
+	sigset_t signals = d->end_signals;
 	int sig;
 
+	if (d->records->survives)
+		sigaddset(&signals, SIGUSR2);
 	for (;;) {
-		if (sigwait(&d->end_signals, &sig) != 0)
+		if (sigwait(&signals, &sig) != 0)
 			continue;
+		if (sig == SIGUSR2) {
+			complain("the process that keeps the connection of %s was killed: the "
+				 "mount ends.",
+				 d->place.mountpoint);
+			shutdown_abandon(d);
+			continue;
+		}
 		/* Once this has begun, the end of serving does not cut it short. */
 		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 		atomic_store(&d->told, true);
@@ -134,12 +148,16 @@ void shutdown_block_signals(struct daemon *d)
 {
 	static const int signals[] = {SIGHUP, SIGINT, SIGTERM};
 	struct sigaction action;
+	sigset_t keepers;
 
 	sigemptyset(&d->end_signals);
 	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
 		if (sigaction(signals[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN)
 			sigaddset(&d->end_signals, signals[i]);
 	pthread_sigmask(SIG_BLOCK, &d->end_signals, NULL);
+	sigemptyset(&keepers);
+	sigaddset(&keepers, SIGUSR2);
+	pthread_sigmask(SIG_BLOCK, &keepers, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	/* A client that exceeds an inherited limit of file sizes gets EFBIG; the signal must not
 	 * end the daemon. */

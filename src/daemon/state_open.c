@@ -8,6 +8,7 @@
 #include "foldfs/state_directory.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <fuse_lowlevel.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,11 +36,14 @@ static void open_objects(const char *directory, struct state *state)
 			 directory, catalogue_open_error(error));
 }
 
-static errint_t open_in(const char *directory, const struct options *options, struct state *state)
+static errint_t open_in(const struct state_place *place, const struct options *options,
+			struct state *state)
 {
 	bool moved_aside;
-	errint_t error =
-		catalogue_open(directory, CATALOGUE_MAX_BYTES, &moved_aside, &state->catalogue);
+	int directory = fcntl(place->fd, F_DUPFD_CLOEXEC, 0);
+	errint_t error = directory < 0 ? -errno
+				       : catalogue_open_at(directory, CATALOGUE_MAX_BYTES,
+							   &moved_aside, &state->catalogue);
 
 	if (error)
 		return error;
@@ -47,31 +51,61 @@ static errint_t open_in(const char *directory, const struct options *options, st
 		fuse_log(FUSE_LOG_WARNING,
 			 "the catalogue in %s was damaged, foreign or full. It is moved aside "
 			 "(data.mdb.aside), and a new one is begun.\n",
-			 directory);
+			 place->path);
 	/* Copies are of use for passthrough only. */
 	if (options->coherence_overlay && !options->read_only && passthrough_permitted())
-		open_objects(directory, state);
+		open_objects(place->path, state);
 	return 0;
 }
 
-void state_open(const struct options *options, const char *source, struct state *ret_state)
+/* Silent for a plain user who did not ask for it: there may be no place for it. */
+static void say_not_kept(const struct options *options, const char *source, const char *directory,
+			 errint_t error)
 {
-	char *directory = NULL;
-	errint_t error;
-
-	*ret_state = (struct state){.scan_lock = PTHREAD_MUTEX_INITIALIZER};
-	error = state_directory(options->state, source, &directory);
-	if (!error)
-		error = open_in(directory, options, ret_state);
-	/* Silent for a plain user who did not ask for it: there may be no place for it. */
-	if (error && (options->state || geteuid() == 0))
+	if (options->state || geteuid() == 0)
 		fuse_log(FUSE_LOG_WARNING, "no catalogue of %s is kept: %s: %s.\n", source,
 			 directory ? directory : "no directory for it can be had",
 			 catalogue_open_error(error));
+}
+
+void state_place_open(const struct options *options, const char *source,
+		      struct state_place *ret_place)
+{
+	struct state_place place = STATE_PLACE_NONE;
+	errint_t error = state_directory(options->state, source, &place.path);
+
+	if (!error)
+		place.fd = catalogue_open_directory(place.path);
+	if (!error && place.fd < 0)
+		error = place.fd;
+	if (error) {
+		say_not_kept(options, source, place.path, error);
+		state_place_clear(&place);
+	}
+	*ret_place = place;
+}
+
+void state_place_clear(struct state_place *place)
+{
+	if (place->fd >= 0)
+		close(place->fd);
+	free(place->path);
+	*place = STATE_PLACE_NONE;
+}
+
+void state_open(const struct options *options, const char *source, const struct state_place *place,
+		struct state *ret_state)
+{
+	errint_t error;
+
+	*ret_state = (struct state){.scan_lock = PTHREAD_MUTEX_INITIALIZER};
+	if (place->fd < 0)
+		return;
+	error = open_in(place, options, ret_state);
 	if (error)
-		free(directory);
+		say_not_kept(options, source, place->path, error);
 	else
-		ret_state->directory = directory;
+		ret_state->directory = strdup(place->path);
 }
 
 static void on_scan_ended(void *context)

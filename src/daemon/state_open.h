@@ -6,12 +6,24 @@
 #include "foldfs/options.h"
 #include "foldfs/state.h"
 
-/*
- * Open what OPTIONS need of what is kept about SOURCE. A mount works correctly without any of it,
- * so what cannot be opened is logged and left out. Call it in the process that uses it, because
- * LMDB's environments do not survive a fork, and before that process has threads.
- */
-void state_open(const struct options *options, const char *source, struct state *ret_state);
+/* Where what is kept about a source lies. */
+struct state_place {
+	char *path;
+	int fd; /* -1: it cannot be opened */
+};
+#define STATE_PLACE_NONE ((struct state_place){.fd = -1})
+
+/* Open the place for SOURCE. Call it before the mount, which may cover the place. A mount works
+ * correctly without it, so what cannot be opened is logged and left out. */
+void state_place_open(const struct options *options, const char *source,
+		      struct state_place *ret_place);
+void state_place_clear(struct state_place *place);
+
+/* Open what OPTIONS need of what is kept about SOURCE at PLACE, or log why not. Call it in the
+ * process that uses it, because LMDB's environments do not survive a fork, and before that process
+ * serves. */
+void state_open(const struct options *options, const char *source, const struct state_place *place,
+		struct state *ret_state);
 /* Begin to scan the source in the background. It is open as SOURCE_FD, which is borrowed until
  * state_stop_scan(). Call it in the process that serves, if no scan was begun. -ENOENT: there is no
  * catalogue. Other -errno: as scan_new() and scan_start(). */

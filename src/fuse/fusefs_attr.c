@@ -12,6 +12,7 @@
  * /proc/self/fd. Its links lead to the object itself, also if that is a symlink, and no further.
  */
 #include "foldfs/proc_fd.h"
+#include "fusefs_again.h"
 #include "fusefs_internal.h"
 
 #include <errno.h>
@@ -87,7 +88,7 @@ static errint_t do_getattr(struct fusefs *fs, fuse_ino_t node, const struct fuse
 	errint_t error = 0;
 
 	if (fi)
-		return stat_fd(fs, fusefs_handle_fd(fi), ret_stat);
+		return stat_fd(fs, fusefs_handle_fd(fs, fi), ret_stat);
 	error = object_begin(fs, node, &object);
 	if (error)
 		return error;
@@ -136,7 +137,7 @@ static errint_t do_statx(struct fusefs *fs, fuse_ino_t node, int flags, int mask
 	errint_t error;
 
 	if (fi)
-		return statx_fd(fs, fusefs_handle_fd(fi), flags, mask, ret_statx);
+		return statx_fd(fs, fusefs_handle_fd(fs, fi), flags, mask, ret_statx);
 	error = object_begin(fs, node, &object);
 	if (error)
 		return error;
@@ -350,11 +351,12 @@ static errint_t setxattr_as_caller(fuse_req_t req, const struct object *object, 
 
 	if (error)
 		return error;
+	session_change_begins(0, 0);
 	do
 		error = result_of(setxattr(object->path, name, value, size, flags));
 	while (identity_insist(&identity, error));
 	identity_restore();
-	return error;
+	return error == -EEXIST && fusefs_again_set(object->path, name, value, size) ? 0 : error;
 }
 
 static errint_t do_setxattr(struct fusefs *fs, fuse_req_t req, fuse_ino_t node, const char *name,
@@ -542,11 +544,12 @@ static errint_t removexattr_as_caller(fuse_req_t req, const struct object *objec
 		error = identity_assume(req, object->fd, false, &identity);
 	if (error)
 		return error;
+	session_change_begins(0, 0);
 	do
 		error = result_of(removexattr(object->path, name));
 	while (identity_insist(&identity, error));
 	identity_restore();
-	return error;
+	return error == -ENODATA && fusefs_again_unset(object->path) ? 0 : error;
 }
 
 static errint_t do_removexattr(struct fusefs *fs, fuse_req_t req, fuse_ino_t node, const char *name)

@@ -36,7 +36,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define DIRECTORY_MAGIC 0x666f6c6464697221u
+#include <urcu/compiler.h>
+
 /* Entries are read in portions of these sizes. The smaller one has room for any single entry. */
 #define PORTION_MAX (32u << 10)
 #define PORTION_MIN 512u
@@ -46,14 +47,17 @@
 /* How many seconds names and attributes must at least be kept for lists to be kept. */
 #define LIST_TIMEOUT 30.0
 
+/* The fields before the mutex outlive the process, except inode. They are constant. */
 struct directory_handle {
-	uint64_t magic; /* constant: identifies a valid handle */
-	int fd;         /* constant */
-	dev_t device;   /* constant */
-	bool root;      /* constant: it is the source's own directory */
-	uid_t user;     /* constant: the opener, to whose share of fs->open_handles it counts */
-	struct inode
-		*inode; /* constant; has a look-up, and is counted in its hold. NULL: not counted */
+	struct slab_slot slot; /* in fs->directories_open; published while the kernel has the
+				* handle */
+	uint64_t number;
+	uint64_t node; /* of `inode`; 0: there is none */
+	int fd;
+	dev_t device;
+	bool root;           /* it is the source's own directory */
+	uid_t user;          /* the opener, to whose share of fs->open_handles it counts */
+	struct inode *inode; /* kept, and counted in its hold. NULL: not counted */
 	pthread_mutex_t mutex;
 	off_t position;            /* of the next entry that fd would read; under mutex */
 	struct cds_list_head link; /* in fs->directories, under fs->handles_lock */
@@ -72,20 +76,65 @@ struct listing {
 	size_t filled; /* bytes of entries that were read */
 };
 
-static struct directory_handle *handle_of(const struct fuse_file_info *fi)
+errint_t fusefs_directories_new(struct fusefs *fs, struct slab *earlier)
 {
-	struct directory_handle *handle = (struct directory_handle *)(uintptr_t)fi->fh;
-
-	FUSEFS_TSAN_REQUEST();
-	return handle && handle->magic == DIRECTORY_MAGIC ? handle : NULL;
+	fs->directories_open = earlier;
+	if (earlier)
+		return slab_object_bytes(earlier) - sizeof(struct directory_handle) < SLAB_ALIGNMENT
+			       ? 0
+			       : -EPROTO;
+	return slab_new("foldfs-directories", sizeof(struct directory_handle),
+			&fs->directories_open);
 }
 
-uid_t fusefs_directory_user(uint64_t fh)
+static struct directory_handle *handle_of(const struct fusefs *fs, uint64_t number)
 {
-	const struct fuse_file_info fi = {.fh = fh};
-	const struct directory_handle *handle = handle_of(&fi);
+	struct slab_slot *slot = slab_get(fs->directories_open, number);
+
+	FUSEFS_TSAN_REQUEST();
+	return slot ? caa_container_of(slot, struct directory_handle, slot) : NULL;
+}
+
+uid_t fusefs_directory_user(const struct fusefs *fs, uint64_t fh)
+{
+	const struct directory_handle *handle = handle_of(fs, fh);
 
 	return handle ? handle->user : 0;
+}
+
+/* ---- after a takeover ---- */
+
+int fusefs_directory_fd(const struct slab_slot *slot)
+{
+	return caa_container_of(slot, struct directory_handle, slot)->fd;
+}
+
+/* Those that have it open since before may still bring the kernel entries of any state. */
+static void hold_rejoin(struct fusefs *fs, struct directory_handle *handle)
+{
+	handle->inode = handle->node ? inode_of(fs->inodes, handle->node) : NULL;
+	if (!handle->inode)
+		return;
+	inode_directory(handle->inode)->opens++;
+	inode_directory(handle->inode)->mixed = true;
+	inode_get(fs->inodes, handle->inode);
+}
+
+static void revive(void *context, struct slab_slot *slot)
+{
+	struct directory_handle *handle = caa_container_of(slot, struct directory_handle, slot);
+	struct fusefs *fs = context;
+
+	pthread_mutex_init(&handle->mutex, NULL);
+	handle->position = -1;
+	hold_rejoin(fs, handle);
+	(void)shares_force(fs->open_handles, handle->user, 1);
+	cds_list_add(&handle->link, &fs->directories);
+}
+
+void fusefs_directories_revive(struct fusefs *fs)
+{
+	slab_each(fs->directories_open, revive, fs);
 }
 
 /* ---- open and release ---- */
@@ -94,10 +143,8 @@ static void handle_free(struct fusefs *fs, struct directory_handle *handle)
 {
 	close(handle->fd);
 	fusefs_handle_give(fs, handle->user);
-	atomic_fetch_sub_explicit(&fs->handles_bytes, sizeof(*handle), memory_order_relaxed);
 	pthread_mutex_destroy(&handle->mutex);
-	handle->magic = 0;
-	free(handle);
+	slab_give(fs->directories_open, &handle->slot, handle->number);
 }
 
 /* Make a handle that takes over FD and what fusefs_handle_take() took for USER. On failure FD is
@@ -105,21 +152,22 @@ static void handle_free(struct fusefs *fs, struct directory_handle *handle)
 static errint_t handle_new(struct fusefs *fs, int fd, bool root, uid_t user,
 			   struct directory_handle **ret_handle, struct stat *ret_stat)
 {
-	struct directory_handle *handle = calloc(1, sizeof(*handle));
+	struct directory_handle *handle;
+	struct slab_slot *slot;
+	uint64_t number;
+	errint_t error =
+		fstat(fd, ret_stat) < 0 ? -errno : slab_take(fs->directories_open, &slot, &number);
 
-	if (!handle || fstat(fd, ret_stat) < 0) {
-		errint_t error = handle ? -errno : -ENOMEM;
-
-		free(handle);
+	if (error) {
 		close(fd);
 		return error;
 	}
-	handle->magic = DIRECTORY_MAGIC;
+	handle = caa_container_of(slot, struct directory_handle, slot);
+	handle->number = number;
 	handle->fd = fd;
 	handle->device = ret_stat->st_dev;
 	handle->root = root;
 	handle->user = user;
-	atomic_fetch_add_explicit(&fs->handles_bytes, sizeof(*handle), memory_order_relaxed);
 	pthread_mutex_init(&handle->mutex, NULL);
 	pthread_mutex_lock(&fs->handles_lock);
 	cds_list_add(&handle->link, &fs->directories);
@@ -176,6 +224,7 @@ static void hold_open(struct fusefs *fs, struct inode *inode, struct directory_h
 	inode_unlock(inode);
 	inode_get(fs->inodes, inode);
 	handle->inode = inode;
+	handle->node = inode_node(inode);
 }
 
 /* ANSWERED: the kernel got the answer to the open, and did what it says. */
@@ -183,18 +232,27 @@ static void handle_release(struct fusefs *fs, struct directory_handle *handle, b
 {
 	struct inode *inode = handle->inode;
 
+	slab_withdraw(&handle->slot);
 	if (inode) {
 		inode_lock(inode);
 		inode_directory(inode)->opens--;
 		if (!answered)
 			inode_directory(inode)->listed = false;
 		inode_unlock(inode);
-		inode_forget(fs->inodes, inode, 1);
+		inode_put(fs->inodes, inode);
 	}
 	pthread_mutex_lock(&fs->handles_lock);
 	cds_list_del(&handle->link);
 	pthread_mutex_unlock(&fs->handles_lock);
 	handle_free(fs, handle);
+}
+
+void fusefs_directory_undo(struct fusefs *fs, uint64_t number)
+{
+	struct directory_handle *handle = handle_of(fs, number);
+
+	if (handle)
+		handle_release(fs, handle, false);
 }
 
 static errint_t do_opendir(struct fusefs *fs, fuse_req_t req, fuse_ino_t node,
@@ -213,11 +271,14 @@ static errint_t do_opendir(struct fusefs *fs, fuse_req_t req, fuse_ino_t node,
 		return error;
 	fd = fusefs_open_as_caller(fs, req, inode, O_RDONLY | O_DIRECTORY, true);
 	error = fd < 0 ? fd : handle_new(fs, fd, node == FUSE_ROOT_ID, user, ret_handle, &st);
-	if (error)
+	if (error) {
 		fusefs_handle_give(fs, user);
-	else
-		hold_open(fs, inode, *ret_handle, &st, fi);
-	return error;
+		return error;
+	}
+	hold_open(fs, inode, *ret_handle, &st, fi);
+	session_has_made(SESSION_DIRECTORIES, (*ret_handle)->number);
+	slab_publish(&(*ret_handle)->slot, (*ret_handle)->number);
+	return 0;
 }
 
 void fusefs_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -230,7 +291,7 @@ void fusefs_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fusefs_reply_err(req, -error);
 		return;
 	}
-	fi->fh = (uintptr_t)handle;
+	fi->fh = handle->number;
 	if (fusefs_reply_open(req, fi) == -ENOENT)
 		handle_release(fs, handle, false);
 }
@@ -238,7 +299,7 @@ void fusefs_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 void fusefs_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct fusefs *fs = fusefs_of(req);
-	struct directory_handle *handle = handle_of(fi);
+	struct directory_handle *handle = handle_of(fs, fi->fh);
 
 	(void)ino;
 	if (handle)
@@ -246,9 +307,9 @@ void fusefs_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	fusefs_reply_err(req, handle ? 0 : EBADF);
 }
 
-static errint_t do_fsyncdir(int datasync, const struct fuse_file_info *fi)
+static errint_t do_fsyncdir(const struct fusefs *fs, int datasync, const struct fuse_file_info *fi)
 {
-	struct directory_handle *handle = handle_of(fi);
+	struct directory_handle *handle = handle_of(fs, fi->fh);
 
 	if (!handle)
 		return -EBADF;
@@ -259,7 +320,7 @@ static errint_t do_fsyncdir(int datasync, const struct fuse_file_info *fi)
 void fusefs_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
 	(void)ino;
-	fusefs_reply_err(req, -do_fsyncdir(datasync, fi));
+	fusefs_reply_err(req, -do_fsyncdir(fuse_req_userdata(req), datasync, fi));
 }
 
 /* ---- the source's entries ---- */
@@ -436,7 +497,7 @@ static errint_t listing_fill_locked(struct listing *listing, struct directory_ha
 
 static errint_t do_readdir(struct listing *listing, off_t offset, const struct fuse_file_info *fi)
 {
-	struct directory_handle *handle = handle_of(fi);
+	struct directory_handle *handle = handle_of(listing->fs, fi->fh);
 	errint_t error;
 
 	if (!handle)

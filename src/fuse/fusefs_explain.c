@@ -88,6 +88,6 @@ errint_t fusefs_explain(struct fusefs *fs, ino_t shown, struct fusefs_plan *ret_
 	if (fd >= 0)
 		close(fd);
 	fusefs_prove(inode);
-	inode_forget(fs->inodes, inode, 1);
+	inode_put(fs->inodes, inode);
 	return error;
 }

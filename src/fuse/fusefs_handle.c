@@ -14,19 +14,78 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
 
-int fusefs_handle_fd(const struct fuse_file_info *fi)
+/* How many bytes of a handle outlive the process. */
+#define HANDLE_KEPT offsetof(struct handle, references)
+
+errint_t fusefs_handles_new(struct fusefs *fs, struct slab *earlier)
 {
-	const struct handle *handle = handle_of(fi);
+	fs->files_open = earlier;
+	if (earlier)
+		return slab_object_bytes(earlier) - sizeof(struct handle) < SLAB_ALIGNMENT
+			       ? 0
+			       : -EPROTO;
+	return slab_new("foldfs-files", sizeof(struct handle), &fs->files_open);
+}
+
+/* The description of FD, which another handle of INODE may have as well. */
+static errint_t find_source(struct inode *inode, int fd, struct source **ret_source)
+{
+	struct handle *handle;
+
+	cds_hlist_for_each_entry_2 (handle, inode_handles(inode), of_inode)
+		if (source_fd(handle->source) == fd) {
+			*ret_source = source_get(handle->source);
+			return 0;
+		}
+	return source_new(fd, ret_source);
+}
+
+static void revive(void *context, struct slab_slot *slot)
+{
+	struct handle *handle = caa_container_of(slot, struct handle, slot);
+	struct fusefs *fs = context;
+	struct inode *inode = inode_of(fs->inodes, handle->node);
+
+	memset((char *)handle + HANDLE_KEPT, 0, sizeof(*handle) - HANDLE_KEPT);
+	if (!inode || find_source(inode, handle->fd, &handle->source)) {
+		slab_give(fs->files_open, slot, handle->number);
+		return;
+	}
+	/* A lease of the dead worker would make our own opens wait. */
+	(void)fcntl(handle->fd, F_SETLEASE, F_UNLCK);
+	atomic_init(&handle->references, 1);
+	handle->fs = fs;
+	handle->inode = inode;
+	handle->flush_errors = source_flush_errors(handle->source);
+	handle_count_bytes(handle, source_bytes());
+	(void)shares_force(fs->open_handles, handle->user, 1);
+	inode_get(fs->inodes, inode);
+	plan_hold_rejoin(fs->plan, inode_plan(inode));
+	if (inode_plan(inode)->kind != PLAN_WINDOW)
+		source_keep_cache(handle->source);
+	cds_hlist_add_head(&handle->of_inode, inode_handles(inode));
+	cds_list_add(&handle->link, &fs->handles);
+}
+
+void fusefs_handles_revive(struct fusefs *fs)
+{
+	slab_each(fs->files_open, revive, fs);
+}
+
+int fusefs_handle_fd(const struct fusefs *fs, const struct fuse_file_info *fi)
+{
+	const struct handle *handle = handle_of(fs, fi);
 
 	return handle ? source_fd(handle->source) : -1;
 }
 
-uid_t fusefs_handle_user(uint64_t fh)
+uid_t fusefs_handle_user(const struct fusefs *fs, uint64_t fh)
 {
-	const struct fuse_file_info fi = {.fh = fh};
-	const struct handle *handle = handle_of(&fi);
+	const struct handle *handle = handle_find(fs, fh);
 
 	return handle ? handle->user : 0;
 }
@@ -49,8 +108,7 @@ static void handle_end(struct handle *handle)
 	file_table_trim(handle->fs->files);
 	fusefs_handle_give(handle->fs, handle->user);
 	atomic_fetch_sub_explicit(&handle->fs->handles_bytes, handle->bytes, memory_order_relaxed);
-	handle->magic = 0;
-	free(handle);
+	slab_give(handle->fs->files_open, &handle->slot, handle->number);
 }
 
 static void end_job(struct worker_job *job, bool wanted)
@@ -99,6 +157,7 @@ errint_t handle_content_locked(struct fusefs *fs, struct inode *inode, struct ha
 		if (!error)
 			error = file_validate(handle->file, source_fd(handle->source), &unchanged);
 	}
+	inode_is_cached(inode);
 	if (!error && !*window)
 		error = window_file_new(fs->window, inode_node(inode), file_edition(handle->file),
 					window);

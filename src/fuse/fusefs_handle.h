@@ -2,8 +2,8 @@
 /*
  * fusefs_handle.h - a client's open file, for the requests that use one
  *
- * A handle owns a reference to its file and source. The kernel sends its address back with every
- * request until it sends the release. The kernel may give up the handle once it has the last reply.
+ * A handle owns a reference to its file and source. The kernel sends its number (slab.h) back with
+ * every request until it sends the release. The kernel may give up the handle once it has the last reply.
  * So code that still uses the handle after a reply takes a reference before the reply.
  */
 #ifndef FOLDFS_FUSEFS_HANDLE_H
@@ -11,12 +11,21 @@
 
 #include "fusefs_internal.h"
 
+#include <urcu/compiler.h>
 #include <urcu/hlist.h>
 
-#define HANDLE_MAGIC 0x666f6c64u
-
+/* The first fields outlive the process: see takeover.h. */
 struct handle {
-	uint32_t magic;
+	struct slab_slot slot; /* in fs->files_open; published while the kernel has the handle */
+	uint64_t number;       /* constant, like the next six fields */
+	uint64_t node;         /* of its inode */
+	int fd;                /* of SOURCE */
+	int flags;             /* the client's at its open */
+	uid_t user; /* opened it: the handle counts to his share of fs->open_handles, and pages that
+		     * the kernel writes back are his */
+	gid_t group;  /* the user's group */
+	bool appends; /* every write goes to the end of the source's file */
+
 	_Atomic unsigned
 		references;         /* the kernel's, and of requests that go on after their reply */
 	atomic_bool ready;          /* the next three fields are set, and then constant */
@@ -24,13 +33,9 @@ struct handle {
 	struct window_file *window; /* the inode's window_file */
 	struct stream *stream;      /* NULL: the handle cannot be read from */
 	struct fusefs *fs;
-	int flags;      /* the client's flags at its open */
-	bool appends;   /* constant: every write goes to the end of the source's file */
-	uint64_t bytes; /* counted in fs->handles_bytes; under the inode's lock */
-	uid_t user;     /* opened it: the handle counts to his share of fs->open_handles, and pages
-			 * that the kernel writes back are his */
-	gid_t group;    /* the user's group */
-	struct source *source;          /* shared with other handles of a proven kin (kin.h) */
+	uint64_t bytes;        /* beside the slab's, counted in fs->handles_bytes; under the inode's
+			 * lock */
+	struct source *source; /* shared with other handles of a proven kin (kin.h) */
 	_Atomic unsigned flush_errors;  /* how many errors of SOURCE its client was told of */
 	struct inode *inode;            /* one look-up is counted while it is open */
 	struct cds_list_head link;      /* in fs->handles, under fs->handles_lock */
@@ -39,12 +44,18 @@ struct handle {
 	struct worker_job ending;       /* the end of its release, once it is off of_inode's list */
 };
 
-static inline struct handle *handle_of(const struct fuse_file_info *fi)
+/* The handle with NUMBER. NULL: there is none. */
+static inline struct handle *handle_find(const struct fusefs *fs, uint64_t number)
 {
-	struct handle *handle = (struct handle *)(uintptr_t)fi->fh;
+	struct slab_slot *slot = slab_get(fs->files_open, number);
 
 	FUSEFS_TSAN_REQUEST();
-	return handle && handle->magic == HANDLE_MAGIC ? handle : NULL;
+	return slot ? caa_container_of(slot, struct handle, slot) : NULL;
+}
+
+static inline struct handle *handle_of(const struct fusefs *fs, const struct fuse_file_info *fi)
+{
+	return handle_find(fs, fi->fh);
 }
 
 /* Create what serves HANDLE's content, if that was not done yet. Call it before the daemon touches

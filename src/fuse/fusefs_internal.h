@@ -11,10 +11,13 @@
 #include "foldfs/plan.h"
 #include "foldfs/rcu.h"
 #include "foldfs/readahead.h"
+#include "foldfs/session.h"
+#include "foldfs/takeover.h"
 #include "foldfs/thread_identity.h"
 #include "fusefs_reply.h"
 #include "inode.h"
 #include "shares.h"
+#include "slab.h"
 #include "source_watch.h"
 
 #include <pthread.h>
@@ -47,9 +50,12 @@ struct fusefs {
 	struct fetcher *fetcher;
 	struct cow_break cow;
 	struct serve *serve;
-	struct shares *open_handles; /* files and directories that clients have open, by user */
-	struct workers *workers;     /* for read-ahead */
-	struct workers *closers;     /* one, drops caches and closes; ended before workers */
+	struct session *records;       /* what outlives the process; borrowed */
+	struct shares *open_handles;   /* files and directories that clients have open, by user */
+	struct slab *files_open;       /* handles of files */
+	struct slab *directories_open; /* handles of directories */
+	struct workers *workers;       /* for read-ahead */
+	struct workers *closers;       /* one, drops caches and closes; ended before workers */
 	struct memory_keeper *keeper;
 	struct lease_table *leases;
 	struct window *window;
@@ -64,9 +70,10 @@ struct fusefs {
 	atomic_bool uses_io_uring;    /* set by the first request that came by io_uring */
 	atomic_bool said_opened;      /* opens behind the mount were logged */
 	atomic_bool begun;            /* set by init(), when the kernel has agreed to something */
+	bool agrees;                  /* set by init(); before there are threads */
 	_Atomic uint64_t rings_bytes; /* set by init(); 0: there are no rings */
 
-	_Atomic uint64_t handles_bytes;   /* of open files and directories */
+	_Atomic uint64_t handles_bytes;   /* of open files, beside the slab's */
 	pthread_mutex_t handles_lock;     /* a leaf */
 	struct cds_list_head handles;     /* of open files; under handles_lock */
 	struct cds_list_head directories; /* open directories; under handles_lock */
@@ -163,11 +170,21 @@ errint_t fusefs_make_way(struct fusefs *fs, struct inode *inode);
 
 /* ---- fusefs_handle.c, fusefs_open.c, fusefs_dir.c ---- */
 
+/* Make fs->files_open, fs->directories_open, or have those that EARLIER has. -errno. */
+errint_t fusefs_handles_new(struct fusefs *fs, struct slab *earlier);
+errint_t fusefs_directories_new(struct fusefs *fs, struct slab *earlier);
+/* Make what they name work again, after a takeover; inodes are there. No thread runs yet. */
+void fusefs_handles_revive(struct fusefs *fs);
+void fusefs_directories_revive(struct fusefs *fs);
+/* In passthrough: give back what the dead worker had begun and not noted. No thread serves yet. */
+void fusefs_settle_plans(struct fusefs *fs);
+/* The descriptor of the directory whose handle is at SLOT. */
+int fusefs_directory_fd(const struct slab_slot *slot);
 /* The source descriptor of an open handle. */
-int fusefs_handle_fd(const struct fuse_file_info *fi);
+int fusefs_handle_fd(const struct fusefs *fs, const struct fuse_file_info *fi);
 /* The user who opened the file or directory whose handle the kernel names as FH in its requests. */
-uid_t fusefs_handle_user(uint64_t fh);
-uid_t fusefs_directory_user(uint64_t fh);
+uid_t fusefs_handle_user(const struct fusefs *fs, uint64_t fh);
+uid_t fusefs_directory_user(const struct fusefs *fs, uint64_t fh);
 /* Something has ended that may have kept INODE's kin from being proven. If only one handle is open,
  * its description may be the only one from now on. */
 void fusefs_prove(struct inode *inode);
@@ -180,8 +197,10 @@ errint_t fusefs_handle_new(struct fusefs *fs, fuse_req_t req, struct inode *inod
 /* The same with SOURCE instead of FD; takes over one reference. */
 errint_t fusefs_handle_join(struct fusefs *fs, fuse_req_t req, struct inode *inode,
 			    struct source *source, struct fuse_file_info *fi);
-/* Undo an open whose reply did not reach the kernel. */
-void fusefs_handle_undo(struct fuse_file_info *fi);
+/* Undo an open whose reply did not reach the kernel: that of the handle with NUMBER, if there is
+ * one. */
+void fusefs_handle_undo(struct fusefs *fs, uint64_t number);
+void fusefs_directory_undo(struct fusefs *fs, uint64_t number);
 /* Free all handles of files, and all of directories, after the connection has ended. */
 void fusefs_handles_free(struct fusefs *fs);
 void fusefs_directories_free(struct fusefs *fs);
@@ -260,7 +279,7 @@ void fusefs_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_f
 
 void fusefs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 /* Whether everything that IN asks for was in the pool a moment ago. Does not wait. */
-bool fusefs_read_is_brief(const struct fuse_read_in *in);
+bool fusefs_read_is_brief(const struct fusefs *fs, const struct fuse_read_in *in);
 /* Memory of one READ that the fetcher has. */
 uint64_t fusefs_reading_bytes(void);
 void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);

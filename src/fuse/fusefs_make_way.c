@@ -24,7 +24,7 @@ void fusefs_detach_readers(struct fusefs *fs, const struct stat *st)
 	if (!plan_may_change(inode_plan(inode)))
 		inode_detach(fs->inodes, inode);
 	inode_unlock(inode);
-	inode_forget(fs->inodes, inode, 1);
+	inode_put(fs->inodes, inode);
 }
 
 errint_t fusefs_make_way(struct fusefs *fs, struct inode *inode)

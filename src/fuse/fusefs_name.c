@@ -12,6 +12,7 @@
  *  - A create never opens a file that existed before. The kernel believed that there was none, and
  *    so has not checked whether the caller may open it.
  */
+#include "fusefs_again.h"
 #include "fusefs_internal.h"
 
 #include "foldfs/proc_fd.h"
@@ -91,7 +92,7 @@ static void reply_opened(fuse_req_t req, struct fusefs *fs, errint_t error,
 	fusefs_entry(fs, found->inode, &found->st, &entry);
 	if (fusefs_reply_create(req, &entry, fi) != -ENOENT)
 		return;
-	fusefs_handle_undo(fi);
+	fusefs_handle_undo(fs, fi->fh);
 	inode_forget(fs->inodes, found->inode, 1);
 }
 
@@ -180,6 +181,7 @@ static void note_target(struct fusefs *fs, struct inode *inode)
 	bool first;
 
 	inode_lock(inode);
+	inode_is_cached(inode);
 	first = !*place;
 	if (first)
 		(void)window_file_new(fs->window, inode_node(inode), 0, place);
@@ -220,6 +222,19 @@ static errint_t make_at(int directory_fd, const struct making *making)
 	return result < 0 ? -errno : 0;
 }
 
+/* Making it said that it exists: whether the request comes once more, and had made it. */
+static bool was_made(int directory_fd, const struct making *making)
+{
+	mode_t type = making->mode & S_IFMT;
+	const struct again_object object = {
+		.mode = type ? type : S_IFREG,
+		.rdev = making->rdev,
+		.target = making->target,
+	};
+
+	return fusefs_again_made(directory_fd, making->name, &object);
+}
+
 static errint_t make_as_caller(fuse_req_t req, int directory_fd, const struct making *making)
 {
 	struct identity identity;
@@ -229,11 +244,12 @@ static errint_t make_as_caller(fuse_req_t req, int directory_fd, const struct ma
 		error = identity_assume(req, directory_fd, false, &identity);
 	if (error)
 		return error;
+	session_change_begins(0, 0);
 	do
 		error = make_at(directory_fd, making);
 	while (identity_insist(&identity, error));
 	identity_restore();
-	return error;
+	return error == -EEXIST && was_made(directory_fd, making) ? 0 : error;
 }
 
 static errint_t do_make(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent,
@@ -303,12 +319,24 @@ static int open_as_caller(fuse_req_t req, int directory_fd, const char *name, in
 	return fd;
 }
 
+/* Open NAME, which the same request made before. Its mode may not let the caller open it. The maker
+ * of a file may have it open all the same. */
+static int open_made(int directory_fd, const char *name, int flags)
+{
+	int fd;
+
+	identity_make_own();
+	fd = openat(directory_fd, name, flags);
+	return fd < 0 ? -errno : fd;
+}
+
 /* Open NAME in PARENT as the caller, or an unnamed file if NAME is NULL. Fails if NAME existed
  * before. */
 static int open_new(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, const char *name,
 		    mode_t mode, int client_flags)
 {
 	int flags = plan_source_flags(client_flags) & ~(O_CREAT | O_EXCL | O_TRUNC | O_TMPFILE);
+	static const struct again_object file = {.mode = S_IFREG};
 	struct directory directory;
 	errint_t error = directory_begin(fs, parent, &directory);
 	int fd;
@@ -317,7 +345,10 @@ static int open_new(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, const 
 		return error;
 	flags |= O_CLOEXEC | O_NOFOLLOW;
 	flags |= name ? O_CREAT | O_EXCL : O_TMPFILE | (client_flags & O_EXCL);
+	session_change_begins(0, 0);
 	fd = open_as_caller(req, directory.fd, name ? name : ".", flags, mode & 07777);
+	if (fd == -EEXIST && fusefs_again_made(directory.fd, name, &file))
+		fd = open_made(directory.fd, name, flags & ~(O_CREAT | O_EXCL));
 	directory_end(&directory);
 	/* Another process made the file, perhaps behind the mount. On ESTALE the kernel looks the
 	 * name up again, and opens what is there if the caller may. */
@@ -380,7 +411,7 @@ static errint_t remove_at(fuse_req_t req, int directory_fd, const char *name, in
 		error = unlinkat(directory_fd, name, flags) < 0 ? -errno : 0;
 	while (identity_insist(&identity, error));
 	identity_restore();
-	return error;
+	return error == -ENOENT && fusefs_again_removed() ? 0 : error;
 }
 
 /* A name of the file found as ST was removed. If that was its last name, what is kept of it is no
@@ -411,6 +442,11 @@ static void victim_begin(int directory_fd, const char *name, struct victim *ret_
 	}
 }
 
+static const struct stat *victim_stat(const struct victim *victim)
+{
+	return victim->fd < 0 ? NULL : &victim->st;
+}
+
 /* End VICTIM, after the operation on it ended with ERROR. GOES: the operation removes its name. */
 static void victim_end(struct fusefs *fs, const struct victim *victim, bool goes, errint_t error)
 {
@@ -437,6 +473,7 @@ static errint_t do_remove(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, 
 	/* What is known of the file stays valid for its other names, and for clients that have it
 	 * open. */
 	fusefs_own_change_begin(fs, victim.fd, &change);
+	fusefs_again_removes(victim_stat(&victim));
 	error = remove_at(req, directory.fd, name, flags);
 	fusefs_own_change_end(&change);
 	victim_end(fs, &victim, true, error);
@@ -500,7 +537,9 @@ static errint_t do_rename(struct fusefs *fs, fuse_req_t req, fuse_ino_t parent, 
 			inode_keep(fs->inodes, victim.fd, &victim.st);
 		fusefs_own_change_begin(fs, moved.fd, &change);
 		fusefs_own_change_begin(fs, victim.fd, &replaced);
-		error = rename_at(req, from.fd, name, to.fd, newname, flags);
+		if (!fusefs_again_renamed(from.fd, name, victim_stat(&moved), to.fd, newname,
+					  victim_stat(&victim), flags))
+			error = rename_at(req, from.fd, name, to.fd, newname, flags);
 		fusefs_own_change_end(&replaced);
 		fusefs_own_change_end(&change);
 		victim_end(fs, &victim, goes, error);
@@ -535,12 +574,13 @@ static errint_t link_at(fuse_req_t req, int fd, int directory_fd, const char *na
 	if (error)
 		return error;
 	identity.other_fd = fd;
+	session_change_begins(0, 0);
 	do
 		error = linkat(AT_FDCWD, path, directory_fd, name, AT_SYMLINK_FOLLOW) < 0 ? -errno
 											  : 0;
 	while (identity_insist(&identity, error));
 	identity_restore();
-	return error;
+	return error == -EEXIST && fusefs_again_linked(directory_fd, name, fd) ? 0 : error;
 }
 
 static errint_t do_link(struct fusefs *fs, fuse_req_t req, fuse_ino_t node, fuse_ino_t newparent,

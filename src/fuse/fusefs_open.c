@@ -78,7 +78,7 @@ struct source *fusefs_open_known(void *context, const struct file *file, dev_t d
 	if (!inode)
 		return NULL;
 	source = find_source(inode, file);
-	inode_forget(fs->inodes, inode, 1);
+	inode_put(fs->inodes, inode);
 	if (source)
 		return source;
 	fd = fusefs_open_source(fs, device, number);
@@ -93,7 +93,7 @@ void fusefs_kin_found(void *context, dev_t device, ino_t number)
 	if (!inode)
 		return;
 	fusefs_prove(inode);
-	inode_forget(fs->inodes, inode, 1);
+	inode_put(fs->inodes, inode);
 }
 
 /* After HANDLE was opened: find out what its file has in common with others by their places on the
@@ -207,32 +207,39 @@ errint_t fusefs_handle_new(struct fusefs *fs, fuse_req_t req, struct inode *inod
 errint_t fusefs_handle_join(struct fusefs *fs, fuse_req_t req, struct inode *inode,
 			    struct source *source, struct fuse_file_info *fi)
 {
-	struct handle *handle = calloc(1, sizeof(*handle));
-	errint_t error;
+	struct slab_slot *slot;
+	struct handle *handle;
+	uint64_t number;
+	errint_t error = slab_take(fs->files_open, &slot, &number);
 
-	if (!handle) {
+	if (error) {
 		fusefs_handle_give(fs, fuse_req_ctx(req)->uid);
 		source_put(source);
-		return -ENOMEM;
+		return error;
 	}
+	handle = caa_container_of(slot, struct handle, slot);
+	handle->number = number;
 	atomic_init(&handle->references, 1);
 	handle->fs = fs;
+	handle->node = inode_node(inode);
 	handle->source = source;
+	handle->fd = source_fd(source);
 	handle->flags = fi->flags;
 	handle->user = fuse_req_ctx(req)->uid;
 	handle->group = fuse_req_ctx(req)->gid;
-	handle_count_bytes(handle, sizeof(*handle) + source_bytes());
+	handle_count_bytes(handle, source_bytes());
 	error = handle_open(fs, inode, handle, fuse_req_ctx(req)->pid, fi);
 	if (error) {
 		handle_put(handle);
 		return error;
 	}
-	handle->magic = HANDLE_MAGIC;
+	session_has_made(SESSION_FILES, number);
+	slab_publish(slot, number);
 	pthread_mutex_lock(&fs->handles_lock);
 	cds_list_add(&handle->link, &fs->handles);
 	pthread_mutex_unlock(&fs->handles_lock);
 	learn_clones(handle);
-	fi->fh = (uintptr_t)handle;
+	fi->fh = number;
 	return 0;
 }
 
@@ -256,7 +263,7 @@ static void end_release(struct handle *handle)
 	/* If a READ that was answered still has work to do, the end of that work ends HANDLE. */
 	handle_put_here(handle);
 	fusefs_prove(inode);
-	inode_forget(fs->inodes, inode, 1);
+	inode_put(fs->inodes, inode);
 }
 
 static void end_release_job(struct worker_job *job, bool wanted)
@@ -272,6 +279,7 @@ static void handle_release(struct handle *handle, bool answered)
 	struct fusefs *fs = handle->fs;
 	struct window_file *window;
 
+	slab_withdraw(&handle->slot);
 	pthread_mutex_lock(&fs->handles_lock);
 	cds_list_del(&handle->link);
 	pthread_mutex_unlock(&fs->handles_lock);
@@ -294,9 +302,9 @@ static void handle_release(struct handle *handle, bool answered)
 		end_release(handle);
 }
 
-void fusefs_handle_undo(struct fuse_file_info *fi)
+void fusefs_handle_undo(struct fusefs *fs, uint64_t number)
 {
-	struct handle *handle = handle_of(fi);
+	struct handle *handle = handle_find(fs, number);
 
 	if (handle)
 		handle_release(handle, false);
@@ -392,17 +400,18 @@ static errint_t do_open(struct fusefs *fs, fuse_req_t req, fuse_ino_t ino,
 
 void fusefs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	errint_t error = do_open(fusefs_of_lent(req), req, ino, fi);
+	struct fusefs *fs = fusefs_of_lent(req);
+	errint_t error = do_open(fs, req, ino, fi);
 
 	if (error)
 		fusefs_reply_err(req, -error);
 	else if (fusefs_reply_open(req, fi) == -ENOENT)
-		fusefs_handle_undo(fi);
+		fusefs_handle_undo(fs, fi->fh);
 }
 
 void fusefs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct handle *handle = handle_of(fi);
+	struct handle *handle = handle_of(fuse_req_userdata(req), fi);
 
 	(void)ino;
 	if (handle)

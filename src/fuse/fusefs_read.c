@@ -236,7 +236,7 @@ static void run(struct reading *reading)
 void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	struct fusefs *fs = fusefs_of_lent(req);
-	struct handle *handle = handle_of(fi);
+	struct handle *handle = handle_of(fs, fi);
 	errint_t error = handle ? handle_content(handle) : -EBADF;
 	struct reading reading;
 	struct window_span span;
@@ -268,10 +268,9 @@ void fusefs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 
 /* Only the page map is asked. The window is not, although it may make any READ wait for a
  * moment. */
-bool fusefs_read_is_brief(const struct fuse_read_in *in)
+bool fusefs_read_is_brief(const struct fusefs *fs, const struct fuse_read_in *in)
 {
-	const struct fuse_file_info fi = {.fh = in->fh};
-	const struct handle *handle = handle_of(&fi);
+	const struct handle *handle = handle_find(fs, in->fh);
 	uint64_t page = fold_page_of(in->offset);
 	size_t size = in->size < FOLD_REQUEST_BYTES ? in->size : FOLD_REQUEST_BYTES;
 	uint64_t end = page + fold_pages_in(in->offset, size);
@@ -297,7 +296,7 @@ uint64_t fusefs_reading_bytes(void)
 
 void fusefs_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
 {
-	off_t at = lseek(fusefs_handle_fd(fi), off, whence);
+	off_t at = lseek(fusefs_handle_fd(fuse_req_userdata(req), fi), off, whence);
 
 	(void)ino;
 	if (at < 0)

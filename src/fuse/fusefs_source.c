@@ -359,7 +359,7 @@ int fusefs_open_source(struct fusefs *fs, dev_t device, ino_t number)
 	fd = fusefs_open_own(fs, inode, O_RDONLY | O_NOATIME);
 	if (fd == -EPERM)
 		fd = fusefs_open_own(fs, inode, O_RDONLY);
-	inode_forget(inodes, inode, 1);
+	inode_put(inodes, inode);
 	if (fd < 0 || (!fstat(fd, &st) && st.st_dev == device && st.st_ino == number))
 		return fd;
 	close(fd);

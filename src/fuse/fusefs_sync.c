@@ -22,12 +22,12 @@ static errint_t do_flush(struct handle *handle)
 void fusefs_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)ino;
-	fusefs_reply_err(req, -do_flush(handle_of(fi)));
+	fusefs_reply_err(req, -do_flush(handle_of(fuse_req_userdata(req), fi)));
 }
 
 void fusefs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
-	struct handle *handle = handle_of(fi);
+	struct handle *handle = handle_of(fuse_req_userdata(req), fi);
 	errint_t error =
 		handle ? source_flush(handle->source, datasync, &handle->flush_errors) : -EBADF;
 

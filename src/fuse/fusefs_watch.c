@@ -54,7 +54,7 @@ static void follow_content(void *context, const struct stat *st)
 	if (inode) {
 		fusefs_attr_expire(fs, inode);
 		drop_pages(inode, file);
-		inode_forget(fs->inodes, inode, 1);
+		inode_put(fs->inodes, inode);
 	}
 	if (file || inode)
 		counters_add(fs->counters, COUNTER_WATCH_EVENTS, 1);
@@ -72,7 +72,7 @@ static void follow_attributes(void *context, const struct stat *st)
 	if (!st->st_nlink)
 		inode_let_go(fs->inodes, inode);
 	fusefs_attr_expire(fs, inode);
-	inode_forget(fs->inodes, inode, 1);
+	inode_put(fs->inodes, inode);
 	counters_add(fs->counters, COUNTER_WATCH_EVENTS, 1);
 }
 
@@ -86,7 +86,7 @@ static void follow_name(void *context, const struct stat *directory, const char 
 	/* This drops the directory's attributes, too. */
 	(void)fuse_lowlevel_notify_expire_entry(fs->session, inode_node(inode), name, strlen(name));
 	fusefs_attr_expire(fs, inode);
-	inode_forget(fs->inodes, inode, 1);
+	inode_put(fs->inodes, inode);
 	counters_add(fs->counters, COUNTER_WATCH_EVENTS, 1);
 }
 
@@ -115,7 +115,7 @@ static bool recheck(struct fusefs *fs, struct file *file, const struct file_key 
 
 	if (inode) {
 		stays = recheck_inode(fs, inode, file, calm);
-		inode_forget(fs->inodes, inode, 1);
+		inode_put(fs->inodes, inode);
 	} else {
 		stays = file_rests(file, calm);
 		if (!stays)

@@ -5,6 +5,7 @@
  * No lock is held while replying.
  */
 #include "foldfs/proc_fd.h"
+#include "fusefs_again.h"
 #include "fusefs_handle.h"
 
 #include <errno.h>
@@ -169,6 +170,11 @@ static ssize_t write_as(struct identity *identity, const struct handle *handle, 
 	size_t done = 0;
 	ssize_t written;
 
+	/* The request may come once more, and have appended some of its bytes before. */
+	if (handle->appends)
+		done = fusefs_again_appended(handle->fd, size);
+	if (done == size)
+		return (ssize_t)size;
 	do {
 		written = cow_break_write(&handle->fs->cow, handle->file, handle->source,
 					  buf + done, size - done, off + (off_t)done,
@@ -193,7 +199,7 @@ void fusefs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 		  struct fuse_file_info *fi)
 {
 	struct fusefs *fs = fusefs_of_lent(req);
-	struct handle *handle = handle_of(fi);
+	struct handle *handle = handle_of(fs, fi);
 	struct identity identity;
 	struct seen seen;
 	struct window_span span = {0};
@@ -314,7 +320,7 @@ errint_t fusefs_truncate(fuse_req_t req, struct inode *inode, struct fuse_file_i
 			 bool kill_set_id)
 {
 	struct fusefs *fs = fusefs_of(req);
-	struct handle *handle = fi ? handle_of(fi) : NULL;
+	struct handle *handle = fi ? handle_of(fs, fi) : NULL;
 	struct identity identity;
 	struct seen seen;
 	errint_t error = fusefs_make_way(fs, inode);
@@ -337,7 +343,7 @@ void fusefs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, of
 		      struct fuse_file_info *fi)
 {
 	struct fusefs *fs = fusefs_of_lent(req);
-	struct handle *handle = handle_of(fi);
+	struct handle *handle = handle_of(fs, fi);
 	errint_t error = handle ? handle_content(handle) : -EBADF;
 	struct identity identity;
 	struct seen seen;
@@ -363,8 +369,8 @@ void fusefs_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 			    struct fuse_file_info *fi_out, size_t len, int flags)
 {
 	struct fusefs *fs = fusefs_of_lent(req);
-	struct handle *in = handle_of(fi_in);
-	struct handle *out = handle_of(fi_out);
+	struct handle *in = handle_of(fs, fi_in);
+	struct handle *out = handle_of(fs, fi_out);
 	ssize_t copied = in && out ? handle_content(out) : -EBADF;
 	struct identity identity;
 	struct seen seen;

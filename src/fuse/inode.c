@@ -14,11 +14,11 @@
  *       are of one object, whatever happens to the inode's descriptor next (path_cache.h).
  *       Where links may be parted (links.h), several inodes have one pair, one for each inode of
  *       the kernel's. Such an inode is detached when its file gets another number.
- *  I.2  The look-up count changes only under the shard's mutex. An inode leaves the hash in the
- *       same critical section in which its count reaches zero.
+ *  I.2  The look-up count and the number of our own uses change only under the shard's mutex. An
+ *       inode leaves the hash in the same critical section in which both reach zero.
  *
  * Race of a look-up with the last forget: both take the shard's mutex.
- *  - If the look-up comes first, the count is not zero after the forget, and the inode stays. The
+ *  - If the look-up comes first, the look-up count is not zero after the forget, and the inode stays. The
  *    kernel's forget counts only replies that it has seen, and ours is not among them yet.
  *  - If the forget comes first, the look-up does not find the inode (I.2), and makes a new one with
  *    another node id.
@@ -33,6 +33,7 @@
 #include "inode_internal.h"
 
 #include "foldfs/proc_fd.h"
+#include "foldfs/session.h"
 #include "foldfs/thread_identity.h"
 #include "source_handle.h"
 
@@ -114,21 +115,23 @@ void inode_init(struct inode *inode, const struct stat *st, bool apart)
 void inode_free(struct inode_table *table, struct inode *inode)
 {
 	int fd = path_slot_end(&table->paths, &inode->path);
+	uint64_t node = inode_node(inode);
 
 	if (table->forget && inode->type != S_IFDIR && inode->window_file)
 		table->forget(inode->window_file);
 	if (fd >= 0)
 		close(fd);
 	pthread_mutex_destroy(&inode->mutex);
-	inode_slab_give(table->slab, &inode->slot);
+	slab_give(table->slab, &inode->slot, node);
 }
 
 static errint_t inode_new_locked(struct inode_table *table, struct shard *shard,
 				 struct object *object, struct inode **ret_inode)
 {
-	struct node_slot *slot;
+	struct slab_slot *slot;
 	struct inode *inode;
-	errint_t error = inode_slab_take(table->slab, &slot);
+	uint64_t node;
+	errint_t error = slab_take(table->slab, &slot, &node);
 
 	if (error)
 		return error;
@@ -139,6 +142,7 @@ static errint_t inode_new_locked(struct inode_table *table, struct shard *shard,
 	/* A file handle would not tell by which of its names the file was found. */
 	if (inode->apart)
 		(void)path_pin(&table->paths, &inode->path, -1);
+	slab_publish(slot, node);
 	inode_shard_insert_locked(table, shard, inode);
 	*ret_inode = inode;
 	return 0;
@@ -206,7 +210,9 @@ static errint_t table_count_locked(struct inode_table *table, struct shard *shar
 		if (error)
 			return error;
 	}
+	session_count_begin(inode_node(inode), inode->lookups + 1);
 	inode->lookups++;
+	session_count_end();
 	*ret_inode = inode;
 	return 0;
 }
@@ -302,7 +308,7 @@ void inode_get(struct inode_table *table, struct inode *inode)
 	struct shard *shard = inode_shard_of(table, inode->device, inode->number);
 
 	pthread_mutex_lock(&shard->mutex);
-	inode->lookups++;
+	inode->uses++;
 	pthread_mutex_unlock(&shard->mutex);
 }
 
@@ -317,26 +323,60 @@ struct inode *inode_find(struct inode_table *table, dev_t device, ino_t number, 
 	if (inode && type && inode->type != type)
 		inode = NULL;
 	if (inode)
-		inode->lookups++;
+		inode->uses++;
 	pthread_mutex_unlock(&shard->mutex);
 	return inode;
 }
 
-void inode_forget(struct inode_table *table, struct inode *inode, uint64_t count)
+/* Give back COUNT look-ups of the kernel's, and USES of ours. */
+static void give_back(struct inode_table *table, struct inode *inode, uint64_t count, uint32_t uses)
 {
 	struct shard *shard = inode_shard_of(table, inode->device, inode->number);
 	bool last;
 
-	if (inode_is_root(table, inode))
-		return;
 	pthread_mutex_lock(&shard->mutex);
-	inode->lookups -= count < inode->lookups ? count : inode->lookups;
-	last = inode->lookups == 0;
+	count = count < inode->lookups ? count : inode->lookups;
+	if (count)
+		session_count_begin(inode_node(inode), inode->lookups - count);
+	inode->lookups -= count;
+	if (count)
+		session_count_end();
+	inode->uses -= uses;
+	last = !inode->lookups && !inode->uses && !inode_is_root(table, inode);
 	if (last)
 		inode_shard_remove_locked(shard, inode);
 	pthread_mutex_unlock(&shard->mutex);
 	if (last)
 		inode_free(table, inode);
+}
+
+void inode_uncount(struct inode_table *table, struct session_slot *slot)
+{
+	struct inode *inode = inode_of(table, slot->nodes[slot->counted - 1]);
+	struct shard *shard;
+
+	if (!inode) {
+		slot->counted--;
+		return;
+	}
+	inode_get(table, inode);
+	shard = inode_shard_of(table, inode->device, inode->number);
+	pthread_mutex_lock(&shard->mutex);
+	session_uncount_begin(slot, inode->lookups - 1);
+	inode->lookups--;
+	session_uncount_end(slot);
+	pthread_mutex_unlock(&shard->mutex);
+	inode_put(table, inode);
+}
+
+void inode_put(struct inode_table *table, struct inode *inode)
+{
+	give_back(table, inode, 0, 1);
+}
+
+void inode_forget(struct inode_table *table, struct inode *inode, uint64_t count)
+{
+	give_back(table, inode, count, 0);
 }
 
 void inode_detach(struct inode_table *table, struct inode *inode)
@@ -360,11 +400,11 @@ bool inode_is_detached(const struct inode *inode)
 
 struct inode *inode_of(struct inode_table *table, fuse_ino_t node)
 {
-	struct node_slot *slot;
+	struct slab_slot *slot;
 
 	if (node == FUSE_ROOT_ID)
-		return &table->root;
-	slot = inode_slab_get(table->slab, node);
+		return table->root;
+	slot = slab_get(table->slab, node);
 	return slot ? caa_container_of(slot, struct inode, slot) : NULL;
 }
 
@@ -407,7 +447,7 @@ ino_t inode_number(const struct inode *inode)
 }
 
 /* Whether the object open as FD, which has INODE's numbers, is INODE's (I.1). */
-static bool is_of(struct inode_table *table, const struct inode *inode, int fd)
+static bool is_of(struct inode_table *table, struct inode *inode, int fd)
 {
 	struct file_handle *handle;
 	bool same;
@@ -483,7 +523,7 @@ void inode_keep(struct inode_table *table, int fd, const struct stat *st)
 		return;
 	if (is_of(table, inode, fd))
 		pin(table, inode, fd);
-	inode_forget(table, inode, 1);
+	inode_put(table, inode);
 }
 
 void inode_let_go(struct inode_table *table, struct inode *inode)
@@ -547,6 +587,11 @@ void inode_unlock(struct inode *inode)
 struct window_file **inode_window_file(struct inode *inode)
 {
 	return &inode->window_file;
+}
+
+void inode_is_cached(struct inode *inode)
+{
+	inode->cached = true;
 }
 
 struct cds_hlist_head *inode_handles(struct inode *inode)

@@ -3,8 +3,8 @@
  * inode.h - node id <-> source file
  *
  * There is one struct inode for each source object that the kernel knows of, found by (device,
- * inode number). Its node id is its number in the slab (inode_slab.h), so a stale or forged id is
- * detected. It lives while the kernel's look-up count is above zero.
+ * inode number). Its node id is its number in the slab (slab.h), so a stale or forged id is
+ * detected. It lives while the kernel's look-up count is above zero, or the daemon itself uses it.
  *
  * A million inodes need no million descriptors. Where the source file system has file handles and
  * the daemon may open them (CAP_DAC_READ_SEARCH), inodes in use have O_PATH descriptors, up to a
@@ -24,12 +24,25 @@
 struct cds_hlist_head;
 struct inode;
 struct inode_table;
+struct session_slot;
+struct slab;
+struct slab_slot;
 struct window_file;
 
 /* A table over the source directory open as ROOT_FD (O_PATH or not; borrowed for the table's life).
  * WAY: which of the file systems mounted below it are served. Raises RLIMIT_NOFILE to its hard
- * limit. -errno. */
-errint_t inode_table_new(int root_fd, enum border_way way, struct inode_table **ret_table);
+ * limit. INODES: those of a table whose process has ended, which are taken over, also on failure;
+ * NULL: none. -EPROTO: that was a table of another kind of inodes. Other -errno. */
+errint_t inode_table_new(int root_fd, enum border_way way, struct slab *inodes,
+			 struct inode_table **ret_table);
+/* The memory of the inodes. */
+const struct slab *inode_table_slab(const struct inode_table *table);
+/* For a slab whose process has ended, before there is a table: whether the object at SLOT is an
+ * inode that the kernel knows; then *RET_FD is its descriptor, or -1. */
+bool inode_is_alive(const struct slab_slot *slot, int *ret_fd);
+/* The same: it has LOOKUPS; or the kernel has forgotten COUNT of those that it had. */
+void inode_set_lookups(struct slab_slot *slot, uint64_t lookups);
+void inode_forget_raw(struct slab_slot *slot, uint64_t count);
 /* Start the thread that gives idle descriptors back. Signals are blocked by then. -errno. */
 errint_t inode_table_start(struct inode_table *table);
 /* Calls FORGET (see inode_table_on_forget()) for every inode left. */
@@ -75,15 +88,16 @@ errint_t inode_lookup_at(struct inode_table *table, int directory_fd, dev_t devi
 /* inode_lookup() for an object open as FD (any kind of descriptor; stays the caller's). */
 errint_t inode_lookup_fd(struct inode_table *table, int fd, struct inode **ret_inode,
 			 struct stat *ret_stat);
-/* Count one more look-up of an inode that the caller knows to be alive. inode_forget() gives it
- * back. */
+/* Keep an inode that the caller knows to be alive, until inode_put(). Any thread. */
 void inode_get(struct inode_table *table, struct inode *inode);
-/* Find the inode of an object of TYPE (S_IFMT; 0: any) that the kernel knows of, and count one
- * look-up. That keeps the inode until inode_forget(). NULL: the kernel knows none. The inode may be
- * that of a removed object whose number was given to this one: opening it tells (-ESTALE). Any
- * thread. */
+void inode_put(struct inode_table *table, struct inode *inode);
+/* Find the inode of an object of TYPE (S_IFMT; 0: any) that the kernel knows of, and keep it until
+ * inode_put(). NULL: the kernel knows none. The inode may be that of a removed object whose number
+ * was given to this one: opening it tells (-ESTALE). Any thread. */
 struct inode *inode_find(struct inode_table *table, dev_t device, ino_t number, mode_t type);
-/* Forget COUNT look-ups; the last one frees the inode. */
+/* Take back the last look-up that SLOT counted: the kernel was not told of it. */
+void inode_uncount(struct inode_table *table, struct session_slot *slot);
+/* The kernel forgets COUNT look-ups, or did not get the answers that told it of them. */
 void inode_forget(struct inode_table *table, struct inode *inode, uint64_t count);
 
 /* From now on a look-up of the inode's object finds another inode. Clients that have this one open
@@ -118,8 +132,8 @@ errint_t inode_number_at(struct inode_table *table, int directory_fd, dev_t devi
  * something is mounted or a subvolume begins. */
 bool inode_lists_agree(const struct inode_table *table, dev_t device);
 
-/* The inode that clients see under the number SHOWN, with one look-up counted for the caller. NULL:
- * the kernel knows none. */
+/* The inode that clients see under the number SHOWN, kept until inode_put(). NULL: the kernel knows
+ * none. */
 struct inode *inode_shown(struct inode_table *table, ino_t shown);
 
 /* A new descriptor of the inode, as open(2) with FLAGS would give; the caller closes it. Regular
@@ -133,6 +147,14 @@ int inode_open(struct inode_table *table, struct inode *inode, int flags);
 void inode_lock(struct inode *inode);
 void inode_unlock(struct inode *inode);
 struct window_file **inode_window_file(struct inode *inode);
+/* From here on the kernel may cache pages of the inode. Also under inode_lock(). */
+void inode_is_cached(struct inode *inode);
+/* Call VISIT for each regular file that is an inode; or for each inode of which the kernel may cache
+ * pages. No other thread uses the table yet. */
+void inode_table_each_file(struct inode_table *table,
+			   void (*visit)(void *context, struct inode *inode), void *context);
+void inode_table_each_cached(struct inode_table *table,
+			     void (*visit)(void *context, struct inode *inode), void *context);
 /* For regular files only: the handles that clients have open (fusefs_handle.h), and how the inode
  * is served while it is open. Also under inode_lock(). */
 struct cds_hlist_head *inode_handles(struct inode *inode);
@@ -160,7 +182,7 @@ struct inode_count {
 	uint64_t live_said;   /* the kept total */
 	uint64_t hashed;      /* inodes found by number; the others have lost their object */
 	uint64_t hashed_said; /* the kept total */
-	uint64_t astray;      /* in a wrong chain, unmarked, or without a look-up */
+	uint64_t astray;      /* in a wrong chain, unmarked, or used by nobody */
 	uint64_t slab;        /* bytes of the slab */
 	uint64_t slab_said;   /* the kept total */
 };

@@ -11,9 +11,9 @@
 #include "inode.h"
 
 #include "inode_number.h"
-#include "inode_slab.h"
 #include "links.h"
 #include "path_cache.h"
+#include "slab.h"
 
 #include <stdatomic.h>
 
@@ -21,26 +21,30 @@
 
 #define INODE_SHARDS 128u
 
+/* It lies in the slab, which may outlive the process. What a successor does not find there, or sets
+ * anew, is marked: anew. */
 struct inode {
-	struct node_slot slot; /* inode_slab's; not used for the root */
-	struct inode *next;    /* in the shard's chain; under the shard's mutex */
+	struct slab_slot slot; /* slab's; not used for the root */
+	struct inode *next;    /* anew. In the shard's chain; under the shard's mutex */
 	dev_t device;          /* constant */
 	ino_t number;          /* constant */
-	uint64_t lookups;      /* under the shard's mutex */
-	struct path_slot path; /* O_PATH */
+	uint64_t lookups;      /* the kernel's; under the shard's mutex */
+	uint32_t uses;         /* anew. The daemon's own; under the shard's mutex */
 	mode_t type;           /* constant: S_IFMT */
 	bool apart;            /* constant: other names of its file may become another file's */
 	bool hashed;           /* under the shard's mutex */
+	bool cached;           /* the kernel may cache pages of it; under mutex */
 	atomic_bool detached;  /* only ever goes from false to true */
-	pthread_mutex_t mutex; /* inode_lock() */
+	pthread_mutex_t mutex; /* anew. inode_lock() */
 	union {                /* under mutex */
 		struct {
-			struct window_file *window_file;
-			struct cds_hlist_head handles;
+			struct window_file *window_file; /* anew */
+			struct cds_hlist_head handles;   /* anew */
 			struct plan_hold plan;
 		};
-		struct directory_hold directory; /* if type is S_IFDIR */
+		struct directory_hold directory; /* anew. If type is S_IFDIR */
 	};
+	struct path_slot path; /* O_PATH; bytes follow that are its own */
 };
 
 struct shard {
@@ -51,7 +55,7 @@ struct shard {
 };
 
 struct inode_table {
-	struct inode_slab *slab;
+	struct slab *slab;
 	void (*forget)(struct window_file *); /* set before use */
 	int root_fd;                          /* borrowed; constant */
 	struct path_cache paths;
@@ -59,7 +63,7 @@ struct inode_table {
 	struct links links;            /* its own */
 	_Atomic uint64_t bytes;        /* of buckets */
 	struct inode_numbers *numbers; /* its own; constant */
-	struct inode root;
+	struct inode *root;            /* its own; constant */
 	struct shard shards[INODE_SHARDS];
 };
 
@@ -89,7 +93,7 @@ void inode_free(struct inode_table *table, struct inode *inode);
 
 static inline bool inode_is_root(const struct inode_table *table, const struct inode *inode)
 {
-	return inode == &table->root;
+	return inode == table->root;
 }
 
 #endif

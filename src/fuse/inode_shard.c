@@ -123,8 +123,9 @@ void inode_shard_recount_locked(const struct inode_table *table, const struct sh
 				    &shard->buckets[index];
 
 			count->hashed++;
-			count->astray += lost || !inode->hashed ||
-					 (!inode->lookups && !inode_is_root(table, inode));
+			count->astray +=
+				lost || !inode->hashed ||
+				(!inode->lookups && !inode->uses && !inode_is_root(table, inode));
 		}
 	}
 }

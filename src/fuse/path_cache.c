@@ -18,7 +18,6 @@
 #include "foldfs/thread_identity.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -107,16 +106,12 @@ static void put_in_locked(struct path_cache *cache, struct path_slot *slot, int 
 /* Whether SLOT has a handle, or can get one from FD (P.1). */
 static bool has_handle_locked(struct path_cache *cache, struct path_slot *slot, int fd)
 {
-	struct file_handle *handle = path_handle(slot);
+	bool has = path_handle(slot) ||
+		   source_handle_fill(&cache->objects, fd, cache->objects.room, &slot->handle);
 
-	if (handle)
-		return true;
-	handle = source_handle_get(&cache->objects, fd);
-	if (!handle)
-		return false;
-	atomic_store_explicit(&slot->handle, handle, memory_order_release);
-	atomic_fetch_add_explicit(&cache->bytes, source_handle_size(handle), memory_order_relaxed);
-	return true;
+	if (has)
+		atomic_store_explicit(&slot->has_handle, true, memory_order_release);
+	return has;
 }
 
 /* Take SLOT's descriptor out of it, for the caller to close. -1: it is in use, or stays. */
@@ -187,7 +182,7 @@ int path_slot_begin(struct path_cache *cache, struct path_slot *slot, int fd, bo
 	int spare;
 
 	atomic_init(&slot->word, NO_FD);
-	atomic_init(&slot->handle, NULL);
+	atomic_init(&slot->has_handle, false);
 	atomic_init(&slot->used, 0);
 	slot->directory = directory;
 	slot->stays = cache->objects.mount_fd < 0;
@@ -199,9 +194,23 @@ int path_slot_begin(struct path_cache *cache, struct path_slot *slot, int fd, bo
 	return spare;
 }
 
+bool path_slot_revive(struct path_cache *cache, struct path_slot *slot)
+{
+	int fd = path_slot_fd(slot);
+
+	atomic_store(&slot->word, NO_FD);
+	atomic_store(&slot->used, 0);
+	slot->linked = false;
+	if (fd < 0)
+		return path_handle(slot);
+	pthread_mutex_lock(&cache->lock);
+	put_in_locked(cache, slot, fd, 0);
+	pthread_mutex_unlock(&cache->lock);
+	return true;
+}
+
 int path_slot_end(struct path_cache *cache, struct path_slot *slot)
 {
-	struct file_handle *handle = path_handle(slot);
 	uint64_t word;
 
 	pthread_mutex_lock(&cache->lock);
@@ -209,11 +218,7 @@ int path_slot_end(struct path_cache *cache, struct path_slot *slot)
 	word = atomic_load_explicit(&slot->word, memory_order_relaxed);
 	if (has_fd(word))
 		atomic_fetch_sub_explicit(&cache->kept, 1, memory_order_relaxed);
-	if (handle)
-		atomic_fetch_sub_explicit(&cache->bytes, source_handle_size(handle),
-					  memory_order_relaxed);
 	pthread_mutex_unlock(&cache->lock);
-	free(handle);
 	return has_fd(word) ? fd_of(word) : -1;
 }
 
@@ -222,9 +227,16 @@ bool path_is_open(const struct path_slot *slot)
 	return has_fd(atomic_load_explicit(&slot->word, memory_order_acquire));
 }
 
-struct file_handle *path_handle(const struct path_slot *slot)
+int path_slot_fd(const struct path_slot *slot)
 {
-	return atomic_load_explicit(&slot->handle, memory_order_acquire);
+	uint64_t word = atomic_load_explicit(&slot->word, memory_order_relaxed);
+
+	return has_fd(word) ? fd_of(word) : -1;
+}
+
+struct file_handle *path_handle(struct path_slot *slot)
+{
+	return atomic_load_explicit(&slot->has_handle, memory_order_acquire) ? &slot->handle : NULL;
 }
 
 /* ---- use ---- */
@@ -406,6 +418,11 @@ static void *sweep(void *argument)
 	}
 	pthread_mutex_unlock(&cache->lock);
 	return NULL;
+}
+
+size_t path_slot_room(const struct path_cache *cache)
+{
+	return cache->objects.room;
 }
 
 void path_cache_init(struct path_cache *cache, int root_fd, long shared)

@@ -47,20 +47,21 @@ struct path_cache {
 	size_t files;               /* number of those that are not of a directory */
 	bool idle; /* the sweeper waits for the first such slot, and must be woken */
 	bool ending;
-	_Atomic uint32_t now;   /* the number of the sweeper's round; changed by the sweeper */
-	_Atomic long kept;      /* number of descriptors */
-	_Atomic uint64_t bytes; /* memory of file handles */
+	_Atomic uint32_t now; /* the number of the sweeper's round; changed by the sweeper */
+	_Atomic long kept;    /* number of descriptors */
 };
 
+/* Descriptor and handle outlive a process that has the slot in such memory (slab.h). A descriptor
+ * is in its slot before it is used, and out of it before it is closed. */
 struct path_slot {
-	_Atomic uint64_t word; /* descriptor and users; set and cleared under lock */
-	struct file_handle
-		*_Atomic handle;   /* set once, under lock, before the descriptor is given up */
+	_Atomic uint64_t word;     /* descriptor and users; set and cleared under lock */
 	_Atomic uint32_t used;     /* the round of the last use */
 	bool directory;            /* constant */
 	bool stays;                /* it keeps its descriptor until the end; under lock */
 	bool linked;               /* it is in slots; under lock */
+	atomic_bool has_handle;    /* set once, under lock, before the descriptor is given up */
 	struct cds_list_head link; /* under lock */
+	struct file_handle handle; /* constant once has_handle is set. path_slot_room() bytes */
 };
 
 /* For the directory open as ROOT_FD. Slots and other users (open files) share SHARED
@@ -76,16 +77,23 @@ void path_cache_make_room(struct path_cache *cache, long count);
 /* All slots have ended before. */
 void path_cache_end(struct path_cache *cache);
 
+/* How many bytes there have to be after each slot. Constant. */
+size_t path_slot_room(const struct path_cache *cache);
 /* Initialize SLOT for an object with the O_PATH descriptor FD, which is taken over. Returns a
  * descriptor that the caller must close when it holds no lock; -1: none. */
 int path_slot_begin(struct path_cache *cache, struct path_slot *slot, int fd, bool directory);
+/* Begin with a SLOT that had begun in a process which has ended. False: what that process left
+ * leads to no object. */
+bool path_slot_revive(struct path_cache *cache, struct path_slot *slot);
+/* The descriptor that SLOT has, or -1. It may go at any moment. */
+int path_slot_fd(const struct path_slot *slot);
 /* End SLOT, which is not in use any more. Returns the descriptor that it had, or -1. */
 int path_slot_end(struct path_cache *cache, struct path_slot *slot);
 
 bool path_is_open(const struct path_slot *slot);
 /* The file handle of an object whose slot is, or was, without a descriptor; else NULL. It belongs
  * to the slot and is constant. */
-struct file_handle *path_handle(const struct path_slot *slot);
+struct file_handle *path_handle(struct path_slot *slot);
 
 /* Get the descriptor of SLOT, until path_put(). -errno: the file handle cannot be opened (-ESTALE:
  * the object is gone). If the handle was opened, the thread is the daemon's own afterwards. Any

@@ -52,7 +52,7 @@
 #include <urcu/hlist.h>
 #include <urcu/list.h>
 
-#define THREADS_MAX 256u
+#define THREADS_MAX SESSION_SLOTS
 #define HANDLED_MAX (THREADS_MAX - 1) /* S.1 */
 #define BRIEF_MAX   48u               /* of HANDLED_MAX, for brief requests alone */
 /* Kept for root: of the requests in BRIEF_MAX, and of all others. */
@@ -99,11 +99,12 @@ struct queue {
 };
 
 struct serve {
-	uid_t (*user_of)(const struct fuse_in_header *request); /* constant */
-	bool (*is_brief)(const struct fuse_in_header *request); /* constant */
-	struct shares *handling;                                /* requests in hand */
+	struct serve_callbacks callbacks; /* constant */
+	void *context;                    /* constant: theirs */
+	struct shares *handling;          /* requests in hand */
 	struct shares *brief;   /* brief ones in hand, of users whose part of handling is used up */
 	struct shares *parking; /* bytes of parked requests, see cost_of() */
+	struct session *records;      /* constant */
 	struct fuse_session *session; /* set before the first thread; under lock for others */
 	pthread_mutex_t lock;
 	pthread_cond_t ended;
@@ -111,6 +112,7 @@ struct serve {
 	struct cds_list_head threads;
 	struct cds_list_head queues; /* of users with something parked; the first one is next */
 	struct cds_hlist_head parked_by_unique[BUCKETS]; /* by the kernel's number */
+	bool slots[THREADS_MAX];                         /* of the session, which threads have */
 	unsigned thread_count;
 	unsigned reading; /* number of threads that read, or soon will */
 	time_t started;   /* when the last thread was started, of CLOCK_MONOTONIC */
@@ -126,7 +128,8 @@ struct thread {
 	struct cds_list_head link;
 	pthread_t id;
 	struct serve *serve;
-	struct fuse_buf buffer; /* libfuse allocates it at the first read; the thread's own */
+	unsigned slot;          /* its own of the session's; constant */
+	struct fuse_buf buffer; /* in the session; the thread's own */
 	size_t touched;         /* bytes of buffer that were written, for which the kernel has given
 				 * memory; the thread's own */
 };
@@ -154,11 +157,16 @@ static errint_t start_thread_locked(struct serve *serve)
 	if (!thread)
 		return -ENOMEM;
 	thread->serve = serve;
+	while (serve->slots[thread->slot])
+		thread->slot++;
+	thread->buffer.mem = session_buffer(serve->records, thread->slot);
+	thread->buffer.mem_size = SESSION_BUFFER_BYTES;
 	error = pthread_create(&thread->id, NULL, thread_main, thread);
 	if (error) {
 		free(thread);
 		return -error;
 	}
+	serve->slots[thread->slot] = true;
 	cds_list_add(&thread->link, &serve->threads);
 	serve->thread_count++;
 	serve->reading++;
@@ -178,11 +186,17 @@ static void leave_reading_locked(struct serve *serve)
 		error = start_thread_locked(serve);
 }
 
+/* THREAD reads no more: give back its slot, and the memory for what it read. */
+static void slot_give_locked(const struct thread *thread)
+{
+	session_buffer_clear(thread->serve->records, thread->slot);
+	thread->serve->slots[thread->slot] = false;
+}
+
 static void thread_free(struct thread *thread)
 {
 	atomic_fetch_sub_explicit(&thread->serve->touched_bytes, thread->touched,
 				  memory_order_relaxed);
-	free(thread->buffer.mem);
 	free(thread);
 }
 
@@ -412,7 +426,7 @@ static enum fate admit_locked(struct serve *serve, const struct fuse_buf *buffer
 
 	if (!is_counted(buffer->mem) || !count_locked(serve, turn, false))
 		return HANDLED;
-	brief = serve->is_brief(buffer->mem);
+	brief = serve->callbacks.is_brief(serve->context, buffer->mem);
 	if (brief && !count_locked(serve, turn, true))
 		return HANDLED;
 	error = park_locked(serve, buffer, turn->user, brief);
@@ -465,6 +479,29 @@ static struct request *finish(struct serve *serve, struct turn *turn)
 	return next;
 }
 
+/* What it read last needs nobody's attention any more, whatever happens. */
+static void forget_read(struct thread *self)
+{
+	struct fuse_in_header *in = self->buffer.mem;
+
+	*(volatile uint32_t *)&in->opcode = 0;
+}
+
+/* Handle the request in BUFFER. */
+static void process(struct thread *self, const struct fuse_buf *buffer)
+{
+	const struct fuse_in_header *in = buffer->mem;
+	struct serve *serve = self->serve;
+
+	session_request_begin(serve->records, session_slot(serve->records, self->slot), in->unique);
+	if (session_earlier())
+		serve->callbacks.take_back(serve->context, session_earlier());
+	fuse_session_process_buf(serve->session, buffer);
+	if (buffer == &self->buffer)
+		forget_read(self);
+	session_request_end();
+}
+
 /* Handle the request that SELF has read, and those that were parked meanwhile. */
 static void handle(struct thread *self, struct turn *turn)
 {
@@ -472,9 +509,9 @@ static void handle(struct thread *self, struct turn *turn)
 	struct request *next;
 
 	current = turn;
-	fuse_session_process_buf(serve->session, &self->buffer);
+	process(self, &self->buffer);
 	while ((next = finish(serve, turn))) {
-		fuse_session_process_buf(serve->session, &next->buffer);
+		process(self, &next->buffer);
 		free(next);
 	}
 	current = NULL;
@@ -493,7 +530,7 @@ static void take(struct thread *self)
 			fuse_session_process_buf(serve->session, &self->buffer);
 		return;
 	}
-	turn.user = serve->user_of(in);
+	turn.user = serve->callbacks.user_of(serve->context, in);
 	pthread_mutex_lock(&serve->lock);
 	fate = admit_locked(serve, &self->buffer, &turn, &error);
 	if (fate == HANDLED)
@@ -540,6 +577,7 @@ static bool receive(struct thread *self)
 			got = 0;
 			break;
 		}
+		forget_read(self);
 		pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
 		got = fuse_session_receive_buf(serve->session, &self->buffer);
 		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
@@ -563,6 +601,7 @@ static bool is_superfluous(struct thread *self)
 	if (superfluous) {
 		serve->reading--;
 		serve->thread_count--;
+		slot_give_locked(self);
 		cds_list_del(&self->link);
 		pthread_detach(self->id);
 	}
@@ -587,16 +626,17 @@ static void *thread_main(void *argument)
 
 /* ---- start and stop ---- */
 
-errint_t serve_new(uid_t (*user_of)(const struct fuse_in_header *request),
-		   bool (*is_brief)(const struct fuse_in_header *request), struct serve **ret_serve)
+errint_t serve_new(const struct serve_callbacks *callbacks, void *context, struct session *session,
+		   struct serve **ret_serve)
 {
 	struct serve *serve = calloc(1, sizeof(*serve));
 	errint_t error;
 
 	if (!serve)
 		return -ENOMEM;
-	serve->user_of = user_of;
-	serve->is_brief = is_brief;
+	serve->callbacks = *callbacks;
+	serve->context = context;
+	serve->records = session;
 	pthread_mutex_init(&serve->lock, NULL);
 	pthread_cond_init(&serve->ended, NULL);
 	CDS_INIT_LIST_HEAD(&serve->threads);

@@ -18,22 +18,31 @@
 #define MADE_PAUSE_MIN_NS 100000
 #define MADE_PAUSE_MAX_NS (MADE_PAUSE_MIN_NS << 13)
 
+/* How many bytes longer than the root's a handle may be. */
+#define ROOM_SPARE 16u
+
 union any_handle {
 	struct file_handle handle;
 	char bytes[sizeof(struct file_handle) + MAX_HANDLE_SZ];
 };
 
-struct file_handle *source_handle_get(const struct source_handles *handles, int fd)
+bool source_handle_fill(const struct source_handles *handles, int fd, unsigned room,
+			struct file_handle *handle)
 {
-	union any_handle any = {.handle.handle_bytes = MAX_HANDLE_SZ};
-	struct file_handle *handle;
 	int mount_id;
 
-	if (handles->mount_fd < 0)
-		return NULL;
-	if (name_to_handle_at(fd, "", &any.handle, &mount_id, AT_EMPTY_PATH) < 0)
-		return NULL;
-	if (mount_id != handles->mount_id)
+	handle->handle_bytes = room;
+	return handles->mount_fd >= 0 &&
+	       name_to_handle_at(fd, "", handle, &mount_id, AT_EMPTY_PATH) == 0 &&
+	       mount_id == handles->mount_id;
+}
+
+struct file_handle *source_handle_get(const struct source_handles *handles, int fd)
+{
+	union any_handle any;
+	struct file_handle *handle;
+
+	if (!source_handle_fill(handles, fd, MAX_HANDLE_SZ, &any.handle))
 		return NULL;
 	handle = malloc(source_handle_size(&any.handle));
 	if (handle)
@@ -72,8 +81,11 @@ void source_handle_init(struct source_handles *handles, int root_fd)
 	int fd = -1;
 
 	handles->mount_fd = -1;
+	handles->room = 0;
 	if (name_to_handle_at(root_fd, "", &any.handle, &handles->mount_id, AT_EMPTY_PATH) < 0)
 		return;
+	/* On overlayfs a handle's length depends on the layer that has the file. */
+	handles->room = any.handle.handle_bytes + ROOM_SPARE;
 	/* open_by_handle_at() does not take an O_PATH descriptor. */
 	handles->mount_fd = openat(root_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (handles->mount_fd < 0)

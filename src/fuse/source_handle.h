@@ -16,8 +16,9 @@
 
 /* Constant after source_handle_init(). */
 struct source_handles {
-	int mount_fd; /* for open_by_handle_at(); -1: there are no handles here */
-	int mount_id; /* of the root */
+	int mount_fd;  /* for open_by_handle_at(); -1: there are no handles here */
+	int mount_id;  /* of the root */
+	unsigned room; /* bytes that take nearly every handle here, after struct file_handle */
 };
 
 /* For the directory open as ROOT_FD. Handles are available if the file system has them, and we may
@@ -28,6 +29,10 @@ void source_handle_close(struct source_handles *handles);
 /* The handle of the object open as FD (O_PATH will do). NULL: it has no handle that can be opened
  * here, or there is no memory. */
 struct file_handle *source_handle_get(const struct source_handles *handles, int fd);
+/* The same, into *HANDLE, after which there are ROOM bytes. False: there is no such handle, or it
+ * is too large. */
+bool source_handle_fill(const struct source_handles *handles, int fd, unsigned room,
+			struct file_handle *handle);
 /*
  * open_by_handle_at(2); MOUNT_FD is as that call requires it. -1 and errno.
  *

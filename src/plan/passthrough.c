@@ -37,15 +37,16 @@ struct backing_map {
 
 /* All constant before the first request. */
 struct passthrough {
-	int session_fd; /* borrowed */
-	int view_fd;    /* root of the read-only view; -1: there is none */
+	int session_fd;            /* borrowed */
+	_Atomic uint32_t *last_id; /* the same. NULL: it is not noted */
+	int view_fd;               /* root of the read-only view; -1: there is none */
 };
 
-/* A detached read-only mount of the source, which has no name by which it can be reached. */
-static int open_view(int source_fd)
+/* A detached read-only mount, which has no name by which it can be reached. */
+int passthrough_open_view(int directory_fd)
 {
 	struct mount_attr read_only = {.attr_set = MOUNT_ATTR_RDONLY};
-	int fd = open_tree(source_fd, "",
+	int fd = open_tree(directory_fd, "",
 			   OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);
 
 	if (fd < 0)
@@ -56,14 +57,18 @@ static int open_view(int source_fd)
 	return -1;
 }
 
-errint_t passthrough_new(int source_fd, struct passthrough **ret_backing)
+errint_t passthrough_new(int view_fd, struct passthrough **ret_backing)
 {
 	struct passthrough *passthrough = malloc(sizeof(*passthrough));
 
-	if (!passthrough)
+	if (!passthrough) {
+		if (view_fd >= 0)
+			close(view_fd);
 		return -ENOMEM;
+	}
 	passthrough->session_fd = -1;
-	passthrough->view_fd = open_view(source_fd);
+	passthrough->last_id = NULL;
+	passthrough->view_fd = view_fd;
 	*ret_backing = passthrough;
 	return 0;
 }
@@ -77,9 +82,10 @@ void passthrough_free(struct passthrough *passthrough)
 	free(passthrough);
 }
 
-void passthrough_session(struct passthrough *passthrough, int session_fd)
+void passthrough_session(struct passthrough *passthrough, int session_fd, _Atomic uint32_t *last_id)
 {
 	passthrough->session_fd = session_fd;
+	passthrough->last_id = last_id;
 }
 
 bool passthrough_permitted(void)
@@ -103,6 +109,8 @@ int passthrough_register(struct passthrough *passthrough, int fd)
 	id = ioctl(passthrough->session_fd, BACKING_OPEN, &map);
 	if (id < 0)
 		id = -errno;
+	else if (passthrough->last_id)
+		atomic_store_explicit(passthrough->last_id, (uint32_t)id, memory_order_relaxed);
 	if (own)
 		identity_make_own();
 	return id ? id : -EINVAL;

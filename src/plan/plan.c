@@ -480,6 +480,29 @@ static void begin(struct plan *plan, struct plan_hold *hold, const struct plan_o
 	atomic_fetch_add_explicit(&plan->inodes[choice.kind], 1, memory_order_relaxed);
 }
 
+void plan_hold_renew(struct plan_hold *hold)
+{
+	hold->opens = 0;
+	hold->granting = 0;
+	hold->sharer = NULL;
+}
+
+void plan_hold_rejoin(struct plan *plan, struct plan_hold *hold)
+{
+	if (!hold->opens++)
+		atomic_fetch_add_explicit(&plan->inodes[hold->kind], 1, memory_order_relaxed);
+}
+
+void plan_hold_settle(struct plan *plan, struct plan_hold *hold)
+{
+	if (hold->opens || !hold->backing_id)
+		return;
+	passthrough_unregister(plan->passthrough, hold->backing_id);
+	hold->backing_id = 0;
+	if (hold->kind == PLAN_OWN && hold->written)
+		hold->mapped = true;
+}
+
 /* Whether OPEN can join HOLD, which others have. If not, they keep their plan, and OPEN gets
  * another inode (-ESTALE). It is an inode of the same source file, so with `own`, where nobody has
  * written yet, all see what OPEN writes. */
@@ -493,8 +516,9 @@ static errint_t may_join(struct plan *plan, const struct plan_hold *hold,
 		return hold->written ? -ETXTBSY : -ESTALE;
 	case PLAN_SHARED:
 		/* Every change of content moves the ctime. The ctime was old enough to be trusted
-		 * when the file was compared. */
-		return !is_for_writing(open) &&
+		 * when the file was compared. What backs a file that was open when an earlier
+		 * worker ended is no longer known. */
+		return !is_for_writing(open) && hold->sharer &&
 				       is_same_time(&open->st->st_ctim,
 						    &hold->sharer->shared.stamp.ctime) &&
 				       plan_is_backed_still(plan, hold)

@@ -102,7 +102,7 @@ errint_t shared_copies_new(const char *directory, struct catalogue *catalogue,
 		error = trusted_path_check(copies->directory_fd, geteuid());
 	if (!error) {
 		copies->multigrain = source_is_multigrain(&fs);
-		error = passthrough_new(copies->directory_fd, &copies->view);
+		error = passthrough_new(passthrough_open_view(copies->directory_fd), &copies->view);
 	}
 	if (error) {
 		shared_copies_free(copies);

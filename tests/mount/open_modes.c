@@ -225,10 +225,11 @@ int main(int argc, char *argv[])
 	depth = (unsigned)atoi(argv[3]);
 	how = argv[4];
 	session = fuse_session_new(&arguments, &operations, sizeof(operations), NULL);
-	if (directory_fd < 0 || !session || passthrough_new(directory_fd, &backing) ||
+	if (directory_fd < 0 || !session ||
+	    passthrough_new(passthrough_open_view(directory_fd), &backing) ||
 	    fuse_session_mount(session, argv[5]))
 		return 1;
-	passthrough_session(backing, fuse_session_fd(session));
+	passthrough_session(backing, fuse_session_fd(session), NULL);
 	if (strcmp(how, "powerless") == 0 && drop_power())
 		return 1;
 	fuse_session_loop(session);

@@ -4,7 +4,6 @@
  * inodes, descriptors that run out, objects that are replaced, threads that race
  */
 #include "fuse/inode.h"
-#include "fuse/inode_slab.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -49,7 +48,8 @@ static int setup(void **state)
 	assert_non_null(mkdtemp(fixture->path));
 	fixture->root_fd = open(fixture->path, O_RDONLY | O_DIRECTORY);
 	assert_true(fixture->root_fd >= 0);
-	assert_int_equal(inode_table_new(fixture->root_fd, BORDER_NO_PSEUDO, &fixture->table), 0);
+	assert_int_equal(inode_table_new(fixture->root_fd, BORDER_NO_PSEUDO, NULL, &fixture->table),
+			 0);
 	make_file(fixture, "a");
 	make_file(fixture, "b");
 	assert_int_equal(mkdirat(fixture->root_fd, "d", 0755), 0);
@@ -169,16 +169,16 @@ static void who_found_an_inode_keeps_it(void **state)
 	assert_ptr_equal(inode_find(fixture->table, st.st_dev, st.st_ino, S_IFREG), a);
 	assert_null(inode_find(fixture->table, st.st_dev + 1, st.st_ino, S_IFREG));
 	assert_null(inode_find(fixture->table, st.st_dev, st.st_ino, S_IFDIR));
-	inode_forget(fixture->table, a, 1); /* the kernel */
-	assert_ptr_equal(inode_of(fixture->table, node), a);
 	inode_forget(fixture->table, a, 1);
+	assert_ptr_equal(inode_of(fixture->table, node), a);
+	inode_put(fixture->table, a);
 	assert_null(inode_of(fixture->table, node));
 	assert_null(inode_find(fixture->table, st.st_dev, st.st_ino, S_IFREG));
 	/* The root, too, and for ever. */
 	assert_int_equal(fstat(fixture->root_fd, &st), 0);
 	a = inode_find(fixture->table, st.st_dev, st.st_ino, S_IFDIR);
 	assert_int_equal(inode_node(a), FUSE_ROOT_ID);
-	inode_forget(fixture->table, a, 1);
+	inode_put(fixture->table, a);
 	assert_ptr_equal(inode_find(fixture->table, st.st_dev, st.st_ino, S_IFDIR), a);
 }
 
@@ -253,7 +253,8 @@ static bool exhaust_descriptors(struct fixture *fixture, struct inode *inodes[FI
 
 	inode_table_free(fixture->table);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
-	assert_int_equal(inode_table_new(fixture->root_fd, BORDER_NO_PSEUDO, &fixture->table), 0);
+	assert_int_equal(inode_table_new(fixture->root_fd, BORDER_NO_PSEUDO, NULL, &fixture->table),
+			 0);
 	before = open_descriptors();
 	for (int index = 0; index < FILES; index++) {
 		/* Without handles the table may take all that there are, and leaves none to us. */
@@ -433,36 +434,6 @@ static void lookup_races_forget(void **state)
 	assert_int_equal(open_descriptors(), before);
 }
 
-/* Chunks come and go; a number is given out once. */
-static void slab_gives_memory_back(void **state)
-{
-	enum { OBJECTS = 5000 };
-	static struct node_slot *slots[OBJECTS];
-	static uint64_t ids[OBJECTS];
-	struct inode_slab *slab;
-	uint64_t full;
-
-	(void)state;
-	assert_int_equal(inode_slab_new(100, &slab), 0);
-	for (int round = 0; round < 3; round++) {
-		for (int index = 0; index < OBJECTS; index++) {
-			uint64_t old = ids[index];
-
-			assert_int_equal(inode_slab_take(slab, &slots[index]), 0);
-			ids[index] = slots[index]->id;
-			assert_null(old ? inode_slab_get(slab, old) : NULL);
-			assert_ptr_equal(inode_slab_get(slab, ids[index]), slots[index]);
-		}
-		full = inode_slab_bytes(slab);
-		assert_int_equal(inode_slab_live(slab), OBJECTS);
-		for (int index = 0; index < OBJECTS; index++)
-			inode_slab_give(slab, slots[index]);
-		assert_int_equal(inode_slab_live(slab), 0);
-		assert_true(inode_slab_bytes(slab) < full / 4);
-	}
-	inode_slab_free(slab);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -476,7 +447,6 @@ int main(void)
 		cmocka_unit_test_setup_teardown(numbers_of_other_devices_differ, setup, teardown),
 		cmocka_unit_test_setup_teardown(window_files_are_given_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(lookup_races_forget, setup, teardown),
-		cmocka_unit_test(slab_gives_memory_back),
 		/* These lower the limit of descriptors for good. */
 		cmocka_unit_test_setup_teardown(handles_replace_descriptors, setup, teardown),
 		cmocka_unit_test_setup_teardown(replaced_object_is_stale, setup, teardown),

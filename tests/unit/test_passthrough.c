@@ -43,7 +43,8 @@ static int set_up(void **state)
 	assert_int_equal(close(fd), 0);
 	assert_int_equal(symlinkat("d/file", view->directory, "link"), 0);
 	assert_int_equal(symlinkat("d", view->directory, "way"), 0);
-	assert_int_equal(passthrough_new(view->directory, &view->passthrough), 0);
+	assert_int_equal(
+		passthrough_new(passthrough_open_view(view->directory), &view->passthrough), 0);
 	*state = view;
 	return 0;
 }
