@@ -248,7 +248,8 @@ class Mount:
     """A foldfs of the build under test, in the foreground, over a source directory; with a bug of
     tests/torture/planted.c if one is named."""
 
-    def __init__(self, t, source, point, options, user=None, limit_nofile=None, audit=True, bug=None):
+    def __init__(self, t, source, point, options, user=None, limit_nofile=None, audit=True, bug=None,
+                 environment=None):
         self.t = t
         self.source = source
         self.point = point
@@ -257,7 +258,7 @@ class Mount:
         self.expected_log = []
         self.audited = audit  # at its end: see audit()
         self.all_readable = True  # False: the test has its source fail
-        command, environment = t.foldfs_command(), t.environment()
+        command, environment = t.foldfs_command(), dict(t.environment(), **(environment or {}))
         if bug:
             command[-1] = os.path.join(t.build, "tests", "torture", "foldfs-planted")
             environment["FOLDFS_PLANTED"] = bug
@@ -388,12 +389,11 @@ class Mount:
             self._end()
 
     def daemon_memory(self):
-        """Resident bytes of the daemon that are its own (anonymous memory)."""
+        """Resident bytes of the daemon that are its own: no file's."""
         with open("/proc/%d/status" % self.process.pid) as status:
-            for line in status:
-                if line.startswith("RssAnon:"):
-                    return int(line.split()[1]) * 1024
-        raise Failure("no RssAnon of process %d" % self.process.pid)
+            own = [int(line.split()[1]) for line in status if line.startswith(("RssAnon:", "RssShmem:"))]
+        check(len(own) == 2, "the kernel says how much memory process %d has" % self.process.pid)
+        return sum(own) * 1024
 
 
 def thread_states(pid):

@@ -132,7 +132,7 @@ def status_keys(t):
                               (PRIVILEGES_KEYS, status["privileges"], "privileges")):
         check(keys <= set(found), "%s lacks %s" % (what, sorted(keys - set(found))))
         for key, value in found.items():
-            kinds = str if key in ("version", "source", "mountpoint", "settings", "transport", "state", "passthrough") or \
+            kinds = str if key in ("version", "source", "mountpoint", "settings", "transport", "state", "passthrough", "survive") or \
                 what == "privileges" and key != "refused_calls" else \
                 dict if key in ("window", "memory", "plans", "privileges", "watch", "serving", "equal", "leases") else int
             check(isinstance(value, kinds), "%s.%s is %r" % (what, key, value))
