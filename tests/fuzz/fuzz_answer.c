@@ -52,7 +52,6 @@ errint_t __wrap_mount_entry_find_again(const struct mount_entry *like, bool any,
 				       struct mount_entry *ret_entry);
 errint_t __wrap_mount_entry_of_fd(int fd, struct mount_entry *ret_entry);
 int __wrap_connect(int fd, const struct sockaddr *address, socklen_t size);
-int LLVMFuzzerInitialize(int *argc, char ***argv);
 
 /* The one mount there is, with PATH as its mount point. Its texts are borrowed. */
 static struct mount_entry entry_at(const char *path)
@@ -164,22 +163,19 @@ static void check(const struct command *command, int result, const char *out, co
 	}
 }
 
-int LLVMFuzzerInitialize(int *argc, char ***argv)
+/* foldctl opens the socket by its name before it connects. What is there does not matter, because
+ * connect() is ours. Runs before main(), and so without the filter. */
+__attribute__((constructor)) static void make_place(void)
 {
 	char path[PATH_MAX];
 	int fd;
 
-	(void)argc;
-	(void)argv;
-	/* foldctl opens the socket by its name before it connects. What is there does not matter,
-	 * because connect() is ours. */
 	expect(mkdtemp(place) != NULL);
 	snprintf(path, sizeof(path), "%s/0:%u.sock", place, MINOR);
 	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	expect(fd >= 0 && close(fd) == 0);
 	expect(setenv(CONTROL_PLACE_VARIABLE, place, true) == 0);
 	atexit(remove_place);
-	return 0;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

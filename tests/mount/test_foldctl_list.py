@@ -11,7 +11,7 @@ from test_mounts import ABORTED, DEAD, children_of, stop_all
 from test_program import AS_NOBODY, need_plain_user, unmount_as_nobody
 from harness import (MIB, abort_fuse_under, check, equal, make_pages, mounts_under, read_file, socket_of, test, until,
                      write_file)
-from users import NOBODY
+from users import NOBODY, as_user
 
 TITLES = ["MOUNTPOINT", "SOURCE", "STATE", "PID", "POOL", "SAVED", "WINDOW", "TRANSPORT", "UP"]
 KEYS = {"mountpoint", "source", "state", "pid", "owner", "device", "pool_used_bytes", "pool_bytes", "general_profit",
@@ -252,6 +252,8 @@ def plain_users(t):
     roots = t.mount(t.make_dir("source-2"), ["state=" + t.path("roots-state")], name="roots", transport="dev")
     users = t.mount(source, ["fsname=mine", "subtype=special"], name="users", user="nobody", transport="dev")
     users.expect_log("no kernel passthrough, because the daemon has no CAP_SYS_ADMIN")
+    # Root is refused by a plain user's mount, also before it serves: the user is answered.
+    as_user(t, NOBODY, os.stat, users.point)
     for who, own, states_of in (((), [roots, users], {"roots": "serving", "users": "serving"}),
                                 (AS_NOBODY, [users], {"roots": "private", "users": "serving"})):
         found = listed(t, user=who)

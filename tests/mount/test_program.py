@@ -485,7 +485,9 @@ def need_plain_user(t):
 
 
 def unmount_as_nobody(t, mount):
-    """Whose mount may still be asked its first question, and is busy so long."""
+    """Whose mount may still be asked its first question, and is busy so long. Root is refused by it also before it
+    serves, so the user waits for that."""
+    as_user(t, NOBODY, os.stat, mount.point)
     until(lambda: t.run(AS_NOBODY + ["fusermount3", "-u", mount.point], status=None).returncode == 0,
           10 * t.patience, "unmounted " + mount.point)
     mount.ended(0)

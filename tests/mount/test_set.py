@@ -518,7 +518,7 @@ def a_plain_users_mount(t):
         os.chown(path, 65534, 65534)
     os.chmod(t.directory, 0o1777)  # the state
     mount = t.mount(source, ["pool=64M"], user="nobody", transport="dev")
-    mount.expect_log("no kernel passthrough, for the daemon has no CAP_SYS_ADMIN")
+    mount.expect_log("no kernel passthrough, because the daemon has no CAP_SYS_ADMIN")
     mount.expect_log(SET)
     ask(t, point, "pool=32M", "attr_timeout=3", prefix=AS_NOBODY)
     check("user 65534 has set" in mount.log_text(), "the log: " + mount.log_text())
@@ -537,6 +537,8 @@ def a_plain_users_mount(t):
     check("watch needs root's rights" in said, "said: " + said)
     before = settings(t, mount)
     check(not before["watch"] and before["scan"] == "off", "watch and scan")
+    # A scan of this takes seconds.
+    write_file(source + "/large", make_pages(t.rng, 128 * 256, distinct=64))
     ask(t, point, "attr_timeout=1", "watch", "scan=background", status=1, prefix=AS_NOBODY)
     equal(settings(t, mount), before, "settings, when the watch is refused")
     equal(mount.status()["memory"]["scan_bytes"], 0, "memory of a scan that was set back")
