@@ -18,6 +18,7 @@
 #include "foldfs/memory_limit.h"
 #include "foldfs/sanitized.h"
 #include "foldfs/state.h"
+#include "fuse/locks.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -89,6 +90,9 @@ static bool is_brief(const void *context, const struct fuse_in_header *in)
 	case FUSE_RELEASEDIR:
 	case FUSE_RELEASE:
 	case FUSE_FLUSH:
+	case FUSE_GETLK:
+	case FUSE_SETLK:
+	case FUSE_SETLKW: /* it waits without a thread */
 	case FUSE_LSEEK:
 	case FUSE_STATFS:
 		return true;
@@ -182,6 +186,8 @@ static errint_t build(struct fusefs *fs, const struct fusefs_parts *parts)
 	if (!error)
 		error = lease_table_new(opened_behind, fs, &fs->leases);
 	if (!error)
+		error = locks_new(geteuid(), &fs->locks);
+	if (!error)
 		error = memory_keeper_new(counted_memory, fs, &fs->keeper);
 	if (!error)
 		error = serve_new(&callbacks, fs, fs->records, &fs->serve);
@@ -244,6 +250,7 @@ errint_t fusefs_new(const struct fusefs_parts *parts, struct fusefs **ret_fs)
 		return -ENOMEM;
 	fs->source_fd = parts->source_fd;
 	fs->transport = options->transport;
+	fs->locks_choice = options->locks;
 	fusefs_set_timeouts(fs, options);
 	fs->read_only = options->read_only;
 	CDS_INIT_LIST_HEAD(&fs->handles);
@@ -320,6 +327,7 @@ void fusefs_free(struct fusefs *fs)
 	slab_free(fs->directories_open);
 	slab_free(fs->files_open);
 	shares_free(fs->open_handles);
+	locks_free(fs->locks);
 	counters_free(fs->counters);
 	pthread_mutex_destroy(&fs->watch_lock);
 	pthread_mutex_destroy(&fs->handles_lock);
@@ -347,6 +355,27 @@ static bool agree(struct session_init *init, const struct fuse_conn_info *conn)
 	return true;
 }
 
+/* Choose who keeps clients' locks. A ring's thread cannot wait for a lock, and only that thread may
+ * answer (head of fusefs_lock.c). */
+static void init_locks(struct fusefs *fs, struct fuse_conn_info *conn)
+{
+	bool rings = fuse_get_feature_flag(conn, FUSE_CAP_OVER_IO_URING) &&
+		     fs->transport == TRANSPORT_IO_URING;
+
+	if (fs->locks_choice != LOCKS_MOUNT && !rings) {
+		atomic_store(&fs->locks_source, true);
+		fuse_set_feature_flag(conn, FUSE_CAP_POSIX_LOCKS);
+		fuse_set_feature_flag(conn, FUSE_CAP_FLOCK_LOCKS);
+		return;
+	}
+	fuse_unset_feature_flag(conn, FUSE_CAP_POSIX_LOCKS);
+	fuse_unset_feature_flag(conn, FUSE_CAP_FLOCK_LOCKS);
+	if (fs->locks_choice != LOCKS_MOUNT)
+		fuse_log(FUSE_LOG_NOTICE, "locks that clients take hold among the clients of the "
+					  "mount alone, because "
+					  "of transport=io_uring.\n");
+}
+
 /* Agree on features with the kernel. libfuse leaves out those that the kernel does not support. */
 static void init(void *userdata, struct fuse_conn_info *conn)
 {
@@ -370,6 +399,7 @@ static void init(void *userdata, struct fuse_conn_info *conn)
 	fuse_set_feature_flag(conn, FUSE_CAP_HANDLE_KILLPRIV_V2);
 	/* Node ids cannot be found again once forgotten. */
 	fuse_set_feature_flag(conn, FUSE_CAP_NO_EXPORT_SUPPORT);
+	init_locks(fs, conn);
 	plan_init(fs->plan, conn);
 	conn->max_write = FOLD_REQUEST_BYTES;
 	conn->max_readahead = FOLD_REQUEST_BYTES;
@@ -419,7 +449,10 @@ const struct fuse_lowlevel_ops fusefs_operations = {
 	.fallocate = fusefs_fallocate,
 	.lseek = fusefs_lseek,
 	.copy_file_range = fusefs_copy_file_range,
-	/* The kernel handles getlk, setlk and flock: locks hold among the clients of the mount. */
+	/* With locks=mount the kernel does not send these three. */
+	.getlk = fusefs_getlk,
+	.setlk = fusefs_setlk,
+	.flock = fusefs_flock,
 };
 
 static errint_t start_threads(struct fusefs *fs)
@@ -434,6 +467,8 @@ static errint_t start_threads(struct fusefs *fs)
 		error = workers_start(fs->closers);
 	if (!error)
 		error = lease_table_start(fs->leases);
+	if (!error)
+		error = locks_start(fs->locks);
 	if (!error)
 		error = memory_keeper_start(fs->keeper);
 	if (!error)
@@ -501,6 +536,7 @@ errint_t fusefs_serve(struct fusefs *fs, struct fuse_session *se)
 	 * given a request (fuse_dev_do_read() in fs/fuse/dev.c). */
 	if (error == -ECONNABORTED)
 		error = 0;
+	locks_stop(fs->locks);
 	workers_end(fs->closers);
 	workers_end(fs->workers);
 	/* From here on no thread hands over anything. */
@@ -525,6 +561,13 @@ const char *fusefs_transport(const struct fusefs *fs)
 	return atomic_load(&fs->begun) ? "dev" : "none";
 }
 
+const char *fusefs_locks(const struct fusefs *fs)
+{
+	if (!atomic_load(&fs->begun))
+		return "none";
+	return atomic_load(&fs->locks_source) ? "source" : "mount";
+}
+
 const struct counters *fusefs_stats(const struct fusefs *fs)
 {
 	return fs->counters;
@@ -532,6 +575,8 @@ const struct counters *fusefs_stats(const struct fusefs *fs)
 
 void fusefs_usage(const struct fusefs *fs, struct fusefs_usage *ret_usage)
 {
+	struct locks_usage locks;
+
 	page_store_usage(fs->store, &ret_usage->store);
 	window_usage(fs->window, &ret_usage->window);
 	ret_usage->zero_pages = page_map_memory_zero_pages(fs->map_memory);
@@ -545,6 +590,10 @@ void fusefs_usage(const struct fusefs *fs, struct fusefs_usage *ret_usage)
 	ret_usage->own_inodes = plan_inodes(fs->plan, PLAN_OWN);
 	ret_usage->shared_inodes = plan_inodes(fs->plan, PLAN_SHARED);
 	lease_table_usage(fs->leases, &ret_usage->leases);
+	locks_usage(fs->locks, &locks);
+	ret_usage->locks_held = locks.held;
+	ret_usage->locks_waiting = locks.waiting;
+	ret_usage->locks_bytes = locks.bytes;
 	ret_usage->inodes = inode_table_count(fs->inodes);
 	ret_usage->inodes_bytes = inode_table_bytes(fs->inodes) + ret_usage->equal.memory_bytes;
 	ret_usage->open_handles = shares_taken(fs->open_handles);

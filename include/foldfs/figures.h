@@ -130,6 +130,13 @@
 	  "source.")                                                                               \
 	X("leases.broken", "events", NUMBER, r->usage.leases.broken,                               \
 	  "Times that such a file was opened in the source.")                                      \
+	X("locks.where", "text", TEXT, r->locks,                                                   \
+	  "Where locks that clients take hold: source (there, and among the clients), mount "      \
+	  "(among the clients alone), or none before the first request.")                          \
+	X("locks.held", "locks", NUMBER, r->usage.locks_held,                                      \
+	  "Ranges and files that clients have locked; 0 if the kernel keeps the locks.")           \
+	X("locks.waiting", "requests", NUMBER, r->usage.locks_waiting,                             \
+	  "Requests that wait for such a lock.")                                                   \
 	X("open_handles", "handles", NUMBER, r->usage.open_handles,                                \
 	  "Files and directories that clients have open, each with a descriptor of the daemon.")   \
 	X("serving.threads", "threads", NUMBER, r->usage.serve.threads,                            \
@@ -168,6 +175,8 @@
 	  "Memory of what is kept about inodes.")                                                  \
 	X("memory.handles_bytes", "bytes", NUMBER, r->usage.handles_bytes,                         \
 	  "Memory of what is kept about open files and directories.")                              \
+	X("memory.locks_bytes", "bytes", NUMBER, r->usage.locks_bytes,                             \
+	  "Memory of the locks that clients have, and of those who wait for one.")                 \
 	X("memory.notes_bytes", "bytes", NUMBER, r->usage.window.memory_bytes,                     \
 	  "Memory of the notes about what the window holds.")                                      \
 	X("memory.transport_bytes", "bytes", NUMBER, r->usage.transport_bytes,                     \

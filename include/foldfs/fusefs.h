@@ -103,6 +103,10 @@ void fusefs_quiesce(struct fusefs *fs);
 /* The transport in use: "io_uring", "dev", or "none" before the first request. Any thread. */
 const char *fusefs_transport(const struct fusefs *fs);
 
+/* Where clients' locks hold: "source" (there, and among the clients), "mount" (among the clients), or
+ * "none" before the first request. Any thread. */
+const char *fusefs_locks(const struct fusefs *fs);
+
 /* How the file that clients see under the inode number SHOWN is served, or would be served.
  * -ENOENT: the kernel knows no such file now. May block on the source. */
 struct fusefs_plan {
@@ -126,6 +130,9 @@ struct fusefs_usage {
 	uint64_t clones_found;
 	uint64_t inodes;
 	struct lease_usage leases;
+	uint64_t locks_held;    /* ranges and files that clients have locked, in the source too */
+	uint64_t locks_waiting; /* requests that wait for such a lock */
+	uint64_t locks_bytes;
 	struct plan_equal equal;
 	const char *no_passthrough; /* why (constant text); NULL: there is kernel passthrough */
 	uint64_t window_inodes;
@@ -144,7 +151,7 @@ static inline uint64_t fusefs_memory(const struct fusefs_usage *usage)
 {
 	return usage->store.pool_bytes + usage->maps_bytes + usage->store.index_bytes +
 	       usage->inodes_bytes + usage->handles_bytes + usage->window.memory_bytes +
-	       usage->transport_bytes;
+	       usage->locks_bytes + usage->transport_bytes;
 }
 
 const struct counters *fusefs_stats(const struct fusefs *fs);

@@ -13,6 +13,12 @@ enum transport_choice {
 	TRANSPORT_DEV,
 };
 
+enum locks_choice {
+	LOCKS_AUTO, /* in the source, where the transport allows it */
+	LOCKS_SOURCE,
+	LOCKS_MOUNT,
+};
+
 /* mount -o remount: what may be changed of an existing mount. */
 struct remount {
 	bool asked;          /* the word "remount" itself */
@@ -30,6 +36,7 @@ struct options {
 	uint64_t window_bytes; /* 0: direct I/O */
 	uint64_t maps_bytes;
 	enum transport_choice transport;
+	enum locks_choice locks;
 	bool seccomp;       /* system calls are filtered once mounted */
 	bool survive;       /* the mount outlives the process that serves it */
 	char *state;        /* absolute directory; NULL: the default one */

@@ -89,6 +89,7 @@ struct plan_hold {
 	uint16_t granting;  /* chmods in progress that may give set-id bits */
 	bool written;       /* was opened for writing in passthrough */
 	bool mapped;        /* may still be mapped by a writer in `own`, though it is not open */
+	bool locked;        /* a client has locked the file; stays as long as the inode */
 	atomic_bool stores; /* plan_moves_times(); read without the lock */
 	pid_t alone;        /* the thread that has the only open, for writing; 0: none */
 	struct plan_sharer *sharer; /* of `shared` while open */

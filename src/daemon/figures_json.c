@@ -30,6 +30,7 @@ struct reading {
 	char *place;    /* malloced, or NULL */
 	char *settings; /* the same */
 	const char *transport;
+	const char *locks;
 	uint64_t uptime_s;
 	bool survives;
 	uint64_t takeovers;
@@ -142,6 +143,7 @@ static void take_reading(const struct figures_context *context, struct reading *
 		.source = context->source,
 		.state = "",
 		.transport = fusefs_transport(context->fs),
+		.locks = fusefs_locks(context->fs),
 		.counters = fusefs_stats(context->fs),
 	};
 

@@ -144,7 +144,27 @@ static errint_t judge_on_off(struct option_words *words, const char *name, const
 	return 0;
 }
 
-/* What the kernel has given to a ring is lost with its process. */
+/* The transport has been judged. */
+static errint_t judge_locks(struct option_words *words, const char *text, struct options *options)
+{
+	options->locks = LOCKS_AUTO;
+	if (!text)
+		return 0;
+	if (strcmp(text, "source") == 0)
+		options->locks = LOCKS_SOURCE;
+	else if (strcmp(text, "mount") == 0)
+		options->locks = LOCKS_MOUNT;
+	else
+		return option_words_refuse(words, "locks=%s is not one of source and mount.", text);
+	if (options->locks == LOCKS_SOURCE && options->transport == TRANSPORT_IO_URING)
+		return option_words_refuse(
+			words, "locks=source is not possible with transport=io_uring, where a "
+			       "request that waits for a lock would hold up others.");
+	return 0;
+}
+
+/* What the kernel has given to a ring is lost with its process. So is what the daemon knows of
+ * locks; those that the kernel keeps stay. */
 static errint_t judge_survive(struct option_words *words, struct options *options)
 {
 	errint_t error = judge_on_off(words, "survive", words->survive, false, &options->survive);
@@ -152,6 +172,11 @@ static errint_t judge_survive(struct option_words *words, struct options *option
 	if (!error && options->survive && options->transport == TRANSPORT_IO_URING)
 		return option_words_refuse(words, "survive=on needs transport=dev: a crash of a "
 						  "daemon that uses io_uring cannot be survived.");
+	if (!error && options->survive && options->locks == LOCKS_SOURCE)
+		return option_words_refuse(words, "survive=on needs locks=mount: what the daemon "
+						  "knows of locks would be lost in a crash.");
+	if (!error && options->survive)
+		options->locks = LOCKS_MOUNT;
 	return error;
 }
 
@@ -252,6 +277,8 @@ errint_t options_judge(struct option_words *words, uint64_t standing, struct opt
 		error = judge_transport(words, words->transport, &options->transport);
 	if (!error)
 		error = judge_on_off(words, "seccomp", words->seccomp, true, &options->seccomp);
+	if (!error)
+		error = judge_locks(words, words->locks, options);
 	if (!error)
 		error = judge_survive(words, options);
 	if (!error)

@@ -19,6 +19,7 @@
 	X(transport)                                                                               \
 	X(seccomp)                                                                                 \
 	X(survive)                                                                                 \
+	X(locks)                                                                                   \
 	X(attr_timeout)                                                                            \
 	X(entry_timeout)                                                                           \
 	X(negative_timeout)                                                                        \

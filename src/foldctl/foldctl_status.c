@@ -93,6 +93,7 @@ static void print_memory(const json_t *status)
 		   "what the kernel knows by number");
 	print_size("notes", number(status, "memory.notes_bytes"), "what the window holds");
 	print_size("handles", number(status, "memory.handles_bytes"), "open files, directories");
+	print_size("locks", number(status, "memory.locks_bytes"), "who has one, who waits for one");
 	print_size("transport", number(status, "memory.transport_bytes"), "buffers of requests");
 	if (number(status, "memory.scan_bytes") > 0)
 		print_size("scan", number(status, "memory.scan_bytes"), "tables of the scan");
@@ -118,6 +119,21 @@ static void print_privileges(const json_t *status)
 					    : "none");
 }
 
+/* Print one line: how far clients' locks reach. */
+static void print_locks(const json_t *status)
+{
+	bool in_source = strcmp(text(status, "locks.where"), "source") == 0;
+
+	/* The daemon may be older. */
+	if (*text(status, "locks.where") == '?')
+		return;
+	printf("\n  locks hold %s", in_source ? "in the source too" : "among its clients alone");
+	if (number(status, "locks.held") > 0)
+		printf(": %" PRId64 " held", number(status, "locks.held"));
+	if (number(status, "locks.waiting") > 0)
+		printf(", %" PRId64 " awaited", number(status, "locks.waiting"));
+}
+
 static void print_status(const json_t *status)
 {
 	struct human_buffer up;
@@ -140,6 +156,7 @@ static void print_status(const json_t *status)
 		human_print_foreign(stdout, text(status, "passthrough"));
 	}
 	print_privileges(status);
+	print_locks(status);
 	putchar('\n');
 	print_saved(status);
 	print_pool(status);

@@ -37,6 +37,8 @@ struct handle {
 			 * lock */
 	struct source *source; /* shared with other handles of a proven kin (kin.h) */
 	_Atomic unsigned flush_errors;  /* how many errors of SOURCE its client was told of */
+	atomic_bool locked;             /* a lock was asked for by this handle */
+	bool silent;                    /* constant: the kernel sends no FLUSH of it */
 	struct inode *inode;            /* one look-up is counted while it is open */
 	struct cds_list_head link;      /* in fs->handles, under fs->handles_lock */
 	struct cds_hlist_node of_inode; /* in inode_handles(), under the inode's lock; not in the
@@ -74,6 +76,12 @@ void handle_put_here(struct handle *handle);
 /* Have the closer run JOB, which ends HANDLE. Waiting jobs are bounded by the number of handles
  * that may be open: each counts as open until its job has run. */
 void handle_end_soon(struct handle *handle, worker_fn job);
+
+/* OWNER, who is who the kernel says, has closed a descriptor of HANDLE: his locks on the file end.
+ * fusefs_locks_released(): it was the last descriptor, and all locks that came by HANDLE end. Both
+ * give waiting clients their locks. Without a lock. */
+void fusefs_locks_closed(struct handle *handle, uint64_t owner);
+void fusefs_locks_released(struct handle *handle);
 
 /* Whether HANDLE's file is known to have pages in common with other files. */
 bool handle_has_kin(const struct handle *handle);

@@ -30,6 +30,7 @@ struct fusefs {
 	struct passthrough *passthrough;
 	struct plan *plan;
 	enum transport_choice transport;
+	enum locks_choice locks_choice;
 	/* Seconds. Any of them may change at any time: an answer goes by what it reads. */
 	_Atomic double attr_timeout;
 	_Atomic double entry_timeout;
@@ -58,6 +59,7 @@ struct fusefs {
 	struct workers *closers;       /* one, drops caches and closes; ended before workers */
 	struct memory_keeper *keeper;
 	struct lease_table *leases;
+	struct locks *locks;
 	struct window *window;
 	struct inode_table *inodes;
 	pthread_mutex_t watch_lock; /* held while the watching thread is started or ends */
@@ -72,6 +74,7 @@ struct fusefs {
 	atomic_bool begun;            /* set by init(), when the kernel has agreed to something */
 	bool agrees;                  /* set by init(); before there are threads */
 	_Atomic uint64_t rings_bytes; /* set by init(); 0: there are no rings */
+	atomic_bool locks_source;     /* set by init(): clients' locks are taken in the source */
 
 	_Atomic uint64_t handles_bytes;   /* of open files, beside the slab's */
 	pthread_mutex_t handles_lock;     /* a leaf */
@@ -291,6 +294,10 @@ void fusefs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file
 void fusefs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
 		      struct fuse_file_info *fi);
 void fusefs_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi);
+void fusefs_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock);
+void fusefs_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock,
+		  int sleep);
+void fusefs_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op);
 void fusefs_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 			    struct fuse_file_info *fi_in, fuse_ino_t ino_out, off_t off_out,
 			    struct fuse_file_info *fi_out, size_t len, int flags);

@@ -233,6 +233,7 @@ errint_t fusefs_handle_join(struct fusefs *fs, fuse_req_t req, struct inode *ino
 		handle_put(handle);
 		return error;
 	}
+	handle->silent = fi->noflush;
 	session_has_made(SESSION_FILES, number);
 	slab_publish(slot, number);
 	pthread_mutex_lock(&fs->handles_lock);
@@ -280,6 +281,8 @@ static void handle_release(struct handle *handle, bool answered)
 	struct window_file *window;
 
 	slab_withdraw(&handle->slot);
+	/* Before anything that may wait for the disk. */
+	fusefs_locks_released(handle);
 	pthread_mutex_lock(&fs->handles_lock);
 	cds_list_del(&handle->link);
 	pthread_mutex_unlock(&fs->handles_lock);

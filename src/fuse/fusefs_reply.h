@@ -46,6 +46,7 @@ FUSEFS_REPLY(entry, (fuse_req_t req, const struct fuse_entry_param *e), (req, e)
  * no more (ENFILE). */
 FUSEFS_REPLY(err, (fuse_req_t req, int error), (req, error == EMFILE ? ENFILE : error))
 FUSEFS_REPLY(iov, (fuse_req_t req, const struct iovec *iov, int count), (req, iov, count))
+FUSEFS_REPLY(lock, (fuse_req_t req, const struct flock *lock), (req, lock))
 FUSEFS_REPLY(lseek, (fuse_req_t req, off_t at), (req, at))
 FUSEFS_REPLY(open, (fuse_req_t req, const struct fuse_file_info *fi), (req, fi))
 FUSEFS_REPLY(readlink, (fuse_req_t req, const char *target), (req, target))

@@ -21,8 +21,13 @@ static errint_t do_flush(struct handle *handle)
 
 void fusefs_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	struct handle *handle = handle_of(fuse_req_userdata(req), fi);
+	errint_t error = do_flush(handle);
+
 	(void)ino;
-	fusefs_reply_err(req, -do_flush(handle_of(fuse_req_userdata(req), fi)));
+	if (handle)
+		fusefs_locks_closed(handle, fi->lock_owner);
+	fusefs_reply_err(req, -error);
 }
 
 void fusefs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)

@@ -42,6 +42,7 @@
 #include "shares.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -248,15 +249,21 @@ static struct cds_hlist_head *bucket_of(struct serve *serve, uint64_t unique)
 	return &serve->parked_by_unique[unique / 2 % BUCKETS];
 }
 
-/* Whether an error would lose something without anybody being told. */
+/* Whether an error would lose something without anybody being told. A FLUSH ends the locks of the
+ * client who closes a descriptor, and nobody looks whether an unlock succeeds. */
 static bool must_not_fail(const struct fuse_in_header *in)
 {
 	const struct fuse_write_in *write = (const void *)(in + 1);
+	const struct fuse_lk_in *lock = (const void *)(in + 1);
 
 	switch (in->opcode) {
 	case FUSE_RELEASE:
 	case FUSE_RELEASEDIR:
+	case FUSE_FLUSH:
 		return true;
+	case FUSE_SETLK:
+	case FUSE_SETLKW:
+		return lock->lk.type == F_UNLCK;
 	case FUSE_WRITE:
 		return write->write_flags & FUSE_WRITE_CACHE;
 	default:
@@ -359,16 +366,13 @@ static struct request *next_locked(struct serve *serve, struct turn *ret_turn)
 	return NULL;
 }
 
-static struct request *unpark_unique_locked(struct serve *serve, uint64_t unique)
+static struct request *find_parked_locked(struct serve *serve, uint64_t unique)
 {
 	struct request *request;
 
-	cds_hlist_for_each_entry_2 (request, bucket_of(serve, unique), by_unique) {
-		if (unique_of(request) == unique) {
-			unpark_locked(serve, request);
+	cds_hlist_for_each_entry_2 (request, bucket_of(serve, unique), by_unique)
+		if (unique_of(request) == unique)
 			return request;
-		}
-	}
 	return NULL;
 }
 
@@ -382,17 +386,23 @@ static void answer_error(struct serve *serve, uint64_t unique, errint_t error)
 	(void)TEMP_FAILURE_RETRY(write(fuse_session_fd(serve->session), &out, sizeof(out)));
 }
 
-/* False: the interrupt is not for a parked request. */
+/* False: the interrupt is not for a parked request. A request that must not fail goes on. */
 static bool interrupt_parked(struct serve *serve, const struct fuse_in_header *in)
 {
 	const struct fuse_interrupt_in *interrupt = (const void *)(in + 1);
 	struct request *request;
+	bool goes_on;
 
 	pthread_mutex_lock(&serve->lock);
-	request = unpark_unique_locked(serve, interrupt->unique);
+	request = find_parked_locked(serve, interrupt->unique);
+	goes_on = request && must_not_fail(request->buffer.mem);
+	if (request && !goes_on)
+		unpark_locked(serve, request);
 	pthread_mutex_unlock(&serve->lock);
 	if (!request)
 		return false;
+	if (goes_on)
+		return true;
 	free(request);
 	answer_error(serve, interrupt->unique, -EINTR);
 	return true;

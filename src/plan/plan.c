@@ -594,8 +594,9 @@ bool plan_answer(const struct plan *plan, const struct plan_hold *hold, bool unc
 		 struct fuse_file_info *fi)
 {
 	/* close(2) has nothing to write back, because writes are write-through. But the source may
-	 * report an error of them at close (NFS, quotas), so opens for writing keep the flush. */
-	fi->noflush = (fi->flags & O_ACCMODE) == O_RDONLY;
+	 * report an error of them at close (NFS, quotas), so opens for writing keep the flush. So do
+	 * all opens of a file that clients lock: a close ends its owner's locks. */
+	fi->noflush = (fi->flags & O_ACCMODE) == O_RDONLY && !hold->locked;
 	fi->backing_id = hold->backing_id;
 	fi->direct_io = hold->kind == PLAN_WINDOW && plan->direct;
 	/* Not fi->parallel_direct_writes, with which two threads of one program hang (Linux 6.18).

@@ -505,6 +505,9 @@ class Test:
         transport = transport or self.transport
         if not any(option.startswith("transport=") for option in options):
             options.append("transport=" + transport)
+        if "transport=io_uring" in options and not any(option.startswith("locks=") for option in options):
+            # Otherwise the log says that there is no other way.
+            options.append("locks=mount")
         if not any(option.startswith("pool=") for option in options):
             options.append("pool=128M")
         if not any(option.startswith("state=") for option in options):

@@ -474,7 +474,9 @@ def suspended_with_locks(t, options):
     try:
         t.join([t.fork(others)], seconds=20)
         waiting = t.fork(wait)
-        until(lambda: "lock" in wchan_of(waiting.pid), 10 * t.patience, "somebody waits for his lock")
+        # In the kernel, or in the daemon (locks=source).
+        until(lambda: "lock" in wchan_of(waiting.pid) or mount.status()["locks"]["waiting"], 10 * t.patience,
+              "somebody waits for his lock")
     finally:
         os.kill(holder.pid, signal.SIGKILL)
     t.join([holder, waiting], seconds=20)

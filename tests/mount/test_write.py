@@ -676,7 +676,7 @@ def mapped_beside_writes_from_memory_not_there_yet(t, options):
 @test(transports="full")
 def what_ends_at_the_mount(t):
     """What docs/posix.md says does not reach the source, and what does help: syncfs and fsync, O_DIRECT and own
-    passthrough, locks. Where a kernel does more, it is to say so there."""
+    passthrough. Where a kernel does more, it is to say so there."""
     source = t.loop_file_system()
     for name in ("file", "asked"):
         write_file(source + "/" + name, bytes(16 * PAGE))
@@ -696,10 +696,6 @@ def what_ends_at_the_mount(t):
         os.pwrite(file.fileno(), markers[1], PAGE)
         os.fsync(file.fileno())
         check(is_on_disk(markers[1]), "and so does fsync")
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with open(source + "/file", "r+b") as behind:
-            fcntl.flock(behind, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fcntl.lockf(behind, fcntl.LOCK_EX | fcntl.LOCK_NB)
     block = mmap.mmap(-1, PAGE)
     for name, cached in (("file", PAGE), ("asked", 0)):
         fd = os.open(source + "/" + name, os.O_RDONLY)

@@ -45,6 +45,12 @@ void fusefs_usage(const struct fusefs *fs, struct fusefs_usage *ret_usage)
 	*ret_usage = fs->usage;
 }
 
+const char *fusefs_locks(const struct fusefs *fs)
+{
+	(void)fs;
+	return "source";
+}
+
 const struct counters *fusefs_stats(const struct fusefs *fs)
 {
 	return fs->counters;

@@ -148,6 +148,7 @@ static void defaults_follow_the_pool(void **state)
 	assert_int_equal(options.window_bytes, options.pool_bytes / 8);
 	assert_int_equal(options.maps_bytes, options.pool_bytes / 16);
 	assert_int_equal(options.transport, TRANSPORT_AUTO);
+	assert_int_equal(options.locks, LOCKS_AUTO);
 	assert_true(options.attr_timeout > 0.99 && options.attr_timeout < 1.01);
 	assert_true(options.entry_timeout > 0.99 && options.entry_timeout < 1.01);
 	assert_false(options.foreground || options.debug || options.watch);
@@ -169,12 +170,13 @@ static void own_options_are_taken(void **state)
 	(void)state;
 	assert_int_equal(PARSE(&options, said, "/src", "/mnt", "-f", "-o",
 			       "pool=1M,window=1G,maps=64K,transport=dev,attr_timeout=0,"
-			       "entry_timeout=2.5,watch,seccomp=off"),
+			       "entry_timeout=2.5,watch,seccomp=off,locks=source"),
 			 0);
 	assert_int_equal(options.pool_bytes, 1u << 20);
 	assert_int_equal(options.window_bytes, GIB); /* larger than the pool is fine */
 	assert_int_equal(options.maps_bytes, 64u << 10);
 	assert_int_equal(options.transport, TRANSPORT_DEV);
+	assert_int_equal(options.locks, LOCKS_SOURCE);
 	assert_true(options.attr_timeout < 0.01);
 	assert_true(options.entry_timeout > 2.49 && options.entry_timeout < 2.51);
 	assert_true(options.foreground && options.watch && !options.seccomp);
@@ -409,6 +411,9 @@ static void bad_words_are_refused_by_name(void **state)
 		{"-owindow=101%", "window=101%"},
 		{"-omaps=1K", "maps=1K"},
 		{"-otransport=tcp", "transport=tcp"},
+		{"-olocks=kernel", "locks=kernel"},
+		{"-olocks", "'locks'"},
+		{"-olocks=source,io_uring", "locks=source is not possible"},
 		{"-oseccomp=log", "seccomp=log"},
 		{"-ostate=here", "state=here"},
 		{"-ocontrol=here", "control=here"},
