@@ -30,6 +30,7 @@
 #include "options_parse.h"
 #include "remount.h"
 #include "resources.h"
+#include "source_claim.h"
 #include "syscall_filter.h"
 
 #include <errno.h>
@@ -189,6 +190,7 @@ static errint_t prepare(struct daemon *d)
 	/* A client's new file gets the client's umask; the daemon's own must not add to it. */
 	umask(0);
 	resources_protect();
+	d->place.claim_fd = source_claim(d->place.source_fd, d->place.source, d->options.read_only);
 	return 0;
 }
 

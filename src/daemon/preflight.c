@@ -274,8 +274,11 @@ void place_leave(struct place *place)
 		close(place->source_fd);
 	if (place->view_fd >= 0)
 		close(place->view_fd);
+	if (place->claim_fd >= 0)
+		close(place->claim_fd);
 	place->source_fd = -1;
 	place->view_fd = -1;
+	place->claim_fd = -1;
 }
 
 void place_clear(struct place *place)

@@ -13,8 +13,9 @@ struct place {
 	char *mountpoint; /* absolute */
 	int source_fd;    /* the source, opened before the mount covers anything */
 	int view_fd;      /* its read-only view (passthrough.h), made before the mount; or -1 */
+	int claim_fd;     /* source_claim.h; -1: there is none */
 };
-#define PLACE_NONE ((struct place){.source_fd = -1, .view_fd = -1})
+#define PLACE_NONE ((struct place){.source_fd = -1, .view_fd = -1, .claim_fd = -1})
 
 /* Find the place that OPTIONS name, and check everything about it that can be known before the
  * mount. An error is reported in one sentence. *ret_place must be PLACE_NONE before, and must be

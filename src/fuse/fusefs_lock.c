@@ -122,7 +122,7 @@ static void note_locked(struct handle *handle)
 static void ask(fuse_req_t req, const struct fuse_file_info *fi, const struct lock_wait *like)
 {
 	struct fusefs *fs = fusefs_of_lent(req);
-	struct handle *handle = handle_of(fi);
+	struct handle *handle = handle_of(fs, fi);
 	struct asking *asking = handle ? malloc(sizeof(*asking)) : NULL;
 	errint_t error;
 

@@ -421,6 +421,7 @@ def two_mounts_of_one_source(t):
     write_file(source + "/file", content)
     first = t.mount(source, ["attr_timeout=0"], name="first")
     second = t.mount(source, ["attr_timeout=0"], name="second")
+    second.expect_log("another foldfs mount serves")
     for mount in (first, second):
         equal(read_file(mount.path("file")), content, "content")
     with open(first.path("file"), "r+b") as file:
