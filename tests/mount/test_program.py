@@ -134,12 +134,14 @@ def status_keys(t):
         for key, value in found.items():
             kinds = str if key in ("version", "source", "mountpoint", "settings", "transport", "state", "passthrough", "survive") or \
                 what == "privileges" and key != "refused_calls" else \
-                dict if key in ("window", "memory", "plans", "privileges", "watch", "serving", "equal", "leases") else int
+                dict if key in ("window", "memory", "plans", "privileges", "watch", "serving", "equal", "leases",
+                             "locks") else int
             check(isinstance(value, kinds), "%s.%s is %r" % (what, key, value))
     equal(status["passthrough"], "", "why there is no passthrough")
     equal(status["source"], source, "source")
     equal(status["mountpoint"], mount.point, "mountpoint")
     equal(status["transport"], t.transport, "transport")
+    equal(status["locks"], {"where": "mount" if t.transport == "io_uring" else "source", "held": 0, "waiting": 0}, "locks")
     equal(status["frame_bytes"], PAGE, "frame_bytes")
     equal(status["frames_total"], 32 * MIB // PAGE, "frames_total")
     equal(status["window"]["budget_bytes"], 4 * MIB, "window.budget_bytes")
