@@ -56,6 +56,8 @@ void fusefs_use_state(struct fusefs *fs, const struct state *state);
  * After fusefs_serve() has begun, everything that is known is compared first. Returns what
  * source_watch_new() returns; -ESHUTDOWN: the end has begun. */
 errint_t fusefs_watch(struct fusefs *fs);
+/* Whether the source open as SOURCE_FD can be followed: what fusefs_watch() would return. */
+errint_t fusefs_watch_check(int source_fd);
 /* Do not follow them any more. Any thread that no request waits for; waits for the watching
  * thread. */
 void fusefs_unwatch(struct fusefs *fs);

@@ -102,9 +102,9 @@ static errint_t start_threads(struct daemon *d)
 	return error;
 }
 
-static errint_t start_watch(struct daemon *d)
+/* Report why the source cannot be followed, if ERROR says so. */
+static errint_t check_watch(const struct daemon *d, errint_t error)
 {
-	errint_t error = fusefs_watch(d->fs);
 	char *problem = error ? settings_watch_problem(error, d->place.source) : NULL;
 
 	if (!error)
@@ -180,6 +180,9 @@ static errint_t prepare(struct daemon *d)
 		return complain("not enough memory.");
 	state_place_open(&d->options, d->place.source, &d->state_place);
 	d->place.view_fd = passthrough_open_view(d->place.source_fd);
+	/* Nothing is mounted if what was asked for cannot be had. */
+	if (d->options.watch && check_watch(d, fusefs_watch_check(d->place.source_fd)))
+		return -EINVAL;
 	error = connection_open(d);
 	if (error)
 		return error;
@@ -214,7 +217,7 @@ static errint_t build(struct daemon *d)
 		return complain("cannot set up the pool: %s.", strerror(-error));
 	fusefs_use_state(d->fs, &d->state);
 	prepare_settings(d);
-	return d->options.watch ? start_watch(d) : 0;
+	return d->options.watch ? check_watch(d, fusefs_watch(d->fs)) : 0;
 }
 
 /* Have the asker ask, if no earlier worker has. */
@@ -348,14 +351,20 @@ static void daemon_clear(struct daemon *d)
 
 static int mount_and_serve(struct daemon *d)
 {
+	int status;
+
 	if (preflight(&d->options, &d->place) || two_processes_split(d))
 		return EXIT_FAILURE;
 	if (prepare(d)) {
 		stop(d);
 		return EXIT_FAILURE;
 	}
-	if (d->records->survives)
-		return keeper_run(d, serve);
+	if (d->records->survives) {
+		status = keeper_run(d, serve);
+		own_mount_clear(&d->mount);
+		state_place_clear(&d->state_place);
+		return status;
+	}
 	d->records->workers = 1;
 	return serve(d);
 }

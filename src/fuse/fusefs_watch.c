@@ -162,16 +162,26 @@ static errint_t follow_everything(void *context, int64_t calm)
 	return 0;
 }
 
+static const struct source_watch_calls calls = {
+	.content = follow_content,
+	.attributes = follow_attributes,
+	.name = follow_name,
+	.everything = follow_everything,
+};
+
 static errint_t watch_new(struct fusefs *fs)
 {
-	static const struct source_watch_calls calls = {
-		.content = follow_content,
-		.attributes = follow_attributes,
-		.name = follow_name,
-		.everything = follow_everything,
-	};
-
 	return source_watch_new(fs->source_fd, &calls, fs, fs->counters, &fs->watch);
+}
+
+errint_t fusefs_watch_check(int source_fd)
+{
+	struct source_watch *watch = NULL;
+	errint_t error = source_watch_new(source_fd, &calls, NULL, NULL, &watch);
+
+	if (!error)
+		source_watch_free(watch);
+	return error;
 }
 
 /* The watch comes and goes under watch_lock. Its own thread reads fs->watch without it: the pointer
@@ -205,7 +215,7 @@ errint_t fusefs_watch_start(struct fusefs *fs)
 	pthread_mutex_lock(&fs->watch_lock);
 	fs->watch_begun = true;
 	if (fs->watch)
-		error = source_watch_start(fs->watch, false);
+		error = source_watch_start(fs->watch, session_continues(fs->records));
 	fs->watch_runs = fs->watch && !error;
 	pthread_mutex_unlock(&fs->watch_lock);
 	return error;
