@@ -6,9 +6,20 @@
 
 #define DESCRIPTORS_MIN 256 /* what every process may have */
 #define DESCRIPTORS_MAX (1 << 30)
-/* The daemon keeps an eighth for itself, but no more than OWN_MAX. */
+/* The daemon keeps an eighth for itself, but no more than OWN_MAX, and no less than OWN_MIN, which it
+ * needs. With fewer than DESCRIPTORS_MIN it keeps an eighth all the same. */
 #define OWN_PART 8
 #define OWN_MAX  1024
+#define OWN_MIN  64
+
+static long own_of(long all)
+{
+	long own = all / OWN_PART;
+
+	if (own < OWN_MIN && all >= DESCRIPTORS_MIN)
+		own = OWN_MIN;
+	return own < OWN_MAX ? own : OWN_MAX;
+}
 
 long descriptors_raise(void)
 {
@@ -21,5 +32,5 @@ long descriptors_raise(void)
 			(void)getrlimit(RLIMIT_NOFILE, &limit);
 		all = limit.rlim_cur < DESCRIPTORS_MAX ? (long)limit.rlim_cur : DESCRIPTORS_MAX;
 	}
-	return all - (all / OWN_PART < OWN_MAX ? all / OWN_PART : OWN_MAX);
+	return all - own_of(all);
 }
