@@ -79,7 +79,8 @@ struct session {
 	uint32_t workers;             /* how many were started; changed by the keeper */
 	atomic_bool serves;           /* the last one has begun to serve; */
 	atomic_bool ends;             /* and has begun to end, by itself */
-	_Atomic uint32_t watched;     /* the number of the worker that the keeper watches */
+	_Atomic uint32_t thread;      /* that does the worker's work; 0: it is not known yet */
+	_Atomic uint32_t watched;     /* the number of the worker that the keeper watches, */
 	int watch;                    /* by this descriptor */
 	bool asked;                   /* the asker was told to ask; the worker's */
 	int memory[SESSION_MEMORIES]; /* of the slabs (slab.h); -1: there is none yet */

@@ -17,8 +17,8 @@
  * The successor begins when the dead worker's threads are gone. One that was changing the source
  * might otherwise end its change after a later one. But a thread may wait, within the kernel, for
  * a page that a request holds which nobody has answered: the successor is to answer it. Only
- * threads of the window wait so. So once the first thread is gone, only those are awaited that have
- * a request in hand.
+ * threads of the window wait so. So once the thread that does the work is gone, only those are
+ * awaited that have a request in hand.
  *
  * If the keeper is killed, the worker is told, and ends the connection (shutdown.c).
  */
@@ -67,7 +67,7 @@ struct keeper {
 	int signals;     /* signalfd(2) */
 	pid_t worker;    /* 0: there is none */
 	int64_t started; /* of clock_now_ms() */
-	int64_t died;    /* the same: when its first thread was found gone; 0: it was not */
+	int64_t died;    /* the same: when its thread was found gone; 0: it was not */
 	unsigned fast;   /* how many died fast, one after the other */
 	bool told;       /* a signal has told the daemon to end */
 };
@@ -95,6 +95,8 @@ static void *work(void *argument)
 	int status = EXIT_FAILURE;
 	errint_t error = 0;
 
+	atomic_store(&d->records->thread, (uint32_t)gettid());
+	(void)syscall(SYS_futex, &d->records->thread, FUTEX_WAKE, 1);
 	/* If the keeper is killed, the worker is told: see shutdown.c. */
 	(void)prctl(PR_SET_PDEATHSIG, SIGUSR2);
 	if (session_continues(d->records))
@@ -122,12 +124,22 @@ static _Noreturn void worker_main(struct keeper *keeper)
 
 /* ---- the keeper's side ---- */
 
-/* From here on the keeper learns of the end of the worker's first thread, even if others stay. */
+/*
+ * From here on the keeper learns of the end of the thread that does the work, even if others stay.
+ * The worker's first thread would not do: of that one the kernel tells when all others are gone. A
+ * worker that dies before it has the thread has no others, so it can be reaped.
+ */
 static void watch_worker(struct keeper *keeper)
 {
+	const struct timespec pause = clock_at(LOOK_MS * NS_PER_MS);
 	struct session *records = keeper->d->records;
+	siginfo_t ended = {0};
 
-	records->watch = (int)syscall(SYS_pidfd_open, keeper->worker, PIDFD_THREAD);
+	while (!atomic_load(&records->thread) && !ended.si_pid) {
+		(void)syscall(SYS_futex, &records->thread, FUTEX_WAIT, 0, &pause);
+		(void)waitid(P_PID, (id_t)keeper->worker, &ended, WEXITED | WNOHANG | WNOWAIT);
+	}
+	records->watch = (int)syscall(SYS_pidfd_open, atomic_load(&records->thread), PIDFD_THREAD);
 	atomic_store(&records->watched, records->workers);
 	(void)syscall(SYS_futex, &records->watched, FUTEX_WAKE, 1);
 }
@@ -140,6 +152,7 @@ static errint_t start_worker(struct keeper *keeper)
 	records->workers++;
 	atomic_store(&records->serves, false);
 	atomic_store(&records->ends, false);
+	atomic_store(&records->thread, 0);
 	keeper->started = clock_now_ms();
 	keeper->died = 0;
 	fflush(NULL);
@@ -184,8 +197,7 @@ static void take_signals(struct keeper *keeper)
 	}
 }
 
-/* Whether the worker's first thread is gone, and no thread is left that a successor has to wait
- * for. */
+/* Whether the worker's thread is gone, and no other is left that a successor has to wait for. */
 static bool has_gone(struct keeper *keeper)
 {
 	struct session *records = keeper->d->records;
@@ -214,12 +226,13 @@ static int await_worker(struct keeper *keeper)
 	int status = SIGKILL; /* of a worker whose end cannot be awaited */
 
 	while (!reap(keeper, &status) && !has_gone(keeper)) {
-		/* Once its first thread is gone, look again and again. */
+		/* Once its thread is gone, look again and again. */
 		events[1].fd = keeper->died ? -1 : keeper->d->records->watch;
 		(void)poll(events, 2, keeper->died ? LOOK_MS : -1);
 		take_signals(keeper);
 	}
-	close(keeper->d->records->watch);
+	if (keeper->d->records->watch >= 0)
+		close(keeper->d->records->watch);
 	return status;
 }
 
@@ -239,7 +252,7 @@ static bool tries_again(struct keeper *keeper, int status)
 {
 	const char *mountpoint = keeper->d->place.mountpoint;
 
-	if (keeper->told)
+	if (keeper->told || atomic_load(&keeper->d->records->ends))
 		return false;
 	keeper->fast = clock_now_ms() - keeper->started < FAST_MS ? keeper->fast + 1 : 0;
 	if (keeper->fast > FAST_MAX) {
