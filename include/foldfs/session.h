@@ -111,6 +111,9 @@ void session_begin(struct session *session);
 /* The memory for the requests that the thread with slot number INDEX reads, SESSION_BUFFER_BYTES; and
  * its end. */
 void *session_buffer(struct session *session, unsigned index);
+/* Get the memory that it takes, if a successor will be started. Returns whether there is all of it.
+ * Its own thread calls it. */
+bool session_buffer_fill(struct session *session, unsigned index);
 void session_buffer_clear(struct session *session, unsigned index);
 /* What the thread with slot number INDEX of the last worker read last, and how many changes of
  * look-up counts it had made for it. No thread runs yet. */

@@ -624,6 +624,8 @@ static void *thread_main(void *argument)
 	struct thread *self = argument;
 
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	if (session_buffer_fill(self->serve->records, self->slot))
+		note_touched(self, SESSION_BUFFER_BYTES);
 	while (receive(self)) {
 		take(self);
 		if (is_superfluous(self)) {

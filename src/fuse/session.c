@@ -16,6 +16,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+
 /* What the calling thread has in hand. */
 static __thread uint32_t self;
 static __thread struct session_slot *current;
@@ -84,6 +88,17 @@ bool session_is_busy(struct session *session, int pid)
 		if (atomic_load(&slots[i].unique) && is_left(pid, slots[i].thread))
 			return true;
 	return false;
+}
+
+/*
+ * The kernel copies a request into the buffer. If it has to get memory for that while the process is
+ * being killed, it gives up, and the client gets EIO (fuse_dev_do_read() in fs/fuse/dev.c; seen with
+ * Linux 6.18). So where a death is to be survived, the memory is there before.
+ */
+bool session_buffer_fill(struct session *session, unsigned index)
+{
+	return session->survives &&
+	       !madvise(session->buffers[index], SESSION_BUFFER_BYTES, MADV_POPULATE_WRITE);
 }
 
 void *session_buffer(struct session *session, unsigned index)
