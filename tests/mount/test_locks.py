@@ -314,6 +314,7 @@ def a_child_inherits_what_an_open_file_has(t):
     _, mount = mounted(t)
     path = mount.path("file0")
     reader, writer = os.pipe()
+    has_tried, tries = os.pipe()
     for how in HOW:
         # Before there is anything to inherit.
         other = Program(t)
@@ -321,19 +322,24 @@ def a_child_inherits_what_an_open_file_has(t):
         equal(lock(fd, how, WRITE), 0, how)
 
         def inherits():
-            equal(lock(fd, how, WRITE), TAKEN if how == POSIX else 0, how + " in the child")
+            try:
+                equal(lock(fd, how, WRITE), TAKEN if how == POSIX else 0, how + " in the child")
+            finally:
+                os.write(tries, b"x")
             os.read(reader, 1)
 
         child = t.fork(inherits)
         there = other.open(path)
+        # Else the child might find the lock free, and take it.
+        os.read(has_tried, 1)
         os.close(fd)
         equal(other.lock(there, how, WRITE), 0 if how == POSIX else TAKEN, how + " after the parent's close")
         os.write(writer, b"x")
         t.join([child])
         equal(other.lock(there, how, WRITE), 0, how + " after the child's end")
         other.end()
-    os.close(reader)
-    os.close(writer)
+    for end in (reader, writer, has_tried, tries):
+        os.close(end)
 
 
 @test()
