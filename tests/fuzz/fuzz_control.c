@@ -24,6 +24,12 @@ const char *fusefs_transport(const struct fusefs *fs)
 	return "none";
 }
 
+const char *fusefs_locks(const struct fusefs *fs)
+{
+	(void)fs;
+	return "none";
+}
+
 void fusefs_usage(const struct fusefs *fs, struct fusefs_usage *ret_usage)
 {
 	(void)fs;
