@@ -324,7 +324,9 @@ static errint_t note_kept(struct keeper *keeper)
 		keeper->kept[keeper->kept_count++] = atoi(entry->d_name);
 	}
 	closedir(directory);
-	return entry ? complain("not enough memory.") : 0;
+	return entry ? complain("cannot note the descriptors of the mount on %s: %s.",
+				keeper->d->place.mountpoint, strerror(ENOMEM))
+		     : 0;
 }
 
 static errint_t open_signals(struct keeper *keeper)
@@ -341,12 +343,13 @@ int keeper_run(struct daemon *d, int (*work_of)(struct daemon *d))
 {
 	struct keeper keeper = {.d = d, .work = work_of};
 	int status = EXIT_FAILURE;
+	errint_t error;
 
 	/* A directory that somebody wants to unmount is not kept. */
 	if (chdir("/"))
 		complain("cannot change to /: %s.", strerror(errno));
-	else if (privileges_freeze())
-		complain("cannot give up privileges.");
+	else if ((error = privileges_freeze()))
+		complain("cannot give up privileges: %s.", strerror(-error));
 	else if (!open_signals(&keeper) && !note_kept(&keeper))
 		status = keep(&keeper);
 	free(keeper.kept);
