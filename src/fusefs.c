@@ -186,7 +186,7 @@ static errint_t build(struct fusefs *fs, const struct fusefs_parts *parts)
 	if (!error)
 		error = lease_table_new(opened_behind, fs, &fs->leases);
 	if (!error)
-		error = locks_new(geteuid(), &fs->locks);
+		error = locks_new(geteuid(), takeover->memory[SESSION_LOCKS], &fs->locks);
 	if (!error)
 		error = memory_keeper_new(counted_memory, fs, &fs->keeper);
 	if (!error)
@@ -227,17 +227,19 @@ static void forget_window(void *context, struct inode *inode)
 }
 
 /* Make what an earlier worker left work again, or note what a later one will need. */
-static void join_session(struct fusefs *fs, bool continues)
+static errint_t join_session(struct fusefs *fs, bool continues)
 {
 	if (continues) {
 		fusefs_handles_revive(fs);
 		fusefs_directories_revive(fs);
 		inode_table_each_cached(fs->inodes, forget_window, fs);
-		return;
+		return fusefs_locks_revive(fs);
 	}
 	fs->records->memory[SESSION_INODES] = slab_memory(inode_table_slab(fs->inodes));
 	fs->records->memory[SESSION_FILES] = slab_memory(fs->files_open);
 	fs->records->memory[SESSION_DIRECTORIES] = slab_memory(fs->directories_open);
+	fs->records->memory[SESSION_LOCKS] = slab_memory(locks_slab(fs->locks));
+	return 0;
 }
 
 errint_t fusefs_new(const struct fusefs_parts *parts, struct fusefs **ret_fs)
@@ -259,11 +261,12 @@ errint_t fusefs_new(const struct fusefs_parts *parts, struct fusefs **ret_fs)
 	pthread_mutex_init(&fs->watch_lock, NULL);
 	fs->records = parts->records;
 	error = build(fs, parts);
+	if (!error)
+		error = join_session(fs, session_continues(fs->records));
 	if (error) {
 		fusefs_free(fs);
 		return error;
 	}
-	join_session(fs, session_continues(fs->records));
 	fs->cow = (struct cow_break){.store = fs->store, .counters = fs->counters};
 	*ret_fs = fs;
 	return 0;

@@ -163,8 +163,7 @@ static errint_t judge_locks(struct option_words *words, const char *text, struct
 	return 0;
 }
 
-/* What the kernel has given to a ring is lost with its process. So is what the daemon knows of
- * locks; those that the kernel keeps stay. */
+/* What the kernel has given to a ring is lost with its process. */
 static errint_t judge_survive(struct option_words *words, struct options *options)
 {
 	errint_t error = judge_on_off(words, "survive", words->survive, false, &options->survive);
@@ -172,11 +171,6 @@ static errint_t judge_survive(struct option_words *words, struct options *option
 	if (!error && options->survive && options->transport == TRANSPORT_IO_URING)
 		return option_words_refuse(words, "survive=on needs transport=dev: a crash of a "
 						  "daemon that uses io_uring cannot be survived.");
-	if (!error && options->survive && options->locks == LOCKS_SOURCE)
-		return option_words_refuse(words, "survive=on needs locks=mount: what the daemon "
-						  "knows of locks would be lost in a crash.");
-	if (!error && options->survive)
-		options->locks = LOCKS_MOUNT;
 	return error;
 }
 

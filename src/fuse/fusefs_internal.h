@@ -179,6 +179,8 @@ errint_t fusefs_directories_new(struct fusefs *fs, struct slab *earlier);
 /* Make what they name work again, after a takeover; inodes are there. No thread runs yet. */
 void fusefs_handles_revive(struct fusefs *fs);
 void fusefs_directories_revive(struct fusefs *fs);
+/* The same for what clients have locked; handles are there. -ENOMEM. */
+errint_t fusefs_locks_revive(struct fusefs *fs);
 /* In passthrough: give back what the dead worker had begun and not noted. No thread serves yet. */
 void fusefs_settle_plans(struct fusefs *fs);
 /* The descriptor of the directory whose handle is at SLOT. */

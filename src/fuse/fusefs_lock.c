@@ -134,13 +134,13 @@ static void ask(fuse_req_t req, const struct fuse_file_info *fi, const struct lo
 	asking->wait.arm = arm;
 	asking->wait.answer = answer;
 	asking->wait.request.owner = fi->lock_owner;
-	asking->wait.request.handle = handle;
+	asking->wait.request.handle = handle->number;
 	asking->wait.request.fd = source_fd(handle->source);
 	asking->wait.request.user = fuse_req_ctx(req)->uid;
 	asking->wait.request.silent = handle->silent;
 	if (!like->questions)
 		note_locked(handle);
-	error = locks_ask(fs->locks, handle->inode, &asking->wait);
+	error = locks_ask(fs->locks, handle->node, &asking->wait);
 	if (error != -EINPROGRESS)
 		answer(&asking->wait, error);
 }
@@ -198,11 +198,30 @@ void fusefs_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int
 
 void fusefs_locks_closed(struct handle *handle, uint64_t owner)
 {
-	locks_closed(handle->fs->locks, handle->inode, handle, owner);
+	locks_closed(handle->fs->locks, handle->node, handle->number, owner);
 }
 
 void fusefs_locks_released(struct handle *handle)
 {
 	if (atomic_load_explicit(&handle->locked, memory_order_relaxed))
-		locks_released(handle->fs->locks, handle->inode, handle);
+		locks_released(handle->fs->locks, handle->node, handle->number);
+}
+
+static bool is_open(void *context, uint64_t handle)
+{
+	return handle_find(context, handle);
+}
+
+errint_t fusefs_locks_revive(struct fusefs *fs)
+{
+	errint_t error = locks_revive(fs->locks, is_open, fs);
+	struct handle *handle;
+
+	cds_list_for_each_entry (handle, &fs->handles, link) {
+		if (error || !inode_plan(handle->inode)->locked)
+			continue;
+		atomic_store_explicit(&handle->locked, true, memory_order_relaxed);
+		locks_settle(fs->locks, handle->node, handle->fd);
+	}
+	return error;
 }

@@ -28,10 +28,10 @@
 struct piece {
 	off_t first;
 	off_t last;
-	short before;       /* what the owner has there; F_UNLCK: a gap */
-	int fd;             /* the description that is to hold it */
-	const void *handle; /* goes with it */
-	int old_fd;         /* the description that has it; -1: it need not move */
+	short before;    /* what the owner has there; F_UNLCK: a gap */
+	int fd;          /* the description that is to hold it */
+	uint64_t handle; /* goes with it */
+	int old_fd;      /* the description that has it; -1: it need not move */
 	bool taken;
 	bool lost; /* no description has it any more */
 };
@@ -41,10 +41,14 @@ struct pieces {
 	struct piece at[];
 };
 
-void lock_list_init(struct lock_list *list, struct shares *shares)
+void lock_list_init(struct lock_list *list, struct lock_records *records, uint64_t file,
+		    enum lock_kind kind)
 {
-	CDS_INIT_LIST_HEAD(&list->records);
-	list->shares = shares;
+	CDS_INIT_LIST_HEAD(&list->list);
+	list->records = records;
+	list->file = file;
+	list->kind = kind;
+	list->lost = false;
 }
 
 static bool meets(const struct lock_record *record, off_t first, off_t last)
@@ -64,7 +68,7 @@ const struct lock_record *lock_list_conflict(const struct lock_list *list,
 
 	if (request->type == F_UNLCK)
 		return NULL;
-	cds_list_for_each_entry (record, &list->records, link)
+	cds_list_for_each_entry (record, &list->list, link)
 		if (record->lock.owner != request->owner &&
 		    meets(record, request->first, request->last) &&
 		    (record->lock.type == F_WRLCK || request->type == F_WRLCK))
@@ -101,7 +105,7 @@ static errint_t leave_source(const struct lock_list *list, uint64_t owner, int f
 	const struct lock_record *record;
 	errint_t error = 0;
 
-	cds_list_for_each_entry (record, &list->records, link) {
+	cds_list_for_each_entry (record, &list->list, link) {
 		if (record->lock.fd != fd || record->lock.owner == owner ||
 		    !meets(record, first, last))
 			continue;
@@ -124,34 +128,13 @@ static bool can_hold(int fd, short type)
 
 /* ---- records ---- */
 
-static struct lock_record *record_new(struct lock_list *list, uid_t user)
-{
-	struct lock_record *record;
-
-	if (list->shares && shares_take(list->shares, user, 1))
-		return NULL;
-	record = calloc(1, sizeof(*record));
-	if (record)
-		record->lock.user = user;
-	else if (list->shares)
-		shares_give(list->shares, user, 1);
-	return record;
-}
-
-static void record_free(struct lock_list *list, struct lock_record *record)
-{
-	if (list->shares)
-		shares_give(list->shares, record->lock.user, 1);
-	free(record);
-}
-
 static void records_free(struct lock_list *list, struct cds_list_head *records)
 {
 	struct lock_record *record;
 	struct lock_record *next;
 
 	cds_list_for_each_entry_safe (record, next, records, link)
-		record_free(list, record);
+		lock_record_free(list->records, record);
 	CDS_INIT_LIST_HEAD(records);
 }
 
@@ -160,7 +143,7 @@ static errint_t reserve(struct lock_list *list, uid_t user, size_t count,
 			struct cds_list_head *ret_spare)
 {
 	while (count--) {
-		struct lock_record *record = record_new(list, user);
+		struct lock_record *record = lock_record_new(list->records, user);
 
 		if (!record) {
 			records_free(list, ret_spare);
@@ -175,26 +158,29 @@ static void insert(struct lock_list *list, struct lock_record *record)
 {
 	struct lock_record *after;
 
-	cds_list_for_each_entry (after, &list->records, link)
+	cds_list_for_each_entry (after, &list->list, link)
 		if (after->lock.first > record->lock.first)
 			break;
 	/* If no record is behind it, `after` stands for the head of the list. */
 	cds_list_add_tail(&record->link, &after->link);
 }
 
-/* A copy of LOCK for this range, made of a record of SPARE. */
-static void insert_spare(struct lock_list *list, struct cds_list_head *spare,
-			 const struct lock_request *lock, off_t first, off_t last)
+/* A copy of LOCK for this range, made of a record of SPARE, and published. */
+static struct lock_record *make(struct lock_list *list, struct cds_list_head *spare,
+				const struct lock_request *lock, off_t first, off_t last)
 {
 	struct lock_record *record = cds_list_first_entry(spare, struct lock_record, link);
 	uid_t user = record->lock.user;
 
 	cds_list_del(&record->link);
+	record->file = list->file;
+	record->kind = list->kind;
 	record->lock = *lock;
 	record->lock.user = user;
 	record->lock.first = first;
 	record->lock.last = last;
-	insert(list, record);
+	lock_record_publish(list->records, record);
+	return record;
 }
 
 /* Whether a record of OWNER goes on at both ends of the range. Then carving it out leaves two. */
@@ -202,7 +188,7 @@ static bool is_split(const struct lock_list *list, uint64_t owner, off_t first, 
 {
 	const struct lock_record *record;
 
-	cds_list_for_each_entry (record, &list->records, link)
+	cds_list_for_each_entry (record, &list->list, link)
 		if (is_own(record, owner, first, last))
 			return record->lock.first < first && record->lock.last > last;
 	return false;
@@ -215,15 +201,14 @@ static void carve(struct lock_list *list, uint64_t owner, off_t first, off_t las
 	struct lock_record *record;
 	struct lock_record *next;
 
-	cds_list_for_each_entry_safe (record, next, &list->records, link) {
+	cds_list_for_each_entry_safe (record, next, &list->list, link) {
 		if (!is_own(record, owner, first, last))
 			continue;
 		if (record->lock.first < first) {
-			off_t end = record->lock.last;
-
+			if (record->lock.last > last)
+				insert(list, make(list, spare, &record->lock, last + 1,
+						  record->lock.last));
 			record->lock.last = first - 1;
-			if (end > last)
-				insert_spare(list, spare, &record->lock, last + 1, end);
 		} else if (record->lock.last > last) {
 			record->lock.first = last + 1;
 			cds_list_del(&record->link);
@@ -232,7 +217,7 @@ static void carve(struct lock_list *list, uint64_t owner, off_t first, off_t las
 			return;
 		} else {
 			cds_list_del(&record->link);
-			record_free(list, record);
+			lock_record_free(list->records, record);
 		}
 	}
 }
@@ -244,7 +229,7 @@ static void join(struct lock_list *list, uint64_t owner)
 	struct lock_record *record;
 	struct lock_record *next;
 
-	cds_list_for_each_entry_safe (record, next, &list->records, link) {
+	cds_list_for_each_entry_safe (record, next, &list->list, link) {
 		if (record->lock.owner != owner)
 			continue;
 		if (last && last->lock.last + 1 == record->lock.first &&
@@ -252,7 +237,7 @@ static void join(struct lock_list *list, uint64_t owner)
 		    last->lock.handle == record->lock.handle) {
 			last->lock.last = record->lock.last;
 			cds_list_del(&record->link);
-			record_free(list, record);
+			lock_record_free(list->records, record);
 		} else {
 			last = record;
 		}
@@ -285,12 +270,12 @@ static struct pieces *cut(const struct lock_list *list, const struct lock_reques
 	struct pieces *pieces;
 	size_t count = 0;
 
-	cds_list_for_each_entry (record, &list->records, link)
+	cds_list_for_each_entry (record, &list->list, link)
 		count += is_own(record, request->owner, request->first, request->last);
 	pieces = calloc(1, sizeof(*pieces) + (2 * count + 1) * sizeof(pieces->at[0]));
 	if (!pieces)
 		return NULL;
-	cds_list_for_each_entry (record, &list->records, link) {
+	cds_list_for_each_entry (record, &list->list, link) {
 		if (!is_own(record, request->owner, request->first, request->last))
 			continue;
 		if (record->lock.first > at) {
@@ -374,13 +359,19 @@ static void put_pieces(struct lock_list *list, const struct lock_request *reques
 		       const struct pieces *pieces, struct cds_list_head *spare)
 {
 	struct lock_request lock = *request;
+	struct lock_record *record;
+	struct lock_record *next;
+	CDS_LIST_HEAD(made);
 
-	carve(list, request->owner, request->first, request->last, spare);
 	for (size_t i = 0; i < pieces->count; i++) {
 		lock.fd = pieces->at[i].fd;
 		lock.handle = pieces->at[i].handle;
-		insert_spare(list, spare, &lock, pieces->at[i].first, pieces->at[i].last);
+		record = make(list, spare, &lock, pieces->at[i].first, pieces->at[i].last);
+		cds_list_add_tail(&record->link, &made);
 	}
+	carve(list, request->owner, request->first, request->last, spare);
+	cds_list_for_each_entry_safe (record, next, &made, link)
+		insert(list, record);
 	join(list, request->owner);
 }
 
@@ -430,7 +421,7 @@ static errint_t unlock(struct lock_list *list, const struct lock_request *reques
 
 	error = reserve(list, request->user,
 			is_split(list, request->owner, request->first, request->last), &spare);
-	cds_list_for_each_entry (record, &list->records, link) {
+	cds_list_for_each_entry (record, &list->list, link) {
 		off_t first = record->lock.first, last = record->lock.last;
 
 		if (error || !is_own(record, request->owner, request->first, request->last))
@@ -486,7 +477,7 @@ static const struct lock_record *first_own(const struct lock_list *list,
 {
 	const struct lock_record *record;
 
-	cds_list_for_each_entry (record, &list->records, link)
+	cds_list_for_each_entry (record, &list->list, link)
 		if (is_own(record, request->owner, request->first, request->last))
 			return record;
 	return NULL;
@@ -513,7 +504,7 @@ static void drop(struct lock_list *list, struct lock_record *record)
 	/* What the source does not unlock now, it unlocks when the description is closed. */
 	(void)leave_source(list, record->lock.owner, record->lock.fd, record->lock.first,
 			   record->lock.last);
-	record_free(list, record);
+	lock_record_free(list->records, record);
 }
 
 bool lock_list_drop_owner(struct lock_list *list, uint64_t owner)
@@ -522,7 +513,7 @@ bool lock_list_drop_owner(struct lock_list *list, uint64_t owner)
 	struct lock_record *next;
 	bool found = false;
 
-	cds_list_for_each_entry_safe (record, next, &list->records, link) {
+	cds_list_for_each_entry_safe (record, next, &list->list, link) {
 		if (record->lock.owner != owner)
 			continue;
 		drop(list, record);
@@ -531,13 +522,13 @@ bool lock_list_drop_owner(struct lock_list *list, uint64_t owner)
 	return found;
 }
 
-bool lock_list_drop_handle(struct lock_list *list, const void *handle)
+bool lock_list_drop_handle(struct lock_list *list, uint64_t handle)
 {
 	struct lock_record *record;
 	struct lock_record *next;
 	bool found = false;
 
-	cds_list_for_each_entry_safe (record, next, &list->records, link) {
+	cds_list_for_each_entry_safe (record, next, &list->list, link) {
 		if (record->lock.handle != handle)
 			continue;
 		drop(list, record);
@@ -546,11 +537,57 @@ bool lock_list_drop_handle(struct lock_list *list, const void *handle)
 	return found;
 }
 
-void lock_list_note_close(struct lock_list *list, const void *handle, int64_t now_ms)
+void lock_list_note_close(struct lock_list *list, uint64_t handle, int64_t now_ms)
 {
 	struct lock_record *record;
 
-	cds_list_for_each_entry (record, &list->records, link)
+	cds_list_for_each_entry (record, &list->list, link)
 		if (record->lock.handle == handle)
 			record->closed_ms = now_ms;
+}
+
+/* ---- after a takeover ---- */
+
+errint_t lock_list_revive(struct lock_list *list, struct lock_record *record)
+{
+	const struct lock_request *lock = &record->lock;
+	CDS_LIST_HEAD(spare);
+	errint_t error;
+
+	if (!record->clashes) {
+		cds_list_add_tail(&record->link, &list->list);
+		return 0;
+	}
+	/* A younger record is right where both are. */
+	error = reserve(list, lock->user, is_split(list, lock->owner, lock->first, lock->last),
+			&spare);
+	if (!error) {
+		carve(list, lock->owner, lock->first, lock->last, &spare);
+		insert(list, record);
+	}
+	records_free(list, &spare);
+	return error;
+}
+
+void lock_list_settle(const struct lock_list *list, int fd)
+{
+	const struct lock_record *record;
+	off_t at = 0; /* up to here the source has no more than the records */
+	bool all = false;
+
+	cds_list_for_each_entry (record, &list->list, link) {
+		if (record->lock.fd != fd)
+			continue;
+		if (!all && record->lock.first > at)
+			(void)set_source(fd, F_UNLCK, at, record->lock.first - 1);
+		all |= record->lock.last == LOCK_TO_THE_END;
+		if (!all && record->lock.last >= at)
+			at = record->lock.last + 1;
+	}
+	if (!all)
+		(void)set_source(fd, F_UNLCK, at, LOCK_TO_THE_END);
+	cds_list_for_each_entry (record, &list->list, link)
+		if (record->lock.fd == fd)
+			(void)set_source(fd, record->lock.type, record->lock.first,
+					 record->lock.last);
 }

@@ -10,8 +10,8 @@
  * came by it, and needs no right that the client's open did not have. The list is asked first, so
  * two descriptions of the daemon's never want the same bytes for two owners.
  *
- * What has to be known of a lock is one struct lock_request. With the descriptions, which hold the
- * locks by themselves, and these records, everything can be made again.
+ * Descriptions and records outlive the process (lock_records.h). A successor makes the lists again:
+ * lock_list_revive(), then lock_list_settle().
  *
  * Nothing here has a lock of its own: the caller has one for each list. Calls that ask the source
  * wait as long as its file system does: not at all if it is local.
@@ -19,41 +19,20 @@
 #ifndef FOLDFS_LOCK_LIST_H
 #define FOLDFS_LOCK_LIST_H
 
-#include "shares.h"
+#include "lock_records.h"
 
-#include <fcntl.h>
-
-#include <urcu/list.h>
-
-/* The last byte of a range that goes on to the end, however long the file gets. */
-#define LOCK_TO_THE_END INT64_MAX
-
-/* A lock that is held or asked for. */
-struct lock_request {
-	uint64_t owner;     /* as the kernel names it; not used for a whole file (lock_whole.h) */
-	const void *handle; /* the client's open file that it comes by; only to compare with */
-	int fd;             /* the source's description of that file */
-	uid_t user;         /* it counts to his share */
-	pid_t pid;          /* of the process; 0: not known */
-	bool silent;        /* closes of the handle's descriptors are not told, but the last one */
-	short type;         /* F_RDLCK, F_WRLCK or F_UNLCK */
-	off_t first;        /* the first byte */
-	off_t last;         /* the last byte */
-};
-
-struct lock_record {
-	struct cds_list_head link; /* in order of lock.first */
-	struct lock_request lock;
-	int64_t closed_ms; /* a client closed a descriptor of the handle then (clock.h); 0: never */
-};
-
+/* The locks of one kind on one file. */
 struct lock_list {
-	struct cds_list_head records;
-	struct shares *shares; /* how many records each user has; borrowed; NULL: not counted */
+	struct cds_list_head list;
+	struct lock_records *records; /* constant, like the next two fields; borrowed */
+	uint64_t file;
+	enum lock_kind kind;
 	bool lost; /* a refused request has lost something that it had; for the caller to clear */
 };
 
-void lock_list_init(struct lock_list *list, struct shares *shares);
+/* An empty list of the locks of KIND on the file with number FILE. */
+void lock_list_init(struct lock_list *list, struct lock_records *records, uint64_t file,
+		    enum lock_kind kind);
 
 /* The first lock of another owner that is in the way of REQUEST. NULL: none. */
 const struct lock_record *lock_list_conflict(const struct lock_list *list,
@@ -72,9 +51,17 @@ errint_t lock_list_ask(const struct lock_list *list, const struct lock_request *
 
 /* Unlock everything of OWNER, or everything that came by HANDLE. Returns whether there was any. */
 bool lock_list_drop_owner(struct lock_list *list, uint64_t owner);
-bool lock_list_drop_handle(struct lock_list *list, const void *handle);
+bool lock_list_drop_handle(struct lock_list *list, uint64_t handle);
 
 /* A client has closed a descriptor of HANDLE, at NOW_MS. */
-void lock_list_note_close(struct lock_list *list, const void *handle, int64_t now_ms);
+void lock_list_note_close(struct lock_list *list, uint64_t handle, int64_t now_ms);
+
+/* Put RECORD, of a worker that died, into LIST: in the order of lock_records_each(). -ENOLCK: no
+ * memory. */
+errint_t lock_list_revive(struct lock_list *list, struct lock_record *record);
+/* LIST is revived. Have the description FD hold in the source what its records say, and no more. A
+ * change that was cut short may have left the source with either. If the source refuses a lock, the
+ * request that was cut short finds that. */
+void lock_list_settle(const struct lock_list *list, int fd);
 
 #endif

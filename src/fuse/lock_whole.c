@@ -3,7 +3,6 @@
 #include "lock_whole.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <sys/file.h>
 #include <unistd.h>
 
@@ -14,18 +13,18 @@ const struct lock_record *lock_whole_conflict(const struct lock_list *list,
 
 	if (request->type == F_UNLCK)
 		return NULL;
-	cds_list_for_each_entry (record, &list->records, link)
+	cds_list_for_each_entry (record, &list->list, link)
 		if (record->lock.handle != request->handle &&
 		    (record->lock.type == F_WRLCK || request->type == F_WRLCK))
 			return record;
 	return NULL;
 }
 
-static struct lock_record *find(const struct lock_list *list, const void *handle)
+static struct lock_record *find(const struct lock_list *list, uint64_t handle)
 {
 	struct lock_record *record;
 
-	cds_list_for_each_entry (record, &list->records, link)
+	cds_list_for_each_entry (record, &list->list, link)
 		if (record->lock.handle == handle)
 			return record;
 	return NULL;
@@ -43,7 +42,7 @@ static bool is_shared(const struct lock_list *list, const struct lock_request *l
 {
 	const struct lock_record *record;
 
-	cds_list_for_each_entry (record, &list->records, link)
+	cds_list_for_each_entry (record, &list->list, link)
 		if (record->lock.fd == lock->fd && record->lock.handle != lock->handle)
 			return true;
 	return false;
@@ -56,12 +55,10 @@ static void drop(struct lock_list *list, struct lock_record *record)
 	if (!is_shared(list, &record->lock))
 		(void)set_source(record->lock.fd, F_UNLCK);
 	cds_list_del(&record->link);
-	if (list->shares)
-		shares_give(list->shares, record->lock.user, 1);
-	free(record);
+	lock_record_free(list->records, record);
 }
 
-bool lock_whole_drop(struct lock_list *list, const void *handle)
+bool lock_whole_drop(struct lock_list *list, uint64_t handle)
 {
 	struct lock_record *record = find(list, handle);
 
@@ -82,21 +79,19 @@ bool lock_whole_lose(struct lock_list *list, const struct lock_request *request)
 
 static errint_t add(struct lock_list *list, const struct lock_request *request)
 {
-	struct lock_record *record;
-	errint_t error;
+	struct lock_record *record = lock_record_new(list->records, request->user);
+	errint_t error = record ? set_source(request->fd, request->type) : -ENOLCK;
 
-	if (list->shares && shares_take(list->shares, request->user, 1))
-		return -ENOLCK;
-	record = calloc(1, sizeof(*record));
-	error = record ? set_source(request->fd, request->type) : -ENOLCK;
 	if (error) {
-		if (list->shares)
-			shares_give(list->shares, request->user, 1);
-		free(record);
+		if (record)
+			lock_record_free(list->records, record);
 		return error;
 	}
+	record->file = list->file;
+	record->kind = list->kind;
 	record->lock = *request;
-	cds_list_add(&record->link, &list->records);
+	lock_record_publish(list->records, record);
+	cds_list_add(&record->link, &list->list);
 	return 0;
 }
 
@@ -122,4 +117,20 @@ errint_t lock_whole_set(struct lock_list *list, const struct lock_request *reque
 		record->lock.type = request->type;
 	list->lost = error;
 	return error;
+}
+
+void lock_whole_revive(struct lock_list *list, struct lock_record *record)
+{
+	cds_list_add(&record->link, &list->list);
+}
+
+void lock_whole_settle(const struct lock_list *list, int fd)
+{
+	const struct lock_record *record;
+	short type = F_UNLCK;
+
+	cds_list_for_each_entry (record, &list->list, link)
+		if (record->lock.fd == fd && type != F_WRLCK)
+			type = record->lock.type;
+	(void)set_source(fd, type);
 }

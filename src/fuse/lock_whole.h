@@ -31,6 +31,10 @@ bool lock_whole_lose(struct lock_list *list, const struct lock_request *request)
 errint_t lock_whole_set(struct lock_list *list, const struct lock_request *request);
 
 /* Unlock what HANDLE has. Returns whether it had anything. */
-bool lock_whole_drop(struct lock_list *list, const void *handle);
+bool lock_whole_drop(struct lock_list *list, uint64_t handle);
+
+/* As in lock_list.h. */
+void lock_whole_revive(struct lock_list *list, struct lock_record *record);
+void lock_whole_settle(const struct lock_list *list, int fd);
 
 #endif

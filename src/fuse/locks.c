@@ -32,9 +32,7 @@
 #include <unistd.h>
 
 #define BUCKETS 1024u
-/* All users together: 6 MiB of records, and less than 2 MiB of waiting requests. */
-#define LOCKS_MAX       65536u
-#define LOCKS_RESERVE   4096u
+/* All users together: less than 2 MiB. */
 #define WAITING_MAX     4096u
 #define WAITING_RESERVE 256u
 /* Pauses between two questions to the source, in milliseconds. */
@@ -49,7 +47,7 @@
 
 struct lock_file {
 	struct lock_file *next; /* in its bucket; under the table's lock, like all before `lock` */
-	const void *key;        /* constant */
+	uint64_t number;        /* constant */
 	unsigned users;         /* threads that have a pointer to it */
 	unsigned waiting;       /* waits in `waits` */
 	struct cds_list_head waits; /* in the order in which they came */
@@ -63,10 +61,10 @@ struct lock_file {
 };
 
 struct locks {
-	struct shares *held;    /* constant; has a lock of its own, like the next */
-	struct shares *waiting; /* constant */
-	_Atomic size_t files;   /* how many there are; written under lock */
-	pthread_t thread;       /* the owner's, like the next */
+	struct lock_records *records; /* constant; has locks of its own, like the next */
+	struct shares *waiting;       /* constant */
+	_Atomic size_t files;         /* how many there are; written under lock */
+	pthread_t thread;             /* the owner's, like the next */
 	bool started;
 	pthread_mutex_t lock; /* taken under a file's lock; all below is under it */
 	pthread_cond_t wake;
@@ -88,22 +86,22 @@ struct obstacle {
 
 /* ---- files ---- */
 
-static struct lock_file **bucket_of(struct locks *locks, const void *key)
+static struct lock_file **bucket_of(struct locks *locks, uint64_t number)
 {
-	return &locks->buckets[(uintptr_t)key / 16 % BUCKETS];
+	return &locks->buckets[number % BUCKETS];
 }
 
-static struct lock_file *file_new(struct locks *locks, const void *key)
+static struct lock_file *file_new(struct locks *locks, uint64_t number)
 {
 	struct lock_file *file = calloc(1, sizeof(*file));
 
 	if (!file)
 		return NULL;
-	file->key = key;
+	file->number = number;
 	CDS_INIT_LIST_HEAD(&file->waits);
 	pthread_mutex_init(&file->lock, NULL);
-	lock_list_init(&file->ranges, locks->held);
-	lock_list_init(&file->whole, locks->held);
+	lock_list_init(&file->ranges, locks->records, number, LOCK_RANGE);
+	lock_list_init(&file->whole, locks->records, number, LOCK_WHOLE);
 	return file;
 }
 
@@ -113,17 +111,18 @@ static void file_free(struct lock_file *file)
 	free(file);
 }
 
-/* The file of KEY, for the caller to use; MAKE: make it if there is none. NULL: there is none. */
-static struct lock_file *file_get(struct locks *locks, const void *key, bool make)
+/* The file with NUMBER, for the caller to use; MAKE: make it if there is none. NULL: there is
+ * none. */
+static struct lock_file *file_get(struct locks *locks, uint64_t number, bool make)
 {
-	struct lock_file **bucket = bucket_of(locks, key);
+	struct lock_file **bucket = bucket_of(locks, number);
 	struct lock_file *file;
 
 	pthread_mutex_lock(&locks->lock);
-	for (file = *bucket; file && file->key != key; file = file->next)
+	for (file = *bucket; file && file->number != number; file = file->next)
 		;
 	if (!file && make) {
-		file = file_new(locks, key);
+		file = file_new(locks, number);
 		if (file) {
 			file->next = *bucket;
 			*bucket = file;
@@ -139,8 +138,8 @@ static struct lock_file *file_get(struct locks *locks, const void *key, bool mak
 /* Only users change the lists, so the last one may look at them without the file's lock. */
 static bool is_idle_locked(struct lock_file *file)
 {
-	return !file->users && !file->waiting && cds_list_empty(&file->ranges.records) &&
-	       cds_list_empty(&file->whole.records);
+	return !file->users && !file->waiting && cds_list_empty(&file->ranges.list) &&
+	       cds_list_empty(&file->whole.list);
 }
 
 static void schedule_locked(struct locks *locks, struct lock_file *file, int64_t at_ms)
@@ -159,7 +158,7 @@ static void schedule_locked(struct locks *locks, struct lock_file *file, int64_t
 
 static void file_put(struct locks *locks, struct lock_file *file)
 {
-	struct lock_file **link = bucket_of(locks, file->key);
+	struct lock_file **link = bucket_of(locks, file->number);
 	bool idle;
 
 	pthread_mutex_lock(&locks->lock);
@@ -470,9 +469,9 @@ static void take_delayed_locked(struct locks *locks, int64_t now_ms)
 
 /* ---- requests ---- */
 
-errint_t locks_ask(struct locks *locks, const void *key, struct lock_wait *wait)
+errint_t locks_ask(struct locks *locks, uint64_t number, struct lock_wait *wait)
 {
-	struct lock_file *file = file_get(locks, key, true);
+	struct lock_file *file = file_get(locks, number, true);
 	struct obstacle obstacle;
 	CDS_LIST_HEAD(answers);
 	errint_t error;
@@ -516,9 +515,9 @@ static bool is_anything_locked(const struct locks *locks)
 	return atomic_load_explicit(&locks->files, memory_order_relaxed);
 }
 
-void locks_closed(struct locks *locks, const void *key, const void *handle, uint64_t owner)
+void locks_closed(struct locks *locks, uint64_t number, uint64_t handle, uint64_t owner)
 {
-	struct lock_file *file = is_anything_locked(locks) ? file_get(locks, key, false) : NULL;
+	struct lock_file *file = is_anything_locked(locks) ? file_get(locks, number, false) : NULL;
 	CDS_LIST_HEAD(answers);
 	int64_t now_ms;
 
@@ -535,9 +534,9 @@ void locks_closed(struct locks *locks, const void *key, const void *handle, uint
 	answer_all(&answers);
 }
 
-void locks_released(struct locks *locks, const void *key, const void *handle)
+void locks_released(struct locks *locks, uint64_t number, uint64_t handle)
 {
-	struct lock_file *file = is_anything_locked(locks) ? file_get(locks, key, false) : NULL;
+	struct lock_file *file = is_anything_locked(locks) ? file_get(locks, number, false) : NULL;
 	CDS_LIST_HEAD(answers);
 	bool dropped;
 
@@ -643,13 +642,15 @@ static void *run(void *argument)
 
 /* ---- start and stop ---- */
 
-errint_t locks_new(uid_t own, struct locks **ret_locks)
+errint_t locks_new(uid_t own, struct slab *earlier, struct locks **ret_locks)
 {
 	struct locks *locks = calloc(1, sizeof(*locks));
 	errint_t error;
 
-	if (!locks)
+	if (!locks) {
+		slab_free(earlier);
 		return -ENOMEM;
+	}
 	pthread_mutex_init(&locks->lock, NULL);
 	clock_cond_init(&locks->wake);
 	for (unsigned i = 0; i < BUCKETS; i++)
@@ -657,7 +658,7 @@ errint_t locks_new(uid_t own, struct locks **ret_locks)
 	CDS_INIT_LIST_HEAD(&locks->timed);
 	CDS_INIT_LIST_HEAD(&locks->delayed);
 	CDS_INIT_LIST_HEAD(&locks->answers);
-	error = shares_new(LOCKS_MAX, LOCKS_RESERVE, own, &locks->held);
+	error = lock_records_new(own, earlier, &locks->records);
 	if (!error)
 		error = shares_new(WAITING_MAX, WAITING_RESERVE, own, &locks->waiting);
 	if (error) {
@@ -707,14 +708,62 @@ void locks_stop(struct locks *locks)
 	answer_all(&answers);
 }
 
-static void records_free(struct cds_list_head *records)
+struct slab *locks_slab(const struct locks *locks)
 {
-	struct lock_record *record;
-	struct lock_record *next;
-
-	cds_list_for_each_entry_safe (record, next, records, link)
-		free(record);
+	return lock_records_slab(locks->records);
 }
+
+/* ---- after a takeover ---- */
+
+struct revival {
+	struct locks *locks;
+	bool (*is_open)(void *context, uint64_t handle);
+	void *context;
+};
+
+static bool is_open(void *context, uint64_t handle)
+{
+	const struct revival *revival = context;
+
+	return revival->is_open(revival->context, handle);
+}
+
+static errint_t revive(void *context, struct lock_record *record)
+{
+	const struct revival *revival = context;
+	struct lock_file *file = file_get(revival->locks, record->file, true);
+	errint_t error = 0;
+
+	if (!file)
+		return -ENOMEM;
+	if (record->kind == LOCK_WHOLE)
+		lock_whole_revive(&file->whole, record);
+	else
+		error = lock_list_revive(&file->ranges, record);
+	file_put(revival->locks, file);
+	return error;
+}
+
+errint_t locks_revive(struct locks *locks, bool (*is_open_now)(void *context, uint64_t handle),
+		      void *context)
+{
+	struct revival revival = {locks, is_open_now, context};
+
+	return lock_records_each(locks->records, is_open, revive, &revival);
+}
+
+void locks_settle(struct locks *locks, uint64_t number, int fd)
+{
+	struct lock_file *file = file_get(locks, number, true);
+
+	if (!file)
+		return;
+	lock_list_settle(&file->ranges, fd);
+	lock_whole_settle(&file->whole, fd);
+	file_put(locks, file);
+}
+
+/* ---- end ---- */
 
 void locks_free(struct locks *locks)
 {
@@ -725,12 +774,10 @@ void locks_free(struct locks *locks)
 	for (unsigned i = 0; i < BUCKETS; i++) {
 		while ((file = locks->buckets[i])) {
 			locks->buckets[i] = file->next;
-			records_free(&file->ranges.records);
-			records_free(&file->whole.records);
 			file_free(file);
 		}
 	}
-	shares_free(locks->held);
+	lock_records_free(locks->records);
 	shares_free(locks->waiting);
 	pthread_cond_destroy(&locks->wake);
 	pthread_mutex_destroy(&locks->lock);
@@ -740,12 +787,12 @@ void locks_free(struct locks *locks)
 void locks_usage(const struct locks *locks, struct locks_usage *ret_usage)
 {
 	*ret_usage = (struct locks_usage){
-		.held = shares_taken(locks->held),
+		.held = lock_records_count(locks->records),
 		.waiting = shares_taken(locks->waiting),
 	};
 	ret_usage->bytes = sizeof(*locks) +
 			   atomic_load_explicit(&locks->files, memory_order_relaxed) *
 				   sizeof(struct lock_file) +
-			   ret_usage->held * sizeof(struct lock_record) +
+			   lock_records_bytes(locks->records) +
 			   ret_usage->waiting * sizeof(struct lock_wait);
 }

@@ -35,8 +35,18 @@ struct locks_usage {
 };
 
 /* A table in which users other than root have their shares of locks and of waiting requests. OWN:
- * the daemon's user. No thread runs yet. -ENOMEM. */
-errint_t locks_new(uid_t own, struct locks **ret_locks);
+ * the daemon's user. EARLIER: the records of a worker that died, which are taken over, also on
+ * failure; NULL: there are none. No thread runs yet. -ENOMEM, or other -errno. */
+errint_t locks_new(uid_t own, struct slab *earlier, struct locks **ret_locks);
+/* What a successor is to have. */
+struct slab *locks_slab(const struct locks *locks);
+/* After a takeover, before the thread is started: what was locked by open files that IS_OPEN knows
+ * is locked again. -ENOMEM. */
+errint_t locks_revive(struct locks *locks, bool (*is_open)(void *context, uint64_t handle),
+		      void *context);
+/* Then, for each description FD of the file with NUMBER by which something may be locked: have it
+ * hold in the source what the table says, and no more. */
+void locks_settle(struct locks *locks, uint64_t number, int fd);
 /* Start the thread. -errno. */
 errint_t locks_start(struct locks *locks);
 /* Nobody asks any more: end the thread, and answer everybody who waits with -ENOTCONN. A second
@@ -46,11 +56,6 @@ void locks_stop(struct locks *locks);
 void locks_free(struct locks *locks);
 /* A moment's view. Any thread. */
 void locks_usage(const struct locks *locks, struct locks_usage *ret_usage);
-
-enum lock_kind {
-	LOCK_RANGE, /* fcntl(2) */
-	LOCK_WHOLE, /* flock(2) */
-};
 
 /* A request, from locks_ask() to its answer. */
 struct lock_wait {
@@ -81,12 +86,12 @@ struct lock_wait {
 	bool stopped; /* it was interrupted */
 };
 
-/* Handle WAIT, a request for the file that KEY stands for. Returns its result, or -EINPROGRESS: it
+/* Handle WAIT, a request for the file with NUMBER. Returns its result, or -EINPROGRESS: it
  * waits, and belongs to the table until it is answered. Results: 0; -EAGAIN: somebody is in the
  * way, and it does not wait; -EDEADLK: it would wait for somebody who waits for it; -ENOLCK: too
  * many locks or waiting requests; -EINTR: it was interrupted; other -errno: the source's. Any
  * thread. */
-errint_t locks_ask(struct locks *locks, const void *key, struct lock_wait *wait);
+errint_t locks_ask(struct locks *locks, uint64_t number, struct lock_wait *wait);
 /* WAIT need not wait any longer. If it still does, it is answered with -EINTR. Does not wait. */
 void locks_interrupt(struct locks *locks, struct lock_wait *wait);
 
@@ -96,10 +101,10 @@ void locks_interrupt(struct locks *locks, struct lock_wait *wait);
 bool locks_delay(struct locks *locks, struct lock_wait *wait,
 		 bool (*is_ready)(struct lock_wait *wait));
 
-/* OWNER has closed a descriptor of HANDLE, an open file of KEY's: his ranges are unlocked. Costs a
- * load if no file has a lock. Any thread. */
-void locks_closed(struct locks *locks, const void *key, const void *handle, uint64_t owner);
+/* OWNER has closed a descriptor of HANDLE, an open file of the file with NUMBER: his ranges are
+ * unlocked. Costs a load if no file has a lock. Any thread. */
+void locks_closed(struct locks *locks, uint64_t number, uint64_t handle, uint64_t owner);
 /* HANDLE's last descriptor is closed: all that came by it is unlocked. */
-void locks_released(struct locks *locks, const void *key, const void *handle);
+void locks_released(struct locks *locks, uint64_t number, uint64_t handle);
 
 #endif

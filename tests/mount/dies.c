@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/xattr.h>
@@ -90,6 +91,30 @@ CALL(int, fsync, (int d), (d))
 CALL(ssize_t, pwritev2, (int d, const struct iovec *v, int c, off_t o, int f), (d, v, c, o, f))
 CALL(ssize_t, copy_file_range, (int a, off_t *x, int b, off_t *y, size_t l, unsigned f),
      (a, x, b, y, l, f))
+
+CALL(int, flock, (int d, int o), (d, o))
+
+/* Of the commands only those that lock. */
+int fcntl(int descriptor, int command, ...)
+{
+	static int (*real)(int descriptor, int command, ...);
+	bool locks = command == F_OFD_SETLK;
+	va_list arguments;
+	void *argument;
+	int result;
+
+	va_start(arguments, command);
+	argument = va_arg(arguments, void *);
+	va_end(arguments);
+	if (!real)
+		*(void **)&real = dlsym(RTLD_NEXT, "fcntl");
+	if (locks)
+		before("fcntl");
+	result = real(descriptor, command, argument);
+	if (locks)
+		after("fcntl", result >= 0);
+	return result;
+}
 
 /* Of the opens only those that make a file, under the name of "create" or "tmpfile", and those of a
  * descriptor's file, under the name of "open". */

@@ -30,6 +30,7 @@ static char path[80];
 static char twin[80];
 
 struct world {
+	struct lock_records *records;
 	struct lock_list list;
 	int fds[HANDLES];    /* descriptions of the file; handle H is owner H / 2's */
 	int models[HANDLES]; /* of the twin; the first one of each owner for ranges */
@@ -45,15 +46,16 @@ static int open_at(const char *name, int flags)
 	return fd;
 }
 
-static const void *handle_of(unsigned number)
+static uint64_t handle_of(unsigned number)
 {
-	return (const void *)(uintptr_t)(number + 1);
+	return number + 1;
 }
 
 /* Handles 0 and 3, which are two owners', share a description; so do 1 and 6. */
-static void world_new(struct world *world)
+static void world_new(struct world *world, enum lock_kind kind)
 {
-	lock_list_init(&world->list, NULL);
+	assert_int_equal(lock_records_new(0, NULL, &world->records), 0);
+	lock_list_init(&world->list, world->records, 1, kind);
 	for (unsigned i = 0; i < HANDLES; i++) {
 		world->fds[i] = i == 3   ? world->fds[0]
 				: i == 6 ? world->fds[1]
@@ -73,7 +75,9 @@ static void world_free(struct world *world)
 		if (i != 3 && i != 6)
 			close(world->fds[i]);
 	}
-	assert_true(cds_list_empty(&world->list.records));
+	assert_true(cds_list_empty(&world->list.list));
+	assert_int_equal(lock_records_count(world->records), 0);
+	lock_records_free(world->records);
 	close(world->stranger);
 	close(world->stranger_twin);
 }
@@ -135,7 +139,7 @@ static void check_order(const struct world *world)
 	off_t before = 0;
 	off_t ends[OWNERS + 1] = {0};
 
-	cds_list_for_each_entry (record, &world->list.records, link) {
+	cds_list_for_each_entry (record, &world->list.list, link) {
 		assert_true(record->lock.first >= before);
 		assert_true(record->lock.first >= ends[record->lock.owner]);
 		assert_true(record->lock.last >= record->lock.first);
@@ -196,7 +200,7 @@ static void ranges_as_the_kernel_does(void **state)
 	struct world world;
 
 	(void)state;
-	world_new(&world);
+	world_new(&world, LOCK_RANGE);
 	print_message("seed %u\n", begun);
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		off_t first, last;
@@ -235,15 +239,15 @@ static void neighbours_are_joined(void **state)
 	struct lock_request request;
 
 	(void)state;
-	world_new(&world);
+	world_new(&world, LOCK_RANGE);
 	for (off_t at = 0; at < 1000; at++) {
 		request = request_by(&world, 0, F_WRLCK, at, at);
 		assert_int_equal(set(&world, &request), 0);
 	}
-	assert_ptr_equal(world.list.records.next, world.list.records.prev);
+	assert_ptr_equal(world.list.list.next, world.list.list.prev);
 	request = request_by(&world, 0, F_UNLCK, 500, 500);
 	assert_int_equal(set(&world, &request), 0);
-	assert_ptr_not_equal(world.list.records.next, world.list.records.prev);
+	assert_ptr_not_equal(world.list.list.next, world.list.list.prev);
 	world_free(&world);
 }
 
@@ -254,7 +258,7 @@ static void a_description_has_the_union(void **state)
 	struct lock_request request;
 
 	(void)state;
-	world_new(&world);
+	world_new(&world, LOCK_RANGE);
 	request = request_by(&world, 0, F_RDLCK, 0, 9);
 	assert_int_equal(set(&world, &request), 0);
 	request = request_by(&world, 3, F_RDLCK, 5, 14);
@@ -276,7 +280,7 @@ static void a_lock_moves_to_a_description_that_can_hold_it(void **state)
 	struct lock_request request;
 
 	(void)state;
-	world_new(&world);
+	world_new(&world, LOCK_RANGE);
 	close(world.fds[4]);
 	world.fds[4] = open_at(path, O_RDONLY);
 	request = request_by(&world, 4, F_RDLCK, 0, 9);
@@ -306,7 +310,7 @@ static void who_is_in_the_way_is_named(void **state)
 	struct flock found;
 
 	(void)state;
-	world_new(&world);
+	world_new(&world, LOCK_RANGE);
 	request = request_by(&world, 0, F_WRLCK, 10, 19);
 	assert_int_equal(set(&world, &request), 0);
 	request = request_by(&world, 2, F_RDLCK, 0, LOCK_TO_THE_END);
@@ -325,26 +329,25 @@ static void who_is_in_the_way_is_named(void **state)
 static void beyond_a_share_there_are_no_locks(void **state)
 {
 	struct world world;
+	struct lock_record *record;
+	struct lock_record *next;
 	struct lock_request request;
-	struct shares *shares;
-	unsigned got = 0;
+	CDS_LIST_HEAD(others);
 
 	(void)state;
-	world_new(&world);
-	assert_int_equal(shares_new(110, 10, 0, &shares), 0);
-	world.list.shares = shares;
-	for (errint_t error = 0; !error; got += !error) {
-		request = request_by(&world, 0, F_WRLCK, 2 * (off_t)got, 2 * (off_t)got);
-		request.user = 1001;
-		error = set(&world, &request);
-		assert_true(!error || error == -ENOLCK);
-	}
-	assert_int_equal(got, 50);
-	assert_int_equal(shares_taken(shares), 50);
-	assert_true(lock_list_drop_owner(&world.list, 1));
-	assert_int_equal(shares_taken(shares), 0);
+	world_new(&world, LOCK_RANGE);
+	while ((record = lock_record_new(world.records, 1001)))
+		cds_list_add(&record->link, &others);
+	request = request_by(&world, 0, F_WRLCK, 0, 9);
+	request.user = 1001;
+	assert_int_equal(set(&world, &request), -ENOLCK);
+	/* Another user has a share, too. */
+	request.user = 1002;
+	assert_int_equal(set(&world, &request), 0);
+	cds_list_for_each_entry_safe (record, next, &others, link)
+		lock_record_free(world.records, record);
+	assert_int_equal(lock_records_count(world.records), 1);
 	world_free(&world);
-	shares_free(shares);
 }
 
 /* ---- whole files ---- */
@@ -379,7 +382,7 @@ static void whole_files_as_the_kernel_does(void **state)
 	struct world world;
 
 	(void)state;
-	world_new(&world);
+	world_new(&world, LOCK_WHOLE);
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		unsigned handle = (unsigned)rand_r(&seed) % HANDLES;
 		short type = random_type(&seed);
@@ -401,7 +404,7 @@ static void a_stranger_keeps_a_file_locked(void **state)
 	struct lock_request request;
 
 	(void)state;
-	world_new(&world);
+	world_new(&world, LOCK_WHOLE);
 	assert_int_equal(whole_native(world.stranger, F_RDLCK), 0);
 	request = request_by(&world, 0, F_WRLCK, 0, 0);
 	assert_int_equal(set_whole(&world, &request), -EAGAIN);
@@ -410,7 +413,7 @@ static void a_stranger_keeps_a_file_locked(void **state)
 	/* To convert a lock is to give it up first. */
 	request.type = F_WRLCK;
 	assert_int_equal(set_whole(&world, &request), -EAGAIN);
-	assert_true(cds_list_empty(&world.list.records));
+	assert_true(cds_list_empty(&world.list.list));
 	assert_int_equal(whole_native(world.stranger, F_WRLCK), 0);
 	world_free(&world);
 }

@@ -22,7 +22,7 @@
 static char path[64];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t answered = PTHREAD_COND_INITIALIZER;
-static const int a_file, b_file; /* keys */
+static const uint64_t a_file = 7, b_file = 8;
 static struct locks *interrupt_when_armed;
 
 struct client {
@@ -73,26 +73,32 @@ static bool is_done(struct client *client)
 	return done;
 }
 
+/* Of its open file. */
+static uint64_t number_of(const struct client *client)
+{
+	return (uintptr_t)client;
+}
+
 /* Each client is an owner with an open file of its own. */
 static void client_new(struct client *client)
 {
 	*client = (struct client){.wait.arm = arm, .wait.answer = give};
 	client->wait.request.fd = open(path, O_RDWR | O_CLOEXEC);
 	assert_true(client->wait.request.fd >= 0);
-	client->wait.request.handle = client;
+	client->wait.request.handle = number_of(client);
 	client->wait.request.owner = (uintptr_t)client;
 	client->wait.request.user = USER;
 }
 
 static void client_free(struct locks *locks, struct client *client)
 {
-	locks_released(locks, &a_file, client);
-	locks_released(locks, &b_file, client);
+	locks_released(locks, a_file, number_of(client));
+	locks_released(locks, b_file, number_of(client));
 	close(client->wait.request.fd);
 }
 
-static errint_t ask(struct locks *locks, struct client *client, const void *key, short type,
-		    off_t at, bool blocks)
+static errint_t ask(struct locks *locks, struct client *client, uint64_t file, short type, off_t at,
+		    bool blocks)
 {
 	client->wait.kind = LOCK_RANGE;
 	client->wait.questions = false;
@@ -101,7 +107,7 @@ static errint_t ask(struct locks *locks, struct client *client, const void *key,
 	client->wait.request.first = client->wait.request.last = at;
 	client->done = false;
 	client->wait.stopped = false;
-	return locks_ask(locks, key, &client->wait);
+	return locks_ask(locks, file, &client->wait);
 }
 
 static errint_t ask_whole(struct locks *locks, struct client *client, short type, bool blocks)
@@ -112,14 +118,14 @@ static errint_t ask_whole(struct locks *locks, struct client *client, short type
 	client->wait.request.type = type;
 	client->done = false;
 	client->wait.stopped = false;
-	return locks_ask(locks, &a_file, &client->wait);
+	return locks_ask(locks, a_file, &client->wait);
 }
 
 static struct locks *make(bool with_thread)
 {
 	struct locks *locks;
 
-	assert_int_equal(locks_new(0, &locks), 0);
+	assert_int_equal(locks_new(0, NULL, &locks), 0);
 	if (with_thread)
 		assert_int_equal(locks_start(locks), 0);
 	return locks;
@@ -144,15 +150,16 @@ static void they_get_it_in_their_order(void **state)
 	(void)state;
 	for (unsigned i = 0; i < 5; i++)
 		client_new(&clients[i]);
-	assert_int_equal(ask(locks, &clients[0], &a_file, F_WRLCK, 0, true), 0);
+	assert_int_equal(ask(locks, &clients[0], a_file, F_WRLCK, 0, true), 0);
 	for (unsigned i = 1; i < 5; i++)
-		assert_int_equal(ask(locks, &clients[i], &a_file, F_WRLCK, 0, true), -EINPROGRESS);
+		assert_int_equal(ask(locks, &clients[i], a_file, F_WRLCK, 0, true), -EINPROGRESS);
 	for (unsigned i = 0; i < 4; i++) {
 		assert_false(is_done(&clients[i + 1]));
 		if (i % 2)
-			locks_closed(locks, &a_file, &clients[i], clients[i].wait.request.owner);
+			locks_closed(locks, a_file, number_of(&clients[i]),
+				     clients[i].wait.request.owner);
 		else
-			locks_released(locks, &a_file, &clients[i]);
+			locks_released(locks, a_file, number_of(&clients[i]));
 		assert_true(is_done(&clients[i + 1]));
 		assert_int_equal(clients[i + 1].result, 0);
 	}
@@ -170,10 +177,10 @@ static void readers_go_on_together(void **state)
 	(void)state;
 	for (unsigned i = 0; i < 4; i++)
 		client_new(&clients[i]);
-	assert_int_equal(ask(locks, &clients[0], &a_file, F_WRLCK, 0, true), 0);
+	assert_int_equal(ask(locks, &clients[0], a_file, F_WRLCK, 0, true), 0);
 	for (unsigned i = 1; i < 4; i++)
-		assert_int_equal(ask(locks, &clients[i], &a_file, F_RDLCK, 0, true), -EINPROGRESS);
-	assert_int_equal(ask(locks, &clients[0], &a_file, F_RDLCK, 0, true), 0);
+		assert_int_equal(ask(locks, &clients[i], a_file, F_RDLCK, 0, true), -EINPROGRESS);
+	assert_int_equal(ask(locks, &clients[0], a_file, F_RDLCK, 0, true), 0);
 	for (unsigned i = 1; i < 4; i++)
 		assert_int_equal(wait_for(&clients[i]), 0);
 	for (unsigned i = 0; i < 4; i++)
@@ -189,15 +196,15 @@ static void an_interrupt_ends_a_wait(void **state)
 	(void)state;
 	client_new(&holder);
 	client_new(&waiter);
-	assert_int_equal(ask(locks, &holder, &a_file, F_WRLCK, 0, true), 0);
-	assert_int_equal(ask(locks, &waiter, &a_file, F_WRLCK, 0, true), -EINPROGRESS);
+	assert_int_equal(ask(locks, &holder, a_file, F_WRLCK, 0, true), 0);
+	assert_int_equal(ask(locks, &waiter, a_file, F_WRLCK, 0, true), -EINPROGRESS);
 	locks_interrupt(locks, &waiter.wait);
 	assert_int_equal(wait_for(&waiter), -EINTR);
 	client_free(locks, &waiter);
 	client_new(&waiter);
 	/* It comes before the request waits. */
 	interrupt_when_armed = locks;
-	assert_int_equal(ask(locks, &waiter, &a_file, F_WRLCK, 0, true), -EINTR);
+	assert_int_equal(ask(locks, &waiter, a_file, F_WRLCK, 0, true), -EINTR);
 	interrupt_when_armed = NULL;
 	client_free(locks, &holder);
 	client_free(locks, &waiter);
@@ -213,12 +220,12 @@ static void a_deadlock_is_told(void **state)
 	client_new(&one);
 	client_new(&two);
 	client_new(&three);
-	assert_int_equal(ask(locks, &one, &a_file, F_WRLCK, 1, true), 0);
-	assert_int_equal(ask(locks, &two, &b_file, F_WRLCK, 2, true), 0);
-	assert_int_equal(ask(locks, &three, &a_file, F_WRLCK, 3, true), 0);
-	assert_int_equal(ask(locks, &one, &b_file, F_WRLCK, 2, true), -EINPROGRESS);
-	assert_int_equal(ask(locks, &two, &a_file, F_WRLCK, 3, true), -EINPROGRESS);
-	assert_int_equal(ask(locks, &three, &a_file, F_WRLCK, 1, true), -EDEADLK);
+	assert_int_equal(ask(locks, &one, a_file, F_WRLCK, 1, true), 0);
+	assert_int_equal(ask(locks, &two, b_file, F_WRLCK, 2, true), 0);
+	assert_int_equal(ask(locks, &three, a_file, F_WRLCK, 3, true), 0);
+	assert_int_equal(ask(locks, &one, b_file, F_WRLCK, 2, true), -EINPROGRESS);
+	assert_int_equal(ask(locks, &two, a_file, F_WRLCK, 3, true), -EINPROGRESS);
+	assert_int_equal(ask(locks, &three, a_file, F_WRLCK, 1, true), -EDEADLK);
 	client_free(locks, &three);
 	assert_int_equal(wait_for(&two), 0);
 	client_free(locks, &two);
@@ -241,13 +248,13 @@ static void the_source_is_asked_again(void **state)
 	client_new(&question);
 	assert_int_equal(fcntl(stranger, F_OFD_SETLK, &all), 0);
 	assert_int_equal(flock(stranger, LOCK_EX), 0);
-	assert_int_equal(ask(locks, &range, &a_file, F_WRLCK, 0, false), -EAGAIN);
+	assert_int_equal(ask(locks, &range, a_file, F_WRLCK, 0, false), -EAGAIN);
 	assert_int_equal(ask_whole(locks, &whole, F_RDLCK, false), -EAGAIN);
 	question.wait.questions = true;
 	question.wait.request.type = F_RDLCK;
-	assert_int_equal(locks_ask(locks, &a_file, &question.wait), 0);
+	assert_int_equal(locks_ask(locks, a_file, &question.wait), 0);
 	assert_int_equal(question.wait.found.l_type, F_WRLCK);
-	assert_int_equal(ask(locks, &range, &a_file, F_WRLCK, 0, true), -EINPROGRESS);
+	assert_int_equal(ask(locks, &range, a_file, F_WRLCK, 0, true), -EINPROGRESS);
 	assert_int_equal(ask_whole(locks, &whole, F_RDLCK, true), -EINPROGRESS);
 	assert_int_equal(flock(stranger, LOCK_UN), 0);
 	assert_int_equal(wait_for(&whole), 0);
@@ -271,20 +278,20 @@ static void a_release_on_its_way_is_waited_for(void **state)
 	client_new(&waiter);
 	client_new(&asker);
 	assert_int_equal(ask_whole(locks, &holder, F_WRLCK, false), 0);
-	assert_int_equal(ask(locks, &holder, &a_file, F_WRLCK, 0, false), 0);
+	assert_int_equal(ask(locks, &holder, a_file, F_WRLCK, 0, false), 0);
 	assert_int_equal(ask_whole(locks, &waiter, F_WRLCK, false), -EAGAIN);
 	/* Another owner's close, of a descriptor of the same open file. */
-	locks_closed(locks, &a_file, &holder, 1);
+	locks_closed(locks, a_file, number_of(&holder), 1);
 	assert_int_equal(ask_whole(locks, &waiter, F_WRLCK, false), -EINPROGRESS);
 	asker.wait.questions = true;
 	asker.wait.request.type = F_RDLCK;
-	assert_int_equal(locks_ask(locks, &a_file, &asker.wait), -EINPROGRESS);
-	locks_released(locks, &a_file, &holder);
+	assert_int_equal(locks_ask(locks, a_file, &asker.wait), -EINPROGRESS);
+	locks_released(locks, a_file, number_of(&holder));
 	assert_int_equal(wait_for(&waiter), 0);
 	assert_int_equal(wait_for(&asker), 0);
 	assert_int_equal(asker.wait.found.l_type, F_UNLCK);
 	/* If none comes, the open file is still open elsewhere. */
-	locks_closed(locks, &a_file, &waiter, 1);
+	locks_closed(locks, a_file, number_of(&waiter), 1);
 	assert_int_equal(ask_whole(locks, &asker, F_WRLCK, false), -EINPROGRESS);
 	assert_int_equal(wait_for(&asker), -EAGAIN);
 	client_free(locks, &holder);
@@ -311,7 +318,7 @@ static void a_delayed_answer_comes_when_it_is_ready(void **state)
 	client_new(&other);
 	assert_true(locks_delay(locks, &one.wait, ready));
 	/* Nobody else is held up. */
-	assert_int_equal(ask(locks, &other, &a_file, F_WRLCK, 0, true), 0);
+	assert_int_equal(ask(locks, &other, a_file, F_WRLCK, 0, true), 0);
 	assert_false(is_done(&one));
 	atomic_store(&is_time, true);
 	assert_int_equal(wait_for(&one), 0);
@@ -338,8 +345,8 @@ static void the_end_answers_all(void **state)
 	(void)state;
 	client_new(&holder);
 	client_new(&waiter);
-	assert_int_equal(ask(locks, &holder, &a_file, F_WRLCK, 0, true), 0);
-	assert_int_equal(ask(locks, &waiter, &a_file, F_WRLCK, 0, true), -EINPROGRESS);
+	assert_int_equal(ask(locks, &holder, a_file, F_WRLCK, 0, true), 0);
+	assert_int_equal(ask(locks, &waiter, a_file, F_WRLCK, 0, true), -EINPROGRESS);
 	locks_stop(locks);
 	assert_int_equal(wait_for(&waiter), -ENOTCONN);
 	client_free(locks, &holder);
@@ -358,15 +365,15 @@ static void one_user_waits_for_a_share(void **state)
 	client_new(&holder);
 	client_new(&other);
 	other.wait.request.user = USER + 1;
-	assert_int_equal(ask(locks, &holder, &a_file, F_WRLCK, 0, true), 0);
+	assert_int_equal(ask(locks, &holder, a_file, F_WRLCK, 0, true), 0);
 	for (errint_t error = -EINPROGRESS; error == -EINPROGRESS && count < 4096; count++) {
 		waiters[count] = holder;
 		waiters[count].wait.request.owner = (uintptr_t)&waiters[count];
-		error = ask(locks, &waiters[count], &a_file, F_WRLCK, 0, true);
+		error = ask(locks, &waiters[count], a_file, F_WRLCK, 0, true);
 		assert_true(error == -EINPROGRESS || error == -ENOLCK);
 	}
 	assert_in_range(count, 1000, 2048);
-	assert_int_equal(ask(locks, &other, &a_file, F_WRLCK, 0, true), -EINPROGRESS);
+	assert_int_equal(ask(locks, &other, a_file, F_WRLCK, 0, true), -EINPROGRESS);
 	locks_stop(locks);
 	assert_int_equal(wait_for(&other), -ENOTCONN);
 	client_free(locks, &holder);
@@ -388,7 +395,7 @@ static void *work(void *argument)
 
 	for (unsigned i = 0; i < 2000; i++) {
 		off_t at = rand_r(&worker->seed) % 4;
-		errint_t error = ask(worker->locks, &worker->client, &a_file, F_WRLCK, at, true);
+		errint_t error = ask(worker->locks, &worker->client, a_file, F_WRLCK, at, true);
 
 		if (error == -EINPROGRESS) {
 			if (rand_r(&worker->seed) % 8 == 0)
@@ -399,7 +406,7 @@ static void *work(void *argument)
 			continue;
 		inside[at]++;
 		inside[at]--;
-		(void)ask(worker->locks, &worker->client, &a_file, F_UNLCK, at, false);
+		(void)ask(worker->locks, &worker->client, a_file, F_UNLCK, at, false);
 	}
 	return NULL;
 }
