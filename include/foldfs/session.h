@@ -34,6 +34,9 @@
 #define SESSION_BUFFER_BYTES (FOLD_REQUEST_BYTES + 2 * FOLD_PAGE_SIZE)
 #define SESSION_INIT_BYTES   8192u /* the least that the kernel lets read */
 
+/* The longest text of settings, its end included. */
+#define SESSION_SETTINGS_BYTES 65536u
+
 /* The kernel marks a request that it sends once more (FUSE_UNIQUE_RESEND). */
 #define SESSION_RESENT (UINT64_C(1) << 63)
 
@@ -87,7 +90,9 @@ struct session {
 	int memory[SESSION_MEMORIES]; /* of the slabs (slab.h); -1: there is none yet */
 	struct session_init init;
 	_Atomic uint32_t last_backing; /* about the last backing id that the kernel gave */
+	_Atomic uint32_t settings_at;  /* which of `settings` holds, from 1 on; 0: none. Set last */
 	/* Untouched parts take no memory; each worker's begin at a page. */
+	_Alignas(FOLD_PAGE_SIZE) char settings[2][SESSION_SETTINGS_BYTES];
 	_Alignas(FOLD_PAGE_SIZE) struct session_slot slots[SESSION_BANKS][SESSION_SLOTS];
 	/* What threads have read. The kernel does not send a FORGET once more, so the one that a
 	 * worker died of is found here. */
@@ -154,5 +159,11 @@ void session_uncount_end(struct session_slot *slot);
  * No thread runs yet. */
 void session_settle(struct session *session,
 		    void (*change)(void *context, uint64_t node, uint64_t lookups), void *context);
+
+/* SAID, words of -o, holds from now on instead of what the mount was started with. Less than
+ * SESSION_SETTINGS_BYTES. One thread at a time. */
+void session_note_settings(struct session *session, const char *said);
+/* What holds; NULL: what the mount was started with. */
+const char *session_settings(const struct session *session);
 
 #endif

@@ -120,6 +120,7 @@ static void prepare_settings(struct daemon *d)
 		.fs = d->fs,
 		.state = &d->state,
 		.mount = &d->mount,
+		.records = d->records,
 		.source = d->place.source,
 		.source_fd = d->place.source_fd,
 		.options = &d->options,
@@ -209,6 +210,9 @@ static errint_t build(struct daemon *d)
 	};
 	errint_t error;
 
+	if (settings_recall(d->records, &d->options))
+		complain("what was set since the mount on %s is lost: it is as at its start.",
+			 d->place.mountpoint);
 	/* Before the pool, whose hash tables have a thread of their own. */
 	state_open(&d->options, d->place.source, &d->state_place, &d->state);
 	session_begin(d->records);

@@ -229,15 +229,23 @@ static void log_change(const struct options *from, const struct options *to, uid
 	free(text);
 }
 
-/* Make CHANGED, which was judged, hold. -EINVAL as apply(); then it is still the caller's. */
-static errint_t set(struct settings *settings, struct options *changed, uid_t asker,
-		    char **ret_problem)
+/* Make CHANGED, which was judged, hold; SAID are its words. -EINVAL as apply(); then it is still the
+ * caller's. */
+static errint_t set(struct settings *settings, struct options *changed, const char *said,
+		    uid_t asker, char **ret_problem)
 {
 	bool window = changed->window_bytes != settings->options->window_bytes;
-	errint_t error = apply(settings, changed, ret_problem);
+	errint_t error;
 
+	if (strlen(said) >= SESSION_SETTINGS_BYTES) {
+		*ret_problem = sentence("all settings together have more than %u bytes.",
+					SESSION_SETTINGS_BYTES - 1);
+		return -EINVAL;
+	}
+	error = apply(settings, changed, ret_problem);
 	if (error)
 		return error;
+	session_note_settings(settings->records, said);
 	log_change(settings->options, changed, asker);
 	pthread_mutex_lock(&settings->lock);
 	options_commit(settings->options, changed);
@@ -252,6 +260,7 @@ json_t *settings_answer(struct settings *settings, const json_t *request, uid_t 
 	bool check = json_is_true(json_object_get(request, "check"));
 	struct options changed;
 	char *problem = NULL;
+	char *said = NULL;
 	json_t *changes;
 	size_t count;
 	const char **words = words_of(request, &count);
@@ -265,8 +274,11 @@ json_t *settings_answer(struct settings *settings, const json_t *request, uid_t 
 		return refusal(problem);
 	changes = settings_changes_json(settings->options, &changed);
 	error = judge(settings, &changed, &problem);
-	if (!error && !check)
-		error = set(settings, &changed, asker, &problem);
+	if (!error && !check) {
+		said = settings_said_text(&changed);
+		error = said ? set(settings, &changed, said, asker, &problem) : -ENOMEM;
+		free(said);
+	}
 	if (error || check)
 		options_clear(&changed);
 	if (!error)
@@ -283,4 +295,20 @@ char *settings_text(struct settings *settings)
 	text = settings_words_text(settings->options);
 	pthread_mutex_unlock(&settings->lock);
 	return text;
+}
+
+errint_t settings_recall(const struct session *records, struct options *options)
+{
+	const char *said = session_settings(records);
+	struct options changed;
+	char *problem = NULL;
+	errint_t error;
+
+	if (!said)
+		return 0;
+	error = options_change(options, &said, 1, &changed, &problem);
+	free(problem);
+	if (!error)
+		options_commit(options, &changed);
+	return error;
 }

@@ -9,6 +9,7 @@
 #define FOLDFS_SETTINGS_H
 
 #include "foldfs/fusefs.h"
+#include "foldfs/session.h"
 #include "foldfs/state.h"
 #include "own_mount.h"
 
@@ -19,6 +20,7 @@ struct settings {
 	struct fusefs *fs; /* constant, like all but the options and the limit */
 	struct state *state;
 	const struct own_mount *mount;
+	struct session *records; /* where a successor finds what was changed */
 	const char *source;
 	int source_fd;
 	struct options *options; /* what holds; changed by one thread at a time, under lock */
@@ -38,6 +40,10 @@ struct settings {
  * those that follow another one, "changed" what this request has changed.
  */
 json_t *settings_answer(struct settings *settings, const json_t *request, uid_t asker);
+
+/* Before a mount is served: have OPTIONS, of its start, say what was changed since, as RECORDS has it
+ * from an earlier worker. -errno: OPTIONS are as they were. */
+errint_t settings_recall(const struct session *records, struct options *options);
 
 /* The words that hold now, separated by commas. Any thread. Malloced; NULL: no memory. */
 char *settings_text(struct settings *settings);

@@ -141,8 +141,21 @@ static char *word_of(enum setting setting, const struct options *options)
 	return finished(stream, &text);
 }
 
-char *settings_words_text(const struct options *options)
+/* Whether nobody has said what SETTING is, so that it follows another one. */
+static bool follows(enum setting setting, const struct options *options)
 {
+	const struct option_words *words = options->words;
+
+	return (setting == SETTING_WINDOW && !words->window) ||
+	       (setting == SETTING_MAPS && !words->maps) ||
+	       (setting == SETTING_NEGATIVE_TIMEOUT && !words->negative_timeout &&
+		options->read_only);
+}
+
+/* The words of all settings, or of those that follow no other one. */
+static char *words_text(const struct options *options, bool all)
+{
+	const char *between = "";
 	size_t size;
 	char *text = NULL;
 	FILE *stream = open_memstream(&text, &size);
@@ -150,11 +163,23 @@ char *settings_words_text(const struct options *options)
 	if (!stream)
 		return NULL;
 	for (unsigned i = 0; i < SETTINGS; i++) {
-		if (i)
-			putc(',', stream);
+		if (!all && follows(i, options))
+			continue;
+		fputs(between, stream);
 		print_word(stream, i, options);
+		between = ",";
 	}
 	return finished(stream, &text);
+}
+
+char *settings_words_text(const struct options *options)
+{
+	return words_text(options, true);
+}
+
+char *settings_said_text(const struct options *options)
+{
+	return words_text(options, false);
 }
 
 char *settings_changes_text(const struct options *from, const struct options *to)
@@ -242,17 +267,6 @@ static json_t *json_value(enum setting setting, const struct options *options)
 	default:
 		return json_real(seconds_of(setting, options));
 	}
-}
-
-/* Whether nobody has said what SETTING is, so that it follows another one. */
-static bool follows(enum setting setting, const struct options *options)
-{
-	const struct option_words *words = options->words;
-
-	return (setting == SETTING_WINDOW && !words->window) ||
-	       (setting == SETTING_MAPS && !words->maps) ||
-	       (setting == SETTING_NEGATIVE_TIMEOUT && !words->negative_timeout &&
-		options->read_only);
 }
 
 json_t *settings_json(const struct options *options, json_t *changes)

@@ -26,6 +26,8 @@ bool setting_differs(enum setting setting, const struct options *from, const str
 
 /* All settings as words of -o, separated by commas. Malloced; NULL: no memory. */
 char *settings_words_text(const struct options *options);
+/* The same without those that follow another one: all that a mount has to be told. */
+char *settings_said_text(const struct options *options);
 /* What differs: "pool=8G to pool=2G, …"; "" for nothing. Malloced; NULL: no memory. */
 char *settings_changes_text(const struct options *from, const struct options *to);
 

@@ -250,3 +250,20 @@ void session_settle(struct session *session,
 		change_end(slot);
 	}
 }
+
+/* ---- settings ---- */
+
+void session_note_settings(struct session *session, const char *said)
+{
+	uint32_t at = atomic_load(&session->settings_at) == 1 ? 2 : 1;
+
+	strcpy(session->settings[at - 1], said);
+	atomic_store(&session->settings_at, at);
+}
+
+const char *session_settings(const struct session *session)
+{
+	uint32_t at = atomic_load(&session->settings_at);
+
+	return at ? session->settings[at - 1] : NULL;
+}

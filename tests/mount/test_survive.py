@@ -20,6 +20,7 @@ from harness import (HERE, PAGE, RENAME_EXCHANGE, RENAME_NOREPLACE, check, equal
                      errno_of, fails_with, fallocate, make_pages, read_file, renameat2, test, until, write_file)
 from programs import NONE, READ, WRITE, range_of
 from test_guardian import has_ended
+from test_set import ask, set_words
 
 SURVIVE = ["survive=on"]
 TAKES_OVER = "has died of signal 9: another one takes over"
@@ -169,6 +170,30 @@ def nothing_leaks(t):
         until(lambda: left() == (1, 0), 20, lambda: "nothing is left: %s" % (left(),))
         kill_worker(mount)
         equal(descriptors(), first, "descriptors")
+    mount.unmount()
+
+
+@test(timeout=60, presets=PRESETS)
+def what_was_set_stays_set(t):
+    """What foldctl set has changed holds after each death; what follows another setting still follows it."""
+    source = t.make_dir("source")
+    write_file(source + "/a,b.iso", make_pages(t.rng, 64))
+    mount = survive_mount(t, source, ["pool=64M"])
+
+    def is_set(*words):
+        equal(mount.status()["settings"].split(",")[:2], ["pool=" + words[0], "window=" + words[1]], "sizes")
+        check(",".join(words[2:]) in mount.status()["settings"], mount.status()["settings"])
+
+    set_words(t, mount, "pool=32M", "passthrough=a\\,b*", "passthrough=*.img")
+    for _ in range(2):
+        kill_worker(mount)
+        is_set("32M", "4M", "passthrough=a\\,b*", "passthrough=*.img")
+    set_words(t, mount, "pool=48M,window=2M,attr_timeout=0.5,nopassthrough")
+    kill_worker(mount)
+    is_set("48M", "2M", "nopassthrough", "passthrough_max=128M", "attr_timeout=0.5")
+    ask(t, mount.point, "pool=1K", status=1)
+    kill_worker(mount)
+    is_set("48M", "2M")
     mount.unmount()
 
 
