@@ -525,30 +525,43 @@ static errint_t begin(struct fusefs *fs)
 	return ask_again(fs);
 }
 
-errint_t fusefs_serve(struct fusefs *fs, struct fuse_session *se)
+errint_t fusefs_serve(struct fusefs *fs, struct fuse_session *se, void (*ready)(void *context),
+		      void *context)
 {
 	errint_t error;
 
 	fs->session = se;
 	passthrough_session(fs->passthrough, fuse_session_fd(se), &fs->records->last_backing);
 	error = begin(fs);
-	if (!error)
+	if (!error) {
+		ready(context);
 		error = serve_run(fs->serve, se);
+	}
 	/* An aborted connection has ended like an unmounted one. Linux returns ENODEV to most
 	 * threads, as after an unmount. It returns ECONNABORTED to a thread that was just being
 	 * given a request (fuse_dev_do_read() in fs/fuse/dev.c). */
 	if (error == -ECONNABORTED)
 		error = 0;
-	locks_stop(fs->locks);
+	/* A successor has those who wait come once more. */
+	if (!atomic_load(&fs->hands_over))
+		locks_stop(fs->locks);
 	workers_end(fs->closers);
 	workers_end(fs->workers);
 	/* From here on no thread hands over anything. */
 	fetcher_stop(fs->fetcher);
+	if (!error && atomic_load(&fs->hands_over))
+		fusefs_handles_keep_kin(fs);
 	return error;
 }
 
 void fusefs_end(struct fusefs *fs)
 {
+	serve_end(fs->serve);
+}
+
+void fusefs_hand_over(struct fusefs *fs)
+{
+	atomic_store(&fs->hands_over, true);
 	serve_end(fs->serve);
 }
 

@@ -30,6 +30,8 @@
 	  "Whether the mount outlives the process that serves it: on or off.")                     \
 	X("takeovers", "events", NUMBER, r->takeovers,                                             \
 	  "How many times that process has died, and another one has taken over.")                 \
+	X("exchanges", "events", NUMBER, r->exchanges,                                             \
+	  "How many times another program has taken its place: foldctl upgrade.")                  \
 	X("passthrough", "text", TEXT, r->usage.no_passthrough ? r->usage.no_passthrough : "",     \
 	  "Why the kernel serves no file by itself (kernel passthrough); empty if it can.")        \
 	X("privileges.capabilities", "text", TEXT, r->capabilities,                                \

@@ -85,13 +85,18 @@ extern const struct fuse_lowlevel_ops fusefs_operations;
 
 /* Serve SE, which is mounted, until it is unmounted or told to exit. Call it after any fork: it
  * starts all threads. fusefs_quiesce() and fusefs_free() stop those that are left at the end.
- * Returns 0, or the -errno that ended it. After an error the mount may still stand, with reads that
+ * READY is called just before the first request is read. Returns 0, or the -errno that ended it.
+ * After an error the mount may still stand, with reads that
  * nobody answers. The caller then ends the connection before it calls those two. */
-errint_t fusefs_serve(struct fusefs *fs, struct fuse_session *se);
+errint_t fusefs_serve(struct fusefs *fs, struct fuse_session *se, void (*ready)(void *context),
+		      void *context);
 
 /* Make fusefs_serve() return as soon as the requests in hand are done, even if it has not begun
  * yet. Any thread except those that handle requests; does not wait. */
 void fusefs_end(struct fusefs *fs);
+/* The same for a successor: what waits for a lock stays unanswered, what is open stays open, and what
+ * files are known to have in common is kept. */
+void fusefs_hand_over(struct fusefs *fs);
 
 /* Have the kernel write back everything that clients stored through mappings, and wait for it. Call
  * it while requests are answered, without a lock, and from a thread that no request waits for. */

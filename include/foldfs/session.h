@@ -34,6 +34,12 @@
 #define SESSION_BUFFER_BYTES (FOLD_REQUEST_BYTES + 2 * FOLD_PAGE_SIZE)
 #define SESSION_INIT_BYTES   8192u /* the least that the kernel lets read */
 
+/* Changed with each change of what is in a record, or of what it means. */
+#define SESSION_FORMAT 1u
+/* What a program says of the records that it knows: see session_format(). */
+#define SESSION_FORMAT_BYTES 32u
+/* Room for what the keeper hands on (handover.h). */
+#define SESSION_KEEPER_BYTES 32768u
 /* The longest text of settings, its end included. */
 #define SESSION_SETTINGS_BYTES 65536u
 
@@ -78,30 +84,43 @@ struct session_init {
 };
 
 struct session {
-	int device;                   /* of the connection; constant, like the next field */
-	bool survives;                /* a successor will be started */
-	uint32_t workers;             /* how many were started; changed by the keeper */
-	atomic_bool serves;           /* the last one has begun to serve; */
-	atomic_bool ends;             /* and has begun to end, by itself */
-	_Atomic uint32_t thread;      /* that does the worker's work; 0: it is not known yet */
-	_Atomic uint32_t watched;     /* the number of the worker that the keeper watches, */
-	int watch;                    /* by this descriptor */
-	bool asked;                   /* the asker was told to ask; the worker's */
+	char format[SESSION_FORMAT_BYTES]; /* constant, like the next three fields */
+	int memory_of_it;                  /* the file in which it lies */
+	int device;                        /* of the connection */
+	bool survives;                     /* a successor will be started */
+	uint32_t workers;                  /* how many were started; changed by the keeper */
+	atomic_bool serves;                /* the last one has begun to serve; */
+	atomic_bool ends;                  /* and has begun to end, by itself */
+	_Atomic uint32_t thread;           /* that does the worker's work; 0: it is not known yet */
+	_Atomic uint32_t watched;          /* the number of the worker that the keeper watches, */
+	int watch;                         /* by this descriptor */
+	bool asked;                        /* the asker was told to ask; the worker's */
+	_Atomic int client;           /* of an exchange: its connection, once the worker has handed
+				       * it over; -1: there is none */
+	_Atomic uint32_t exchanges;   /* programs that have taken another one's place */
 	int memory[SESSION_MEMORIES]; /* of the slabs (slab.h); -1: there is none yet */
 	struct session_init init;
 	_Atomic uint32_t last_backing; /* about the last backing id that the kernel gave */
 	_Atomic uint32_t settings_at;  /* which of `settings` holds, from 1 on; 0: none. Set last */
 	/* Untouched parts take no memory; each worker's begin at a page. */
 	_Alignas(FOLD_PAGE_SIZE) char settings[2][SESSION_SETTINGS_BYTES];
+	_Alignas(FOLD_PAGE_SIZE) char keeper[SESSION_KEEPER_BYTES]; /* the keeper's */
 	_Alignas(FOLD_PAGE_SIZE) struct session_slot slots[SESSION_BANKS][SESSION_SLOTS];
 	/* What threads have read. The kernel does not send a FORGET once more, so the one that a
 	 * worker died of is found here. */
 	_Alignas(FOLD_PAGE_SIZE) char buffers[SESSION_SLOTS][SESSION_BUFFER_BYTES];
 };
 
-/* An empty session, in memory that this process shares with its children. -ENOMEM. */
-errint_t session_new(struct session **ret_session);
+/* An empty session of FORMAT, in memory that this process shares with its children, and can hand on
+ * to another program. -ENOMEM, or other -errno. */
+errint_t session_new(const char *format, struct session **ret_session);
+/* The session that another program has left in MEMORY. -EPROTO: it is not of FORMAT. -errno. */
+errint_t session_adopt(int memory, const char *format, struct session **ret_session);
 void session_free(struct session *session);
+
+/* Tell programs apart that do not know each other's records. BYTES: the sizes of all records that
+ * are not in here. */
+void session_format(size_t bytes, char ret_format[SESSION_FORMAT_BYTES]);
 
 /* Whether a worker has served before this one. */
 static inline bool session_continues(const struct session *session)

@@ -25,5 +25,7 @@ struct takeover {
 errint_t takeover_begin(struct session *session, const int kept[], size_t count,
 			struct takeover *ret_takeover);
 void takeover_clear(struct takeover *takeover);
+/* A number that differs if the size of a record does, for session_format(). */
+size_t takeover_bytes(void);
 
 #endif

@@ -138,7 +138,8 @@ json_t *control_answer(const struct control_request requests[], void *context, c
 	kind = parse(requests, text, length, &request, &answer);
 	if (!kind)
 		return answer;
-	answer = kind->answer(context, request, never, NULL);
+	answer = kind->answer ? kind->answer(context, request, never, NULL)
+			      : error_answer("the request needs a connection");
 	json_decref(request);
 	return answer;
 }
@@ -320,7 +321,14 @@ static bool answer_request(struct control *control, int fd, uid_t uid, const cha
 	if (kind && kind->own_thread)
 		return !begin_task(&control->tasks[kind - control->requests], kind->answer, fd, uid,
 				   request);
-	if (kind) {
+	if (kind && kind->take) {
+		const char *problem = kind->take(control->context, fd);
+
+		json_decref(request);
+		if (!problem)
+			return false;
+		answer = json_pack("{s:s}", "refused", problem);
+	} else if (kind) {
 		answer = kind->answer(control->context, request, never, NULL);
 		json_decref(request);
 	}

@@ -36,6 +36,9 @@ struct control_request {
 	const char *name; /* a literal */
 	control_answer_fn *answer;
 	bool own_thread; /* it takes long, or takes locks that other requests hold; one at a time */
+	/* Instead of an answer: take over the client's connection. Returns a sentence if it does
+	 * not. */
+	const char *(*take)(void *context, int fd);
 };
 #define CONTROL_REQUESTS_MAX 8
 

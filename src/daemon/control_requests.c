@@ -3,6 +3,7 @@
 #include "control_requests.h"
 
 #include "audit_json.h"
+#include "exchange.h"
 #include "figures_json.h"
 #include "foldfs/clock.h"
 #include "foldfs/plan.h"
@@ -81,10 +82,26 @@ static json_t *set(void *context, const json_t *request, bool (*is_cancelled)(vo
 	return daemon->set(daemon->settings, request, control_asker_uid(asker));
 }
 
+static const char *upgrade(void *context, int fd)
+{
+	const struct figures_context *daemon = context;
+
+	switch (exchange_ask(daemon->records, fd)) {
+	case 0:
+		return NULL;
+	case -EBUSY:
+		return "another upgrade is under way.";
+	default:
+		return "the mount was not made with survive=on, so its process cannot be "
+		       "exchanged.";
+	}
+}
+
 const struct control_request control_requests[] = {
 	{.name = "status", .answer = status},
 	{.name = "audit", .answer = audit, .own_thread = true},
 	{.name = "explain", .answer = explain, .own_thread = true},
 	{.name = "set", .answer = set, .own_thread = true},
+	{.name = "upgrade", .take = upgrade},
 	{.name = NULL},
 };

@@ -6,6 +6,7 @@
  *	{"request":"audit","idle":false}  the report of audit_json.h, when it is there
  *	{"request":"set","words":[…]}     what is set now, of words of -o: settings.h
  *	{"request":"explain","inode":N}   plan, reason, whether it is open, known pages
+ *	{"request":"upgrade"}             the client is to send a program: exchange.h
  */
 #ifndef FOLDFS_CONTROL_REQUESTS_H
 #define FOLDFS_CONTROL_REQUESTS_H

@@ -44,6 +44,7 @@ struct daemon {
 				 * ended */
 	atomic_bool ending;     /* the thread that sets it starts force_thread */
 	atomic_bool told;       /* a signal has told the daemon to end */
+	atomic_bool hands_over; /* the keeper has told the worker to make way for another program */
 	bool ready_thread_runs;
 	atomic_bool unmounting; /* the thread that sets it unmounts */
 };
@@ -68,9 +69,15 @@ errint_t connection_serve(struct daemon *d);
 
 /* ---- keeper.c ---- */
 
+/* The signal by which the keeper tells a worker to make way for another program. SIGUSR1 is liburcu's:
+ * its threads take it. */
+#define WORKER_MAKES_WAY SIGRTMIN
+/* The status of a worker that has done so. */
+#define WORKER_MADE_WAY 64
+
 /* Keep the connection, and have workers serve it, each of which does WORK and ends with its result.
- * Returns an exit status. */
-int keeper_run(struct daemon *d, int (*work)(struct daemon *d));
+ * ARGUMENTS, of this program, are those of one that takes its place. Returns an exit status. */
+int keeper_run(struct daemon *d, char *arguments[], int (*work)(struct daemon *d));
 
 /* ---- shutdown.c ---- */
 

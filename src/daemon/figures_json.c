@@ -34,6 +34,7 @@ struct reading {
 	uint64_t uptime_s;
 	bool survives;
 	uint64_t takeovers;
+	uint64_t exchanges;
 	const char *state;
 	uint64_t scan_bytes;
 	uint64_t copies;
@@ -163,7 +164,8 @@ static void take_reading(const struct figures_context *context, struct reading *
 					&reading.copies_bytes);
 	if (context->records) {
 		reading.survives = context->records->survives;
-		reading.takeovers = context->records->workers - 1;
+		reading.exchanges = atomic_load(&context->records->exchanges);
+		reading.takeovers = context->records->workers - 1 - reading.exchanges;
 	}
 	read_privileges(&reading);
 	fusefs_usage(context->fs, &reading.usage);

@@ -30,7 +30,7 @@ struct figures_context {
 	struct settings *settings;
 	json_t *(*set)(struct settings *settings, const json_t *request, uid_t asker);
 	char *(*settings_text)(struct settings *settings);
-	const struct session *records; /* NULL: nothing outlives the process */
+	struct session *records; /* NULL: nothing outlives the process */
 };
 
 /* All figures as a new JSON object, which is the caller's. NULL: no memory. Any thread. */

@@ -7,8 +7,9 @@
  * the worker opens outlives it, under the same number. What the successor of a dead worker has to
  * know besides is in the session (session.h), which is in memory of both.
  *
- * The keeper has no threads, allocates nothing once it keeps, and looks at nothing that comes from
- * outside. It waits for signals and for the worker.
+ * The keeper has no threads, allocates nothing while it waits, and parses nothing that comes from
+ * outside. It waits for signals, for the worker, and for a program that is to take its place
+ * (exchange.h).
  *
  * A worker that ends by itself has said what that means: its status is the keeper's. A worker that
  * was killed is replaced, unless it was to end, or those before it died fast. Then the connection
@@ -23,12 +24,14 @@
  * If the keeper is killed, the worker is told, and ends the connection (shutdown.c).
  */
 #include "daemon.h"
+#include "exchange.h"
 #include "foldfs/clock.h"
 #include "foldfs/privileges.h"
 #include "log.h"
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <poll.h>
 #include <sched.h>
@@ -36,6 +39,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
@@ -59,22 +63,43 @@
 #define LEFT_MS_MIN 20
 #define LOOK_MS     5
 
+/* How long a worker that is to make way for another program may take for what it has in hand. What
+ * it has not done then is done as after a death. */
+#define EXCHANGE_MS 10000
+
 struct keeper {
 	struct daemon *d;
 	int (*work)(struct daemon *d);
-	int *kept; /* the descriptors that no worker opened */
-	size_t kept_count;
-	int signals;     /* signalfd(2) */
-	pid_t worker;    /* 0: there is none */
-	int64_t started; /* of clock_now_ms() */
-	int64_t died;    /* the same: when its thread was found gone; 0: it was not */
-	unsigned fast;   /* how many died fast, one after the other */
-	bool told;       /* a signal has told the daemon to end */
+	struct handover *handover;
+	char **arguments;  /* of this program, for one that takes its place */
+	pid_t worker;      /* 0: there is none */
+	int64_t started;   /* of clock_now_ms() */
+	int64_t died;      /* the same: when its thread was found gone; 0: it was not */
+	unsigned fast;     /* how many died fast, one after the other */
+	bool told;         /* a signal has told the daemon to end */
+	int64_t makes_way; /* when the worker was told to make way for another program; 0: it was
+			    * not */
 };
 
 /* ---- the worker's side ---- */
 
-/* The keeper's own descriptor of the worker comes after the worker, and has to stay. */
+/* Beside what was open at the start, an exchange has some descriptors, and the keeper has one of the
+ * worker. */
+static errint_t begin(struct session *records, const struct handover *handover,
+		      struct takeover *ret_takeover)
+{
+	int kept[HANDOVER_KEPT + 4];
+	size_t count = handover->kept_count;
+
+	memcpy(kept, handover->kept, count * sizeof(*kept));
+	kept[count++] = records->watch;
+	kept[count++] = handover->program;
+	kept[count++] = handover->previous;
+	kept[count++] = atomic_load(&records->client);
+	return takeover_begin(records, kept, count, ret_takeover);
+}
+
+/* The keeper's own descriptor of the worker comes after the worker. */
 static errint_t take_over(struct keeper *keeper)
 {
 	struct session *records = keeper->d->records;
@@ -84,8 +109,7 @@ static errint_t take_over(struct keeper *keeper)
 		(void)syscall(SYS_futex, &records->watched, FUTEX_WAIT, watched, NULL);
 		watched = atomic_load(&records->watched);
 	}
-	keeper->kept[keeper->kept_count++] = records->watch;
-	return takeover_begin(records, keeper->kept, keeper->kept_count, &keeper->d->takeover);
+	return begin(records, keeper->handover, &keeper->d->takeover);
 }
 
 static void *work(void *argument)
@@ -188,13 +212,30 @@ static void take_signals(struct keeper *keeper)
 {
 	struct signalfd_siginfo info;
 
-	while (read(keeper->signals, &info, sizeof(info)) == sizeof(info)) {
+	while (read(keeper->handover->signals, &info, sizeof(info)) == sizeof(info)) {
 		if (info.ssi_signo == SIGCHLD)
 			continue;
 		keeper->told = true;
 		if (keeper->worker)
 			(void)kill(keeper->worker, (int)info.ssi_signo);
 	}
+}
+
+/* A worker has handed over a client who brings another program. */
+static void take_program(struct keeper *keeper)
+{
+	if (exchange_accept(keeper->d->records, keeper->worker))
+		return;
+	keeper->makes_way = clock_now_ms();
+	(void)kill(keeper->worker, WORKER_MAKES_WAY);
+}
+
+/* The worker has made way, or has had the time to. */
+static bool has_made_way(struct keeper *keeper)
+{
+	if (keeper->makes_way && clock_now_ms() - keeper->makes_way > EXCHANGE_MS)
+		(void)kill(keeper->worker, SIGKILL);
+	return keeper->makes_way;
 }
 
 /* Whether the worker's thread is gone, and no other is left that a successor has to wait for. */
@@ -220,16 +261,22 @@ static bool has_gone(struct keeper *keeper)
 static int await_worker(struct keeper *keeper)
 {
 	struct pollfd events[] = {
-		{.fd = keeper->signals, .events = POLLIN},
+		{.fd = keeper->handover->signals, .events = POLLIN},
 		{.fd = keeper->d->records->watch, .events = POLLIN},
+		{.fd = keeper->handover->bell, .events = POLLIN},
 	};
 	int status = SIGKILL; /* of a worker whose end cannot be awaited */
 
 	while (!reap(keeper, &status) && !has_gone(keeper)) {
+		bool looks = keeper->died || has_made_way(keeper);
+
 		/* Once its thread is gone, look again and again. */
 		events[1].fd = keeper->died ? -1 : keeper->d->records->watch;
-		(void)poll(events, 2, keeper->died ? LOOK_MS : -1);
+		events[2].fd = looks ? -1 : keeper->handover->bell;
+		(void)poll(events, 3, looks ? LOOK_MS : -1);
 		take_signals(keeper);
+		if (!looks && events[2].revents)
+			take_program(keeper);
 	}
 	if (keeper->d->records->watch >= 0)
 		close(keeper->d->records->watch);
@@ -239,7 +286,7 @@ static int await_worker(struct keeper *keeper)
 /* Wait MILLISECONDS, or until told to end. */
 static void pause_for(struct keeper *keeper, int milliseconds)
 {
-	struct pollfd signals = {.fd = keeper->signals, .events = POLLIN};
+	struct pollfd signals = {.fd = keeper->handover->signals, .events = POLLIN};
 	int64_t deadline = clock_now_ms() + milliseconds;
 
 	keeper->worker = 0;
@@ -271,78 +318,161 @@ static bool tries_again(struct keeper *keeper, int status)
 }
 
 /* Have those fail who wait for an answer. */
-static int give_up(const struct keeper *keeper)
+static void give_up(const struct keeper *keeper)
 {
 	const struct daemon *d = keeper->d;
 
 	if (d->mount.abort >= 0)
 		(void)!write(d->mount.abort, "1", 1);
-	return EXIT_FAILURE;
+}
+
+/* This process is not the one that started the attendant, which has ended with that one. Without
+ * another one an end by signal does not have the mount written back. */
+static void renew_attendant(const struct keeper *keeper)
+{
+	struct attendant *attendant = &keeper->d->attendant;
+	struct attendant fresh;
+
+	if (attendant_start(&fresh))
+		return;
+	/* Under the number that is kept. */
+	(void)dup3(fresh.socket, attendant->socket, O_CLOEXEC);
+	close(fresh.socket);
+	attendant->pid = keeper->handover->attendant_pid = fresh.pid;
+}
+
+/* The worker has ended, with STATUS, for another program. Returns if that program cannot be run. */
+static void make_way(struct keeper *keeper, int status)
+{
+	pid_t before = getpid();
+
+	if (!keeper->makes_way)
+		return;
+	keeper->makes_way = 0;
+	/* What it was told meanwhile counts more. */
+	if (keeper->told || (WIFEXITED(status) && atomic_load(&keeper->d->records->ends)))
+		return;
+	if (!WIFEXITED(status))
+		fuse_log(FUSE_LOG_WARNING,
+			 "the process that serves the mount on %s did not make way for another "
+			 "program within %d seconds, or died: it is replaced as after a death.\n",
+			 keeper->d->place.mountpoint, EXCHANGE_MS / 1000);
+	exchange_run(keeper->d->records, keeper->arguments);
+	if (getpid() != before)
+		renew_attendant(keeper);
+}
+
+/* This program cannot serve what the one before did serve. Returns if there was none. */
+static void go_back(struct keeper *keeper, const char *problem)
+{
+	if (!keeper->told && exchange_is_open(keeper->d->records))
+		exchange_undo(keeper->d->records, keeper->arguments, problem);
+}
+
+/* Whether a worker that has ended, with STATUS, is to be replaced. *ret_status: the keeper's
+ * otherwise. */
+static bool goes_on(struct keeper *keeper, int status, int *ret_status)
+{
+	struct session *records = keeper->d->records;
+
+	*ret_status = EXIT_FAILURE;
+	/* A successor that could not begin has said why. */
+	if (WIFEXITED(status) && session_continues(records) && !atomic_load(&records->serves)) {
+		go_back(keeper, "the new program cannot take the mount over.");
+		give_up(keeper);
+		return false;
+	}
+	if (WIFEXITED(status) && WEXITSTATUS(status) != WORKER_MADE_WAY) {
+		*ret_status = WEXITSTATUS(status);
+		return false;
+	}
+	if (WIFEXITED(status) || tries_again(keeper, status))
+		return true;
+	go_back(keeper, "the new program dies again and again.");
+	give_up(keeper);
+	return false;
 }
 
 static int keep(struct keeper *keeper)
 {
-	struct session *records = keeper->d->records;
 	int status;
 
 	do {
-		if (start_worker(keeper))
-			return give_up(keeper);
+		if (start_worker(keeper)) {
+			give_up(keeper);
+			return EXIT_FAILURE;
+		}
 		if (!keeper->d->options.foreground)
 			log_to_system();
 		status = await_worker(keeper);
-		/* A successor that could not begin has said why. */
-		if (WIFEXITED(status) && session_continues(records) &&
-		    !atomic_load(&records->serves))
-			return give_up(keeper);
-		if (WIFEXITED(status))
-			return WEXITSTATUS(status);
-	} while (tries_again(keeper, status));
-	return give_up(keeper);
+		make_way(keeper, status);
+	} while (goes_on(keeper, status, &status));
+	return status;
 }
 
-/* Note what is open now, before there is a worker, and leave room for one more. */
-static errint_t note_kept(struct keeper *keeper)
+/* Note what is open now, before there is a worker. */
+static errint_t note_kept(struct handover *handover)
 {
 	DIR *directory = opendir("/proc/self/fd");
 	const struct dirent *entry;
-	size_t room = 0;
 
 	if (!directory)
 		return complain("cannot read /proc/self/fd: %s.", strerror(errno));
-	while ((entry = readdir(directory))) {
-		if (entry->d_name[0] == '.' || atoi(entry->d_name) == dirfd(directory))
-			continue;
-		if (keeper->kept_count + 1 >= room) {
-			int *kept = reallocarray(keeper->kept, room + 64, sizeof(*kept));
-
-			if (!kept)
-				break;
-			keeper->kept = kept;
-			room += 64;
-		}
-		keeper->kept[keeper->kept_count++] = atoi(entry->d_name);
-	}
+	while ((entry = readdir(directory)) && handover->kept_count < HANDOVER_KEPT)
+		if (entry->d_name[0] != '.' && atoi(entry->d_name) != dirfd(directory))
+			handover->kept[handover->kept_count++] = atoi(entry->d_name);
 	closedir(directory);
-	return entry ? complain("cannot note the descriptors of the mount on %s: %s.",
-				keeper->d->place.mountpoint, strerror(ENOMEM))
+	return entry ? complain("survive=on is not possible: the daemon was started with more "
+				"than %u open descriptors.",
+				HANDOVER_KEPT)
 		     : 0;
 }
 
-static errint_t open_signals(struct keeper *keeper)
+static void block_signals(const struct keeper *keeper, sigset_t *ret_signals)
 {
-	sigset_t signals = keeper->d->end_signals;
-
-	sigaddset(&signals, SIGCHLD);
-	sigprocmask(SIG_BLOCK, &signals, NULL);
-	keeper->signals = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
-	return keeper->signals < 0 ? complain("cannot wait for signals: %s.", strerror(errno)) : 0;
+	*ret_signals = keeper->d->end_signals;
+	sigaddset(ret_signals, SIGCHLD);
+	sigprocmask(SIG_BLOCK, ret_signals, NULL);
 }
 
-int keeper_run(struct daemon *d, int (*work_of)(struct daemon *d))
+/* What the keeper has for itself, and hands on. */
+static errint_t begin_keeping(struct keeper *keeper)
 {
-	struct keeper keeper = {.d = d, .work = work_of};
-	int status = EXIT_FAILURE;
+	struct handover *handover = keeper->handover;
+	sigset_t signals;
+	errint_t error = handover_note(keeper->d);
+
+	if (error)
+		return complain("cannot note the mount on %s: %s.", keeper->d->place.mountpoint,
+				strerror(-error));
+	block_signals(keeper, &signals);
+	handover->signals = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+	handover->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	handover->program = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+	if (handover->signals < 0 || handover->bell < 0)
+		return complain("cannot wait for signals: %s.", strerror(errno));
+	return note_kept(handover);
+}
+
+/* The same in a program that has taken another one's place. */
+static errint_t go_on_keeping(struct keeper *keeper)
+{
+	sigset_t signals;
+
+	block_signals(keeper, &signals);
+	if (!keeper->d->options.foreground)
+		log_to_system();
+	return 0;
+}
+
+int keeper_run(struct daemon *d, char *arguments[], int (*work_of)(struct daemon *d))
+{
+	struct keeper keeper = {
+		.d = d,
+		.work = work_of,
+		.handover = handover_of(d->records),
+		.arguments = arguments,
+	};
 	errint_t error;
 
 	/* A directory that somebody wants to unmount is not kept. */
@@ -350,8 +480,7 @@ int keeper_run(struct daemon *d, int (*work_of)(struct daemon *d))
 		complain("cannot change to /: %s.", strerror(errno));
 	else if ((error = privileges_freeze()))
 		complain("cannot give up privileges: %s.", strerror(-error));
-	else if (!open_signals(&keeper) && !note_kept(&keeper))
-		status = keep(&keeper);
-	free(keeper.kept);
-	return status;
+	else if (!(d->records->workers ? go_on_keeping(&keeper) : begin_keeping(&keeper)))
+		return keep(&keeper);
+	return EXIT_FAILURE;
 }

@@ -18,6 +18,7 @@
  */
 #include "control_requests.h"
 #include "daemon.h"
+#include "exchange.h"
 #include "foldfs/clock.h"
 #include "foldfs/control_place.h"
 #include "foldfs/fusefs.h"
@@ -172,12 +173,14 @@ static errint_t filter_syscalls(const struct daemon *d)
 /* What is done once: give up what nobody needs from here on, and mount. */
 static errint_t prepare(struct daemon *d)
 {
+	char format[SESSION_FORMAT_BYTES];
 	errint_t error = keep_privileges(d);
 
 	if (error)
 		return error;
 	shutdown_block_signals(d);
-	if (session_new(&d->records))
+	handover_format(format);
+	if (session_new(format, &d->records))
 		return complain("not enough memory.");
 	state_place_open(&d->options, d->place.source, &d->state_place);
 	d->place.view_fd = passthrough_open_view(d->place.source_fd);
@@ -261,8 +264,16 @@ static errint_t start(struct daemon *d)
 		error = start_threads(d);
 	if (!error)
 		error = call_asker(d);
-	atomic_store(&d->records->serves, !error);
 	return error;
+}
+
+static void serves(void *arg)
+{
+	struct daemon *d = arg;
+
+	atomic_store(&d->records->serves, true);
+	if (d->records->survives)
+		exchange_served(d->records);
 }
 
 /* Undo everything that prepare() and start() did, in reverse order, however far they came. */
@@ -317,12 +328,21 @@ static void stop(struct daemon *d)
 	close(d->asker);
 }
 
+/* Make way for another program. All that it needs is in the session and in the kernel. */
+static _Noreturn void hand_over(struct daemon *d)
+{
+	control_stop(d->control);
+	_exit(WORKER_MADE_WAY);
+}
+
 static int serve(struct daemon *d)
 {
 	errint_t error = start(d);
 
 	if (!error) {
-		error = fusefs_serve(d->fs, d->session);
+		error = fusefs_serve(d->fs, d->session, serves, d);
+		if (!error && atomic_load(&d->hands_over))
+			hand_over(d);
 		sd_notify(0, "STOPPING=1");
 		shutdown_limit(d);
 		if (error)
@@ -333,6 +353,10 @@ static int serve(struct daemon *d)
 		if (error)
 			shutdown_unmount(d, true);
 	}
+	/* The program before goes on: nothing of the mount may be touched. */
+	if (!atomic_load(&d->records->serves) && d->records->survives &&
+	    exchange_is_open(d->records))
+		_exit(EXIT_FAILURE);
 	/* Clients have the mount in use. Nobody will serve them any more. */
 	if (!atomic_load(&d->records->serves) && session_continues(d->records))
 		shutdown_abandon(d);
@@ -353,24 +377,49 @@ static void daemon_clear(struct daemon *d)
 	options_clear(&d->options);
 }
 
-static int mount_and_serve(struct daemon *d)
+static int keep(struct daemon *d, char *argv[])
 {
-	int status;
+	int status = keeper_run(d, argv, serve);
 
+	own_mount_clear(&d->mount);
+	state_place_clear(&d->state_place);
+	return status;
+}
+
+/* Take the place of the program that keeps a mount, whose session is in the file MEMORY. */
+static int take_place(struct daemon *d, int memory, char *argv[])
+{
+	errint_t error = handover_take(d, memory);
+
+	if (error) {
+		complain("cannot take over from another program: %s.", strerror(-error));
+		return EXIT_FAILURE;
+	}
+	shutdown_block_signals(d);
+	return keep(d, argv);
+}
+
+static int mount_and_serve(struct daemon *d, char *argv[])
+{
 	if (preflight(&d->options, &d->place) || two_processes_split(d))
 		return EXIT_FAILURE;
 	if (prepare(d)) {
 		stop(d);
 		return EXIT_FAILURE;
 	}
-	if (d->records->survives) {
-		status = keeper_run(d, serve);
-		own_mount_clear(&d->mount);
-		state_place_clear(&d->state_place);
-		return status;
-	}
+	if (d->records->survives)
+		return keep(d, argv);
 	d->records->workers = 1;
 	return serve(d);
+}
+
+/* For the keeper of a mount that is asked to exchange its program for this one. */
+static int print_format(void)
+{
+	char format[SESSION_FORMAT_BYTES];
+
+	handover_format(format);
+	return puts(format) < 0 || fflush(stdout) ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 int main(int argc, char *argv[])
@@ -382,11 +431,14 @@ int main(int argc, char *argv[])
 		.mount = OWN_MOUNT_NONE,
 	};
 	int status = EXIT_SUCCESS;
+	int taken = handover_begin();
 
 	privileges_begin();
 	memory_begin();
 	if (argc > 1 && strcmp(argv[1], "--estimate") == 0)
 		return scan_estimate(argv + 2);
+	if (argc == 2 && strcmp(argv[1], "--session-format") == 0)
+		return print_format();
 	fuse_set_log_func(log_line);
 	if (options_parse(argc, argv, &d.options))
 		return EXIT_FAILURE;
@@ -398,7 +450,7 @@ int main(int argc, char *argv[])
 		status = remount_run(&d.options.remount, d.options.mountpoint) ? EXIT_FAILURE
 									       : EXIT_SUCCESS;
 	else
-		status = mount_and_serve(&d);
+		status = taken < 0 ? mount_and_serve(&d, argv) : take_place(&d, taken, argv);
 	daemon_clear(&d);
 	return status;
 }

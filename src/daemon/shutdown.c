@@ -7,6 +7,7 @@
  * delays the end for END_SECONDS at most.
  */
 #include "daemon.h"
+#include "exchange.h"
 #include "log.h"
 #include "unmount.h"
 
@@ -119,16 +120,26 @@ void *shutdown_wait(void *arg)
 	sigset_t signals = d->end_signals;
 	int sig;
 
-	if (d->records->survives)
+	if (d->records->survives) {
+		sigaddset(&signals, WORKER_MAKES_WAY);
 		sigaddset(&signals, SIGUSR2);
+	}
 	for (;;) {
 		if (sigwait(&signals, &sig) != 0)
 			continue;
+		/* Before it serves, a new program leaves the mount to the one before (exchange.c). */
+		if (sig == SIGUSR2 && exchange_is_open(d->records))
+			_exit(EXIT_FAILURE);
 		if (sig == SIGUSR2) {
 			complain("the process that keeps the connection of %s was killed: the "
 				 "mount ends.",
 				 d->place.mountpoint);
 			shutdown_abandon(d);
+			continue;
+		}
+		if (sig == WORKER_MAKES_WAY) {
+			atomic_store(&d->hands_over, true);
+			fusefs_hand_over(d->fs);
 			continue;
 		}
 		/* Once this has begun, the end of serving does not cut it short. */
@@ -156,6 +167,7 @@ void shutdown_block_signals(struct daemon *d)
 			sigaddset(&d->end_signals, signals[i]);
 	pthread_sigmask(SIG_BLOCK, &d->end_signals, NULL);
 	sigemptyset(&keepers);
+	sigaddset(&keepers, WORKER_MAKES_WAY);
 	sigaddset(&keepers, SIGUSR2);
 	pthread_sigmask(SIG_BLOCK, &keepers, NULL);
 	signal(SIGPIPE, SIG_IGN);

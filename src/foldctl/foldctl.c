@@ -25,6 +25,7 @@ static int usage(FILE *stream)
 	      "[--all-file-systems]\n"
 	      "                    [--state=DIR] [--json]\n"
 	      "       foldctl set MOUNTPOINT [OPTION…] [--json]\n"
+	      "       foldctl upgrade MOUNTPOINT [PROGRAM]\n"
 	      "       foldctl figures [--roff]\n"
 	      "\n"
 	      "  list        all mounts of foldfs, one line each; --json for programs, here and "
@@ -52,6 +53,10 @@ static int usage(FILE *stream)
 	      "              attr_timeout=SEC, entry_timeout=SEC, negative_timeout=SEC; without "
 	      "any: show\n"
 	      "              what they are\n"
+	      "  upgrade     exchange the program that serves the mount for PROGRAM, while "
+	      "everybody "
+	      "works;\n"
+	      "              without it: for the file from which the running one was started\n"
 	      "  figures     what each figure means; --roff: in the form of the manual\n"
 	      "  --control   the directory of the socket, of a mount with -o control=DIR\n"
 	      "  --help      show this\n"
@@ -110,6 +115,8 @@ int main(int argc, char *argv[])
 		return command_scan(argv + 2);
 	if (strcmp(command, "set") == 0)
 		return command_set(argv + 2);
+	if (strcmp(command, "upgrade") == 0)
+		return command_upgrade(argv + 2);
 	if (strcmp(command, "figures") == 0)
 		return command_figures(argv + 2);
 	if (*command)

@@ -35,7 +35,10 @@ const json_t *value_at(const json_t *answer, const char *key);
 /* COUNT pages or frames in bytes; the nearest number if the product is too large. */
 int64_t bytes_of_pages(int64_t count, int64_t page_bytes);
 
-/* foldctl_ask.c: send REQUEST, a line, to the daemon of ENTRY. Its answer is the caller's. 0, or an
+/* foldctl_ask.c: a connection to the daemon of ENTRY, which does not block. -errno: it was
+ * reported. */
+int connect_to(const struct mount_entry *entry);
+/* Send REQUEST, a line, to the daemon of ENTRY. Its answer is the caller's. 0, or an
  * error was reported. */
 int ask(const struct mount_entry *entry, const char *request, int64_t answer_within_ms,
 	json_t **ret_answer);
@@ -93,5 +96,6 @@ int command_scan(char *argv[]);
 int command_set(char *argv[]);
 int command_figures(char *argv[]);
 int command_list(char *argv[]);
+int command_upgrade(char *argv[]);
 
 #endif

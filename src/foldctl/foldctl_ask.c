@@ -34,20 +34,28 @@ static int explain_no_connection(const struct mount_entry *entry, const char *pa
 		    strerror(-error));
 }
 
+int connect_to(const struct mount_entry *entry)
+{
+	struct control_tried tried;
+	int fd = control_connect(entry, clock_now_ms() + ANSWER_MS, &tried);
+
+	if (fd < 0)
+		explain_no_connection(entry, tried.path, fd);
+	free(tried.path);
+	return fd;
+}
+
 int ask(const struct mount_entry *entry, const char *request, int64_t answer_within_ms,
 	json_t **ret_answer)
 {
-	struct control_tried tried;
+	int fd = connect_to(entry);
 	const char *refusal;
 	json_t *answer = NULL;
-	int fd, result;
 	errint_t error;
+	int result;
 
-	fd = control_connect(entry, clock_now_ms() + ANSWER_MS, &tried);
-	result = fd < 0 ? explain_no_connection(entry, tried.path, fd) : EXIT_SUCCESS;
-	free(tried.path);
 	if (fd < 0)
-		return result;
+		return EXIT_FAILURE;
 	error = control_converse(fd, request, answer_within_ms, &answer);
 	close(fd);
 	if (error == -ETIMEDOUT)

@@ -87,6 +87,11 @@ errint_t fusefs_directories_new(struct fusefs *fs, struct slab *earlier)
 			&fs->directories_open);
 }
 
+size_t fusefs_directory_bytes(void)
+{
+	return sizeof(struct directory_handle);
+}
+
 static struct directory_handle *handle_of(const struct fusefs *fs, uint64_t number)
 {
 	struct slab_slot *slot = slab_get(fs->directories_open, number);

@@ -71,6 +71,7 @@ struct fusefs {
 	struct fuse_session *session; /* set in fusefs_serve(), before the first request */
 	atomic_bool uses_io_uring;    /* set by the first request that came by io_uring */
 	atomic_bool said_opened;      /* opens behind the mount were logged */
+	atomic_bool hands_over;       /* fusefs_hand_over() was called */
 	atomic_bool begun;            /* set by init(), when the kernel has agreed to something */
 	bool agrees;                  /* set by init(); before there are threads */
 	_Atomic uint64_t rings_bytes; /* set by init(); 0: there are no rings */
@@ -183,6 +184,8 @@ void fusefs_directories_revive(struct fusefs *fs);
 errint_t fusefs_locks_revive(struct fusefs *fs);
 /* In passthrough: give back what the dead worker had begun and not noted. No thread serves yet. */
 void fusefs_settle_plans(struct fusefs *fs);
+/* How large the handle of a directory is. */
+size_t fusefs_directory_bytes(void);
 /* The descriptor of the directory whose handle is at SLOT. */
 int fusefs_directory_fd(const struct slab_slot *slot);
 /* The source descriptor of an open handle. */
@@ -208,6 +211,8 @@ void fusefs_handle_undo(struct fusefs *fs, uint64_t number);
 void fusefs_directory_undo(struct fusefs *fs, uint64_t number);
 /* Free all handles of files, and all of directories, after the connection has ended. */
 void fusefs_handles_free(struct fusefs *fs);
+/* Keep what the files of open handles are known to have in common with others. Nobody serves. */
+void fusefs_handles_keep_kin(struct fusefs *fs);
 void fusefs_directories_free(struct fusefs *fs);
 /* Callbacks for clones.h. */
 clones_open_fn fusefs_open_known;

@@ -313,6 +313,15 @@ void fusefs_handle_undo(struct fusefs *fs, uint64_t number)
 		handle_release(handle, false);
 }
 
+void fusefs_handles_keep_kin(struct fusefs *fs)
+{
+	struct handle *handle;
+
+	cds_list_for_each_entry (handle, &fs->handles, link)
+		if (handle->file)
+			kin_keep(fs->catalogue, handle->file, source_fd(handle->source));
+}
+
 void fusefs_handles_free(struct fusefs *fs)
 {
 	struct handle *handle;

@@ -37,6 +37,8 @@ errint_t inode_table_new(int root_fd, enum border_way way, struct slab *inodes,
 			 struct inode_table **ret_table);
 /* The memory of the inodes. */
 const struct slab *inode_table_slab(const struct inode_table *table);
+/* How large an inode is there, without its path. */
+size_t inode_record_bytes(void);
 /* For a slab whose process has ended, before there is a table: whether the object at SLOT is an
  * inode that the kernel knows; then *RET_FD is its descriptor, or -1. */
 bool inode_is_alive(const struct slab_slot *slot, int *ret_fd);

@@ -19,6 +19,11 @@ static errint_t table_init_shards(struct inode_table *table)
 	return error;
 }
 
+size_t inode_record_bytes(void)
+{
+	return sizeof(struct inode);
+}
+
 /* An inode, and what its slot for a descriptor needs beyond it. */
 static size_t inode_bytes(const struct inode_table *table)
 {

@@ -13,9 +13,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3 */
+#endif
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #endif
@@ -25,24 +29,67 @@ static __thread uint32_t self;
 static __thread struct session_slot *current;
 static __thread struct session_slot *earlier;
 
-errint_t session_new(struct session **ret_session)
+void session_format(size_t bytes, char ret_format[SESSION_FORMAT_BYTES])
 {
-	struct session *session = mmap(NULL, sizeof(*session), PROT_READ | PROT_WRITE,
-				       MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	snprintf(ret_format, SESSION_FORMAT_BYTES, "%u-%zx-%zx", SESSION_FORMAT,
+		 sizeof(struct session), bytes);
+}
 
-	if (session == MAP_FAILED)
-		return -ENOMEM;
+/* MAP_FAILED, with errno. */
+static void *map(int memory)
+{
+	return mmap(NULL, sizeof(struct session), PROT_READ | PROT_WRITE,
+		    MAP_SHARED | MAP_NORESERVE, memory, 0);
+}
+
+errint_t session_new(const char *format, struct session **ret_session)
+{
+	int memory = memfd_create("foldfs-session", MFD_CLOEXEC | MFD_NOEXEC_SEAL);
+	struct session *session;
+	errint_t error;
+
+	if (memory < 0 && errno == EINVAL)
+		memory = memfd_create("foldfs-session", MFD_CLOEXEC);
+	if (memory < 0)
+		return -errno;
+	session = ftruncate(memory, sizeof(*session)) ? MAP_FAILED : map(memory);
+	if (session == MAP_FAILED) {
+		error = -errno;
+		close(memory);
+		return error;
+	}
+	snprintf(session->format, sizeof(session->format), "%s", format);
+	session->memory_of_it = memory;
 	session->device = -1;
+	session->client = -1;
 	for (unsigned i = 0; i < SESSION_MEMORIES; i++)
 		session->memory[i] = -1;
 	*ret_session = session;
 	return 0;
 }
 
+errint_t session_adopt(int memory, const char *format, struct session **ret_session)
+{
+	struct session *session = map(memory);
+	struct stat st;
+
+	if (session == MAP_FAILED)
+		return -errno;
+	if (fstat(memory, &st) || st.st_size != (off_t)sizeof(*session) ||
+	    strncmp(session->format, format, sizeof(session->format)) != 0) {
+		munmap(session, sizeof(*session));
+		return -EPROTO;
+	}
+	*ret_session = session;
+	return 0;
+}
+
 void session_free(struct session *session)
 {
-	if (session)
-		munmap(session, sizeof(*session));
+	if (!session)
+		return;
+	close(session->memory_of_it);
+	munmap(session, sizeof(*session));
 }
 
 static struct session_slot *bank(struct session *session, uint32_t worker)

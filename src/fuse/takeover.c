@@ -9,6 +9,7 @@
 #include "foldfs/takeover.h"
 
 #include "fusefs_handle.h"
+#include "lock_records.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -185,6 +186,17 @@ void takeover_clear(struct takeover *takeover)
 	for (unsigned i = 0; i < SESSION_MEMORIES; i++)
 		slab_free(takeover->memory[i]);
 	*takeover = (struct takeover){0};
+}
+
+size_t takeover_bytes(void)
+{
+	const size_t sizes[] = {inode_record_bytes(), sizeof(struct handle),
+				fusefs_directory_bytes(), sizeof(struct lock_record)};
+	size_t number = 0;
+
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
+		number = number * 1009 + sizes[i];
+	return number;
 }
 
 /* ---- backing ids ---- */

@@ -6,11 +6,13 @@
  * and back unchanged.
  */
 #include "daemon/control.h"
+#include "daemon/exchange.h"
 #include "daemon/figures_json.h"
 
 #include "foldfs/counters.h"
 #include "fuzz.h"
 
+#include <errno.h>
 #include <string.h>
 
 struct fusefs {
@@ -22,6 +24,13 @@ const char *fusefs_transport(const struct fusefs *fs)
 {
 	(void)fs;
 	return "none";
+}
+
+errint_t exchange_ask(struct session *session, int fd)
+{
+	(void)session;
+	(void)fd;
+	return -ENOTSUP;
 }
 
 const char *fusefs_locks(const struct fusefs *fs)

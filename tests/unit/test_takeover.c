@@ -78,7 +78,7 @@ static int setup(void **state)
 		snprintf(name, sizeof(name), "f%d", i);
 		close(openat(fixture->root_fd, name, O_CREAT | O_WRONLY, 0644));
 	}
-	assert_int_equal(session_new(&fixture->session), 0);
+	assert_int_equal(session_new("test", &fixture->session), 0);
 	fixture->shared = mmap(NULL, sizeof(struct shared), PROT_READ | PROT_WRITE,
 			       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	assert_true(fixture->shared != MAP_FAILED);
