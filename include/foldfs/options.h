@@ -37,11 +37,14 @@ struct options {
 	uint64_t maps_bytes;
 	enum transport_choice transport;
 	enum locks_choice locks;
-	bool seccomp;       /* system calls are filtered once mounted */
-	bool survive;       /* the mount outlives the process that serves it */
-	char *state;        /* absolute directory; NULL: the default one */
-	char *control;      /* absolute directory of the control socket; NULL: the first fit one */
-	char **passthrough; /* globs, NULL at the end; NULL: none */
+	bool seccomp;        /* system calls are filtered once mounted */
+	bool survive;        /* the mount outlives the process that serves it */
+	double survive_wait; /* seconds that clients wait at most for another process */
+	double watchdog;     /* seconds after which a process that reads no requests is replaced; 0:
+			      * never */
+	char *state;         /* absolute directory; NULL: the default one */
+	char *control;       /* absolute directory of the control socket; NULL: the first fit one */
+	char **passthrough;  /* globs, NULL at the end; NULL: none */
 	uint64_t passthrough_max; /* largest file, in bytes, that the kernel may serve unasked */
 	bool coherence_overlay;   /* readers of equal files keep what they opened */
 	bool scan_background;     /* fill the catalogue while serving */

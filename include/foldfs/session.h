@@ -131,6 +131,10 @@ static inline bool session_continues(const struct session *session)
 /* Whether a thread of the last worker, process PID, is left that handles a request. For the keeper. */
 bool session_is_busy(struct session *session, int pid);
 
+/* A number that changes when a thread of the last worker begins or ends a request, but by chance. For
+ * the keeper. */
+uint64_t session_progress(struct session *session);
+
 /* A worker begins: all its slots are empty. No thread runs yet. */
 void session_begin(struct session *session);
 /* The memory for the requests that the thread with slot number INDEX reads, SESSION_BUFFER_BYTES; and

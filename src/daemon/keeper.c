@@ -28,6 +28,7 @@
 #include "foldfs/clock.h"
 #include "foldfs/privileges.h"
 #include "log.h"
+#include "watchdog.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -57,12 +58,11 @@
 /* So many may die fast, one after the other. Before each but the first the pause doubles. */
 #define FAST_MAX     6u
 #define PAUSE_MS_MIN 50
-/* How long clients wait at most for threads of a dead worker to end. */
-#define LEFT_MS_MAX 60000
-/* For so long all its threads are awaited. They end within microseconds, unless they wait. */
+/* For so long all threads of a dead worker are awaited. They end within microseconds, unless they wait. */
 #define LEFT_MS_MIN 20
 #define LOOK_MS     5
-
+/* How often to look whether a successor serves. */
+#define SERVES_MS 100
 /* How long a worker that is to make way for another program may take for what it has in hand. What
  * it has not done then is done as after a death. */
 #define EXCHANGE_MS 10000
@@ -71,10 +71,13 @@ struct keeper {
 	struct daemon *d;
 	int (*work)(struct daemon *d);
 	struct handover *handover;
-	char **arguments;  /* of this program, for one that takes its place */
-	pid_t worker;      /* 0: there is none */
-	int64_t started;   /* of clock_now_ms() */
-	int64_t died;      /* the same: when its thread was found gone; 0: it was not */
+	char **arguments; /* of this program, for one that takes its place */
+	pid_t worker;     /* 0: there is none */
+	int64_t started;  /* of clock_now_ms() */
+	int64_t died;     /* the same: when its thread was found gone; 0: it was not */
+	int64_t down;     /* the same: clients have waited for a successor since then; 0: they do
+			    * not */
+	struct watchdog watchdog;
 	unsigned fast;     /* how many died fast, one after the other */
 	bool told;         /* a signal has told the daemon to end */
 	int64_t makes_way; /* when the worker was told to make way for another program; 0: it was
@@ -250,14 +253,48 @@ static bool has_gone(struct keeper *keeper)
 	if (!keeper->died)
 		return false;
 	left = clock_now_ms() - keeper->died;
-	if (left > LEFT_MS_MAX)
-		return true;
 	/* If it ends by itself, there is no successor. */
 	return left > LEFT_MS_MIN && !atomic_load(&records->ends) &&
 	       !session_is_busy(records, keeper->worker);
 }
 
-/* Wait until the worker has ended. Returns its wait status. */
+/* Whether clients have waited for a successor for too long. */
+static bool is_late(struct keeper *keeper)
+{
+	const struct session *records = keeper->d->records;
+
+	if (keeper->died && !keeper->down && !atomic_load(&records->ends))
+		keeper->down = keeper->died;
+	if (!keeper->died && atomic_load(&records->serves))
+		keeper->down = 0;
+	return keeper->down &&
+	       clock_now_ms() - keeper->down > (int64_t)(keeper->d->options.survive_wait * 1000);
+}
+
+/* End a worker that does not answer any more. */
+static void watch_for_stuck(struct keeper *keeper)
+{
+	struct session *records = keeper->d->records;
+
+	if (!atomic_load(&records->serves) || atomic_load(&records->ends) || keeper->told ||
+	    !watchdog_look(&keeper->watchdog, records, keeper->worker, keeper->d->place.source_fd))
+		return;
+	fuse_log(FUSE_LOG_WARNING,
+		 "the process that serves the mount on %s has read no request for %g seconds, "
+		 "while the source answers: it is ended.\n",
+		 keeper->d->place.mountpoint, keeper->d->options.watchdog);
+	(void)kill(keeper->worker, SIGKILL);
+}
+
+/* How long to wait for events, in milliseconds; -1: for ever. LOOKS: the worker is about to end. */
+static int patience(const struct keeper *keeper, bool looks)
+{
+	if (looks)
+		return LOOK_MS;
+	return keeper->down ? SERVES_MS : watchdog_period_ms(&keeper->watchdog);
+}
+
+/* Wait until the worker has ended, or a successor is too late. Returns its wait status. */
 static int await_worker(struct keeper *keeper)
 {
 	struct pollfd events[] = {
@@ -267,14 +304,16 @@ static int await_worker(struct keeper *keeper)
 	};
 	int status = SIGKILL; /* of a worker whose end cannot be awaited */
 
-	while (!reap(keeper, &status) && !has_gone(keeper)) {
+	while (!reap(keeper, &status) && !has_gone(keeper) && !is_late(keeper)) {
 		bool looks = keeper->died || has_made_way(keeper);
 
 		/* Once its thread is gone, look again and again. */
 		events[1].fd = keeper->died ? -1 : keeper->d->records->watch;
 		events[2].fd = looks ? -1 : keeper->handover->bell;
-		(void)poll(events, 3, looks ? LOOK_MS : -1);
+		(void)poll(events, 3, patience(keeper, looks));
 		take_signals(keeper);
+		if (!looks)
+			watch_for_stuck(keeper);
 		if (!looks && events[2].revents)
 			take_program(keeper);
 	}
@@ -301,6 +340,14 @@ static bool tries_again(struct keeper *keeper, int status)
 
 	if (keeper->told || atomic_load(&keeper->d->records->ends))
 		return false;
+	atomic_store(&keeper->d->records->serves, false);
+	if (!keeper->down)
+		keeper->down = clock_now_ms();
+	if (is_late(keeper)) {
+		complain("no process has taken over the mount on %s within %g seconds: given up.",
+			 mountpoint, keeper->d->options.survive_wait);
+		return false;
+	}
 	keeper->fast = clock_now_ms() - keeper->started < FAST_MS ? keeper->fast + 1 : 0;
 	if (keeper->fast > FAST_MAX) {
 		complain("the process that serves the mount on %s has died %u times within %d "
@@ -472,6 +519,7 @@ int keeper_run(struct daemon *d, char *arguments[], int (*work_of)(struct daemon
 		.work = work_of,
 		.handover = handover_of(d->records),
 		.arguments = arguments,
+		.watchdog.limit_ms = (int64_t)(d->options.watchdog * 1000),
 	};
 	errint_t error;
 

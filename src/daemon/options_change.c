@@ -34,6 +34,8 @@ static bool same_transport(const struct options *a, const struct options *b)
 	X("seccomp", from->seccomp == to->seccomp,                                                 \
 	  "a filter of system calls is never taken off, and goes before the first request")        \
 	X("survive", from->survive == to->survive, "it takes another process from the start")      \
+	X("survive_wait", from->survive_wait == to->survive_wait, "it is the keeper's")            \
+	X("watchdog", from->watchdog == to->watchdog, "it is the keeper's")                        \
 	X("locks", from->locks == to->locks, "clients may hold some")                              \
 	X("state", same_text(from->state, to->state),                                              \
 	  "the catalogue is open, and what is served rests on it")                                 \

@@ -22,7 +22,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DEFAULT_TIMEOUT 1.0
+/* For survive=on, in seconds. A process that is short of memory or processors may read nothing for a
+ * while, and to replace it would not help. */
+#define DEFAULT_SURVIVE_WAIT 60.0
+#define DEFAULT_WATCHDOG     60.0
+#define DEFAULT_TIMEOUT      1.0
 /* With less, the map of one large file would not fit, and every read would miss. */
 #define MAPS_MIN_BYTES (64u << 10)
 /* Larger files are taken for disk images, whose pages are worth sharing one by one. */
@@ -163,6 +167,23 @@ static errint_t judge_locks(struct option_words *words, const char *text, struct
 	return 0;
 }
 
+/* *SECONDS holds the default before the call. */
+static errint_t judge_timeout(struct option_words *words, const char *name, const char *text,
+			      double *seconds)
+{
+	char *end;
+
+	if (!text)
+		return 0;
+	*seconds = strtod(text, &end);
+	if (!isdigit((unsigned char)*text) || *end || !isfinite(*seconds))
+		return option_words_refuse(words, "%s=%s is not a number of seconds.", name, text);
+	if (*seconds > TIMEOUT_MAX)
+		return option_words_refuse(words, "%s=%s is too long: the most is a hundred years.",
+					   name, text);
+	return 0;
+}
+
 /* What the kernel has given to a ring is lost with its process. */
 static errint_t judge_survive(struct option_words *words, struct options *options)
 {
@@ -171,7 +192,13 @@ static errint_t judge_survive(struct option_words *words, struct options *option
 	if (!error && options->survive && options->transport == TRANSPORT_IO_URING)
 		return option_words_refuse(words, "survive=on needs transport=dev: a crash of a "
 						  "daemon that uses io_uring cannot be survived.");
-	return error;
+	options->survive_wait = DEFAULT_SURVIVE_WAIT;
+	options->watchdog = DEFAULT_WATCHDOG;
+	if (!error)
+		error = judge_timeout(words, "survive_wait", words->survive_wait,
+				      &options->survive_wait);
+	return error ? error
+		     : judge_timeout(words, "watchdog", words->watchdog, &options->watchdog);
 }
 
 static errint_t judge_coherence(struct option_words *words, const char *text, bool *overlay)
@@ -190,23 +217,6 @@ static errint_t judge_scan(struct option_words *words, const char *text, bool *b
 		       ? 0
 		       : option_words_refuse(words, "scan=%s is not one of background and off.",
 					     text);
-}
-
-/* *SECONDS holds the default before the call. */
-static errint_t judge_timeout(struct option_words *words, const char *name, const char *text,
-			      double *seconds)
-{
-	char *end;
-
-	if (!text)
-		return 0;
-	*seconds = strtod(text, &end);
-	if (!isdigit((unsigned char)*text) || *end || !isfinite(*seconds))
-		return option_words_refuse(words, "%s=%s is not a number of seconds.", name, text);
-	if (*seconds > TIMEOUT_MAX)
-		return option_words_refuse(words, "%s=%s is too long: the most is a hundred years.",
-					   name, text);
-	return 0;
 }
 
 static errint_t judge_timeouts(struct option_words *words, struct options *options)

@@ -19,6 +19,8 @@
 	X(transport)                                                                               \
 	X(seccomp)                                                                                 \
 	X(survive)                                                                                 \
+	X(survive_wait)                                                                            \
+	X(watchdog)                                                                                \
 	X(locks)                                                                                   \
 	X(attr_timeout)                                                                            \
 	X(entry_timeout)                                                                           \

@@ -137,6 +137,17 @@ bool session_is_busy(struct session *session, int pid)
 	return false;
 }
 
+uint64_t session_progress(struct session *session)
+{
+	const struct session_slot *slots = bank(session, session->workers);
+	uint64_t progress = 0;
+
+	for (unsigned i = 0; i < SESSION_SLOTS; i++)
+		progress = progress * 31 +
+			   atomic_load_explicit(&slots[i].unique, memory_order_relaxed);
+	return progress;
+}
+
 /*
  * The kernel copies a request into the buffer. If it has to get memory for that while the process is
  * being killed, it gives up, and the client gets EIO (fuse_dev_do_read() in fs/fuse/dev.c; seen with

@@ -15,8 +15,9 @@ import struct
 import subprocess
 import time
 
-from faulty import build
-from harness import (HERE, PAGE, RENAME_EXCHANGE, RENAME_NOREPLACE, check, equal,
+import faulty
+from faulty import FaultySource, build
+from harness import (GONE, HERE, PAGE, RENAME_EXCHANGE, RENAME_NOREPLACE, check, equal,
                      errno_of, fails_with, fallocate, make_pages, read_file, renameat2, test, until, write_file)
 from programs import NONE, READ, WRITE, range_of
 from test_guardian import has_ended
@@ -556,6 +557,77 @@ def dies_again_and_again(t):
     until(kill, 60, "given up")
     equal(mount.process.returncode, 1, "exit status")
     fails_with(errno.ENOTCONN, "an open", os.open, mount.path("file"), os.O_RDONLY)
+    t.run(["umount", "-l", mount.point])
+
+
+def states_of(pid):
+    """Those of its threads."""
+    found = set()
+    for thread in os.listdir("/proc/%d/task" % pid):
+        with contextlib.suppress(OSError):
+            found.add(read_file("/proc/%d/task/%s/stat" % (pid, thread)).decode().rsplit(")", 1)[1].split()[0])
+    return found
+
+
+@test(timeout=60, presets=PRESETS)
+def one_that_is_stuck_is_replaced(t):
+    """A worker that is stopped, so that it reads nothing: after the time of the watchdog another one answers."""
+    source = t.make_dir("source")
+    write_file(source + "/file", b"content")
+    mount = survive_mount(t, source, ["watchdog=0.5"])
+    mount.expect_log(TAKES_OVER)
+    mount.expect_log("has read no request for 0.5 seconds, while the source answers")
+    fd = os.open(mount.path("file"), os.O_RDONLY)
+    for _ in range(2):
+        worker = until(lambda: worker_of(mount), 10, "there is a worker")
+        os.kill(worker, signal.SIGSTOP)
+        until(lambda: states_of(worker) == {"T"}, 10, "all threads are stopped")
+        fails_with(errno.ENOENT, "a name that is not there", os.stat, mount.path("not-there"))
+        check(worker_of(mount) != worker, "another one")
+        equal(os.pread(fd, 10, 0), b"content", "content")
+    os.close(fd)
+    mount.unmount()
+
+
+@test(timeout=60, presets=PRESETS)
+def one_that_waits_for_the_source_is_not_stuck(t):
+    """A source that hangs, for reads and for names, with many clients: the watchdog ends nobody."""
+    source = FaultySource(t)
+    for number in range(40):
+        write_file(source.backing + "/%d" % number, make_pages(t.rng, 10))
+    mount = survive_mount(t, source.point, ["watchdog=0.2"])
+    worker = worker_of(mount)
+    source.set(0, faulty.HANG, faulty.READ)
+    readers = [t.fork(read_file, mount.path(str(number))) for number in range(40)]
+    until(lambda: source.applied(0) >= 4, 20, "reads hang")
+    # Many times the watchdog's; whoever is not behind the source is answered meanwhile.
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        os.stat(mount.point)
+        mount.status()
+    source.clear(0)
+    t.join(readers)
+    equal(worker_of(mount), worker, "the process that serves")
+    mount.unmount()
+
+
+@test(timeout=60, presets=PRESETS)
+def nobody_waits_for_ever(t):
+    """A thread of the dead worker hangs in the source, so no other one may begin: after survive_wait= the mount ends."""
+    source = FaultySource(t)
+    write_file(source.backing + "/file", make_pages(t.rng, 100))
+    mount = survive_mount(t, source.point, ["survive_wait=1"], audit=False)
+    mount.expect_log("no process has taken over the mount on .* within 1 seconds: given up")
+    mount.expect_log("was killed: the mount ends")
+    mount.expect_log("the connection was aborted")
+    source.set(0, faulty.HANG, faulty.READ)
+    reader = t.fork(lambda: check(errno_of(read_file, mount.path("file")) in GONE, "no error"))
+    until(lambda: source.applied(0) > 0, 10, "a read hangs")
+    os.kill(worker_of(mount), signal.SIGKILL)
+    check(errno_of(os.stat, mount.path("name")) in GONE, "a name")
+    source.clear(0)
+    equal(mount.process.wait(20), 1, "exit status")
+    t.join([reader])
     t.run(["umount", "-l", mount.point])
 
 
