@@ -85,12 +85,13 @@ struct session_init {
 
 struct session {
 	char format[SESSION_FORMAT_BYTES]; /* constant, like the next three fields */
-	int memory_of_it;                  /* the file in which it lies */
+	int memory_of_it;                  /* the file in which it lies; -1: in none */
 	int device;                        /* of the connection */
 	bool survives;                     /* a successor will be started */
 	uint32_t workers;                  /* how many were started; changed by the keeper */
 	atomic_bool serves;                /* the last one has begun to serve; */
 	atomic_bool ends;                  /* and has begun to end, by itself */
+	atomic_bool made_way;              /* and has ended, for another program */
 	_Atomic uint32_t thread;           /* that does the worker's work; 0: it is not known yet */
 	_Atomic uint32_t watched;          /* the number of the worker that the keeper watches, */
 	int watch;                         /* by this descriptor */

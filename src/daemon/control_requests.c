@@ -91,6 +91,8 @@ static const char *upgrade(void *context, int fd)
 		return NULL;
 	case -EBUSY:
 		return "another upgrade is under way.";
+	case -EFBIG:
+		return "the limit of file sizes (ulimit -f) with which it was mounted is too low.";
 	default:
 		return "the mount was not made with survive=on, so its process cannot be "
 		       "exchanged.";

@@ -72,8 +72,6 @@ errint_t connection_serve(struct daemon *d);
 /* The signal by which the keeper tells a worker to make way for another program. SIGUSR1 is liburcu's:
  * its threads take it. */
 #define WORKER_MAKES_WAY SIGRTMIN
-/* The status of a worker that has done so. */
-#define WORKER_MADE_WAY 64
 
 /* Keep the connection, and have workers serve it, each of which does WORK and ends with its result.
  * ARGUMENTS, of this program, are those of one that takes its place. Returns an exit status. */

@@ -58,6 +58,8 @@ errint_t exchange_ask(struct session *session, int fd)
 
 	if (!session || !session->survives)
 		return -ENOTSUP;
+	if (session->memory_of_it < 0)
+		return -EFBIG;
 	if (!atomic_compare_exchange_strong(&session->client, &none, fd))
 		return -EBUSY;
 	return eventfd_write(handover_of(session)->bell, 1) ? -errno : 0;

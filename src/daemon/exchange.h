@@ -25,7 +25,7 @@
 #include <jansson.h>
 
 /* Hand over to the keeper the client whose connection is FD, a descriptor that the callee takes over.
- * -EBUSY: there is another one. -ENOTSUP: no program can take over. Any thread of a worker. */
+ * -EBUSY: there is another one. -ENOTSUP: no program can take over. -EFBIG: the session is in no file. Any thread of a worker. */
 errint_t exchange_ask(struct session *session, int fd);
 
 /* The bell has rung. 0: there is a program, and WORKER is to end. -EINVAL: there is none, and the

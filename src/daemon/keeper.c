@@ -179,6 +179,7 @@ static errint_t start_worker(struct keeper *keeper)
 	records->workers++;
 	atomic_store(&records->serves, false);
 	atomic_store(&records->ends, false);
+	atomic_store(&records->made_way, false);
 	atomic_store(&records->thread, 0);
 	keeper->started = clock_now_ms();
 	keeper->died = 0;
@@ -399,7 +400,7 @@ static void make_way(struct keeper *keeper, int status)
 	/* What it was told meanwhile counts more. */
 	if (keeper->told || (WIFEXITED(status) && atomic_load(&keeper->d->records->ends)))
 		return;
-	if (!WIFEXITED(status))
+	if (!atomic_load(&keeper->d->records->made_way))
 		fuse_log(FUSE_LOG_WARNING,
 			 "the process that serves the mount on %s did not make way for another "
 			 "program within %d seconds, or died: it is replaced as after a death.\n",
@@ -423,17 +424,19 @@ static bool goes_on(struct keeper *keeper, int status, int *ret_status)
 	struct session *records = keeper->d->records;
 
 	*ret_status = EXIT_FAILURE;
+	if (atomic_load(&records->made_way))
+		return true;
 	/* A successor that could not begin has said why. */
 	if (WIFEXITED(status) && session_continues(records) && !atomic_load(&records->serves)) {
 		go_back(keeper, "the new program cannot take the mount over.");
 		give_up(keeper);
 		return false;
 	}
-	if (WIFEXITED(status) && WEXITSTATUS(status) != WORKER_MADE_WAY) {
+	if (WIFEXITED(status)) {
 		*ret_status = WEXITSTATUS(status);
 		return false;
 	}
-	if (WIFEXITED(status) || tries_again(keeper, status))
+	if (tries_again(keeper, status))
 		return true;
 	go_back(keeper, "the new program dies again and again.");
 	give_up(keeper);

@@ -332,7 +332,8 @@ static void stop(struct daemon *d)
 static _Noreturn void hand_over(struct daemon *d)
 {
 	control_stop(d->control);
-	_exit(WORKER_MADE_WAY);
+	atomic_store(&d->records->made_way, true);
+	_exit(EXIT_SUCCESS);
 }
 
 static int serve(struct daemon *d)

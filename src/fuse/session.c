@@ -35,27 +35,36 @@ void session_format(size_t bytes, char ret_format[SESSION_FORMAT_BYTES])
 		 sizeof(struct session), bytes);
 }
 
-/* MAP_FAILED, with errno. */
+/* MAP_FAILED, with errno. MEMORY: -1 for memory that no other program can get. */
 static void *map(int memory)
 {
 	return mmap(NULL, sizeof(struct session), PROT_READ | PROT_WRITE,
-		    MAP_SHARED | MAP_NORESERVE, memory, 0);
+		    MAP_SHARED | MAP_NORESERVE | (memory < 0 ? MAP_ANONYMOUS : 0), memory, 0);
+}
+
+/* A file for a session. -1: it exceeds the user's limit of file sizes, or there is no memory. */
+static int make_memory(void)
+{
+	int memory = memfd_create("foldfs-session", MFD_CLOEXEC | MFD_NOEXEC_SEAL);
+
+	if (memory < 0 && errno == EINVAL)
+		memory = memfd_create("foldfs-session", MFD_CLOEXEC);
+	if (memory < 0 || !ftruncate(memory, sizeof(struct session)))
+		return memory;
+	close(memory);
+	return -1;
 }
 
 errint_t session_new(const char *format, struct session **ret_session)
 {
-	int memory = memfd_create("foldfs-session", MFD_CLOEXEC | MFD_NOEXEC_SEAL);
-	struct session *session;
+	int memory = make_memory();
+	struct session *session = map(memory);
 	errint_t error;
 
-	if (memory < 0 && errno == EINVAL)
-		memory = memfd_create("foldfs-session", MFD_CLOEXEC);
-	if (memory < 0)
-		return -errno;
-	session = ftruncate(memory, sizeof(*session)) ? MAP_FAILED : map(memory);
 	if (session == MAP_FAILED) {
 		error = -errno;
-		close(memory);
+		if (memory >= 0)
+			close(memory);
 		return error;
 	}
 	snprintf(session->format, sizeof(session->format), "%s", format);
@@ -88,7 +97,8 @@ void session_free(struct session *session)
 {
 	if (!session)
 		return;
-	close(session->memory_of_it);
+	if (session->memory_of_it >= 0)
+		close(session->memory_of_it);
 	munmap(session, sizeof(*session));
 }
 
