@@ -217,24 +217,43 @@ static errint_t build(struct fusefs *fs, const struct fusefs_parts *parts)
 }
 
 /* Of what the kernel caches of a file, nothing is noted in the window any more. So it is dropped. */
+struct forgetting {
+	struct fusefs *fs;
+	errint_t error; /* the first one */
+};
+
 static void forget_window(void *context, struct inode *inode)
 {
-	struct fusefs *fs = context;
+	struct forgetting *forgetting = context;
 	struct window_file **place = inode_window_file(inode);
+	errint_t error = window_file_new(forgetting->fs->window, inode_node(inode), 0, place);
 
-	if (!window_file_new(fs->window, inode_node(inode), 0, place))
+	if (!error)
 		window_invalidate_soon(*place);
+	else if (!forgetting->error)
+		forgetting->error = error;
+}
+
+/* Make what an earlier worker left work again. */
+static errint_t take_over(struct fusefs *fs)
+{
+	struct forgetting forgetting = {.fs = fs};
+	errint_t error = fusefs_handles_revive(fs);
+
+	if (!error)
+		error = fusefs_directories_revive(fs);
+	if (!error)
+		error = fusefs_locks_revive(fs);
+	if (!error)
+		inode_table_each_cached(fs->inodes, forget_window, &forgetting);
+	return error ? error : forgetting.error;
 }
 
 /* Make what an earlier worker left work again, or note what a later one will need. */
 static errint_t join_session(struct fusefs *fs, bool continues)
 {
-	if (continues) {
-		fusefs_handles_revive(fs);
-		fusefs_directories_revive(fs);
-		inode_table_each_cached(fs->inodes, forget_window, fs);
-		return fusefs_locks_revive(fs);
-	}
+	if (continues)
+		return take_over(fs);
 	fs->records->memory[SESSION_INODES] = slab_memory(inode_table_slab(fs->inodes));
 	fs->records->memory[SESSION_FILES] = slab_memory(fs->files_open);
 	fs->records->memory[SESSION_DIRECTORIES] = slab_memory(fs->directories_open);
@@ -264,7 +283,9 @@ errint_t fusefs_new(const struct fusefs_parts *parts, struct fusefs **ret_fs)
 	if (!error)
 		error = join_session(fs, session_continues(fs->records));
 	if (error) {
-		fusefs_free(fs);
+		/* What is open is the next worker's. */
+		if (!session_continues(fs->records))
+			fusefs_free(fs);
 		return error;
 	}
 	fs->cow = (struct cow_break){.store = fs->store, .counters = fs->counters};
@@ -533,10 +554,8 @@ errint_t fusefs_serve(struct fusefs *fs, struct fuse_session *se, void (*ready)(
 	fs->session = se;
 	passthrough_session(fs->passthrough, fuse_session_fd(se), &fs->records->last_backing);
 	error = begin(fs);
-	if (!error) {
-		ready(context);
-		error = serve_run(fs->serve, se);
-	}
+	if (!error)
+		error = serve_run(fs->serve, se, ready, context);
 	/* An aborted connection has ended like an unmounted one. Linux returns ENODEV to most
 	 * threads, as after an unmount. It returns ECONNABORTED to a thread that was just being
 	 * given a request (fuse_dev_do_read() in fs/fuse/dev.c). */

@@ -33,8 +33,8 @@ struct fusefs_parts {
 	const struct takeover *takeover; /* what an earlier one left; all zero: nothing */
 };
 
-/* Make everything behind a mount. What PARTS.takeover has is taken over, also on failure. No thread
- * runs yet. -errno. */
+/* Make everything behind a mount. What PARTS.takeover has is taken over, also on failure; then the
+ * process has to end, so that another one can try. No thread runs yet. -errno. */
 errint_t fusefs_new(const struct fusefs_parts *parts, struct fusefs **ret_fs);
 void fusefs_free(struct fusefs *fs);
 
@@ -85,7 +85,7 @@ extern const struct fuse_lowlevel_ops fusefs_operations;
 
 /* Serve SE, which is mounted, until it is unmounted or told to exit. Call it after any fork: it
  * starts all threads. fusefs_quiesce() and fusefs_free() stop those that are left at the end.
- * READY is called just before the first request is read. Returns 0, or the -errno that ended it.
+ * READY is called once the first request is read. Returns 0, or the -errno that ended it.
  * After an error the mount may still stand, with reads that
  * nobody answers. The caller then ends the connection before it calls those two. */
 errint_t fusefs_serve(struct fusefs *fs, struct fuse_session *se, void (*ready)(void *context),

@@ -40,9 +40,10 @@ errint_t serve_new(const struct serve_callbacks *callbacks, void *context, struc
 void serve_free(struct serve *serve);
 
 /* Serve SE, which is mounted, until the connection ends or serve_end() is called. All threads have
- * ended when it returns, also those of a ring. To be called once. Returns 0, or the -errno that
- * ended it (which may be -ECONNABORTED). */
-errint_t serve_run(struct serve *serve, struct fuse_session *se);
+ * ended when it returns, also those of a ring. READY is called once requests are read. To be called
+ * once. Returns 0, or the -errno that ended it (which may be -ECONNABORTED). */
+errint_t serve_run(struct serve *serve, struct fuse_session *se, void (*ready)(void *context),
+		   void *context);
 
 /* Make serve_run() return as soon as the requests in hand are done, even if it has not begun yet.
  * Any thread except those that handle requests; does not wait. */

@@ -96,6 +96,7 @@ struct session {
 	_Atomic uint32_t watched;          /* the number of the worker that the keeper watches, */
 	int watch;                         /* by this descriptor */
 	bool asked;                        /* the asker was told to ask; the worker's */
+	atomic_bool answers;               /* the mount does, which systemd is to be told */
 	_Atomic int client;           /* of an exchange: its connection, once the worker has handed
 				       * it over; -1: there is none */
 	_Atomic uint32_t exchanges;   /* programs that have taken another one's place */

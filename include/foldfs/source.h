@@ -35,6 +35,8 @@ struct source_stamp {
 
 /* Wrap FD. From then on FD belongs to the source, also on failure. One reference. -ENOMEM. */
 errint_t source_new(int fd, struct source **ret_source);
+/* The same for an FD that a process opened that has died. On failure it stays the caller's. */
+errint_t source_adopt(int fd, struct source **ret_source);
 struct source *source_get(struct source *source);
 /* Putting the last reference closes the descriptor. If the source read or wrote by it, what the
  * kernel's cache holds of the file is dropped first (source_drop_cache()). */

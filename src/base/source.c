@@ -58,14 +58,12 @@ struct source {
 	struct worker_job job;
 };
 
-errint_t source_new(int fd, struct source **ret_source)
+errint_t source_adopt(int fd, struct source **ret_source)
 {
 	struct source *source = calloc(1, sizeof(*source));
 
-	if (!source) {
-		close(fd);
+	if (!source)
 		return -ENOMEM;
-	}
 	source->fd = fd;
 	/* We do the read-ahead. What the kernel read ahead would have to be copied and dropped
 	 * again. */
@@ -73,6 +71,15 @@ errint_t source_new(int fd, struct source **ret_source)
 	atomic_init(&source->references, 1);
 	*ret_source = source;
 	return 0;
+}
+
+errint_t source_new(int fd, struct source **ret_source)
+{
+	errint_t error = source_adopt(fd, ret_source);
+
+	if (error)
+		close(fd);
+	return error;
 }
 
 struct source *source_get(struct source *source)

@@ -55,8 +55,11 @@ struct daemon {
 errint_t two_processes_split(struct daemon *d);
 /* In the background: let go of the caller's terminal and directory. Errors are reported. */
 errint_t two_processes_detach(const struct daemon *d);
-/* A thread's function: waits until the asker reports that the mount answers, then tells systemd. */
+/* A thread's function: waits until the asker reports that the mount answers, then tells systemd, or
+ * has the keeper tell it. */
 void *two_processes_ready(void *d);
+/* Tell systemd that the mount answers. */
+void two_processes_notify(const struct daemon *d);
 
 /* ---- connection.c ---- */
 
@@ -76,6 +79,8 @@ errint_t connection_serve(struct daemon *d);
 /* Keep the connection, and have workers serve it, each of which does WORK and ends with its result.
  * ARGUMENTS, of this program, are those of one that takes its place. Returns an exit status. */
 int keeper_run(struct daemon *d, char *arguments[], int (*work)(struct daemon *d));
+/* For a worker: have the keeper know that the mount answers. */
+void keeper_ring(struct session *records);
 
 /* ---- shutdown.c ---- */
 

@@ -182,10 +182,8 @@ errint_t exchange_accept(struct session *session, pid_t worker)
 	struct handover *handover = handover_of(session);
 	int client = atomic_load(&session->client);
 	const char *problem;
-	eventfd_t rung;
 	int program;
 
-	(void)eventfd_read(handover->bell, &rung);
 	if (client < 0)
 		return -EINVAL;
 	if (!may_ask(client, worker))

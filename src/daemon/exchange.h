@@ -28,7 +28,7 @@
  * -EBUSY: there is another one. -ENOTSUP: no program can take over. -EFBIG: the session is in no file. Any thread of a worker. */
 errint_t exchange_ask(struct session *session, int fd);
 
-/* The bell has rung. 0: there is a program, and WORKER is to end. -EINVAL: there is none, and the
+/* The bell has rung, possibly for something else. 0: there is a program, and WORKER is to end. -EINVAL: there is none, and a
  * client was told why. */
 errint_t exchange_accept(struct session *session, pid_t worker);
 

@@ -45,6 +45,7 @@
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #ifndef SYS_pidfd_open
@@ -133,7 +134,8 @@ static void *work(void *argument)
 			 strerror(-error));
 	else
 		status = keeper->work(d);
-	atomic_store(&d->records->ends, true);
+	if (atomic_load(&d->records->serves) || !session_continues(d->records))
+		atomic_store(&d->records->ends, true);
 	return (void *)(intptr_t)status;
 }
 
@@ -220,14 +222,27 @@ static void take_signals(struct keeper *keeper)
 		if (info.ssi_signo == SIGCHLD)
 			continue;
 		keeper->told = true;
+		sd_notify(0, "STOPPING=1");
 		if (keeper->worker)
 			(void)kill(keeper->worker, (int)info.ssi_signo);
 	}
 }
 
-/* A worker has handed over a client who brings another program. */
-static void take_program(struct keeper *keeper)
+void keeper_ring(struct session *records)
 {
+	atomic_store(&records->answers, true);
+	(void)eventfd_write(handover_of(records)->bell, 1);
+}
+
+/* The bell has rung: the mount answers, or a worker has handed over a client who brings another
+ * program. */
+static void answer_bell(struct keeper *keeper)
+{
+	eventfd_t rung;
+
+	(void)eventfd_read(keeper->handover->bell, &rung);
+	if (atomic_exchange(&keeper->d->records->answers, false))
+		two_processes_notify(keeper->d);
 	if (exchange_accept(keeper->d->records, keeper->worker))
 		return;
 	keeper->makes_way = clock_now_ms();
@@ -316,7 +331,7 @@ static int await_worker(struct keeper *keeper)
 		if (!looks)
 			watch_for_stuck(keeper);
 		if (!looks && events[2].revents)
-			take_program(keeper);
+			answer_bell(keeper);
 	}
 	if (keeper->d->records->watch >= 0)
 		close(keeper->d->records->watch);
@@ -334,7 +349,8 @@ static void pause_for(struct keeper *keeper, int milliseconds)
 		take_signals(keeper);
 }
 
-/* The worker was killed. Whether another one is to be started, after a pause if need be. */
+/* The worker was killed, or could not take over. Whether another one is to be started, after a pause
+ * if need be. */
 static bool tries_again(struct keeper *keeper, int status)
 {
 	const char *mountpoint = keeper->d->place.mountpoint;
@@ -351,15 +367,20 @@ static bool tries_again(struct keeper *keeper, int status)
 	}
 	keeper->fast = clock_now_ms() - keeper->started < FAST_MS ? keeper->fast + 1 : 0;
 	if (keeper->fast > FAST_MAX) {
-		complain("the process that serves the mount on %s has died %u times within %d "
-			 "second of its start, the last time of signal %d: given up.",
-			 mountpoint, keeper->fast, FAST_MS / 1000, WTERMSIG(status));
+		complain("the process that serves the mount on %s has ended %u times within %d "
+			 "second of its start: given up.",
+			 mountpoint, keeper->fast, FAST_MS / 1000);
 		return false;
 	}
-	fuse_log(FUSE_LOG_WARNING,
-		 "the process that served the mount on %s has died of signal %d: another one "
-		 "takes over.\n",
-		 mountpoint, WTERMSIG(status));
+	/* One that could not take over has said why. */
+	if (WIFEXITED(status))
+		fuse_log(FUSE_LOG_WARNING, "another process tries to take over the mount on %s.\n",
+			 mountpoint);
+	else
+		fuse_log(FUSE_LOG_WARNING,
+			 "the process that served the mount on %s has died of signal %d: another "
+			 "one takes over.\n",
+			 mountpoint, WTERMSIG(status));
 	if (keeper->fast > 1)
 		pause_for(keeper, PAUSE_MS_MIN << (keeper->fast - 2));
 	return !keeper->told;
@@ -422,23 +443,18 @@ static void go_back(struct keeper *keeper, const char *problem)
 static bool goes_on(struct keeper *keeper, int status, int *ret_status)
 {
 	struct session *records = keeper->d->records;
+	bool failed = session_continues(records) && !atomic_load(&records->serves);
 
 	*ret_status = EXIT_FAILURE;
 	if (atomic_load(&records->made_way))
 		return true;
-	/* A successor that could not begin has said why. */
-	if (WIFEXITED(status) && session_continues(records) && !atomic_load(&records->serves)) {
-		go_back(keeper, "the new program cannot take the mount over.");
-		give_up(keeper);
-		return false;
-	}
-	if (WIFEXITED(status)) {
+	if (WIFEXITED(status) && !failed) {
 		*ret_status = WEXITSTATUS(status);
 		return false;
 	}
 	if (tries_again(keeper, status))
 		return true;
-	go_back(keeper, "the new program dies again and again.");
+	go_back(keeper, "the new program cannot take the mount over.");
 	give_up(keeper);
 	return false;
 }

@@ -29,6 +29,7 @@
 #include "guardian.h"
 #include "log.h"
 #include "options_parse.h"
+#include "options_words.h"
 #include "remount.h"
 #include "resources.h"
 #include "source_claim.h"
@@ -191,7 +192,7 @@ static errint_t prepare(struct daemon *d)
 	if (error)
 		return error;
 	d->records->survives = d->options.survive && connection_resends(d->records);
-	if (d->options.survive && !d->records->survives)
+	if (d->options.words->survive && d->options.survive && !d->records->survives)
 		fuse_log(FUSE_LOG_WARNING,
 			 "survive=on needs Linux 6.9: if the daemon dies, the mount ends.\n");
 	/* A client's new file gets the client's umask; the daemon's own must not add to it. */
@@ -336,6 +337,13 @@ static _Noreturn void hand_over(struct daemon *d)
 	_exit(EXIT_SUCCESS);
 }
 
+/* If this worker could not take over, another one is to try: nothing of the mount may be touched. */
+static void leave_to_others(const struct daemon *d)
+{
+	if (!atomic_load(&d->records->serves) && session_continues(d->records))
+		_exit(EXIT_FAILURE);
+}
+
 static int serve(struct daemon *d)
 {
 	errint_t error = start(d);
@@ -349,18 +357,13 @@ static int serve(struct daemon *d)
 		if (error)
 			complain("serving %s on %s ended: %s.", d->place.source,
 				 d->place.mountpoint, strerror(-error));
+		leave_to_others(d);
 		/* Requests that will not be answered any more must fail, not hang. For a plain
 		 * user's daemon the kernel does this when the daemon ends. */
 		if (error)
 			shutdown_unmount(d, true);
 	}
-	/* The program before goes on: nothing of the mount may be touched. */
-	if (!atomic_load(&d->records->serves) && d->records->survives &&
-	    exchange_is_open(d->records))
-		_exit(EXIT_FAILURE);
-	/* Clients have the mount in use. Nobody will serve them any more. */
-	if (!atomic_load(&d->records->serves) && session_continues(d->records))
-		shutdown_abandon(d);
+	leave_to_others(d);
 	stop(d);
 	if (!error) {
 		error = shutdown_check_not_aborted(d);

@@ -90,6 +90,11 @@ errint_t two_processes_detach(const struct daemon *d)
 	return 0;
 }
 
+void two_processes_notify(const struct daemon *d)
+{
+	sd_notifyf(0, "READY=1\nSTATUS=Serving %s on %s", d->place.source, d->place.mountpoint);
+}
+
 void *two_processes_ready(void *arg)
 {
 	struct daemon *d = arg;
@@ -98,8 +103,12 @@ void *two_processes_ready(void *arg)
 
 	if (d->asker_pid > 0)
 		TEMP_FAILURE_RETRY(waitpid(d->asker_pid, NULL, 0));
-	if (got == 1)
-		sd_notifyf(0, "READY=1\nSTATUS=Serving %s on %s", d->place.source,
-			   d->place.mountpoint);
+	if (got != 1)
+		return NULL;
+	/* systemd listens to the main process alone, if it is not told otherwise. */
+	if (d->records->survives)
+		keeper_ring(d->records);
+	else
+		two_processes_notify(d);
 	return NULL;
 }

@@ -125,21 +125,34 @@ static void hold_rejoin(struct fusefs *fs, struct directory_handle *handle)
 	inode_get(fs->inodes, handle->inode);
 }
 
+struct revival {
+	struct fusefs *fs;
+	errint_t error; /* the first one */
+};
+
 static void revive(void *context, struct slab_slot *slot)
 {
 	struct directory_handle *handle = caa_container_of(slot, struct directory_handle, slot);
-	struct fusefs *fs = context;
+	struct revival *revival = context;
+	struct fusefs *fs = revival->fs;
+	errint_t error = shares_force(fs->open_handles, handle->user, 1);
 
+	if (error) {
+		revival->error = revival->error ? revival->error : error;
+		return;
+	}
 	pthread_mutex_init(&handle->mutex, NULL);
 	handle->position = -1;
 	hold_rejoin(fs, handle);
-	(void)shares_force(fs->open_handles, handle->user, 1);
 	cds_list_add(&handle->link, &fs->directories);
 }
 
-void fusefs_directories_revive(struct fusefs *fs)
+errint_t fusefs_directories_revive(struct fusefs *fs)
 {
-	slab_each(fs->directories_open, revive, fs);
+	struct revival revival = {.fs = fs};
+
+	slab_each(fs->directories_open, revive, &revival);
+	return revival.error;
 }
 
 /* ---- open and release ---- */

@@ -41,20 +41,32 @@ static errint_t find_source(struct inode *inode, int fd, struct source **ret_sou
 			*ret_source = source_get(handle->source);
 			return 0;
 		}
-	return source_new(fd, ret_source);
+	return source_adopt(fd, ret_source);
 }
+
+struct revival {
+	struct fusefs *fs;
+	errint_t error; /* the first one */
+};
 
 static void revive(void *context, struct slab_slot *slot)
 {
 	struct handle *handle = caa_container_of(slot, struct handle, slot);
-	struct fusefs *fs = context;
+	struct revival *revival = context;
+	struct fusefs *fs = revival->fs;
 	struct inode *inode = inode_of(fs->inodes, handle->node);
+	errint_t error;
 
 	memset((char *)handle + HANDLE_KEPT, 0, sizeof(*handle) - HANDLE_KEPT);
-	if (!inode || find_source(inode, handle->fd, &handle->source)) {
+	error = inode ? shares_force(fs->open_handles, handle->user, 1) : -ENOENT;
+	if (!error)
+		error = find_source(inode, handle->fd, &handle->source);
+	if (!inode)
 		slab_give(fs->files_open, slot, handle->number);
+	else if (error && !revival->error)
+		revival->error = error;
+	if (error)
 		return;
-	}
 	/* A lease of the dead worker would make our own opens wait. */
 	(void)fcntl(handle->fd, F_SETLEASE, F_UNLCK);
 	atomic_init(&handle->references, 1);
@@ -62,7 +74,6 @@ static void revive(void *context, struct slab_slot *slot)
 	handle->inode = inode;
 	handle->flush_errors = source_flush_errors(handle->source);
 	handle_count_bytes(handle, source_bytes());
-	(void)shares_force(fs->open_handles, handle->user, 1);
 	inode_get(fs->inodes, inode);
 	plan_hold_rejoin(fs->plan, inode_plan(inode));
 	if (inode_plan(inode)->kind != PLAN_WINDOW)
@@ -71,9 +82,12 @@ static void revive(void *context, struct slab_slot *slot)
 	cds_list_add(&handle->link, &fs->handles);
 }
 
-void fusefs_handles_revive(struct fusefs *fs)
+errint_t fusefs_handles_revive(struct fusefs *fs)
 {
-	slab_each(fs->files_open, revive, fs);
+	struct revival revival = {.fs = fs};
+
+	slab_each(fs->files_open, revive, &revival);
+	return revival.error;
 }
 
 int fusefs_handle_fd(const struct fusefs *fs, const struct fuse_file_info *fi)

@@ -177,9 +177,9 @@ errint_t fusefs_make_way(struct fusefs *fs, struct inode *inode);
 /* Make fs->files_open, fs->directories_open, or have those that EARLIER has. -errno. */
 errint_t fusefs_handles_new(struct fusefs *fs, struct slab *earlier);
 errint_t fusefs_directories_new(struct fusefs *fs, struct slab *earlier);
-/* Make what they name work again, after a takeover; inodes are there. No thread runs yet. */
-void fusefs_handles_revive(struct fusefs *fs);
-void fusefs_directories_revive(struct fusefs *fs);
+/* Make what they name work again, after a takeover; inodes are there. No thread runs yet. -ENOMEM. */
+errint_t fusefs_handles_revive(struct fusefs *fs);
+errint_t fusefs_directories_revive(struct fusefs *fs);
 /* The same for what clients have locked; handles are there. -ENOMEM. */
 errint_t fusefs_locks_revive(struct fusefs *fs);
 /* In passthrough: give back what the dead worker had begun and not noted. No thread serves yet. */

@@ -729,7 +729,8 @@ static void join_threads(struct serve *serve)
 	pthread_mutex_unlock(&serve->lock);
 }
 
-errint_t serve_run(struct serve *serve, struct fuse_session *se)
+errint_t serve_run(struct serve *serve, struct fuse_session *se, void (*ready)(void *context),
+		   void *context)
 {
 	errint_t error = 0;
 	int rings;
@@ -738,6 +739,10 @@ errint_t serve_run(struct serve *serve, struct fuse_session *se)
 	serve->session = se;
 	if (!serve->ending)
 		error = start_thread_locked(serve);
+	pthread_mutex_unlock(&serve->lock);
+	if (!error)
+		ready(context);
+	pthread_mutex_lock(&serve->lock);
 	while (!error && !serve->ending)
 		pthread_cond_wait(&serve->ended, &serve->lock);
 	serve->ending = true;

@@ -28,6 +28,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #ifdef __SANITIZE_ADDRESS__
@@ -65,7 +66,8 @@ struct place {
 };
 
 struct slab {
-	int memory; /* constant, like the next five fields */
+	int memory;   /* constant, like the next six fields */
+	bool adopted; /* memory is somebody else's */
 	size_t stride;
 	size_t chunk_bytes;
 	struct head *head; /* the mapping; NULL: not mapped yet */
@@ -356,51 +358,60 @@ errint_t slab_new(const char *name, size_t object_bytes, struct slab **ret_slab)
 	return error;
 }
 
-/* Whether the file has a chunk at PLACE. */
-static bool has_chunk(const struct slab *slab, uint32_t place)
+/* Whether the file, of BYTES, has a chunk at PLACE. -errno: that cannot be found out. */
+static errint_t look_for_chunk(const struct slab *slab, uint32_t place, off_t bytes, bool *ret_has)
 {
 	off_t begin = chunk_at(slab, place) - (char *)slab->head;
 	off_t end = begin + (off_t)slab->chunk_bytes;
-	off_t data = lseek(slab->memory, begin, SEEK_DATA);
+	off_t data = bytes < end ? end : lseek(slab->memory, begin, SEEK_DATA);
 
-	return data >= 0 && data < end && lseek(slab->memory, 0, SEEK_END) >= end;
+	if (data < 0 && errno != ENXIO)
+		return -errno;
+	*ret_has = data >= 0 && data < end;
+	return 0;
 }
 
 /* No other thread knows SLAB yet, so the mutex is not needed. */
 static errint_t adopt(struct slab *slab)
 {
 	struct head head;
+	struct stat st;
 	errint_t error;
+	bool has = false;
 
+	if (fstat(slab->memory, &st))
+		return -errno;
 	if (pread(slab->memory, &head, sizeof(head), 0) != sizeof(head) ||
 	    head.magic != HEAD_MAGIC || !head.stride || head.stride % SLAB_ALIGNMENT ||
 	    head.places > PLACES)
 		return -EPROTO;
 	error = map(slab, head.stride);
-	if (error)
-		return error;
-	for (uint32_t place = head.places; place-- > 0;) {
+	for (uint32_t place = head.places; place-- > 0 && !error;) {
+		error = look_for_chunk(slab, place, st.st_size, &has);
 		slab->places[place].count = head.count_max;
-		if (has_chunk(slab, place))
+		if (error)
+			break;
+		if (has)
 			chunk_begin_locked(slab, place);
 		else
 			empty_add_locked(slab, place);
 	}
-	return 0;
+	return error;
 }
 
 errint_t slab_adopt(int memory, struct slab **ret_slab)
 {
 	struct slab *slab = slab_with(memory);
-	errint_t error = slab ? adopt(slab) : -ENOMEM;
+	errint_t error = -ENOMEM;
 
-	if (!error) {
-		*ret_slab = slab;
-		return 0;
+	if (slab) {
+		slab->adopted = true;
+		error = adopt(slab);
 	}
-	if (slab)
-		slab->memory = -1;
-	slab_free(slab);
+	if (error)
+		slab_free(slab);
+	else
+		*ret_slab = slab;
 	return error;
 }
 
@@ -422,7 +433,7 @@ void slab_free(struct slab *slab)
 		ASAN_UNPOISON_MEMORY_REGION(slab->objects, slab->head->places * slab->chunk_bytes);
 		munmap(slab->head, mapping_bytes(slab));
 	}
-	if (slab->memory >= 0)
+	if (slab->memory >= 0 && !slab->adopted)
 		close(slab->memory);
 	pthread_mutex_destroy(&slab->mutex);
 	free(slab->places);

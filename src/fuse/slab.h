@@ -31,7 +31,7 @@ struct slab_slot {
 /* A slab for objects of OBJECT_BYTES, struct slab_slot included. NAME is for /proc. -errno. */
 errint_t slab_new(const char *name, size_t object_bytes, struct slab **ret_slab);
 /* A slab of the objects that lie in the file open as MEMORY. Another slab had it, whose process has
- * ended. MEMORY is taken over unless there is an error. The objects that were live still are; the
+ * ended. MEMORY stays the caller's, and must stay open. The objects that were live still are; the
  * caller sees to what does not outlive a process. -EPROTO: there are no such objects. Other
  * -errno. */
 errint_t slab_adopt(int memory, struct slab **ret_slab);

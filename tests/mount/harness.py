@@ -23,6 +23,7 @@ import time
 import traceback
 
 from limits import Limit, communicate
+from processes import daemons_of, has_ended, threads_of
 
 PAGE = 4096
 MIB = 1 << 20
@@ -363,7 +364,10 @@ class Mount:
 
     def check_log(self):
         # Its start may still be asking when it is killed.
-        expected = self.expected_log + [re.compile("does not answer")] * ((self.process.returncode or 0) < 0)
+        expected = list(self.expected_log)
+        if (self.process.returncode or 0) < 0:
+            expected += map(re.compile, ("does not answer", "was killed: the mount ends", "the connection was aborted",
+                                         "reading device: Software caused connection abort"))
         # Many tests mount a source twice, or again while its last daemon still ends. test_locks.py sees to when it
         # is said.
         expected.append(re.compile("another foldfs mount serves"))
@@ -377,11 +381,21 @@ class Mount:
         self.t.run(["umount", "-l", self.point], timeout=20)
 
     def _end(self):
+        serving = self.serving_pid()
         self.process.kill()
         try:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
             raise Failure("foldfs does not die; its threads:\n" + thread_states(self.process.pid))
+        # If it was the keeper, the process that serves ends by itself.
+        until(lambda: has_ended(serving), 20, lambda: "all of foldfs ends; its threads:\n" + thread_states(serving))
+
+    def serving_pid(self):
+        """The process that serves: a child of the keeper, if there is one (survive=on)."""
+        found = [(threads_of(pid), pid) for pid in daemons_of(self.process.pid)]
+        threads, pid = max(found, default=(0, 0))
+        # The process that asks the mount its first question has one thread.
+        return pid if threads > 1 else self.process.pid
 
     def discard(self):
         """Get rid of it whatever state it is in; for the end of a test that failed."""
@@ -391,11 +405,17 @@ class Mount:
         if self.process.poll() is None:
             self._end()
 
+    def until_asked(self):
+        """Its own first question is answered, so what it does from here on it does for others."""
+        until(lambda: len(daemons_of(self.process.pid)) == (self.serving_pid() != self.process.pid), 10 * self.t.patience,
+              "its first question is answered")
+
     def daemon_memory(self):
         """Resident bytes of the daemon that are its own: no file's."""
-        with open("/proc/%d/status" % self.process.pid) as status:
+        pid = self.serving_pid()
+        with open("/proc/%d/status" % pid) as status:
             own = [int(line.split()[1]) for line in status if line.startswith(("RssAnon:", "RssShmem:"))]
-        check(len(own) == 2, "the kernel says how much memory process %d has" % self.process.pid)
+        check(len(own) == 2, "the kernel says how much memory process %d has" % pid)
         return sum(own) * 1024
 
 

@@ -235,10 +235,10 @@ class Rest:
 def open_in_the_source(mount, source):
     """Descriptors of the daemon through which it could read or write the source."""
     found = []
-    for number in os.listdir("/proc/%d/fd" % mount.process.pid):
+    for number in os.listdir("/proc/%d/fd" % mount.serving_pid()):
         try:
-            target = os.readlink("/proc/%d/fd/%s" % (mount.process.pid, number))
-            with open("/proc/%d/fdinfo/%s" % (mount.process.pid, number)) as info:
+            target = os.readlink("/proc/%d/fd/%s" % (mount.serving_pid(), number))
+            with open("/proc/%d/fdinfo/%s" % (mount.serving_pid(), number)) as info:
                 flags = next(int(line.split()[1], 8) for line in info if line.startswith("flags:"))
         except FileNotFoundError:
             continue  # closed meanwhile
@@ -491,7 +491,7 @@ def threads_stay(t):
     source = t.make_dir("source")
     write_file(source + "/file", b"")
     mount = t.mount(source, ["transport=dev"])
-    tasks = "/proc/%d/task" % mount.process.pid
+    tasks = "/proc/%d/task" % mount.serving_pid()
 
     def ask(count):
         """With little to do in between: it is by what he uses of it that the processor goes to others."""

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 
-from test_mounts import ABORTED, DEAD, children_of, stop_all
+from test_mounts import ABORTED, DEAD, stop_all
 from test_program import AS_NOBODY, need_plain_user, unmount_as_nobody
 from harness import (MIB, abort_fuse_under, check, equal, make_pages, mounts_under, read_file, socket_of, test, until,
                      write_file)
@@ -94,7 +94,7 @@ def one_line_each(t):
         status, line = mount.status(), found[mount.point]
         for key in ("source", "transport", "general_profit", "version"):
             equal(line[key], status[key], key)
-        for key, value in (("state", "serving"), ("pid", mount.process.pid), ("owner", 0), ("pool_bytes", 32 * MIB),
+        for key, value in (("state", "serving"), ("pid", mount.serving_pid()), ("owner", 0), ("pool_bytes", 32 * MIB),
                            ("pool_used_bytes", status["frames_used"] * 4096), ("window_bytes", status["window"]["bytes"]),
                            ("window_budget_bytes", status["window"]["budget_bytes"])):
             equal(line[key], value, key)
@@ -103,7 +103,7 @@ def one_line_each(t):
     shown = {"".join(c if c.isprintable() else "?" for c in point) for point in found}
     equal(set(rows), shown, "mount points of the table")
     status, row = plain.status(), rows[plain.point]
-    for title, value in (("SOURCE", plain.source), ("STATE", "serving"), ("PID", str(plain.process.pid)),
+    for title, value in (("SOURCE", plain.source), ("STATE", "serving"), ("PID", str(plain.serving_pid())),
                          ("POOL", "%s/32.0M" % brief(status["frames_used"] * 4096)),
                          ("SAVED", brief(status["general_profit"])),
                          ("WINDOW", "%s/4.00M" % brief(status["window"]["bytes"])), ("TRANSPORT", status["transport"])):
@@ -128,8 +128,8 @@ def minor_of(mount):
 
 def stop(mount):
     """Stop its daemon, with no request of its own first question under way."""
-    until(lambda: "foldfs" not in children_of(mount.process.pid), 10 * mount.t.patience, "its first question is answered")
-    stop_all(mount.process.pid)
+    mount.until_asked()
+    stop_all(mount.serving_pid())
 
 
 @test(timeout=120)
@@ -151,7 +151,7 @@ def all_are_asked_at_once(t):
                       process.poll() is not None, 60 * t.patience, "both are asked")
             finally:
                 for mount in stopped:
-                    mount.process.send_signal(signal.SIGCONT)
+                    os.kill(mount.serving_pid(), signal.SIGCONT)
             found = {mount["mountpoint"]: mount["state"] for mount in json.loads(process.communicate()[0])["mounts"]}
         if all(found[mount.point] == "serving" for mount in mounts):
             return
@@ -178,7 +178,7 @@ def stopped_and_full(t):
         found = listed(t)
         equal({os.path.basename(point): line["state"] for point, line in found.items()},
               {"living": "serving", "silent": "silent", "full": "silent"}, "states")
-        equal(found[silent.point]["pid"], silent.process.pid, "pid of the one that is stopped")
+        equal(found[silent.point]["pid"], silent.serving_pid(), "pid of the one that is stopped")
         for mount, unknown in ((silent, UNKNOWN - {"pid"}), (full, UNKNOWN)):
             equal({key for key in KEYS if found[mount.point][key] is None}, unknown, "what is unknown")
         for mount in (silent, full) if os.path.ismount(CONNECTIONS) else ():
@@ -187,7 +187,7 @@ def stopped_and_full(t):
         for client in clients:
             client.close()
         for mount in (silent, full):
-            mount.process.send_signal(signal.SIGCONT)
+            os.kill(mount.serving_pid(), signal.SIGCONT)
     # The daemon has answered, or dropped, those that were in its queue.
     until(lambda: set(states(t).values()) == {"serving"}, 60 * t.patience, lambda: "serving again: %s" % states(t))
 
@@ -231,7 +231,7 @@ def elsewhere_is_not_dead(t):
         equal(states(t), {"mnt": "unreachable"}, "without the directory")
         for words, more in ((("--control=/mnt/place",), {}), ((), {"FOLDFS_CONTROL": "/mnt/place"})):
             line = listed(t, *words, env=dict(t.environment(), **more))[mount.point]
-            equal((line["state"], line["pid"]), ("serving", mount.process.pid), "with the directory")
+            equal((line["state"], line["pid"]), ("serving", mount.serving_pid()), "with the directory")
         mount.unmount()
         if same:
             check(os.path.exists(left), "the socket that was left has gone")
@@ -264,7 +264,7 @@ def plain_users(t):
             equal(line["owner"], NOBODY if mount is users else 0, "owner")
             equal({key for key in KEYS if line[key] is None}, set() if mount in own else UNKNOWN, "what is unknown")
         for mount in own:
-            equal(found[mount.point]["pid"], mount.process.pid, "pid")
+            equal(found[mount.point]["pid"], mount.serving_pid(), "pid")
         equal([row["STATE"] for row in table(t, user=who)], list(states_of.values()), "states in the table")
     # Its own source means the mount to the user, and not to root, as anybody can claim any source.
     foldctl(t, "status", source, user=AS_NOBODY)

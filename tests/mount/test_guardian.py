@@ -8,30 +8,13 @@ import os
 
 import faulty
 from faulty import FaultySource
+from processes import children_of, has_ended
 from harness import PAGE, equal, errno_of, fails_as_gone, fails_with, make_pages, test, thread_states, until, write_file
 
 
 def guardians(daemon):
     """Process numbers of a daemon's guardians: its children of that name."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open("/proc/%s/stat" % pid) as stat:
-                name, fields = stat.read().rsplit(")", 1)
-        except OSError:
-            continue
-        if name.endswith("(foldfs-guardian") and int(fields.split()[1]) == daemon:
-            found.append(int(pid))
-    return found
-
-
-def has_ended(pid):
-    """Whether a process has; who adopted it may not have looked yet."""
-    try:
-        with open("/proc/%d/stat" % pid) as stat:
-            return stat.read().rsplit(")", 1)[1].split()[0] == "Z"
-    except OSError:
-        return True
+    return [pid for name, pid in children_of(daemon) if name == "foldfs-guardian"[:15]]
 
 
 @test(timeout=60)
@@ -42,7 +25,7 @@ def killed_while_trimming_waits(t):
     source = FaultySource(t)
     content = make_pages(t.rng, 1024)
     write_file(source.backing + "/file", content)
-    mount = t.mount(source.point, ["window=1M"], transport="dev")
+    mount = t.mount(source.point, ["window=1M", "survive=off"], transport="dev")
     mount.expect_log("does not answer")
     fd = os.open(mount.path("file"), os.O_RDWR)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
@@ -81,7 +64,7 @@ def ends_with_the_daemon(t):
     """The guardian ends with the daemon, whoever ends it."""
     directory = t.make_dir("source")
     for end in (lambda mount: mount.unmount(), lambda mount: mount.stop(), lambda mount: mount.kill()):
-        mount = t.mount(directory)
+        mount = t.mount(directory, ["survive=off"])
         guardian, = until(lambda: guardians(mount.process.pid), 10, "there is a guardian")
         equal(errno_of(os.kill, guardian, 2), 0, "^C at the guardian")
         end(mount)

@@ -12,7 +12,7 @@ import stat
 import threading
 
 from harness import LIBC, Gate, equal, libc_call, test, until, write_file
-from test_guardian import has_ended
+from processes import has_ended
 
 FIRST_GROUP = 70001
 GROUP = FIRST_GROUP + 119  # of what is made and read here: the 120th of its members' supplementary ones

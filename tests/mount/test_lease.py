@@ -171,14 +171,14 @@ def a_lease_that_was_taken_away_proves_nothing(t):
         t.at_end(lambda: write_file("/proc/sys/fs/lease-break-time", before.encode()))
         patience.seek(0)
         patience.write("1\n")
-    mount.process.send_signal(signal.SIGSTOP)
+    os.kill(mount.serving_pid(), signal.SIGSTOP)
     try:
         with open(source + "/clone0", "r+b", buffering=0) as behind:
             foreign = t.rng.randbytes(300 * PAGE)
             os.pwrite(behind.fileno(), foreign, 20 * PAGE)
             models["clone0"][20 * PAGE:320 * PAGE] = foreign
     finally:
-        mount.process.send_signal(signal.SIGCONT)
+        os.kill(mount.serving_pid(), signal.SIGCONT)
     equal(content_of(fds["clone0"]), bytes(models["clone0"]), "clone0")
     equal(content_of(fds["clone1"]), bytes(models["clone1"]), "clone1")
     equal(adopted(mount), 0, "adopted")
@@ -332,7 +332,7 @@ def what_was_written_is_kin_no_more_after_a_crash(t):
     files = make_clones(t, source, 2)
     scan(t, source)
     models = {name: bytearray(files[name]) for name in files}
-    mount = t.mount(source, OPTIONS)
+    mount = t.mount(source, OPTIONS + ["survive=off"])
     fds = opened(mount, files)
     for name in files:
         write_page(t, fds[name], models[name], 10)

@@ -54,20 +54,6 @@ def stop_all(pid):
     until(lambda: all(line.split(")")[-1].split()[0] == "T" for line in stats_of(pid)), 10, "all threads are stopped")
 
 
-def children_of(pid):
-    """Their names."""
-    found = []
-    for other in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open("/proc/%s/stat" % other) as stat:
-                name, fields = stat.read().split("(", 1)[1].rsplit(")", 1)
-        except OSError:
-            continue
-        if int(fields.split()[1]) == pid:
-            found.append(name)
-    return found
-
-
 def stats_of(pid):
     for thread in os.listdir("/proc/%d/task" % pid):
         with open("/proc/%d/task/%s/stat" % (pid, thread)) as file:
@@ -79,15 +65,16 @@ def follow_a_stopped_one(t, kind, source, number, **how):
     old = t.mount(source, audit=False, **how)
     old.expect_log("no kernel passthrough|no control socket")
     device = mounts_under(old.point)[0][1]
-    until(lambda: "foldfs" not in children_of(old.process.pid), 10, "its first question is answered")
-    stop_all(old.process.pid)
+    old.until_asked()
+    stopped = old.serving_pid()
+    stop_all(stopped)
     # Not by umount(8), which may ask the mount something first.
     libc_call("umount2", os.fsencode(old.point), 0)
     new = Successor(t, kind, source, old.point)
     same = mounts_under(old.point)[0][1] == device
     if number:
         old.process.send_signal(number)
-    old.process.send_signal(signal.SIGCONT)
+    os.kill(stopped, signal.SIGCONT)
     old.ended(0)
     new.check_that_it_stays()
     new.end()
@@ -322,10 +309,12 @@ def only_what_is_dead_is_replaced(t):
     mount = t.mount(source)
     said = foldfs(t, source, mount.point, "replace", status=1)
     check("busy" in said and "a dead mount" not in said, "said of one that lives: " + said)
-    stop_all(mount.process.pid)
+    mount.until_asked()
+    stopped = mount.serving_pid()
+    stop_all(stopped)
     said = foldfs(t, source, mount.point, "replace", status=1)
     check("does not answer" in said, "said of one that is stopped: " + said)
-    mount.process.send_signal(signal.SIGCONT)
+    os.kill(stopped, signal.SIGCONT)
     mount.unmount()
     t.run(["mount", "-t", "tmpfs", "none", mount.point])
     check("busy" in foldfs(t, source, mount.point, "replace", status=1), "of a tmpfs")

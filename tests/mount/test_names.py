@@ -435,8 +435,8 @@ def many_inodes_few_descriptors(t):
     for directory, number in t.rng.sample(sorted(handles), 200):
         write_file(mount.path("%02d/%05d" % (directory, number)), b"new")
         equal(read_file("%s/%02d/%05d" % (source, directory, number)), b"new", "written")
-    descriptors = len(os.listdir("/proc/%d/fd" % mount.process.pid))
-    with open("/proc/%d/limits" % mount.process.pid) as limits:
+    descriptors = len(os.listdir("/proc/%d/fd" % mount.serving_pid()))
+    with open("/proc/%d/limits" % mount.serving_pid()) as limits:
         allowed = next(int(line.split()[3]) for line in limits if line.startswith("Max open files"))
     check(descriptors < allowed, "%d descriptors of %d" % (descriptors, allowed))
 

@@ -16,6 +16,7 @@ import subprocess
 
 from harness import (LIBC, PAGE, ROOT, Failure, Gate, check, equal, errno_of, fails_with, make_pages, read_file, test, until,
                      write_file)
+from processes import children_of
 from test_program import need_plain_user
 from users import NOBODY, USER, as_user, become
 
@@ -60,15 +61,7 @@ def own():
 
 def children(daemon):
     """Name -> process number of the processes beside a daemon."""
-    found = {}
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            fields = status_of("/proc/" + pid)
-        except OSError:
-            continue
-        if fields["PPid"] == str(daemon) and fields["State"][0] != "Z":
-            found[fields["Name"]] = int(pid)
-    return found
+    return dict(children_of(daemon))
 
 
 def statuses(pid):
@@ -97,7 +90,7 @@ def of_the_daemon(t):
     write_file(source + "/file", make_pages(t.rng, 8))
     mount = t.mount(source, ["scan=background", "watch"] if t.suite == "full" else [])
     read_file(mount.path("file"))
-    pid = mount.process.pid
+    pid = mount.serving_pid()
     expected = mask(table()) & own()
     threads = statuses(pid)
     check(len(threads) > 5, "the daemon's threads")
@@ -119,7 +112,7 @@ def of_the_daemon(t):
 def of_the_others(t):
     """The guardian has no capability and one file; the attendant can search directories. The guardian is made when
     the bounding set cannot be lowered any more, but it starts no program."""
-    mount = t.mount(t.make_dir("source"))
+    mount = t.mount(t.make_dir("source"), ["survive=off"])
     names = {"foldfs-guardian"[:15], "foldfs-attendant"[:15]}
 
     def ready():
@@ -171,7 +164,7 @@ def unit_of_systemd(t):
 def switched_off(t):
     """seccomp=off takes the filter away and nothing else."""
     mount = t.mount(t.make_dir("source"), ["seccomp=off"])
-    fields = status_of("/proc/%d" % mount.process.pid)
+    fields = status_of("/proc/%d" % mount.serving_pid())
     has_only(fields, mask(table()) & own(), mask(table()) & own(), "daemon")
     equal(fields["Seccomp"], "0", "seccomp")
     equal(fields["NoNewPrivs"], "1", "no_new_privs")
@@ -212,7 +205,7 @@ def nice_values(pid):
 def has_a_thread_that_goes_first(_, mount):
     """Each thread sets its own when it begins, which may be a moment after the first answer."""
     try:
-        return until(lambda: min(nice_values(mount.process.pid)) < 0, 2, "a thread of higher priority")
+        return until(lambda: min(nice_values(mount.serving_pid())) < 0, 2, "a thread of higher priority")
     except Failure:
         return False
 
@@ -223,7 +216,7 @@ def keeps_the_bit(_, mount):
 
 
 def oom_score_is_lowered(_, mount):
-    return read_file("/proc/%d/oom_score_adj" % mount.process.pid).strip() == b"-900"
+    return read_file("/proc/%d/oom_score_adj" % mount.serving_pid()).strip() == b"-900"
 
 
 def sets_a_capability(_, mount):
@@ -356,7 +349,7 @@ def of_a_plain_user(t):
         os.chown(path, 65534, 65534)
     mount = t.mount(source, user="nobody", transport="dev", audit=False)
     mount.expect_log("no kernel passthrough, because the daemon has no CAP_SYS_ADMIN")
-    pid = mount.process.pid
+    pid = mount.serving_pid()
     # Root is refused by the kernel, before there is anybody to answer.
     until(lambda: status_of("/proc/%d" % pid)["Seccomp"] == SECCOMP_FILTER, 10 * t.patience, "the daemon is filtered")
     for fields in statuses(pid):

@@ -19,24 +19,13 @@ import faulty
 from faulty import FaultySource, build
 from harness import (GONE, HERE, PAGE, RENAME_EXCHANGE, RENAME_NOREPLACE, check, equal,
                      errno_of, fails_with, fallocate, make_pages, read_file, renameat2, test, until, write_file)
+from processes import daemons_of, has_ended
 from programs import NONE, READ, WRITE, range_of
-from test_guardian import has_ended
 from test_set import ask, set_words
 
 SURVIVE = ["survive=on"]
 TAKES_OVER = "has died of signal 9: another one takes over"
 PRESETS = ("release", "asan")
-
-
-def children_of(pid):
-    found = []
-    for child in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            with open("/proc/%s/stat" % child) as file:
-                name, fields = file.read().rsplit(")", 1)
-            if int(fields.split()[1]) == pid and fields.split()[0] != "Z":
-                found.append((name.split("(", 1)[1], int(child)))
-    return found
 
 
 def worker_of(mount):
@@ -45,7 +34,7 @@ def worker_of(mount):
 
     def is_clear():
         # While /proc is read, one may die and another one begin.
-        found[:] = [pid for name, pid in children_of(mount.process.pid) if name == "foldfs"]
+        found[:] = daemons_of(mount.process.pid)
         return len(found) < 2
 
     until(is_clear, 10, "there is not more than one worker")
@@ -623,11 +612,13 @@ def nobody_waits_for_ever(t):
     source.set(0, faulty.HANG, faulty.READ)
     reader = t.fork(lambda: check(errno_of(read_file, mount.path("file")) in GONE, "no error"))
     until(lambda: source.applied(0) > 0, 10, "a read hangs")
-    os.kill(worker_of(mount), signal.SIGKILL)
+    worker = worker_of(mount)
+    os.kill(worker, signal.SIGKILL)
     check(errno_of(os.stat, mount.path("name")) in GONE, "a name")
     source.clear(0)
     equal(mount.process.wait(20), 1, "exit status")
     t.join([reader])
+    until(lambda: has_ended(worker), 20, "the dead one leaves the source")
     t.run(["umount", "-l", mount.point])
 
 

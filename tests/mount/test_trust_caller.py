@@ -653,7 +653,7 @@ def threads_lent_to_a_user(t):
     for uid in (0, OTHER):
         other = t.fork(user, uid, False)
         for _ in range(SAMPLES):
-            seen.update(rights_of_threads(mount.process.pid))
+            seen.update(rights_of_threads(mount.serving_pid()))
         t.join([other])
     write_file(end, b"")
     t.join([busy], 60)
@@ -680,7 +680,7 @@ def a_lent_thread_is_nobodys(t):
 
         writer = threading.Thread(target=write)
         writer.start()
-        pid = mount.process.pid
+        pid = mount.serving_pid()
         try:
             for _ in range(300):
                 for task in os.listdir("/proc/%d/task" % pid):

@@ -454,7 +454,7 @@ def open_files_are_shared_out(t):
     status = others_are_served(t, mount)
     until(lambda: mount.status()["open_handles"] == count, 30, "his handles alone are open")
     check(count * 64 <= status["memory"]["handles_bytes"] <= count * 512, "memory: %r" % status["memory"])
-    check(len(os.listdir("/proc/%d/fd" % mount.process.pid)) < limit - 200, "descriptors are short")
+    check(len(os.listdir("/proc/%d/fd" % mount.serving_pid())) < limit - 200, "descriptors are short")
     os.close(ends[1])
     t.join([attacker])
     until(lambda: mount.status()["open_handles"] == 0, 30, "all are given back")

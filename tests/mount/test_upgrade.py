@@ -10,11 +10,11 @@ import time
 
 from faulty import build
 from harness import HERE, PAGE, check, equal, make_pages, read_file, test, until, write_file
+from processes import children_of, daemons_of, has_ended
 from programs import FLOCK, OFD, POSIX, WRITE, Program, ends_programs
-from test_guardian import has_ended
 from test_locks import TAKEN, until_waiting
 from test_set import set_words
-from test_survive import (PRESETS, Names, Writer, children_of, hold_lock, kill_worker, survive_mount, walk, worker_of)
+from test_survive import (PRESETS, Names, Writer, hold_lock, kill_worker, survive_mount, walk, worker_of)
 
 
 def upgrade(t, mount, *program, status=0):
@@ -190,7 +190,7 @@ def parent_of_worker(mount, source):
         except OSError:
             continue
         if source.encode() in words and mount.point.encode() in words:
-            if any(name == "foldfs" for name, _ in children_of(int(pid))):
+            if daemons_of(int(pid)):
                 found.append(int(pid))
     equal(len(found), 1, "keepers: %s" % found)
     return found[0]

@@ -337,8 +337,8 @@ def lost_reports(t):
         queue = int(limit.read())
     if queue > 100000:
         t.skip("the kernel's queue holds %d reports" % queue)
-    os.kill(mount.process.pid, signal.SIGSTOP)
-    seen(t, lambda: stands_still(mount.process.pid), "the daemon stands still")
+    os.kill(mount.serving_pid(), signal.SIGSTOP)
+    seen(t, lambda: stands_still(mount.serving_pid()), "the daemon stands still")
     try:
         os.mkdir(source + "/many")
         for number in range(queue + 10):
@@ -347,7 +347,7 @@ def lost_reports(t):
             write_file(source + "/" + name, b"b" * PAGE)
         os.rename(source + "/file0", source + "/moved")
     finally:
-        os.kill(mount.process.pid, signal.SIGCONT)
+        os.kill(mount.serving_pid(), signal.SIGCONT)
     seen(t, lambda: watch_of(mount)["overflows"], "an overflow is counted")
     for name, fd in zip(names, fds):
         seen(t, lambda: os.pread(fd, PAGE, 0) == b"b" * PAGE, name)
