@@ -187,7 +187,9 @@ static errint_t judge_timeout(struct option_words *words, const char *name, cons
 /* What the kernel has given to a ring is lost with its process. */
 static errint_t judge_survive(struct option_words *words, struct options *options)
 {
-	errint_t error = judge_on_off(words, "survive", words->survive, false, &options->survive);
+	bool possible = options->transport != TRANSPORT_IO_URING;
+	errint_t error =
+		judge_on_off(words, "survive", words->survive, possible, &options->survive);
 
 	if (!error && options->survive && options->transport == TRANSPORT_IO_URING)
 		return option_words_refuse(words, "survive=on needs transport=dev: a crash of a "
