@@ -313,7 +313,7 @@ def _cold_hashing(bench, images, names, transport):
         paths = [os.path.join(subject.path, name) for name in names]
         record = ["perf", "record", "-q", "-a", "-e", "cpu-clock", "-F", "1999", "-o", found, "--"]
         machine.run([*record, bench.tool("load"), "--block", str(MIB), *paths], bench.load_limit_s, subject.abort)
-        server = str(subject.process.pid)
+        server = str(subject.serving_pid())
     total = hashing = 0
     for line in machine.run(["perf", "script", "-i", found, "-F", "comm,pid,ip,sym,dso"], 120).splitlines():
         words = line.split()

@@ -73,6 +73,7 @@ struct keeper {
 	int (*work)(struct daemon *d);
 	struct handover *handover;
 	char **arguments; /* of this program, for one that takes its place */
+	pid_t process;    /* the keeper's own */
 	pid_t worker;     /* 0: there is none */
 	int64_t started;  /* of clock_now_ms() */
 	int64_t died;     /* the same: when its thread was found gone; 0: it was not */
@@ -125,8 +126,10 @@ static void *work(void *argument)
 
 	atomic_store(&d->records->thread, (uint32_t)gettid());
 	(void)syscall(SYS_futex, &d->records->thread, FUTEX_WAKE, 1);
-	/* If the keeper is killed, the worker is told: see shutdown.c. */
+	/* If the keeper is killed, the worker is told: see shutdown.c. It may have been before this. */
 	(void)prctl(PR_SET_PDEATHSIG, SIGUSR2);
+	if (getppid() != keeper->process)
+		(void)kill(getpid(), SIGUSR2);
 	if (session_continues(d->records))
 		error = take_over(keeper);
 	if (error)
@@ -183,6 +186,7 @@ static errint_t start_worker(struct keeper *keeper)
 	atomic_store(&records->ends, false);
 	atomic_store(&records->made_way, false);
 	atomic_store(&records->thread, 0);
+	keeper->process = getpid();
 	keeper->started = clock_now_ms();
 	keeper->died = 0;
 	fflush(NULL);

@@ -3,6 +3,7 @@
 
 import contextlib
 import os
+import time
 
 
 def children_of(pid):
@@ -28,6 +29,13 @@ def threads_of(pid):
     with contextlib.suppress(OSError):
         return len(os.listdir("/proc/%d/task" % pid))
     return 0
+
+
+def age_of(pid):
+    """Seconds since the start of a process."""
+    with open("/proc/%d/stat" % pid) as file:
+        started = int(file.read().rsplit(")", 1)[1].split()[19]) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
 def has_ended(pid):

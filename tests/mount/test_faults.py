@@ -13,6 +13,7 @@ import faulty
 from faulty import FaultySource
 from harness import (GONE, MIB, PAGE, Gate, check, check_tree, equal, errno_of, fails_with, make_pages,
                      make_tree, read_file, socket_identity, socket_of, sync_source, test, until, write_file)
+from processes import has_ended
 from test_trust_others import Crowd
 from users import USER, become
 
@@ -476,10 +477,12 @@ def killed_while_the_source_hangs(t):
     source.set(0, faulty.HANG, faulty.READ)
     reader = t.fork(lambda: check(errno_of(read_file, mount.path("file")) in GONE, "no error"))
     until(lambda: source.applied(0) > 0, 10, "a read hangs")
+    serving = mount.serving_pid()
     mount.process.kill()
     time.sleep(0.2)
     source.clear(0)
     mount.process.wait(20)
+    until(lambda: has_ended(serving), 20, "the process that served leaves the source")
     t.join([reader])
     t.run(["umount", "-l", mount.point])
 

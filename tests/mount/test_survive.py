@@ -19,7 +19,7 @@ import faulty
 from faulty import FaultySource, build
 from harness import (GONE, HERE, PAGE, RENAME_EXCHANGE, RENAME_NOREPLACE, check, equal,
                      errno_of, fails_with, fallocate, make_pages, read_file, renameat2, test, until, write_file)
-from processes import daemons_of, has_ended
+from processes import age_of, daemons_of, has_ended
 from programs import NONE, READ, WRITE, range_of
 from test_set import ask, set_words
 
@@ -55,13 +55,6 @@ def kill_worker(mount):
     # The kernel cannot answer this itself.
     fails_with(errno.ENOENT, "a name that is not there", os.stat, mount.path("question-%d" % next(QUESTIONS)))
     return time.monotonic() - begin
-
-
-def age_of(pid):
-    """Seconds since the start of a process."""
-    with open("/proc/%d/stat" % pid) as file:
-        started = int(file.read().rsplit(")", 1)[1].split()[19]) / os.sysconf("SC_CLK_TCK")
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
 def survive_mount(t, source, options=(), **kwargs):

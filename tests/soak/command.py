@@ -130,7 +130,7 @@ class Soak:
         if not mount:
             return
         with open(os.path.join(self.directory, "threads"), "w") as file:
-            file.write(harness.thread_states(mount.process.pid) + "\n")
+            file.write(harness.thread_states(mount.serving_pid()) + "\n")
         for name in ("status", "audit"):
             done = subprocess.run(["timeout", "-s", "KILL", "60"] + self.t.foldctl_command() +
                                   [name, "--json", mount.point], capture_output=True, check=False)

@@ -140,8 +140,10 @@ def run_fio(soak, command):
     try:
         while fio.poll() is None:
             soak.standing.watch()
+            if soak.rng.random() < 0.1:
+                soak.standing.replace()
             check(not limit.passed(), "fio hangs; threads of foldfs:\n" +
-                  harness.thread_states(soak.standing.mount.process.pid))
+                  harness.thread_states(soak.standing.mount.serving_pid()))
             time.sleep(0.2)
         with open(out) as stdout, open(err) as stderr:
             report, complaints = stdout.read(), stderr.read()

@@ -14,6 +14,7 @@ import random
 import time
 
 import harness
+import processes
 from harness import MIB, PAGE, Failure, check, equal
 
 BYSTANDERS = ("bystander-0", "bystander-1")
@@ -90,6 +91,7 @@ class Standing:
         self.source = t.make_dir("source")
         self.lives = []
         self.scanned = False  # before this life
+        self.replaced = False  # a process that served was killed in this life
         self.mount = None
         self.memory = None
         self.audited = 0.0
@@ -110,6 +112,7 @@ class Standing:
             self.scan()
         options = ["pool=%dM" % self.t.scaled(16, 4), "maps=1M",
                    "window=" + self.rng.choice(("4M", "1M", "0"))]
+        self.replaced = False
         self.mount = self.t.mount(self.source, options, name="mnt-%d" % len(self.lives), transport=transport)
         self.mount.expect_log("opened behind the mount")
         self.memory = Memory(self.mount)
@@ -123,7 +126,8 @@ class Standing:
     def count(self):
         """Add what this life has counted, before it ends."""
         status = self.mount.status()
-        check(status["adopted"] > 0 or not self.scanned, "no page was adopted, though a scan knows of clones")
+        # What was counted before a death is lost with its process.
+        check(status["adopted"] > 0 or not self.scanned or self.replaced, "no page was adopted, though a scan knows of clones")
         for name in COUNTERS:
             self.totals[name] += status[name]
 
@@ -140,6 +144,22 @@ class Standing:
         self.memory.sample()
         self.mount.kill()
         self.totals["kills"] += 1
+
+    def replace(self):
+        """kill -9 of the process that serves. Where another one takes over, nobody notices anything but a pause."""
+        serving = self.mount.serving_pid()
+        # One that dies within a second of its start counts as one that always does.
+        if serving == self.mount.process.pid or processes.age_of(serving) < 1.1:
+            return
+        if not self.replaced:
+            self.mount.expect_log("has died of signal 9: another one takes over")
+        self.replaced = True
+        os.kill(serving, signal.SIGKILL)
+        harness.until(lambda: self.mount.serving_pid() not in (serving, self.mount.process.pid), 60 * self.t.patience,
+                      "another process serves")
+        # The kernel cannot answer this itself: it waits until that one answers.
+        check(not os.path.exists(self.mount.path("not-there")), "a name that is not there")
+        self.totals["takeovers"] += 1
 
     # -- watching
 

@@ -24,6 +24,7 @@ FIGURES = {
     "audits": "audits of live mounts",
     "scans": "scans of the standing mount's source",
     "kills": "daemons killed while files were written",
+    "takeovers": "processes that served, killed beside fio: another one took over",
     "acknowledged_writes": "acknowledged writes looked for after a kill",
     "breaks": "breaks",
     "merges": "merges",

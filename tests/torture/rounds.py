@@ -252,7 +252,7 @@ def run_program(t, mount, result, command, seconds):
         output = file.read()
     text = read_output(output, result)
     if status == 3:
-        text += "\nthreads of foldfs:\n" + harness.thread_states(mount.process.pid)
+        text += "\nthreads of foldfs:\n" + harness.thread_states(mount.serving_pid())
         for worker in members_of(process.pid):
             text += "\nthreads of worker process %d:\n%s" % (worker, harness.thread_states(worker))
         harness.abort_fuse_under(mount.point)
