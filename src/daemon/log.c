@@ -8,6 +8,7 @@
 #include "log.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -23,7 +24,11 @@ void log_line(enum fuse_log_level level, const char *format, va_list args)
 	char text[1024];
 	char *start = text;
 	size_t length;
+	int cancelled;
 
+	/* A thread that is cancelled while it prints leaves the stream locked, for ever. libfuse logs
+	 * from within the read of a request, where threads are cancelled. */
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancelled);
 	if (level <= FUSE_LOG_ERR)
 		atomic_fetch_add(&errors, 1);
 	vsnprintf(text, sizeof(text), format, args);
@@ -36,6 +41,7 @@ void log_line(enum fuse_log_level level, const char *format, va_list args)
 		syslog((int)level, "%s", start);
 	else
 		fprintf(stderr, "foldfs: %s\n", start);
+	pthread_setcancelstate(cancelled, NULL);
 }
 
 errint_t complain(const char *format, ...)

@@ -124,8 +124,15 @@ void *shutdown_wait(void *arg)
 		sigaddset(&signals, WORKER_MAKES_WAY);
 		sigaddset(&signals, SIGUSR2);
 	}
+	/* Once something has begun, the end of serving does not cut it short. */
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 	for (;;) {
-		if (sigwait(&signals, &sig) != 0)
+		int failed;
+
+		pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
+		failed = sigwait(&signals, &sig);
+		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+		if (failed)
 			continue;
 		/* Before it serves, a new program leaves the mount to the one before (exchange.c). */
 		if (sig == SIGUSR2 && exchange_is_open(d->records))
@@ -142,15 +149,12 @@ void *shutdown_wait(void *arg)
 			fusefs_hand_over(d->fs);
 			continue;
 		}
-		/* Once this has begun, the end of serving does not cut it short. */
-		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 		atomic_store(&d->told, true);
 		sd_notify(0, "STOPPING=1");
 		shutdown_limit(d);
 		flush_mount(d);
 		fusefs_quiesce(d->fs);
 		fusefs_end(d->fs);
-		pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
 	}
 	return NULL;
 }
