@@ -16,7 +16,7 @@ from .metadata import DAY, Names
 from .peers import Foldfs
 from .timed import KIB, MIB, Turns, Work
 
-FILES = 20_000
+FILES = 10_000
 QUICK_FILES = 2_000
 ROUNDS = 9
 LIMIT = 0.97
@@ -38,8 +38,8 @@ class FoldfsAlone(Foldfs):
 
 def _works(quick):
     count = 20_000 if quick else 200_000
-    return (Work("read from the pool, 4 KiB random", order="random", block=4 * KIB, ops=count, span=BLOCK),
-            Work("write, 4 KiB random", op="write", order="random", block=4 * KIB, ops=count // 4, span=BLOCK))
+    return ((Work("read from the pool, 4 KiB random", order="rand", block=4 * KIB, ops=count, span=BLOCK), "read"),
+            (Work("write, 4 KiB random", op="write", order="rand", block=4 * KIB, ops=count // 4, span=BLOCK), "written"))
 
 
 def survive(bench):
@@ -62,10 +62,11 @@ def survive(bench):
 
 def _measure(bench, directory):
     count = QUICK_FILES if bench.quick else FILES
-    with open(os.path.join(directory, "content"), "wb") as file:
-        file.write(os.urandom(BLOCK))
+    for name in ("read", "written"):
+        with open(os.path.join(directory, name), "wb") as file:
+            file.write(os.urandom(BLOCK))
     names = [Turns(bench, "survive", Names(case, op, passes, count), ["files"]) for case, op, passes in NAMES]
-    content = [Turns(bench, "survive", work, ["content"]) for work in _works(bench.quick)]
+    content = [Turns(bench, "survive", work, [name]) for work, name in _works(bench.quick)]
     where = dict(pool="256M", window="1M", passthrough_max="0", attr_timeout=DAY, entry_timeout=DAY)
     subjects = [kind(bench, directory, "dev", **where) for kind in (Foldfs, FoldfsAlone)]
     for seed in range(1, (3 if bench.quick else ROUNDS) + 1):
@@ -84,7 +85,7 @@ def _round(bench, names, content, subject, directory, seed):
                 if turns.work.cold:
                     machine.drop_caches()
                 turns.take(subject, seed)
-            Work("warm", span=BLOCK).run(bench, subject, ["content"], 1)
+            Work("warm", span=BLOCK).run(bench, subject, ["read"], 1)
             for turns in content:
                 os.sync()
                 turns.take(subject, seed)
