@@ -26,6 +26,7 @@
 #include "foldfs/passthrough.h"
 #include "foldfs/privileges.h"
 #include "foldfs/scan_command.h"
+#include "foldfs/scan_options.h"
 #include "guardian.h"
 #include "log.h"
 #include "options_parse.h"
@@ -439,7 +440,7 @@ int main(int argc, char *argv[])
 
 	privileges_begin();
 	memory_begin();
-	if (argc > 1 && strcmp(argv[1], "--estimate") == 0)
+	if (argc > 1 && strcmp(argv[1], ESTIMATE_OPTION) == 0)
 		return scan_estimate(argv + 2);
 	if (argc == 2 && strcmp(argv[1], "--session-format") == 0)
 		return print_format();

@@ -19,6 +19,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -122,49 +123,97 @@ static errint_t judge_sizes(struct option_words *words, uint64_t standing, struc
 			  &options->passthrough_max);
 }
 
-static errint_t judge_transport(struct option_words *words, const char *text,
-				enum transport_choice *transport)
+/* Where TEXT stands among CHOICES, which have | between; -1: nowhere. */
+static int place_among(const char *choices, const char *text)
 {
-	*transport = TRANSPORT_AUTO;
-	if (!text || strcmp(text, "auto") == 0)
-		return 0;
-	if (strcmp(text, "io_uring") == 0)
-		*transport = TRANSPORT_IO_URING;
-	else if (strcmp(text, "dev") == 0)
-		*transport = TRANSPORT_DEV;
-	else
-		return option_words_refuse(
-			words, "transport=%s is not one of auto, io_uring and dev.", text);
-	return 0;
+	size_t length = strlen(text);
+
+	for (int place = 0;; place++) {
+		size_t end = strcspn(choices, "|");
+
+		if (end == length && memcmp(choices, text, length) == 0)
+			return place;
+		if (!choices[end])
+			return -1;
+		choices += end + 1;
+	}
 }
 
-/* The value TEXT of the option NAME; NULL: it was not given, and is BY_DEFAULT. */
-static errint_t judge_on_off(struct option_words *words, const char *name, const char *text,
-			     bool by_default, bool *result)
+/* CHOICES as a sentence names them: "a, b and c". */
+static void name_choices(const char *choices, char *text, size_t size)
 {
-	*result = text ? strcmp(text, "on") == 0 : by_default;
-	if (text && !*result && strcmp(text, "off") != 0)
-		return option_words_refuse(words, "%s=%s is not one of on and off.", name, text);
-	return 0;
+	const char *last = strrchr(choices, '|');
+	FILE *stream = fmemopen(text, size, "w");
+
+	if (!stream)
+		return;
+	for (; *choices; choices++)
+		if (*choices == '|')
+			fputs(choices == last ? " and " : ", ", stream);
+		else
+			fputc(*choices, stream);
+	fclose(stream);
+}
+
+/*
+ * Where the value TEXT of the option NAME stands among those that the table of options has, which
+ * is also where the enumerations have them. NULL: it was not given, and *RET_PLACE is BY_DEFAULT.
+ */
+static errint_t judge_choice(struct option_words *words, const char *name, const char *text,
+			     int by_default, int *ret_place)
+{
+#define ROW(name, choices, ...) {#name, choices},
+	static const struct {
+		const char *name, *choices;
+	} rows[] = {OPTION_VALUES(ROW)};
+#undef ROW
+	char named[64] = "";
+	size_t row = 0;
+
+	*ret_place = by_default;
+	if (!text)
+		return 0;
+	while (strcmp(rows[row].name, name) != 0)
+		row++;
+	*ret_place = place_among(rows[row].choices, text);
+	if (*ret_place >= 0)
+		return 0;
+	name_choices(rows[row].choices, named, sizeof(named));
+	return option_words_refuse(words, "%s=%s is not one of %s.", name, text, named);
+}
+
+static errint_t judge_transport(struct option_words *words, enum transport_choice *transport)
+{
+	int place;
+	errint_t error = judge_choice(words, "transport", words->transport, TRANSPORT_AUTO, &place);
+
+	*transport = error ? TRANSPORT_AUTO : (enum transport_choice)place;
+	return error;
+}
+
+/* An option of two words. *RET_FIRST: it is the first of them. */
+static errint_t judge_either(struct option_words *words, const char *name, const char *text,
+			     bool by_default, bool *ret_first)
+{
+	int place;
+	errint_t error = judge_choice(words, name, text, by_default ? 0 : 1, &place);
+
+	*ret_first = place == 0;
+	return error;
 }
 
 /* The transport has been judged. */
-static errint_t judge_locks(struct option_words *words, const char *text, struct options *options)
+static errint_t judge_locks(struct option_words *words, struct options *options)
 {
-	options->locks = LOCKS_AUTO;
-	if (!text)
-		return 0;
-	if (strcmp(text, "source") == 0)
-		options->locks = LOCKS_SOURCE;
-	else if (strcmp(text, "mount") == 0)
-		options->locks = LOCKS_MOUNT;
-	else
-		return option_words_refuse(words, "locks=%s is not one of source and mount.", text);
-	if (options->locks == LOCKS_SOURCE && options->transport == TRANSPORT_IO_URING)
+	int place;
+	errint_t error = judge_choice(words, "locks", words->locks, -1, &place);
+
+	options->locks = place < 0 ? LOCKS_AUTO : place == 0 ? LOCKS_SOURCE : LOCKS_MOUNT;
+	if (!error && options->locks == LOCKS_SOURCE && options->transport == TRANSPORT_IO_URING)
 		return option_words_refuse(
 			words, "locks=source is not possible with transport=io_uring, where a "
 			       "request that waits for a lock would hold up others.");
-	return 0;
+	return error;
 }
 
 /* *SECONDS holds the default before the call. */
@@ -189,7 +238,7 @@ static errint_t judge_survive(struct option_words *words, struct options *option
 {
 	bool possible = options->transport != TRANSPORT_IO_URING;
 	errint_t error =
-		judge_on_off(words, "survive", words->survive, possible, &options->survive);
+		judge_either(words, "survive", words->survive, possible, &options->survive);
 
 	if (!error && options->survive && options->transport == TRANSPORT_IO_URING)
 		return option_words_refuse(words, "survive=on needs transport=dev: a crash of a "
@@ -203,22 +252,13 @@ static errint_t judge_survive(struct option_words *words, struct options *option
 		     : judge_timeout(words, "watchdog", words->watchdog, &options->watchdog);
 }
 
-static errint_t judge_coherence(struct option_words *words, const char *text, bool *overlay)
+static errint_t judge_coherence(struct option_words *words, bool *overlay)
 {
-	*overlay = text && strcmp(text, "overlay") == 0;
-	if (text && !*overlay && strcmp(text, "strict") != 0)
-		return option_words_refuse(words, "coherence=%s is not one of strict and overlay.",
-					   text);
-	return 0;
-}
+	bool strict;
+	errint_t error = judge_either(words, "coherence", words->coherence, true, &strict);
 
-static errint_t judge_scan(struct option_words *words, const char *text, bool *background)
-{
-	*background = text && strcmp(text, "background") == 0;
-	return !text || *background || strcmp(text, "off") == 0
-		       ? 0
-		       : option_words_refuse(words, "scan=%s is not one of background and off.",
-					     text);
+	*overlay = !error && !strict;
+	return error;
 }
 
 static errint_t judge_timeouts(struct option_words *words, struct options *options)
@@ -280,19 +320,19 @@ errint_t options_judge(struct option_words *words, uint64_t standing, struct opt
 	take_flags(words, options);
 	error = judge_sizes(words, standing, options);
 	if (!error)
-		error = judge_transport(words, words->transport, &options->transport);
+		error = judge_transport(words, &options->transport);
 	if (!error)
-		error = judge_on_off(words, "seccomp", words->seccomp, true, &options->seccomp);
+		error = judge_either(words, "seccomp", words->seccomp, true, &options->seccomp);
 	if (!error)
-		error = judge_locks(words, words->locks, options);
+		error = judge_locks(words, options);
 	if (!error)
 		error = judge_survive(words, options);
 	if (!error)
 		error = judge_directories(words, options);
 	if (!error)
-		error = judge_scan(words, words->scan, &options->scan_background);
+		error = judge_either(words, "scan", words->scan, false, &options->scan_background);
 	if (!error)
-		error = judge_coherence(words, words->coherence, &options->coherence_overlay);
+		error = judge_coherence(words, &options->coherence_overlay);
 	if (!error)
 		error = judge_timeouts(words, options);
 	if (!error)

@@ -7,6 +7,7 @@
  */
 #include "options_parse.h"
 
+#include "foldfs/scan_options.h"
 #include "options_judge.h"
 
 #include <errno.h>
@@ -191,8 +192,8 @@ void options_clear(struct options *options)
 void options_print_help(const char *program)
 {
 	printf("Usage: %s SOURCE MOUNTPOINT [-o OPTION[,OPTION…]] [-f] [-d]\n"
-	       "       %s --estimate DIR [--rate=SIZE] [--memory=SIZE] [--workers=N]\n"
-	       "                         [--all-file-systems] [--json]\n"
+	       "       %s " ESTIMATE_OPTION " DIR " SCAN_OPTIONS "\n"
+	       "                         " SCAN_BORDER " [--json]\n"
 	       "\n"
 	       "Mount the directory SOURCE on MOUNTPOINT, where files with the same pages share "
 	       "the\n"

@@ -9,7 +9,8 @@
  *
  * Invariants:
  * A  Each word is ours, libfuse's (handed on unchanged), somebody else's (dropped), or refused by
- *    name: one table says which. libfuse never sees a word that it would refuse itself.
+ *    name: one table says which. What it has of words that a person types is in option_table.h.
+ *    libfuse never sees a word that it would refuse itself.
  * B  Nothing is judged here: the last value given counts (options_judge.c).
  * C  The first word that is refused is reported in one sentence that names it.
  */
@@ -44,40 +45,27 @@ enum key {
 	{                                                                                          \
 		template, offsetof(struct option_words, field), 1                                  \
 	}
-#define KEEP(template) FUSE_OPT_KEY(template, KEY_KEEP)
 #define DROP(template) FUSE_OPT_KEY(template, KEY_DROP)
 
 static const struct fuse_opt table[] = {
 /* clang-format off */
-#define VALUE(name) RAW(#name "=%s", name), FUSE_OPT_KEY(#name, KEY_NO_VALUE),
+#define VALUE(name, ...) RAW(#name "=%s", name), FUSE_OPT_KEY(#name, KEY_NO_VALUE),
 	OPTION_VALUES(VALUE)
 #undef VALUE
 #define FLAG(word, field) RAW(word, field),
 	OPTION_FLAGS(FLAG)
 #undef FLAG
+#define SET(word, field, to, ...) {word, offsetof(struct option_words, field), to},
+	OPTION_SETS(SET)
+#undef SET
+#define WORD(word, key, ...) FUSE_OPT_KEY(word, key),
+	OPTION_WORDS(WORD)
+#undef WORD
+#define KEPT(word) FUSE_OPT_KEY(word, KEY_KEEP),
+	OPTION_KEPT(KEPT)
+#undef KEPT
 	/* clang-format on */
-	FUSE_OPT_KEY("passthrough=", KEY_PASSTHROUGH),
 	FUSE_OPT_KEY("passthrough", KEY_NO_VALUE),
-	FUSE_OPT_KEY("nopassthrough", KEY_NO_PASSTHROUGH),
-	{"watch", offsetof(struct option_words, watch), WATCH_ON},
-	{"nowatch", offsetof(struct option_words, watch), WATCH_OFF},
-	RAW("replace", replace),
-	RAW("-f", foreground),
-	RAW("-d", debug),
-	RAW("--debug", debug),
-	RAW("debug", debug),
-	RAW("-h", help),
-	RAW("--help", help),
-	RAW("-V", version),
-	RAW("--version", version),
-
-	FUSE_OPT_KEY("allow_other", KEY_ALLOW_OTHER),
-	FUSE_OPT_KEY("default_permissions", KEY_DEFAULT_PERMISSIONS),
-	FUSE_OPT_KEY("fsname=", KEY_FSNAME),
-	FUSE_OPT_KEY("subtype=", KEY_SUBTYPE),
-	FUSE_OPT_KEY("io_uring", KEY_IO_URING),
-	FUSE_OPT_KEY("-r", KEY_READ_ONLY),
-	FUSE_OPT_KEY("remount", KEY_REMOUNT),
 	FUSE_OPT_KEY("user_id=", KEY_KERNEL),
 	FUSE_OPT_KEY("group_id=", KEY_KERNEL),
 	FUSE_OPT_KEY("rootmode=", KEY_KERNEL),
@@ -85,28 +73,6 @@ static const struct fuse_opt table[] = {
 	FUSE_OPT_KEY("max_read=", KEY_KERNEL),
 	FUSE_OPT_KEY("blksize=", KEY_KERNEL),
 	FUSE_OPT_KEY("seclabel", KEY_KERNEL),
-	KEEP("io_uring_q_depth="),
-	KEEP("allow_root"),
-	KEEP("auto_unmount"),
-	KEEP("context="),
-	KEEP("fscontext="),
-	KEEP("defcontext="),
-	KEEP("rootcontext="),
-	FUSE_OPT_KEY("ro", KEY_RO),
-	FUSE_OPT_KEY("rw", KEY_RW),
-	KEEP("suid"),
-	KEEP("nosuid"),
-	KEEP("dev"),
-	KEEP("nodev"),
-	KEEP("exec"),
-	KEEP("noexec"),
-	KEEP("async"),
-	KEEP("sync"),
-	KEEP("dirsync"),
-	KEEP("noatime"),
-	KEEP("nodiratime"),
-	KEEP("symfollow"),
-	KEEP("nosymfollow"),
 
 	/* fstab's words for mount(8), systemd or the boot scripts. */
 	DROP("-n"),
@@ -345,7 +311,7 @@ bool option_lists_equal(char *const *a, char *const *b)
 
 void option_words_clear(struct option_words *words)
 {
-#define FREE(name) free(words->name);
+#define FREE(name, ...) free(words->name);
 	OPTION_VALUES(FREE)
 #undef FREE
 	option_list_free(words->passthrough);
@@ -374,7 +340,7 @@ errint_t option_words_merge(const struct option_words *present, const struct opt
 	errint_t error = option_list_copy(keeps ? present->passthrough : given->passthrough,
 					  &words.passthrough);
 
-#define CHOOSE(name)                                                                               \
+#define CHOOSE(name, ...)                                                                          \
 	if (!error)                                                                                \
 		error = choose(given->name, present->name, &words.name);
 	OPTION_VALUES(CHOOSE)
@@ -449,7 +415,7 @@ errint_t option_words_list(const struct option_words *words, char ***ret_list)
 		error = add(list, &length, strdup("nopassthrough"));
 	for (size_t i = 0; !error && i < words->passthrough_count; i++)
 		error = add(list, &length, option_word("passthrough", words->passthrough[i]));
-#define ADD_VALUE(name)                                                                            \
+#define ADD_VALUE(name, ...)                                                                       \
 	if (!error && words->name)                                                                 \
 		error = add(list, &length, option_word(#name, words->name));
 	OPTION_VALUES(ADD_VALUE)

@@ -9,33 +9,8 @@
 #define FOLDFS_OPTIONS_WORDS_H
 
 #include "foldfs/options.h"
+#include "option_table.h"
 #include "remount.h"
-
-/* Words with a value, of which the last one counts: X(name). */
-#define OPTION_VALUES(X)                                                                           \
-	X(pool)                                                                                    \
-	X(window)                                                                                  \
-	X(maps)                                                                                    \
-	X(transport)                                                                               \
-	X(seccomp)                                                                                 \
-	X(survive)                                                                                 \
-	X(survive_wait)                                                                            \
-	X(watchdog)                                                                                \
-	X(locks)                                                                                   \
-	X(attr_timeout)                                                                            \
-	X(entry_timeout)                                                                           \
-	X(negative_timeout)                                                                        \
-	X(passthrough_max)                                                                         \
-	X(state)                                                                                   \
-	X(control)                                                                                 \
-	X(scan)                                                                                    \
-	X(coherence)
-
-/* Words that say yes, and that nothing takes back: X(word, field). */
-#define OPTION_FLAGS(X)                                                                            \
-	X("source-stacked", source_stacked)                                                        \
-	X("pseudo-filesystems", pseudo_filesystems)                                                \
-	X("one-file-system", one_file_system)
 
 enum { WATCH_UNSAID, WATCH_ON, WATCH_OFF };
 
@@ -43,7 +18,7 @@ enum { WATCH_UNSAID, WATCH_ON, WATCH_OFF };
 struct option_words {
 	char *source;
 	char *mountpoint;
-#define OPTION_FIELD(name) char *name;
+#define OPTION_FIELD(name, ...) char *name;
 	OPTION_VALUES(OPTION_FIELD)
 #undef OPTION_FIELD
 #define OPTION_FIELD(word, field) int field;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_options_change.c - words said of a mount that stands: one rule with the start, all or none */
+#include "daemon/option_table.h"
 #include "daemon/options_change.h"
 #include "daemon/options_parse.h"
 #include "daemon/settings_text.h"
@@ -97,6 +98,37 @@ static void what_is_named_changes_and_nothing_else(void **state)
 	assert_null(options.passthrough);
 	assert_string_equal(change(&options, ""), "");
 	options_clear(&options);
+}
+
+/* Whether one of the words NAME=VALUE is refused because it cannot change. */
+static bool refuses_to_change(const char *name, const char *value)
+{
+	const char *kind = strcmp(value, "DIR") == 0 ? "/elsewhere" : "3";
+	const char *at = strchr(value, '|') ? value : kind;
+	struct options options;
+	bool refuses = false;
+
+	start(&options, "pool=64M,window=8M");
+	for (; *at; at += strcspn(at, "|"), at += *at == '|') {
+		char word[64];
+		const char *said;
+
+		snprintf(word, sizeof(word), "%s=%.*s%s", name, (int)strcspn(at, "|"), at,
+			 strcmp(value, "SIZE") == 0 ? "M" : "");
+		said = change(&options, word);
+		assert_true(!*said || strstr(said, "cannot change while it is mounted"));
+		refuses = refuses || *said;
+	}
+	options_clear(&options);
+	return refuses;
+}
+
+static void the_table_says_what_can_change(void **state)
+{
+	(void)state;
+#define CHECK(name, value, changes) assert_int_equal(refuses_to_change(#name, value), !(changes));
+	OPTION_VALUES(CHECK)
+#undef CHECK
 }
 
 /* What nobody has said follows the pool, as at the start; what somebody has said stays. */
@@ -286,6 +318,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_named_changes_and_nothing_else),
+		cmocka_unit_test(the_table_says_what_can_change),
 		cmocka_unit_test(what_follows_the_pool_follows_it),
 		cmocka_unit_test(sizes_are_settled),
 		cmocka_unit_test(nonsense_has_one_rule),
