@@ -153,6 +153,49 @@ debian_keyring() {
 	die "Debian's archive keyring is missing (package debian-archive-keyring)"
 }
 
+# --- trees of Debian -----------------------------------------------------------------------------
+
+# What making one takes.
+tree_packages=(mmdebstrap debian-archive-keyring)
+
+# Settings of the machine's apt without which its mirror may be out of reach.
+apt_settings() {
+	apt-config dump | grep -E '^Acquire::(https?::(Proxy|[^ ]*::Proxy)|Check-(Valid-Until|Date)) ' || true
+}
+
+# Make the directory $1 a tree of the Debian release $2. Further arguments go to mmdebstrap. Its apt has the settings of
+# the machine's.
+debian_tree() {
+	local tree=$1 release=$2 archive keyring line
+	local -a settings=()
+	shift 2
+	archive=$(debian_archive)
+	keyring=$(debian_keyring)
+	while read -r line; do
+		settings+=(--aptopt="$line")
+	done < <(apt_settings)
+	mmdebstrap "${settings[@]}" --dpkgopt=force-unsafe-io "$@" "$release" "$tree" \
+		"deb [signed-by=$keyring] ${archive% *} $release main"
+}
+
+# Run a command within the tree $1. It has mounts and processes of its own, and all of them end with it.
+in_tree() {
+	local tree=$1
+	shift
+	: >>"$tree/etc/resolv.conf"
+	: >>"$tree/etc/hosts"
+	unshare --mount --pid --fork --kill-child sh -euc '
+		tree=$1
+		shift
+		mount -t proc proc "$tree/proc"
+		mount --rbind /sys "$tree/sys"
+		mount --rbind /dev "$tree/dev"
+		mount --bind /etc/resolv.conf "$tree/etc/resolv.conf"
+		mount --bind /etc/hosts "$tree/etc/hosts"
+		exec chroot "$tree" env -i HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
+			PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"' in_tree "$tree" "$@"
+}
+
 # --- libfuse -------------------------------------------------------------------------------------
 
 # Meson needs a C++ compiler for the example passthrough_hp, a peer of the benchmarks.
