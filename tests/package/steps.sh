@@ -36,4 +36,13 @@ pid_of() { foldctl list | awk -v point="$1" '$1 == point {print $4}'; }
 # Another one than $2 serves the mount at $1.
 another_serves() { [[ $(pid_of "$1") =~ ^[0-9]+$ && $(pid_of "$1") != "$2" ]]; }
 
-nobody_serves() { ! cat /proc/[0-9]*/comm 2>/dev/null | grep -q ^foldfs; }
+# By the program that runs: one that has ended, and that nobody asks for its status, has none.
+nobody_serves() {
+	local program
+	for program in /proc/[0-9]*/exe; do
+		[[ $(readlink "$program" || true) != */bin/foldfs* ]] || return 1
+	done
+}
+
+# grep that reads all of its input. One that ends early may end what writes it by a signal, and so the pipe would fail.
+has() { grep "$@" >/dev/null; }
