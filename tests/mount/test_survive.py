@@ -457,7 +457,24 @@ def hold_lock(path, stop):
         os.close(other)
 
 
-def kill_under_load(t, rounds):
+def kill_within_a_takeover(t, mount):
+    """The successor dies as well, at any moment of its start, and perhaps the next one. Returns the seconds until one
+    answers."""
+    mount.expect_log(TAKES_OVER)
+    old = until(lambda: worker_of(mount), 10, "there is a worker")
+    until(lambda: age_of(old) > 1.1, 10, "it is old enough")
+    begin = time.monotonic()
+    for _ in range(t.rng.choice((2, 3))):
+        os.kill(old, signal.SIGKILL)
+        until(lambda: [pid for pid in daemons_of(mount.process.pid) if pid != old], 20, "a successor begins", every=0.0005)
+        time.sleep(t.rng.uniform(0, 0.04))
+        successors = [pid for pid in daemons_of(mount.process.pid) if pid != old]
+        old = successors[0] if successors else old
+    fails_with(errno.ENOENT, "a name that is not there", os.stat, mount.path("question-%d" % next(QUESTIONS)))
+    return time.monotonic() - begin
+
+
+def kill_under_load(t, rounds, kill=lambda t, mount: kill_worker(mount)):
     source = t.make_dir("source")
     for number in range(200):
         write_file(source + "/%d" % number, make_pages(t.rng, 4))
@@ -475,7 +492,7 @@ def kill_under_load(t, rounds):
     pauses = []
     for _ in range(rounds):
         time.sleep(t.rng.uniform(0.02, 0.4))
-        pauses.append(kill_worker(mount))
+        pauses.append(kill(t, mount))
         for child in children:
             if child.ended():
                 child.join(t.limit)
@@ -490,6 +507,17 @@ def kill_under_load(t, rounds):
 def killed_under_load(t):
     """Writers, mapped stores, changes of names, a walk and locks: no error, nothing lost, ten times."""
     kill_under_load(t, t.scaled(10, 5))
+
+
+@test(timeout=120, presets=PRESETS)
+def killed_within_takeovers(t):
+    """The same, and successors die before they serve, at any moment."""
+    kill_under_load(t, t.scaled(6, 3), kill_within_a_takeover)
+
+
+@test(suite="full", timeout=600, presets=PRESETS)
+def killed_within_takeovers_100_times(t):
+    kill_under_load(t, t.scaled(100, 30), kill_within_a_takeover)
 
 
 @test(suite="full", timeout=600, presets=PRESETS)
