@@ -188,6 +188,9 @@ errint_t exchange_accept(struct session *session, pid_t worker)
 		return -EINVAL;
 	if (!may_ask(client, worker))
 		return refuse(session, "only root and the mount's owner may do that.");
+	if (handover->program < 0)
+		return refuse(session,
+			      "there would be no way back: /proc was not there at the mount.");
 	program = receive_program(client);
 	if (program < 0)
 		return refuse(session, "the client has sent no program.");

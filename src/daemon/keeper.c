@@ -107,12 +107,16 @@ static errint_t begin(struct session *records, const struct handover *handover,
 /* The keeper's own descriptor of the worker comes after the worker. */
 static errint_t take_over(struct keeper *keeper)
 {
+	const struct timespec pause = clock_at(LOOK_MS * NS_PER_MS);
 	struct session *records = keeper->d->records;
 	uint32_t watched = atomic_load(&records->watched);
 
 	while (watched != records->workers) {
-		(void)syscall(SYS_futex, &records->watched, FUTEX_WAIT, watched, NULL);
+		(void)syscall(SYS_futex, &records->watched, FUTEX_WAIT, watched, &pause);
 		watched = atomic_load(&records->watched);
+		/* If the keeper was killed, this process has the last descriptor of the connection. */
+		if (getppid() != keeper->process)
+			return -EOWNERDEAD;
 	}
 	return begin(records, keeper->handover, &keeper->d->takeover);
 }
@@ -202,7 +206,7 @@ static errint_t start_worker(struct keeper *keeper)
 }
 
 /* Reap children. True: the worker was among them; *ret_status is its own. */
-static bool reap(const struct keeper *keeper, int *ret_status)
+static bool reap(struct keeper *keeper, int *ret_status)
 {
 	bool found = false;
 	int status;
@@ -212,6 +216,7 @@ static bool reap(const struct keeper *keeper, int *ret_status)
 		if (pid != keeper->worker)
 			continue;
 		*ret_status = status;
+		keeper->worker = 0;
 		found = true;
 	}
 	return found;
@@ -390,11 +395,14 @@ static bool tries_again(struct keeper *keeper, int status)
 	return !keeper->told;
 }
 
-/* Have those fail who wait for an answer. */
+/* Have those fail who wait for an answer. Without the files of the connection, it ends with the last
+ * process that has it. */
 static void give_up(const struct keeper *keeper)
 {
 	const struct daemon *d = keeper->d;
 
+	if (keeper->worker)
+		(void)kill(keeper->worker, SIGKILL);
 	if (d->mount.abort >= 0)
 		(void)!write(d->mount.abort, "1", 1);
 }
@@ -518,10 +526,12 @@ static errint_t begin_keeping(struct keeper *keeper)
 	block_signals(keeper, &signals);
 	handover->signals = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
 	handover->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	handover->program = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
 	if (handover->signals < 0 || handover->bell < 0)
 		return complain("cannot wait for signals: %s.", strerror(errno));
-	return note_kept(handover);
+	error = note_kept(handover);
+	/* Not one of those that are kept for good: an exchange closes it. */
+	handover->program = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+	return error;
 }
 
 /* The same in a program that has taken another one's place. */

@@ -155,7 +155,7 @@ def unit_of_systemd(t):
         return
     copy = t.path("foldfs@test.service")
     with open(path) as unit, open(copy, "w") as written:
-        written.write(re.sub(r"^ExecStart=\S+", "ExecStart=" + os.path.join(t.build, "foldfs"), unit.read(), flags=re.M))
+        written.write(re.sub(r"/\S+/bin/(foldfs|foldctl)\b", lambda found: os.path.join(t.build, found[1]), unit.read()))
     result = t.run(["systemd-analyze", "verify", "--man=no", copy])
     equal(result.stderr.strip(), "", "systemd-analyze verify")
 
