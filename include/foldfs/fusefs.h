@@ -94,8 +94,8 @@ errint_t fusefs_serve(struct fusefs *fs, struct fuse_session *se, void (*ready)(
 /* Make fusefs_serve() return as soon as the requests in hand are done, even if it has not begun
  * yet. Any thread except those that handle requests; does not wait. */
 void fusefs_end(struct fusefs *fs);
-/* The same for a successor: what waits for a lock stays unanswered, what is open stays open, and what
- * files are known to have in common is kept. */
+/* The same for a successor: what waits for a lock stays unanswered, what is open stays open, and
+ * what files are known to have in common is kept. */
 void fusefs_hand_over(struct fusefs *fs);
 
 /* Have the kernel write back everything that clients stored through mappings, and wait for it. Call

@@ -133,8 +133,8 @@ static inline bool session_continues(const struct session *session)
 /* Whether a thread of the last worker, process PID, is left that handles a request. For the keeper. */
 bool session_is_busy(struct session *session, int pid);
 
-/* A number that changes when a thread of the last worker begins or ends a request, but by chance. For
- * the keeper. */
+/* A number that changes when a thread of the last worker begins or ends a request, but by chance.
+ * For the keeper. */
 uint64_t session_progress(struct session *session);
 
 /* A worker begins: all its slots are empty. No thread runs yet. */

@@ -72,8 +72,8 @@ errint_t connection_serve(struct daemon *d);
 
 /* ---- keeper.c ---- */
 
-/* The signal by which the keeper tells a worker to make way for another program. SIGUSR1 is liburcu's:
- * its threads take it. */
+/* The signal by which the keeper tells a worker to make way for another program. SIGUSR1 is
+ * liburcu's: its threads take it. */
 #define WORKER_MAKES_WAY SIGRTMIN
 
 /* Keep the connection, and have workers serve it, each of which does WORK and ends with its result.

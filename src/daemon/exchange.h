@@ -24,12 +24,13 @@
 
 #include <jansson.h>
 
-/* Hand over to the keeper the client whose connection is FD, a descriptor that the callee takes over.
- * -EBUSY: there is another one. -ENOTSUP: no program can take over. -EFBIG: the session is in no file. Any thread of a worker. */
+/* Hand over to the keeper the client whose connection is FD, a descriptor that the callee takes
+ * over. -EBUSY: there is another one. -ENOTSUP: no program can take over. -EFBIG: the session is in
+ * no file. Any thread of a worker. */
 errint_t exchange_ask(struct session *session, int fd);
 
-/* The bell has rung, possibly for something else. 0: there is a program, and WORKER is to end. -EINVAL: there is none, and a
- * client was told why. */
+/* The bell has rung, possibly for something else. 0: there is a program, and WORKER is to end.
+ * -EINVAL: there is none, and a client was told why. */
 errint_t exchange_accept(struct session *session, pid_t worker);
 
 /* Become the new program, with the arguments ARGV of this one. Returns only if that fails; then the

@@ -18,7 +18,7 @@ struct daemon;
 
 /* The environment variable by which a program learns that it takes over, and from where. */
 #define HANDOVER_VARIABLE "FOLDFS_HANDOVER"
-#define HANDOVER_KEPT     512u
+#define HANDOVER_KEPT     4096u
 #define HANDOVER_PROBLEM  256u
 
 /* The keeper's, and constant once it has a worker, except where marked. */

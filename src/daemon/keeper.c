@@ -59,7 +59,8 @@
 /* So many may die fast, one after the other. Before each but the first the pause doubles. */
 #define FAST_MAX     6u
 #define PAUSE_MS_MIN 50
-/* For so long all threads of a dead worker are awaited. They end within microseconds, unless they wait. */
+/* For so long all threads of a dead worker are awaited. They end within microseconds, unless they
+ * wait. */
 #define LEFT_MS_MIN 20
 #define LOOK_MS     5
 /* How often to look whether a successor serves. */
@@ -88,10 +89,10 @@ struct keeper {
 
 /* ---- the worker's side ---- */
 
-/* Beside what was open at the start, an exchange has some descriptors, and the keeper has one of the
- * worker. */
-static errint_t begin(struct session *records, const struct handover *handover,
-		      struct takeover *ret_takeover)
+/* Take over what is open. Beside what was open at the start, an exchange has some descriptors, and
+ * the keeper has one of the worker. */
+static errint_t take_descriptors(struct session *records, const struct handover *handover,
+				 struct takeover *ret_takeover)
 {
 	int kept[HANDOVER_KEPT + 4];
 	size_t count = handover->kept_count;
@@ -114,11 +115,11 @@ static errint_t take_over(struct keeper *keeper)
 	while (watched != records->workers) {
 		(void)syscall(SYS_futex, &records->watched, FUTEX_WAIT, watched, &pause);
 		watched = atomic_load(&records->watched);
-		/* If the keeper was killed, this process has the last descriptor of the connection. */
+		/* If the keeper was killed, the connection ends with this process. */
 		if (getppid() != keeper->process)
 			return -EOWNERDEAD;
 	}
-	return begin(records, keeper->handover, &keeper->d->takeover);
+	return take_descriptors(records, keeper->handover, &keeper->d->takeover);
 }
 
 static void *work(void *argument)
@@ -130,7 +131,7 @@ static void *work(void *argument)
 
 	atomic_store(&d->records->thread, (uint32_t)gettid());
 	(void)syscall(SYS_futex, &d->records->thread, FUTEX_WAKE, 1);
-	/* If the keeper is killed, the worker is told: see shutdown.c. It may have been before this. */
+	/* If the keeper is killed, the worker is told (shutdown.c). That may have happened already. */
 	(void)prctl(PR_SET_PDEATHSIG, SIGUSR2);
 	if (getppid() != keeper->process)
 		(void)kill(getpid(), SIGUSR2);
@@ -358,8 +359,8 @@ static void pause_for(struct keeper *keeper, int milliseconds)
 		take_signals(keeper);
 }
 
-/* The worker was killed, or could not take over. Whether another one is to be started, after a pause
- * if need be. */
+/* The worker was killed, or could not take over. Whether another one is to be started, after a
+ * pause if need be. */
 static bool tries_again(struct keeper *keeper, int status)
 {
 	const char *mountpoint = keeper->d->place.mountpoint;
@@ -395,8 +396,8 @@ static bool tries_again(struct keeper *keeper, int status)
 	return !keeper->told;
 }
 
-/* Have those fail who wait for an answer. Without the files of the connection, it ends with the last
- * process that has it. */
+/* Have those fail who wait for an answer. Without fusectl the connection ends with the last process
+ * that has it. */
 static void give_up(const struct keeper *keeper)
 {
 	const struct daemon *d = keeper->d;
@@ -500,8 +501,8 @@ static errint_t note_kept(struct handover *handover)
 		if (entry->d_name[0] != '.' && atoi(entry->d_name) != dirfd(directory))
 			handover->kept[handover->kept_count++] = atoi(entry->d_name);
 	closedir(directory);
-	return entry ? complain("survive=on is not possible: the daemon was started with more "
-				"than %u open descriptors.",
+	return entry ? complain("the daemon was started with more than %u open descriptors: "
+				"mount with -o survive=off.",
 				HANDOVER_KEPT)
 		     : 0;
 }

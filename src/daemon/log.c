@@ -26,8 +26,8 @@ void log_line(enum fuse_log_level level, const char *format, va_list args)
 	size_t length;
 	int cancelled;
 
-	/* A thread that is cancelled while it prints leaves the stream locked, for ever. libfuse logs
-	 * from within the read of a request, where threads are cancelled. */
+	/* A thread that is cancelled while it prints leaves the stream locked for ever. libfuse
+	 * logs from within the read of a request, where threads are cancelled. */
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancelled);
 	if (level <= FUSE_LOG_ERR)
 		atomic_fetch_add(&errors, 1);

@@ -338,7 +338,8 @@ static _Noreturn void hand_over(struct daemon *d)
 	_exit(EXIT_SUCCESS);
 }
 
-/* If this worker could not take over, another one is to try: nothing of the mount may be touched. */
+/* If this worker could not take over, another one is to try. Nothing of the mount may be
+ * touched. */
 static void leave_to_others(const struct daemon *d)
 {
 	if (!atomic_load(&d->records->serves) && session_continues(d->records))

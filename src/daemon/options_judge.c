@@ -23,8 +23,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* For survive=on, in seconds. A process that is short of memory or processors may read nothing for a
- * while, and to replace it would not help. */
+/* For survive=on, in seconds. A process that is short of memory or processors may read nothing for
+ * a while, and to replace it would not help. */
 #define DEFAULT_SURVIVE_WAIT 60.0
 #define DEFAULT_WATCHDOG     60.0
 #define DEFAULT_TIMEOUT      1.0

@@ -229,8 +229,8 @@ static void log_change(const struct options *from, const struct options *to, uid
 	free(text);
 }
 
-/* Make CHANGED, which was judged, hold; SAID are its words. -EINVAL as apply(); then it is still the
- * caller's. */
+/* Make CHANGED, which was judged, hold; SAID are its words. -EINVAL as apply(); then it is still
+ * the caller's. */
 static errint_t set(struct settings *settings, struct options *changed, const char *said,
 		    uid_t asker, char **ret_problem)
 {

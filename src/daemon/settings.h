@@ -41,8 +41,8 @@ struct settings {
  */
 json_t *settings_answer(struct settings *settings, const json_t *request, uid_t asker);
 
-/* Before a mount is served: have OPTIONS, of its start, say what was changed since, as RECORDS has it
- * from an earlier worker. -errno: OPTIONS are as they were. */
+/* Before a mount is served: have OPTIONS, of its start, say what was changed since, as RECORDS has
+ * it from an earlier worker. -errno: OPTIONS are as they were. */
 errint_t settings_recall(const struct session *records, struct options *options);
 
 /* The words that hold now, separated by commas. Any thread. Malloced; NULL: no memory. */

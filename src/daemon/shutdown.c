@@ -134,7 +134,7 @@ void *shutdown_wait(void *arg)
 		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 		if (failed)
 			continue;
-		/* Before it serves, a new program leaves the mount to the one before (exchange.c). */
+		/* Before a new program serves, the mount is the old one's (exchange.c). */
 		if (sig == SIGUSR2 && exchange_is_open(d->records))
 			_exit(EXIT_FAILURE);
 		if (sig == SIGUSR2) {

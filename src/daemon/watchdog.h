@@ -6,8 +6,8 @@
  * worker is stuck if a request waits to be read, and goes on waiting, and no thread begins or ends
  * one meanwhile. A source that hangs does not do that: it has threads of its users only.
  *
- * To be sure, the source is asked before a worker is ended. A worker that is being debugged is never
- * stuck.
+ * To be sure, the source is asked before a worker is ended. A worker that is being debugged is
+ * never stuck.
  */
 #ifndef FOLDFS_WATCHDOG_H
 #define FOLDFS_WATCHDOG_H

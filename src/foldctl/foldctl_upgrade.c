@@ -17,8 +17,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* An exchange waits 10 s for the old program, and the new one may have to wait for requests that hang
- * in the source. */
+/* An exchange waits 10 s for the old program, and the new one may have to wait for requests that
+ * hang in the source. */
 #define EXCHANGE_MS 120000
 #define LINE_BYTES  1024u
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* lock_records.c - the records of what clients have locked, in memory that can outlive its process */
+/* lock_records.c - what clients have locked, in memory that can outlive its process */
 #include "lock_records.h"
 
 #include <errno.h>
