@@ -41,7 +41,8 @@ class Round:
         answer = errno_of(os.stat, self.mount.path("not-there"))
         met = self.faults.applied() > 0
         self.faults.disarm()
-        check(answer in (errno.ENOENT, code, errno.ENFILE), "the answer of a name: %s" % errno.errorcode.get(answer, answer))
+        check(answer in (errno.ENOENT, code, errno.ENFILE),
+              "the answer of a name: %s" % errno.errorcode.get(answer, answer))
         return met
 
     def check_served(self, source):

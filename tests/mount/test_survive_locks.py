@@ -10,7 +10,7 @@ import time
 from harness import check, equal, read_file, test, until, write_file
 from programs import FLOCK, HOW, NONE, OFD, POSIX, READ, WRITE, Program, ends_programs
 from test_locks import TAKEN, held, make_source, until_waiting
-from test_survive import PRESETS, kill_worker, survive_mount
+from test_survive import PRESETS, RELEASE, kill_worker, survive_mount
 
 
 def served(t, options=(), count=1):
@@ -56,7 +56,7 @@ def what_is_held_is_held(t, options):
     equal(held(mount), 0, "locks held at last")
 
 
-@test(timeout=60, presets=PRESETS)
+@test(timeout=60, presets=RELEASE)
 @ends_programs
 def a_close_after_a_death_ends_them(t):
     """By each kind of end: another descriptor of the process, the last one, and a death of the client."""
@@ -78,7 +78,7 @@ def a_close_after_a_death_ends_them(t):
     until(lambda: held(mount) == 0, 10, "no lock is left")
 
 
-@test(timeout=60, presets=PRESETS, variants={how: how for how in HOW})
+@test(timeout=60, presets=RELEASE, variants={how: how for how in HOW})
 @ends_programs
 def who_waits_gets_it(t, how):
     """Requests that wait while the process dies: for a client of the mount, for a user of the source; and one that is
@@ -156,10 +156,10 @@ def count_under_kills(t, rounds):
     mount.unmount()
 
 
-@test(timeout=120, presets=PRESETS)
+@test(timeout=120, presets=RELEASE)
 def no_count_is_lost(t):
     """Clients and users of the source add to a number, each under a lock, while the process dies."""
-    count_under_kills(t, t.scaled(6, 3))
+    count_under_kills(t, t.scaled(4, 3))
 
 
 @test(suite="full", timeout=600, presets=PRESETS)

@@ -14,7 +14,7 @@ from processes import children_of, daemons_of, has_ended
 from programs import FLOCK, OFD, POSIX, WRITE, Program, ends_programs
 from test_locks import TAKEN, until_waiting
 from test_set import set_words
-from test_survive import (PRESETS, Names, Writer, hold_lock, kill_worker, survive_mount, walk, worker_of)
+from test_survive import (PRESETS, RELEASE, Names, Writer, hold_lock, kill_worker, survive_mount, walk, worker_of)
 
 
 def upgrade(t, mount, *program, status=0):
@@ -93,7 +93,7 @@ def everything_stays(t):
     os.close(gone)
 
 
-@test(timeout=60, presets=PRESETS)
+@test(timeout=60, presets=RELEASE)
 def nothing_leaks(t):
     """After ten exchanges: as many inodes, handles, descriptors and processes as after the first."""
     source = t.make_dir("source")
@@ -131,7 +131,8 @@ def what_cannot_take_over_is_refused(t):
     mount = survive_mount(t, source, environment=wrong(t, "foreign"))
     worker = worker_of(mount)
     for program, said in ((t.path("none"), "cannot open the program"), (source, "is not a file"),
-                          (source + "/file", "does not run"), ("/bin/true", "is no foldfs"), ("/bin/cat", "is no foldfs"),
+                          (source + "/file", "does not run"), ("/bin/true", "is no foldfs"),
+                          ("/bin/cat", "is no foldfs"),
                           (impostor(), "in another form")):
         refused = upgrade(t, mount, program, status=1).stderr
         check(said in refused and refused.count("\n") == 1, refused)
@@ -234,7 +235,7 @@ def exchange_under_load(t, rounds):
     mount.unmount()
 
 
-@test(timeout=120, presets=PRESETS)
+@test(timeout=120, presets=RELEASE)
 def under_load(t):
     """Writers, mapped stores, changes of names, a walk and locks: no error, nothing lost, ten exchanges and two
     deaths."""
