@@ -6,6 +6,7 @@
  * It changes one lock, and the parent takes it step by step up to some instruction, and kills it. Then the parent is the successor: it revives what is left, and does the change again. The
  * kernel's locks on a twin are the model.
  */
+#include "foldfs/sanitized.h"
 #include "fuse/lock_whole.h"
 #include "scratch.h"
 
@@ -26,7 +27,14 @@
 #define OWNERS  3u
 #define HANDLES (2 * OWNERS)
 #define BYTES   24
+/* With a sanitizer a change takes ten times as many instructions. */
+#ifdef FOLD_SANITIZED
+#define ROUNDS  15
+#define MOMENTS 40
+#else
 #define ROUNDS  60
+#define MOMENTS 200
+#endif
 #define HISTORY 6 /* changes between two deaths */
 
 static char directory[64];
@@ -327,7 +335,7 @@ static void a_death_at_any_moment(void **state)
 }
 
 /* A change to TYPE in the middle of a lock: killed at each instruction behind its last system call,
- * where it changes the records; at some 200 of them if there are more. */
+ * where it changes the records; at MOMENTS of them if there are more. */
 static void die_at_each_instruction(short type)
 {
 	const struct change whole = {
@@ -349,7 +357,7 @@ static void die_at_each_instruction(short type)
 	moment.steps = 100000;
 	assert_int_equal(make(&world, &all), make_native(&world, &all));
 	all_steps = die_once(&world, &middle, moment).steps;
-	for (moment.steps = 1; moment.steps < all_steps; moment.steps += 1 + all_steps / 200) {
+	for (moment.steps = 1; moment.steps < all_steps; moment.steps += 1 + all_steps / MOMENTS) {
 		assert_int_equal(make(&world, &all), make_native(&world, &all));
 		die_once(&world, &middle, moment);
 	}
