@@ -501,7 +501,7 @@ def kill_under_load(t, rounds, kill=lambda t, mount: kill_worker(mount)):
                 child.join(t.limit)
     ended[0] = 1
     t.join(children)
-    print("%d kills: pause %.1f ms in the median, %.1f at most" % (
+    print("%d times: pause %.1f ms in the median, %.1f at most" % (
         rounds, 1e3 * statistics.median(pauses), 1e3 * max(pauses)))
     mount.unmount()
 

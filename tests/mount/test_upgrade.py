@@ -2,10 +2,10 @@
 """foldctl upgrade: another program takes the place of the one that serves a mount, and clients notice nothing."""
 
 import fcntl
+import itertools
 import mmap
 import os
 import shutil
-import statistics
 import time
 
 from faulty import build
@@ -14,7 +14,7 @@ from processes import children_of, daemons_of, has_ended
 from programs import FLOCK, OFD, POSIX, WRITE, Program, ends_programs
 from test_locks import TAKEN, until_waiting
 from test_set import set_words
-from test_survive import (PRESETS, RELEASE, Names, Writer, hold_lock, kill_worker, survive_mount, walk, worker_of)
+from test_survive import PRESETS, RELEASE, kill_under_load, kill_worker, survive_mount, worker_of
 
 
 def upgrade(t, mount, *program, status=0):
@@ -201,38 +201,20 @@ def parent_of_worker(mount, source):
 
 
 def exchange_under_load(t, rounds):
-    source = t.make_dir("source")
-    for number in range(200):
-        write_file(source + "/%d" % number, make_pages(t.rng, 4))
-    write_file(source + "/lock", b"")
-    mount = survive_mount(t, source, ["pool=16M", "window=1M"])
-    ended = mmap.mmap(-1, 1)
-
-    def stop():
-        return ended[0]
-
-    writers = [Writer(mount.path("writer-%d" % i), t.rng.random(), 600) for i in range(2)]
-    names = [Names(mount.path("names-%d" % i), t.rng.random()) for i in range(2)]
-    children = [t.fork(each.run, stop) for each in writers + names]
-    children += [t.fork(walk, mount.point, stop), t.fork(hold_lock, mount.path("lock"), stop)]
     programs = [copy_of_program(t, "new-%d" % number) for number in range(2)]
-    pauses = []
-    for number in range(rounds):
-        time.sleep(t.rng.uniform(0.02, 0.3))
+    turns = itertools.count(1)
+
+    def exchange(t, mount):
+        number = next(turns)
         begin = time.monotonic()
         upgrade(t, mount, programs[number % 2])
-        pauses.append(time.monotonic() - begin)
-        if number % 5 == 4:
+        pause = time.monotonic() - begin
+        if number % 5 == 0:
             kill_worker(mount)
-        for child in children:
-            if child.ended():
-                child.join(t.limit)
-    ended[0] = 1
-    t.join(children)
-    equal(counts(mount), (rounds // 5, rounds), "deaths and exchanges")
-    print("%d exchanges: %.1f ms in the median, %.1f at most" % (
-        rounds, 1e3 * statistics.median(pauses), 1e3 * max(pauses)))
-    mount.unmount()
+        equal(counts(mount), (number // 5, number), "deaths and exchanges")
+        return pause
+
+    kill_under_load(t, rounds, exchange)
 
 
 @test(timeout=120, presets=RELEASE)
