@@ -25,6 +25,7 @@
 #define TRY_MS    10000
 /* How long a new program may take until it serves. */
 #define GUARD_MS 90000
+#define END_MS   10000
 #define LOOK_MS  10
 
 extern char **environ;
@@ -259,13 +260,15 @@ static void take_back(struct session *session)
  * descriptors meanwhile. If the new program ends, or does not serve in time, the copy goes on.
  */
 
-/* Have the last worker, if it is left, end. It serves nobody. */
+/* Have a worker of the new program end, if there is one. It serves nobody. One that hangs is left to
+ * its end: it has done nothing that another one could come in the way of. */
 static void end_worker(const struct session *session)
 {
 	pid_t thread = (pid_t)atomic_load(&session->thread);
 	const struct timespec pause = {.tv_nsec = LOOK_MS * NS_PER_MS};
+	int64_t deadline = clock_now_ms() + END_MS;
 
-	while (thread && kill(thread, SIGKILL) == 0)
+	while (thread && kill(thread, SIGKILL) == 0 && clock_now_ms() < deadline)
 		nanosleep(&pause, NULL);
 }
 
@@ -290,9 +293,12 @@ static void guard(struct session *session, pid_t keeper)
 void exchange_run(struct session *session, char *argv[])
 {
 	pid_t keeper = getpid();
-	pid_t child = fork();
 	errint_t error;
+	pid_t child;
 
+	/* The old worker has ended, and somebody else may get the number of its thread. */
+	atomic_store(&session->thread, 0);
+	child = fork();
 	if (child == 0) {
 		guard(session, keeper);
 		take_back(session);

@@ -273,9 +273,10 @@ static void serves(void *arg)
 {
 	struct daemon *d = arg;
 
-	atomic_store(&d->records->serves, true);
+	/* In this order: a worker that serves is never one of an exchange that is still open. */
 	if (d->records->survives)
 		exchange_served(d->records);
+	atomic_store(&d->records->serves, true);
 }
 
 /* Undo everything that prepare() and start() did, in reverse order, however far they came. */

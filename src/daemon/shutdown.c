@@ -135,7 +135,8 @@ void *shutdown_wait(void *arg)
 		if (failed)
 			continue;
 		/* Before a new program serves, the mount is the old one's (exchange.c). */
-		if (sig == SIGUSR2 && exchange_is_open(d->records))
+		if (sig == SIGUSR2 && exchange_is_open(d->records) &&
+		    !atomic_load(&d->records->serves))
 			_exit(EXIT_FAILURE);
 		if (sig == SIGUSR2) {
 			complain("the process that keeps the connection of %s was killed: the "
